@@ -1,0 +1,50 @@
+"""One engine backend per file. A backend's options are its constructor; a vendor library is imported in exactly one file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar, Protocol, Self
+
+import numpy as np
+
+from engines.signature import Signature
+
+
+class Engine(Protocol):
+    """A network that is ready to run: named arrays in, named arrays out."""
+
+    def __call__(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Run once. Outputs are the caller's: the engine never writes to them again."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *exception: object) -> None:
+        """Release the engine's memory; calling it afterwards is an error."""
+        ...
+
+
+class Backend(Protocol):
+    """Builds engines from ONNX, and opens them. Instances are frozen options."""
+
+    #: The newest ONNX operator set that the vendor's importer maps well.
+    opset: ClassVar[int]
+    #: The distribution whose version an engine depends on, and the extra of t2iexport that installs it.
+    distribution: ClassVar[str]
+    extra: ClassVar[str]
+
+    def refuse(self, precision: str) -> None:
+        """Raise UnsupportedError when no engine of this precision can exist for the chosen target. Spends no time."""
+        ...
+
+    def build(self, onnx: Path, signature: Signature, folder: Path) -> Sequence[Path]:
+        """Build one part's engine from `onnx` into `folder`; the files that `open` needs, the first one first.
+
+        A backend that runs the ONNX file itself returns it and its external data, and writes nothing.
+        """
+        ...
+
+    def open(self, files: Sequence[Path], signature: Signature) -> Engine:
+        """Load what `build` returned."""
+        ...

@@ -1,0 +1,60 @@
+"""The tree of errors: the class says who must act, the text says what, where and what to do.
+
+T2IError
+├── RecipeError        exit 2   the recipe is wrong: all problems at once, file:line, did-you-mean
+├── UnsupportedError   exit 3   this model, scheduler, op or target cannot be expressed; says what can
+├── MissingDependency  exit 4   pip install 't2iexport[…]'
+├── ParityError        exit 5   numbers out of limits: carries the blame table
+└── BundleError        exit 6   damaged, hostile or too new
+
+Anything else is a bug in t2iexport: a traceback, exit 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class T2IError(Exception):
+    """Root of every error that a user can act on."""
+
+    exit_code = 1
+
+
+class RecipeError(T2IError):
+    """The recipe is wrong. Carries every problem found, one `file:line  path: message` each."""
+
+    exit_code = 2
+
+    def __init__(self, problems: Sequence[str] | str) -> None:
+        self.problems = (problems,) if isinstance(problems, str) else tuple(problems)
+        count = f"{len(self.problems)} problem{'s' if len(self.problems) != 1 else ''}; nothing was built."
+        super().__init__("\n".join([*self.problems, count]))
+
+
+class UnsupportedError(T2IError):
+    """This model, scheduler, operator or target cannot be expressed; the text says what can."""
+
+    exit_code = 3
+
+
+class MissingDependency(T2IError):  # noqa: N818 - the name says what happened, and reads well in an except clause
+    """An optional library is absent."""
+
+    exit_code = 4
+
+    def __init__(self, library: str, extra: str) -> None:
+        super().__init__(f"{library} is not installed, and this needs it.\n  pip install 't2iexport[{extra}]'")
+        self.library, self.extra = library, extra
+
+
+class ParityError(T2IError):
+    """An engine's numbers are out of limits; the text is the blame table."""
+
+    exit_code = 5
+
+
+class BundleError(T2IError):
+    """The bundle is damaged, hostile, or newer than this program."""
+
+    exit_code = 6

@@ -1,0 +1,53 @@
+"""The registry is the folder: a plugin is one file with one public name, found by listing, imported on demand."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from engines.errors import UnsupportedError
+
+#: Kind of plugin → the package whose folder lists them. Third parties add an entry point to the group `t2iexport.<kind>`.
+KINDS = {
+    "families": "exporter.families",
+    "passes": "exporter.passes",
+    "graph": "exporter.graph",
+    "backends": "engines.backends",
+    "samplers": "engines.samplers",
+}
+
+
+def _folder(kind: str) -> Path:
+    top, _, sub = KINDS[kind].partition(".")
+    return Path(importlib.import_module(top).__file__ or "").parent / sub
+
+
+def names(kind: str) -> list[str]:
+    """Names of the plugins of one kind, sorted; imports none of them."""
+    own = {file.stem for file in _folder(kind).glob("*.py") if not file.stem.startswith("_")}
+    return sorted(own | {point.name for point in entry_points(group=f"t2iexport.{kind}")})
+
+
+def did_you_mean(word: str, known: list[str]) -> str:
+    """`; did you mean 'x'?` for a near miss, else the list of what there is."""
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; there are: {', '.join(known)}"
+
+
+def load(kind: str, name: str) -> Any:  # noqa: ANN401 - each kind has its own protocol, stated in its package
+    """Import one plugin and return its one public name.
+
+    Raises:
+        UnsupportedError: there is no plugin of that name.
+
+    """
+    if (_folder(kind) / f"{name}.py").is_file() and not name.startswith("_"):
+        module = importlib.import_module(f"{KINDS[kind]}.{name}")
+        return getattr(module, module.__all__[0])
+    for point in entry_points(group=f"t2iexport.{kind}"):
+        if point.name == name:
+            return point.load()
+    raise UnsupportedError(f"no {kind} plugin named {name!r}{did_you_mean(name, names(kind))}")

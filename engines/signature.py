@@ -1,0 +1,112 @@
+"""What goes into a part and what comes out: names, dtypes, symbolic dimensions and their ranges."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Literal, Self
+
+import numpy as np
+from pydantic import Field, StringConstraints, model_validator
+
+from engines.errors import UnsupportedError
+from engines.frozen import Frozen
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+#: A fixed length, a named dimension (`latent_height`), or a multiple of one (`8*latent_height`).
+Dim = Annotated[int, Field(ge=1)] | Annotated[str, StringConstraints(pattern=r"^([1-9][0-9]{0,3}\*)?[a-z][a-z0-9_]{0,63}$")]
+_FACTOR = re.compile(r"^(?:(\d+)\*)?(\w+)$")
+
+
+def _split(dim: str) -> tuple[int, str]:
+    factor, name = _FACTOR.fullmatch(dim).groups()  # type: ignore[union-attr]  # the field's pattern holds
+    return int(factor or 1), name
+
+
+class Range(Frozen):
+    """The lengths that a named dimension may take: `min ≤ length ≤ max`, a multiple of `multiple`."""
+
+    min: int = Field(ge=1)
+    typical: int = Field(ge=1)
+    max: int = Field(ge=1)
+    multiple: int = Field(default=1, ge=1)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if not self.min <= self.typical <= self.max:
+            raise ValueError(f"a range must rise: {self.min}, {self.typical}, {self.max}")
+        if any(length % self.multiple for length in (self.min, self.typical, self.max)):
+            raise ValueError(f"{self.min}, {self.typical}, {self.max} must be multiples of {self.multiple}")
+        return self
+
+
+class Port(Frozen):
+    """One named tensor. Boundaries are float32 or int64; what runs inside is the graph's private matter."""
+
+    name: Name
+    dtype: Literal["float32", "int64"] = "float32"
+    shape: tuple[Dim, ...]
+
+
+class Signature(Frozen):
+    """The contract of a part: its ports in order, and the range of every named dimension."""
+
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    dims: dict[Name, Range]
+
+    @model_validator(mode="after")
+    def _closed(self) -> Self:
+        ports = (*self.inputs, *self.outputs)
+        used = {_split(dim)[1] for port in ports for dim in port.shape if isinstance(dim, str)}
+        if used != set(self.dims):
+            raise ValueError(f"dims name {sorted(self.dims)}, the ports use {sorted(used)}")
+        for side in (self.inputs, self.outputs):
+            if len({port.name for port in side}) != len(side):
+                raise ValueError("two ports of one side share a name")
+        return self
+
+    def sizes(self, inputs: Mapping[str, np.ndarray]) -> dict[str, int]:
+        """Check arrays against the input ports and read off the length of every named dimension.
+
+        Raises:
+            UnsupportedError: a missing or surplus input, a wrong dtype or rank, a length out of range.
+
+        """
+        names = [port.name for port in self.inputs]
+        if set(names) != set(inputs):
+            raise UnsupportedError(f"expected inputs {names}, got {sorted(inputs)}")
+        sizes: dict[str, int] = {}
+        for port in self.inputs:
+            array = inputs[port.name]
+            if str(array.dtype) != port.dtype or array.ndim != len(port.shape):
+                raise UnsupportedError(
+                    f"input {port.name!r} must be {port.dtype} {list(port.shape)}, got {array.dtype} {list(array.shape)}"
+                )
+            for dim, length in zip(port.shape, array.shape, strict=True):
+                self._bind(port, dim, length, sizes)
+        return sizes
+
+    def _bind(self, port: Port, dim: Dim, length: int, sizes: dict[str, int]) -> None:
+        if isinstance(dim, int):
+            if dim != length:
+                raise UnsupportedError(f"input {port.name!r} must be {list(port.shape)}; one length is {length}, not {dim}")
+            return
+        factor, name = _split(dim)
+        size, rest = divmod(length, factor)
+        allowed = self.dims[name]
+        if rest or not allowed.min <= size <= allowed.max or size % allowed.multiple:
+            low, high, step = allowed.min * factor, allowed.max * factor, allowed.multiple * factor
+            raise UnsupportedError(
+                f"input {port.name!r}: {dim} is {length}; this engine takes {low} to {high} in steps of {step}"
+            )
+        if sizes.setdefault(name, size) != size:
+            raise UnsupportedError(f"input {port.name!r}: {name} is {size} here and {sizes[name]} in another input")
+
+    def shape(self, port: Port, sizes: Mapping[str, int]) -> tuple[int, ...]:
+        """Concrete shape of a port for given lengths of the named dimensions."""
+        return tuple(dim if isinstance(dim, int) else _split(dim)[0] * sizes[_split(dim)[1]] for dim in port.shape)
+
+    def extent(self, which: Literal["min", "typical", "max"]) -> dict[str, int]:
+        """Length of every named dimension at one end of its range."""
+        return {name: getattr(allowed, which) for name, allowed in self.dims.items()}

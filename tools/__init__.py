@@ -1,0 +1,1 @@
+"""Programs run by hand: the demo model's scenes, training and scoring."""
