@@ -1,0 +1,176 @@
+"""TensorRT for RTX: ahead-of-time engines for GeForce and RTX GPUs, built on any x86-64 machine, with or without a GPU."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+from pydantic import AfterValidator, Field
+
+from engines.backends import Engine, _tensorrt
+from engines.backends._tensorrt_engine import DeviceEngine
+from engines.errors import UnsupportedError
+from engines.frozen import Frozen
+from engines.plugins import did_you_mean
+from engines.signature import Signature
+
+__all__ = ["TensorrtRtx"]
+
+#: The library's own ComputeCapability members, oldest first (1.7). A recipe is validated on machines without the library.
+_KNOWN = ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1")
+#: Bit of the library's EngineInvalidityDiagnostics → what to do about it.
+_REMEDIES = {
+    "VERSION_MISMATCH": "it was built by another release of TensorRT-RTX: t2iexport rebuild BUNDLE",
+    "UNSUPPORTED_CC": "it was not built for this GPU: add its generation to the target's compute_capabilities and build again",
+    "OLD_CUDA_DRIVER": "the NVIDIA driver is too old: update it",
+    "OLD_CUDA_RUNTIME": "the CUDA runtime is too old: update it",
+    "INSUFFICIENT_GPU_MEMORY": "the GPU has too little free memory: free some, or build for smaller shapes or precision",
+    "MALFORMED_ENGINE": "it is not an engine, or damaged: t2iexport rebuild BUNDLE",
+    "CUDA_ERROR": "CUDA does not work here: check the installation with nvidia-smi",
+}
+
+
+def _capability(value: str) -> str:
+    if value in _KNOWN:
+        return value
+    digits = "".join(filter(str.isdigit, value))
+    same = [known for known in _KNOWN if known.replace(".", "") == digits]  # sm89, 89, 8_9
+    if same:
+        raise ValueError(f"no compute capability {value!r}; did you mean {same[0]!r}?")
+    if digits[:2] in {"90", "10", "11"}:
+        raise ValueError(f"TensorRT-RTX has {', '.join(_KNOWN)}, and not {value} (a datacentre GPU): use the target tensorrt")
+    raise ValueError(f"no compute capability {value!r}{did_you_mean(value, list(_KNOWN))}")
+
+
+def _ordered(values: tuple[str, ...]) -> tuple[str, ...]:
+    # One spelling for one set of targets, so that it is one key of the cache.
+    return tuple(sorted(set(values), key=_KNOWN.index))
+
+
+def _number(capability: str) -> tuple[int, int]:
+    major, minor = capability.split(".")
+    return int(major), int(minor)
+
+
+class TensorrtRtx(Frozen):
+    """Options of TensorRT-RTX.
+
+    `compute_capabilities` names the GPU generations that the engine must run on: "7.5" Turing, "8.0" and "8.6" Ampere, "8.9" Ada,
+    "12.0" and "12.1" Blackwell. Empty means one portable engine for Ampere and newer, which cannot hold FP8 or FP4.
+
+    `optimization_level` is the builder's effort, 0 to 5; 3 is its own default.
+
+    `tf32` lets float32 matrix products round their operands to 10 bits of mantissa. The library's default is on; here it is off,
+    because a part that was asked for in fp32 was asked for to be exact, and fp16 is both faster and as coarse.
+    """
+
+    opset: ClassVar[int] = 20
+    distribution: ClassVar[str] = "tensorrt_rtx"
+    extra: ClassVar[str] = "tensorrt-rtx"
+
+    compute_capabilities: Annotated[tuple[Annotated[str, AfterValidator(_capability)], ...], AfterValidator(_ordered)] = ()
+    optimization_level: int = Field(default=3, ge=0, le=5)
+    tf32: bool = False
+
+    def refuse(self, precision: str) -> None:
+        """Raise UnsupportedError, with what to name instead, when a target or the portable default has no such precision."""
+        oldest = _tensorrt.oldest(precision)
+        newer = [known for known in _KNOWN if _number(known) >= oldest]
+        if not self.compute_capabilities and precision in {"fp8", "fp4"}:
+            # The library builds such an engine without a word; it cannot hold code for the older targets that it claims.
+            raise UnsupportedError(
+                f"{precision} does not exist on every GPU of TensorRT-RTX's portable default (Ampere and newer).\n"
+                f"  Name the targets: compute_capabilities: {newer}, or a part of them."
+            )
+        short = [target for target in self.compute_capabilities if _number(target) < oldest]
+        if short:
+            rest = [target for target in self.compute_capabilities if target not in short] or newer
+            raise UnsupportedError(
+                f"{precision} needs compute capability {oldest[0]}.{oldest[1]}; compute_capabilities names {', '.join(short)}.\n"
+                f"  Name {rest}, or give {', '.join(short)} a target of its own with fp16."
+            )
+
+    def build(self, onnx: Path, signature: Signature, folder: Path) -> list[Path]:
+        """Build `<stem of onnx>.engine`; needs no GPU.
+
+        Raises:
+            MissingDependency: TensorRT-RTX is not installed.
+            UnsupportedError: it cannot build this graph for these targets, or the graph is not what the signature says.
+
+        """
+        trt = self._vendor()
+
+        def configure(config: Any) -> None:  # noqa: ANN401
+            config.builder_optimization_level = self.optimization_level
+            (config.set_flag if self.tf32 else config.clear_flag)(trt.BuilderFlag.TF32)
+            config.num_compute_capabilities = len(self.compute_capabilities)
+            for index, target in enumerate(self.compute_capabilities):
+                member = getattr(trt.ComputeCapability, f"SM{target.replace('.', '')}", None)
+                if member is None or not config.set_compute_capability(member, index):
+                    raise UnsupportedError(
+                        f"TensorRT-RTX {trt.__version__} does not know compute capability {target}.\n"
+                        f"  It knows {', '.join(trt.ComputeCapability.__members__)}: install another release, or leave it out."
+                    )
+
+        engine = _tensorrt.build(trt, onnx, signature, folder, configure)
+        _inspect(trt, engine)
+        return [engine]
+
+    def open(self, files: Sequence[Path], signature: Signature) -> Engine:
+        """Load an engine on this machine's GPU.
+
+        Raises:
+            MissingDependency: TensorRT-RTX or cuda-bindings is not installed.
+            UnsupportedError: no driver or GPU, or this GPU, driver or release cannot run the engine; says which.
+
+        """
+        trt = self._vendor()
+        _tensorrt.require_driver(
+            f"Running the TensorRT-RTX engine {files[0].name}",
+            "Copy the bundle to the machine with the GPU; here, run it with the backend onnxruntime.",
+        )
+        _inspect(trt, files[0], strict=True)
+        cuda = _tensorrt.vendor("cuda.bindings.runtime", "cuda-bindings", self.extra)
+        # Kernels that were compiled for this GPU are kept beside the engine, so that the next start is quick.
+        cache = files[0].parent / "cache" / files[0].name
+        return DeviceEngine(trt, cuda, files[0], signature, lambda engine: _start(engine, cache))
+
+    def _vendor(self) -> Any:  # noqa: ANN401
+        return _tensorrt.vendor("tensorrt_rtx", "TensorRT-RTX", self.extra)
+
+
+def _inspect(trt: Any, engine: Path, *, strict: bool = False) -> None:  # noqa: ANN401
+    """Raise UnsupportedError with the remedy when the library finds the engine's header invalid.
+
+    Without a driver even a good engine is INVALID, with no bit of diagnostics set; `strict` refuses that as well.
+    """
+    log = _tensorrt.messages(trt)
+    log.kept.clear()
+    runtime = trt.Runtime(log)
+    with engine.open("rb") as file:
+        validity, bits = runtime.get_engine_validity(file.read(runtime.engine_header_size))
+    found = [name for name, bit in trt.EngineInvalidityDiagnostics.__members__.items() if int(bits) & int(bit)]
+    if validity == trt.EngineValidity.INVALID and (found or strict):
+        remedies = "\n".join(f"  {_REMEDIES.get(name, name)}" for name in found) or log.last()
+        raise UnsupportedError(f"{engine.name}: this engine cannot run here.\n{remedies}")
+
+
+def _start(engine: Any, cache: Path) -> tuple[Any, Callable[[], None]]:  # noqa: ANN401
+    """Make an execution context whose compiled kernels are read from `cache` and written back when it is released."""
+    config = engine.create_runtime_config()
+    kernels = config.create_runtime_cache()
+    if cache.is_file():
+        kernels.deserialize(cache.read_bytes())  # False where GPU, driver or release changed: it then starts empty
+    config.set_runtime_cache(kernels)
+
+    def save() -> None:
+        # A bundle may lie on a disk that cannot be written; then the next start is only slower.
+        with contextlib.suppress(OSError):
+            cache.parent.mkdir(exist_ok=True)
+            temporary = cache.with_name(f".{cache.name}.part")
+            temporary.write_bytes(memoryview(kernels.serialize()))
+            temporary.replace(cache)
+
+    return engine.create_execution_context(config), save
