@@ -1,126 +1,193 @@
 """The on-disk format, and the only door between the halves.
 
-A bundle is a directory: `manifest.json` and the files that it lists with size and SHA-256; nothing else is read. No pickle, no code.
+A bundle is a directory: `manifest.json`, and the files that it lists with size and SHA-256. Nothing else is read: no pickle,
+no code.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import json
+import shutil
+import stat
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Self
+from uuid import uuid4
 
-from pydantic import Field, StringConstraints, ValidationError
+from engines.errors import BundleError, UnsupportedError
+from engines.frozen import read_bytes, read_json
+from engines.manifest import (
+    FORMAT,
+    Defaults,
+    Draft,
+    EngineFiles,
+    File,
+    Guidance,
+    Manifest,
+    Onnx,
+    PartEntry,
+    Role,
+    SamplerEntry,
+    Tokenizer,
+    Verdict,
+)
 
-from engines.errors import BundleError
-from engines.frozen import Frozen
-from engines.signature import Name, Signature
-
-FORMAT = 1
+__all__ = [
+    "FORMAT",
+    "MANIFEST",
+    "Bundle",
+    "Defaults",
+    "Draft",
+    "EngineFiles",
+    "File",
+    "Guidance",
+    "Manifest",
+    "Onnx",
+    "PartEntry",
+    "Role",
+    "SamplerEntry",
+    "Tokenizer",
+    "Verdict",
+    "publish",
+    "write",
+]
 MANIFEST = "manifest.json"
-#: Relative, contained, without `.` or `..` segments; the file behind it must not be a link.
-RelativePath = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_@-][A-Za-z0-9_.@-]*(/[A-Za-z0-9_@-][A-Za-z0-9_.@-]*)*$", max_length=240)]
-Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-Role = Literal["text", "denoiser", "decoder", "encoder"]
+_LIMIT = 16 * 2**20
 
 
-class File(Frozen):
-    """One file of the bundle: size in bytes and SHA-256."""
+class Bundle:
+    """An opened bundle: its manifest, and the only way to its files.
 
-    size: int = Field(ge=0)
-    sha256: Digest
+    Attributes:
+        folder: where it lies.
+        manifest: what it says of itself, checked.
 
-
-class Tokenizer(Frozen):
-    """A `tokenizers` JSON file; its ids, padded to `length`, feed the input `feeds` of a text part."""
-
-    file: RelativePath
-    length: int = Field(ge=2)
-    feeds: Name
-
-
-class Guidance(Frozen):
-    """How the prompt steers: compiled into the denoiser, so it cannot be run with the wrong one.
-
-    `branches` is the second axis of token ids: 2 (negative, positive) for `classifier_free`, else 1.
     """
 
-    mode: Literal["none", "classifier_free", "embedded"]
-    scale: float | None = None
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        self.folder, self.manifest = folder, manifest
+        self._checked: set[str] = set()
 
-    @property
-    def branches(self) -> int:
-        """Prompts per picture that the text parts encode."""
-        return 2 if self.mode == "classifier_free" else 1
+    @classmethod
+    def open(cls, path: Path | str) -> Self:
+        """Read and check the manifest; files are checked when they are first asked for.
 
+        Raises:
+            BundleError: damaged, changed after it was written, or of a newer format.
 
-class Onnx(Frozen):
-    """One exported graph; `files` starts with the graph, then its external data. Node counts around the graph passes."""
+        """
+        where = Path(path) / MANIFEST
+        data = read_bytes(where, _LIMIT)
+        content = read_json(data, where)
+        if not isinstance(content, dict):
+            raise BundleError(f"{where} must hold an object. Build the bundle again, or fetch it again.")
+        _compatible(content.get("format"), where)  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
+        if content.get("digest") != _digest(content):  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
+            raise BundleError(f"{where} was changed after it was written: its digest is another. Fetch the bundle again.")
+        return cls(Path(path), Manifest.parse(data, where))
 
-    files: tuple[RelativePath, ...]
-    nodes_exported: int
-    nodes: int
+    def path(self, relative: str) -> Path:
+        """Path of a listed file, checked once: in the folder, not behind a link, of the listed size and SHA-256.
 
+        Raises:
+            BundleError: one of these does not hold.
 
-class EngineFiles(Frozen):
-    """What a backend built from one graph, and with what."""
+        """
+        entry = self.manifest.files.get(relative)
+        if entry is None:
+            raise BundleError(f"{relative} is not a file of the bundle {self.folder}. Its manifest lists every file.")
+        path = self.folder / relative
+        if relative not in self._checked:
+            for above in list(Path(relative).parents)[:-1]:
+                if (self.folder / above).is_symlink():
+                    raise BundleError(f"{self.folder / above} is a link; a bundle holds none. Fetch the bundle again.")
+            if (found := _measure(path)) != entry:
+                raise BundleError(
+                    f"{path} is damaged: {found.size} bytes, SHA-256 {found.sha256[:12]}…; the manifest says {entry.size} bytes, "
+                    f"{entry.sha256[:12]}…. Build the bundle again, or fetch it again."
+                )
+            self._checked.add(relative)
+        return path
 
-    options: dict[str, Any]
-    opset: int
-    files: tuple[RelativePath, ...]
-    version: str
-
-
-class PartEntry(Frozen):
-    """One network of the pipeline. `onnx` is keyed by operator set ("20"), `engines` by backend."""
-
-    role: Role
-    signature: Signature
-    precision: Literal["fp32", "fp16", "bf16"]
-    parameters: int = Field(ge=0)
-    passes: tuple[str, ...] = ()
-    onnx: dict[str, Onnx]
-    engines: dict[Name, EngineFiles]
-
-
-class SamplerEntry(Frozen):
-    """A compiled sampler. `height` and `width` in pixels where the table depends on the size, else null."""
-
-    kind: Name = "table"
-    steps: int = Field(ge=1)
-    height: int | None = None
-    width: int | None = None
-    file: RelativePath
-
-
-class Verdict(Frozen):
-    """One line of the blame table: what was compared, how far it is off, and the limit that it was held to."""
-
-    part: str
-    stage: str
-    case: str
-    backend: str | None = None
-    relative_l2: float | None
-    psnr: float | None
-    limit: float | None
-    passed: bool
-    note: str = ""
+    def verify(self) -> None:
+        """Check every file that the manifest lists; raise BundleError at the first that is wrong."""
+        for relative in sorted(self.manifest.files):
+            self.path(relative)
 
 
-class Manifest(Frozen):
-    """Everything that the run time knows about a model, and the receipts."""
+def write(folder: Path, draft: Draft) -> Bundle:
+    """Measure every file in `folder`, write its manifest last, and open the result.
 
-    format: Literal[1] = FORMAT
-    name: str
-    recipe: str
-    source: dict[str, str]
-    guidance: Guidance
-    defaults: dict[str, int]
-    tokenizers: dict[Name, Tokenizer]
-    parts: dict[Name, PartEntry]
-    samplers: tuple[SamplerEntry, ...]
-    recordings: tuple[RelativePath, ...] = ()
-    verdicts: tuple[Verdict, ...] = ()
-    notes: tuple[str, ...] = ()
-    versions: dict[str, str]
-    files: dict[RelativePath, File]
+    The same draft and files give the same bytes.
+
+    Raises:
+        BundleError: the folder holds a link or an unfit name, or lacks a file that the draft names.
+        OSError: the disk is full, or the like.
+
+    """
+    (folder / MANIFEST).unlink(missing_ok=True)
+    found = sorted(path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+    files = {path.relative_to(folder).as_posix(): _measure(path).model_dump() for path in found}
+    content: dict[str, Any] = {**draft.model_dump(mode="json"), "format": FORMAT, "files": files}
+    content["digest"] = _digest(content)
+    data = (json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
+    Manifest.parse(data, folder / MANIFEST)
+    (folder / MANIFEST).write_bytes(data)
+    return Bundle.open(folder)
+
+
+def publish(temporary: Path, final: Path) -> None:
+    """Put a finished bundle in its place on the same filesystem, replacing the one that is there.
+
+    Until the new one is in place the old one is whole: under its name, or put back there when something fails.
+
+    Raises:
+        UnsupportedError: `final` is something else than a bundle or an empty folder.
+        OSError: a file could not be renamed or removed.
+
+    """
+    Bundle.open(temporary)
+    if not final.exists():
+        final.parent.mkdir(parents=True, exist_ok=True)
+        temporary.rename(final)
+        return
+    final = final.resolve()  # a link to a bundle stays, and leads to the new one
+    if not final.is_dir() or any(final.iterdir()):
+        try:
+            Bundle.open(final)
+        except BundleError as error:
+            raise UnsupportedError(
+                f"{final} is not a whole bundle, so it is not replaced. Remove it, or name another."
+            ) from error
+    aside = final.with_name(f".{final.name}.{uuid4().hex[:8]}.old")
+    final.rename(aside)
+    try:
+        temporary.rename(final)
+    except BaseException:
+        aside.rename(final)
+        raise
+    shutil.rmtree(aside)
+
+
+def _compatible(found: object, where: Path) -> None:
+    if type(found) is int and found > FORMAT:
+        raise BundleError(f"{where} has format {found}; this program reads up to {FORMAT}. Install a newer t2iexport.")
+    if type(found) is not int or found < 1:
+        raise BundleError(f"{where} has no format number, so it is not a bundle's manifest. Name the folder of a bundle.")
+
+
+def _digest(content: dict[str, Any]) -> str:
+    """SHA-256 of the content as JSON, without `digest` itself; whitespace and the order of keys do not count."""
+    rest = {key: value for key, value in content.items() if key != "digest"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _measure(path: Path) -> File:
+    try:
+        status = path.lstat()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise BundleError(f"{path} is missing. Was the bundle copied whole?") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise BundleError(f"{path} must be a file, not a link, a folder or a device. A bundle holds nothing else.")
+    with path.open("rb") as file:
+        return File(size=status.st_size, sha256=hashlib.file_digest(file, "sha256").hexdigest())

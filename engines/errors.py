@@ -33,7 +33,7 @@ class RecipeError(T2IError):
 
 
 class UnsupportedError(T2IError):
-    """This model, scheduler, operator or target cannot be expressed; the text says what can."""
+    """A model, scheduler, operator, target or wish that cannot be expressed; the text says what can."""
 
     exit_code = 3
 

@@ -1,11 +1,79 @@
-"""The one kind of data class that crosses a file boundary: immutable, typed, and closed to unknown fields."""
+"""The one kind of data class that crosses a file boundary: immutable, typed, closed to unknown fields, read with suspicion."""
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+import json
+import math
+import stat
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from engines.errors import BundleError
 
 
 class Frozen(BaseModel):
     """Base of options, signatures and manifest entries: frozen, and an unknown key is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @classmethod
+    def parse(cls, data: bytes, where: Path) -> Self:
+        """Read JSON strictly: no coercion, no unknown key.
+
+        Raises:
+            BundleError: with the first five problems, and `where` they are.
+
+        """
+        try:
+            return cls.model_validate_json(data, strict=True)
+        except ValidationError as error:
+            raise BundleError(f"{where} is not valid:\n{describe(error)}\nBuild the bundle again, or fetch it again.") from error
+
+
+def describe(error: ValidationError) -> str:
+    """At most five problems, one line each: the path to the value, and what is wrong with it."""
+    problems = error.errors(include_url=False, include_context=False, include_input=False)
+    lines = [f"  {'.'.join(map(str, problem['loc'])) or 'all'}: {problem['msg']}"[:300] for problem in problems[:5]]
+    return "\n".join([*lines, f"  and {len(problems) - 5} more"] if len(problems) > 5 else lines)
+
+
+def read_bytes(path: Path, limit: int) -> bytes:
+    """Read a regular file of at most `limit` bytes; a link, a pipe or a longer file is a BundleError."""
+    try:
+        status = path.lstat()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise BundleError(f"{path} is missing. Is its folder a bundle, and was it copied whole?") from error
+    if not stat.S_ISREG(status.st_mode) or status.st_size > limit:
+        raise BundleError(f"{path} must be a file, not a link, of at most {limit} bytes. It will not be read.")
+    return path.read_bytes()
+
+
+def read_json(data: bytes, where: Path) -> Any:  # noqa: ANN401 - that is what JSON holds
+    """Parse JSON as its standard defines it: UTF-8, no key twice in one object, no NaN or infinity.
+
+    Raises:
+        BundleError: it is anything else.
+
+    """
+    try:
+        value = json.loads(data.decode(), object_pairs_hook=_once, parse_float=_finite, parse_constant=_finite)
+        json.dumps(value, ensure_ascii=False).encode()  # refuses half a surrogate pair, which nothing could print
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"{where} is damaged: {error}. Build the bundle again, or fetch it again.") from error
+    return value
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key stands twice in one object")
+    return found
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is not a number that JSON can hold")
+    return number

@@ -13,8 +13,9 @@ from engines.errors import UnsupportedError
 from engines.frozen import Frozen
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+Length = Annotated[int, Field(ge=1, le=2**24)]
 #: A fixed length, a named dimension (`latent_height`), or a multiple of one (`8*latent_height`).
-Dim = Annotated[int, Field(ge=1)] | Annotated[str, StringConstraints(pattern=r"^([1-9][0-9]{0,3}\*)?[a-z][a-z0-9_]{0,63}$")]
+Dim = Length | Annotated[str, StringConstraints(pattern=r"^([1-9][0-9]{0,3}\*)?[a-z][a-z0-9_]{0,63}$")]
 _FACTOR = re.compile(r"^(?:(\d+)\*)?(\w+)$")
 
 
@@ -26,10 +27,10 @@ def _split(dim: str) -> tuple[int, str]:
 class Range(Frozen):
     """The lengths that a named dimension may take: `min ≤ length ≤ max`, a multiple of `multiple`."""
 
-    min: int = Field(ge=1)
-    typical: int = Field(ge=1)
-    max: int = Field(ge=1)
-    multiple: int = Field(default=1, ge=1)
+    min: Length
+    typical: Length
+    max: Length
+    multiple: Length = 1
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -96,12 +97,24 @@ class Signature(Frozen):
         size, rest = divmod(length, factor)
         allowed = self.dims[name]
         if rest or not allowed.min <= size <= allowed.max or size % allowed.multiple:
-            low, high, step = allowed.min * factor, allowed.max * factor, allowed.multiple * factor
+            low, high, step = self.lengths(dim)
             raise UnsupportedError(
                 f"input {port.name!r}: {dim} is {length}; this engine takes {low} to {high} in steps of {step}"
             )
         if sizes.setdefault(name, size) != size:
             raise UnsupportedError(f"input {port.name!r}: {name} is {size} here and {sizes[name]} in another input")
+
+    def lengths(self, dim: Dim) -> tuple[int, int, int]:
+        """Smallest and largest length of one dimension of a port, and the step between lengths."""
+        if isinstance(dim, int):
+            return dim, dim, dim
+        factor, name = _split(dim)
+        allowed = self.dims[name]
+        return allowed.min * factor, allowed.max * factor, allowed.multiple * factor
+
+    def port(self, name: str) -> Port | None:
+        """Find a port by name, outputs first; None when there is none."""
+        return next((port for port in (*self.outputs, *self.inputs) if port.name == name), None)
 
     def shape(self, port: Port, sizes: Mapping[str, int]) -> tuple[int, ...]:
         """Concrete shape of a port for given lengths of the named dimensions."""

@@ -1,0 +1,205 @@
+"""The schema of a bundle's `manifest.json`: closed, typed, cross-checked."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, StringConstraints, model_validator
+
+from engines.frozen import Frozen
+from engines.signature import Name, Signature
+
+FORMAT = 1
+#: Relative, contained, without `.` or `..` segments; the file behind it must not be a link.
+_SEGMENT = "[A-Za-z0-9_@-][A-Za-z0-9_.@-]*"
+RelativePath = Annotated[str, StringConstraints(pattern=f"^{_SEGMENT}(/{_SEGMENT})*$", max_length=240)]
+Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Role = Literal["text", "denoiser", "decoder", "encoder"]
+
+
+class File(Frozen):
+    """One file of the bundle: size in bytes and SHA-256."""
+
+    size: int = Field(ge=0)
+    sha256: Digest
+
+
+class Tokenizer(Frozen):
+    """A `tokenizers` JSON file; its ids, padded to `length`, feed the input `feeds` of a text part."""
+
+    file: RelativePath
+    length: int = Field(ge=2, le=2**16)
+    feeds: Name
+
+
+class Guidance(Frozen):
+    """How the prompt steers: compiled into the denoiser, so it cannot be run with the wrong one.
+
+    `branches` is the second axis of token ids: 2 (negative, positive) for `classifier_free`, else 1.
+    """
+
+    mode: Literal["none", "classifier_free", "embedded"]
+    scale: float | None = None
+
+    @property
+    def branches(self) -> int:
+        """Prompts per picture that the text parts encode."""
+        return 2 if self.mode == "classifier_free" else 1
+
+
+class Onnx(Frozen):
+    """One exported graph; `files` starts with the graph, then its external data. Node counts around the graph passes."""
+
+    files: tuple[RelativePath, ...]
+    nodes_exported: int
+    nodes: int
+
+
+class EngineFiles(Frozen):
+    """What a backend built from one graph, and with what."""
+
+    options: dict[str, Any]
+    opset: int
+    files: tuple[RelativePath, ...]
+    version: str
+
+
+class PartEntry(Frozen):
+    """One network of the pipeline. `onnx` is keyed by operator set ("20"), `engines` by backend."""
+
+    role: Role
+    signature: Signature
+    precision: Literal["fp32", "fp16", "bf16"]
+    parameters: int = Field(ge=0)
+    passes: tuple[str, ...] = ()
+    onnx: dict[str, Onnx]
+    engines: dict[Name, EngineFiles]
+
+
+class SamplerEntry(Frozen):
+    """A compiled sampler. `height` and `width` in pixels where the table depends on the size, else null."""
+
+    kind: Name = "table"
+    steps: int = Field(ge=1)
+    height: int | None = None
+    width: int | None = None
+    file: RelativePath
+
+
+class Verdict(Frozen):
+    """One line of the blame table: what was compared, how far it is off, and the limit that it was held to."""
+
+    part: str
+    stage: str
+    case: str
+    backend: str | None = None
+    relative_l2: float | None
+    psnr: float | None
+    limit: float | None
+    passed: bool
+    note: str = ""
+
+
+class Defaults(Frozen):
+    """What a picture is made with unless asked otherwise: pixels, and steps of a sampler that is there."""
+
+    height: int = Field(ge=1)
+    width: int = Field(ge=1)
+    steps: int = Field(ge=1)
+
+
+class Draft(Frozen):
+    """Everything that the run time knows about a model, and the receipts; `write` makes a bundle of it."""
+
+    name: str
+    recipe: str
+    source: dict[str, str]
+    guidance: Guidance
+    defaults: Defaults
+    tokenizers: dict[Name, Tokenizer]
+    parts: dict[Name, PartEntry]
+    samplers: tuple[SamplerEntry, ...]
+    recordings: tuple[RelativePath, ...] = ()
+    verdicts: tuple[Verdict, ...] = ()
+    notes: tuple[str, ...] = ()
+    versions: dict[str, str]
+
+    def named(self) -> set[str]:
+        """Every file that the draft speaks of."""
+        onnx = [file for part in self.parts.values() for graph in part.onnx.values() for file in graph.files]
+        engines = [file for part in self.parts.values() for engine in part.engines.values() for file in engine.files]
+        small = [entry.file for entry in (*self.samplers, *self.tokenizers.values())]
+        return {*onnx, *engines, *small, *self.recordings}
+
+    def having(self, role: Role) -> dict[str, PartEntry]:
+        """Return the parts of one role by name, in alphabetical order."""
+        return {name: part for name, part in sorted(self.parts.items()) if part.role == role}
+
+    def text_order(self) -> tuple[str, ...]:
+        """Names of the text parts, each after those whose outputs it takes."""
+        waiting, known = self.having("text"), {tokenizer.feeds for tokenizer in self.tokenizers.values()}
+        order: list[str] = []
+        while waiting:
+            ready = [name for name, part in waiting.items() if known.issuperset(port.name for port in part.signature.inputs)]
+            if not ready:
+                raise ValueError(f"these text parts wait for each other: {sorted(waiting)}")
+            for name in ready:
+                known.update(port.name for port in waiting.pop(name).signature.outputs)
+            order += ready
+        return tuple(order)
+
+    @model_validator(mode="after")
+    def _playable(self) -> Self:
+        for role in ("denoiser", "decoder"):
+            if len(self.having(role)) != 1:
+                raise ValueError(f"there must be one {role}, not {len(self.having(role))}")
+        keys = [(sampler.steps, sampler.height, sampler.width) for sampler in self.samplers]
+        if len(set(keys)) != len(keys):
+            raise ValueError("two samplers are for the same steps and size")
+        if self.defaults.steps not in [steps for steps, _, _ in keys]:
+            raise ValueError(f"no sampler has the default number of steps, {self.defaults.steps}")
+        if (self.guidance.scale is None) != (self.guidance.mode == "none"):
+            raise ValueError("guidance must have a scale unless its mode is none")
+        return self
+
+    @model_validator(mode="after")
+    def _wired(self) -> Self:
+        """Every input is fed, by one source, and no text part waits for itself."""
+        ids = [tokenizer.feeds for tokenizer in self.tokenizers.values()]
+        outputs = [port.name for part in self.having("text").values() for port in part.signature.outputs]
+        own = {"latent", "timestep"} if self.guidance.mode == "none" else {"latent", "timestep", "guidance_scale"}
+        sources = sorted([*ids, *outputs, *own])
+        if len(set(sources)) != len(sources):
+            raise ValueError(f"two sources feed one name: {sources}")
+        fed: dict[str, set[str]] = {
+            "text": {*ids, *outputs},
+            "denoiser": {*outputs, *own},
+            "decoder": {"latent"},
+            "encoder": {"image", "noise"},
+        }
+        for name, part in self.parts.items():
+            if loose := {port.name for port in part.signature.inputs} - fed[part.role]:
+                raise ValueError(f"nothing feeds {name}'s {sorted(loose)}")
+            ports = (*part.signature.inputs, *part.signature.outputs)
+            if len({port.shape[:1] for port in ports}) != 1 or not part.signature.inputs or not ports[0].shape:
+                raise ValueError(f"the first axis of every port of {name} must be the batch")
+        self.text_order()
+        (denoiser,), (decoder,) = self.having("denoiser").values(), self.having("decoder").values()
+        ports = (denoiser.signature.port("latent"), decoder.signature.port("latent"), decoder.signature.port("image"))
+        if any(port is None or len(port.shape) != 4 for port in ports) or len(denoiser.signature.outputs) != 1:
+            raise ValueError("denoiser and decoder must take a latent of 4 axes; the decoder must return an image of 4")
+        return self
+
+
+class Manifest(Draft):
+    """A draft with the proof of what lies beside it; `digest` is that of the manifest's own content without this key."""
+
+    format: Literal[1] = FORMAT
+    digest: Digest
+    files: dict[RelativePath, File]
+
+    @model_validator(mode="after")
+    def _listed(self) -> Self:
+        if missing := self.named() - set(self.files):
+            raise ValueError(f"not in files: {sorted(missing)}")
+        return self
