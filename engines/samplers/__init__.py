@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from pathlib import Path
+from typing import Protocol, Self
 
 import numpy as np
 
@@ -13,9 +14,18 @@ Denoise = Callable[[np.ndarray, float], np.ndarray]
 Draw = Callable[[], np.ndarray]
 
 
+#: `on_step(index, total, latent)`: called after each denoiser call, counted from 1, with the latent that the model saw.
+OnStep = Callable[[int, int, np.ndarray], None]
+
+
 class Sampler(Protocol):
     """Plays a denoiser from noise to a latent."""
 
-    def play(self, denoise: Denoise, draw: Draw) -> np.ndarray:
-        """Final latent, float32 (B, C, H, W)."""
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read what the build wrote; raise BundleError when it is damaged."""
+        ...
+
+    def play(self, denoise: Denoise, draw: Draw, on_step: OnStep | None = None) -> np.ndarray:
+        """Return the final latent, float32 (B, C, H, W)."""
         ...
