@@ -1,0 +1,123 @@
+"""A bundle of a few kilobytes whose networks are Python functions."""
+
+import numpy as np
+import tokenizers
+from tokenizers import models, normalizers, pre_tokenizers, processors
+
+from engines.bundle import Defaults, Draft, EngineFiles, Guidance, Onnx, PartEntry, SamplerEntry, Tokenizer, write
+from engines.samplers.table import Draw, Emit, Eval, Provenance, Table
+from engines.signature import Port, Range, Signature
+
+LENGTH, CHANNELS, FACTOR = 6, 4, 8
+BATCH = Range(min=1, typical=1, max=2)
+SIDE = Range(min=2, typical=4, max=8, multiple=2)
+WORDS = ["a", "red", "blue", "square", "circle", "on", "the", "sea"]
+LATENT = ("batch", CHANNELS, "latent_height", "latent_width")
+
+
+def tokenizer_json():
+    vocabulary = {word: index for index, word in enumerate(["<pad>", "<start>", "<end>", "<unknown>", *WORDS])}
+    made = tokenizers.Tokenizer(models.WordLevel(vocabulary, unk_token="<unknown>"))  # noqa: S106
+    made.normalizer = normalizers.Lowercase()
+    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    made.post_processor = processors.TemplateProcessing("<start> $A <end>", special_tokens=[("<start>", 1), ("<end>", 2)])
+    made.enable_padding(pad_id=0, pad_token="<pad>", length=LENGTH)  # noqa: S106
+    return made.to_str()
+
+
+def table(steps=2, draws=1):
+    ops = [Draw() for _ in range(draws)]
+    for step in range(steps):
+        ops.append(Eval(t=999.0 - 400 * step, row=tuple(0.5 + 0.25 * index for index in range(len(ops)))))
+    row = tuple((-1.0) ** index * 0.5 for index in range(len(ops)))
+    return Table(
+        provenance=Provenance(scheduler="Toy", config={"shift": 3}, library="none", steps=steps, deviation=1e-7),
+        ops=(*ops, Emit(row=row)),
+    )
+
+
+def part(role, inputs, outputs, dims):
+    signature = Signature(inputs=inputs, outputs=outputs, dims={"batch": BATCH, **dims})
+    name = {"text": "text_encoder", "denoiser": "unet", "decoder": "vae_decoder"}[role]
+    file = f"onnx/20/{name}.onnx"
+    return PartEntry(
+        role=role,
+        signature=signature,
+        precision="fp32",
+        parameters=7,
+        onnx={"20": Onnx(files=(file,), nodes_exported=9, nodes=5)},
+        engines={"onnxruntime": EngineFiles(options={"threads": 1}, opset=20, files=(file,), version="1.31.1")},
+    )
+
+
+def draft(mode="classifier_free", **changes):
+    branches = 2 if mode == "classifier_free" else 1
+    scale = () if mode == "none" else (Port(name="guidance_scale", shape=("batch",)),)
+    embeds = Port(name="prompt_embeds", shape=("batch", branches, 1))
+    latent, sides = Port(name="latent", shape=LATENT), {"latent_height": SIDE, "latent_width": SIDE}
+    image = Port(name="image", shape=("batch", f"{FACTOR}*latent_height", f"{FACTOR}*latent_width", 3))
+    ids = Port(name="tokenizer_ids", dtype="int64", shape=("batch", branches, LENGTH))
+    denoiser_inputs = (latent, Port(name="timestep", shape=("batch",)), *scale, embeds)
+    content = {
+        "name": "small",
+        "recipe": "model: {source: nowhere}\n",
+        "source": {"revision": "0"},
+        "guidance": Guidance(mode=mode, scale=None if mode == "none" else 2.0),
+        "defaults": Defaults(height=32, width=32, steps=2),
+        "tokenizers": {"tokenizer": Tokenizer(file="tokenizers/tokenizer.json", length=LENGTH, feeds="tokenizer_ids")},
+        "parts": {
+            "text_encoder": part("text", (ids,), (embeds,), {}),
+            "unet": part("denoiser", denoiser_inputs, (Port(name="model_output", shape=LATENT),), sides),
+            "vae_decoder": part("decoder", (latent,), (image,), sides),
+        },
+        "samplers": (
+            SamplerEntry(steps=2, file="samplers/2.json"),
+            SamplerEntry(steps=4, height=64, width=32, file="samplers/4.json"),
+        ),
+        "versions": {"t2iexport": "0.1.0"},
+    }
+    return Draft(**{**content, **changes})
+
+
+def make(folder, *, tables=None, **changes):
+    """Write the bundle into `folder` and open it."""
+    content = draft(**changes)
+    for below in ("onnx/20", "tokenizers", "samplers"):
+        (folder / below).mkdir(parents=True)
+    for entry in content.parts.values():
+        for file in entry.onnx["20"].files:
+            (folder / file).write_bytes(file.encode())
+    (folder / "tokenizers/tokenizer.json").write_text(tokenizer_json(), encoding="utf-8")
+    for sampler in content.samplers:
+        (tables or {}).get(sampler.steps, table(sampler.steps)).dump(folder / sampler.file)
+    return write(folder, content)
+
+
+def networks(bundle, calls=None):
+    """Functions that check what they are given as an engine does, and note (name, batch) in `calls`."""
+
+    def text(inputs):
+        return {"prompt_embeds": inputs["tokenizer_ids"].mean(axis=2, keepdims=True).astype(np.float32)}
+
+    def denoise(inputs):
+        embeds = inputs["prompt_embeds"]
+        steer = embeds[:, -1] - embeds[:, 0] + embeds[:, 0]
+        if "guidance_scale" in inputs:
+            steer = embeds[:, 0] + inputs["guidance_scale"][:, None] * (embeds[:, -1] - embeds[:, 0])
+        time = inputs["timestep"][:, None, None, None] / 1000
+        return {"model_output": np.tanh(inputs["latent"] + steer[:, :, None, None] + time)}
+
+    def decode(inputs):
+        latent = inputs["latent"].transpose(0, 2, 3, 1)[..., :3]
+        return {"image": (latent.repeat(FACTOR, 1).repeat(FACTOR, 2) / 4 + 0.5).clip(0, 1)}
+
+    def checked(name, function):
+        def call(inputs):
+            sizes = bundle.manifest.parts[name].signature.sizes(inputs)
+            if calls is not None:
+                calls.append((name, sizes["batch"]))
+            return function(inputs)
+
+        return call
+
+    return {name: checked(name, f) for name, f in (("text_encoder", text), ("unet", denoise), ("vae_decoder", decode))}
