@@ -84,6 +84,7 @@ class Thing:
         shape: One of ``SHAPES``.
         x: Centre, pixels from the left edge.
         y: Centre, pixels from the top edge.
+
     """
 
     size: str
@@ -102,6 +103,7 @@ class Scene:
         background: A key of ``BACKGROUNDS``.
         relation: Where the first object is, seen from the second (a key of
             ``RELATIONS``), or None for a single object.
+
     """
 
     things: tuple[Thing, ...]
@@ -117,6 +119,7 @@ class Statement:
         objects: (size or None, colour, shape) of each object, in order.
         background: A key of ``BACKGROUNDS`` or None.
         relation: A key of ``RELATIONS``, or None for a single object.
+
     """
 
     objects: tuple[tuple[str | None, str, str], ...]
@@ -132,7 +135,7 @@ class Prompt:
     group: str
 
 
-def pairs(held_out: bool) -> list[tuple[str, str]]:
+def pairs(*, held_out: bool) -> list[tuple[str, str]]:
     """Lists the (colour, shape) pairs that are, or are not, held out."""
     every = [(colour, shape) for colour in COLOURS for shape in SHAPES]
     return [pair for pair in every if (pair in HELD_OUT) == held_out]
@@ -162,9 +165,7 @@ def _place_two(rng: np.random.Generator, sizes: tuple[str, str], relation: str) 
     return centres
 
 
-def sample_scene(
-    rng: np.random.Generator, count: int, allowed: list[tuple[str, str]] | None = None
-) -> Scene:
+def sample_scene(rng: np.random.Generator, count: int, allowed: list[tuple[str, str]] | None = None) -> Scene:
     """Samples a scene of one or two objects.
 
     Args:
@@ -172,6 +173,7 @@ def sample_scene(
         count: Number of objects, 1 or 2.
         allowed: (colour, shape) pairs to choose from; the pairs seen in
             training when None.
+
     """
     allowed = pairs(held_out=False) if allowed is None else allowed
     sizes = tuple(str(_pick(rng, list(SIZES))) for _ in range(count))
@@ -280,6 +282,7 @@ def draw(scene: Scene) -> np.ndarray:
 
     Returns:
         uint8 array (SIDE, SIDE, 3), sRGB.
+
     """
     picture = np.empty((SIDE, SIDE, 3), np.float32)
     picture[:] = BACKGROUNDS[scene.background]
@@ -354,6 +357,7 @@ def parse(text: str) -> Statement:
 
     Raises:
         ValueError: If the text is not of the form that ``caption`` writes.
+
     """
     found = _GRAMMAR.fullmatch(text.strip().lower())
     if found is None:
