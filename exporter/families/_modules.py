@@ -1,0 +1,205 @@
+"""Networks of latent diffusion under the uniform contract: float32 and int64 at the boundary, half precision a private matter.
+
+Arithmetic follows StableDiffusionPipeline and StableDiffusionXLPipeline of diffusers; every deviation says so.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class TextEncoder(nn.Module):
+    """CLIP text tower: ids (B, branches, L) → hidden states (B, branches, L, C), and pooled (B, branches, P) where asked for.
+
+    Args:
+        encoder: transformers' CLIPTextModel or CLIPTextModelWithProjection.
+        penultimate: take the states before the last layer, without the final norm, instead of those after it.
+        pooled: return `text_embeds` too.
+        empty: ids of the empty prompt (L,); where the first branch equals them, its outputs become zeros.
+
+    """
+
+    def __init__(self, encoder: nn.Module, *, penultimate: bool, pooled: bool, empty: Tensor | None = None) -> None:
+        super().__init__()
+        self.encoder, self.penultimate, self.pooled = encoder, penultimate, pooled
+        self.register_buffer("empty", empty, persistent=False)
+
+    def forward(self, ids: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """Encode every branch of every batch item by itself."""
+        found = self.encoder(ids.flatten(0, 1), output_hidden_states=self.penultimate)
+        states = [found.hidden_states[-2] if self.penultimate else found.last_hidden_state]
+        if self.pooled:
+            states.append(found.text_embeds)
+        states = [self._kept(ids, state.float().reshape(ids.shape[0], ids.shape[1], *state.shape[1:])) for state in states]
+        return tuple(states) if self.pooled else states[0]
+
+    def _kept(self, ids: Tensor, state: Tensor) -> Tensor:
+        if self.empty is None:
+            return state
+        blank = (ids == self.empty).all(-1) & (torch.arange(ids.shape[1]) == 0)  # (B, branches): the negative one, left empty
+        return state.masked_fill(blank.reshape(*blank.shape, *[1] * (state.ndim - 2)), 0.0)
+
+
+class Denoiser(nn.Module):
+    """UNet with guidance inside: latent (B, C, H, W), timestep (B,), conditioning (B, branches, …) → latent's shape.
+
+    Args:
+        unet: diffusers' UNet2DConditionModel.
+        embedded: guidance_scale is an input of the network (`timestep_cond`) instead of a mix of two branches.
+
+    """
+
+    def __init__(self, unet: nn.Module, *, embedded: bool) -> None:
+        super().__init__()
+        self.unet, self.embedded = unet, embedded
+
+    def forward(self, latent: Tensor, timestep: Tensor, prompt_embeds: Tensor, guidance_scale: Tensor | None = None) -> Tensor:
+        """Predict noise, velocity or sample, whichever the network was trained for."""
+        return self._guided(latent, timestep, guidance_scale, prompt_embeds, None)
+
+    def _guided(
+        self, latent: Tensor, timestep: Tensor, scale: Tensor | None, states: Tensor, added: Mapping[str, Tensor] | None
+    ) -> Tensor:
+        branches, dtype = states.shape[1], self.unet.dtype
+        output = self.unet(
+            _branched(latent, branches).to(dtype),
+            _branched(timestep, branches),
+            encoder_hidden_states=states.flatten(0, 1).to(dtype),
+            timestep_cond=self._condition(timestep, scale),
+            added_cond_kwargs=added,
+            return_dict=False,
+        )[0].float()
+        if branches == 1:
+            return output
+        negative, positive = output.reshape(latent.shape[0], branches, *output.shape[1:]).unbind(1)
+        return negative + scale.reshape(-1, 1, 1, 1) * (positive - negative)
+
+    def _condition(self, timestep: Tensor, scale: Tensor | None) -> Tensor | None:
+        width = self.unet.config.time_cond_proj_dim
+        if width is None:
+            return None
+        # A network that was made for embedded guidance and is used without gets scale 1, as the pipelines give it.
+        excess = scale - 1 if self.embedded else torch.zeros_like(timestep)
+        return sinusoid(excess, width).to(self.unet.dtype)
+
+
+class DenoiserXL(Denoiser):
+    """UNet that also takes the pooled text and the picture's size, which it reads off the latent.
+
+    Args:
+        unet: diffusers' UNet2DConditionModel with `text_time` embedding.
+        embedded: as for `Denoiser`.
+        factor: pixels per latent cell.
+
+    """
+
+    def __init__(self, unet: nn.Module, *, embedded: bool, factor: int) -> None:
+        super().__init__(unet, embedded=embedded)
+        self.factor = factor
+
+    def forward(
+        self,
+        latent: Tensor,
+        timestep: Tensor,
+        prompt_embeds: Tensor,
+        prompt_embeds_2: Tensor,
+        pooled_prompt_embeds: Tensor,
+        guidance_scale: Tensor | None = None,
+    ) -> Tensor:
+        """Predict as `Denoiser` does."""
+        # Pooled text stays float32: the UNet joins it with float32 time embeddings by torch.concat, which ONNX cannot do
+        # across types, and casts the result to its own type right after.
+        added = {
+            "text_embeds": pooled_prompt_embeds.flatten(0, 1),
+            "time_ids": _branched(self._sizes(latent), pooled_prompt_embeds.shape[1]),
+        }
+        states = torch.cat([prompt_embeds, prompt_embeds_2], dim=-1)
+        return self._guided(latent, timestep, guidance_scale, states, added)
+
+    def _sizes(self, latent: Tensor) -> Tensor:
+        """Original size, crop and target size, (B, 6) in pixels: the picture is its own original, not cropped."""
+        height, width = (torch.full((latent.shape[0],), 1.0) * (latent.shape[axis] * self.factor) for axis in (2, 3))
+        zero = torch.zeros_like(height)
+        return torch.stack([height, width, zero, zero, height, width], dim=1)
+
+
+class Decoder(nn.Module):
+    """VAE decoder: latent (B, C, H, W) → image (B, f*H, f*W, 3) in [0, 1]."""
+
+    def __init__(self, vae: nn.Module) -> None:
+        super().__init__()
+        vae.encoder = vae.quant_conv = None
+        self.vae = vae
+        _keep_scaling(self, vae.config)
+
+    def forward(self, latent: Tensor) -> Tensor:
+        """Undo the latent's scaling, decode, and bring the range to [0, 1]."""
+        latent = latent / self.scaling if self.std is None else latent * self.std / self.scaling + self.mean
+        image = self.vae.decode(latent.to(self.vae.dtype), return_dict=False)[0].float()
+        return (image / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1)
+
+
+class Encoder(nn.Module):
+    """KL-VAE encoder: image (B, f*H, f*W, 3) in [0, 1] and standard normal noise (B, C, H, W) → latent (B, C, H, W)."""
+
+    def __init__(self, vae: nn.Module) -> None:
+        super().__init__()
+        vae.decoder = vae.post_quant_conv = None
+        self.vae = vae
+        _keep_scaling(self, vae.config)
+
+    def forward(self, image: Tensor, noise: Tensor) -> Tensor:
+        """Draw from the encoder's distribution with the noise given, and scale."""
+        found = self.vae.encode(_pixels(image, self.vae.dtype), return_dict=False)[0]
+        return _scaled(self, found.mean.float() + found.std.float() * noise)
+
+
+class TinyEncoder(nn.Module):
+    """AutoencoderTiny's encoder, which has no distribution: image (B, f*H, f*W, 3) in [0, 1] → latent (B, C, H, W)."""
+
+    def __init__(self, vae: nn.Module) -> None:
+        super().__init__()
+        vae.decoder = None
+        self.vae = vae
+        _keep_scaling(self, vae.config)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Encode and scale."""
+        return _scaled(self, self.vae.encode(_pixels(image, self.vae.dtype), return_dict=False)[0].float())
+
+
+def sinusoid(excess: Tensor, width: int) -> Tensor:
+    """Embedding (B, width) of guidance_scale - 1 (B,), as latent consistency models take it.
+
+    Equal to `get_guidance_scale_embedding` of diffusers' LCM pipelines (after VDM, google-research/vdm, model_vdm.py).
+    """
+    half = width // 2
+    frequencies = torch.exp(torch.arange(half, dtype=torch.float32) * (-math.log(10000.0) / (half - 1)))
+    angles = excess[:, None] * 1000.0 * frequencies
+    return nn.functional.pad(torch.cat([angles.sin(), angles.cos()], dim=1), (0, width % 2))
+
+
+def _branched(tensor: Tensor, branches: int) -> Tensor:
+    """(B, …) → (B*branches, …), the branches of one item next to each other."""
+    return tensor if branches == 1 else tensor.unsqueeze(1).expand(-1, branches, *tensor.shape[1:]).flatten(0, 1)
+
+
+def _pixels(image: Tensor, dtype: torch.dtype) -> Tensor:
+    return (image * 2 - 1).permute(0, 3, 1, 2).to(dtype)
+
+
+def _keep_scaling(owner: nn.Module, config: Any) -> None:  # noqa: ANN401 - diffusers' FrozenDict
+    owner.scaling = config.scaling_factor
+    given = {name: getattr(config, f"latents_{name}", None) for name in ("mean", "std")}
+    whole = None not in given.values()  # like the pipelines, which need both
+    for name, values in given.items():
+        owner.register_buffer(name, torch.tensor(values).reshape(1, -1, 1, 1) if whole else None, persistent=False)
+
+
+def _scaled(owner: nn.Module, latent: Tensor) -> Tensor:
+    return latent * owner.scaling if owner.std is None else (latent - owner.mean) * owner.scaling / owner.std

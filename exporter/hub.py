@@ -1,0 +1,68 @@
+"""Fetching a model from the Hugging Face hub: the revision pinned to a commit, and nothing but safetensors and text."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from engines.errors import MissingDependency, UnsupportedError
+from exporter import safetensor
+
+ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_TEXT = (".json", ".txt")
+
+
+def fetch(repo: str, revision: str | None, *, weights: bool = True, only: Iterable[str] | None = None) -> tuple[Path, str]:
+    """Download the components that `model_index.json` names; returns the folder and the commit.
+
+    Args:
+        repo: hub id, `owner/name`.
+        revision: branch, tag or commit; null is the default branch.
+        weights: false takes configs and tokenizers alone.
+        only: component folders to take, instead of all in the index.
+
+    Raises:
+        UnsupportedError: the hub cannot be reached, has no such model, or the model has pickles only.
+        MissingDependency: huggingface_hub is not installed.
+
+    """
+    try:
+        import huggingface_hub  # noqa: PLC0415 - only this source needs it
+        from httpx import HTTPError  # noqa: PLC0415 - the hub's own client
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError  # noqa: PLC0415
+    except ImportError as error:
+        raise MissingDependency("huggingface_hub", "compile") from error
+    try:
+        info = huggingface_hub.HfApi().model_info(repo, revision=revision)
+        commit = str(info.sha)
+        files = [sibling.rfilename for sibling in info.siblings or ()]
+        if only is None:
+            only = _components(huggingface_hub.hf_hub_download, repo, commit, files)
+        patterns = ["model_index.json", *(file for name in only for file in _wanted(files, name, weights=weights))]
+        return Path(huggingface_hub.snapshot_download(repo, revision=commit, allow_patterns=patterns)), commit
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, HTTPError, OSError) as error:
+        raise UnsupportedError(
+            f"{repo} could not be fetched from the hub: {str(error).strip().splitlines()[0]}\n"
+            "  Check the id, the revision and the network; or name a local folder; or take random weights:\n"
+            "    --set model.weights=random --set model.source=<architecture>"
+        ) from error
+
+
+def _components(download: object, repo: str, commit: str, files: list[str]) -> list[str]:
+    if "model_index.json" not in files:
+        safetensor.refuse_pickle(repo, [file for file in files if not any(f.endswith(".safetensors") for f in files)])
+        raise UnsupportedError(
+            f"{repo} on the hub has no model_index.json, so it is not a diffusers pipeline.\n"
+            "  Take a repository in diffusers format, or download its .safetensors file and name that."
+        )
+    index = json.loads(Path(download(repo, "model_index.json", revision=commit)).read_text(encoding="utf-8"))
+    return [name for name, entry in index.items() if isinstance(entry, list) and entry[0] in {"diffusers", "transformers"}]
+
+
+def _wanted(files: Iterable[str], component: str, *, weights: bool) -> list[str]:
+    inside = [file.removeprefix(f"{component}/") for file in files if file.startswith(f"{component}/") and file.count("/") == 1]
+    text = [name for name in inside if name.endswith(_TEXT)]
+    network = "config.json" in inside
+    return [f"{component}/{name}" for name in [*text, *(safetensor.chosen(inside, component) if weights and network else ())]]

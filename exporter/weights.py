@@ -1,0 +1,170 @@
+"""Tensors into modules: strictly from safetensors files, or made up from a seed."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import numpy as np
+import torch
+import transformers
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from engines.errors import UnsupportedError
+
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+#: Buffers that old files carry and that a module computes itself.
+_HARMLESS = re.compile(r"(^|\.)position_ids$")
+#: diffusers before 0.18 spelled the attention of a VAE's mid block so, and published files still do.
+_OLD_ATTENTION = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
+_LISTED = 12  # names in one message
+_CHUNK = 1 << 18  # elements made up at a time: stays in the processor's cache
+
+
+def skeleton(library: str, name: str, config: Mapping[str, Any]) -> nn.Module:
+    """Build a network of `library` (diffusers or transformers) on the meta device: shapes, no memory.
+
+    Raises:
+        UnsupportedError: the library has no such class, or the class refuses the config.
+
+    """
+    cls = getattr({"diffusers": diffusers, "transformers": transformers}[library], name, None)
+    if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
+        raise UnsupportedError(f"{library} {_version(library)} has no network named {name!r}.\n  A newer {library} may know it.")
+    try:
+        with torch.device("meta"):
+            if library == "diffusers":
+                return cls.from_config(dict(config))
+            return cls(cls.config_class.from_dict(dict(config)))
+    except (ValueError, TypeError, NotImplementedError) as error:
+        raise UnsupportedError(f"{name} refuses its config: {error}") from error
+
+
+def read(module: nn.Module, files: Iterable[Path], precision: str, component: str) -> nn.Module:
+    """Fill a skeleton from safetensors files. Tensors that have the right type already stay mapped, not copied.
+
+    Raises:
+        UnsupportedError: missing or surplus weights, wrong shapes, NaN or infinite values, a damaged file.
+
+    """
+    tensors: dict[str, Callable[[], Tensor]] = {}
+    for file in files:
+        for name, get in opened(file).items():
+            if name in tensors:
+                raise UnsupportedError(f"{component}: {name!r} stands in two files, one of them {file}.\n  Keep one of them.")
+            tensors[name] = get
+    return put(module, tensors, precision, component)
+
+
+def opened(file: Path) -> dict[str, Callable[[], Tensor]]:
+    """Name → a function that maps the tensor into memory."""
+    try:
+        handle = safe_open(file, framework="pt")
+        return {name: lambda name=name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 - not a dict
+    except SafetensorError as error:
+        raise UnsupportedError(f"{file} is not a whole safetensors file: {error}.\n  Download or copy it again.") from error
+
+
+def put(module: nn.Module, tensors: Mapping[str, Callable[[], Tensor]], precision: str, component: str) -> nn.Module:
+    """Fill a skeleton from named tensors, all of them and nothing else; eval mode, no gradients.
+
+    Raises:
+        UnsupportedError: as for `read`.
+
+    """
+    wanted = {name: value.shape for name, value in module.state_dict().items()}
+    named = {spelled: name for name in tensors if (spelled := _spelling(name, wanted)) in wanted}
+    missing = sorted(wanted.keys() - named.keys())
+    surplus = sorted(name for name in tensors.keys() - named.values() if not _HARMLESS.search(name))
+    problems = [
+        f"{len(names)} weights {what}: {', '.join(names[:_LISTED])}{' …' if len(names) > _LISTED else ''}"
+        for names, what in ((missing, "are missing from the file"), (surplus, "in the file have no place in the model"))
+        if names
+    ]
+    if problems:
+        raise UnsupportedError(
+            f"{component}: weights and config do not belong together.\n  "
+            + "\n  ".join(problems)
+            + "\n  Take the config that was saved with these weights."
+        )
+    state = {spelled: _checked(component, name, tensors[name](), wanted[spelled], precision) for spelled, name in named.items()}
+    module.load_state_dict(state, strict=True, assign=True)
+    return _finished(module, component)
+
+
+def make_up(module: nn.Module, seed: int, precision: str, component: str) -> nn.Module:
+    """Fill a skeleton with numbers that depend on the seed and each weight's name only.
+
+    Matrices and kernels: uniform with variance 1/fan_in, so that activations keep their size and half precision stays finite;
+    scales of norms: 1; biases: 0. The same weights, rounded, in every precision.
+    """
+    state: dict[str, Tensor] = {}
+    for name, value in module.state_dict().items():
+        tensor = torch.empty(value.shape, dtype=DTYPES[precision])
+        if value.ndim < 2:
+            tensor.fill_(0.0 if name.endswith("bias") else 1.0)
+        else:
+            _uniform_(tensor, f"{seed}/{component}/{name}")
+        state[name] = tensor
+    module.load_state_dict(state, strict=True, assign=True)
+    return _finished(module, component)
+
+
+def _uniform_(tensor: Tensor, key: str) -> None:
+    # numpy keeps the raw stream of a bit generator forever, and it is several times faster than drawing floats.
+    bits = np.random.SFC64(int.from_bytes(hashlib.sha256(key.encode()).digest()[:16], "little"))
+    scale = math.sqrt(3 / math.prod(tensor.shape[1:])) / 2**15
+    flat = tensor.view(-1)
+    for start in range(0, flat.numel(), _CHUNK):
+        part = flat[start : start + _CHUNK]
+        raw = bits.random_raw(-(-part.numel() // 4)).view(np.int16)[: part.numel()]
+        part.copy_(torch.from_numpy(raw).float().mul_(scale))
+
+
+def _spelling(name: str, wanted: Mapping[str, Any]) -> str:
+    """Find the name under which the module knows a weight: CLIP's two spellings, and the old attention of a VAE."""
+    if name in wanted:
+        return name
+    for old, new in _OLD_ATTENTION.items():
+        if old in name and name.replace(old, new) in wanted:
+            return name.replace(old, new)
+    bare = name.removeprefix("text_model.")
+    return bare if bare in wanted else f"text_model.{name}"
+
+
+def _checked(component: str, name: str, tensor: Tensor, shape: torch.Size, precision: str) -> Tensor:
+    if tensor.shape != shape:
+        raise UnsupportedError(
+            f"{component}: {name!r} is {list(tensor.shape)} in the file and {list(shape)} in the model.\n"
+            "  Take the config that was saved with these weights."
+        )
+    tensor = tensor.to(DTYPES[precision])
+    # The sum is cheap and finite almost always; only when it is not does every element have to be looked at.
+    if not tensor.sum(dtype=torch.float32).isfinite() and not (finite := tensor.isfinite()).all():
+        raise UnsupportedError(
+            f"{component}: {name!r} has {int((~finite).sum())} values that are NaN or infinite in {precision}.\n"
+            "  The file is damaged, or its weights need fp32 or bf16."
+        )
+    return tensor
+
+
+def _finished(module: nn.Module, component: str) -> nn.Module:
+    for path, owner in module.named_modules():
+        for name, buffer in owner.named_buffers(recurse=False):
+            if buffer.is_meta:  # not part of a file: what the constructor would have computed
+                if name != "position_ids":
+                    raise UnsupportedError(
+                        f"{component}: cannot compute the buffer {path}.{name}.\n  This is a gap in t2iexport."
+                    )
+                setattr(owner, name, torch.arange(buffer.shape[-1]).expand(buffer.shape))
+    return module.eval().requires_grad_(requires_grad=False)
+
+
+def _version(library: str) -> str:
+    return {"diffusers": diffusers, "transformers": transformers}[library].__version__
