@@ -48,6 +48,7 @@ __all__ = [
     "SamplerEntry",
     "Tokenizer",
     "Verdict",
+    "draft",
     "publish",
     "write",
 ]
@@ -118,22 +119,30 @@ class Bundle:
 def write(folder: Path, draft: Draft) -> Bundle:
     """Measure every file in `folder`, write its manifest last, and open the result.
 
-    The same draft and files give the same bytes.
+    The same draft and files give the same bytes. A manifest that is there already is replaced in one step.
 
     Raises:
         BundleError: the folder holds a link or an unfit name, or lacks a file that the draft names.
         OSError: the disk is full, or the like.
 
     """
-    (folder / MANIFEST).unlink(missing_ok=True)
-    found = sorted(path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+    partial = folder / f".{MANIFEST}.partial"
+    own = (folder / MANIFEST, partial)
+    found = sorted(path for path in folder.rglob("*") if (path.is_symlink() or not path.is_dir()) and path not in own)
     files = {path.relative_to(folder).as_posix(): _measure(path).model_dump() for path in found}
     content: dict[str, Any] = {**draft.model_dump(mode="json"), "format": FORMAT, "files": files}
     content["digest"] = _digest(content)
     data = (json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
     Manifest.parse(data, folder / MANIFEST)
-    (folder / MANIFEST).write_bytes(data)
+    partial.write_bytes(data)
+    partial.replace(folder / MANIFEST)
     return Bundle.open(folder)
+
+
+def draft(manifest: Manifest, **changes: Any) -> Draft:  # noqa: ANN401 - fields of the draft
+    """Take the draft back out of a manifest, with changes, to `write` it again."""
+    content: dict[str, Any] = {name: getattr(manifest, name) for name in Draft.model_fields}
+    return Draft(**{**content, **changes})
 
 
 def publish(temporary: Path, final: Path) -> None:

@@ -181,13 +181,18 @@ class Draft(Frozen):
             if loose := {port.name for port in part.signature.inputs} - fed[part.role]:
                 raise ValueError(f"nothing feeds {name}'s {sorted(loose)}")
             ports = (*part.signature.inputs, *part.signature.outputs)
-            if len({port.shape[:1] for port in ports}) != 1 or not part.signature.inputs or not ports[0].shape:
+            if not part.signature.inputs or not part.signature.outputs:
+                raise ValueError(f"{name} must take and return something")
+            if len({port.shape[:1] for port in ports}) != 1 or not ports[0].shape:
                 raise ValueError(f"the first axis of every port of {name} must be the batch")
         self.text_order()
         (denoiser,), (decoder,) = self.having("denoiser").values(), self.having("decoder").values()
-        ports = (denoiser.signature.port("latent"), decoder.signature.port("latent"), decoder.signature.port("image"))
-        if any(port is None or len(port.shape) != 4 for port in ports) or len(denoiser.signature.outputs) != 1:
-            raise ValueError("denoiser and decoder must take a latent of 4 axes; the decoder must return an image of 4")
+        latent, output = denoiser.signature.port("latent"), denoiser.signature.outputs[0]
+        if latent is None or latent.shape != output.shape or len(denoiser.signature.outputs) != 1:
+            raise ValueError("the denoiser must take a latent, and return one output of its shape")
+        ports = (latent, decoder.signature.port("latent"), decoder.signature.port("image"))
+        if any(port is None or len(port.shape) != 4 for port in ports):
+            raise ValueError("a latent must have 4 axes, and the decoder must take one and return an image of 4 axes")
         return self
 
 

@@ -97,7 +97,7 @@ def networks(bundle, calls=None):
     """Functions that check what they are given as an engine does, and note (name, batch) in `calls`."""
 
     def text(inputs):
-        return {"prompt_embeds": inputs["tokenizer_ids"].mean(axis=2, keepdims=True).astype(np.float32)}
+        return {"prompt_embeds": inputs["tokenizer_ids"].mean(axis=2, keepdims=True).astype(np.float32) / 16}
 
     def denoise(inputs):
         embeds = inputs["prompt_embeds"]

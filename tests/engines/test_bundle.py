@@ -1,0 +1,209 @@
+import hashlib
+import json
+import os
+import stat
+
+import pytest
+from pydantic import ValidationError
+
+from engines import bundle as module
+from engines.bundle import Bundle, Draft, SamplerEntry, publish, write
+from engines.errors import BundleError, UnsupportedError
+from engines.signature import Port, Signature
+from tests.engines import small
+
+
+def test_what_is_written_is_what_is_read(bundle):
+    again = Bundle.open(bundle.folder)
+    again.verify()
+    assert again.manifest == bundle.manifest
+    assert again.manifest.model_dump(exclude={"files", "digest", "format"}) == small.draft().model_dump()
+    file = again.manifest.files["samplers/2.json"]
+    data = again.path("samplers/2.json").read_bytes()
+    assert (file.size, file.sha256) == (len(data), hashlib.sha256(data).hexdigest())
+
+
+def test_the_same_content_gives_the_same_bytes(tmp_path):
+    first, second = (small.make(tmp_path / name).folder / module.MANIFEST for name in "ab")
+    assert first.read_bytes() == second.read_bytes()
+    text = first.read_text()
+    assert text.endswith("}\n")
+    assert json.dumps(json.loads(text), indent=2, sort_keys=True) + "\n" == text
+
+
+def test_writing_again_replaces_the_manifest(bundle):
+    (bundle.folder / "LICENSE").write_text("terms")
+    again = write(bundle.folder, small.draft())
+    assert set(again.manifest.files) == {*bundle.manifest.files, "LICENSE"}
+
+
+def test_a_draft_comes_back_out_of_a_manifest(bundle):
+    assert module.draft(bundle.manifest) == small.draft()
+    again = write(bundle.folder, module.draft(bundle.manifest, notes=("a note",)))
+    assert again.manifest.notes == ("a note",)
+    assert again.manifest.files == bundle.manifest.files
+
+
+def test_a_named_file_that_is_absent_is_not_written_about(bundle):
+    (bundle.folder / "samplers/4.json").unlink()
+    with pytest.raises(BundleError, match=r"samplers/4\.json"):
+        write(bundle.folder, small.draft())
+    assert Bundle.open(bundle.folder).manifest == bundle.manifest
+
+
+def test_a_link_is_not_written_about(bundle):
+    (bundle.folder / "extra").symlink_to("samplers/2.json")
+    with pytest.raises(BundleError, match="not a link"):
+        write(bundle.folder, small.draft())
+
+
+def test_a_file_is_measured_once_per_opening(bundle, monkeypatch):
+    measured = []
+    measure = module._measure
+    monkeypatch.setattr(module, "_measure", lambda path: measured.append(path.name) or measure(path))
+    for _ in range(3):
+        bundle.path("samplers/2.json")
+    assert measured == ["2.json"]
+    bundle.verify()
+    assert len(measured) == len(bundle.manifest.files)
+
+
+def test_a_file_that_is_not_listed_is_not_given(bundle):
+    (bundle.folder / "extra.json").write_text("{}")
+    with pytest.raises(BundleError, match="not a file of the bundle"):
+        bundle.path("extra.json")
+
+
+def changed(**changes):
+    return {**small.draft().model_dump(), **changes}
+
+
+def parts(**changes):
+    return {**dict(small.draft()), "parts": {**small.draft().parts, **changes}}
+
+
+def part(name, **changes):
+    return small.draft().parts[name].model_copy(update=changes)
+
+
+def signature(inputs, outputs):
+    made = [tuple(Port(name=name, shape=shape) for name, shape in side.items()) for side in (inputs, outputs)]
+    return Signature(inputs=made[0], outputs=made[1], dims={"batch": small.BATCH} if "batch" in str(made) else {})
+
+
+FLAT = signature({"latent": ("batch", 4)}, {"image": ("batch", 4)})
+ODD = signature({"tokenizer_ids": ("batch", 4)}, {"prompt_embeds": (4, "batch")})
+EMPTY = signature({"tokenizer_ids": ("batch", 4)}, {})
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (changed(parts={}), "one denoiser, not 0"),
+        (parts(other=part("vae_decoder")), "one decoder, not 2"),
+        (changed(samplers=(SamplerEntry(steps=2, file="a"), SamplerEntry(steps=2, file="b"))), "two samplers"),
+        (changed(samplers=(SamplerEntry(steps=3, file="a"),)), "default number of steps"),
+        (changed(guidance={"mode": "none", "scale": 1.0}), "must have a scale unless"),
+        (changed(guidance={"mode": "embedded"}), "must have a scale unless"),
+        (changed(guidance={"mode": "none"}), "nothing feeds unet's .'guidance_scale'"),
+        (changed(tokenizers={}), "nothing feeds text_encoder's"),
+        (parts(other=part("text_encoder")), "two sources feed one name"),
+        (parts(unet=part("unet", signature=part("vae_decoder").signature)), "one output of its shape"),
+        (parts(vae_decoder=part("vae_decoder", signature=FLAT)), "a latent must have 4 axes"),
+        (parts(text_encoder=part("text_encoder", signature=ODD)), "the first axis of every port of text_encoder"),
+        (parts(text_encoder=part("text_encoder", signature=EMPTY)), "must take and return something"),
+        (parts(vae_decoder=part("vae_decoder", signature=part("unet").signature)), "nothing feeds vae_decoder's"),
+    ],
+)
+def test_a_draft_that_cannot_be_played_is_refused(content, message):
+    with pytest.raises(ValidationError, match=message):
+        Draft(**content)
+
+
+def test_text_parts_that_wait_for_each_other_are_refused():
+    def text(takes, gives):
+        return part("text_encoder", signature=signature({takes: ("batch",)}, {gives: ("batch",)}))
+
+    with pytest.raises(ValidationError, match=r"wait for each other.*'one', 'two'"):
+        Draft(**parts(one=text("a", "b"), two=text("b", "a")))
+    chain = Draft(**parts(a=text("b", "c"), z=text("prompt_embeds", "b")))
+    assert chain.text_order() == ("text_encoder", "z", "a")
+
+
+def test_publish_puts_a_new_bundle_in_place(bundle, tmp_path):
+    final = tmp_path / "deep" / "final"
+    publish(bundle.folder, final)
+    Bundle.open(final).verify()
+    assert not bundle.folder.exists()
+
+
+def test_publish_replaces_an_old_bundle_and_leaves_nothing_beside_it(bundle, tmp_path):
+    final = small.make(tmp_path / "final").folder
+    (final / "stray").write_text("")
+    publish(bundle.folder, final)
+    Bundle.open(final).verify()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["final"]
+    assert not (final / "stray").exists()
+
+
+def test_publish_into_an_empty_folder(bundle, tmp_path):
+    final = tmp_path / "final"
+    final.mkdir()
+    publish(bundle.folder, final)
+    Bundle.open(final).verify()
+
+
+@pytest.mark.parametrize("content", ["file", "folder", "web site"])
+def test_publish_replaces_nothing_but_a_bundle(bundle, tmp_path, content):
+    final = tmp_path / "final"
+    if content == "file":
+        final.write_text("precious")
+    else:
+        final.mkdir()
+        name = "precious.txt" if content == "folder" else module.MANIFEST  # browsers read a file of that name too
+        (final / name).write_text('{"name": "my web site"}')
+    with pytest.raises(UnsupportedError, match="not replaced"):
+        publish(bundle.folder, final)
+    assert final.exists()
+    Bundle.open(bundle.folder).verify()
+
+
+def test_publish_puts_the_old_bundle_back_when_it_fails(bundle, tmp_path, monkeypatch):
+    final = small.make(tmp_path / "final").folder
+    rename = type(final).rename
+
+    def failing(self, target):
+        if self == bundle.folder:
+            raise OSError(28, "No space left on device")
+        return rename(self, target)
+
+    monkeypatch.setattr(type(final), "rename", failing)
+    with pytest.raises(OSError, match="No space"):
+        publish(bundle.folder, final)
+    monkeypatch.undo()
+    Bundle.open(final).verify()
+    Bundle.open(bundle.folder).verify()
+
+
+def test_publish_refuses_an_unfinished_bundle(tmp_path):
+    (tmp_path / "temporary").mkdir()
+    with pytest.raises(BundleError, match="missing"):
+        publish(tmp_path / "temporary", tmp_path / "final")
+
+
+def test_a_full_disk_is_an_oserror(bundle, monkeypatch):
+    monkeypatch.setattr("pathlib.Path.write_bytes", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(OSError, match="No space"):
+        write(bundle.folder, small.draft())
+
+
+def test_a_bundle_works_through_a_link_to_its_folder_and_read_only(bundle, tmp_path):
+    link = tmp_path / "link"
+    link.symlink_to(bundle.folder)
+    for path in [bundle.folder, *bundle.folder.rglob("*")]:
+        path.chmod(stat.S_IRUSR | (stat.S_IXUSR if path.is_dir() else 0))
+    try:
+        Bundle.open(link).verify()
+    finally:
+        for path in [bundle.folder, *bundle.folder.rglob("*")]:
+            os.chmod(path, 0o700)  # noqa: PTH101 - follows the walk
