@@ -127,13 +127,14 @@ class Pipeline:
         if not prompts:
             return []
         defaults, guidance = self.bundle.manifest.defaults, self.bundle.manifest.guidance
-        size = (defaults.height if height is None else height, defaults.width if width is None else width)
         steps = defaults.steps if steps is None else steps
-        sampler = self.sampler(steps, *size)
-        draw = self.seeded(seed, len(prompts), *size) if noise is None else self.given(noise, len(prompts), *size)
+        height, width = defaults.height if height is None else height, defaults.width if width is None else width
+        size = len(prompts), height, width
+        self.sampler(steps, height, width)  # refuses before anything is computed
+        draw = self.seeded(seed, *size) if noise is None else self.given(noise, *size)
         conditioning = self.encode(prompts, negative_prompt)
-        latent = self.sample(conditioning, draw, sampler, guidance_scale, on_step)
-        images = self.decode(latent)
+        wishes = {"steps": steps, "height": height, "width": width}
+        images = self.decode(self.sample(conditioning, draw, **wishes, guidance_scale=guidance_scale, on_step=on_step))
         scale = guidance.scale if guidance_scale is None else guidance_scale
         facts = {"steps": str(steps), "bundle": self.bundle.manifest.name, "digest": self.bundle.manifest.digest}
         facts |= {"negative_prompt": negative_prompt} if negative_prompt else {}
@@ -177,11 +178,15 @@ class Pipeline:
         self,
         conditioning: Mapping[str, np.ndarray],
         draw: Draw,
-        sampler: Sampler,
+        *,
+        steps: int,
+        height: int,
+        width: int,
         guidance_scale: float | None = None,
         on_step: OnStep | None = None,
     ) -> np.ndarray:
         """Return the final latent, float32 (pictures, channels, latent height, latent width)."""
+        sampler = self.sampler(steps, height, width)
         guidance = self.bundle.manifest.guidance
         if guidance_scale is not None and guidance.mode == "none":
             raise UnsupportedError("this bundle was built without guidance, so it takes no guidance scale. Leave it out.")
@@ -212,7 +217,7 @@ class Pipeline:
 
     def given(self, noise: Iterable[np.ndarray], count: int, height: int, width: int) -> Draw:
         """Return the caller's own draws, checked against the size in pixels."""
-        draws: Iterable[np.ndarray] = (noise,) if isinstance(noise, np.ndarray) and noise.ndim == 4 else noise
+        draws: Iterable[np.ndarray] = [np.asarray(noise)] if getattr(noise, "ndim", 0) == 4 else noise
         source, shape = enumerate(draws, 1), self._latent(count, height, width)
 
         def draw() -> np.ndarray:

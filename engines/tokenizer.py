@@ -29,8 +29,8 @@ class TextTokenizer:
             self._tokenizer.enable_padding(**{**padding, "length": length, "pad_to_multiple_of": None})
         except Exception as error:  # the library raises nothing narrower
             raise BundleError(f"{file} is not a tokenizer for {length} ids: {error}. Build the bundle again.") from error
-        if not padding:
-            raise BundleError(f"{file} does not say which id pads. Build the bundle again.")
+        if not padding or self._tokenizer.num_special_tokens_to_add(False) > length:  # noqa: FBT003 - the library's signature
+            raise BundleError(f"{file} does not say which id pads, or adds more than {length} ids. Build the bundle again.")
 
     def encode(self, texts: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...]]:
         """Tokenize.

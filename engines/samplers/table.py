@@ -52,6 +52,9 @@ class Provenance(Frozen):
     config: dict[str, Any]
     library: str
     steps: int = Field(ge=1)
+    step: dict[str, float] = Field(default_factory=dict)
+    timesteps: tuple[float, ...] | None = None
+    sigmas: tuple[float, ...] | None = None
     height: int | None = None
     width: int | None = None
     deviation: float = Field(ge=0)

@@ -1,0 +1,149 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from engines.errors import UnsupportedError
+from engines.signature import Port, Range, Signature
+
+pytest.importorskip("onnxruntime")
+onnx = pytest.importorskip("onnx")
+
+from engines import plugins  # noqa: E402
+from engines.backends.onnxruntime import OnnxRuntime  # noqa: E402
+
+DIMS = {"batch": Range(min=1, typical=1, max=2), "width": Range(min=2, typical=4, max=8, multiple=2)}
+SIGNATURE = Signature(
+    inputs=(Port(name="x", shape=("batch", "width")), Port(name="ids", dtype="int64", shape=("batch",))),
+    outputs=(Port(name="y", shape=("batch", "width")),),
+    dims=DIMS,
+)
+
+
+def arrays(batch=2, width=4):
+    generator = np.random.default_rng(0)
+    return {"x": generator.standard_normal((batch, width), np.float32), "ids": np.arange(batch)}
+
+
+@pytest.fixture(params=["inside", "external"])
+def graph(tmp_path, request):
+    """Make a graph that computes y = x * 3 + ids."""
+    helper, kind = onnx.helper, onnx.TensorProto
+    weight = onnx.numpy_helper.from_array(np.full(1, 3, np.float32), "w")
+    axes = onnx.numpy_helper.from_array(np.array([1]), "axes")
+    nodes = [
+        helper.make_node("Constant", [], ["axes"], value=axes),
+        helper.make_node("Mul", ["x", "w"], ["product"]),
+        helper.make_node("Cast", ["ids"], ["numbers"], to=kind.FLOAT),
+        helper.make_node("Unsqueeze", ["numbers", "axes"], ["column"]),
+        helper.make_node("Add", ["product", "column"], ["y"]),
+    ]
+    x, y = (helper.make_tensor_value_info(name, kind.FLOAT, ["batch", "width"]) for name in "xy")
+    ids = helper.make_tensor_value_info("ids", kind.INT64, ["batch"])
+    model = helper.make_model(
+        helper.make_graph(nodes, "g", [x, ids], [y], [weight]), opset_imports=[helper.make_opsetid("", 20)], ir_version=10
+    )
+    path = tmp_path / "part.onnx"
+    external = request.param == "external"
+    onnx.save(model, path, save_as_external_data=external, location="part.onnx.data", size_threshold=0)
+    assert (tmp_path / "part.onnx.data").exists() == external
+    return path
+
+
+def test_build_returns_the_graph_itself_and_writes_nothing(graph, tmp_path):
+    before = sorted(tmp_path.iterdir())
+    assert sorted(OnnxRuntime().build(graph, SIGNATURE, tmp_path / "engines")) == before
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("options", [{}, {"threads": 1, "spinning": True}, {"graph_optimization": "none"}])
+def test_an_engine_computes(graph, tmp_path, options):
+    backend = OnnxRuntime(**options)
+    given = arrays()
+    with backend.open(backend.build(graph, SIGNATURE, tmp_path), SIGNATURE) as engine:
+        first = engine(given)
+        kept = first["y"].copy()
+        engine(arrays(1, 8))
+        np.testing.assert_array_equal(first["y"], kept)
+        strided = engine({"x": np.asfortranarray(given["x"]), "ids": given["ids"]})
+    np.testing.assert_allclose(kept, given["x"] * 3 + given["ids"][:, None], rtol=1e-6)
+    np.testing.assert_array_equal(strided["y"], kept)
+    with pytest.raises(RuntimeError, match="closed"):
+        engine(given)
+
+
+def test_inputs_are_held_to_the_signature(graph):
+    with OnnxRuntime().open([graph], SIGNATURE) as engine:
+        for change in ({"x": np.zeros((3, 4), np.float32)}, {"x": np.zeros((2, 4))}, {"other": np.zeros(1)}):
+            with pytest.raises(UnsupportedError):
+                engine({**arrays(), **change})
+
+
+def test_a_graph_with_other_ports_is_refused(graph):
+    other = SIGNATURE.model_copy(update={"outputs": (Port(name="z", shape=("batch",)),)})
+    with pytest.raises(UnsupportedError, match=r"ports \['y'\], and its signature \['z'\]"):
+        OnnxRuntime().open([graph], other)
+
+
+def test_a_vendor_s_error_carries_the_file(graph):
+    graph.write_bytes(b"no graph")
+    with pytest.raises(UnsupportedError, match=r"part\.onnx") as caught:
+        OnnxRuntime().open([graph], SIGNATURE)
+    assert caught.value.__cause__ is not None
+
+
+def test_weights_outside_the_folder_are_not_read(tmp_path):
+    helper, kind = onnx.helper, onnx.TensorProto
+    weight = onnx.numpy_helper.from_array(np.full((64, 64), 3, np.float32), "w")
+    x, y = (helper.make_tensor_value_info(name, kind.FLOAT, [64, 64]) for name in "xy")
+    graph = helper.make_graph([helper.make_node("MatMul", ["x", "w"], ["y"])], "g", [x], [y], [weight])
+    (tmp_path / "in").mkdir()
+    path = tmp_path / "in" / "part.onnx"
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    onnx.save(model, path, save_as_external_data=True, location="scrt000.dat", size_threshold=0)
+    (tmp_path / "in" / "scrt000.dat").rename(tmp_path / "scrt000.dat")
+    path.write_bytes(path.read_bytes().replace(b"scrt000.dat", b"../scrt.dat"))
+    (tmp_path / "scrt000.dat").rename(tmp_path / "scrt.dat")
+    ports = [(Port(name=name, shape=(64, 64)),) for name in "xy"]
+    with pytest.raises(UnsupportedError, match="scrt"):
+        OnnxRuntime().open([path], Signature(inputs=ports[0], outputs=ports[1], dims={}))
+
+
+def test_an_error_while_running_carries_the_file(graph):
+    wide = SIGNATURE.model_copy(update={"inputs": (Port(name="x", shape=("batch", "width", 1)), SIGNATURE.inputs[1])})
+    with OnnxRuntime().open([graph], wide) as engine, pytest.raises(UnsupportedError, match=r"failed in part\.onnx"):
+        engine({**arrays(), "x": np.zeros((2, 4, 1), np.float32)})
+
+
+def test_a_provider_that_is_not_there(graph):
+    with pytest.raises(UnsupportedError, match=r"no NoSuchProvider here; it has .*CPUExecutionProvider"):
+        OnnxRuntime(providers=["NoSuchProvider"]).open([graph], SIGNATURE)
+
+
+def test_half_precision():
+    OnnxRuntime().refuse("fp16")
+    with pytest.raises(UnsupportedError, match="bf16"):
+        OnnxRuntime().refuse("bf16")
+
+
+def test_the_version_is_the_library_s():
+    import onnxruntime
+
+    assert OnnxRuntime().version == onnxruntime.__version__
+    assert plugins.load("backends", "onnxruntime") is OnnxRuntime
+
+
+def test_without_the_library_the_error_says_what_to_install():
+    code = """
+import sys
+sys.modules["onnxruntime"] = None
+from engines import plugins
+from engines.errors import MissingDependency
+try:
+    plugins.load("backends", "onnxruntime")
+except MissingDependency as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "pip install 't2iexport[onnxruntime]'" in done.stdout

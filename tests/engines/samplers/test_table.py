@@ -1,0 +1,181 @@
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from engines.errors import BundleError, UnsupportedError
+from engines.samplers.table import Draw, Emit, Eval, Table
+from tests.engines import small
+
+SHAPE = (2, 4, 3, 5)
+NUMBERS = st.floats(-20, 20, allow_nan=False, width=32)
+
+
+@st.composite
+def tables(draw):
+    ops = [Draw()]
+    for _ in range(draw(st.integers(0, 6))):
+        if draw(st.booleans()):
+            ops.append(Draw())
+        else:
+            row = draw(st.lists(NUMBERS, max_size=len(ops)))
+            ops.append(Eval(t=draw(st.floats(0, 1000)), row=row))
+    ops.append(Emit(row=draw(st.lists(NUMBERS, max_size=len(ops)))))
+    return Table(provenance=small.table().provenance, ops=ops)
+
+
+def model(latent, t):
+    return np.tanh(latent) + np.float32(t / 1000)
+
+
+def dense(table, draw):
+    """The table as a lower-triangular matrix product, in float64."""
+    history = np.zeros((len(table.ops), *SHAPE))
+    for index, op in enumerate(table.ops):
+        row = np.zeros(len(table.ops))
+        row[: len(getattr(op, "row", ()))] = getattr(op, "row", ())
+        mixed = np.einsum("h,hbcyx->bcyx", row, history)
+        if op.op == "emit":
+            return mixed
+        history[index] = draw() if op.op == "draw" else model(mixed.astype(np.float32), op.t)
+    raise AssertionError
+
+
+def draws(seed):
+    generator = np.random.default_rng(seed)
+    return lambda: generator.standard_normal(SHAPE, np.float32)
+
+
+@given(tables())
+def test_play_is_a_dense_matrix_product(table):
+    played = table.play(model, draws(1))
+    assert played.dtype == np.float32
+    assert played.shape == SHAPE
+    largest = max([1.0, *(abs(number) for op in table.ops for number in getattr(op, "row", ()))])
+    np.testing.assert_allclose(played, dense(table, draws(1)), atol=2e-4 * largest, rtol=1e-3)
+
+
+@given(tables())
+def test_json_holds_every_bit(tmp_path_factory, table):
+    path = tmp_path_factory.mktemp("table") / "t.json"
+    table.dump(path)
+    assert Table.load(path) == table
+    first = path.read_bytes()
+    Table.load(path).dump(path)
+    assert path.read_bytes() == first
+
+
+def test_the_file_has_one_op_a_line(tmp_path):
+    small.table(2).dump(tmp_path / "t.json")
+    assert '    {"op": "eval", "t": 999.0, "row": [0.5]},\n' in (tmp_path / "t.json").read_text()
+
+
+def test_inputs_are_neither_changed_nor_returned():
+    noise = np.ones(SHAPE, np.float32)
+    table = Table(provenance=small.table().provenance, ops=(Draw(), Emit(row=(1.0,))))
+    played = table.play(model, lambda: noise)
+    played += 1
+    assert (noise == 1).all()
+
+
+def test_a_buffer_that_is_used_again_is_no_trap():
+    buffer, source, table = np.empty(SHAPE, np.float32), draws(2), small.table(4, draws=3)
+
+    def reusing():
+        buffer[:] = source()
+        return buffer
+
+    output = np.empty(SHAPE, np.float32)
+
+    def reusing_model(latent, t):
+        output[:] = model(latent, t)
+        return output
+
+    np.testing.assert_array_equal(table.play(reusing_model, reusing), table.play(model, draws(2)))
+
+
+def test_every_step_is_told():
+    seen, fed = [], []
+    small.table(3).play(
+        lambda latent, t: fed.append(latent.copy()) or model(latent, t),
+        draws(0),
+        lambda *step: seen.append((*step[:2], step[2].copy())),
+    )
+    assert [step[:2] for step in seen] == [(1, 3), (2, 3), (3, 3)]
+    for step, latent in zip(seen, fed, strict=True):
+        np.testing.assert_array_equal(step[2], latent)
+
+
+def test_half_precision_outputs_are_mixed_in_float32():
+    played = small.table(2).play(lambda latent, t: model(latent, t).astype(np.float16), draws(0))
+    assert played.dtype == np.float32
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_broken_denoiser_is_named_with_its_step(bad):
+    with pytest.raises(UnsupportedError, match=r"step 2 of 3 \(t = 599\): the denoiser returned NaN or infinity.*fp16"):
+        small.table(3).play(lambda latent, t: latent * (bad if t < 600 else 1), draws(0))
+
+
+def test_another_shape_is_named():
+    with pytest.raises(UnsupportedError, match=r"step 1 of 2 .*shape \[2, 4, 3\]; the latent has \[2, 4, 3, 5\]"):
+        small.table(2).play(lambda latent, _: latent[..., 0], draws(0))
+    sizes = iter([3, 4])
+    with pytest.raises(UnsupportedError, match="draw returned shape"):
+        small.table(2, draws=2).play(model, lambda: np.zeros((1, 1, 1, next(sizes)), np.float32))
+
+
+def test_numbers_that_overflow_are_found_by_the_check():
+    table = Table(provenance=small.table().provenance, ops=(Draw(), Eval(t=1, row=(1e300,)), Emit(row=(1,))))
+    with pytest.raises(UnsupportedError, match="step 1 of 1"):
+        table.play(lambda latent, _: latent, draws(0))
+
+
+@pytest.mark.parametrize(
+    "ops",
+    [
+        [],
+        [Draw()],
+        [Emit(row=())],
+        [Eval(t=1, row=()), Emit(row=())],
+        [Draw(), Emit(row=(1,)), Emit(row=(1,))],
+        [Draw(), Emit(row=(1,)), Draw()],
+        [Draw(), Emit(row=(1, 1))],
+        [Draw(), Eval(t=1, row=(1, 1)), Emit(row=(1,))],
+    ],
+)
+def test_a_table_that_is_no_sampler_is_refused(ops):
+    with pytest.raises(ValidationError):
+        Table(provenance=small.table().provenance, ops=ops)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("ops", 1, "row", 0), float("nan")),
+        (("ops", 1, "t"), float("inf")),
+        (("ops", 1, "row"), [1, 2, 3]),
+        (("ops", 1, "row"), "11"),
+        (("ops", 0, "op"), "import"),
+        (("ops", 0, "more"), 1),
+        (("format",), 2),
+        (("provenance", "deviation"), -1),
+    ],
+)
+def test_a_damaged_file_is_a_bundle_error(tmp_path, path, value):
+    content = json.loads(small.table(2).model_dump_json())
+    place = content
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    (tmp_path / "t.json").write_text(json.dumps(content))
+    with pytest.raises(BundleError, match=r"t\.json"):
+        Table.load(tmp_path / "t.json")
+
+
+def test_a_missing_file_is_a_bundle_error(tmp_path):
+    with pytest.raises(BundleError, match="missing"):
+        Table.load(tmp_path / "t.json")

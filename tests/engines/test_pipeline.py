@@ -1,0 +1,256 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from engines import plugins
+from engines.bundle import EngineFiles
+from engines.errors import MissingDependency, UnsupportedError
+from engines.pipeline import Pipeline
+from engines.signature import Range
+from tests.engines import small
+
+
+def pixels(pictures):
+    return [np.asarray(made) for made in pictures]
+
+
+def test_one_prompt_one_picture(pipeline):
+    (made,) = pipeline.generate("a red square")
+    assert isinstance(made, Image.Image)
+    assert (made.size, made.mode) == ((32, 32), "RGB")
+    assert made.info["prompt"] == "a red square"
+    assert made.info["seed"] == "0"
+    assert made.info["digest"] == pipeline.bundle.manifest.digest
+
+
+def test_no_prompt_no_picture(pipeline):
+    assert pipeline.generate([]) == []
+
+
+def test_width_and_height_are_what_they_say(pipeline):
+    assert pipeline.generate("a", height=64, width=32)[0].size == (32, 64)
+
+
+def test_a_picture_does_not_depend_on_its_batch(pipeline):
+    prompts = ["a red square", "the blue sea", "a circle", "a", "red"]
+    together = pixels(pipeline.generate(prompts, seed=7))
+    for index, prompt in enumerate(prompts):
+        (alone,) = pipeline.generate(prompt, seed=7 + index)
+        np.testing.assert_array_equal(together[index], np.asarray(alone))
+        assert alone.info["seed"] == str(7 + index)
+
+
+def test_a_batch_is_split_at_what_each_part_takes(bundle):
+    calls = []
+    Pipeline(bundle, small.networks(bundle, calls)).generate(["a"] * 5)
+    assert [batch for name, batch in calls if name == "text_encoder"] == [2, 2, 1]
+    assert [batch for name, batch in calls if name == "unet"] == [2, 2, 1] * 2
+    assert [batch for name, batch in calls if name == "vae_decoder"] == [2, 2, 1]
+
+
+def test_an_engine_with_a_fixed_batch_is_filled_up(tmp_path, monkeypatch):
+    monkeypatch.setattr(small, "BATCH", Range(min=4, typical=4, max=4, multiple=2))
+    bundle, calls = small.make(tmp_path / "b"), []
+    fixed = Pipeline(bundle, small.networks(bundle, calls)).generate(["a", "red"] * 3)
+    assert {batch for _, batch in calls} == {4}
+    monkeypatch.undo()
+    free = small.make(tmp_path / "c")
+    for one, other in zip(fixed, Pipeline(free, small.networks(free)).generate(["a", "red"] * 3), strict=True):
+        np.testing.assert_array_equal(np.asarray(one), np.asarray(other))
+
+
+def test_seed_prompt_steering_and_steps_matter(pipeline):
+    def one(prompt="a red square", **wishes):
+        return np.asarray(pipeline.generate(prompt, height=64, width=32, **wishes)[0])
+
+    first = one()
+    for other in (
+        one(seed=1),
+        one("the blue sea"),
+        one(negative_prompt="sea"),
+        one(guidance_scale=7.5),
+        one(steps=4),
+    ):
+        assert (first != other).any()
+    np.testing.assert_array_equal(first, one())
+
+
+def test_the_negative_branch_comes_first(pipeline):
+    embeds = pipeline.encode(["sea"], "red")["prompt_embeds"]
+    alone = [pipeline.encode([text], text)["prompt_embeds"][0, 0] for text in ("red", "sea")]
+    np.testing.assert_array_equal(embeds[0], alone)
+
+
+def test_given_noise_makes_the_picture_that_its_seed_makes(pipeline):
+    noise = pipeline.seeded(5, 2, 32, 32)()
+    for form in (noise, [noise], noise[None], iter([noise])):
+        made = pipeline.generate(["a", "red"], noise=form)
+        for one, other in zip(made, pipeline.generate(["a", "red"], seed=5), strict=True):
+            np.testing.assert_array_equal(np.asarray(one), np.asarray(other))
+    assert "noise was given" in made[0].info["seed"]
+
+
+def test_noise_is_the_same_for_ever(pipeline):
+    first = pipeline.seeded(1, 1, 32, 32)()
+    np.testing.assert_allclose(first[0, 0, 0], NOISE, rtol=1e-6)
+
+
+NOISE = [1.09168911, 0.4558267, 0.70178974, 0.28494337]
+
+
+@pytest.mark.parametrize(
+    ("noise", "message"),
+    [
+        ([], "more noise than was given"),
+        (np.zeros((1, 4, 4, 3), np.float32), r"noise 1 must be float32 \[1, 4, 4, 4\]"),
+        (np.zeros((1, 4, 4, 4)), "got float64"),
+    ],
+)
+def test_noise_that_does_not_fit(pipeline, noise, message):
+    with pytest.raises(UnsupportedError, match=message):
+        pipeline.generate("a", noise=noise)
+
+
+@pytest.mark.parametrize(
+    ("wishes", "message"),
+    [
+        ({"steps": 3}, r"no sampler of 3 steps.*there are: 2, 4 at 64x32.*--set sampler\.steps=\[3\]"),
+        ({"steps": 4}, "there are: 2, 4 at 64x32"),
+        ({"height": 40}, "height 40: .*16 to 64 in steps of 16 pixels"),
+        ({"width": 80}, "width 80: .*16 to 64 in steps of 16 pixels"),
+        ({"width": 0}, "width 0"),
+        ({"seed": -1}, "seed -1"),
+        ({"seed": 2**64}, "Use 0 to"),
+        ({"guidance_scale": float("nan")}, "guidance scale nan"),
+    ],
+)
+def test_a_wish_that_cannot_be_had_says_what_can(pipeline, wishes, message):
+    with pytest.raises(UnsupportedError, match=message):
+        pipeline.generate("a", **wishes)
+
+
+@pytest.mark.parametrize("mode", ["none", "embedded"])
+def test_guidance_that_is_not_there(tmp_path, mode):
+    bundle = small.make(tmp_path / "b", mode=mode)
+    pipeline = Pipeline(bundle, small.networks(bundle))
+    (made,) = pipeline.generate("a")
+    assert ("guidance_scale" in made.info) == (mode == "embedded")
+    with pytest.raises(UnsupportedError, match="negative prompt has no effect"):
+        pipeline.generate("a", negative_prompt="red")
+    if mode == "none":
+        with pytest.raises(UnsupportedError, match="without guidance"):
+            pipeline.generate("a", guidance_scale=2.0)
+    else:
+        pipeline.generate("a", guidance_scale=2.0)
+
+
+def test_steps_are_told(pipeline):
+    seen = []
+    pipeline.generate(["a", "red", "sea"], on_step=lambda *step: seen.append((*step[:2], step[2].shape)))
+    assert seen == [(1, 2, (3, 4, 4, 4)), (2, 2, (3, 4, 4, 4))]
+
+
+def test_a_broken_decoder_is_named(bundle):
+    networks = small.networks(bundle)
+    networks["vae_decoder"] = lambda inputs: {"image": np.full((len(inputs["latent"]), 32, 32, 3), np.nan, np.float32)}
+    with pytest.raises(UnsupportedError, match="decoder returned NaN"):
+        Pipeline(bundle, networks).generate("a")
+
+
+class Recorder:
+    """A backend whose engines are the small bundle's functions; notes what is opened and closed."""
+
+    def __init__(self, bundle, log, **options):
+        self.bundle, self.log, self.options = bundle, log, options
+
+    def open(self, files, signature):
+        (name,) = [name for name, part in self.bundle.manifest.parts.items() if part.signature == signature]
+        self.log.append(("open", files[0].name, tuple(self.options.items())))
+        return Opened(small.networks(self.bundle)[name], self.log, name)
+
+
+class Opened:
+    def __init__(self, function, log, name):
+        self.function, self.log, self.name = function, log, name
+
+    def __call__(self, inputs):
+        return self.function(inputs)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.log.append(("close", self.name))
+
+
+@pytest.fixture
+def opened(bundle, monkeypatch):
+    log, load = [], plugins.load
+
+    def loaded(kind, name):
+        return (lambda **options: Recorder(bundle, log, **options)) if kind == "backends" else load(kind, name)
+
+    monkeypatch.setattr(plugins, "load", loaded)
+    return log
+
+
+def test_open_opens_every_engine_and_closes_it(bundle, opened):
+    with Pipeline.open(bundle.folder) as pipeline:
+        assert pipeline.generate("a")
+        assert sorted(opened) == sorted(("open", f"{name}.onnx", (("threads", 1),)) for name in bundle.manifest.parts)
+    assert len([entry for entry in opened if entry[0] == "close"]) == 3
+
+
+def test_options_go_before_those_of_the_build(bundle, opened):
+    with Pipeline.open(bundle.folder, "onnxruntime", threads=2, spinning=True):
+        assert opened[0][2] == (("threads", 2), ("spinning", True))
+
+
+def test_engines_are_closed_after_an_error(bundle, opened):
+    with pytest.raises(UnsupportedError), Pipeline.open(bundle.folder) as pipeline:
+        pipeline.generate("a", steps=77)
+    assert len([entry for entry in opened if entry[0] == "close"]) == 3
+
+
+def with_backends(folder, *names):
+    entries = {
+        key: part.model_copy(
+            update={
+                "engines": {name: EngineFiles(options={}, opset=20, files=part.onnx["20"].files, version="1") for name in names}
+            }
+        )
+        for key, part in small.draft().parts.items()
+    }
+    return small.make(folder, parts=entries)
+
+
+def test_a_backend_that_the_bundle_lacks(bundle, tmp_path):
+    with (
+        pytest.raises(UnsupportedError, match="no engines of openvino; it has onnxruntime"),
+        Pipeline.open(bundle.folder, "openvino"),
+    ):
+        pass
+    with pytest.raises(UnsupportedError, match="it has none"), Pipeline.open(with_backends(tmp_path / "b").folder):
+        pass
+
+
+def test_the_first_backend_whose_library_is_here_is_taken(tmp_path, monkeypatch):
+    bundle, tried = with_backends(tmp_path / "b", "onnxruntime", "alpha", "beta"), []
+
+    def load(_, name):
+        tried.append(name)
+        raise MissingDependency(name, name)
+
+    monkeypatch.setattr(plugins, "load", load)
+    with pytest.raises(MissingDependency, match="beta"), Pipeline.open(bundle.folder):
+        pass
+    assert tried == ["onnxruntime", "alpha", "beta"]
+    with pytest.raises(MissingDependency, match="alpha"), Pipeline.open(bundle.folder, "alpha"):
+        pass
+
+
+def test_options_that_a_backend_does_not_take(bundle):
+    pytest.importorskip("onnxruntime")
+    problem = pytest.raises(UnsupportedError, match=r"onnxruntime does not take these options:\n  treads")
+    with problem, Pipeline.open(bundle.folder, treads=1):
+        pass

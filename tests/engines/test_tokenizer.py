@@ -1,0 +1,71 @@
+import json
+import logging
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engines.errors import BundleError
+from engines.tokenizer import TextTokenizer
+from tests.engines import small
+
+PAD, START, END, UNKNOWN, A, RED = range(6)
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("tokenizer") / "t.json"
+    path.write_text(small.tokenizer_json(), encoding="utf-8")
+    return path
+
+
+def test_text_becomes_padded_ids(file):
+    ids, cuts = TextTokenizer(file, 6).encode(["a RED cat", ""])
+    assert ids.dtype == np.int64
+    assert ids.tolist() == [[START, A, RED, UNKNOWN, END, PAD], [START, END, PAD, PAD, PAD, PAD]]
+    assert cuts == ("", "")
+
+
+def test_the_manifest_s_length_counts_not_the_file_s(file):
+    assert TextTokenizer(file, 9).encode(["a"])[0].shape == (1, 9)
+
+
+def test_a_long_text_keeps_its_end_token_and_says_what_was_cut(file, caplog):
+    with caplog.at_level(logging.WARNING):
+        ids, cuts = TextTokenizer(file, 5).encode(["a red  square", "a red square on the sea"])
+    assert ids[1, -1] == END
+    assert ids[1, 0] == START
+    assert cuts == ("", "on the sea")
+    assert [record.getMessage() for record in caplog.records] == [
+        "the prompt is too long; the model does not read its end: 'on the sea'"
+    ]
+
+
+@given(st.text())
+def test_every_text_fits(file, text):
+    tokenizer = TextTokenizer(file, 6)
+    ids, (cut,) = tokenizer.encode([text])
+    assert ids.shape == (1, 6)
+    assert END in ids[0]
+    assert text.endswith(cut)
+
+
+@pytest.mark.parametrize("damage", ["", "{}", '{"model": {"type": "BPE", "vocab": 1}}'])
+def test_a_damaged_file_is_a_bundle_error(tmp_path, damage):
+    (tmp_path / "t.json").write_text(damage)
+    with pytest.raises(BundleError, match="not a tokenizer"):
+        TextTokenizer(tmp_path / "t.json", 6)
+
+
+def test_a_file_without_padding_is_a_bundle_error(tmp_path):
+    content = json.loads(small.tokenizer_json())
+    content["padding"] = None
+    (tmp_path / "t.json").write_text(json.dumps(content))
+    with pytest.raises(BundleError, match="which id pads"):
+        TextTokenizer(tmp_path / "t.json", 6)
+
+
+def test_a_length_without_room_for_the_special_tokens_is_a_bundle_error(file):
+    with pytest.raises(BundleError, match="more than 1 ids"):
+        TextTokenizer(file, 1)
