@@ -130,11 +130,10 @@ class Pipeline:
         steps = defaults.steps if steps is None else steps
         height, width = defaults.height if height is None else height, defaults.width if width is None else width
         size = len(prompts), height, width
-        self.sampler(steps, height, width)  # refuses before anything is computed
+        sampler = self.sampler(steps, height, width)  # first, because it refuses what cannot be had
         draw = self.seeded(seed, *size) if noise is None else self.given(noise, *size)
         conditioning = self.encode(prompts, negative_prompt)
-        wishes = {"steps": steps, "height": height, "width": width}
-        images = self.decode(self.sample(conditioning, draw, **wishes, guidance_scale=guidance_scale, on_step=on_step))
+        images = self.decode(self.sample(conditioning, draw, sampler, guidance_scale, on_step))
         scale = guidance.scale if guidance_scale is None else guidance_scale
         facts = {"steps": str(steps), "bundle": self.bundle.manifest.name, "digest": self.bundle.manifest.digest}
         facts |= {"negative_prompt": negative_prompt} if negative_prompt else {}
@@ -178,15 +177,11 @@ class Pipeline:
         self,
         conditioning: Mapping[str, np.ndarray],
         draw: Draw,
-        *,
-        steps: int,
-        height: int,
-        width: int,
+        sampler: Sampler,
         guidance_scale: float | None = None,
         on_step: OnStep | None = None,
     ) -> np.ndarray:
         """Return the final latent, float32 (pictures, channels, latent height, latent width)."""
-        sampler = self.sampler(steps, height, width)
         guidance = self.bundle.manifest.guidance
         if guidance_scale is not None and guidance.mode == "none":
             raise UnsupportedError("this bundle was built without guidance, so it takes no guidance scale. Leave it out.")
@@ -255,9 +250,8 @@ def _axes(part: PartEntry, name: str) -> tuple[Any, ...]:
 
 def _choose(parts: Mapping[str, PartEntry], backend: str | None) -> tuple[str, Callable[..., Any]]:
     """Name and class of the backend to use."""
-    common = sorted(
-        set[str].intersection(*(set(part.engines) for part in parts.values())), key=lambda name: name != "onnxruntime"
-    )
+    common = sorted(set[str].intersection(*(set(part.engines) for part in parts.values())))
+    common.sort(key=lambda name: name != "onnxruntime")
     if not common or (backend and backend not in common):
         raise UnsupportedError(
             f"this bundle has no engines of {backend or 'one backend for all parts'}; it has {', '.join(common) or 'none'}. "
