@@ -2,22 +2,47 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, PrivateAttr, StringConstraints, ValidationError, field_validator, model_validator
 
+from engines import plugins
+from engines.errors import MissingDependency, RecipeError
 from engines.frozen import Frozen
+from exporter.document import Document, Place, brief, one_form
+from exporter.problem import sentences
 
-Triple = tuple[int, int, int]
+#: Kind of plugin → what a message calls one.
+WORDS = {"backends": "backend", "passes": "pass"}
+Length = Annotated[int, Field(ge=1, le=2**15)]
+Text = Annotated[str, StringConstraints(min_length=1)]
+
+
+def _rising(triple: tuple[int, int, int]) -> tuple[int, int, int]:
+    if list(triple) != sorted(triple):
+        raise ValueError(f"{list(triple)} must rise: smallest, typical, largest; sorted it is {sorted(triple)}")
+    return triple
+
+
+def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    if twice := [value for index, value in enumerate(values) if value in values[:index]]:
+        raise ValueError(f"names {twice[0]} twice; keep one")
+    return values
+
+
+Triple = Annotated[tuple[Length, Length, Length], AfterValidator(_rising)]
 
 
 class Model(Frozen):
     """Where the networks come from."""
 
-    source: str = Field(description="hub id, diffusers folder, single .safetensors file, or an architecture's name")
+    source: Text = Field(description="hub id, diffusers folder, single .safetensors file, or an architecture's name")
     weights: Literal["pretrained", "random"] = "pretrained"
-    seed: int = Field(default=0, description="seed of random weights")
+    seed: int = Field(default=0, ge=0, description="seed of random weights")
     revision: str | None = Field(default=None, description="hub revision; the resolved commit goes into the bundle")
     architecture: str | None = Field(default=None, description="configuration for a single file that does not tell its own")
 
@@ -28,16 +53,36 @@ class Guidance(Frozen):
     mode: Literal["none", "classifier_free", "embedded"] = "none"
     scale: float | None = Field(default=None, description="default of the run-time input; null where mode is none")
 
+    @model_validator(mode="after")
+    def _scaled(self) -> Self:
+        if self.mode == "none" and self.scale is not None:
+            raise ValueError(f"scale {self.scale} has no effect in mode 'none'; leave it out, or set mode: classifier_free")
+        if self.mode != "none" and self.scale is None:
+            raise ValueError(f"mode {self.mode!r} needs a scale, the default of the run-time input, such as scale: 7.5")
+        return self
+
 
 class Sampler(Frozen):
     """diffusers' scheduler, compiled into tables."""
 
-    scheduler: str | None = Field(default=None, description="class name in diffusers; null takes the model's own")
+    scheduler: Text | None = Field(default=None, description="class name in diffusers; null takes the model's own")
     config: dict[str, Any] = Field(default_factory=dict, description="changes to the model's own scheduler config")
-    steps: tuple[Annotated[int, Field(ge=1, le=1000)], ...] = Field(min_length=1, description="one table each; the first is the default")
+    steps: Annotated[tuple[Annotated[int, Field(ge=1, le=1000)], ...], AfterValidator(_distinct)] = Field(
+        min_length=1, description="one table each; the first is the default"
+    )
     step: dict[str, float] = Field(default_factory=dict, description="arguments of scheduler.step, such as eta")
-    timesteps: tuple[int, ...] | None = Field(default=None, description="own time grid, instead of the scheduler's")
+    timesteps: tuple[Annotated[int, Field(ge=0)], ...] | None = Field(
+        default=None, min_length=1, description="own time grid, instead of the scheduler's"
+    )
     guidance: Guidance = Guidance()
+
+    @model_validator(mode="after")
+    def _gridded(self) -> Self:
+        # SCMScheduler's grid holds the arrival too.
+        if self.timesteps and any(steps not in {len(self.timesteps), len(self.timesteps) - 1} for steps in self.steps):
+            count = len(self.timesteps)
+            raise ValueError(f"timesteps has {count} times, but steps is {list(self.steps)}; set steps: [{count}]")
+        return self
 
 
 class Shapes(Frozen):
@@ -58,11 +103,35 @@ class Component(Frozen):
 class Checks(Frozen):
     """Parity against the source model."""
 
-    prompts: tuple[str, ...] = ("a photo of an astronaut riding a horse on mars", "a small red boat on a calm lake at dawn")
+    prompts: tuple[Text, ...] = Field(
+        default=("a photo of an astronaut riding a horse on mars", "a small red boat on a calm lake at dawn"), min_length=1
+    )
     negative_prompt: str | None = None
-    seed: int = 0
-    skip: str | None = Field(default=None, description="a reason to build without checking; it goes into the bundle")
-    limits: dict[str, float] = Field(default_factory=dict, description="PSNR floors in dB, by line of the blame table")
+    seed: int = Field(default=0, ge=0)
+    skip: Text | None = Field(default=None, description="a reason to build without checking; it goes into the bundle")
+    limits: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        default_factory=dict, description="PSNR floors in dB: of a stage (engine: 35) or a stage of one part (unet.engine: 35)"
+    )
+
+    @field_validator("limits")
+    @classmethod
+    def _stages(cls, limits: dict[str, float]) -> dict[str, float]:
+        from exporter.parity import LIMITS  # noqa: PLC0415 - it brings the whole run time; few recipes set limits
+
+        for name in limits:
+            if (stage := name.rpartition(".")[2]) not in LIMITS:
+                raise ValueError(f"{name!r} names no stage{plugins.did_you_mean(stage, list(LIMITS))}")
+        return limits
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a recipe came from; two recipes of one name, folder and text are equal wherever their lines stood."""
+
+    name: str = "recipe"
+    root: Path = Path()
+    text: str = ""
+    document: Document | None = field(default=None, compare=False, repr=False)
 
 
 class Recipe(Frozen):
@@ -72,10 +141,165 @@ class Recipe(Frozen):
     sampler: Sampler
     shapes: Shapes
     components: dict[str, Component] = Field(default_factory=dict)
-    targets: tuple[dict[str, dict[str, Any]], ...] = ({"onnxruntime": {}},)
+    targets: tuple[dict[str, dict[str, Any]], ...] = Field(default=({"onnxruntime": {}},), min_length=1)
     checks: Checks = Checks()
+    _origin: Origin = PrivateAttr(default_factory=Origin)
+
+    @property
+    def name(self) -> str:
+        """The file's name without its suffix; the bundle's default name."""
+        return self._origin.name
+
+    @property
+    def root(self) -> Path:
+        """The file's folder, from which relative sources count."""
+        return self._origin.root
+
+    @property
+    def text(self) -> str:
+        """YAML that parses to this recipe, overrides included; what the bundle keeps."""
+        return self._origin.text
 
     @staticmethod
-    def load(path: Path, overrides: tuple[str, ...] = ()) -> Recipe:
-        """Read a recipe; `overrides` are `path.to.field=yaml value`."""
-        raise NotImplementedError
+    def load(path: Path, overrides: Iterable[str] = ()) -> Recipe:
+        """Read a recipe; `overrides` are `path.to.field=yaml value`.
+
+        Raises:
+            RecipeError: every problem of file and overrides at once.
+            MissingDependency: ruamel.yaml is absent.
+
+        """
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise RecipeError(f"{path}  is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+            near = sorted(str(file) for file in path.parent.glob("*.yaml"))
+            hint = plugins.did_you_mean(str(path), near) if near else "; name a YAML file, such as recipes/demo.yaml"
+            raise RecipeError(f"{path}  is not a file{hint}") from error
+        return Recipe.parse(text, path.stem, path.parent, overrides=overrides, shown=str(path))
+
+    @staticmethod
+    def parse(text: str, name: str, root: Path = Path(), *, overrides: Iterable[str] = (), shown: str = "") -> Recipe:
+        """Read a recipe's text, such as the one that a bundle keeps; `shown` stands for the file in messages.
+
+        Raises:
+            RecipeError: every problem at once.
+
+        """
+        document = Document(text, shown or f"{name}.yaml")
+        _unify(document.data)
+        given = tuple(overrides)
+        for assignment in given:
+            document.override(assignment)
+        _unify(document.data)
+        _check_plugins(document)
+        try:
+            # As strict JSON, because there `steps: ["10"]` is an error and a list is a tuple.
+            recipe = Recipe.model_validate_json(json.dumps(document.data), strict=True)
+        except ValidationError as error:
+            for place, sentence in sentences(Recipe, error):
+                document.report(place, sentence)
+        if document.problems:
+            raise RecipeError(list(dict.fromkeys(document.problems)))
+        kept = document.text(f"{document.shown} with {' '.join(f'--set {each}' for each in given)}") if given else text
+        recipe._origin = Origin(name, root, kept, document)  # noqa: SLF001 - its own class
+        return recipe
+
+    def located(self, problems: Sequence[str]) -> list[str]:
+        """Put file and line before problems that begin with a dotted path, as a family or a source reports them."""
+        return [self._located(problem) for problem in problems]
+
+    def _located(self, problem: str) -> str:
+        path, colon, sentence = problem.partition(": ")
+        place: Place = tuple(int(step) if step.isdigit() else step for step in path.replace("[", ".").replace("]", "").split("."))
+        if self._origin.document is None or not colon or place[0] not in type(self).model_fields:
+            return problem
+        return self._origin.document.problem(place, sentence)
+
+
+#: A list of plugins in the data, its place, and their kind.
+Listed = tuple[list[Any], Place, str]
+
+
+def _lists(data: Any) -> Iterator[Listed]:  # noqa: ANN401 - unchecked YAML
+    if not isinstance(data, dict):
+        return
+    if isinstance(data.get("targets"), list):
+        yield data["targets"], ("targets",), "backends"
+    components = data.get("components")
+    for part, component in components.items() if isinstance(components, dict) else ():
+        if isinstance(component, dict) and isinstance(component.get("passes"), list):
+            yield component["passes"], ("components", part, "passes"), "passes"
+
+
+def _unify(data: Any) -> None:  # noqa: ANN401
+    for entries, _, _ in _lists(data):
+        entries[:] = map(one_form, entries)
+
+
+def _check_plugins(document: Document) -> None:
+    """Report what is wrong with the names and options of backends and passes, and leave it out of the data."""
+    for entries, place, kind in _lists(document.data):
+        seen: set[str] = set()
+        for index, entry in enumerate(entries):
+            here = (*place, index)
+            if not isinstance(entry, dict) or len(entry) != 1:
+                told = f"has {len(entry)} names" if isinstance(entry, dict) else f"is {brief(entry)}"
+                document.report(here, f"{told}; write '- {WORDS[kind]}' or '- {WORDS[kind]}: {{option: value}}', one each")
+                entries[index] = {}
+                continue
+            ((name, options),) = entry.items()
+            for where, sentence in _options(kind, here, name, options):
+                document.report(where, sentence)
+            if not isinstance(options, dict):
+                entries[index] = {name: {}}
+            if kind == "backends" and name in seen:
+                document.report(here, f"{name!r} is named twice; keep one, with all its options")
+            seen.add(name)
+
+
+def _options(kind: str, place: Place, name: str, options: Any) -> Iterator[tuple[Place, str]]:  # noqa: ANN401
+    known = plugins.names(kind)
+    if name not in known:
+        hint = plugins.did_you_mean(name, known) if known else "; there are none yet"
+        yield place, f"unknown {WORDS[kind]} {name!r}{hint}"
+        return
+    if not isinstance(options, dict):
+        yield (*place, name), f"must be a mapping of options, not {brief(options)}"
+        return
+    try:
+        chosen = plugins.load(kind, name)
+    except MissingDependency:
+        return  # its options are checked where it is installed; building says what to install
+    try:
+        chosen.model_validate(options)
+    except ValidationError as error:
+        yield from (((*place, name, *inner), sentence) for inner, sentence in sentences(chosen, error))
+
+
+def schema() -> dict[str, Any]:
+    """JSON Schema (draft 2020-12) of a recipe, with the options of every installed backend and pass.
+
+    Raises:
+        MissingDependency: a plugin's library is absent, so its options are not known here.
+
+    """
+    found = Recipe.model_json_schema()
+    found = {"$schema": "https://json-schema.org/draft/2020-12/schema", **found}
+    found["properties"]["targets"]["items"] = _one_of("backends", found["$defs"])
+    found["properties"]["targets"]["default"] = ["onnxruntime"]
+    found["$defs"]["Component"]["properties"]["passes"]["items"] = _one_of("passes", found["$defs"])
+    return found
+
+
+def _one_of(kind: str, definitions: dict[str, Any]) -> Mapping[str, Any]:
+    """A bare name, or a mapping of one name to that plugin's options."""
+    names, options = plugins.names(kind), {}
+    for name in names:
+        own = plugins.load(kind, name).model_json_schema(ref_template=f"#/$defs/{kind}.{name}.{{model}}")
+        definitions |= {f"{kind}.{name}.{inner}": definition for inner, definition in own.pop("$defs", {}).items()}
+        definitions[f"{kind}.{name}"] = own
+        options[name] = {"anyOf": [{"$ref": f"#/$defs/{kind}.{name}"}, {"type": "null"}]}
+    one = {"type": "object", "properties": options, "additionalProperties": False, "minProperties": 1, "maxProperties": 1}
+    return {"anyOf": [{"enum": names}, one]}

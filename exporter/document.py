@@ -1,0 +1,178 @@
+"""A recipe's YAML as plain data that knows its lines, with `--set` overrides; refuses what a recipe has no use for."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import re
+from typing import Any
+
+from engines.errors import MissingDependency
+
+Place = tuple[str | int, ...]
+#: A recipe is a page; anything this long is something else.
+_LIMIT = 2**20
+_CORE = "tag:yaml.org,2002:"
+_PATH = re.compile(r"[A-Za-z_][\w-]*(\.[A-Za-z_][\w-]*|\[\d{1,4}\])*")
+
+
+def dotted(place: Place) -> str:
+    """`("components", "unet", "passes", 0)` → `components.unet.passes[0]`."""
+    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in place).removeprefix(".")
+
+
+def brief(value: object) -> str:
+    """A value as a recipe would spell it, cut to a few words."""
+    text = repr(value) if isinstance(value, str) else json.dumps(value, default=str)
+    return text if len(text) <= 60 else f"{text[:57]}…"
+
+
+class Document:
+    """YAML 1.2 as dicts, lists and scalars, and where each of them stands.
+
+    Attributes:
+        data: the content; keys are strings.
+        problems: one line each, `file:line  path: sentence`, for what could not be read.
+        shown: the file's name in messages.
+
+    """
+
+    def __init__(self, text: str, shown: str) -> None:
+        self.shown, self.problems = shown, list[str]()
+        self._lines: dict[Place, int] = {(): 1}
+        self._overrides: dict[Place, str] = {}
+        self._anchors: set[str] = set()
+        self.data: Any = self._read(text)
+
+    def where(self, place: Place) -> str:
+        """`recipes/x.yaml:14`, or `--set sampler.steps=[0]:` for what an override put there."""
+        for end in range(len(place), -1, -1):
+            if place[:end] in self._overrides:
+                return f"--set {self._overrides[place[:end]]}:"
+            if place[:end] in self._lines:
+                return f"{self.shown}:{self._lines[place[:end]]}"
+        return self.shown
+
+    def problem(self, place: Place, sentence: str) -> str:
+        """One line that says where, what and what to do."""
+        return f"{self.where(place)}  {dotted(place)}: {sentence}" if place else f"{self.where(place)}  {sentence}"
+
+    def report(self, place: Place, sentence: str) -> None:
+        """Keep a problem."""
+        self.problems.append(self.problem(place, sentence))
+
+    def override(self, assignment: str) -> None:
+        """Put `path.to.field=yaml` into the data, making mappings on the way."""
+        path, equals, value = assignment.partition("=")
+        place = _place(path)
+        if not equals or not place:
+            self.problems.append(f"--set {assignment}:  must read path.to.field=value, such as sampler.steps=[8]")
+            return
+        given = Document(value, f"--set {assignment}")
+        self.problems += [f"--set {assignment}:  its value {problem.partition('  ')[2]}" for problem in given.problems]
+        target = self.data
+        for depth, step in enumerate(place):
+            last = depth == len(place) - 1
+            wanted, kind = (list, "a list") if isinstance(step, int) else (dict, "a mapping")
+            if not isinstance(target, wanted):
+                self.problems.append(f"--set {assignment}:  {dotted(place[:depth]) or 'the recipe'} is not {kind}")
+                return
+            if isinstance(step, int) and step >= len(target):
+                self.problems.append(f"--set {assignment}:  {dotted(place[:depth])} has {len(target)} entries; the first is [0]")
+                return
+            if last:
+                target[step] = given.data
+            elif isinstance(target, dict) and target.get(step) is None:
+                target[step] = {}
+            target = target[step]
+        self._overrides = {old: text for old, text in self._overrides.items() if old[: len(place)] != place}
+        self._overrides[place] = assignment
+
+    def text(self, header: str) -> str:
+        """The data as YAML under a comment; reading it gives the same data."""
+        # JSON is YAML 1.2, and has one way to write each value; comments are gone because they may no longer be true.
+        body = "".join(f"{key}: {json.dumps(value, ensure_ascii=False)}\n" for key, value in self.data.items())
+        return f"# {header}\n{body}"
+
+    def _read(self, text: str) -> Any:  # noqa: ANN401 - that is what YAML holds
+        yaml, errors = _ruamel()
+        if len(text) > _LIMIT:
+            self.report((), f"is longer than {_LIMIT} characters; a recipe is a page")
+            return {}
+        try:
+            root = yaml.compose(io.StringIO(text))
+            return {} if root is None else self._plain(root, (), yaml.constructor)
+        except RecursionError:
+            self.report((), "is nested too deeply; a recipe has at most a dozen levels")
+        except errors.MarkedYAMLError as error:
+            mark = error.problem_mark or error.context_mark
+            self._lines[()] = mark.line + 1 if mark else 1
+            told = ": ".join(filter(None, [error.context, error.problem]))
+            self.report((), f"is not YAML: {' '.join(told.split())}")
+        except errors.YAMLError as error:
+            self.report((), f"is not YAML: {' '.join(str(error).split())}")
+        return {}
+
+    def _plain(self, node: Any, place: Place, constructor: Any) -> Any:  # noqa: ANN401
+        self._lines.setdefault(place, node.start_mark.line + 1)
+        kind = str(node.tag).removeprefix(_CORE)
+        if node.anchor:
+            self.report(place, f"the anchor &{node.anchor} is not part of a recipe; write the value where it is used")
+            if node.anchor in self._anchors:  # read once: a few lines of aliases can stand for gigabytes
+                return None
+            self._anchors.add(node.anchor)
+        if kind == "map":
+            return self._mapping(node, place, constructor)
+        if kind == "seq":
+            return [self._plain(child, (*place, index), constructor) for index, child in enumerate(node.value)]
+        if kind in {"str", "timestamp"}:
+            return node.value
+        if kind in {"int", "float", "bool", "null"}:
+            value = getattr(constructor, f"construct_yaml_{kind}")(node)
+            if not isinstance(value, float) or math.isfinite(value):
+                return value
+            self.report(place, f"{node.value} is not a number that a recipe can hold")
+            return None
+        self.report(place, f"the tag {node.tag} is not part of a recipe; write a plain value")
+        return None
+
+    def _mapping(self, node: Any, place: Place, constructor: Any) -> dict[str, Any]:  # noqa: ANN401
+        found: dict[str, Any] = {}
+        for key, value in node.value:
+            name = str(key.value) if isinstance(key.value, str) else "a list or mapping"
+            inner = (*place, name)
+            line = key.start_mark.line + 1
+            if key.tag != f"{_CORE}str" or key.anchor:
+                self._lines.setdefault(inner, line)
+                self.report(inner, "cannot be a key; keys are words, quoted where they look like a number")
+            elif name in found:
+                self.report(inner, f"stands twice, here and on line {line}; keep one")
+            else:
+                self._lines[inner] = line
+                found[name] = self._plain(value, inner, constructor)
+        return found
+
+
+def _place(path: str) -> Place:
+    """`steps[0].x` → `("steps", 0, "x")`; nothing where that is not how a path reads."""
+    if not _PATH.fullmatch(path.strip()):
+        return ()
+    return tuple(int(step) if step.isdigit() else step for step in re.findall(r"[^.\[\]]+", path.strip()))
+
+
+def _ruamel() -> tuple[Any, Any]:
+    try:
+        from ruamel.yaml import YAML, error  # noqa: PLC0415 - belongs to the [compile] extra; the CLI starts without it
+    except ImportError as missing:
+        raise MissingDependency("ruamel.yaml", "compile") from missing
+    return YAML(typ="safe", pure=True), error
+
+
+def one_form(entry: Any) -> Any:  # noqa: ANN401 - unchecked YAML
+    """`- name` and `- name:` as `- name: {}`; anything else stays as it is."""
+    if isinstance(entry, str):
+        return {entry: {}}
+    if isinstance(entry, dict) and len(entry) == 1:
+        return {name: {} if options is None else options for name, options in entry.items()}
+    return entry
