@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from engines.bundle import Role, Tokenizer
     from engines.signature import Signature
     from exporter.load import Checkpoint
-    from exporter.part import Part
+    from exporter.part import Part, Precision
     from exporter.recipe import Recipe
 
 
@@ -34,12 +34,15 @@ class Family(Protocol):
     #: Component name → role, in the order in which the pipeline runs them.
     roles: Mapping[str, Role]
 
+    #: Text part → its tokenizer.
+    towers: Mapping[str, str]
+
     def signature(self, name: str) -> Signature:
         """The contract of one part at the recipe's shapes."""
         ...
 
-    def part(self, name: str) -> Part:
-        """Load one network in fp32 (or the checkpoint's own half type where the recipe asks for half) and wrap it."""
+    def part(self, name: str, precision: Precision) -> Part:
+        """Load one network at a precision and wrap it."""
         ...
 
     def tokenizers(self) -> Mapping[str, tuple[Tokenizer, str]]:

@@ -1,0 +1,36 @@
+# Two commands on a fresh Linux machine with Python 3.11 or newer: `make demo`, `make test`.
+PYTHON ?= python3
+BIN := .venv/bin
+RUNTIME := .venv-runtime/bin
+
+.PHONY: demo test test-runtime lint clean
+
+demo: .venv/.installed
+	$(BIN)/t2iexport build recipes/demo.yaml
+	$(BIN)/t2iexport check bundles/demo
+	$(BIN)/python -m tools.draw_demo bundles/demo
+
+test: .venv/.installed test-runtime
+	$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
+
+# What runs without torch is tested where torch is not installed.
+test-runtime: .venv-runtime/.installed
+	$(RUNTIME)/python -m pytest tests/engines tests/backends tests/hostile
+
+lint: .venv/.installed
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+
+.venv/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "t2iexport needs Python 3.11 or newer; name one: make PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[compile,onnxruntime,tensorrt-rtx,dev]'
+	touch $@
+
+.venv-runtime/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-runtime
+	$(RUNTIME)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[onnxruntime]' pytest pytest-timeout hypothesis
+	touch $@
+
+clean:
+	rm -rf .venv .venv-runtime bundles

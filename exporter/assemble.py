@@ -1,0 +1,119 @@
+"""Lay the stages' results out as a bundle: hard links into the store, and the draft of the manifest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from engines.bundle import Draft, EngineFiles, Guidance, Onnx, PartEntry, SamplerEntry, Tokenizer, Verdict
+from engines.manifest import Defaults
+from exporter.cache import place
+from exporter.plan import installed
+
+if TYPE_CHECKING:
+    from exporter.plan import Done, Plan
+
+_VERSIONS = ("t2iexport", "torch", "diffusers", "transformers", "onnx", "onnx-ir", "onnxscript")
+
+
+def lay_out(plan: Plan, done: Done, folder: Path) -> Draft:
+    """Fill `folder` with what the stages made, and draft the manifest that says what it is."""
+    recipe, notes = plan.recipe, []
+    for name, component in recipe.components.items():
+        if component.precision == "auto":
+            notes.append(plan.decide(name, done)[1])
+    recordings: list[str] = []
+    if not recipe.checks.skip:
+        runs = sorted(done["record", "source"].glob("run_*.npz"))
+        cases = [done["measure", name] / f"{name}.npz" for name in plan.family.roles]
+        recordings = [_put(file, folder, f"recordings/{file.name}") for file in (*runs, *cases)]
+    guidance = recipe.sampler.guidance
+    return Draft(
+        name=recipe.name,
+        recipe=recipe.text,
+        source=dict(plan.checkpoint.provenance),
+        guidance=Guidance(mode=guidance.mode, scale=guidance.scale),
+        defaults=Defaults(height=recipe.shapes.height[1], width=recipe.shapes.width[1], steps=recipe.sampler.steps[0]),
+        tokenizers={name: _tokenizer(name, done, folder) for name in plan.family.towers.values()},
+        parts={name: _part(plan, name, done, folder) for name in plan.family.roles},
+        samplers=tuple(_sampler(steps, done, folder) for steps in recipe.sampler.steps),
+        recordings=tuple(recordings),
+        notes=tuple(notes),
+        versions={name: installed(name) for name in _VERSIONS},
+    )
+
+
+def _put(file: Path, folder: Path, relative: str) -> str:
+    destination = folder / relative
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    place(file, destination)
+    return relative
+
+
+def _tokenizer(name: str, done: Done, folder: Path) -> Tokenizer:
+    made = done["tokenize", name]
+    file = _put(made / f"{name}.json", folder, f"tokenizers/{name}.json")
+    entry = Tokenizer.model_validate_json((made / "entry.txt").read_text())
+    return entry.model_copy(update={"file": file})
+
+
+def _sampler(steps: int, done: Done, folder: Path) -> SamplerEntry:
+    made = done["compile", f"{steps} steps"] / f"{steps}.json"
+    provenance = json.loads(made.read_text())["provenance"]
+    size = (provenance["height"], provenance["width"])
+    suffix = "" if size == (None, None) else f"-{size[0]}x{size[1]}"
+    file = _put(made, folder, f"samplers/{steps}{suffix}.json")
+    return SamplerEntry(steps=steps, height=size[0], width=size[1], file=file)
+
+
+def _part(plan: Plan, name: str, done: Done, folder: Path) -> PartEntry:
+    graphs: dict[str, Onnx] = {}
+    facts: dict[str, int | str] = {}
+    for opset in plan.opsets:
+        made = done["export", f"{name}, opset {opset}"]
+        facts = json.loads((made / "facts.txt").read_text())
+        files = sorted(made.glob(f"{name}.onnx*"))
+        placed = tuple(_put(file, folder, f"onnx/opset{opset}/{file.name}") for file in files)
+        graphs[str(opset)] = Onnx(files=placed, nodes_exported=int(facts["nodes_exported"]), nodes=int(facts["nodes"]))
+    engines = {}
+    for target, backend in plan.backends.items():
+        built = sorted(file for file in done["engine", f"{name}, {target}"].iterdir() if file.name != "entry.json")
+        # A backend that built nothing runs the graph itself.
+        files = tuple(_put(file, folder, f"engines/{target}/{file.name}") for file in built)
+        engines[target] = EngineFiles(
+            options=backend.model_dump(mode="json"),
+            opset=backend.opset,
+            files=files or graphs[str(backend.opset)].files,
+            version=installed(backend.distribution),
+        )
+    component = plan.recipe.components.get(name)
+    return PartEntry(
+        role=plan.family.roles[name],
+        signature=plan.family.signature(name),
+        precision=str(facts["precision"]),  # type: ignore[arg-type]  # validated by the field
+        parameters=int(facts["parameters"]),
+        passes=tuple(word for step in (component.passes if component else ()) for word in step),
+        onnx=graphs,
+        engines=engines,
+    )
+
+
+def contents(folder: Path) -> Mapping[str, str]:
+    """SHA-256 of every file of a stage, by name."""
+    files = (file for file in sorted(folder.iterdir()) if file.name != "entry.json")
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+
+
+def write_verdicts(folder: Path, verdicts: Sequence[Verdict], unable: Sequence[str]) -> None:
+    """Keep the result of a check as a stage of its own."""
+    content = {"verdicts": [verdict.model_dump(mode="json") for verdict in verdicts], "unable": list(unable)}
+    (folder / "verdicts.json").write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_verdicts(folder: Path) -> tuple[list[Verdict], list[str]]:
+    """Read what `write_verdicts` wrote."""
+    content = json.loads((folder / "verdicts.json").read_text(encoding="utf-8"))
+    return [Verdict.model_validate(verdict) for verdict in content["verdicts"]], content["unable"]

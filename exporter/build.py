@@ -1,0 +1,146 @@
+"""The data flow, as prose: recipe → stages with content keys → parts, graphs, tables, engines → a checked bundle."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from engines import bundle
+from engines.bundle import Bundle, Verdict
+from engines.errors import ParityError, UnsupportedError
+from exporter import assemble, parity
+from exporter.cache import Store
+from exporter.plan import Done, Plan, Stage
+from exporter.recipe import Recipe
+
+
+class Report(Protocol):
+    """Told when a stage begins (`seconds` is None) and when it is done."""
+
+    def __call__(self, stage: Stage, seconds: float | None = None, *, cached: bool = False, why: str = "") -> None:
+        """Show it."""
+        ...
+
+
+def build(
+    recipe: Recipe, out: Path, store: Store, report: Report, *, reproducible: bool = False
+) -> tuple[Bundle, list[Verdict]]:
+    """Turn a recipe into a bundle at `out`, and hold it to its limits.
+
+    Everything is made in the store and in a temporary folder beside `out`; the old bundle stays until the new one has passed.
+
+    Returns:
+        The bundle, and every verdict (the manifest keeps the worst of each line).
+
+    Raises:
+        RecipeError, UnsupportedError, MissingDependency: before time is spent, where that can be known.
+        ParityError: out of limits; the rejected bundle lies at `<out>.rejected`, and carries the blame table.
+
+    """
+    plan = Plan(recipe)
+    plan.refuse()
+    done: dict[tuple[str, str], Path] = {}
+    for stage in plan.stages:
+        done[stage.name] = _run(stage, store, report, done)
+    if reproducible:
+        _build_twice(plan, store, done)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        draft = assemble.lay_out(plan, done, temporary)
+        bundle.write(temporary, draft)
+        verdicts, notes = _check(plan, temporary, store, report, done)
+        kept = tuple(parity.worst(verdicts))
+        receipts = {"verdicts": kept, "notes": (*draft.notes, *notes)}
+        bundle.write(temporary, draft.model_copy(update=receipts))
+        if failed := [verdict for verdict in verdicts if not verdict.passed]:
+            rejected = out.with_name(f"{out.name}.rejected")
+            shutil.rmtree(rejected, ignore_errors=True)
+            bundle.publish(temporary, rejected)
+            raise ParityError(
+                f"{parity.table(verdicts)}\n\n{len(failed)} of {len(verdicts)} comparisons are out of limits. The rejected bundle "
+                f"lies at {rejected}; {out} was not touched. The first line that fails names the part and the stage to blame."
+            )
+        bundle.publish(temporary, out)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return Bundle.open(out), verdicts
+
+
+def check(path: Path, backend: str | None, say: Callable[[str], None] = lambda _: None) -> list[Verdict]:
+    """Check a bundle where it lies, on one backend or on every one that opens here, and store the verdicts in its manifest.
+
+    Raises:
+        UnsupportedError: the backend does not run here, or the bundle was built unchecked.
+
+    """
+    opened = Bundle.open(path)
+    opened.verify()
+    if not opened.manifest.recordings:
+        told = next((note for note in opened.manifest.notes if note.startswith("unchecked")), "unchecked")
+        raise UnsupportedError(f"{path} has no recordings to check against ({told}). Build it without checks.skip.")
+    recipe = Recipe.parse(opened.manifest.recipe, opened.manifest.name)
+    limits = parity.Limits(recipe.checks.limits)
+    backends = [backend] if backend else sorted(next(iter(opened.manifest.parts.values())).engines)
+    verdicts, unable = _judge(path, backends, limits, say)
+    if unable and len(unable) == len(backends):
+        raise UnsupportedError("\n".join(unable))
+    others = [old for old in opened.manifest.verdicts if old.backend and old.backend not in backends]
+    kept = (*parity.worst(verdicts), *others)
+    bundle.write(path, bundle.draft(opened.manifest, verdicts=kept))
+    return verdicts
+
+
+def _run(stage: Stage, store: Store, report: Report, done: Done) -> Path:
+    report(stage)
+    start = time.perf_counter()
+    why = store.why(stage.key)
+    found = store.folder(stage.key, lambda folder: stage.make(folder, done))
+    report(stage, time.perf_counter() - start, cached=not why, why=why)
+    return found
+
+
+def _judge(path: Path, backends: list[str], limits: parity.Limits, say: Callable[[str], None]) -> tuple[list[Verdict], list[str]]:
+    """Verdicts of every backend that opens here, and for each of the others a sentence saying why it does not."""
+    verdicts: list[Verdict] = []
+    unable: list[str] = []
+    for backend in backends:
+        try:
+            found = parity.check(path, backend, limits, say)
+        except UnsupportedError as error:
+            unable.append(f"{backend} was not run: {str(error).splitlines()[0]}")
+            continue
+        known = {(verdict.part, verdict.stage, verdict.case, verdict.backend) for verdict in verdicts}
+        verdicts += [verdict for verdict in found if (verdict.part, verdict.stage, verdict.case, verdict.backend) not in known]
+    return verdicts, unable
+
+
+def _check(plan: Plan, path: Path, store: Store, report: Report, done: Done) -> tuple[list[Verdict], list[str]]:
+    if plan.recipe.checks.skip:
+        return [], [f"unchecked: {plan.recipe.checks.skip}"]
+    limits = parity.Limits(plan.recipe.checks.limits)
+
+    def make(folder: Path, _done: object) -> None:
+        verdicts, unable = _judge(path, sorted(plan.backends), limits, lambda _: None)
+        if not verdicts:
+            verdicts = parity.check(path, None, limits)
+        assemble.write_verdicts(folder, verdicts, unable)
+
+    return assemble.read_verdicts(_run(plan.check_stage(make), store, report, done))
+
+
+def _build_twice(plan: Plan, store: Store, done: Done) -> None:
+    """Build every engine once more and compare bytes with the one that is kept."""
+    for stage in plan.stages:
+        if stage.verb != "engine":
+            continue
+        with store.scratch() as folder:
+            stage.make(folder, done)
+            first, second = (assemble.contents(where) for where in (done[stage.name], folder))
+        if first != second:
+            names = sorted(name for name in first.keys() | second.keys() if first.get(name) != second.get(name))
+            raise UnsupportedError(f"{stage.subject}: two builds of one graph differ in {', '.join(names)}. Nothing was published.")

@@ -1,0 +1,139 @@
+"""Part → ONNX: torch.export with derived dynamic dimensions, graph passes in memory, saved once, checked."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import onnx
+import onnx_ir as ir
+import torch
+
+from engines import plugins
+from engines.errors import UnsupportedError
+
+if TYPE_CHECKING:
+    from engines.signature import Dim, Port, Signature
+    from exporter.part import Part
+
+#: In this order: folding leaves duplicates, deduplication leaves the unused.
+GRAPH_PASSES = ("fold", "deduplicate", "remove_unused")
+_DTYPES = {"float32": torch.float32, "int64": torch.int64}
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A graph in memory, and how many nodes it had before the graph passes."""
+
+    model: ir.Model
+    nodes_exported: int
+
+    @property
+    def nodes(self) -> int:
+        """Nodes after the graph passes."""
+        return len(self.model.graph)
+
+
+def export(part: Part, opset: int) -> Exported:
+    """Export a part with every named dimension dynamic within its range.
+
+    A dimension whose range is one length becomes static. Multiples are derived dimensions (`4*h`), so that a length that the
+    network cannot take is not in the graph's type either.
+
+    Raises:
+        UnsupportedError: torch cannot express the module; the text carries the exporter's last words.
+
+    """
+    logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)  # "torchvision is not installed"
+    inputs, shapes = _example(part.signature)
+    with warnings.catch_warnings(), torch.no_grad():
+        # The exporter warns about its own internals; what matters to a user is measured by the checks.
+        warnings.simplefilter("ignore")
+        try:
+            program = torch.onnx.export(
+                torch.export.export(part.module, inputs, dynamic_shapes=shapes, strict=False),
+                (),
+                input_names=[port.name for port in part.signature.inputs],
+                output_names=[port.name for port in part.signature.outputs],
+                opset_version=opset,
+                dynamo=True,
+                optimize=False,
+                verbose=False,
+            )
+        except (torch.onnx.OnnxExporterError, torch._dynamo.exc.UserError) as error:  # noqa: SLF001 - torch.export's only public face
+            last = "\n  ".join(str(error).strip().splitlines()[-3:])
+            raise UnsupportedError(f"{part.name} cannot be exported to ONNX operator set {opset}:\n  {last}") from error
+    model = program.model  # type: ignore[union-attr]
+    before = len(model.graph)
+    for name in GRAPH_PASSES:
+        model = plugins.load("graph", name)(model)
+    _declare(model, part.signature)
+    return Exported(model, before)
+
+
+def save(exported: Exported, path: Path) -> tuple[Path, ...]:
+    """Write the graph and, in one file beside it, its weights; then run the full ONNX check on the file.
+
+    Raises:
+        UnsupportedError: the exporter produced an invalid model.
+
+    """
+    data = path.with_name(f"{path.name}.data")
+    ir.save(exported.model, path, external_data=data.name)
+    try:
+        onnx.checker.check_model(str(path), full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise UnsupportedError(f"{path.name}: the exported graph is not valid ONNX:\n  {error}") from error
+    return (path, data) if data.exists() else (path,)
+
+
+def _example(signature: Signature) -> tuple[tuple[torch.Tensor, ...], tuple[dict[int, Any], ...]]:
+    """Example tensors and, per input, the dynamic axes as torch.export wants them."""
+    symbols: dict[str, Any] = {}
+    sizes: dict[str, int] = {}
+    for name, allowed in signature.dims.items():
+        if allowed.min == allowed.max:
+            sizes[name] = allowed.min
+            continue
+        low, high = allowed.min // allowed.multiple, allowed.max // allowed.multiple
+        root = torch.export.Dim(f"{name}_{allowed.multiple}" if allowed.multiple > 1 else name, min=low, max=high)
+        symbols[name] = allowed.multiple * root if allowed.multiple > 1 else root
+        # Lengths 0 and 1 are special to torch.export, and equal lengths of two dimensions would be taken for one.
+        sizes[name] = allowed.multiple * min(high, max(low, 2 + len(symbols)))
+    tensors, shapes = [], []
+    for port in signature.inputs:
+        tensors.append(torch.zeros(signature.shape(port, sizes), dtype=_DTYPES[port.dtype]))
+        shapes.append({axis: symbol for axis, dim in enumerate(port.shape) if (symbol := _symbol(dim, symbols)) is not None})
+    return tuple(tensors), tuple(shapes)
+
+
+def _symbol(dim: Dim, symbols: dict[str, Any]) -> Any:  # noqa: ANN401 - torch's Dim has no public type
+    if isinstance(dim, int):
+        return None
+    factor, _, name = dim.rpartition("*")
+    symbol = symbols.get(name)
+    return int(factor) * symbol if factor and symbol is not None else symbol
+
+
+def _declare(model: ir.Model, signature: Signature) -> None:
+    """Give the graph's ports the signature's dimension names, and drop shapes in the exporter's own symbols."""
+    ports: dict[str, Port] = {port.name: port for port in (*signature.inputs, *signature.outputs)}
+    fixed = {name: allowed.min for name, allowed in signature.dims.items() if allowed.min == allowed.max}
+    boundary = {*model.graph.inputs, *model.graph.outputs}
+    for value in boundary:
+        shape = [_declared(dim, fixed) for dim in ports[str(value.name)].shape]
+        value.shape = ir.Shape(shape)
+    for node in model.graph:
+        for value in node.outputs:
+            if value not in boundary and value.shape is not None and not value.shape.is_static():
+                value.shape = None
+
+
+def _declared(dim: Dim, fixed: dict[str, int]) -> int | str:
+    if isinstance(dim, int):
+        return dim
+    factor, _, name = dim.rpartition("*")
+    return int(factor or 1) * fixed[name] if name in fixed else dim

@@ -1,0 +1,266 @@
+"""Metrics, limits, and the blame table: who changed the numbers, at which stage, and by how much. Needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+
+from engines import plugins
+from engines.bundle import Bundle, PartEntry, Verdict
+from engines.errors import T2IError
+from engines.pipeline import Pipeline
+from engines.samplers.table import Table
+from exporter.recording import Case, Run, load_cases, load_run
+
+#: Largest finite float16.
+HALF_MAX = 65504.0
+#: What two equal arrays score; JSON has no infinity.
+PERFECT = 200.0
+#: PSNR floors in dB, by stage and precision class. Each is the worst value measured, less a margin of about 10 dB for other
+#: weights and other machines; docs/decisions/0004-limits.md has the measurements.
+LIMITS: Mapping[str, Mapping[str, float]] = {
+    "passes": {"fp32": 95.0, "fp16": 45.0, "bf16": 28.0},
+    "onnx": {"fp32": 95.0, "fp16": 45.0, "bf16": 28.0},
+    "engine": {"fp32": 95.0, "fp16": 45.0, "bf16": 28.0},
+    "drift": {"fp32": 70.0, "fp16": 28.0, "bf16": 20.0},
+    "latent": {"fp32": 70.0, "fp16": 28.0, "bf16": 20.0},
+    "image": {"fp32": 60.0, "fp16": 28.0, "bf16": 22.0},
+    "table": {"fp32": 80.0, "fp16": 80.0, "bf16": 80.0},
+}
+#: Key in a recipe's `checks.limits` → the line of the blame table that it limits.
+STAGES = {
+    "passes": "source → passes",
+    "onnx": "passes → onnx",
+    "engine": "onnx → engine",
+    "table": "source → table",
+    "drift": "worst step",
+    "latent": "final latent",
+    "image": "image",
+    "tokens": "source → tokens",
+    "range": "half range",
+}
+
+
+def relative_l2(got: np.ndarray, want: np.ndarray) -> float:
+    """‖got − want‖ / ‖want‖."""
+    norm = float(np.linalg.norm(want.astype(np.float64)))
+    error = float(np.linalg.norm(got.astype(np.float64) - want))
+    return error / norm if norm else error
+
+
+def psnr(got: np.ndarray, want: np.ndarray, peak: float | None = None) -> float:
+    """Peak signal-to-noise ratio in dB; `peak` is the range of `want` unless given (1.0 for pictures)."""
+    peak = float(np.ptp(want)) if peak is None else peak
+    error = float(np.sqrt(np.mean(np.square(got.astype(np.float64) - want))))
+    if not error:
+        return PERFECT
+    return min(PERFECT, 20.0 * float(np.log10(peak / error))) if peak else -PERFECT
+
+
+def ssim(got: np.ndarray, want: np.ndarray, window: int = 7) -> float:
+    """Structural similarity of pictures in [0, 1], (B, H, W, 3): uniform window, averaged (Wang et al. 2004, their C1 and C2)."""
+
+    def mean(picture: np.ndarray) -> np.ndarray:
+        return np.lib.stride_tricks.sliding_window_view(picture, (window, window), axis=(1, 2)).mean(axis=(-2, -1))
+
+    a, b = got.astype(np.float64), want.astype(np.float64)
+    mean_a, mean_b = mean(a), mean(b)
+    var_a, var_b = mean(a * a) - mean_a**2, mean(b * b) - mean_b**2
+    covariance = mean(a * b) - mean_a * mean_b
+    c1, c2 = 0.01**2, 0.03**2
+    score = (2 * mean_a * mean_b + c1) * (2 * covariance + c2) / ((mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2))
+    return float(score.mean())
+
+
+def judge(
+    part: str, stage: str, case: str, pairs: Sequence[tuple[np.ndarray, np.ndarray]], limit: float, **more: str | None
+) -> Verdict:
+    """Hold the worst of several (got, want) pairs to a PSNR floor; NaN, infinity and a wrong shape fail whatever the floor."""
+    note = str(more.pop("note", "") or "")
+    for got, want in pairs:
+        if got.shape != want.shape:
+            note = f"shape {list(got.shape)} instead of {list(want.shape)}"
+        elif not np.isfinite(got).all():
+            note = f"{np.count_nonzero(~np.isfinite(got))} of {got.size} values are NaN or infinite"
+        else:
+            continue
+        return _verdict(part, stage, case, None, None, limit, note, more)
+    worst = min(psnr(got, want, 1.0 if stage == "image" else None) for got, want in pairs)
+    return _verdict(part, stage, case, max(relative_l2(*pair) for pair in pairs), worst, limit, note, more)
+
+
+def _verdict(
+    part: str,
+    stage: str,
+    case: str,
+    l2: float | None,
+    db: float | None,
+    limit: float | None,
+    note: str,
+    more: Mapping[str, str | None],
+) -> Verdict:
+    passed = db is not None and (limit is None or db >= limit)
+    return Verdict(
+        part=part, stage=STAGES[stage], case=case, relative_l2=l2, psnr=db, limit=limit, passed=passed, note=note,
+        backend=more.get("backend"),
+    )
+
+
+class Limits:
+    """PSNR floors for one bundle: by stage and precision class, with the recipe's own in front.
+
+    A recipe names a stage (`engine: 35`) or a stage of one part (`unet.engine: 35`).
+    """
+
+    def __init__(self, own: Mapping[str, float]) -> None:
+        self._own = dict(own)
+
+    def __call__(self, part: str, stage: str, precision: str) -> float:
+        """Floor in dB of one line for one precision class."""
+        return self._own.get(f"{part}.{stage}", self._own.get(stage, LIMITS[stage][precision]))
+
+
+def check(path: Path, backend: str | None, limits: Limits, report: Callable[[str], None] = lambda _: None) -> list[Verdict]:
+    """Play source and engines on the same noise; every verdict, in the order of the pipeline.
+
+    Without a backend, passes, graphs and sampler are checked, and no engine is opened.
+
+    The source's side was recorded when the bundle was built and travels with it, so this runs wherever the engines run.
+    """
+    bundle = Bundle.open(path)
+    manifest = bundle.manifest
+    verdicts: list[Verdict] = []
+    runs = [load_run(bundle.path(name)) for name in manifest.recordings if name.startswith("recordings/run_")]
+    worst_class = _worst_class(manifest.parts)
+    for name, entry in manifest.parts.items():
+        report(name)
+        cases = load_cases(bundle.path(f"recordings/{name}.npz"))
+        verdicts += _part(bundle, name, entry, cases, backend, limits)
+    report("sampler")
+    for run in runs:
+        entry = next(entry for entry in manifest.samplers if entry.steps == run.setting.steps)
+        verdicts.append(_table(Table.load(bundle.path(entry.file)), run, limits("sampler", "table", "fp32")))
+    if backend is None:
+        return verdicts
+    report("end to end")
+    with Pipeline.open(path, backend) as pipeline:
+        for run in runs:
+            verdicts += _end_to_end(pipeline, run, backend, worst_class, limits)
+    return verdicts
+
+
+def _worst_class(parts: Mapping[str, PartEntry]) -> str:
+    return max((entry.precision for entry in parts.values()), key=("fp32", "fp16", "bf16").index)
+
+
+def _part(
+    bundle: Bundle, name: str, entry: PartEntry, cases: Sequence[Case], backend: str | None, limits: Limits
+) -> Iterator[Verdict]:
+    """From source to passes to graph to engine, on the source's own inputs."""
+    for case in cases:
+        pairs = [(case.passes[port], case.source[port]) for port in case.source]
+        yield judge(name, "passes", case.label, pairs, limits(name, "passes", entry.precision), note=", ".join(entry.passes))
+    # The graph as it is written, run by the reference runtime with its own optimisations off.
+    reference = plugins.load("backends", "onnxruntime")(graph_optimization="none")
+    graph = entry.onnx[str(entry.engines[backend].opset)] if backend else next(iter(entry.onnx.values()))
+    with reference.open([bundle.path(file) for file in graph.files], entry.signature) as engine:
+        answers = [engine(case.inputs) for case in cases]
+    for case, answer in zip(cases, answers, strict=True):
+        pairs = [(answer[port], case.passes[port]) for port in case.passes]
+        yield judge(name, "onnx", case.label, pairs, limits(name, "onnx", entry.precision))
+    if backend is None:
+        return
+    built = entry.engines[backend]
+    opener = plugins.load("backends", backend).model_validate(built.options)
+    with opener.open([bundle.path(file) for file in built.files], entry.signature) as engine:
+        for case, answer in zip(cases, answers, strict=True):
+            got = engine(case.inputs)
+            pairs = [(got[port], answer[port]) for port in answer]
+            floor = limits(name, "engine", entry.precision)
+            yield judge(name, "engine", case.label, pairs, floor, backend=backend, note=backend)
+
+
+def _table(table: Table, run: Run, limit: float) -> Verdict:
+    """Open loop: given the source's model outputs and noise, the table must ask at the same times on the same latents."""
+    times: list[float] = []
+    inputs: list[np.ndarray] = []
+    outputs, draws = iter(run.model_outputs), iter(run.draws)
+
+    def denoise(latent: np.ndarray, time: float) -> np.ndarray:
+        inputs.append(latent.copy())
+        times.append(time)
+        return next(outputs)
+
+    label = run.setting.label
+    try:
+        final = table.play(denoise, lambda: next(draws))
+    except StopIteration:
+        note = f"the table goes on after the source's {len(run.times)} evaluations and {len(run.draws)} draws"
+        return _verdict("sampler", "table", label, None, None, limit, note, {})
+    if not np.array_equal(np.float32(times), np.float32(run.times)):
+        note = f"times {_short(times)} instead of {_short(run.times)}"
+        return _verdict("sampler", "table", label, None, None, limit, note, {})
+    pairs = [*zip(inputs, run.model_inputs, strict=True), (final, run.latent)]
+    return judge("sampler", "table", label, pairs, limit)
+
+
+def _short(times: Sequence[float] | np.ndarray) -> str:
+    shown = [f"{time:g}" for time in times[:4]]
+    return ", ".join(shown) + (" …" if len(times) > len(shown) else "")
+
+
+def _end_to_end(pipeline: Pipeline, run: Run, backend: str, precision: str, limits: Limits) -> Iterator[Verdict]:
+    """From prompt to picture with the bundle's own engines, sampler and tokenizers, on the source's noise."""
+    setting, name = run.setting, "end to end"
+    inputs: list[np.ndarray] = []
+    draws = iter(run.draws)
+    try:
+        conditioning = pipeline.encode(setting.prompts, setting.negative_prompt or "")
+        sampler = pipeline.sampler(setting.steps, setting.height, setting.width)
+        latent = pipeline.sample(
+            conditioning, lambda: next(draws), sampler, setting.guidance_scale,
+            on_step=lambda _index, _total, seen: inputs.append(seen.copy()),
+        )
+        image = pipeline.decode(latent)
+    except (T2IError, StopIteration) as error:
+        yield _verdict(name, "image", setting.label, None, None, limits(name, "image", precision), str(error), {"backend": backend})
+        return
+    floor = limits(name, "drift", precision)
+    steps = [
+        judge(name, "drift", f"{setting.label}, step {index + 1}", [pair], floor, backend=backend)
+        for index, pair in enumerate(zip(inputs, run.model_inputs, strict=True))
+    ]
+    yield min(steps, key=lambda verdict: -PERFECT if verdict.psnr is None else verdict.psnr)
+    yield judge(name, "latent", setting.label, [(latent, run.latent)], limits(name, "latent", precision), backend=backend)
+    likeness = f"SSIM {ssim(image, run.image):.4f}" if image.shape == run.image.shape else ""
+    floor = limits(name, "image", precision)
+    yield judge(name, "image", setting.label, [(image, run.image)], floor, backend=backend, note=likeness)
+
+
+def worst(verdicts: Sequence[Verdict]) -> list[Verdict]:
+    """The worst case of every line of the blame table, in order of first appearance."""
+    lines: dict[tuple[str, str], Verdict] = {}
+    for verdict in verdicts:
+        line = (verdict.part, verdict.stage)
+        rank = (verdict.passed, PERFECT if verdict.psnr is None and verdict.passed else verdict.psnr or -PERFECT)
+        if line not in lines or rank < (lines[line].passed, lines[line].psnr or -PERFECT):
+            lines[line] = verdict
+    return list(lines.values())
+
+
+def table(verdicts: Sequence[Verdict]) -> str:
+    """Draw the blame table: one block a part, one line a stage, the worst case of each."""
+    rows = [f"{'':<22}{'rel. L2':>9}{'PSNR':>11}{'limit':>10}"]
+    for part, group in groupby(worst(verdicts), key=lambda verdict: verdict.part):
+        rows.append(part)
+        for line in group:
+            l2 = "–" if line.relative_l2 is None else f"{line.relative_l2:.1e}"
+            db = "–" if line.psnr is None else "exact" if line.psnr >= PERFECT else f"{line.psnr:.1f} dB"
+            limit = "" if line.limit is None else f"{line.limit:.0f} dB"
+            mark = "ok" if line.passed else "FAIL"
+            told = "; ".join(filter(None, [line.note, "" if line.passed else line.case]))
+            rows.append(f"  {line.stage:<20}{l2:>9}{db:>11}{limit:>10}  {mark:<5}{told}".rstrip())
+    return "\n".join(rows)

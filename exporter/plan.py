@@ -1,0 +1,273 @@
+"""What a build will do: every stage with its content key, known before anything heavy is imported."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engines import plugins
+from engines.errors import MissingDependency, UnsupportedError
+from exporter.cache import Key, code_version, key
+from exporter.load import resolve
+
+if TYPE_CHECKING:
+    from engines.backends import Backend
+    from exporter.families import Family
+    from exporter.part import Part, Precision
+    from exporter.recipe import Recipe
+    from exporter.recording import Recording
+
+#: The largest activation that `auto` trusts to half precision, as a share of the largest half number: other prompts, other seeds.
+HALF_HEADROOM = 0.25
+HALF_MAX = 65504.0
+_LIBRARIES = ("torch", "diffusers", "transformers", "onnx-ir", "onnxscript", "tokenizers")
+_MODEL_CODE = ("families", "load.py", "weights.py", "safetensor.py", "single_file.py", "part.py")
+#: Whose code a stage's result depends on.
+_CODE: Mapping[str, tuple[str, ...]] = {
+    "tokenize": (*_MODEL_CODE, "plan.py"),
+    "record": (*_MODEL_CODE, "record.py", "recording.py", "loop.py"),
+    "compile": ("sampler.py", "loop.py", "../engines/samplers/table.py"),
+    "measure": (*_MODEL_CODE, "passes", "recording.py"),
+    "export": (*_MODEL_CODE, "passes", "export.py", "graph"),
+    "engine": ("../engines/backends",),
+    "check": ("parity.py", "recording.py", "../engines"),
+}
+Done = Mapping[tuple[str, str], Path]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One memoised step: what it does, for whom, under which key, and how; `make(folder, done)` fills an empty folder."""
+
+    verb: str
+    subject: str
+    key: Key
+    make: Callable[[Path, Done], None]
+
+    @property
+    def name(self) -> tuple[str, str]:
+        """How later stages find this one's folder."""
+        return self.verb, self.subject
+
+
+class Plan:
+    """A recipe's stages, in an order in which each finds what it needs.
+
+    Attributes:
+        recipe: what was asked.
+        checkpoint: where the weights are.
+        family: how the networks are wrapped.
+        backends: name → constructed options, in the recipe's order.
+
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self.checkpoint = resolve(recipe.model, recipe.root)
+        self.family: Family = self._claimed()(self.checkpoint, recipe)
+        self.backends: dict[str, Backend] = {
+            name: plugins.load("backends", name).model_validate(options)
+            for target in recipe.targets
+            for name, options in target.items()
+        }
+        self._held: tuple[str, Part] | None = None
+
+    def refuse(self) -> None:
+        """Raise UnsupportedError for what no engine can be, before time is spent."""
+        for name in self.family.roles:
+            asked = self._component(name).precision
+            for backend in self.backends.values():
+                backend.refuse("fp16" if asked == "auto" else asked)
+
+    @cached_property
+    def stages(self) -> tuple[Stage, ...]:
+        """Every stage but the last, `check`; a part's own stages stand together, so that its weights are loaded once."""
+        return tuple(self._stages())
+
+    @cached_property
+    def opsets(self) -> tuple[int, ...]:
+        """Operator sets that the backends want, each once."""
+        return tuple(sorted({backend.opset for backend in self.backends.values()}))
+
+    def precision(self, name: str, done: Done) -> Precision:
+        """Resolve `auto` by measurement: half precision where the largest activation leaves headroom, else fp32."""
+        asked = self._component(name).precision
+        return self.decide(name, done)[0] if asked == "auto" else asked
+
+    def decide(self, name: str, done: Done) -> tuple[Precision, str]:
+        """The precision that `auto` chooses for a part, and the sentence that says why."""
+        if all(getattr(backend, "providers", ()) == ("CPUExecutionProvider",) for backend in self.backends.values()):
+            return "fp32", f"{name}: auto chose fp32, the only target is a processor, for which ONNX Runtime has no half kernels"
+        if self.recipe.checks.skip:
+            upcast = name.startswith("vae") and self.checkpoint.configs["vae"].get("force_upcast", True)
+            why = "its config asks for force_upcast" if upcast else "its config does not ask for force_upcast"
+            return "fp32" if upcast else "fp16", f"{name}: auto chose {'fp32' if upcast else 'fp16'}, unmeasured; {why}"
+        peak = json.loads((done["record", "source"] / "ranges.json").read_text())[name]
+        chosen: Precision = "fp16" if peak <= HALF_HEADROOM * HALF_MAX else "fp32"
+        return chosen, f"{name}: auto chose {chosen}, the largest activation seen is {peak:.4g} of 65504"
+
+    def check_stage(self, make: Callable[[Path, Done], None]) -> Stage:
+        """The last stage: it depends on everything that is in the bundle."""
+        before = {f"{stage.verb} {stage.subject}": str(stage.key) for stage in self.stages}
+        return Stage("check", "bundle", self._key("check", "bundle", dict(self.recipe.checks.limits), before), make)
+
+    def _claimed(self) -> Any:  # noqa: ANN401 - a class of the Family protocol
+        names = plugins.names("families")
+        for name in names:
+            family = plugins.load("families", name)
+            if family.claims(self.checkpoint.configs):
+                return family
+        index = self.checkpoint.configs.get("model_index", {})
+        raise UnsupportedError(
+            f"no family claims {self.recipe.model.source!r} ({index.get('_class_name', 'no model_index.json')}). "
+            f"There are: {', '.join(names)}; see `t2iexport list families`."
+        )
+
+    def _component(self, name: str) -> Any:  # noqa: ANN401 - recipe.Component, which lives behind TYPE_CHECKING here
+        from exporter.recipe import Component  # noqa: PLC0415 - a plan is made from a recipe, which has loaded it
+
+        return self.recipe.components.get(name, Component())
+
+    def _stages(self) -> Iterator[Stage]:
+        recipe, everything = self.recipe, {name: self.checkpoint.digest(name) for name in self._networks}
+        for name in self.family.towers.values():
+            stage_key = self._key("tokenize", name, {}, {name: self.checkpoint.digest(name)})
+            yield Stage("tokenize", name, stage_key, lambda folder, _done, name=name: self._tokenize(folder, name))
+        for steps in recipe.sampler.steps:
+            options = recipe.sampler.model_dump(mode="json", exclude={"steps", "guidance"}) | {"steps": steps}
+            sampler_key = self._key("compile", f"{steps} steps", options, {"scheduler": self.checkpoint.digest("scheduler")})
+            yield Stage("compile", f"{steps} steps", sampler_key, lambda folder, _done, steps=steps: self._compile(folder, steps))
+        recorded: dict[str, str] = {}
+        if not recipe.checks.skip:
+            options = recipe.model_dump(mode="json", include={"sampler", "shapes"})
+            options |= recipe.checks.model_dump(mode="json", exclude={"limits"})
+            record_key = self._key("record", "source", options, everything)
+            recorded = {"record": str(record_key)}
+            yield Stage("record", "source", record_key, lambda folder, _done: self._record(folder))
+        for name in self.family.roles:
+            yield from self._part_stages(name, recorded)
+
+    def _part_stages(self, name: str, recorded: Mapping[str, str]) -> Iterator[Stage]:
+        """Measure, export, then engines: the torch module is let go before the engines need the memory."""
+        component = self._component(name)
+        weights = {"weights": self.checkpoint.digest(_network(name))}
+        options = component.model_dump(mode="json") | {"signature": self.family.signature(name).model_dump(mode="json")}
+        options |= {"guidance": self.recipe.sampler.guidance.mode}
+        inputs = weights | (dict(recorded) if component.precision == "auto" else {})
+        if recorded:
+            measure_key = self._key("measure", name, options, weights | dict(recorded))
+            yield Stage("measure", name, measure_key, lambda folder, done: self._measure(folder, name, done))
+        for opset in self.opsets:
+            export_key = self._key("export", f"{name}, opset {opset}", options | {"opset": opset}, inputs)
+            make = lambda folder, done, opset=opset: self._export(folder, name, opset, done)  # noqa: E731
+            yield Stage("export", f"{name}, opset {opset}", export_key, make)
+            for target, backend in self.backends.items():
+                if backend.opset != opset:
+                    continue
+                built_from = {"export": str(export_key)}
+                stage_key = self._key(
+                    "engine", f"{name}, {target}", backend.model_dump(mode="json"), built_from, backend.distribution
+                )
+                make = lambda folder, done, target=target: self._engine(folder, name, target, done)  # noqa: E731
+                yield Stage("engine", f"{name}, {target}", stage_key, make)
+
+    @cached_property
+    def _networks(self) -> list[str]:
+        return sorted({_network(name) for name in self.family.roles})
+
+    def _key(self, verb: str, subject: str, options: Mapping[str, Any], inputs: Mapping[str, str], *libraries: str) -> Key:
+        here = Path(__file__).parent
+        code = {part: code_version((here / part).resolve()) for part in _CODE[verb]}
+        versions = {library: installed(library) for library in (libraries or _LIBRARIES)}
+        return key(verb, subject, options=options, inputs=inputs, code=code, versions=versions)
+
+    # What each stage does. Heavy imports stand here, so that a plan whose every stage is in the store loads no torch.
+
+    def _tokenize(self, folder: Path, name: str) -> None:
+        entry, text = self.family.tokenizers()[name]
+        (folder / f"{name}.json").write_text(text, encoding="utf-8")
+        (folder / "entry.txt").write_text(entry.model_dump_json(), encoding="utf-8")
+
+    def _compile(self, folder: Path, steps: int) -> None:
+        from exporter.sampler import compile_sampler  # noqa: PLC0415
+
+        sampler, own = self.recipe.sampler, self.checkpoint.configs["scheduler"]
+        table = compile_sampler(
+            sampler.scheduler or own["_class_name"],
+            {**{name: value for name, value in own.items() if not name.startswith("_")}, **sampler.config},
+            steps=steps,
+            height=self.recipe.shapes.height[1],
+            width=self.recipe.shapes.width[1],
+            step=sampler.step,
+            timesteps=sampler.timesteps,
+        )
+        table.dump(folder / f"{steps}.json")
+
+    def _record(self, folder: Path) -> None:
+        from exporter.record import record  # noqa: PLC0415
+        from exporter.recording import save_cases, save_run  # noqa: PLC0415
+
+        recording: Recording = record(self.family, self.recipe)
+        for number, run in enumerate(recording.runs):
+            save_run(run, folder / f"run_{number}.npz")
+        for name, cases in recording.cases.items():
+            save_cases(cases, folder / f"{name}.npz")
+        (folder / "ranges.json").write_text(json.dumps(dict(recording.ranges), indent=2, sort_keys=True) + "\n")
+
+    def _part(self, name: str, done: Done) -> Part:
+        """Load, wrap and pass; keep the last one, since its stages follow each other."""
+        if self._held is None or self._held[0] != name:
+            self._held = None
+            part = self.family.part(name, self.precision(name, done))
+            for step in self._component(name).passes:
+                for pass_name, options in step.items():
+                    part = plugins.load("passes", pass_name)(**options)(part)
+            self._held = name, part
+        return self._held[1]
+
+    def _measure(self, folder: Path, name: str, done: Done) -> None:
+        from exporter.measure import measure  # noqa: PLC0415
+        from exporter.recording import load_cases, save_cases  # noqa: PLC0415
+
+        cases = load_cases(done["record", "source"] / f"{name}.npz")
+        save_cases(measure(self._part(name, done), cases), folder / f"{name}.npz")
+
+    def _export(self, folder: Path, name: str, opset: int, done: Done) -> None:
+        from exporter.export import export, save  # noqa: PLC0415
+
+        part = self._part(name, done)
+        exported = export(part, opset)
+        if opset == self.opsets[-1]:
+            self._held = None
+        save(exported, folder / f"{name}.onnx")
+        parameters = sum(parameter.numel() for parameter in part.module.parameters())
+        facts = {"precision": part.precision, "parameters": parameters, "nodes_exported": exported.nodes_exported}
+        (folder / "facts.txt").write_text(json.dumps(facts | {"nodes": exported.nodes}, indent=2, sort_keys=True) + "\n")
+
+    def _engine(self, folder: Path, name: str, target: str, done: Done) -> None:
+        backend = self.backends[target]
+        graph = done["export", f"{name}, opset {backend.opset}"] / f"{name}.onnx"
+        backend.build(graph, self.family.signature(name), folder)
+
+
+def _network(part: str) -> str:
+    """Component of the checkpoint that holds a part's weights: encoder and decoder are halves of one VAE."""
+    return "vae" if part.startswith("vae_") else part
+
+
+def installed(distribution: str) -> str:
+    """Version of an installed distribution.
+
+    Raises:
+        MissingDependency: it is absent.
+
+    """
+    try:
+        return version(distribution)
+    except PackageNotFoundError as error:
+        raise MissingDependency(distribution, "compile") from error

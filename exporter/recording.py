@@ -1,0 +1,113 @@
+"""What the source model was seen to do, as arrays on disk: `.npz` without pickles, so that checking needs no torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+Arrays = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One recorded call of a part: what the source pipeline fed it, and what came out.
+
+    Attributes:
+        label: where on the trajectory, at which size, batch and guidance, in words for the blame table.
+        inputs: float32 or int64 arrays by input port.
+        source: outputs of the source model, by output port.
+        passes: outputs of the part after its passes and precision, by output port; empty until measured.
+
+    """
+
+    label: str
+    inputs: Arrays
+    source: Arrays
+    passes: Arrays = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """The arguments of one run of the source pipeline.
+
+    `guidance_scale` is None where the model takes none; 1.0 is guidance switched off. Sizes in pixels.
+    """
+
+    label: str
+    prompts: tuple[str, ...]
+    negative_prompt: str | None
+    steps: int
+    height: int
+    width: int
+    guidance_scale: float | None
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of the source pipeline from noise to picture.
+
+    Attributes:
+        setting: its arguments.
+        times: float64 (evaluations,), the model time of every denoiser call.
+        model_inputs: float32 (evaluations, B, C, H, W), as the scheduler scaled them.
+        model_outputs: float32 (evaluations, B, C, H, W), after guidance, as the scheduler received them.
+        draws: float32 (n, B, C, H, W), standard normal noise in the order of use; the first is the initial one.
+        latent: float32 (B, C, H, W), the final one.
+        image: float32 (B, height, width, 3) in [0, 1].
+
+    """
+
+    setting: Setting
+    times: np.ndarray
+    model_inputs: np.ndarray
+    model_outputs: np.ndarray
+    draws: np.ndarray
+    latent: np.ndarray
+    image: np.ndarray
+
+
+@dataclass(frozen=True)
+class Recording:
+    """Runs, the calls of every part picked from them, and the largest activation seen inside every component."""
+
+    runs: tuple[Run, ...]
+    cases: Mapping[str, tuple[Case, ...]]
+    ranges: Mapping[str, float]
+
+
+def save_cases(cases: Sequence[Case], path: Path) -> None:
+    """Write a part's cases to one file."""
+    arrays: dict[str, np.ndarray] = {"labels": np.array([case.label for case in cases])}
+    for index, case in enumerate(cases):
+        for side in ("inputs", "source", "passes"):
+            arrays |= {f"{index}/{side}/{name}": array for name, array in getattr(case, side).items()}
+    np.savez(path, **arrays)  # type: ignore[arg-type]  # numpy's stub takes the keywords for options
+
+
+def load_cases(path: Path) -> tuple[Case, ...]:
+    """Read what `save_cases` wrote."""
+    with np.load(path, allow_pickle=False) as file:
+        sides = [{side: {} for side in ("inputs", "source", "passes")} for _ in file["labels"]]
+        for key in file.files:
+            if key != "labels":
+                index, side, name = key.split("/")
+                sides[int(index)][side][name] = file[key]
+        return tuple(Case(str(label), **side) for label, side in zip(file["labels"], sides, strict=True))
+
+
+def save_run(run: Run, path: Path) -> None:
+    """Write one run to one file."""
+    arrays = {name: array for name, array in vars(run).items() if name != "setting"}
+    np.savez(path, setting=np.array(json.dumps(asdict(run.setting))), **arrays)
+
+
+def load_run(path: Path) -> Run:
+    """Read what `save_run` wrote."""
+    with np.load(path, allow_pickle=False) as file:
+        arrays = {key: file[key] for key in file.files}
+    setting = json.loads(str(arrays.pop("setting")))
+    return Run(Setting(**setting | {"prompts": tuple(setting["prompts"])}), **arrays)
