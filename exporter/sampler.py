@@ -34,7 +34,6 @@ TOLERANCE = 1e-4
 SCALES = (1e-2, 1.0, 30.0)
 #: Options that bend a scheduler.
 _BENDS = ("clip_sample", "clip_denoised", "thresholding")
-_OTHER = "Choose another: `t2iexport list samplers`."
 _BROWNIAN = (
     "its noise comes from a Brownian tree, whose draws depend on each other. "
     "Take DPMSolverMultistepScheduler with config algorithm_type: sde-dpmsolver++"
@@ -159,9 +158,8 @@ def _deviation(table: Table, history: Sequence[np.ndarray], expected: Sequence[n
 
 
 def _advice(scheduler: Any) -> str:  # noqa: ANN401 - a diffusers scheduler
-    bends = [key for key in _BENDS if scheduler.config.get(key)]
-    if bends:
-        return ". Set in the recipe's sampler.config: " + ", ".join(f"{key}: false" for key in bends)
+    if bends := [f"{key}: false" for key in _BENDS if scheduler.config.get(key)]:
+        return f". Set in the recipe's sampler.config: {', '.join(bends)}"
     return ". Choose another: `t2iexport list samplers`"
 
 
@@ -243,7 +241,9 @@ def _scheduler(name: str) -> Any:  # noqa: ANN401 - a class of diffusers'
     if isinstance(found, type) and issubclass(found, SchedulerMixin) and found is not SchedulerMixin:
         if hasattr(found, "step") and hasattr(found, "set_timesteps"):
             return found
-        raise UnsupportedError(f"{name} has no step or set_timesteps, so no pipeline's loop drives it. {_OTHER}")
+        raise UnsupportedError(
+            f"{name} has no step or set_timesteps, so no pipeline's loop drives it. Choose another: `t2iexport list samplers`."
+        )
     if missing := [library for library in getattr(found, "_backends", ()) if importlib.util.find_spec(library) is None]:
         raise MissingDependency(" and ".join(missing), "compile")
     compiled = [row.scheduler for row in survey() if not row.reason]
