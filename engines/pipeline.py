@@ -13,6 +13,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from engines import plugins
+from engines.backends import Backend
 from engines.bundle import Bundle, PartEntry
 from engines.errors import BundleError, MissingDependency, UnsupportedError
 from engines.frozen import describe
@@ -75,16 +76,19 @@ class Pipeline:
         """
         bundle = Bundle.open(path)
         needed = {name: part for name, part in bundle.manifest.parts.items() if part.role != "encoder"}
-        chosen, constructor = _choose(needed, backend)
+        networks: dict[str, Network] = {}
+        *first, last = _backends(needed, backend)
         with ExitStack() as stack:
-            networks: dict[str, Network] = {}
-            for name, part in needed.items():
-                files = [bundle.path(file) for file in part.engines[chosen].files]
+            for chosen in (*first, last):
                 try:
-                    engines = constructor(**{**part.engines[chosen].options, **options})
-                except ValidationError as error:
-                    raise UnsupportedError(f"{chosen} does not take these options:\n{describe(error)}") from error
-                networks[name] = stack.enter_context(engines.open(files, part.signature))
+                    for name, part in needed.items():
+                        files = [bundle.path(file) for file in part.engines[chosen].files]
+                        engine = _configure(chosen, {**part.engines[chosen].options, **options}).open(files, part.signature)
+                        networks[name] = stack.enter_context(engine)
+                    break
+                except MissingDependency:
+                    if chosen == last:
+                        raise
             yield cls(bundle, networks)
 
     def generate(
@@ -248,19 +252,20 @@ def _axes(part: PartEntry, name: str) -> tuple[Any, ...]:
     return port.shape if port else ()
 
 
-def _choose(parts: Mapping[str, PartEntry], backend: str | None) -> tuple[str, Callable[..., Any]]:
-    """Name and class of the backend to use."""
+def _backends(parts: Mapping[str, PartEntry], wanted: str | None) -> list[str]:
+    """Name the backends to try, in order: those that every part has engines of."""
     common = sorted(set[str].intersection(*(set(part.engines) for part in parts.values())))
     common.sort(key=lambda name: name != "onnxruntime")
-    if not common or (backend and backend not in common):
+    if not common or (wanted and wanted not in common):
         raise UnsupportedError(
-            f"this bundle has no engines of {backend or 'one backend for all parts'}; it has {', '.join(common) or 'none'}. "
+            f"this bundle has no engines of {wanted or 'one backend for all parts'}; it has {', '.join(common) or 'none'}. "
             "Build them with: t2iexport rebuild BUNDLE"
         )
-    for name in [backend] if backend else common[:-1]:
-        try:
-            return name, plugins.load("backends", name)
-        except MissingDependency:
-            if backend:
-                raise
-    return common[-1], plugins.load("backends", common[-1])
+    return [wanted] if wanted else common
+
+
+def _configure(name: str, options: Mapping[str, Any]) -> Backend:
+    try:
+        return plugins.load("backends", name)(**options)
+    except ValidationError as error:
+        raise UnsupportedError(f"{name} does not take these options:\n{describe(error)}") from error

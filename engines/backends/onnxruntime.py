@@ -14,13 +14,8 @@ from engines.errors import MissingDependency, UnsupportedError
 from engines.frozen import Frozen
 from engines.signature import Signature
 
-try:
-    import onnxruntime as vendor  # pyright: ignore[reportMissingTypeStubs]
-except ImportError as error:
-    raise MissingDependency("onnxruntime", "onnxruntime") from error
-
 __all__ = ["OnnxRuntime"]
-_vendor: Any = vendor  # the library ships no types
+_TYPES = {"float32": "tensor(float)", "int64": "tensor(int64)"}
 
 
 class OnnxRuntime(Frozen):
@@ -62,7 +57,8 @@ class OnnxRuntime(Frozen):
         """Return the graph and, where there is one, its external data `<graph>.data`; load it once to know that it runs.
 
         Raises:
-            UnsupportedError: the library cannot load it.
+            UnsupportedError: the library cannot load it, or it is not what the signature says.
+            MissingDependency: the library is not installed.
 
         """
         files = [file for file in (onnx, onnx.with_name(f"{onnx.name}.data")) if file.exists()]
@@ -73,20 +69,22 @@ class OnnxRuntime(Frozen):
         """Load the graph `files[0]`.
 
         Raises:
-            UnsupportedError: the library cannot, or would run it elsewhere than asked.
+            UnsupportedError: the library cannot, or would run it elsewhere than asked, or it is not what the signature says.
+            MissingDependency: the library is not installed.
 
         """
-        if missing := [name for name in self.providers if name not in _vendor.get_available_providers()]:
-            have = ", ".join(_vendor.get_available_providers())
+        vendor = _library()
+        if missing := [name for name in self.providers if name not in vendor.get_available_providers()]:
+            have = ", ".join(vendor.get_available_providers())
             raise UnsupportedError(f"onnxruntime has no {missing[0]} here; it has {have}. Choose among these with providers.")
-        options = _vendor.SessionOptions()
+        options = vendor.SessionOptions()
         options.intra_op_num_threads = self.threads
         options.log_severity_level = 3  # errors; they are raised as well
         level = {"none": "DISABLE_ALL"}.get(self.graph_optimization, f"ENABLE_{self.graph_optimization.upper()}")
-        options.graph_optimization_level = getattr(_vendor.GraphOptimizationLevel, f"ORT_{level}")
+        options.graph_optimization_level = getattr(vendor.GraphOptimizationLevel, f"ORT_{level}")
         options.add_session_config_entry("session.intra_op.allow_spinning", str(int(self.spinning)))
         try:
-            session = _vendor.InferenceSession(files[0], options, providers=list(self.providers))
+            session = vendor.InferenceSession(files[0], options, providers=list(self.providers))
         except Exception as error:  # the library's errors share no narrower root
             raise UnsupportedError(f"onnxruntime cannot load {files[0]}: {error}") from error
         if session.get_providers()[0] != self.providers[0]:
@@ -97,17 +95,24 @@ class OnnxRuntime(Frozen):
         return _Session(session, signature, files[0])
 
 
+def _library() -> Any:  # noqa: ANN401 - the library ships no types
+    try:
+        import onnxruntime  # noqa: PLC0415 # pyright: ignore[reportMissingTypeStubs] - options are known without it
+    except ImportError as error:
+        raise MissingDependency("onnxruntime", "onnxruntime") from error
+    return onnxruntime
+
+
 class _Session:
     """An engine: one loaded graph."""
 
     def __init__(self, session: Any, signature: Signature, file: Path) -> None:  # noqa: ANN401 - a vendor's object
         self._session, self._signature, self._file = session, signature, file
         for side, ports in ((session.get_inputs(), signature.inputs), (session.get_outputs(), signature.outputs)):
-            if sorted(node.name for node in side) != sorted(port.name for port in ports):
-                raise UnsupportedError(
-                    f"{file} has the ports {[node.name for node in side]}, and its signature {[port.name for port in ports]}. "
-                    "Build the bundle again."
-                )
+            found = sorted((node.name, node.type) for node in side)
+            wanted = sorted((port.name, _TYPES[port.dtype]) for port in ports)
+            if found != wanted:
+                raise UnsupportedError(f"{file} has the ports {found}; its signature says {wanted}. Build the bundle again.")
 
     def __call__(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         if self._session is None:

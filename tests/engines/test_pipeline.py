@@ -237,9 +237,13 @@ def test_a_backend_that_the_bundle_lacks(bundle, tmp_path):
 def test_the_first_backend_whose_library_is_here_is_taken(tmp_path, monkeypatch):
     bundle, tried = with_backends(tmp_path / "b", "onnxruntime", "alpha", "beta"), []
 
+    class Absent(Recorder):
+        def open(self, *_):
+            tried.append(self.log)
+            raise MissingDependency(self.log, self.log)
+
     def load(_, name):
-        tried.append(name)
-        raise MissingDependency(name, name)
+        return lambda: Absent(bundle, name)
 
     monkeypatch.setattr(plugins, "load", load)
     with pytest.raises(MissingDependency, match="beta"), Pipeline.open(bundle.folder):
