@@ -79,17 +79,17 @@ def draft(mode="classifier_free", **changes):
     return Draft(**{**content, **changes})
 
 
-def make(folder, *, tables=None, **changes):
-    """Write the bundle into `folder` and open it."""
+def make(folder, *, graphs=None, **changes):
+    """Write the bundle into `folder` and open it; `graphs` are the bytes of real ONNX files by part."""
     content = draft(**changes)
     for below in ("onnx/20", "tokenizers", "samplers"):
         (folder / below).mkdir(parents=True)
-    for entry in content.parts.values():
+    for name, entry in content.parts.items():
         for file in entry.onnx["20"].files:
-            (folder / file).write_bytes(file.encode())
+            (folder / file).write_bytes((graphs or {}).get(name, file.encode()))
     (folder / "tokenizers/tokenizer.json").write_text(tokenizer_json(), encoding="utf-8")
     for sampler in content.samplers:
-        (tables or {}).get(sampler.steps, table(sampler.steps)).dump(folder / sampler.file)
+        table(sampler.steps).dump(folder / sampler.file)
     return write(folder, content)
 
 

@@ -1,0 +1,124 @@
+"""The small bundle with real graphs in the place of its functions: same pictures."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from engines.pipeline import Pipeline
+from tests.engines import small
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+
+NEAREST = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+
+
+def graph(part, nodes, **constants):
+    """Serialize an ONNX file with the ports of a part; `nodes` are (op, inputs, output, attributes)."""
+    types = {"float32": onnx.TensorProto.FLOAT, "int64": onnx.TensorProto.INT64}
+
+    def ports(side):
+        return [
+            onnx.helper.make_tensor_value_info(port.name, types[port.dtype], [str(dim) for dim in port.shape]) for port in side
+        ]
+
+    made = [onnx.helper.make_node(op, takes.split(" "), gives.split(" "), **attributes) for op, takes, gives, attributes in nodes]
+    weights = [onnx.numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
+    whole = onnx.helper.make_graph(made, "g", ports(part.signature.inputs), ports(part.signature.outputs), weights)
+    return onnx.helper.make_model(whole, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10).SerializeToString()
+
+
+def graphs():
+    parts = small.draft().parts
+    return {
+        "text_encoder": graph(
+            parts["text_encoder"],
+            [
+                ("Cast", "tokenizer_ids", "numbers", {"to": onnx.TensorProto.FLOAT}),
+                ("ReduceMean", "numbers last", "mean", {}),
+                ("Div", "mean sixteen", "prompt_embeds", {}),
+            ],
+            last=np.array([2]),
+            sixteen=np.float32(16),
+        ),
+        "unet": graph(
+            parts["unet"],
+            [
+                ("Split", "prompt_embeds", "negative positive", {"axis": 1, "num_outputs": 2}),
+                ("Sub", "positive negative", "difference", {}),
+                ("Unsqueeze", "guidance_scale two", "scale", {}),
+                ("Mul", "difference scale", "steered", {}),
+                ("Add", "negative steered", "steer3", {}),
+                ("Unsqueeze", "steer3 three", "steer", {}),
+                ("Unsqueeze", "timestep axes", "time4", {}),
+                ("Div", "time4 thousand", "time", {}),
+                ("Add", "latent steer", "moved", {}),
+                ("Add", "moved time", "late", {}),
+                ("Tanh", "late", "model_output", {}),
+            ],
+            two=np.array([1, 2]),
+            three=np.array([3]),
+            axes=np.array([1, 2, 3]),
+            thousand=np.float32(1000),
+        ),
+        "vae_decoder": graph(
+            parts["vae_decoder"],
+            [
+                ("Transpose", "latent", "last", {"perm": [0, 2, 3, 1]}),
+                ("Slice", "last zero three channel", "rgb", {}),
+                ("Resize", "rgb  scales", "big", NEAREST),
+                ("Div", "big four", "quarter", {}),
+                ("Add", "quarter half", "grey", {}),
+                ("Clip", "grey black white", "image", {}),
+            ],
+            zero=np.array([0]),
+            three=np.array([3]),
+            channel=np.array([3]),
+            scales=np.array([1, small.FACTOR, small.FACTOR, 1], np.float32),
+            four=np.float32(4),
+            half=np.float32(0.5),
+            black=np.float32(0),
+            white=np.float32(1),
+        ),
+    }
+
+
+@pytest.fixture
+def real(tmp_path):
+    return small.make(tmp_path / "real", graphs=graphs())
+
+
+def test_real_engines_make_the_pictures_of_the_functions(real, pipeline):
+    wishes = {"negative_prompt": "sea", "height": 64, "width": 32, "steps": 4, "guidance_scale": 3.0, "seed": 2}
+    prompts = ["a red square", "the blue circle", "a"]
+    with Pipeline.open(real.folder, threads=1) as opened:
+        made = opened.generate(prompts, **wishes)
+    for one, other in zip(made, pipeline.generate(prompts, **wishes), strict=True):
+        assert one.size == (32, 64)
+        assert np.abs(np.asarray(one, np.int16) - np.asarray(other, np.int16)).max() <= 1
+
+
+def test_the_command_line_makes_a_picture(real, tmp_path):
+    out = tmp_path / "out.png"
+    command = [
+        sys.executable,
+        "-m",
+        "engines",
+        str(real.folder),
+        "a red red red red square",
+        "-o",
+        str(out),
+        "--backend",
+        "onnxruntime",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{out}\n"
+    assert "the model does not read its end: 'red square'" in done.stderr
+    with Image.open(out) as made:
+        assert made.size == (32, 32)
+        assert made.text["digest"] == real.manifest.digest
