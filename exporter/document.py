@@ -33,26 +33,27 @@ class Document:
 
     Attributes:
         data: the content; keys are strings.
-        problems: one line each, `file:line  path: sentence`, for what could not be read.
+        found: problems, each with its line; those of overrides stand before line 1.
         shown: the file's name in messages.
 
     """
 
     def __init__(self, text: str, shown: str) -> None:
-        self.shown, self.problems = shown, list[str]()
+        self.shown, self.found = shown, list[tuple[int, str]]()
         self._lines: dict[Place, int] = {(): 1}
         self._overrides: dict[Place, str] = {}
         self._anchors: set[str] = set()
         self.data: Any = self._read(text)
 
+    @property
+    def problems(self) -> list[str]:
+        """Every problem once, in the order of the file: `file:line  path: sentence`."""
+        return list(dict.fromkeys(text for _, text in sorted(self.found, key=lambda problem: problem[0])))
+
     def where(self, place: Place) -> str:
         """`recipes/x.yaml:14`, or `--set sampler.steps=[0]:` for what an override put there."""
-        for end in range(len(place), -1, -1):
-            if place[:end] in self._overrides:
-                return f"--set {self._overrides[place[:end]]}:"
-            if place[:end] in self._lines:
-                return f"{self.shown}:{self._lines[place[:end]]}"
-        return self.shown
+        line, override = self._origin(place)
+        return f"--set {override}:" if override else f"{self.shown}:{line}"
 
     def problem(self, place: Place, sentence: str) -> str:
         """One line that says where, what and what to do."""
@@ -60,34 +61,46 @@ class Document:
 
     def report(self, place: Place, sentence: str) -> None:
         """Keep a problem."""
-        self.problems.append(self.problem(place, sentence))
+        self.found.append((self._origin(place)[0], self.problem(place, sentence)))
+
+    def _origin(self, place: Place) -> tuple[int, str]:
+        """Line and override of the nearest place above that has either."""
+        for end in range(len(place), 0, -1):
+            if place[:end] in self._overrides:
+                return 0, self._overrides[place[:end]]
+            if place[:end] in self._lines:
+                return self._lines[place[:end]], ""
+        return self._lines[()], ""
 
     def override(self, assignment: str) -> None:
         """Put `path.to.field=yaml` into the data, making mappings on the way."""
         path, equals, value = assignment.partition("=")
         place = _place(path)
+        given = Document(value, "")
+        for problem in given.problems:
+            self._refuse(assignment, f"its value {problem.partition('  ')[2]}")
         if not equals or not place:
-            self.problems.append(f"--set {assignment}:  must read path.to.field=value, such as sampler.steps=[8]")
+            self._refuse(assignment, "must read path.to.field=value, such as sampler.steps=[8]")
             return
-        given = Document(value, f"--set {assignment}")
-        self.problems += [f"--set {assignment}:  its value {problem.partition('  ')[2]}" for problem in given.problems]
         target = self.data
         for depth, step in enumerate(place):
-            last = depth == len(place) - 1
-            wanted, kind = (list, "a list") if isinstance(step, int) else (dict, "a mapping")
-            if not isinstance(target, wanted):
-                self.problems.append(f"--set {assignment}:  {dotted(place[:depth]) or 'the recipe'} is not {kind}")
+            above = dotted(place[:depth]) or "the recipe"
+            if not isinstance(target, list if isinstance(step, int) else dict):
+                self._refuse(assignment, f"{above} is not {'a list' if isinstance(step, int) else 'a mapping'}")
                 return
             if isinstance(step, int) and step >= len(target):
-                self.problems.append(f"--set {assignment}:  {dotted(place[:depth])} has {len(target)} entries; the first is [0]")
+                self._refuse(assignment, f"{above} has {len(target)} entries, counted from [0]")
                 return
-            if last:
+            if depth == len(place) - 1:
                 target[step] = given.data
             elif isinstance(target, dict) and target.get(step) is None:
                 target[step] = {}
             target = target[step]
         self._overrides = {old: text for old, text in self._overrides.items() if old[: len(place)] != place}
         self._overrides[place] = assignment
+
+    def _refuse(self, assignment: str, sentence: str) -> None:
+        self.found.append((0, f"--set {assignment}:  {sentence}"))
 
     def text(self, header: str) -> str:
         """The data as YAML under a comment; reading it gives the same data."""
@@ -116,26 +129,29 @@ class Document:
 
     def _plain(self, node: Any, place: Place, constructor: Any) -> Any:  # noqa: ANN401
         self._lines.setdefault(place, node.start_mark.line + 1)
-        kind = str(node.tag).removeprefix(_CORE)
         if node.anchor:
             self.report(place, f"the anchor &{node.anchor} is not part of a recipe; write the value where it is used")
             if node.anchor in self._anchors:  # read once: a few lines of aliases can stand for gigabytes
                 return None
             self._anchors.add(node.anchor)
+        kind = str(node.tag).removeprefix(_CORE)
         if kind == "map":
             return self._mapping(node, place, constructor)
         if kind == "seq":
             return [self._plain(child, (*place, index), constructor) for index, child in enumerate(node.value)]
+        return self._scalar(node, kind, place, constructor)
+
+    def _scalar(self, node: Any, kind: str, place: Place, constructor: Any) -> Any:  # noqa: ANN401
         if kind in {"str", "timestamp"}:
             return node.value
-        if kind in {"int", "float", "bool", "null"}:
-            value = getattr(constructor, f"construct_yaml_{kind}")(node)
-            if not isinstance(value, float) or math.isfinite(value):
-                return value
+        if kind not in {"int", "float", "bool", "null"}:
+            self.report(place, f"the tag {node.tag} is not part of a recipe; write a plain value")
+            return None
+        value = getattr(constructor, f"construct_yaml_{kind}")(node)
+        if isinstance(value, float) and not math.isfinite(value):
             self.report(place, f"{node.value} is not a number that a recipe can hold")
             return None
-        self.report(place, f"the tag {node.tag} is not part of a recipe; write a plain value")
-        return None
+        return value
 
     def _mapping(self, node: Any, place: Place, constructor: Any) -> dict[str, Any]:  # noqa: ANN401
         found: dict[str, Any] = {}

@@ -35,39 +35,48 @@ _BOUNDS = {
     "less_than_equal": ("at most", "le"),
     "less_than": ("less than", "lt"),
 }
+#: Whole sentences, with what pydantic tells beside.
+_PHRASES = {
+    "literal_error": "must be {expected}, not {given}",
+    "too_short": "has {actual_length} values, and needs at least {min_length}",
+    "too_long": "has more values than the {max_length} that it takes: {given}",
+    "string_too_short": "is empty; give a text, or leave the line out",
+    "value_error": "{error}",
+}
 
 
 def sentences(model: type[BaseModel], error: ValidationError) -> Iterator[tuple[Place, str]]:
     """Place and sentence of every problem."""
     for problem in error.errors(include_url=False):
         place: Place = problem["loc"]
-        kind, given, limits = problem["type"], problem["input"], problem.get("ctx", {})
-        if kind == "missing" and place and isinstance(place[-1], int):
-            yield place[:-1], f"has {len(given)} values, {brief(given)}, and needs more; the first that is missing is number {place[-1] + 1}"
-        elif kind == "missing":
-            told = _told(model, place)
-            yield place, f"missing{f'; give it: {told}' if told else ''}"
-        elif kind == "extra_forbidden":
-            fields = [name for name in getattr(_at(model, place[:-1]), "model_fields", {}) if not name.startswith("_")]
-            yield place, f"unknown field{did_you_mean(str(place[-1]), fields) if fields else '; it takes no options'}"
-        elif kind in _KINDS:
-            example = f"; write [{brief(given)}]" if _KINDS[kind] == "a list" and isinstance(given, int | float | str) else ""
-            yield place, f"must be {_KINDS[kind]}, not {brief(given)}{example}"
-        elif kind in _BOUNDS:
-            words, name = _BOUNDS[kind]
-            yield place, f"must be {words} {limits[name]}, not {brief(given)}"
-        elif kind == "literal_error":
-            yield place, f"must be {limits['expected']}, not {brief(given)}"
-        elif kind == "too_short":
-            yield place, f"has {limits['actual_length']} values, and needs at least {limits['min_length']}"
-        elif kind == "too_long":
-            yield place, f"has more values than the {limits['max_length']} that it takes: {brief(given)}"
-        elif kind == "string_too_short":
-            yield place, "is empty; give a text, or leave the line out"
-        elif kind == "value_error":
-            yield place, str(limits["error"])
+        if problem["type"] == "missing" and place and isinstance(place[-1], int):
+            yield place[:-1], f"has {len(problem['input'])} values, {brief(problem['input'])}, and needs more"
         else:
-            yield place, f"{problem['msg'][:1].lower()}{problem['msg'][1:]}, not {brief(given)}"
+            yield place, _known(model, place, problem["type"]) or _sentence(problem)
+
+
+def _known(model: type[BaseModel], place: Place, kind: str) -> str:
+    """What can be said only by looking at the model; empty for the rest."""
+    if kind == "missing":
+        told = _told(model, place)
+        return f"missing{f'; give it: {told}' if told else ''}"
+    if kind == "extra_forbidden":
+        fields = list(getattr(_at(model, place[:-1]), "model_fields", {}))
+        return f"unknown field{did_you_mean(str(place[-1]), fields) if fields else '; it takes no options'}"
+    return ""
+
+
+def _sentence(problem: Any) -> str:  # noqa: ANN401 - pydantic's ErrorDetails, with keys that depend on the type
+    kind, given, limits = problem["type"], problem["input"], problem.get("ctx", {})
+    if kind in _KINDS:
+        example = f"; write [{brief(given)}]" if _KINDS[kind] == "a list" and isinstance(given, int | float | str) else ""
+        return f"must be {_KINDS[kind]}, not {brief(given)}{example}"
+    if kind in _BOUNDS:
+        words, name = _BOUNDS[kind]
+        return f"must be {words} {limits[name]}, not {brief(given)}"
+    if kind in _PHRASES:
+        return _PHRASES[kind].format(**limits, given=brief(given))
+    return f"{problem['msg'][:1].lower()}{problem['msg'][1:]}, not {brief(given)}"
 
 
 def _told(model: type[BaseModel], place: Place) -> str | None:

@@ -201,7 +201,7 @@ class Recipe(Frozen):
             for place, sentence in sentences(Recipe, error):
                 document.report(place, sentence)
         if document.problems:
-            raise RecipeError(list(dict.fromkeys(document.problems)))
+            raise RecipeError(document.problems)
         kept = document.text(f"{document.shown} with {' '.join(f'--set {each}' for each in given)}") if given else text
         recipe._origin = Origin(name, root, kept, document)  # noqa: SLF001 - its own class
         return recipe

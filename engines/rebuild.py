@@ -1,0 +1,96 @@
+"""Build a bundle's engines again on the machine that will run them, from the ONNX inside. Needs no torch."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from engines import bundle, plugins
+from engines.bundle import Bundle, EngineFiles, PartEntry
+from engines.errors import MissingDependency, UnsupportedError
+
+
+def rebuild(path: Path, backend: str | None = None, say: Callable[[str], Any] = lambda _: None) -> list[str]:
+    """Replace the engines of one backend, or of every backend, with the options that the bundle keeps.
+
+    The old bundle is whole until the new one is in its place. Verdicts of engines that were built again are dropped, because
+    they speak of the old ones.
+
+    Returns:
+        What is new, one line each.
+
+    Raises:
+        BundleError: the bundle is damaged.
+        UnsupportedError: the bundle has no such backend, or the backend cannot build here.
+        MissingDependency: the backend's library is not installed.
+
+    """
+    opened = Bundle.open(path)
+    opened.verify()
+    manifest = opened.manifest
+    known = sorted({name for part in manifest.parts.values() for name in part.engines})
+    if backend is not None and backend not in known:
+        raise UnsupportedError(f"{path} has no engines of {backend!r}{plugins.did_you_mean(backend, known)}")
+    chosen = [backend] if backend else known
+    final = path.resolve()
+    temporary = final.with_name(f".{final.name}.{uuid4().hex[:8]}.partial")
+    try:
+        parts, made = dict(manifest.parts), list[str]()
+        for relative in sorted(manifest.files):
+            if not any(relative.startswith(f"engines/{name}/") for name in chosen):
+                _link(opened.path(relative), temporary / relative)
+        for name in chosen:
+            for part, entry in manifest.parts.items():
+                if name in entry.engines:
+                    say(f"{name}: {part}")
+                    engine = _build(temporary, entry, name)
+                    parts[part] = parts[part].model_copy(update={"engines": {**parts[part].engines, name: engine}})
+                    made.append(f"{part}: built again with {name} {engine.version}")
+        told = f"built again and unchecked since: {', '.join(chosen)}; t2iexport check says how good they are"
+        notes = [note for note in manifest.notes if not note.startswith("built again and unchecked")]
+        verdicts = tuple(verdict for verdict in manifest.verdicts if verdict.backend not in chosen)
+        bundle.write(temporary, bundle.draft(manifest, parts=parts, verdicts=verdicts, notes=(*notes, told)))
+        bundle.publish(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return [*made, told]
+
+
+def _build(folder: Path, entry: PartEntry, name: str) -> EngineFiles:
+    old = entry.engines[name]
+    backend = plugins.load("backends", name).model_validate(old.options)
+    graph = entry.onnx.get(str(backend.opset))
+    if graph is None:
+        have = ", ".join(sorted(entry.onnx))
+        raise UnsupportedError(
+            f"{name} now wants operator set {backend.opset}; this bundle's graphs have {have}. Build it again from its recipe."
+        )
+    backend.refuse(entry.precision)
+    into = folder / "engines" / name
+    into.mkdir(parents=True, exist_ok=True)
+    files = backend.build(folder / graph.files[0], entry.signature, into)
+    if not any(into.iterdir()):
+        into.rmdir()  # a backend that runs the graph itself
+    relative = tuple(Path(file).relative_to(folder).as_posix() for file in files)
+    return EngineFiles(options=backend.model_dump(mode="json"), opset=backend.opset, files=relative, version=_version(backend))
+
+
+def _version(backend: Any) -> str:  # noqa: ANN401 - a class of the Backend protocol
+    """Version of the library that built, under whichever name it is installed where it has several."""
+    try:
+        return getattr(backend, "version", None) or metadata.version(backend.distribution)
+    except metadata.PackageNotFoundError as error:
+        raise MissingDependency(backend.distribution, backend.extra) from error
+
+
+def _link(source: Path, destination: Path) -> None:
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, destination)
+    except OSError:  # another filesystem, or one without links; where a copy fails too, it says why
+        shutil.copyfile(source, destination)

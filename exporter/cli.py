@@ -1,0 +1,193 @@
+"""The command line: parse, call, print. New knobs go into the recipe; `--set` is the one escape."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+import click
+
+from engines.__main__ import generate
+from engines.errors import MissingDependency, ParityError, RecipeError, T2IError
+
+if TYPE_CHECKING:
+    from exporter.recipe import Recipe
+
+#: What the extra [compile] installs, by the name that is imported.
+_COMPILE = {"diffusers", "huggingface_hub", "onnx", "onnx_ir", "onnxscript", "polygraphy", "ruamel", "safetensors", "torch"}
+_COMPILE |= {"transformers", "accelerate"}
+_PATH = click.Path(path_type=Path)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="t2iexport")
+def verbs() -> None:
+    """Compile text-to-image diffusion models into checked bundles that run without torch."""
+
+
+verbs.add_command(generate)
+
+
+@verbs.command("build")
+@click.argument("recipe", type=_PATH)
+@click.option("-o", "--output", type=_PATH, help="Folder of the bundle.  [default: bundles/<recipe's name>]")
+@click.option("--set", "assignments", multiple=True, metavar="PATH=VALUE", help="Change the recipe: sampler.steps=[8].")
+@click.option("--dry-run", is_flag=True, help="Print the plan and what it needs; build nothing.")
+@click.option("--check-reproducible", is_flag=True, help="Build every engine twice; both must be the same bytes.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON; the stages go to stderr.")
+def _build(recipe: Path, output: Path | None, assignments: tuple[str, ...], **flags: bool) -> None:
+    """Turn a recipe into a checked bundle."""
+    from exporter import describe, show
+    from exporter.cache import Store
+    from exporter.recipe import Recipe
+
+    chosen = Recipe.load(recipe, assignments)
+    lines = show.StageLines(error=flags["as_json"])
+    store = Store(say=lines.say)
+    with _located(chosen):
+        if flags["dry_run"]:
+            from exporter.plan import Plan
+
+            plan = Plan(chosen)
+            plan.refuse()
+            _print(describe.dry_run(plan, store), as_json=flags["as_json"])
+            return
+        from exporter import parity
+        from exporter.build import build
+
+        out = output or Path("bundles") / chosen.name
+        try:
+            bundle, verdicts = build(chosen, out, store, lines, reproducible=flags["check_reproducible"])
+        finally:
+            lines.close()
+    reused = sum(row["cached"] for row in lines.rows)
+    if flags["as_json"]:
+        content = {"bundle": str(out), "stages": lines.rows, "verdicts": show.verdict_rows(verdicts)}
+        _print(content | {"notes": list(bundle.manifest.notes)}, as_json=True)
+        return
+    click.echo(f"\n{parity.table(verdicts)}" if verdicts else "\nunchecked: the recipe says checks.skip")
+    for note in bundle.manifest.notes:
+        click.echo(note)
+    size = sum(file.size for file in bundle.manifest.files.values()) / 1e6
+    click.echo(f"\n{out}: {size:.1f} MB; {reused} of {len(lines.rows)} stages were reused")
+
+
+@verbs.command("check")
+@click.argument("bundle", type=_PATH)
+@click.option("--backend", help="Only this one.  [default: every backend that opens here]")
+@click.option("--json", "json_file", type=_PATH, help="Also write the verdicts as JSON.")
+@click.option("--junit", "junit_file", type=_PATH, help="Also write the verdicts as JUnit XML.")
+def _check(bundle: Path, backend: str | None, json_file: Path | None, junit_file: Path | None) -> None:
+    """Hold a bundle's engines to its source model, on the same noise."""
+    from exporter import parity, show
+    from exporter.build import check
+
+    verdicts = check(bundle, backend)
+    if json_file:
+        show.write_json(json_file, {"bundle": str(bundle), "verdicts": show.verdict_rows(verdicts)})
+    if junit_file:
+        show.write_junit(junit_file, bundle.resolve().name, verdicts)
+    if failed := [verdict for verdict in verdicts if not verdict.passed]:
+        blame = "The first line that fails names the part and the stage to blame."
+        raise ParityError(f"{parity.table(verdicts)}\n\n{len(failed)} of {len(verdicts)} comparisons are out of limits. {blame}")
+    click.echo(parity.table(verdicts))
+
+
+@verbs.command("inspect")
+@click.argument("path", type=_PATH)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def _inspect(path: Path, *, as_json: bool) -> None:
+    """Describe a bundle, or a recipe before anything is built."""
+    from exporter import describe
+
+    if path.is_dir() or path.suffix not in {".yaml", ".yml"}:
+        _print(describe.bundle(path), as_json=as_json)
+        return
+    from exporter.cache import Store
+    from exporter.recipe import Recipe
+
+    chosen = Recipe.load(path)
+    with _located(chosen):
+        _print(describe.recipe(chosen, Store()), as_json=as_json)
+
+
+@verbs.command("list")
+@click.argument(
+    "kind", required=False, type=click.Choice(["families", "passes", "backends", "samplers", "recipes", "architectures"])
+)
+@click.option("--schema", is_flag=True, help="Print the JSON Schema of a recipe, for editors.")
+def _list(kind: str | None, *, schema: bool) -> None:
+    """List what there is to name in a recipe."""
+    from exporter import describe, show
+
+    if schema:
+        from exporter.recipe import schema as recipe_schema
+
+        click.echo(json.dumps(recipe_schema(), indent=2))
+        return
+    kinds = [kind] if kind else describe.LISTS
+    show.show({each: describe.listing(each) or ["none"] for each in kinds})
+
+
+@verbs.command("rebuild")
+@click.argument("bundle", type=_PATH)
+@click.option("--backend", help="Only this one.  [default: every backend of the bundle]")
+def _rebuild(bundle: Path, backend: str | None) -> None:
+    """Build a bundle's engines again on this machine, from the ONNX inside; needs no torch."""
+    from engines.rebuild import rebuild
+
+    for line in rebuild(bundle, backend, click.echo):
+        click.echo(line)
+
+
+def _print(facts: dict[str, object], *, as_json: bool) -> None:
+    from exporter import show
+
+    if as_json:
+        click.echo(json.dumps(facts, indent=2, ensure_ascii=False))
+    else:
+        show.show(facts)
+
+
+@contextlib.contextmanager
+def _located(recipe: Recipe) -> Iterator[None]:
+    """Give problems that were found after the recipe was read its file and lines."""
+    try:
+        yield
+    except RecipeError as error:
+        raise RecipeError(recipe.located(error.problems)) from error
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run one verb; an error that the user can act on is a sentence and its exit status, any other is a bug and a traceback."""
+    try:
+        status = verbs.main(arguments, prog_name="t2iexport", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted; what was finished is kept", err=True)
+        sys.exit(130)
+    except T2IError as error:
+        _fail(error)
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+            raise
+        from exporter.cache import DiskFull
+
+        _fail(DiskFull(Path(error.filename or "."), "writing"))
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in _COMPILE:
+            raise
+        _fail(MissingDependency(str(error.name), "compile"))
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _fail(error: T2IError) -> NoReturn:
+    click.echo(f"error: {error}", err=True)
+    sys.exit(error.exit_code)

@@ -1,0 +1,227 @@
+"""What `inspect`, `list` and `--dry-run` know, as plain data: facts, and tables as lists of rows."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engines import plugins
+from engines.bundle import Bundle, PartEntry
+from engines.errors import RecipeError
+
+if TYPE_CHECKING:
+    from exporter.cache import Store
+    from exporter.count import Size
+    from exporter.plan import Plan
+    from exporter.recipe import Recipe
+
+Row = Mapping[str, Any]
+#: What `list` can list, besides the kinds of plugins that a recipe names.
+LISTS = ("families", "passes", "backends", "samplers", "recipes", "architectures")
+_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2, "auto": 4}
+#: Peak memory of exporting and building one part, in sizes of its weights: 3.6 for KOALA-700M's UNet, 3.8 for SDXL's, in fp16.
+_PEAK = 4
+#: What the libraries take before any weight is loaded, in bytes.
+_LIBRARIES = 1.5e9
+
+
+def bundle(path: Path) -> dict[str, Any]:
+    """Describe a bundle by its manifest; engines are not opened.
+
+    Raises:
+        BundleError: it is damaged or too new.
+
+    """
+    manifest = Bundle.open(path).manifest
+    sizes = {name: file.size for name, file in manifest.files.items()}
+    return {
+        "bundle": manifest.name,
+        "source": ", ".join(f"{key} {value}" for key, value in manifest.source.items()),
+        "guidance": " ".join(str(value) for value in (manifest.guidance.mode, manifest.guidance.scale) if value is not None),
+        "default": f"{manifest.defaults.width} x {manifest.defaults.height} px, {manifest.defaults.steps} steps",
+        "size": _megabytes(sum(sizes.values())),
+        "parts": [_part(name, part, sizes) for name, part in manifest.parts.items()],
+        "engines": [
+            {
+                "part": name,
+                "backend": backend,
+                "version": engine.version,
+                "opset": engine.opset,
+                "MB": _megabytes(sum(sizes[file] for file in engine.files)),
+                "options": _pairs(engine.options),
+            }
+            for name, part in manifest.parts.items()
+            for backend, engine in part.engines.items()
+        ],
+        "samplers": [
+            {"steps": entry.steps, "kind": entry.kind, "size": f"{entry.width} x {entry.height} px" if entry.height else "any"}
+            for entry in manifest.samplers
+        ],
+        "verdicts": [
+            {
+                "part": verdict.part,
+                "stage": verdict.stage,
+                "backend": verdict.backend or "",
+                "rel. L2": "" if verdict.relative_l2 is None else f"{verdict.relative_l2:.1e}",
+                "PSNR dB": "" if verdict.psnr is None else f"{verdict.psnr:.1f}",
+                "limit dB": "" if verdict.limit is None else f"{verdict.limit:g}",
+                "verdict": "ok" if verdict.passed else "FAIL",
+            }
+            for verdict in manifest.verdicts
+        ],
+        "notes": list(manifest.notes),
+        "versions": _pairs(manifest.versions),
+    }
+
+
+def recipe(chosen: Recipe, store: Store) -> dict[str, Any]:
+    """Describe what a recipe would build: size of every part, plan, and an estimate. Downloads no weights.
+
+    Raises:
+        RecipeError, UnsupportedError: it cannot be built.
+
+    """
+    from exporter.count import count  # noqa: PLC0415 - torch
+    from exporter.plan import Plan  # noqa: PLC0415 - torch
+
+    outline, note = _without_weights(chosen)
+    plan = Plan(outline)
+    sizes = count(plan.family)
+    shapes, sampler = chosen.shapes, chosen.sampler
+    return {
+        "recipe": chosen.name,
+        "family": type(plan.family).__module__.rpartition(".")[2],
+        "source": f"{chosen.model.source} ({chosen.model.weights})",
+        "sampler": f"{sampler.scheduler or 'as the model says'}, {_list(sampler.steps)} steps",
+        "guidance": " ".join(str(value) for value in (sampler.guidance.mode, sampler.guidance.scale) if value is not None),
+        "height": f"{_list(shapes.height)} px",
+        "width": f"{_list(shapes.width)} px",
+        "batch": _list(shapes.batch),
+        "targets": ", ".join(name for target in chosen.targets for name in target),
+        "parts": [
+            {
+                "part": name,
+                "parameters": f"{size.parameters:,}",
+                "G multiply-adds": f"{size.multiply_adds / 1e9:,.1f}",
+                "precision": _precision(plan, name),
+                "passes": ", ".join(word for step in _passes(chosen, name) for word in step),
+            }
+            for name, size in sizes.items()
+        ],
+        **({"note": note} if note else {"stages": stages(plan, store)}),
+        **estimate(plan, sizes),
+    }
+
+
+def dry_run(plan: Plan, store: Store) -> dict[str, Any]:
+    """Describe what a build would do, and what it would need."""
+    from exporter.count import count  # noqa: PLC0415 - torch
+
+    listed = stages(plan, store)
+    reused = sum(not row["why"] for row in listed)
+    return {"stages": listed, "reused": f"{reused} of {len(listed)} stages", **estimate(plan, count(plan.family))}
+
+
+def stages(plan: Plan, store: Store) -> list[dict[str, Any]]:
+    """One row a stage: whether it is in the cache, and if not, why it must be made."""
+    rows = []
+    for stage in plan.stages:
+        why = store.why(stage.key)
+        rows.append({"stage": stage.verb, "subject": stage.subject, "cached": "no" if why else "yes", "why": why})
+    return rows
+
+
+def estimate(plan: Plan, sizes: Mapping[str, Size]) -> dict[str, str]:
+    """Memory and disk that a build takes when nothing is in the cache, roughly; decimal gigabytes."""
+    weights = {name: size.parameters * _BYTES[_precision(plan, name)] for name, size in sizes.items()}
+    recording = 0 if plan.recipe.checks.skip else 4 * sum(size.parameters for size in sizes.values())
+    memory = _LIBRARIES + max(recording, *(_PEAK * size for size in weights.values()))
+    # A graph per operator set, and an engine per target that builds one; the bundle's own files are links into the cache.
+    copies = len(plan.opsets) + sum(name != "onnxruntime" for name in plan.backends)
+    return {
+        "memory, about": f"{memory / 1e9:.1f} GB at most",
+        "disk, about": f"{copies * sum(weights.values()) / 1e9:.1f} GB",
+    }
+
+
+def listing(kind: str) -> list[dict[str, str]]:
+    """Names and one-line descriptions of one kind of thing; imports no plugin."""
+    if kind == "architectures":
+        from exporter import architecture  # noqa: PLC0415
+
+        return [{"name": name, "what": str(architecture.read(name).get("about", ""))} for name in architecture.names()]
+    if kind == "recipes":
+        return [{"name": str(file), "what": _headline(file)} for file in _recipes()]
+    folder = Path(__file__).parent.parent / plugins.KINDS[kind].replace(".", "/")
+    return [{"name": name, "what": _docstring(folder / f"{name}.py")} for name in plugins.names(kind)]
+
+
+def _without_weights(chosen: Recipe) -> tuple[Recipe, str]:
+    """The recipe itself where its source is at hand, else one with the same networks and made-up weights, and a note."""
+    from exporter import architecture  # noqa: PLC0415
+
+    model = chosen.model
+    if model.weights == "random" or any((place / model.source).exists() for place in (chosen.root, Path())):
+        return chosen, ""
+    same = [name for name in architecture.names() if architecture.hub(name) == model.source]
+    told = f"from the named architecture {same[0]}" if same else "from the hub's configuration files"
+    outline = model.model_copy(update={"weights": "random", "source": same[0] if same else model.source})
+    note = f"sizes are {told}; the plan is known when the weights are here: t2iexport build --dry-run"
+    return chosen.model_copy(update={"model": outline}), note
+
+
+def _part(name: str, part: PartEntry, sizes: Mapping[str, int]) -> Row:
+    graphs = part.onnx.items()
+    return {
+        "part": name,
+        "role": part.role,
+        "parameters": f"{part.parameters:,}",
+        "precision": part.precision,
+        "passes": ", ".join(part.passes),
+        "opset": ", ".join(opset for opset, _ in graphs),
+        "nodes": ", ".join(f"{graph.nodes_exported} → {graph.nodes}" for _, graph in graphs),
+        "ONNX MB": _megabytes(sum(sizes[file] for _, graph in graphs for file in graph.files)),
+    }
+
+
+def _precision(plan: Plan, name: str) -> str:
+    component = plan.recipe.components.get(name)
+    return component.precision if component else "fp32"
+
+
+def _passes(chosen: Recipe, name: str) -> Iterable[Mapping[str, Any]]:
+    component = chosen.components.get(name)
+    return component.passes if component else ()
+
+
+def _recipes() -> list[Path]:
+    folder = next((place for place in (Path("recipes"), Path(__file__).parent.parent / "recipes") if place.is_dir()), None)
+    if folder is None:
+        raise RecipeError("there is no folder recipes/ here; change to the project's folder, or write a recipe of your own")
+    return sorted(folder.glob("*.yaml"))
+
+
+def _headline(file: Path) -> str:
+    comments = (line[1:].strip() for line in file.read_text(encoding="utf-8").splitlines() if line.startswith("#"))
+    text = " ".join(line for line in comments if not line.startswith("yaml-language-server"))
+    return text if ". " not in text else f"{text.partition('. ')[0]}."
+
+
+def _docstring(file: Path) -> str:
+    if not file.is_file():
+        return "from another package"
+    return (ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or "").partition("\n")[0]
+
+
+def _megabytes(size: float) -> str:
+    return f"{size / 1e6:,.2f}"
+
+
+def _pairs(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} {_list(value) if isinstance(value, list | tuple) else value}" for key, value in values.items())
+
+
+def _list(values: Iterable[Any]) -> str:
+    return ", ".join(map(str, values)) or "none"
