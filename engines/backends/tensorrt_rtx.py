@@ -137,6 +137,10 @@ class TensorrtRtx(Frozen):
         cache = files[0].parent / "cache" / files[0].name
         return DeviceEngine(trt, cuda, files[0], signature, lambda engine: _start(engine, cache))
 
+    def same(self, first: Path, second: Path) -> bool:
+        """Tell whether two files are two builds of one graph; their bytes may differ, as the compiler's own numbering varies."""
+        return _tensorrt.same(first, second)
+
     def _vendor(self) -> Any:  # noqa: ANN401
         return _tensorrt.vendor("tensorrt_rtx", "TensorRT-RTX", self.extra)
 

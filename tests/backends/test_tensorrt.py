@@ -1,0 +1,72 @@
+"""TensorRT: exercised as far as a machine without it allows, with TensorRT-RTX's module in its place."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from engines.backends import _tensorrt
+from engines.backends.tensorrt import Tensorrt
+from engines.errors import MissingDependency, UnsupportedError
+from tests.backends.small_graph import SIGNATURE
+
+rtx = pytest.importorskip("tensorrt_rtx")
+
+
+def test_builds_with_the_vendor_module_that_it_is_given(graphs, tmp_path, monkeypatch):
+    monkeypatch.setattr(_tensorrt, "vendor", lambda *_: rtx)
+    monkeypatch.setattr(_tensorrt, "require_driver", lambda *_: None)
+    (engine,) = Tensorrt().build(graphs(20), SIGNATURE, tmp_path)
+    assert list(tmp_path.iterdir()) == [engine]
+    assert engine.stat().st_size > 1000
+
+
+def test_without_a_driver_says_where_to_build(graphs, tmp_path, monkeypatch):
+    monkeypatch.setattr(_tensorrt, "vendor", lambda *_: rtx)
+    monkeypatch.setattr(_tensorrt.ctypes, "CDLL", lambda name: (_ for _ in ()).throw(OSError(name)))
+    with pytest.raises(UnsupportedError, match=r"no NVIDIA driver(.|\n)*rebuild(.|\n)*tensorrt_rtx"):
+        Tensorrt().build(graphs(20), SIGNATURE, tmp_path)
+    with pytest.raises(UnsupportedError, match=r"part\.engine needs an NVIDIA GPU(.|\n)*onnxruntime"):
+        Tensorrt().open([tmp_path / "part.engine"], SIGNATURE)
+
+
+def test_an_error_inside_an_installed_library_is_not_called_missing(tmp_path, monkeypatch):
+    (tmp_path / "broken_library.py").write_text("import no_such_module_anywhere\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModuleNotFoundError, match="no_such_module_anywhere"):
+        _tensorrt.vendor("broken_library", "Broken", "tensorrt")
+    with pytest.raises(MissingDependency, match=r"t2iexport\[tensorrt\]"):
+        _tensorrt.vendor("no_such_module_anywhere.runtime", "Missing", "tensorrt")
+
+
+class Config:
+    """Keeps what is set on it."""
+
+    def __init__(self):
+        self.flags = {"TF32"}
+
+    def set_flag(self, flag):
+        self.flags.add(flag)
+
+    def clear_flag(self, flag):
+        self.flags.discard(flag)
+
+
+def test_options_reach_the_builder():
+    vendor = SimpleNamespace(
+        BuilderFlag=SimpleNamespace(TF32="TF32", VERSION_COMPATIBLE="VC"), HardwareCompatibilityLevel={"AMPERE_PLUS": 1}
+    )
+    Tensorrt()._configure(vendor, plain := Config())
+    assert (plain.flags, plain.builder_optimization_level) == (set(), 3)
+    options = Tensorrt(tf32=True, version_compatible=True, hardware_compatible="ampere_plus", optimization_level=5)
+    options._configure(vendor, full := Config())
+    assert (full.flags, full.builder_optimization_level, full.hardware_compatibility_level) == ({"TF32", "VC"}, 5, 1)
+
+
+def test_ampere_plus_has_no_fp8():
+    Tensorrt().refuse("fp8")
+    for precision in ("fp8", "fp4"):
+        with pytest.raises(UnsupportedError, match="same_compute_capability"):
+            Tensorrt(hardware_compatible="ampere_plus").refuse(precision)
+    Tensorrt(hardware_compatible="ampere_plus").refuse("bf16")
