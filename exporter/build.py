@@ -25,9 +25,7 @@ class Report(Protocol):
         ...
 
 
-def build(
-    recipe: Recipe, out: Path, store: Store, report: Report, *, reproducible: bool = False
-) -> tuple[Bundle, list[Verdict]]:
+def build(recipe: Recipe, out: Path, store: Store, report: Report, *, reproducible: bool = False) -> tuple[Bundle, list[Verdict]]:
     """Turn a recipe into a bundle at `out`, and hold it to its limits.
 
     Everything is made in the store and in a temporary folder beside `out`; the old bundle stays until the new one has passed.
@@ -62,7 +60,7 @@ def build(
             shutil.rmtree(rejected, ignore_errors=True)
             bundle.publish(temporary, rejected)
             raise ParityError(
-                f"{parity.table(verdicts)}\n\n{len(failed)} of {len(verdicts)} comparisons are out of limits. The rejected bundle "
+                f"{parity.table(verdicts)}\n\n{len(failed)} of {len(verdicts)} comparisons are out of limits. The rejected one "
                 f"lies at {rejected}; {out} was not touched. The first line that fails names the part and the stage to blame."
             )
         bundle.publish(temporary, out)
@@ -143,4 +141,6 @@ def _build_twice(plan: Plan, store: Store, done: Done) -> None:
             first, second = (assemble.contents(where) for where in (done[stage.name], folder))
         if first != second:
             names = sorted(name for name in first.keys() | second.keys() if first.get(name) != second.get(name))
-            raise UnsupportedError(f"{stage.subject}: two builds of one graph differ in {', '.join(names)}. Nothing was published.")
+            raise UnsupportedError(
+                f"{stage.subject}: two builds of one graph differ in {', '.join(names)}. Nothing was published."
+            )

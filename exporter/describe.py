@@ -100,18 +100,19 @@ def recipe(chosen: Recipe, store: Store) -> dict[str, Any]:
         "width": f"{_list(shapes.width)} px",
         "batch": _list(shapes.batch),
         "targets": ", ".join(name for target in chosen.targets for name in target),
+        **estimate(plan, sizes),
+        **({"note": note} if note else {}),
         "parts": [
             {
                 "part": name,
                 "parameters": f"{size.parameters:,}",
-                "G multiply-adds": f"{size.multiply_adds / 1e9:,.1f}",
+                "G multiply-adds": f"{size.multiply_adds / 1e9:,.2f}",
                 "precision": _precision(plan, name),
                 "passes": ", ".join(word for step in _passes(chosen, name) for word in step),
             }
             for name, size in sizes.items()
         ],
-        **({"note": note} if note else {"stages": stages(plan, store)}),
-        **estimate(plan, sizes),
+        "stages": [] if note else stages(plan, store),
     }
 
 
@@ -121,7 +122,7 @@ def dry_run(plan: Plan, store: Store) -> dict[str, Any]:
 
     listed = stages(plan, store)
     reused = sum(not row["why"] for row in listed)
-    return {"stages": listed, "reused": f"{reused} of {len(listed)} stages", **estimate(plan, count(plan.family))}
+    return {"reused": f"{reused} of {len(listed)} stages", **estimate(plan, count(plan.family)), "stages": listed}
 
 
 def stages(plan: Plan, store: Store) -> list[dict[str, Any]]:

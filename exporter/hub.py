@@ -30,10 +30,10 @@ def fetch(repo: str, revision: str | None, *, weights: bool = True, only: Iterab
     """
     try:
         import huggingface_hub  # noqa: PLC0415 - only this source needs it
-        from httpx import HTTPError  # noqa: PLC0415 - the hub's own client
         from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError  # noqa: PLC0415
     except ImportError as error:
         raise MissingDependency("huggingface_hub", "compile") from error
+    transport = HfHubHTTPError.__mro__[1]  # root of the errors of the HTTP client, which differs between versions
     try:
         info = huggingface_hub.HfApi().model_info(repo, revision=revision)
         commit = str(info.sha)
@@ -42,7 +42,7 @@ def fetch(repo: str, revision: str | None, *, weights: bool = True, only: Iterab
             only = _components(huggingface_hub.hf_hub_download, repo, commit, files)
         patterns = ["model_index.json", *(file for name in only for file in _wanted(files, name, weights=weights))]
         return Path(huggingface_hub.snapshot_download(repo, revision=commit, allow_patterns=patterns)), commit
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, HTTPError, OSError) as error:
+    except (transport, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise UnsupportedError(
             f"{repo} could not be fetched from the hub: {str(error).strip().splitlines()[0]}\n"
             "  Check the id, the revision and the network; or name a local folder; or take random weights:\n"

@@ -13,6 +13,7 @@ from engines.bundle import Bundle, PartEntry, Verdict
 from engines.errors import T2IError
 from engines.pipeline import Pipeline
 from engines.samplers.table import Table
+from engines.tokenizer import TextTokenizer
 from exporter.recording import Case, Run, load_cases, load_run
 
 #: Largest finite float16.
@@ -104,7 +105,14 @@ def _verdict(
 ) -> Verdict:
     passed = db is not None and (limit is None or db >= limit)
     return Verdict(
-        part=part, stage=STAGES[stage], case=case, relative_l2=l2, psnr=db, limit=limit, passed=passed, note=note,
+        part=part,
+        stage=STAGES[stage],
+        case=case,
+        relative_l2=l2,
+        psnr=db,
+        limit=limit,
+        passed=passed,
+        note=note,
         backend=more.get("backend"),
     )
 
@@ -135,6 +143,7 @@ def check(path: Path, backend: str | None, limits: Limits, report: Callable[[str
     verdicts: list[Verdict] = []
     runs = [load_run(bundle.path(name)) for name in manifest.recordings if name.startswith("recordings/run_")]
     worst_class = _worst_class(manifest.parts)
+    verdicts += _tokens(bundle, runs)
     for name, entry in manifest.parts.items():
         report(name)
         cases = load_cases(bundle.path(f"recordings/{name}.npz"))
@@ -183,6 +192,32 @@ def _part(
             yield judge(name, "engine", case.label, pairs, floor, backend=backend, note=backend)
 
 
+def _tokens(bundle: Bundle, runs: Sequence[Run]) -> Iterator[Verdict]:
+    """The bundle's tokenizers must give the ids that the source's gave, one text case a run."""
+    manifest = bundle.manifest
+    for name, entry in manifest.tokenizers.items():
+        tokenizer = TextTokenizer(bundle.path(entry.file), entry.length)
+        part = next(part for part, found in manifest.parts.items() if found.signature.port(entry.feeds))
+        for run, case in zip(runs, load_cases(bundle.path(f"recordings/{part}.npz")), strict=True):
+            wanted, setting = case.inputs[entry.feeds], run.setting
+            texts = [text for prompt in setting.prompts for text in (setting.negative_prompt or "", prompt)[-wanted.shape[1] :]]
+            wrong = [
+                text
+                for text, got, want in zip(texts, tokenizer.encode(texts)[0], wanted.reshape(len(texts), -1), strict=True)
+                if not np.array_equal(got, want)
+            ]
+            yield Verdict(
+                part="tokenizers",
+                stage=STAGES["tokens"],
+                case=f"{name}, {setting.label}",
+                relative_l2=None,
+                psnr=None,
+                limit=None,
+                passed=not wrong,
+                note=f"other ids for {wrong[0]!r}" if wrong else "the same ids",
+            )
+
+
 def _table(table: Table, run: Run, limit: float) -> Verdict:
     """Open loop: given the source's model outputs and noise, the table must ask at the same times on the same latents."""
     times: list[float] = []
@@ -221,12 +256,17 @@ def _end_to_end(pipeline: Pipeline, run: Run, backend: str, precision: str, limi
         conditioning = pipeline.encode(setting.prompts, setting.negative_prompt or "")
         sampler = pipeline.sampler(setting.steps, setting.height, setting.width)
         latent = pipeline.sample(
-            conditioning, lambda: next(draws), sampler, setting.guidance_scale,
+            conditioning,
+            lambda: next(draws),
+            sampler,
+            setting.guidance_scale,
             on_step=lambda _index, _total, seen: inputs.append(seen.copy()),
         )
         image = pipeline.decode(latent)
     except (T2IError, StopIteration) as error:
-        yield _verdict(name, "image", setting.label, None, None, limits(name, "image", precision), str(error), {"backend": backend})
+        yield _verdict(
+            name, "image", setting.label, None, None, limits(name, "image", precision), str(error), {"backend": backend}
+        )
         return
     floor = limits(name, "drift", precision)
     steps = [

@@ -199,10 +199,11 @@ class Plan:
         sampler, own = self.recipe.sampler, self.checkpoint.configs["scheduler"]
         table = compile_sampler(
             sampler.scheduler or own["_class_name"],
-            {**{name: value for name, value in own.items() if not name.startswith("_")}, **sampler.config},
-            steps=steps,
-            height=self.recipe.shapes.height[1],
-            width=self.recipe.shapes.width[1],
+            sampler.config,
+            steps,
+            self.recipe.shapes.height[1],
+            self.recipe.shapes.width[1],
+            own=own,
             step=sampler.step,
             timesteps=sampler.timesteps,
         )

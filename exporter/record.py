@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from exporter.recording import Case, Recording, Run, Setting
 from exporter.loop import Dice
+from exporter.recording import Case, Recording, Run, Setting
 
 if TYPE_CHECKING:
     from exporter.families import Family
@@ -241,6 +241,7 @@ def _ranges(family: Family, pipeline: Any) -> Iterator[dict[str, float]]:  # noq
             if isinstance(output, torch.Tensor) and output.is_floating_point():
                 peak = float(output.abs().amax()) if output.numel() else 0.0
                 largest[name] = max(largest.get(name, 0.0), peak if peak == peak else float("inf"))  # noqa: PLR0124 - NaN
+
         return saw
 
     for name in family.roles:

@@ -58,13 +58,13 @@ def shapes(file: Path) -> Mapping[str, tuple[int, ...]]:
             raise UnsupportedError(_damaged(file, f"its header says {length} bytes, the file has {size}"))
         try:
             header = json.loads(stream.read(length))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UnsupportedError(_damaged(file, "its header is not JSON")) from error
-    tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
     try:
+        tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
         end = max((entry["data_offsets"][1] for entry in tensors.values()), default=0)
         found = {name: tuple(map(int, entry["shape"])) for name, entry in tensors.items()}
-    except (KeyError, TypeError, IndexError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, IndexError, ValueError) as error:
         raise UnsupportedError(_damaged(file, "its header lacks shapes or offsets")) from error
     if end + length + 8 != size:
         raise UnsupportedError(_damaged(file, f"it should have {end + length + 8} bytes and has {size}"))

@@ -22,7 +22,7 @@ VENDORS = {
     "tensorrt": "engines/backends/tensorrt.py",
 }
 #: Lines of engines/ (its budget; raising it is a decision).
-ENGINES_BUDGET = 1_900
+ENGINES_BUDGET = 2_400
 
 
 def imports(path: Path) -> set[str]:

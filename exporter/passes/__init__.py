@@ -11,4 +11,6 @@ if TYPE_CHECKING:
 class Pass(Protocol):
     """Frozen options; the call returns a new part, and may take over the old one's module."""
 
-    def __call__(self, part: Part) -> Part: ...
+    def __call__(self, part: Part) -> Part:
+        """Transform a part."""
+        ...

@@ -1,0 +1,143 @@
+"""From recipe to bundle: it passes, it is remembered, it says why it works again, and it survives being killed."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engines.bundle import Bundle
+from engines.errors import UnsupportedError
+from engines.pipeline import Pipeline
+from exporter.build import build, check
+from exporter.cache import Store
+from exporter.plan import Plan
+from exporter.recipe import Recipe
+from tests.e2e.conftest import silent
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def test_every_line_of_the_blame_table_passes(built):
+    assert built.verdicts
+    assert [verdict for verdict in built.verdicts if not verdict.passed] == []
+    lines = {(verdict.part, verdict.stage) for verdict in built.verdicts}
+    for part in ("text_encoder", "text_encoder_2", "unet", "vae_decoder"):
+        assert {(part, stage) for stage in ("source → passes", "passes → onnx", "onnx → engine")} <= lines
+    assert {("sampler", "source → table"), ("tokenizers", "source → tokens"), ("end to end", "image")} <= lines
+
+
+def test_checks_cover_batch_shape_and_guidance(built):
+    cases = {verdict.case for verdict in built.verdicts if verdict.part == "unet"}
+    for word in ("batch 2", "48×32", "guidance off", "step 1 of 4", "step 4 of 4"):
+        assert any(word in case for case in cases), word
+
+
+def test_the_bundle_holds_engines_of_every_part(built):
+    for name, part in built.bundle.manifest.parts.items():
+        assert set(part.engines) == {"onnxruntime", "tensorrt_rtx"}
+        (engine,) = part.engines["tensorrt_rtx"].files
+        assert built.bundle.path(engine).stat().st_size > 10_000, name
+        graph = next(iter(part.onnx.values()))
+        assert graph.nodes < graph.nodes_exported
+    built.bundle.verify()
+
+
+def test_the_manifest_says_that_no_gpu_was_there(built):
+    if shutil.which("nvidia-smi"):
+        pytest.skip("there is a GPU")
+    assert any(note.startswith("tensorrt_rtx was not run") for note in built.bundle.manifest.notes)
+    with pytest.raises(UnsupportedError, match="driver"):
+        check(built.path, "tensorrt_rtx")
+
+
+def test_the_bundle_draws_without_the_exporter(built):
+    with Pipeline.open(built.path) as pipeline:
+        first, again = (pipeline.generate("a red circle", seed=3)[0] for _ in range(2))
+        other = pipeline.generate("the blue square", seed=3, width=48)[0]
+    assert first.size == (32, 32)
+    assert other.size == (48, 32)
+    assert np.array_equal(np.asarray(first), np.asarray(again))
+
+
+def test_a_second_build_reuses_everything_and_is_the_same(built, tmp_path):
+    seen = []
+
+    def report(stage, seconds=None, *, cached=False, why=""):  # noqa: ARG001 - the protocol's
+        if seconds is not None:
+            seen.append((stage.name, cached))
+
+    bundle, _ = build(Recipe.load(built.recipe), tmp_path / "again", Store(built.store), report)
+    assert seen
+    assert all(cached for _, cached in seen)
+    assert bundle.manifest.files == built.bundle.manifest.files
+
+
+def test_a_plan_of_finished_stages_loads_no_torch(built):
+    code = f"""
+import sys
+from pathlib import Path
+from exporter.recipe import Recipe
+from exporter.cache import Store
+from exporter.plan import Plan
+store = Store(Path({str(built.store)!r}))
+plan = Plan(Recipe.load(Path({str(built.recipe)!r})))
+print([stage.name for stage in plan.stages if store.why(stage.key)])
+print([name for name in ("torch", "diffusers", "transformers", "onnx") if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["[]", "[]"]
+
+
+def test_only_what_depends_on_a_change_is_made_again_and_says_why(built):
+    store = Store(built.store)
+    plan = Plan(Recipe.load(built.recipe, ["components.vae_decoder.precision=fp16"]))
+    why = {stage.name: store.why(stage.key) for stage in plan.stages}
+    stale = {name for name, reason in why.items() if reason}
+    assert {subject.partition(",")[0] for _, subject in stale} == {"vae_decoder"}
+    assert {verb for verb, _ in stale} == {"measure", "export", "engine"}
+    assert "fp32" in why["measure", "vae_decoder"]
+    assert "fp16" in why["measure", "vae_decoder"]
+
+
+def test_engines_are_reproducible(built, tmp_path):
+    build(Recipe.load(built.recipe), tmp_path / "twice", Store(built.store), silent, reproducible=True)
+
+
+def test_check_keeps_verdicts_in_the_manifest(built, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(built.path, copy)
+    verdicts = check(copy, "onnxruntime")
+    manifest = Bundle.open(copy).manifest
+    assert all(verdict.passed for verdict in verdicts)
+    assert manifest.verdicts == built.bundle.manifest.verdicts
+
+
+@pytest.mark.slow
+def test_killed_at_twenty_random_moments_it_completes_with_the_same_digests(built, tmp_path):
+    code = f"""
+from pathlib import Path
+from exporter.build import build
+from exporter.cache import Store
+from exporter.recipe import Recipe
+recipe, out, store = (Path(word) for word in {[str(built.recipe), str(tmp_path / "out"), str(tmp_path / "store")]!r})
+build(Recipe.load(recipe), out, Store(store), lambda *a, **k: None)
+"""
+    moments = random.Random(0)  # noqa: S311 - moments to kill at
+    for _ in range(20):
+        process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, start_new_session=True)
+        time.sleep(moments.uniform(1.0, 25.0))
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+    rebuilt = Bundle.open(tmp_path / "out").manifest
+    assert rebuilt.files == built.bundle.manifest.files
+    assert json.loads((tmp_path / "out" / "manifest.json").read_text())["digest"] == built.bundle.manifest.digest
+    assert list((tmp_path).glob(".*partial*")) == []
