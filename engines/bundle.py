@@ -53,6 +53,8 @@ __all__ = [
     "write",
 ]
 MANIFEST = "manifest.json"
+#: Folders of this name hold what a backend learns while it runs; they come and go, and are no part of the bundle.
+_CACHE = "cache"
 _LIMIT = 16 * 2**20
 
 

@@ -136,25 +136,38 @@ class Pipeline:
         size = len(prompts), height, width
         sampler = self.sampler(steps, height, width)  # first, because it refuses what cannot be had
         draw = self.seeded(seed, *size) if noise is None else self.given(noise, *size)
-        conditioning = self.encode(prompts, negative_prompt)
-        images = self.decode(self.sample(conditioning, draw, sampler, guidance_scale, on_step))
+        ids, unread = self._tokenize(prompts, negative_prompt)
+        images = self.decode(self.sample(self._encode(ids), draw, sampler, guidance_scale, on_step))
         scale = guidance.scale if guidance_scale is None else guidance_scale
         facts = {"steps": str(steps), "bundle": self.bundle.manifest.name, "digest": self.bundle.manifest.digest}
         facts |= {"negative_prompt": negative_prompt} if negative_prompt else {}
         facts |= {} if scale is None else {"guidance_scale": f"{scale:g}"}
-        return [
-            picture(image, {"prompt": prompt, "seed": str(seed + index) if noise is None else "none; noise was given", **facts})
-            for index, (prompt, image) in enumerate(zip(prompts, images, strict=True))
-        ]
+        pictures: list[Image.Image] = []
+        for index, (prompt, image) in enumerate(zip(prompts, images, strict=True)):
+            own = {"prompt": prompt, "seed": str(seed + index) if noise is None else "none; noise was given"}
+            own |= {"prompt_not_read": unread[index]} if unread[index] else {}
+            pictures.append(picture(image, {**own, **facts}))
+        return pictures
 
     def encode(self, prompts: Sequence[str], negative_prompt: str = "") -> dict[str, np.ndarray]:
         """Return the conditioning by name: float32 (prompts, branches, …), the negative branch first where there are two."""
+        return self._encode(self._tokenize(prompts, negative_prompt)[0])
+
+    def _tokenize(self, prompts: Sequence[str], negative_prompt: str) -> tuple[dict[str, np.ndarray], list[str]]:
+        """Ids by the input they feed, int64 (prompts, branches, length), and per prompt what was too long to be read."""
         branches = self.bundle.manifest.guidance.branches
         if negative_prompt and branches == 1:
             mode = self.bundle.manifest.guidance.mode
             raise UnsupportedError(f"guidance is {mode!r}, so a negative prompt has no effect. Leave it out.")
         texts = [text for prompt in prompts for text in (negative_prompt, prompt)[-branches:]]
-        ids = {feeds: tokenizer.encode(texts)[0].reshape(len(prompts), branches, -1) for tokenizer, feeds in self._tokenizers}
+        ids, unread = dict[str, np.ndarray](), [""] * len(prompts)
+        for tokenizer, feeds in self._tokenizers:
+            rows, cuts = tokenizer.encode(texts)
+            ids[feeds] = rows.reshape(len(prompts), branches, -1)
+            unread = [max(before, cut, key=len) for before, cut in zip(unread, cuts[branches - 1 :: branches], strict=True)]
+        return ids, unread
+
+    def _encode(self, ids: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         conditioning: dict[str, np.ndarray] = {}
         for name in self.bundle.manifest.text_order():
             conditioning.update(self._run(name, {**ids, **conditioning}))

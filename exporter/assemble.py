@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -99,12 +98,6 @@ def _part(plan: Plan, name: str, done: Done, folder: Path) -> PartEntry:
         onnx=graphs,
         engines=engines,
     )
-
-
-def contents(folder: Path) -> Mapping[str, str]:
-    """SHA-256 of every file of a stage, by name."""
-    files = (file for file in sorted(folder.iterdir()) if file.name != "entry.json")
-    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
 def write_verdicts(folder: Path, verdicts: Sequence[Verdict], unable: Sequence[str]) -> None:

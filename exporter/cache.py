@@ -136,6 +136,13 @@ class Store:
         return entry
 
     @contextlib.contextmanager
+    def turn(self, place: Path) -> Iterator[None]:
+        """Be the only build that writes to `place`; a second one waits."""
+        name = hashlib.sha256(str(place.resolve()).encode()).hexdigest()
+        with _flock(self.root / "locks" / name, lambda: self._say(f"waiting for another build of {place}")):
+            yield
+
+    @contextlib.contextmanager
     def scratch(self) -> Iterator[Path]:
         """Lend an empty folder on the store's disk, gone afterwards."""
         name = f"scratch-{uuid4().hex}"

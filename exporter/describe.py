@@ -142,8 +142,8 @@ def estimate(plan: Plan, sizes: Mapping[str, Size]) -> dict[str, str]:
     # A graph per operator set, and an engine per target that builds one; the bundle's own files are links into the cache.
     copies = len(plan.opsets) + sum(name != "onnxruntime" for name in plan.backends)
     return {
-        "memory, about": f"{memory / 1e9:.1f} GB at most",
-        "disk, about": f"{copies * sum(weights.values()) / 1e9:.1f} GB",
+        "memory": f"about {memory / 1e9:.1f} GB",
+        "disk": f"about {copies * sum(weights.values()) / 1e9:.1f} GB",
     }
 
 

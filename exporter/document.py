@@ -6,13 +6,14 @@ import io
 import json
 import math
 import re
+import warnings
 from typing import Any
 
 from engines.errors import MissingDependency
 
 Place = tuple[str | int, ...]
-#: A recipe is a page; anything this long is something else.
-_LIMIT = 2**20
+#: A recipe is a page; anything this long is something else. The parser takes time with the square of open brackets.
+_LIMIT, _MARKS = 2**16, 2000
 _CORE = "tag:yaml.org,2002:"
 _PATH = re.compile(r"[A-Za-z_][\w-]*(\.[A-Za-z_][\w-]*|\[\d{1,4}\])*")
 
@@ -64,13 +65,10 @@ class Document:
         self.found.append((self._origin(place)[0], self.problem(place, sentence)))
 
     def _origin(self, place: Place) -> tuple[int, str]:
-        """Line and override of the nearest place above that has either."""
-        for end in range(len(place), 0, -1):
-            if place[:end] in self._overrides:
-                return 0, self._overrides[place[:end]]
-            if place[:end] in self._lines:
-                return self._lines[place[:end]], ""
-        return self._lines[()], ""
+        """The override that put a value there, else the nearest line above."""
+        above = [place[:end] for end in range(len(place), -1, -1)]
+        override = next((self._overrides[each] for each in above if each in self._overrides), "")
+        return (0, override) if override else (next(self._lines[each] for each in above if each in self._lines), "")
 
     def override(self, assignment: str) -> None:
         """Put `path.to.field=yaml` into the data, making mappings on the way."""
@@ -110,11 +108,14 @@ class Document:
 
     def _read(self, text: str) -> Any:  # noqa: ANN401 - that is what YAML holds
         yaml, errors = _ruamel()
-        if len(text) > _LIMIT:
-            self.report((), f"is longer than {_LIMIT} characters; a recipe is a page")
+        if len(text) > _LIMIT or sum(map(text.count, "[{-?")) > _MARKS:
+            self.report(
+                (), f"is longer than {_LIMIT} characters, or has more than {_MARKS} lists and mappings; a recipe is a page"
+            )
             return {}
         try:
-            root = yaml.compose(io.StringIO(text))
+            with warnings.catch_warnings(action="ignore"):  # what it warns of, an anchor used twice, is a problem here
+                root = yaml.compose(io.StringIO(text))
             return {} if root is None else self._plain(root, (), yaml.constructor)
         except RecursionError:
             self.report((), "is nested too deeply; a recipe has at most a dozen levels")

@@ -47,8 +47,11 @@ _PHRASES = {
 
 def sentences(model: type[BaseModel], error: ValidationError) -> Iterator[tuple[Place, str]]:
     """Place and sentence of every problem."""
-    for problem in error.errors(include_url=False):
+    found = error.errors(include_url=False)
+    for problem in found:
         place: Place = problem["loc"]
+        if problem["type"] == "too_short" and any(other["loc"][:-1] == place for other in found if other["loc"]):
+            continue  # pydantic counts what is left when wrong values are taken out
         if problem["type"] == "missing" and place and isinstance(place[-1], int):
             yield place[:-1], f"has {len(problem['input'])} values, {brief(problem['input'])}, and needs more"
         else:

@@ -188,6 +188,8 @@ class Recipe(Frozen):
 
         """
         document = Document(text, shown or f"{name}.yaml")
+        if document.problems and not document.data:
+            raise RecipeError(document.problems)
         _unify(document.data)
         given = tuple(overrides)
         for assignment in given:
