@@ -167,6 +167,10 @@ def _single(file: Path, model: Model, seed: int | None) -> Checkpoint:
         raise UnsupportedError(
             f"{file} is not a .safetensors file.\n  A model is a diffusers folder, or a single .safetensors file."
         )
+    if model.architecture and model.architecture not in (known := architecture.names()):
+        raise RecipeError(
+            f"model.architecture: no architecture named {model.architecture!r}{did_you_mean(model.architecture, known)}"
+        )
     name = model.architecture or _recognised(file)
     configs = _trusted(architecture.configs(name), name)
     folders = {part: file.parent / part for part in configs if _TOKENIZERS.fullmatch(part)}

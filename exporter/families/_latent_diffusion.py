@@ -254,30 +254,20 @@ class LatentDiffusion:
         mode, takes = self.recipe.sampler.guidance.mode, self.configs["unet"].get("time_cond_proj_dim") is not None
         where = f"sampler.guidance.mode: {mode!r}"
         if mode == "embedded" and not takes:
-            return [
-                f"{where}, but this model has no input for it (unet.time_cond_proj_dim is null); use classifier_free or none"
-            ]
+            return [f"{where}, but this model has no input for it (unet.time_cond_proj_dim is null); use classifier_free or none"]
         if mode == "classifier_free" and takes:
             return [f"{where}, but guidance is an input of this model (unet.time_cond_proj_dim is set); use embedded"]
         return []
 
     def _shape_problems(self) -> list[str]:
         step = self.factor * self.multiple
-        problems = []
-        for axis in ("height", "width"):
-            triple = getattr(self.recipe.shapes, axis)
-            if list(triple) != sorted(triple):
-                problems.append(f"shapes.{axis}: {list(triple)} must rise: smallest, typical, largest")
-            problems += [
-                f"shapes.{axis}: {length} px is not a multiple of {step} ({self.factor} for the VAE times {self.multiple} for "
-                f"the UNet); nearest: {max(step, round(length / step) * step)}"
-                for length in dict.fromkeys(triple)
-                if length % step or length < 1
-            ]
-        batch = self.recipe.shapes.batch
-        if list(batch) != sorted(batch) or batch[0] < 1:
-            problems.append(f"shapes.batch: {list(batch)} must rise from 1 or more: smallest, typical, largest")
-        return problems
+        return [
+            f"shapes.{axis}: {length} px is not a multiple of {step} ({self.factor} for the VAE times {self.multiple} for "
+            f"the UNet); nearest: {max(step, round(length / step) * step)}"
+            for axis in ("height", "width")
+            for length in dict.fromkeys(getattr(self.recipe.shapes, axis))
+            if length % step
+        ]
 
     @property
     def _tiny(self) -> bool:

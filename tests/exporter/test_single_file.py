@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from engines.errors import UnsupportedError
+from engines.errors import RecipeError, UnsupportedError
 from exporter import architecture, hub
 from exporter.load import resolve
 from exporter.recipe import Model
@@ -142,6 +142,12 @@ class TestRefusals:
             resolved(file)
         monkeypatch.setattr(hub, "fetch", lambda *_, **__: (tiny_sd, "c0ffee"))
         assert resolved(file).folders == {"tokenizer": tiny_sd / "tokenizer"}
+
+    def test_unknown_architecture(self, tiny_sd, tmp_path):
+        with pytest.raises(
+            RecipeError, match=r"model\.architecture: no architecture named 'tiny-sdx'; did you mean 'tiny-sdxl'\?"
+        ):
+            resolved(original.save(tiny_sd, tmp_path / "m.safetensors"), architecture="tiny-sdx")
 
     def test_not_safetensors(self, tmp_path):
         (tmp_path / "m.gguf").write_bytes(b"")
