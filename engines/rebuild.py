@@ -75,7 +75,7 @@ def _build(folder: Path, entry: PartEntry, name: str) -> EngineFiles:
     into.mkdir(parents=True, exist_ok=True)
     files = backend.build(folder / graph.files[0], entry.signature, into)
     if not any(into.iterdir()):
-        into.rmdir()  # a backend that runs the graph itself
+        os.removedirs(into)  # a backend that runs the graph itself leaves nothing
     relative = tuple(Path(file).relative_to(folder).as_posix() for file in files)
     return EngineFiles(options=backend.model_dump(mode="json"), opset=backend.opset, files=relative, version=_version(backend))
 
