@@ -51,9 +51,17 @@ class Checkpoint:
     single: bool = False
 
     def digest(self, component: str) -> str:
-        """SHA-256 over a component's config and weights (or seed and scheme), or over a tokenizer's folder."""
+        """SHA-256 over a component's config and weights (or seed and scheme), or over a tokenizer's folder.
+
+        A network's covers its class and the pipeline's options too, and a text tower's its tokenizer, whose empty prompt the
+        tower may have to know.
+        """
         config = {key: value for key, value in self.configs[component].items() if not key.startswith(("_name", "_diffusers"))}
-        total = hashlib.sha256(json.dumps([component, config], sort_keys=True).encode())
+        index = self.configs["model_index"]
+        options = {key: value for key, value in index.items() if not isinstance(value, list) and not key.startswith("_")}
+        total = hashlib.sha256(json.dumps([component, index.get(component), options, config], sort_keys=True).encode())
+        if (tokenizer := component.replace("text_encoder", "tokenizer")) != component and tokenizer in self.configs:
+            total.update(self.digest(tokenizer).encode())
         if _TOKENIZERS.fullmatch(component) and component in self.folders:
             files = tuple(file for file in sorted(self.folders[component].iterdir()) if file.is_file())
         elif self.seed is None:

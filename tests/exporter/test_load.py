@@ -275,13 +275,18 @@ class TestDigest:
     def test_follows_config_seed_and_vocabulary(self, copy):
         one, two = (checkpoint(copy, weights="random", seed=seed).digest("unet") for seed in (0, 1))
         assert one != two
-        before = checkpoint(copy).digest("tokenizer")
+        before, tower = checkpoint(copy).digest("tokenizer"), checkpoint(copy).digest("text_encoder")
         (copy / "tokenizer" / "tokenizer_config.json").write_text("{}")
         assert checkpoint(copy).digest("tokenizer") != before
+        assert checkpoint(copy).digest("text_encoder") != tower
         before = checkpoint(copy).digest("vae")
         file = copy / "vae" / "config.json"
         file.write_text(json.dumps(json.loads(file.read_text()) | {"scaling_factor": 2.0}))
         assert checkpoint(copy).digest("vae") != before
+        before = checkpoint(copy).digest("text_encoder_2")
+        file = copy / "model_index.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"force_zeros_for_empty_prompt": False}))
+        assert checkpoint(copy).digest("text_encoder_2") != before
 
 
 class TestHub:
