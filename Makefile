@@ -11,7 +11,7 @@ demo: .venv/.installed
 	$(BIN)/python -m tools.draw_demo bundles/demo
 
 test: .venv/.installed test-runtime
-	$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup $(PYTEST_ARGS)
 
 # What runs without torch is tested where torch is not installed.
 test-runtime: .venv-runtime/.installed

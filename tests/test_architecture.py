@@ -13,7 +13,8 @@ ROOT = Path(__file__).parent.parent
 SOURCES = sorted([*ROOT.glob("engines/**/*.py"), *ROOT.glob("exporter/**/*.py")])
 ALL = [*SOURCES, *sorted(ROOT.glob("tools/**/*.py")), *sorted(ROOT.glob("tests/**/*.py"))]
 #: Beyond the wall: what the run time never imports.
-COMPILE_ONLY = {"torch", "diffusers", "transformers", "onnx", "onnx_ir", "onnxscript", "safetensors", "huggingface_hub", "exporter"}
+COMPILE_ONLY = {"torch", "diffusers", "transformers", "onnx", "onnx_ir", "onnxscript", "safetensors", "huggingface_hub"}
+COMPILE_ONLY |= {"exporter", "ruamel", "scipy"}
 #: Vendor library → the one file that may import it.
 VENDORS = {
     "onnxruntime": "engines/backends/onnxruntime.py",
@@ -77,7 +78,7 @@ def test_no_file_is_over_400_lines(path):
 def test_engines_stays_small(capsys):
     lines = {path: len(path.read_text().splitlines()) for path in ROOT.glob("engines/**/*.py")}
     with capsys.disabled():
-        print(f"\nengines/: {sum(lines.values())} of {ENGINES_BUDGET} lines")
+        sys.stdout.write(f"\nengines/: {sum(lines.values())} of {ENGINES_BUDGET} lines\n")
     assert sum(lines.values()) <= ENGINES_BUDGET
 
 

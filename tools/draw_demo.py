@@ -1,4 +1,4 @@
-"""Draw the demo's pictures: `python -m tools.draw_demo bundles/demo` writes them and one sheet beside the bundle, and says where."""
+"""Draw the demo's pictures: `python -m tools.draw_demo bundles/demo` writes them and one sheet, and says where."""
 
 from __future__ import annotations
 

@@ -17,6 +17,9 @@ from exporter.plan import Plan
 from exporter.recipe import Recipe
 from tests.e2e.conftest import silent
 
+#: One process builds the bundle that all of these share.
+pytestmark = [pytest.mark.xdist_group("built"), pytest.mark.timeout(1200)]
+
 
 def first_failure(verdicts):
     return next((verdict.part, verdict.stage) for verdict in verdicts if not verdict.passed)

@@ -24,6 +24,9 @@ from tests.e2e.conftest import silent
 
 ROOT = Path(__file__).parent.parent.parent
 
+#: One process builds the bundle that all of these share.
+pytestmark = [pytest.mark.xdist_group("built"), pytest.mark.timeout(1200)]
+
 
 def test_every_line_of_the_blame_table_passes(built):
     assert built.verdicts

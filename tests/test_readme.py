@@ -1,0 +1,52 @@
+"""Every command of the README's tour runs, and every file that it links to is there."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+TOUR = next(block for block in re.findall(r"```console\n(.*?)```", README, re.DOTALL))
+PROGRAMS = {"t2iexport": str(Path(sys.executable).parent / "t2iexport"), "python": sys.executable}
+
+
+@pytest.fixture(scope="module")
+def playground(tmp_path_factory):
+    """A folder that looks like a checkout, so that bundles of the tests stay out of the real one."""
+    folder = tmp_path_factory.mktemp("tour")
+    for name in ("recipes", "tools", "engines", "exporter"):
+        (folder / name).symlink_to(ROOT / name)
+    return folder
+
+
+def test_the_tour(playground, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    for line in TOUR.strip().splitlines():
+        program, *arguments = shlex.split(line)
+        done = subprocess.run([PROGRAMS[program], *arguments], cwd=playground, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{line}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+    assert (playground / "out.png").stat().st_size > 500
+    assert (playground / "star.png").stat().st_size > 500
+
+
+def test_links_lead_somewhere():
+    for path in [ROOT / "README.md", *ROOT.glob("docs/**/*.md"), ROOT / "recipes" / "demo" / "README.md"]:
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", path.read_text()):
+            assert (path.parent / target).exists(), f"{path.name}: {target}"
+
+
+def test_the_recipe_example_is_a_recipe():
+    from exporter.recipe import Recipe
+
+    example = next(block for block in re.findall(r"```yaml\n(.*?)```", README, re.DOTALL))
+    recipe = Recipe.parse(example, "example")
+    assert recipe.sampler.steps == (10,)
+    assert [name for target in recipe.targets for name in target] == ["onnxruntime", "tensorrt_rtx"]
+
+
+def test_no_figure_is_missing():
+    assert not re.findall(r"@[A-Z]+@", README)
