@@ -70,7 +70,7 @@ def _build(recipe: Path, output: Path | None, assignments: tuple[str, ...], **fl
         content = {"bundle": str(out), "stages": lines.rows, "verdicts": show.verdict_rows(verdicts)}
         _print(content | {"notes": list(bundle.manifest.notes)}, as_json=True)
         return
-    click.echo(f"\n{parity.table(verdicts)}" if verdicts else "\nunchecked: the recipe says checks.skip")
+    click.echo(f"\n{parity.table(verdicts)}" if verdicts else "")
     for note in bundle.manifest.notes:
         click.echo(note)
     size = sum(file.size for file in bundle.manifest.files.values()) / 1e6

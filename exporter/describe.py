@@ -41,7 +41,8 @@ def bundle(path: Path) -> dict[str, Any]:
         "source": ", ".join(f"{key} {value}" for key, value in manifest.source.items()),
         "guidance": " ".join(str(value) for value in (manifest.guidance.mode, manifest.guidance.scale) if value is not None),
         "default": f"{manifest.defaults.width} x {manifest.defaults.height} px, {manifest.defaults.steps} steps",
-        "size": _megabytes(sum(sizes.values())),
+        "size": f"{_megabytes(sum(sizes.values()))} MB",
+        "versions": _pairs(manifest.versions),
         "parts": [_part(name, part, sizes) for name, part in manifest.parts.items()],
         "engines": [
             {
@@ -72,7 +73,6 @@ def bundle(path: Path) -> dict[str, Any]:
             for verdict in manifest.verdicts
         ],
         "notes": list(manifest.notes),
-        "versions": _pairs(manifest.versions),
     }
 
 
@@ -143,7 +143,7 @@ def estimate(plan: Plan, sizes: Mapping[str, Size]) -> dict[str, str]:
     copies = len(plan.opsets) + sum(name != "onnxruntime" for name in plan.backends)
     return {
         "memory": f"about {memory / 1e9:.1f} GB",
-        "disk": f"about {copies * sum(weights.values()) / 1e9:.1f} GB",
+        "disk": f"about {copies * sum(weights.values()) / 1e9:.2f} GB",
     }
 
 
