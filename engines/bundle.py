@@ -6,8 +6,10 @@ no code.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 import shutil
 import stat
 from pathlib import Path
@@ -56,6 +58,8 @@ MANIFEST = "manifest.json"
 #: Folders of this name hold what a backend learns while it runs; they come and go, and are no part of the bundle.
 _CACHE = "cache"
 _LIMIT = 16 * 2**20
+#: What `link` says where a file cannot be linked there, and can be copied.
+_UNLINKABLE = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP}
 
 
 class Bundle:
@@ -178,6 +182,17 @@ def publish(temporary: Path, final: Path) -> None:
         aside.rename(final)
         raise
     shutil.rmtree(aside)
+
+
+def place(source: Path, destination: Path) -> None:
+    """Put a finished file into a bundle's folder: a hard link, or a copy where the bundle lies on another filesystem."""
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, destination)
+    except OSError as error:
+        if error.errno not in _UNLINKABLE:
+            raise
+        shutil.copyfile(source, destination)
 
 
 def _compatible(found: object, where: Path) -> None:

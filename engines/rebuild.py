@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 from engines import bundle, plugins
-from engines.bundle import Bundle, EngineFiles, PartEntry
-from engines.errors import MissingDependency, UnsupportedError
+from engines.bundle import Bundle, EngineFiles, PartEntry, place
+from engines.errors import UnsupportedError
 
 
 def rebuild(path: Path, backend: str | None = None, say: Callable[[str], Any] = lambda _: None) -> list[str]:
@@ -43,7 +42,7 @@ def rebuild(path: Path, backend: str | None = None, say: Callable[[str], Any] = 
         parts, made = dict(manifest.parts), list[str]()
         for relative in sorted(manifest.files):
             if not any(relative.startswith(f"engines/{name}/") for name in chosen):
-                _link(opened.path(relative), temporary / relative)
+                place(opened.path(relative), temporary / relative)
         for name in chosen:
             for part, entry in manifest.parts.items():
                 if name in entry.engines:
@@ -51,14 +50,14 @@ def rebuild(path: Path, backend: str | None = None, say: Callable[[str], Any] = 
                     engine = _build(temporary, entry, name)
                     parts[part] = parts[part].model_copy(update={"engines": {**parts[part].engines, name: engine}})
                     made.append(f"{part}: built again with {name} {engine.version}")
-        told = f"built again and unchecked since: {', '.join(chosen)}; t2iexport check says how good they are"
-        notes = [note for note in manifest.notes if not note.startswith("built again and unchecked")]
+        told = [f"{name} was built again and is unchecked since; t2iexport check says how good it is" for name in chosen]
         verdicts = tuple(verdict for verdict in manifest.verdicts if verdict.backend not in chosen)
-        bundle.write(temporary, bundle.draft(manifest, parts=parts, verdicts=verdicts, notes=(*notes, told)))
+        notes = tuple(dict.fromkeys((*manifest.notes, *told)))
+        bundle.write(temporary, bundle.draft(manifest, parts=parts, verdicts=verdicts, notes=notes))
         bundle.publish(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return [*made, told]
+    return [*made, *told]
 
 
 def _build(folder: Path, entry: PartEntry, name: str) -> EngineFiles:
@@ -75,22 +74,6 @@ def _build(folder: Path, entry: PartEntry, name: str) -> EngineFiles:
     into.mkdir(parents=True, exist_ok=True)
     files = backend.build(folder / graph.files[0], entry.signature, into)
     if not any(into.iterdir()):
-        os.removedirs(into)  # a backend that runs the graph itself leaves nothing
+        os.removedirs(into)  # a backend that runs the graph itself leaves nothing; its parent goes too, once it is empty
     relative = tuple(Path(file).relative_to(folder).as_posix() for file in files)
-    return EngineFiles(options=backend.model_dump(mode="json"), opset=backend.opset, files=relative, version=_version(backend))
-
-
-def _version(backend: Any) -> str:  # noqa: ANN401 - a class of the Backend protocol
-    """Version of the library that built, under whichever name it is installed where it has several."""
-    try:
-        return getattr(backend, "version", None) or metadata.version(backend.distribution)
-    except metadata.PackageNotFoundError as error:
-        raise MissingDependency(backend.distribution, backend.extra) from error
-
-
-def _link(source: Path, destination: Path) -> None:
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(source, destination)
-    except OSError:  # another filesystem, or one without links; where a copy fails too, it says why
-        shutil.copyfile(source, destination)
+    return EngineFiles(options=backend.model_dump(mode="json"), opset=backend.opset, files=relative, version=backend.version)

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engines.bundle import Draft, EngineFiles, Guidance, Onnx, PartEntry, SamplerEntry, Tokenizer, Verdict
+from engines.backends import installed
+from engines.bundle import Draft, EngineFiles, Guidance, Onnx, PartEntry, SamplerEntry, Tokenizer, Verdict, place
 from engines.manifest import Defaults
-from exporter.cache import place
-from exporter.plan import installed
 
 if TYPE_CHECKING:
     from exporter.plan import Done, Plan
@@ -41,14 +40,12 @@ def lay_out(plan: Plan, done: Done, folder: Path) -> Draft:
         samplers=tuple(_sampler(steps, done, folder) for steps in recipe.sampler.steps),
         recordings=tuple(recordings),
         notes=tuple(notes),
-        versions={name: installed(name) for name in _VERSIONS},
+        versions={name: installed("compile", name) for name in _VERSIONS},
     )
 
 
 def _put(file: Path, folder: Path, relative: str) -> str:
-    destination = folder / relative
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    place(file, destination)
+    place(file, folder / relative)
     return relative
 
 
@@ -86,7 +83,7 @@ def _part(plan: Plan, name: str, done: Done, folder: Path) -> PartEntry:
             options=backend.model_dump(mode="json"),
             opset=backend.opset,
             files=files or graphs[str(backend.opset)].files,
-            version=installed(backend.distribution),
+            version=backend.version,
         )
     component = plan.recipe.components.get(name)
     return PartEntry(

@@ -70,7 +70,9 @@ def check(path: Path, backend: str | None, say: Callable[[str], None] = lambda _
         raise UnsupportedError("\n".join(unable))
     others = [old for old in opened.manifest.verdicts if old.backend and old.backend not in backends]
     kept = (*parity.worst(verdicts), *others)
-    bundle.write(path, bundle.draft(opened.manifest, verdicts=kept))
+    checked = tuple(f"{name} was built again" for name in backends)
+    notes = [note for note in opened.manifest.notes if not note.startswith(checked)]
+    bundle.write(path, bundle.draft(opened.manifest, verdicts=kept, notes=tuple(notes)))
     return verdicts
 
 

@@ -248,22 +248,6 @@ def code_version(*paths: Path) -> str:
     return total.hexdigest()
 
 
-def place(source: Path, destination: Path) -> None:
-    """Put a store's file elsewhere: as a hard link where the filesystem allows it, else as a copy.
-
-    Raises:
-        DiskFull: there is no room for the copy.
-
-    """
-    try:
-        os.link(source, destination)
-    except OSError as error:
-        if error.errno not in {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP}:
-            raise
-        with _disk(destination.parent, f"copying {source.name} to {destination.parent}"):
-            shutil.copyfile(source, destination)
-
-
 def mounted_at(path: Path) -> Path:
     """Mount point of the disk that holds a path, or would hold it."""
     path = path.absolute()

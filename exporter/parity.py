@@ -169,17 +169,26 @@ def _part(
     bundle: Bundle, name: str, entry: PartEntry, cases: Sequence[Case], backend: str | None, limits: Limits
 ) -> Iterator[Verdict]:
     """From source to passes to graph to engine, on the source's own inputs."""
+    changed = ", ".join([*entry.passes, *([entry.precision] if entry.precision != "fp32" else [])])
     for case in cases:
         pairs = [(case.passes[port], case.source[port]) for port in case.source]
-        yield judge(name, "passes", case.label, pairs, limits(name, "passes", entry.precision), note=", ".join(entry.passes))
-    # The graph as it is written, run by the reference runtime with its own optimisations off.
-    reference = plugins.load("backends", "onnxruntime")(graph_optimization="none")
+        yield judge(name, "passes", case.label, pairs, limits(name, "passes", entry.precision), note=changed)
     graph = entry.onnx[str(entry.engines[backend].opset)] if backend else next(iter(entry.onnx.values()))
-    with reference.open([bundle.path(file) for file in graph.files], entry.signature) as engine:
-        answers = [engine(case.inputs) for case in cases]
-    for case, answer in zip(cases, answers, strict=True):
-        pairs = [(answer[port], case.passes[port]) for port in case.passes]
-        yield judge(name, "onnx", case.label, pairs, limits(name, "onnx", entry.precision))
+    answers = [case.passes for case in cases]
+    if entry.precision == "bf16":
+        # Said in the table, not passed over: the graph is then held to its limit together with the engine that runs it.
+        yield Verdict(
+            part=name, stage=STAGES["onnx"], case="", relative_l2=None, psnr=None, limit=None, passed=True,
+            note="not compared: ONNX Runtime has no bf16 kernels on a processor",
+        )  # fmt: skip
+    else:
+        # The graph as it is written, run by the reference runtime with its own optimisations off.
+        reference = plugins.load("backends", "onnxruntime")(graph_optimization="none")
+        with reference.open([bundle.path(file) for file in graph.files], entry.signature) as engine:
+            answers = [engine(case.inputs) for case in cases]
+        for case, answer in zip(cases, answers, strict=True):
+            pairs = [(answer[port], case.passes[port]) for port in case.passes]
+            yield judge(name, "onnx", case.label, pairs, limits(name, "onnx", entry.precision))
     if backend is None:
         return
     built = entry.engines[backend]

@@ -6,12 +6,12 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engines import plugins
-from engines.errors import MissingDependency, UnsupportedError
+from engines.backends import installed
+from engines.errors import UnsupportedError
 from exporter.cache import Key, code_version, key
 from exporter.load import resolve
 
@@ -171,7 +171,7 @@ class Plan:
                     continue
                 built_from = {"export": str(export_key)}
                 stage_key = self._key(
-                    "engine", f"{name}, {target}", backend.model_dump(mode="json"), built_from, backend.distribution
+                    "engine", f"{name}, {target}", backend.model_dump(mode="json"), built_from, {target: backend.version}
                 )
                 make = lambda folder, done, target=target: self._engine(folder, name, target, done)  # noqa: E731
                 yield Stage("engine", f"{name}, {target}", stage_key, make)
@@ -180,10 +180,17 @@ class Plan:
     def _networks(self) -> list[str]:
         return sorted({_network(name) for name in self.family.roles})
 
-    def _key(self, verb: str, subject: str, options: Mapping[str, Any], inputs: Mapping[str, str], *libraries: str) -> Key:
+    def _key(
+        self,
+        verb: str,
+        subject: str,
+        options: Mapping[str, Any],
+        inputs: Mapping[str, str],
+        versions: Mapping[str, str] | None = None,
+    ) -> Key:
         here = Path(__file__).parent
         code = {part: code_version((here / part).resolve()) for part in _CODE[verb]}
-        versions = {library: installed(library) for library in (libraries or _LIBRARIES)}
+        versions = versions or {library: installed("compile", library) for library in _LIBRARIES}
         return key(verb, subject, options=options, inputs=inputs, code=code, versions=versions)
 
     # What each stage does. Heavy imports stand here, so that a plan whose every stage is in the store loads no torch.
@@ -259,16 +266,3 @@ class Plan:
 def _network(part: str) -> str:
     """Component of the checkpoint that holds a part's weights: encoder and decoder are halves of one VAE."""
     return "vae" if part.startswith("vae_") else part
-
-
-def installed(distribution: str) -> str:
-    """Version of an installed distribution.
-
-    Raises:
-        MissingDependency: it is absent.
-
-    """
-    try:
-        return version(distribution)
-    except PackageNotFoundError as error:
-        raise MissingDependency(distribution, "compile") from error

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import ClassVar, Protocol, Self
 
 import numpy as np
 
+from engines.errors import MissingDependency
 from engines.signature import Signature
+
+
+def installed(extra: str, *distributions: str) -> str:
+    """Version of a library, under whichever of its names it is installed; raise MissingDependency when it is not."""
+    for name in distributions:
+        try:
+            return metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    raise MissingDependency(distributions[0], extra)
 
 
 class Engine(Protocol):
@@ -33,6 +45,11 @@ class Backend(Protocol):
     #: The distribution whose version an engine depends on, and the extra of t2iexport that installs it.
     distribution: ClassVar[str]
     extra: ClassVar[str]
+
+    @property
+    def version(self) -> str:
+        """Version of the installed library; MissingDependency when it is absent. Imports nothing."""
+        ...
 
     def refuse(self, precision: str) -> None:
         """Raise UnsupportedError when no engine of this precision can exist for the chosen target. Spends no time."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import Field
 
+from engines.backends import installed
 from engines.errors import MissingDependency, UnsupportedError
 from engines.frozen import Frozen
 from engines.signature import Signature
@@ -41,10 +41,7 @@ class OnnxRuntime(Frozen):
     @property
     def version(self) -> str:
         """Version of the library, under whichever of its two names it is installed."""
-        try:
-            return metadata.version(self.distribution)
-        except metadata.PackageNotFoundError:
-            return metadata.version("onnxruntime")
+        return installed(self.extra, self.distribution, "onnxruntime")
 
     def refuse(self, precision: str) -> None:
         """Raise UnsupportedError for bf16 on the processor, for which the library has no kernels."""

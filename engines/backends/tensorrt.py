@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from engines.backends import Engine, _tensorrt
+from engines.backends import Engine, _tensorrt, installed
 from engines.backends._tensorrt_engine import DeviceEngine
 from engines.errors import UnsupportedError
 from engines.frozen import Frozen
@@ -43,6 +43,11 @@ class Tensorrt(Frozen):
     tf32: bool = False
     version_compatible: bool = False
     hardware_compatible: Literal["none", "same_compute_capability", "ampere_plus"] = "none"
+
+    @property
+    def version(self) -> str:
+        """Version of the library."""
+        return installed(self.extra, self.distribution)
 
     def refuse(self, precision: str) -> None:
         """Raise UnsupportedError when `hardware_compatible` promises GPUs without it; otherwise the GPU that builds decides."""

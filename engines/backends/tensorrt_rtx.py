@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, Field
 
-from engines.backends import Engine, _tensorrt
+from engines.backends import Engine, _tensorrt, installed
 from engines.backends._tensorrt_engine import DeviceEngine
 from engines.errors import UnsupportedError
 from engines.frozen import Frozen
@@ -73,6 +73,11 @@ class TensorrtRtx(Frozen):
     compute_capabilities: Annotated[tuple[Annotated[str, AfterValidator(_capability)], ...], AfterValidator(_ordered)] = ()
     optimization_level: int = Field(default=3, ge=0, le=5)
     tf32: bool = False
+
+    @property
+    def version(self) -> str:
+        """Version of the library."""
+        return installed(self.extra, self.distribution)
 
     def refuse(self, precision: str) -> None:
         """Raise UnsupportedError, with what to name instead, when a target or the portable default has no such precision."""

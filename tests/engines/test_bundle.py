@@ -1,3 +1,4 @@
+import errno
 import hashlib
 import json
 import os
@@ -207,3 +208,17 @@ def test_a_bundle_works_through_a_link_to_its_folder_and_read_only(bundle, tmp_p
     finally:
         for path in [bundle.folder, *bundle.folder.rglob("*")]:
             os.chmod(path, 0o700)  # noqa: PTH101 - follows the walk
+
+
+def test_place_links_and_falls_back_to_a_copy(tmp_path, monkeypatch):
+    (tmp_path / "a").write_text("x")
+    module.place(tmp_path / "a", tmp_path / "b")
+    assert (tmp_path / "b").samefile(tmp_path / "a")
+
+    def refuse(*_paths):
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    monkeypatch.setattr(module.os, "link", refuse)
+    module.place(tmp_path / "a", tmp_path / "c")
+    assert (tmp_path / "c").read_text() == "x"
+    assert not (tmp_path / "c").samefile(tmp_path / "a")

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from exporter import cache
-from exporter.cache import DiskFull, Store, code_version, default_root, key, mounted_at, place
+from exporter.cache import DiskFull, Store, code_version, default_root, key, mounted_at
 
 #: Four stages that feed each other, slow enough to be killed in the middle of each; argv: root, seconds per file.
 BUILD = textwrap.dedent("""
@@ -240,20 +240,6 @@ def test_code_is_known_by_its_bytes(tmp_path):
     assert first == code_version(tmp_path / "a.py", tmp_path / "below")
     (tmp_path / "below/b.py").write_text("2")
     assert first != code_version(tmp_path / "a.py", tmp_path / "below")
-
-
-def test_place_links_and_falls_back_to_a_copy(tmp_path, monkeypatch):
-    (tmp_path / "a").write_text("x")
-    place(tmp_path / "a", tmp_path / "b")
-    assert (tmp_path / "b").samefile(tmp_path / "a")
-
-    def refuse(*_paths):
-        raise OSError(errno.EXDEV, "Invalid cross-device link")
-
-    monkeypatch.setattr(cache.os, "link", refuse)
-    place(tmp_path / "a", tmp_path / "c")
-    assert (tmp_path / "c").read_text() == "x"
-    assert not (tmp_path / "c").samefile(tmp_path / "a")
 
 
 def test_the_store_lies_where_the_standard_says(tmp_path, monkeypatch):

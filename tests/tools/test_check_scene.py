@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tools import scenes
+from tools import captions, scenes
 from tools.check_scene import agrees, matches, read
 
 COUNT = 2000
@@ -20,8 +20,8 @@ def examples():
         every = scenes.pairs(held_out=False) + scenes.pairs(held_out=True)
         scene = scenes.sample_scene(rng, int(rng.integers(1, 3)), every)
         objects = tuple((thing.size, thing.colour, thing.shape) for thing in scene.things)
-        full = scenes.Statement(objects, scene.background, scene.relation)
-        said = scenes.parse(scenes.caption(scene, rng))
+        full = captions.Statement(objects, scene.background, scene.relation)
+        said = captions.parse(captions.caption(scene, rng))
         found.append((scene, full, said, read(scenes.draw(scene))))
     return found
 
@@ -67,7 +67,7 @@ def test_captions_off_by_one_attribute_are_refused(examples):
             (size, str(rng.choice([c for c in scenes.COLOURS if c != colour])), shape),
             (size, colour, str(rng.choice([s for s in scenes.SHAPES if s != shape]))),
         ):
-            said = scenes.Statement((changed, *rest), full.background, full.relation)
+            said = captions.Statement((changed, *rest), full.background, full.relation)
             if not shows(scene, said):
                 tried += 1
                 wrongly += agrees(reading, said)
@@ -101,6 +101,7 @@ def test_damage_is_refused():
     halved = picture.copy()
     halved[:, :30] = 255
     assert not matches(halved, text)
+    assert not matches(halved, "a red circle")
     two_colours = picture.copy()
     two_colours[:30][(two_colours[:30] != 255).any(-1)] = scenes.COLOURS["blue"]
     assert not matches(two_colours, text)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tools import scenes
+from tools import captions, scenes
 
 
 def test_a_seed_gives_the_same_scene_and_picture_again():
@@ -25,7 +25,7 @@ def test_captions_parse_back_into_what_the_scene_shows():
     unsaid_size = unsaid_background = 0
     for seed in range(2000):
         scene = scenes.training_scene(seed)
-        said = scenes.parse(scenes.caption(scene, rng))
+        said = captions.parse(captions.caption(scene, rng))
         assert said.relation == scene.relation
         assert said.background in {None, scene.background}
         unsaid_background += said.background is None
@@ -39,8 +39,8 @@ def test_captions_parse_back_into_what_the_scene_shows():
 
 def test_every_word_of_every_caption_is_in_the_word_list():
     rng = np.random.default_rng(1)
-    known = set(scenes.words())
-    said = {word for seed in range(3000) for word in scenes.caption(scenes.training_scene(seed), rng).split()}
+    known = set(captions.words())
+    said = {word for seed in range(3000) for word in captions.caption(scenes.training_scene(seed), rng).split()}
     assert said == known
 
 
@@ -55,13 +55,13 @@ def test_every_word_of_every_caption_is_in_the_word_list():
     ],
 )
 def test_known_captions(text, expected):
-    assert scenes.parse(text) == scenes.Statement(*expected)
+    assert captions.parse(text) == captions.Statement(*expected)
 
 
 @pytest.mark.parametrize("text", ["", "a dragon", "a red circle and", "a red circle above", "red circle"])
 def test_other_text_is_refused(text):
     with pytest.raises(ValueError, match="not a caption"):
-        scenes.parse(text)
+        captions.parse(text)
 
 
 def test_held_out_pairs_never_occur_in_training():
@@ -72,12 +72,12 @@ def test_held_out_pairs_never_occur_in_training():
 
 
 def test_evaluation_prompts_are_fixed_and_hold_the_held_out_pairs_in_known_share():
-    prompts = scenes.evaluation_prompts()
-    assert prompts == scenes.evaluation_prompts()
+    prompts = captions.evaluation_prompts()
+    assert prompts == captions.evaluation_prompts()
     groups = [prompt.group for prompt in prompts]
     assert {group: groups.count(group) for group in set(groups)} == {"single": 450, "held-out": 50, "two": 500}
     for prompt in prompts:
-        said = scenes.parse(prompt.text)
+        said = captions.parse(prompt.text)
         held_out = [stated[1:] in scenes.HELD_OUT for stated in said.objects]
         assert len(said.objects) == (2 if prompt.group == "two" else 1)
         assert held_out == [prompt.group == "held-out"] * len(said.objects)

@@ -1,0 +1,17 @@
+import numpy as np
+import onnx_ir as ir
+
+from exporter.graph.fold import fold
+from tests.exporter.graph.small import model
+
+
+def test_constant_arithmetic_is_computed():
+    folded = fold(model("a = Add(one, two)", "y = Mul(x, a)"))
+    assert [node.op_type for node in folded.graph] == ["Mul"]
+    (other,) = [value for value in folded.graph.node(0).inputs if value.name != "x"]
+    assert np.array_equal(ir.convenience.get_const_tensor(other).numpy(), [3.0, 3.0])
+
+
+def test_what_depends_on_an_input_stays():
+    folded = fold(model("a = Add(x, two)", "y = Mul(x, a)"))
+    assert [node.op_type for node in folded.graph] == ["Add", "Mul"]
