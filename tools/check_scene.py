@@ -14,17 +14,20 @@ from functools import lru_cache
 
 import numpy as np
 
-from tools.scenes import BACKGROUNDS, COLOURS, RELATIONS, Statement, parse
+from tools.captions import Statement, parse
+from tools.scenes import BACKGROUNDS, COLOURS, RELATIONS
 
 _LEAST_BACKGROUND = 0.4
 """Share of the picture that must be near its background colour."""
 _BACKGROUND_REACH = 40.0
 _COLOUR_REACH = 46.0
 """Farthest an object may be from its table colour: half of the least distance."""
+_MIXTURE_REACH = 40.0
+"""Farthest that a patch may be, on average, from mixtures of background and paint."""
 _SPECK = 8.0
 """Covered pixels below which a patch is taken for a speck of noise."""
-_LEAST_FIT = 0.78
-_LEAST_LEAD = 0.03
+_LEAST_FIT = 0.75
+_LEAST_LEAD = 0.02
 """How well a shape must fit, and by how much better than any other shape."""
 _SIZE_RANGES = {"small": (12.5, 19.5), "large": (24.0, 32.5)}
 _DOMINANCE = 1.4
@@ -36,7 +39,7 @@ class Seen:
     """One object found in a picture.
 
     Attributes:
-        size: "small", "large", or None when it is neither.
+        size: "small" or "large".
         colour: Name of the colour.
         shape: Name of the shape.
         x: Centre of its box, pixels from the left.
@@ -45,7 +48,7 @@ class Seen:
 
     """
 
-    size: str | None
+    size: str
     colour: str
     shape: str
     x: float
@@ -195,6 +198,9 @@ def _see(pixels: np.ndarray, background: np.ndarray, patch: np.ndarray) -> Seen 
     cover = np.where(_grown(_grown(patch)), cover, 0)
     if cover.sum() < _SPECK:
         return None
+    mixed = background + cover[..., None] * towards
+    if np.linalg.norm(pixels - mixed, axis=-1)[patch].mean() > _MIXTURE_REACH:
+        return "an object of several colours"
     table = np.array(list(COLOURS.values()), dtype=float)
     away = np.linalg.norm(table - paint, axis=1)
     if away.min() > _COLOUR_REACH:
@@ -206,9 +212,10 @@ def _see(pixels: np.ndarray, background: np.ndarray, patch: np.ndarray) -> Seen 
         both = [f"{fit.kind} fits {fit.overlap:.2f}" for fit in (best, second)]
         return f"an unclear shape ({', '.join(both)})"
     sizes = [name for name, (low, high) in _SIZE_RANGES.items() if low <= best.side <= high]
+    if not sizes:
+        return f"an object of no known size ({best.kind} {best.side:.1f} wide)"
     colour = list(COLOURS)[int(away.argmin())]
-    size = sizes[0] if sizes else None
-    return Seen(size, colour, best.kind, best.x + left, best.y + top, best.overlap)
+    return Seen(sizes[0], colour, best.kind, best.x + left, best.y + top, best.overlap)
 
 
 def read(picture: np.ndarray) -> Reading:
