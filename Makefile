@@ -8,12 +8,12 @@ RUNTIME := .venv-runtime/bin
 demo: .venv/.installed
 	$(BIN)/t2iexport build recipes/demo.yaml
 	$(BIN)/t2iexport check bundles/demo
-	$(BIN)/python -m tools.draw_demo bundles/demo
+	$(BIN)/python -m tools.draw_sheet --bundle bundles/demo --output bundles/demo-pictures.png
 
 test: .venv/.installed test-runtime
 	$(BIN)/python -m pytest -n 2 --dist loadgroup $(PYTEST_ARGS)
 
-# What runs without torch is tested where torch is not installed.
+# What runs without torch is tested where torch is not installed (onnx is there to write the tests' small graphs).
 test-runtime: .venv-runtime/.installed
 	$(RUNTIME)/python -m pytest tests/engines tests/backends tests/hostile
 
@@ -29,7 +29,7 @@ lint: .venv/.installed
 
 .venv-runtime/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv-runtime
-	$(RUNTIME)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[onnxruntime]' pytest pytest-timeout hypothesis
+	$(RUNTIME)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[onnxruntime]' onnx pytest pytest-timeout hypothesis
 	touch $@
 
 clean:

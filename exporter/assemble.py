@@ -27,7 +27,8 @@ def lay_out(plan: Plan, done: Done, folder: Path) -> Draft:
     if not recipe.checks.skip:
         runs = sorted(done["record", "source"].glob("run_*.npz"))
         cases = [done["measure", name] / f"{name}.npz" for name in plan.family.roles]
-        recordings = [_put(file, folder, f"recordings/{file.name}") for file in (*runs, *cases)]
+        ranges = done["record", "source"] / "ranges.json"
+        recordings = [_put(file, folder, f"recordings/{file.name}") for file in (*runs, *cases, ranges)]
     guidance = recipe.sampler.guidance
     return Draft(
         name=recipe.name,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import shutil
 import time
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from engines import bundle
 from engines.bundle import Bundle, Verdict
 from engines.errors import ParityError, UnsupportedError
 from exporter import assemble, parity
+from exporter.ahead import ahead
 from exporter.cache import Store
 from exporter.plan import Done, Plan, Stage
 from exporter.recipe import Recipe
@@ -41,8 +43,9 @@ def build(recipe: Recipe, out: Path, store: Store, report: Report, *, reproducib
     plan = Plan(recipe)
     plan.refuse()
     done: dict[tuple[str, str], Path] = {}
-    for stage in plan.stages:
-        done[stage.name] = _run(stage, store, report, done)
+    with ahead(plan, store):
+        for stage in plan.stages:
+            done[stage.name] = _run(stage, store, report, done)
     if reproducible:
         _build_twice(plan, store, done)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -140,16 +143,14 @@ def _check(plan: Plan, path: Path, store: Store, report: Report, done: Done) -> 
 
 
 def _build_twice(plan: Plan, store: Store, done: Done) -> None:
-    """Build every engine once more and compare with the one that is kept: bytes, or the backend's own idea of the same."""
+    """Build every engine once more and compare bytes with the one that is kept."""
     for stage in plan.stages:
         if stage.verb != "engine":
             continue
-        backend = plan.backends[stage.subject.rpartition(", ")[2]]
-        same = getattr(backend, "same", lambda first, second: first.read_bytes() == second.read_bytes())
         with store.scratch() as folder:
             stage.make(folder, done)
             for second in sorted(folder.iterdir()):
-                if not same(done[stage.name] / second.name, second):
+                if not filecmp.cmp(done[stage.name] / second.name, second, shallow=False):
                     raise UnsupportedError(
                         f"{stage.subject}: two builds of one graph differ in {second.name}. Nothing was published."
                     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -142,12 +143,15 @@ def check(path: Path, backend: str | None, limits: Limits, report: Callable[[str
     manifest = bundle.manifest
     verdicts: list[Verdict] = []
     runs = [load_run(bundle.path(name)) for name in manifest.recordings if name.startswith("recordings/run_")]
+    ranges = json.loads(bundle.path("recordings/ranges.json").read_text(encoding="utf-8"))
     worst_class = _worst_class(manifest.parts)
     verdicts += _tokens(bundle, runs)
     for name, entry in manifest.parts.items():
         report(name)
         cases = load_cases(bundle.path(f"recordings/{name}.npz"))
         verdicts += _part(bundle, name, entry, cases, backend, limits)
+        if entry.precision == "fp16":
+            verdicts.append(_headroom(name, ranges[name]))
     report("sampler")
     for run in runs:
         entry = next(entry for entry in manifest.samplers if entry.steps == run.setting.steps)
@@ -199,6 +203,13 @@ def _part(
             pairs = [(got[port], answer[port]) for port in answer]
             floor = limits(name, "engine", entry.precision)
             yield judge(name, "engine", case.label, pairs, floor, backend=backend, note=backend)
+
+
+def _headroom(name: str, peak: float) -> Verdict:
+    """How far the largest activation seen in the fp32 source stays below the largest half-precision number."""
+    note = f"largest activation {peak:.4g}, {HALF_MAX / peak:.1f} times below 65504" if peak else "no activation was seen"
+    verdict = _verdict(name, "range", "all runs", None, None, None, note, {})
+    return verdict.model_copy(update={"passed": peak < HALF_MAX})
 
 
 def _tokens(bundle: Bundle, runs: Sequence[Run]) -> Iterator[Verdict]:
@@ -282,7 +293,7 @@ def _end_to_end(pipeline: Pipeline, run: Run, backend: str, precision: str, limi
         judge(name, "drift", f"{setting.label}, step {index + 1}", [pair], floor, backend=backend)
         for index, pair in enumerate(zip(inputs, run.model_inputs, strict=True))
     ]
-    yield min(steps, key=lambda verdict: -PERFECT if verdict.psnr is None else verdict.psnr)
+    yield from steps
     yield judge(name, "latent", setting.label, [(latent, run.latent)], limits(name, "latent", precision), backend=backend)
     likeness = f"SSIM {ssim(image, run.image):.4f}" if image.shape == run.image.shape else ""
     floor = limits(name, "image", precision)

@@ -149,7 +149,8 @@ class Plan:
             record_key = self._key("record", "source", options, everything)
             recorded = {"record": str(record_key)}
             yield Stage("record", "source", record_key, lambda folder, _done: self._record(folder))
-        for name in self.family.roles:
+        # The denoiser last: by far the longest, and a second process may already be at it.
+        for name in sorted(self.family.roles, key=lambda name: self.family.roles[name] == "denoiser"):
             yield from self._part_stages(name, recorded)
 
     def _part_stages(self, name: str, recorded: Mapping[str, str]) -> Iterator[Stage]:

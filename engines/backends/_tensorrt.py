@@ -17,14 +17,11 @@ from __future__ import annotations
 import ctypes
 import functools
 import importlib
-import os
 import sys
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
-
-import numpy as np
 
 from engines.errors import MissingDependency, UnsupportedError
 from engines.plugins import did_you_mean
@@ -135,7 +132,7 @@ def build(trt: Any, onnx: Path, signature: Signature, folder: Path, configure: C
     configure(config)
     _add_profile(builder, config, network, signature)
     folder.mkdir(parents=True, exist_ok=True)
-    engine, temporary = folder / f"{onnx.stem}.engine", folder / f".{onnx.stem}.engine.{os.getpid()}"
+    engine, temporary = folder / f"{onnx.stem}.engine", folder / f".{onnx.stem}.engine.partial"
     try:
         with temporary.open("wb") as file:
             writer = _writer(trt, file)
@@ -151,22 +148,6 @@ def build(trt: Any, onnx: Path, signature: Signature, folder: Path, configure: C
     finally:
         temporary.unlink(missing_ok=True)
     return engine
-
-
-def same(first: Path, second: Path) -> bool:
-    """Tell whether two engines are two builds of one graph: equal size, and at most 1 byte of 10,000 differs.
-
-    The limit is about twice the most that was measured for the compiler's own numbering: 19 of 431,284 bytes, for a graph of
-    eight nodes. A change as small as one bias passes: this asks whether the compiler repeats itself, not whether the outputs are
-    right.
-    """
-    if first.stat().st_size != second.stat().st_size:
-        return False
-    differing, chunk = 0, 1 << 24
-    with first.open("rb") as one, second.open("rb") as other:
-        while block := one.read(chunk):
-            differing += int(np.count_nonzero(np.frombuffer(block, np.uint8) != np.frombuffer(other.read(chunk), np.uint8)))
-    return differing * 10_000 <= first.stat().st_size
 
 
 def _located(error: Any) -> str:  # noqa: ANN401

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, Field
 
-from engines.backends import Engine, _tensorrt, installed
+from engines.backends import Engine, _steady, _tensorrt, installed
 from engines.backends._tensorrt_engine import DeviceEngine
 from engines.errors import UnsupportedError
 from engines.frozen import Frozen
@@ -98,13 +98,18 @@ class TensorrtRtx(Frozen):
             )
 
     def build(self, onnx: Path, signature: Signature, folder: Path) -> list[Path]:
-        """Build `<stem of onnx>.engine`; needs no GPU.
+        """Build `<stem of onnx>.engine`; needs no GPU. The same graph and options give the same bytes.
 
         Raises:
             MissingDependency: TensorRT-RTX is not installed.
             UnsupportedError: it cannot build this graph for these targets, or the graph is not what the signature says.
 
         """
+        self._vendor()  # a missing library is said here, not by the other process
+        return _steady.build("tensorrt_rtx", self, onnx, signature, folder)
+
+    def build_here(self, onnx: Path, signature: Signature, folder: Path) -> list[Path]:
+        """Build in this process."""
         trt = self._vendor()
 
         def configure(config: Any) -> None:  # noqa: ANN401
@@ -141,10 +146,6 @@ class TensorrtRtx(Frozen):
         # Kernels that were compiled for this GPU are kept beside the engine, so that the next start is quick.
         cache = files[0].parent / "cache" / files[0].name
         return DeviceEngine(trt, cuda, files[0], signature, lambda engine: _start(engine, cache))
-
-    def same(self, first: Path, second: Path) -> bool:
-        """Tell whether two files are two builds of one graph; their bytes may differ, as the compiler's own numbering varies."""
-        return _tensorrt.same(first, second)
 
     def _vendor(self) -> Any:  # noqa: ANN401
         return _tensorrt.vendor("tensorrt_rtx", "TensorRT-RTX", self.extra)

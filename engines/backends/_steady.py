@@ -1,0 +1,82 @@
+"""A build in a process of its own that starts alike every time, for compilers whose output depends on where things lie in memory.
+
+TensorRT-RTX 1.7 orders some of its records by address, and some by which thread came first: two builds of one graph then
+differ in a few hundred bytes. With fixed addresses, one processor and paths of fixed length they are the same bytes.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from engines import plugins
+from engines.errors import T2IError, UnsupportedError
+from engines.frozen import Frozen
+from engines.signature import Signature
+
+#: `personality(2)`: no address space randomization, from the next exec on.
+_ADDR_NO_RANDOMIZE = 0x0040000
+#: Variables that the child sees; the others would shift its stack.
+_KEPT = ("PATH", "HOME", "LD_LIBRARY_PATH", "TMPDIR")
+
+
+def build(plugin: str, options: Frozen, onnx: Path, signature: Signature, folder: Path) -> list[Path]:
+    """Have `options.build_here(onnx, signature, folder)` run in such a process; the files that it made.
+
+    Raises:
+        UnsupportedError: as the build said, or the process was killed.
+        OSError: the engine could not be written.
+
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    request = {"plugin": plugin, "options": options.model_dump(mode="json"), "onnx": str(onnx.resolve())}
+    request |= {"signature": signature.model_dump(mode="json"), "folder": str(folder.resolve())}
+    root = str(Path(__file__).parents[2])
+    environment = {name: os.environ[name] for name in _KEPT if name in os.environ}
+    done = subprocess.run(
+        [sys.executable, "-c", "from engines.backends._steady import main; main()"],
+        input=json.dumps(request).encode(),
+        capture_output=True,
+        env={**environment, "PYTHONHASHSEED": "0", "PYTHONPATH": root},
+        check=False,
+    )
+    lines = done.stdout.decode(errors="replace").splitlines()
+    if done.returncode or not lines:
+        told = "\n".join(f"  {line}" for line in done.stderr.decode(errors="replace").splitlines()[-3:])
+        how = signal.Signals(-done.returncode).name if done.returncode < 0 else f"exit status {done.returncode}"
+        memory = " Most likely memory ran out: build on a larger machine." if done.returncode == -signal.SIGKILL else ""
+        raise UnsupportedError(f"{onnx.name}: the process that built it ended with {how}.{memory}\n{told}".rstrip())
+    answer = json.loads(lines[-1])
+    if "errno" in answer:
+        raise OSError(answer["errno"], answer["text"], str(folder))
+    if "text" in answer:
+        raise UnsupportedError(answer["text"])
+    return [folder / name for name in answer["files"]]
+
+
+def main() -> None:
+    """Be that process: fix the start, then build and answer with one line of JSON."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if not libc.personality(0xFFFFFFFF) & _ADDR_NO_RANDOMIZE and libc.personality(_ADDR_NO_RANDOMIZE) != -1:
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - this program again, at fixed addresses
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    request: dict[str, Any] = json.loads(sys.stdin.buffer.read())
+    onnx = Path(request["onnx"])
+    os.chdir(onnx.parent)
+    folder = Path(f"/proc/self/fd/{os.open(request['folder'], os.O_RDONLY)}")
+    options = plugins.load("backends", request["plugin"]).model_validate(request["options"])
+    try:
+        made = options.build_here(Path(onnx.name), Signature.model_validate(request["signature"]), folder)
+    except T2IError as error:
+        answer: dict[str, Any] = {"text": str(error)}
+    except OSError as error:
+        answer = {"errno": error.errno, "text": error.strerror}
+    else:
+        answer = {"files": [file.name for file in made]}
+    sys.stdout.write(f"\n{json.dumps(answer)}\n")

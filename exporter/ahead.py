@@ -1,0 +1,74 @@
+"""A second process that makes the denoiser's stages ahead of the build, into the same store.
+
+It only saves time: the store hands each stage to whoever comes first, and the other waits. What goes wrong here goes wrong again
+in the build itself, which reports it; so this process is silent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from exporter.cache import Store
+from exporter.recipe import Recipe
+
+if TYPE_CHECKING:
+    from exporter.plan import Plan
+
+#: Bytes of weights up to which two processes side by side cost little memory: each holds the libraries once more.
+SMALL = 512 * 2**20
+
+
+@contextlib.contextmanager
+def ahead(plan: Plan, store: Store) -> Iterator[None]:
+    """Keep a second process at work while the body runs, where the model is small and there is a processor for it."""
+    files = {file for found in plan.checkpoint.files.values() for file in found}
+    worthwhile = files and sum(file.stat().st_size for file in files) <= SMALL and (os.cpu_count() or 1) > 1
+    if not worthwhile or not any(store.why(stage.key) for stage in plan.stages if stage.verb == "export"):
+        yield
+        return
+    code = "from exporter.ahead import main; main()"
+    command = [sys.executable, "-c", code, plan.recipe.name, str(plan.recipe.root.resolve()), str(store.root)]
+    # The recipe goes down the pipe, which stays open: when this process dies, however it dies, the other one sees its end.
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:  # noqa: S603
+        pipe = process.stdin
+        if pipe is None:
+            raise RuntimeError("a process was started without the pipe that it was asked to have")
+        with contextlib.suppress(BrokenPipeError):  # it died at once; the build goes on alone
+            pipe.write(plan.recipe.text.encode() + b"\0")
+            pipe.flush()
+        try:
+            yield
+        finally:
+            process.kill()
+
+
+def main() -> None:
+    """Make the denoiser's stages: what needs no recording first, since the build is recording."""
+    name, root, store_root = sys.argv[1:]
+    text = b"".join(iter(lambda: sys.stdin.buffer.read(1), b"\0")).decode()
+    threading.Thread(target=_follow, daemon=True).start()
+    from exporter.plan import Plan  # noqa: PLC0415 - after the thread that ends this process has started
+
+    plan, store = Plan(Recipe.parse(text, name, Path(root))), Store(Path(store_root))
+    denoiser = next(name for name, role in plan.family.roles.items() if role == "denoiser")
+    own = [stage for stage in plan.stages if stage.subject.partition(",")[0] == denoiser]
+    record = [stage for stage in plan.stages if stage.verb == "record"]
+    measured = [stage for stage in own if stage.verb == "measure"]
+    rest = [stage for stage in own if stage.verb != "measure"]
+    decided = plan.recipe.components.get(denoiser) is None or plan.recipe.components[denoiser].precision != "auto"
+    done: dict[tuple[str, str], Path] = {}
+    for stage in [*rest, *record, *measured] if decided else [*record, *rest, *measured]:
+        done[stage.name] = store.folder(stage.key, lambda folder, stage=stage: stage.make(folder, done))
+
+
+def _follow() -> None:
+    """End with the build."""
+    sys.stdin.buffer.read()
+    os._exit(1)
