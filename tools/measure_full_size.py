@@ -30,8 +30,8 @@ def main(names: tuple[str, ...], json_file: Path | None, work: Path | None) -> N
     for name in names:
         result = measure(name, work)
         print(f"{'model':<14}{'seconds':>9}{'CPU s':>9}{'peak RSS':>11}{'bundle':>11}")
-        figures = f"{result['seconds']:>9.0f}{result['cpu_seconds']:>9.0f}{result['peak_gb']:>8.1f} GB{result['bundle_gb']:>8.2f} GB"
-        print(f"{name:<14}{figures}", flush=True)
+        times = f"{result['seconds']:>9.0f}{result['cpu_seconds']:>9.0f}"
+        print(f"{name:<14}{times}{result['peak_gb']:>8.1f} GB{result['bundle_gb']:>8.2f} GB", flush=True)
         for row in result["stages"]:
             print(f"    {row['subject']:<32}{row['verb']:<10}{row['seconds']:>8.1f} s")
         if json_file:

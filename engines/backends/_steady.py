@@ -1,7 +1,7 @@
 """A build in a process of its own that starts alike every time, for compilers whose output depends on where things lie in memory.
 
 TensorRT-RTX 1.7 orders some of its records by address, and some by which thread came first: two builds of one graph then
-differ in a few hundred bytes. With fixed addresses, one processor and paths of fixed length they are the same bytes.
+differ in a few hundred bytes. With fixed addresses, one processor and nothing of varying length in memory they are the same.
 """
 
 from __future__ import annotations
@@ -22,8 +22,10 @@ from engines.signature import Signature
 
 #: `personality(2)`: no address space randomization, from the next exec on.
 _ADDR_NO_RANDOMIZE = 0x0040000
-#: Variables that the child sees; the others would shift its stack.
+#: Variables that the process sees; the others would shift its stack.
 _KEPT = ("PATH", "HOME", "LD_LIBRARY_PATH", "TMPDIR")
+#: Where the building process finds its folder, its graph's folder and its request: descriptors, since paths vary in length.
+_FOLDER, _GRAPH, _REQUEST = 200, 201, 202
 
 
 def build(plugin: str, options: Frozen, onnx: Path, signature: Signature, folder: Path) -> list[Path]:
@@ -40,7 +42,7 @@ def build(plugin: str, options: Frozen, onnx: Path, signature: Signature, folder
     root = str(Path(__file__).parents[2])
     environment = {name: os.environ[name] for name in _KEPT if name in os.environ}
     done = subprocess.run(
-        [sys.executable, "-c", "from engines.backends._steady import main; main()"],
+        [sys.executable, "-c", "from engines.backends._steady import prepare; prepare()"],
         input=json.dumps(request).encode(),
         capture_output=True,
         env={**environment, "PYTHONHASHSEED": "0", "PYTHONPATH": root},
@@ -60,19 +62,30 @@ def build(plugin: str, options: Frozen, onnx: Path, signature: Signature, folder
     return [folder / name for name in answer["files"]]
 
 
-def main() -> None:
-    """Be that process: fix the start, then build and answer with one line of JSON."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if not libc.personality(0xFFFFFFFF) & _ADDR_NO_RANDOMIZE and libc.personality(_ADDR_NO_RANDOMIZE) != -1:
-        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - this program again, at fixed addresses
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+def prepare() -> None:
+    """Take the request from the pipe, arrange what the building process finds, and become it."""
     request: dict[str, Any] = json.loads(sys.stdin.buffer.read())
-    onnx = Path(request["onnx"])
-    os.chdir(onnx.parent)
-    folder = Path(f"/proc/self/fd/{os.open(request['folder'], os.O_RDONLY)}")
+    plugins.load("backends", request["plugin"])  # so that its bytecode is on disk, and is read alike from now on
+    onnx = Path(request.pop("onnx"))
+    os.dup2(os.open(request.pop("folder"), os.O_RDONLY), _FOLDER)
+    os.dup2(os.open(onnx.parent, os.O_RDONLY), _GRAPH)
+    content = os.memfd_create("request")
+    os.write(content, json.dumps({**request, "onnx": onnx.name}).encode())
+    os.dup2(content, _REQUEST)
+    os.chdir("/")
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    ctypes.CDLL(None).personality(_ADDR_NO_RANDOMIZE)  # where it is forbidden, the build goes on without
+    command = [sys.executable, "-c", "from engines.backends._steady import main; main()"]
+    os.execv(command[0], command)  # noqa: S606 - this program again
+
+
+def main() -> None:
+    """Build, and answer with one line of JSON."""
+    request: dict[str, Any] = json.loads(os.pread(_REQUEST, os.fstat(_REQUEST).st_size, 0))
     options = plugins.load("backends", request["plugin"]).model_validate(request["options"])
+    graph = Path(f"/proc/self/fd/{_GRAPH}/{request['onnx']}")
     try:
-        made = options.build_here(Path(onnx.name), Signature.model_validate(request["signature"]), folder)
+        made = options.build_here(graph, Signature.model_validate(request["signature"]), Path(f"/proc/self/fd/{_FOLDER}"))
     except T2IError as error:
         answer: dict[str, Any] = {"text": str(error)}
     except OSError as error:
