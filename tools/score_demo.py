@@ -34,7 +34,7 @@ Pictures = Callable[[list[str], int], np.ndarray]
 
 GROUPS = {"single": "single, seen pairs", "held-out": "single, held-out pairs", "two": "two objects"}
 STEPS = 25
-GUIDANCE = 2.5
+GUIDANCE = 3.0
 
 
 def draw_with(pipeline: StableDiffusionXLPipeline, steps: int = STEPS, guidance: float = GUIDANCE) -> Pictures:

@@ -36,7 +36,7 @@ def scheduler() -> EulerDiscreteScheduler:
         beta_end=0.012,
         beta_schedule="scaled_linear",
         prediction_type="epsilon",
-        timestep_spacing="leading",
+        timestep_spacing="trailing",
         steps_offset=1,
     )
 
