@@ -221,7 +221,7 @@ class Store:
 
     @contextlib.contextmanager
     def _lock(self, wanted: Key) -> Iterator[None]:
-        waiting = f"waiting for another build that makes {wanted.stage} of {wanted.subject}"
+        waiting = f"waiting for another process that makes {wanted.stage} of {wanted.subject}"
         with _flock(self.root / "locks" / wanted.digest, lambda: self._say(waiting)):
             yield
 

@@ -21,15 +21,15 @@ from exporter.recording import Case, Run, load_cases, load_run
 HALF_MAX = 65504.0
 #: What two equal arrays score; JSON has no infinity.
 PERFECT = 200.0
-#: PSNR floors in dB, by stage and precision class. Each is the worst value measured, less a margin of about 10 dB for other
-#: weights and other machines; docs/decisions/0004-limits.md has the measurements.
+#: PSNR floors in dB, by stage and precision class: the worst value measured, less a margin for other weights and machines.
+#: docs/decisions/0004-limits.md has the measurements.
 LIMITS: Mapping[str, Mapping[str, float]] = {
     "passes": {"fp32": 95.0, "fp16": 45.0, "bf16": 28.0},
     "onnx": {"fp32": 95.0, "fp16": 45.0, "bf16": 28.0},
     "engine": {"fp32": 95.0, "fp16": 45.0, "bf16": 28.0},
-    "drift": {"fp32": 70.0, "fp16": 28.0, "bf16": 20.0},
-    "latent": {"fp32": 70.0, "fp16": 28.0, "bf16": 20.0},
-    "image": {"fp32": 60.0, "fp16": 28.0, "bf16": 22.0},
+    "drift": {"fp32": 70.0, "fp16": 35.0, "bf16": 20.0},
+    "latent": {"fp32": 70.0, "fp16": 35.0, "bf16": 20.0},
+    "image": {"fp32": 60.0, "fp16": 35.0, "bf16": 22.0},
     "table": {"fp32": 80.0, "fp16": 80.0, "bf16": 80.0},
 }
 #: Key in a recipe's `checks.limits` → the line of the blame table that it limits.

@@ -33,7 +33,7 @@ def main(names: tuple[str, ...], json_file: Path | None, work: Path | None) -> N
         times = f"{result['seconds']:>9.0f}{result['cpu_seconds']:>9.0f}"
         print(f"{name:<14}{times}{result['peak_gb']:>8.1f} GB{result['bundle_gb']:>8.2f} GB", flush=True)
         for row in result["stages"]:
-            print(f"    {row['subject']:<32}{row['verb']:<10}{row['seconds']:>8.1f} s")
+            print(f"    {row['subject']:<32}{row['stage']:<10}{row['seconds']:>8.1f} s")
         if json_file:
             with json_file.open("a") as file:
                 file.write(json.dumps(result) + "\n")
@@ -63,7 +63,7 @@ def measure(name: str, work: Path | None) -> dict[str, object]:
         if process.returncode:
             raise click.ClickException(f"{name}: exit status {process.returncode}\n{log.read_text()[-2000:]}")
         size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
-    stages = [{key: row[key] for key in ("subject", "verb", "seconds")} for row in json.loads(printed)["stages"]]
+    stages = json.loads(printed)["stages"]
     figures = {"seconds": seconds, "cpu_seconds": cpu, "peak_gb": peak / 1e9, "bundle_gb": size / 1e9}
     return {"model": name, **figures, "stages": stages}
 

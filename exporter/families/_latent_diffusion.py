@@ -207,7 +207,10 @@ class LatentDiffusion:
     def pipeline(self) -> Any:  # noqa: ANN401 - a diffusers pipeline
         """Assemble the source model as diffusers runs it, fp32, for recording."""
         import diffusers  # noqa: PLC0415 - torch
+        import transformers  # noqa: PLC0415 - torch
 
+        # diffusers' pipelines name image processors that this model has not, and transformers warns that they lack torchvision.
+        transformers.logging.set_verbosity_error()
         networks = {name: self.checkpoint.module(name, "fp32") for name in ("unet", "vae", *self.towers)}
         tokenizers = {name: self.tokenizer(name) for name in self.towers.values()}
         cls = getattr(diffusers, self.pipeline_class)

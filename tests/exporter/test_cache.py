@@ -212,7 +212,7 @@ def test_two_builds_at_once_share_the_work(tmp_path):
     assert outputs[0][-1] == outputs[1][-1]
     made = sorted(line for output in outputs for line in output if line.startswith("make"))
     assert made == ["make check", "make engine", "make export", "make record"]
-    assert any(line.startswith("waiting for another build that makes") for output in outputs for line in output)
+    assert any(line.startswith("waiting for another process that makes") for output in outputs for line in output)
 
 
 def test_leftovers_of_the_dead_are_swept_and_those_of_the_living_are_not(store):
