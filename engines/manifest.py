@@ -121,6 +121,7 @@ class Draft(Frozen):
     samplers: tuple[SamplerEntry, ...]
     recordings: tuple[RelativePath, ...] = ()
     verdicts: tuple[Verdict, ...] = ()
+    limits: dict[Annotated[str, StringConstraints(pattern=r"^([a-z][a-z0-9_]*\.)?[a-z]+$")], float] = Field(default_factory=dict)
     notes: tuple[str, ...] = ()
     versions: dict[str, str]
 

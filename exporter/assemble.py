@@ -40,6 +40,7 @@ def lay_out(plan: Plan, done: Done, folder: Path) -> Draft:
         parts={name: _part(plan, name, done, folder) for name in plan.family.roles},
         samplers=tuple(_sampler(steps, done, folder) for steps in recipe.sampler.steps),
         recordings=tuple(recordings),
+        limits=dict(recipe.checks.limits),
         notes=tuple(notes),
         versions={name: installed("compile", name) for name in _VERSIONS},
     )

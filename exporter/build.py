@@ -11,7 +11,7 @@ from typing import Protocol
 
 from engines import bundle
 from engines.bundle import Bundle, Verdict
-from engines.errors import ParityError, UnsupportedError
+from engines.errors import MissingDependency, ParityError, UnsupportedError
 from exporter import assemble, parity
 from exporter.ahead import ahead
 from exporter.cache import Store
@@ -65,8 +65,7 @@ def check(path: Path, backend: str | None, say: Callable[[str], None] = lambda _
     if not opened.manifest.recordings:
         told = next((note for note in opened.manifest.notes if note.startswith("unchecked")), "unchecked")
         raise UnsupportedError(f"{path} has no recordings to check against ({told}). Build it without checks.skip.")
-    recipe = Recipe.parse(opened.manifest.recipe, opened.manifest.name)
-    limits = parity.Limits(recipe.checks.limits)
+    limits = parity.Limits(opened.manifest.limits)
     backends = [backend] if backend else sorted(next(iter(opened.manifest.parts.values())).engines)
     verdicts, unable = _judge(path, backends, limits, say)
     if unable and len(unable) == len(backends):
@@ -120,7 +119,7 @@ def _judge(path: Path, backends: list[str], limits: parity.Limits, say: Callable
     for backend in backends:
         try:
             found = parity.check(path, backend, limits, say)
-        except UnsupportedError as error:
+        except (UnsupportedError, MissingDependency) as error:
             unable.append(f"{backend} was not run: {str(error).splitlines()[0]}")
             continue
         known = {(verdict.part, verdict.stage, verdict.case, verdict.backend) for verdict in verdicts}

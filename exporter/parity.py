@@ -15,10 +15,8 @@ from engines.errors import T2IError
 from engines.pipeline import Pipeline
 from engines.samplers.table import Table
 from engines.tokenizer import TextTokenizer
-from exporter.recording import Case, Run, load_cases, load_run
+from exporter.recording import HALF_MAX, Case, Run, load_cases, load_run
 
-#: Largest finite float16.
-HALF_MAX = 65504.0
 #: What two equal arrays score; JSON has no infinity.
 PERFECT = 200.0
 #: PSNR floors in dB, by stage and precision class: the worst value measured, less a margin for other weights and machines.

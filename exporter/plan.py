@@ -14,6 +14,7 @@ from engines.backends import installed
 from engines.errors import UnsupportedError
 from exporter.cache import Key, code_version, key
 from exporter.load import resolve
+from exporter.recording import HALF_MAX
 
 if TYPE_CHECKING:
     from engines.backends import Backend
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 #: The largest activation that `auto` trusts to half precision, as a share of the largest half number: other prompts, other seeds.
 HALF_HEADROOM = 0.25
-HALF_MAX = 65504.0
 _LIBRARIES = ("torch", "diffusers", "transformers", "onnx-ir", "onnxscript", "tokenizers")
 _MODEL_CODE = ("families", "load.py", "weights.py", "safetensor.py", "single_file.py", "part.py")
 #: Whose code a stage's result depends on.

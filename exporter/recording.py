@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 
 Arrays = Mapping[str, np.ndarray]
+#: Largest finite float16.
+HALF_MAX = 65504.0
 
 
 @dataclass(frozen=True)

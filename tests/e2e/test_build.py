@@ -122,6 +122,21 @@ def test_check_keeps_verdicts_in_the_manifest(built, tmp_path):
     assert manifest.verdicts == built.bundle.manifest.verdicts
 
 
+def test_check_needs_nothing_that_only_a_build_needs(built, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(built.path, copy)
+    code = f"""
+import sys
+for name in ("torch", "diffusers", "transformers", "onnx", "onnx_ir", "onnxscript", "ruamel", "safetensors", "scipy"):
+    sys.modules[name] = None
+from exporter.cli import main
+main(["check", {str(copy)!r}, "--backend", "onnxruntime"])
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "end to end" in done.stdout
+
+
 @pytest.mark.slow
 def test_killed_at_twenty_random_moments_it_completes_with_the_same_digests(built, tmp_path):
     code = f"""
