@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-import numpy as np
 
 from engines.errors import T2IError
+
+if TYPE_CHECKING:
+    from engines.samplers import Step
 
 
 @click.command()
@@ -28,8 +30,8 @@ def generate(bundle: Path, prompts: tuple[str, ...], output: Path, backend: str 
     from engines.picture import save  # noqa: PLC0415 - --help stays quick
     from engines.pipeline import Pipeline  # noqa: PLC0415
 
-    def progress(index: int, total: int, _: np.ndarray) -> None:
-        click.echo(f"\rstep {index} of {total}", err=True, nl=index == total)
+    def progress(step: Step) -> None:
+        click.echo(f"\rstep {step.index} of {step.total or '?'}", err=True, nl=step.index == step.total)
 
     with Pipeline.open(bundle, backend) as pipeline:
         pictures = pipeline.generate(prompts, on_step=progress if sys.stderr.isatty() else None, **wishes)

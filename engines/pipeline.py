@@ -207,10 +207,10 @@ class Pipeline:
             raise UnsupportedError(f"guidance scale {scale} is not a number to multiply by. Give a finite one.")
         (output,) = self.bundle.manifest.parts[self._denoiser].signature.outputs
 
-        def denoise(latent: np.ndarray, timestep: float) -> np.ndarray:
-            times = np.full(len(latent), timestep, np.float32)
-            scales = np.full(len(latent), scale or 0, np.float32)
-            pool = {**conditioning, "latent": latent, "timestep": times, "guidance_scale": scales}
+        def denoise(latent: np.ndarray, timestep: float | np.ndarray, which: np.ndarray | None = None) -> np.ndarray:
+            times, scales = (np.full(len(latent), value, np.float32) for value in (timestep, scale or 0))
+            own = conditioning if which is None else {name: array[which] for name, array in conditioning.items()}
+            pool = {**own, "latent": latent, "timestep": times, "guidance_scale": scales}
             return self._run(self._denoiser, pool)[output.name]
 
         return sampler.play(denoise, draw, on_step)

@@ -278,7 +278,7 @@ def _end_to_end(pipeline: Pipeline, run: Run, backend: str, precision: str, limi
             lambda: next(draws),
             sampler,
             setting.guidance_scale,
-            on_step=lambda _index, _total, seen: inputs.append(seen.copy()),
+            on_step=lambda step: inputs.append(step.latent.copy()),
         )
         image = pipeline.decode(latent)
     except (T2IError, StopIteration) as error:

@@ -3,19 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, Self
 
 import numpy as np
 
-#: `denoise(latent, timestep)`: float32 (B, C, H, W) and a model time → model output of the latent's shape.
-Denoise = Callable[[np.ndarray, float], np.ndarray]
+
+class Denoise(Protocol):
+    """A denoiser with its conditioning already bound."""
+
+    def __call__(self, latent: np.ndarray, timestep: float | np.ndarray, which: np.ndarray | None = None) -> np.ndarray:
+        """Evaluate the model once, on as many items as there are.
+
+        Args:
+            latent: float32 (items, C, H, W), scaled as the model takes it.
+            timestep: model time, one for all items or float32 (items,).
+            which: int64 (items,), the picture that each item belongs to; None means item i is picture i.
+
+        Returns:
+            Model output, float32, of the latent's shape.
+
+        """
+        ...
+
+
 #: `draw()`: the next standard normal noise, float32 (B, C, H, W).
 Draw = Callable[[], np.ndarray]
 
 
-#: `on_step(index, total, latent)`: called after each denoiser call, counted from 1, with the latent that the model saw.
-OnStep = Callable[[int, int, np.ndarray], None]
+@dataclass(frozen=True)
+class Step:
+    """How far a sampler is.
+
+    Attributes:
+        index: of this step, counted from 1.
+        total: number of steps, or None where that depends on the picture.
+        latent: what the model saw, float32 (B, C, H, W).
+
+    """
+
+    index: int
+    total: int | None
+    latent: np.ndarray
+
+
+#: Called after every step; what it raises ends the sampling.
+OnStep = Callable[[Step], None]
 
 
 class Sampler(Protocol):

@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 
 from engines.errors import UnsupportedError
 from engines.frozen import Frozen, read_bytes, read_json
-from engines.samplers import Denoise, OnStep
+from engines.samplers import Denoise, OnStep, Step
 from engines.samplers import Draw as Drawing
 
 __all__ = ["Table"]
@@ -119,7 +119,7 @@ class Table(Frozen):
                         )
                     history.append(output)
                     if on_step:
-                        on_step(step, total, latent)
+                        on_step(Step(step, total, latent))
                 case Emit():
                     break
         return _mix(self.ops[-1].row, history)  # type: ignore[union-attr]  # validated: the last op is the emit

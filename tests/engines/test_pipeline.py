@@ -146,7 +146,7 @@ def test_guidance_that_is_not_there(tmp_path, mode):
 
 def test_steps_are_told(pipeline):
     seen = []
-    pipeline.generate(["a", "red", "sea"], on_step=lambda *step: seen.append((*step[:2], step[2].shape)))
+    pipeline.generate(["a", "red", "sea"], on_step=lambda step: seen.append((step.index, step.total, step.latent.shape)))
     assert seen == [(1, 2, (3, 4, 4, 4)), (2, 2, (3, 4, 4, 4))]
 
 

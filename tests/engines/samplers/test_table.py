@@ -102,7 +102,7 @@ def test_every_step_is_told():
     small.table(3).play(
         lambda latent, t: fed.append(latent.copy()) or model(latent, t),
         draws(0),
-        lambda *step: seen.append((*step[:2], step[2].copy())),
+        lambda step: seen.append((step.index, step.total, step.latent.copy())),
     )
     assert [step[:2] for step in seen] == [(1, 3), (2, 3), (3, 3)]
     for step, latent in zip(seen, fed, strict=True):
