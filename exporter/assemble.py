@@ -19,7 +19,7 @@ _VERSIONS = ("t2iexport", "torch", "diffusers", "transformers", "onnx", "onnx-ir
 
 def lay_out(plan: Plan, done: Done, folder: Path) -> Draft:
     """Fill `folder` with what the stages made, and draft the manifest that says what it is."""
-    recipe, notes = plan.recipe, []
+    recipe, notes = plan.recipe, list(plan.pairing.notes)
     for name, component in recipe.components.items():
         if component.precision == "auto":
             notes.append(plan.decide(name, done)[1])

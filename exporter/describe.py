@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from engines import plugins
 from engines.bundle import Bundle, PartEntry
 from engines.errors import RecipeError
+from exporter import pairing
 
 if TYPE_CHECKING:
     from exporter.cache import Store
@@ -88,6 +89,8 @@ def recipe(chosen: Recipe, store: Store) -> dict[str, Any]:
 
     outline, note = _without_weights(chosen)
     plan = Plan(outline)
+    for steps in plan.recipe.sampler.steps:
+        plan.table(steps)
     sizes = count(plan.family)
     shapes, sampler = chosen.shapes, chosen.sampler
     return {
@@ -95,6 +98,7 @@ def recipe(chosen: Recipe, store: Store) -> dict[str, Any]:
         "family": type(plan.family).__module__.rpartition(".")[2],
         "source": f"{chosen.model.source} ({chosen.model.weights})",
         "sampler": f"{sampler.scheduler or 'as the model says'}, {_list(sampler.steps)} steps",
+        "made for": _made_for(plan),
         "guidance": " ".join(str(value) for value in (sampler.guidance.mode, sampler.guidance.scale) if value is not None),
         "height": f"{_list(shapes.height)} px",
         "width": f"{_list(shapes.width)} px",
@@ -112,6 +116,7 @@ def recipe(chosen: Recipe, store: Store) -> dict[str, Any]:
             }
             for name, size in sizes.items()
         ],
+        "notes": list(plan.pairing.notes),
         "stages": [] if note else stages(plan, store),
     }
 
@@ -120,9 +125,11 @@ def dry_run(plan: Plan, store: Store) -> dict[str, Any]:
     """Describe what a build would do, and what it would need."""
     from exporter.count import count  # noqa: PLC0415 - torch
 
+    for steps in plan.recipe.sampler.steps:
+        plan.table(steps)  # a sampler that cannot be is a problem here too
     listed = stages(plan, store)
-    reused = sum(not row["why"] for row in listed)
-    return {"reused": f"{reused} of {len(listed)} stages", **estimate(plan, count(plan.family)), "stages": listed}
+    reused = f"{sum(not row['why'] for row in listed)} of {len(listed)} stages"
+    return {"reused": reused, **estimate(plan, count(plan.family)), "notes": list(plan.pairing.notes), "stages": listed}
 
 
 def stages(plan: Plan, store: Store) -> list[dict[str, Any]]:
@@ -185,6 +192,11 @@ def _part(name: str, part: PartEntry, sizes: Mapping[str, int]) -> Row:
         "nodes": ", ".join(f"{graph.nodes_exported} → {graph.nodes}" for _, graph in graphs),
         "ONNX MB": _megabytes(sum(sizes[file] for _, graph in graphs for file in graph.files)),
     }
+
+
+def _made_for(plan: Plan) -> str:
+    made = plan.pairing.made
+    return f"{made.kind}: {pairing.pairings()[made.kind].about}; {made.told_by} says so" if made.kind else "any sampler"
 
 
 def _precision(plan: Plan, name: str) -> str:

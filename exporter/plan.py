@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from engines import plugins
 from engines.backends import installed
-from engines.errors import UnsupportedError
+from engines.errors import RecipeError, UnsupportedError
 from exporter.cache import Key, code_version, key
 from exporter.load import resolve
+from exporter.pairing import judge
 from exporter.recording import HALF_MAX
 
 if TYPE_CHECKING:
     from engines.backends import Backend
+    from engines.samplers.table import Table
     from exporter.families import Family
     from exporter.part import Part, Precision
     from exporter.recipe import Recipe
@@ -63,13 +65,23 @@ class Plan:
         checkpoint: where the weights are.
         family: how the networks are wrapped.
         backends: name → constructed options, in the recipe's order.
+        pairing: what the model was made for, and what is unusual about the sampler.
+
+    Raises:
+        RecipeError: the recipe does not fit the model, or its sampler is one that the model was not made for.
 
     """
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
         self.checkpoint = resolve(recipe.model, recipe.root)
-        self.family: Family = self._claimed()(self.checkpoint, recipe)
+        self.pairing = judge(recipe, self.checkpoint)
+        try:
+            self.family: Family = self._claimed()(self.checkpoint, recipe)
+        except RecipeError as error:
+            raise RecipeError([*error.problems, *self.pairing.problems]) from error
+        if self.pairing.problems:
+            raise RecipeError(self.pairing.problems)
         self.backends: dict[str, Backend] = {
             name: plugins.load("backends", name).model_validate(options)
             for target in recipe.targets
@@ -139,12 +151,12 @@ class Plan:
             stage_key = self._key("tokenize", name, {}, {name: self.checkpoint.digest(name)})
             yield Stage("tokenize", name, stage_key, lambda folder, _done, name=name: self._tokenize(folder, name))
         for steps in recipe.sampler.steps:
-            options = recipe.sampler.model_dump(mode="json", exclude={"steps", "guidance"}) | {"steps": steps}
+            options = recipe.sampler.model_dump(mode="json", exclude={"steps", "guidance", "force"}) | {"steps": steps}
             sampler_key = self._key("compile", f"{steps} steps", options, {"scheduler": self.checkpoint.digest("scheduler")})
             yield Stage("compile", f"{steps} steps", sampler_key, lambda folder, _done, steps=steps: self._compile(folder, steps))
         recorded: dict[str, str] = {}
         if not recipe.checks.skip:
-            options = recipe.model_dump(mode="json", include={"sampler", "shapes"})
+            options = recipe.model_dump(mode="json", include={"sampler", "shapes"}, exclude={"sampler": {"force"}})
             options |= recipe.checks.model_dump(mode="json", exclude={"limits"})
             record_key = self._key("record", "source", options, everything)
             recorded = {"record": str(record_key)}
@@ -201,11 +213,17 @@ class Plan:
         (folder / f"{name}.json").write_text(text, encoding="utf-8")
         (folder / "entry.txt").write_text(entry.model_dump_json(), encoding="utf-8")
 
-    def _compile(self, folder: Path, steps: int) -> None:
+    def table(self, steps: int) -> Table:
+        """Compile the sampler at a number of steps.
+
+        Raises:
+            RecipeError, UnsupportedError: there is no such scheduler, or none such as the recipe wants it.
+
+        """
         from exporter.sampler import compile_sampler  # noqa: PLC0415
 
         sampler, own = self.recipe.sampler, self.checkpoint.configs["scheduler"]
-        table = compile_sampler(
+        return compile_sampler(
             sampler.scheduler or own["_class_name"],
             sampler.config,
             steps,
@@ -215,7 +233,9 @@ class Plan:
             step=sampler.step,
             timesteps=sampler.timesteps,
         )
-        table.dump(folder / f"{steps}.json")
+
+    def _compile(self, folder: Path, steps: int) -> None:
+        self.table(steps).dump(folder / f"{steps}.json")
 
     def _record(self, folder: Path) -> None:
         from exporter.record import record  # noqa: PLC0415

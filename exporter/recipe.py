@@ -18,6 +18,8 @@ from exporter.problem import sentences
 
 #: Kind of plugin → what a message calls one.
 WORDS = {"backends": "backend", "passes": "pass"}
+#: Ways of distilling, each with the sampler that belongs to it: the keys of pairings.json.
+MadeFor = Literal["turbo", "sdxs", "koala_lightning", "lightning", "lcm", "lcm_lora", "tcd"]
 Length = Annotated[int, Field(ge=1, le=2**15)]
 Text = Annotated[str, StringConstraints(min_length=1)]
 
@@ -45,6 +47,9 @@ class Model(Frozen):
     seed: int = Field(default=0, ge=0, description="seed of random weights")
     revision: str | None = Field(default=None, description="hub revision; the resolved commit goes into the bundle")
     architecture: str | None = Field(default=None, description="configuration for a single file that does not tell its own")
+    made_for: MadeFor | None = Field(
+        default=None, description="how the model was distilled, where its files do not tell; decides which samplers suit it"
+    )
 
 
 class Guidance(Frozen):
@@ -75,6 +80,7 @@ class Sampler(Frozen):
         default=None, min_length=1, description="own time grid, instead of the scheduler's"
     )
     guidance: Guidance = Guidance()
+    force: bool = Field(default=False, description="build although the model was made for another sampler; the bundle says so")
 
     @model_validator(mode="after")
     def _gridded(self) -> Self:

@@ -39,6 +39,8 @@ _BROWNIAN = (
     "Take DPMSolverMultistepScheduler with config algorithm_type: sde-dpmsolver++"
 )
 _REFUSED = {"DPMSolverSDEScheduler": _BROWNIAN, "CosineDPMSolverMultistepScheduler": _BROWNIAN}
+#: What the network's output means, and how its noise ends: a scheduler without such an option cannot stand in for one with it.
+_MEANING = ("prediction_type", "rescale_betas_zero_snr")
 #: Arguments of `scheduler.step` that are the loop's own.
 _STEP = ("self", "model_output", "timestep", "sample", "generator", "return_dict")
 
@@ -194,8 +196,8 @@ def compile_sampler(
         The table. Its provenance has `height` and `width` where the times depend on them (`use_dynamic_shifting`), else null.
 
     Raises:
-        RecipeError: an option that the scheduler lacks, or a number of times that is not `steps`.
-        UnsupportedError: no such scheduler, or it is not linear; says what to change.
+        RecipeError: no such scheduler, an option that it lacks, or a number of times that is not `steps`.
+        UnsupportedError: it is not linear; says what to change.
         MissingDependency: the scheduler needs a library that is not there.
 
     """
@@ -203,6 +205,11 @@ def compile_sampler(
     known = list(inspect.signature(kind.__init__).parameters)[1:]
     takes = [key for key in inspect.signature(kind.step).parameters if key not in _STEP]
     problems = [*_unknown(f"sampler.config: {name}", config, known), *_unknown(f"sampler.step: {name}", step, takes)]
+    problems += [
+        f"sampler.scheduler: {name} has no {key}, and the model's own scheduler has {key}: {own[key]}{_having(key)}"
+        for key in _MEANING
+        if own and own.get(key) not in {None, False, "epsilon"} and key not in known
+    ]
     grids = [len(given) for given in (timesteps, sigmas) if given is not None]
     if wrong := [count for count in grids if count != steps and name != "SCMScheduler"]:  # whose grid holds the arrival too
         problems.append(f"sampler: {wrong[0]} own times or sigmas are not {steps} steps. Name as many as there are steps.")
@@ -247,11 +254,17 @@ def _scheduler(name: str) -> Any:  # noqa: ANN401 - a class of diffusers'
     if missing := [library for library in getattr(found, "_backends", ()) if importlib.util.find_spec(library) is None]:
         raise MissingDependency(" and ".join(missing), "compile")
     compiled = [row.scheduler for row in survey() if not row.reason]
-    raise UnsupportedError(f"diffusers has no scheduler named {name!r}{did_you_mean(name, compiled)}")
+    raise RecipeError(f"sampler.scheduler: diffusers has no scheduler named {name!r}{did_you_mean(name, compiled)}")
 
 
 def _unknown(where: str, given: Iterable[str], known: list[str]) -> list[str]:
     return [f"{where} has no option {key!r}{did_you_mean(key, known)}" for key in given if key not in known]
+
+
+def _having(option: str) -> str:
+    names = [row.scheduler for row in survey() if not row.reason]
+    found = [name for name in names if option in inspect.signature(getattr(schedulers, name).__init__).parameters]
+    return f"; these have it: {', '.join(found)}"
 
 
 def _plain(config: Mapping[str, Any]) -> dict[str, Any]:

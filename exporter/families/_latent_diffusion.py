@@ -191,7 +191,7 @@ class LatentDiffusion:
         """Build the recipe's scheduler: its class, with the model's own config and the recipe's changes.
 
         Raises:
-            UnsupportedError: diffusers has no such scheduler.
+            RecipeError: diffusers has no such scheduler.
 
         """
         import diffusers  # noqa: PLC0415 - torch
@@ -201,7 +201,7 @@ class LatentDiffusion:
         cls = getattr(diffusers, name, None)
         if not hasattr(cls, "set_timesteps"):
             known = sorted(each for each in dir(diffusers) if each.endswith("Scheduler"))
-            raise UnsupportedError(f"sampler.scheduler: diffusers has no scheduler {name!r}{did_you_mean(name, known)}")
+            raise RecipeError(f"sampler.scheduler: diffusers has no scheduler named {name!r}{did_you_mean(name, known)}")
         return cls.from_config({**config, **self.recipe.sampler.config})
 
     def pipeline(self) -> Any:  # noqa: ANN401 - a diffusers pipeline

@@ -117,7 +117,7 @@ def test_brownian_trees_are_refused(name):
 
 
 def test_unknown_names_and_options(monkeypatch):
-    with pytest.raises(UnsupportedError, match="did you mean 'DDIMScheduler'"):
+    with pytest.raises(RecipeError, match=r"sampler\.scheduler: .* did you mean 'DDIMScheduler'"):
         compile_sampler("DDIMSheduler", {}, 4, 512, 512)
     with pytest.raises(RecipeError) as caught:
         compile_sampler("DDIMScheduler", {"clip_smaple": False}, 4, 512, 512, step={"etta": 1.0}, timesteps=(999, 499))
@@ -140,6 +140,13 @@ def test_the_models_own_config_may_be_of_another_class():
     infinite = compile_sampler("DPMSolverMultistepScheduler", {}, 4, 512, 512, own=own).provenance
     assert infinite.config["lambda_min_clipped"] == "-inf"
     assert Table.model_validate_json(table.model_dump_json()) == table
+
+
+def test_what_the_networks_output_means_is_not_lost():
+    with pytest.raises(RecipeError, match=r"IPNDMScheduler has no prediction_type, .* these have it: .*DDIMScheduler"):
+        compile_sampler("IPNDMScheduler", {}, 4, 512, 512, own={**PLAIN, "prediction_type": "v_prediction"})
+    with pytest.raises(RecipeError, match=r"PNDMScheduler has no rescale_betas_zero_snr"):
+        compile_sampler("PNDMScheduler", {}, 4, 512, 512, own=ZERO_SNR)
 
 
 def test_own_times():

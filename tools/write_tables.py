@@ -1,0 +1,91 @@
+"""Write the pages of docs/ that are made from the code: `python -m tools.write_tables`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import click
+
+from exporter.pairing import Pairing, pairings
+
+DOCS = Path(__file__).parent.parent / "docs"
+_MADE = "<!-- Made by `python -m tools.write_tables`; change exporter/{} instead. -->\n"
+_PAIRING = """\
+# Which sampler belongs to which model
+
+A distilled model was trained for one way of sampling. With another it draws noise or mush, without an error anywhere. So `build`
+asks what the model was made for, refuses a pair that surely breaks (exit status 2, with the line in the recipe and what to write
+instead), and notes in the bundle what is merely unusual.
+
+What a model was made for is told, in this order, by
+
+1. the recipe: `model.made_for: turbo`, for files that do not tell;
+2. the model's own name: hub id, folder or architecture;
+3. `_name_or_path` in `model_index.json` and in the configs of its components;
+4. the network: `unet.time_cond_proj_dim` makes it a latent consistency model.
+
+Nothing of that: any sampler suits the model, but LCMScheduler, which needs a latent consistency model.
+
+`sampler: {force: true}` builds a refused pair all the same; the bundle's notes then name what was overridden.
+
+"""
+_RULES = """\
+## Rules for every model
+
+- `LCMScheduler` needs a network with a guidance input (`time_cond_proj_dim`), or `model.made_for: lcm_lora`.
+- `rescale_betas_zero_snr: true` needs `prediction_type: v_prediction` and `timestep_spacing: trailing`.
+- A scheduler that has no `prediction_type` or no `rescale_betas_zero_snr` cannot stand in for one that sets it.
+- Own `timesteps` replace the rule about spacing.
+
+"""
+
+
+def pairing_page() -> str:
+    """Write `pairings.json` as a page."""
+    rows = ["| `made_for` | what it is | schedulers | spacing | guidance | steps |", "|---|---|---|---|---|---|"]
+    sections = []
+    for kind, pairing in pairings().items():
+        schedulers = ", ".join(pairing.schedulers or ["any"])
+        cells = [f"`{kind}`", pairing.about, schedulers, pairing.spacing or "any", _guidance(pairing), _steps(pairing)]
+        rows.append(f"| {' | '.join(cells)} |")
+        known = ", ".join(f"`{name}`" for name in (*pairing.hub, *pairing.architectures))
+        sources = "\n".join(f"- {source}" for source in pairing.sources)
+        example = f"```yaml\nsampler: {{{_example(pairing)}}}\n```"
+        sections.append(f"### {kind}\n\nKnown by name: {known}.\n\n{example}\n\nRead in:\n{sources}\n")
+    table = "\n".join(rows)
+    return f"{_MADE.format('pairings.json')}{_PAIRING}{table}\n\n{_RULES}## Kinds\n\n" + "\n".join(sections)
+
+
+def _guidance(pairing: Pairing) -> str:
+    guidance = pairing.guidance
+    if guidance.mode == "none" and guidance.most == 1:
+        return "none"
+    return guidance.mode if guidance.most is None else f"{guidance.mode}, or a scale of at most {guidance.most:g}"
+
+
+def _steps(pairing: Pairing) -> str:
+    if pairing.steps is None:
+        return "any"
+    least, most = pairing.steps.least, pairing.steps.most
+    return f"{least} to {most}" if most > least else f"{least}, no other"
+
+
+def _example(pairing: Pairing) -> str:
+    return pairing.write.partition(" (")[0]
+
+
+#: File in docs/ → what makes its text.
+PAGES: Mapping[str, Callable[[], str]] = {"pairing.md": pairing_page}
+
+
+@click.command()
+def main() -> None:
+    """Write every page."""
+    for name, page in PAGES.items():
+        (DOCS / name).write_text(page(), encoding="utf-8")
+        click.echo(f"docs/{name}")
+
+
+if __name__ == "__main__":
+    main()
