@@ -13,6 +13,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from engines.errors import T2IError, UnsupportedError
+from exporter.preview import Preview
 
 #: `draw(shape)`: the next standard normal noise, float32.
 Drawing = Callable[[tuple[int, ...]], torch.Tensor]
@@ -47,13 +48,27 @@ _QUIRKS = {"SCMScheduler": Quirk(arrival=True, scale="sigma_data", arguments=_tr
 
 @dataclass(frozen=True)
 class Loop:
-    """What the denoising loop is told: number of steps, arguments of `step`, own times or sigmas, shift of the times."""
+    """What the denoising loop is told.
+
+    Attributes:
+        steps: how many.
+        step: arguments of `scheduler.step`.
+        timesteps: own times, instead of the scheduler's.
+        sigmas: own noise levels, instead of the scheduler's.
+        mu: shift of the times.
+        start: steps that are left out at the beginning, where there is a given latent; None goes from noise to latent.
+        noised: whether it then begins with the given latent under noise, as image to image does, or, as inpainting at full
+            strength, with noise alone.
+
+    """
 
     steps: int
     step: Mapping[str, float] = field(default_factory=dict)
     timesteps: Sequence[float] | None = None
     sigmas: Sequence[float] | None = None
     mu: float | None = None
+    start: int | None = None
+    noised: bool = True
 
 
 class Dice(TorchFunctionMode):
@@ -118,21 +133,35 @@ def _is_random(name: str) -> bool:
     return any(torch.Tag.nondeterministic_seeded in getattr(operator, overload).tags for overload in operator.overloads())
 
 
-def drive(scheduler: Any, loop: Loop, model: Model, draw: Drawing, shape: tuple[int, ...]) -> torch.Tensor:  # noqa: ANN401 - diffusers' schedulers share no protocol
+def drive(
+    scheduler: Any,  # noqa: ANN401 - diffusers' schedulers share no protocol
+    loop: Loop,
+    model: Model,
+    draw: Drawing,
+    shape: tuple[int, ...],
+    *,
+    given: Callable[[], torch.Tensor] | None = None,
+    mask: torch.Tensor | None = None,
+    peek: Callable[[torch.Tensor | None], None] | None = None,
+) -> torch.Tensor:
     """Denoise as diffusers' pipelines do, with the model and the dice as arguments.
 
     Args:
         scheduler: a fresh diffusers scheduler; it is used up.
         loop: what the pipeline would be asked for.
         model: called once per evaluation, with the scaled latent, float32, and the model time.
-        draw: called for the initial latent first, then for every noise that the scheduler draws.
+        draw: called for the initial noise first, then for every noise that the scheduler draws.
         shape: of the latent.
+        given: called once, after the initial noise, where `loop.start` says that there is a given latent.
+        mask: 1 where inpainting makes the latent anew, 0 where it keeps the given one; broadcasts to the shape.
+        peek: told after every step which clean latent the step was towards; None where neither the scheduler nor its
+            configuration says.
 
     Returns:
         The final latent, float32.
 
     Raises:
-        UnsupportedError: the scheduler raised, or draws other than normal noise.
+        UnsupportedError: the scheduler raised, draws other than normal noise, or cannot add noise to a given latent.
 
     """
     quirk = _QUIRKS.get(type(scheduler).__name__, Quirk())
@@ -141,14 +170,46 @@ def drive(scheduler: Any, loop: Loop, model: Model, draw: Drawing, shape: tuple[
         with blame(type(scheduler).__name__, method.__name__), Dice(draw):
             return method(*args, **kwargs)
 
-    latent = draw(shape)
+    def noised(time: torch.Tensor) -> torch.Tensor:
+        if hasattr(scheduler, "scale_noise"):  # of the flow-matching schedulers
+            return call(scheduler.scale_noise, original, time, noise)
+        return call(scheduler.add_noise, original, noise, time)
+
+    noise = draw(shape)
+    original = given() if given else None
     call(scheduler.set_timesteps, **_arguments(scheduler, loop, quirk))
-    latent = latent * getattr(scheduler, "init_noise_sigma", 1.0) * (scheduler.config[quirk.scale] if quirk.scale else 1.0)
-    for time in scheduler.timesteps[: -1 if quirk.arrival else None]:
+    times, latent = scheduler.timesteps[: -1 if quirk.arrival else None], noise
+    if loop.start is not None:
+        refuse_given(scheduler)
+        first = loop.start * getattr(scheduler, "order", 1)  # a scheduler of order 2 lists each of its times twice
+        times = times[first:]
+        if hasattr(scheduler, "set_begin_index"):
+            call(scheduler.set_begin_index, first)
+    if loop.start is not None and loop.noised:
+        latent = noised(times[:1])
+    else:
+        latent = latent * getattr(scheduler, "init_noise_sigma", 1.0) * (scheduler.config[quirk.scale] if quirk.scale else 1.0)
+    look = Preview(scheduler) if peek else None
+    for index, time in enumerate(times):
         scaled = call(scheduler.scale_model_input, latent, time) if hasattr(scheduler, "scale_model_input") else latent
         output = model(scaled.float(), float(time))
-        latent = call(scheduler.step, output, time, latent, **loop.step, return_dict=False)[0]
+        result = call(scheduler.step, output, time, latent, **loop.step, return_dict=True)
+        latent = result.prev_sample
+        if look and peek:
+            peek(look(result, scaled, output, time))
+        if mask is not None:
+            kept = noised(times[index + 1 : index + 2]) if index + 1 < len(times) else original
+            latent = (1 - mask) * kept + mask * latent
     return latent.float()
+
+
+def refuse_given(scheduler: Any) -> None:  # noqa: ANN401 - a diffusers scheduler
+    """Raise UnsupportedError where no given latent can be brought to one of the scheduler's times."""
+    if not hasattr(scheduler, "add_noise") and not hasattr(scheduler, "scale_noise"):
+        raise UnsupportedError(
+            f"{type(scheduler).__name__} cannot add noise to a given picture (it has no add_noise), so there is no image to "
+            "image with it. Leave vae_encoder out of the recipe's components, or choose another scheduler."
+        )
 
 
 def _arguments(scheduler: Any, loop: Loop, quirk: Quirk) -> dict[str, Any]:  # noqa: ANN401 - a diffusers scheduler

@@ -33,7 +33,7 @@ _MODEL_CODE = ("families", "load.py", "weights.py", "safetensor.py", "single_fil
 _CODE: Mapping[str, tuple[str, ...]] = {
     "tokenize": (*_MODEL_CODE, "plan.py"),
     "record": (*_MODEL_CODE, "record.py", "recording.py", "loop.py"),
-    "compile": ("sampler.py", "loop.py", "../engines/samplers/table.py"),
+    "compile": ("sampler.py", "trace.py", "loop.py", "preview.py", "../engines/samplers/table.py"),
     "measure": (*_MODEL_CODE, "passes", "recording.py"),
     "export": (*_MODEL_CODE, "passes", "export.py", "graph"),
     "engine": ("../engines/backends",),

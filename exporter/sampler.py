@@ -1,9 +1,4 @@
-"""Scheduler → table, proved.
-
-A linear sampler acts on every pixel alike, by sums with constant coefficients. So its coefficients can be read off by running
-diffusers' own scheduler once on the identity matrix: pixel j of every latent is the probe of the j-th latent that came to be.
-Linearity is not assumed: a second run on random latents must give what the table gives, played by the player that ships.
-"""
+"""Scheduler → table, proved: which schedulers there are, and how a recipe configures one."""
 
 from __future__ import annotations
 
@@ -13,27 +8,20 @@ import importlib.util
 import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any
 
-import numpy as np
-import torch
 from diffusers import SchedulerMixin, schedulers
 
 from engines.errors import MissingDependency, RecipeError, UnsupportedError
 from engines.plugins import did_you_mean
-from engines.samplers.table import Draw, Emit, Eval, Provenance, Table
-from exporter.loop import Dice, Loop, blame, drive, shift
+from engines.samplers.table import Draw, Eval, Provenance, Starts, Table
+from exporter.loop import Loop, blame, refuse_given, shift
+from exporter.trace import BENDS, prove, trace
 
-__all__ = ["Dice", "Loop", "Row", "compile_sampler", "drive", "prove", "survey", "trace"]
+__all__ = ["Configured", "Row", "compile_sampler", "configure", "survey"]
 
-#: How far the table may be from the scheduler, as a share of the terms summed: linear ones stay below 2e-5, clipping shows 0.1.
-TOLERANCE = 1e-4
-#: Sizes of the latents in the proof: a bend that shows only far from, or only near, the origin shows in one of them.
-SCALES = (1e-2, 1.0, 30.0)
-#: Options that bend a scheduler.
-_BENDS = ("clip_sample", "clip_denoised", "thresholding")
 _BROWNIAN = (
     "its noise comes from a Brownian tree, whose draws depend on each other. "
     "Take DPMSolverMultistepScheduler with config algorithm_type: sde-dpmsolver++"
@@ -45,127 +33,56 @@ _MEANING = ("prediction_type", "rescale_betas_zero_snr")
 _STEP = ("self", "model_output", "timestep", "sample", "generator", "return_dict")
 
 
-def trace(make: Callable[[], Any], loop: Loop, provenance: Provenance) -> Table:
-    """Read the table off: one run on the identity matrix.
+@dataclass(frozen=True)
+class Configured:
+    """A scheduler, ready to be compiled.
 
-    Args:
-        make: returns a fresh scheduler.
+    Attributes:
+        make: returns a fresh one.
         loop: what the pipeline would be asked for.
-        provenance: goes into the table.
-
-    Returns:
-        The table, not yet proved; coefficients are float32, as short as they can be read back.
-
-    Raises:
-        UnsupportedError: a step adds a constant, gives NaN or infinity, or changes the shape.
+        provenance: goes into the tables; its deviation is not yet known.
 
     """
-    ops: list[Draw | Eval | Emit] = []
-    shape = (1, 1, 1, 4 * loop.steps + 16)  # two evaluations and two noises a step, and a slow start
-    name = provenance.scheduler
 
-    def probe() -> torch.Tensor:
-        if len(ops) > shape[-1]:
-            raise UnsupportedError(f"{name} uses more than {shape[-1]} latents in {loop.steps} steps. Choose another scheduler.")
-        latent = torch.zeros(shape)
-        latent[..., len(ops) - 1] = 1.0
-        return latent
+    make: Callable[[], Any]
+    loop: Loop
+    provenance: Provenance
 
-    def read(latent: torch.Tensor) -> tuple[float, ...]:
-        row = latent.reshape(-1).numpy() if tuple(latent.shape) == shape else np.full(1, np.nan)
-        if not np.isfinite(row).all():
-            raise UnsupportedError(
-                f"{name} gives NaN, infinity or another shape at {loop.steps} steps. Choose other steps or another scheduler."
-            )
-        if row[len(ops) :].any():
-            raise UnsupportedError(f"{name} adds a constant to the latent, so it is not linear{_advice(make())}.")
-        return tuple(float(str(value)) for value in np.trim_zeros(row[: len(ops)], "b"))
+    def table(self) -> Table:
+        """The table from noise to latent, proved; raises UnsupportedError where the scheduler is not linear."""
+        table, deviation = self._proved(self.loop)
+        return table.model_copy(update={"provenance": self.provenance.model_copy(update={"deviation": deviation})})
 
-    def draw(wanted: tuple[int, ...]) -> torch.Tensor:
-        if wanted != shape:
-            raise UnsupportedError(f"{name} draws noise of another shape than the latent's. Choose another scheduler.")
-        ops.append(Draw())
-        return probe()
+    def starts(self) -> Starts:
+        """The tables that start from a given latent, each proved, with a mask and without.
 
-    def model(latent: torch.Tensor, time: float) -> torch.Tensor:
-        ops.append(Eval(t=time, row=read(latent)))
-        return probe()
+        Raises:
+            UnsupportedError: the scheduler cannot add noise to a given latent, or is not linear.
 
-    final = drive(make(), loop, model, draw, shape)
-    return Table(provenance=provenance, ops=(*ops, Emit(row=read(final))))
+        """
+        refuse_given(self.make())
+        loops = [replace(self.loop, start=start) for start in range(self.loop.steps)]
+        alone, *starts = [self._proved(loop) for loop in (replace(self.loop, start=0, noised=False), *loops)]
+        worst = max(deviation for _, deviation in (alone, *starts))
+        provenance = self.provenance.model_copy(update={"deviation": worst})
+        return Starts(provenance=provenance, alone=alone[0].ops, starts=tuple(table.ops for table, _ in starts))
+
+    def _proved(self, loop: Loop) -> tuple[Table, float]:
+        table = trace(self.make, loop, self.provenance)
+        return table, prove(table, self.make, loop)
 
 
-def prove(table: Table, make: Callable[[], Any], loop: Loop) -> float:
-    """Play the table against the scheduler on random latents of another shape than the trace's, at every scale in `SCALES`.
-
-    Compared are every model input and time, the order of draws and evaluations, and the result.
+def compile_sampler(name: str, config: Mapping[str, Any], steps: int, height: int, width: int, **options: Any) -> Table:  # noqa: ANN401 - `configure` types them
+    """Make a diffusers scheduler, read its table off, and prove it: `configure`, whose arguments these are, and `table`.
 
     Returns:
-        The worst deviation, as a share of the terms that the table sums there.
-
-    Raises:
-        UnsupportedError: it is above `TOLERANCE`, or a time differs; says which option to change.
+        The table. Its provenance has `height` and `width` where the times depend on them (`use_dynamic_shifting`), else null.
 
     """
-    name, worst, shape = table.provenance.scheduler, 0.0, (2, 3, 4, 5)
-    for seed, scale in enumerate(SCALES):
-        random = np.random.Generator(np.random.Philox(seed))
-        history: list[np.ndarray] = []
-        events: list[float | None] = []  # the time of an evaluation, None for a draw
-        expected: list[np.ndarray] = []
-
-        def fresh(event: float | None) -> torch.Tensor:
-            events.append(event)  # noqa: B023 - called within this turn
-            history.append(random.standard_normal(shape, dtype=np.float32) * np.float32(scale))  # noqa: B023
-            return torch.from_numpy(history[-1].copy())  # noqa: B023 - a copy: the scheduler may write on it
-
-        def model(latent: torch.Tensor, time: float) -> torch.Tensor:
-            expected.append(latent.numpy().copy())  # noqa: B023
-            return fresh(time)
-
-        expected.append(drive(make(), loop, model, lambda _: fresh(None), shape).numpy())
-        planned = [op.t if isinstance(op, Eval) else None for op in table.ops[:-1]]
-        if planned != events:
-            raise UnsupportedError(
-                f"{name}'s times or draws depend on the data, so no table holds them. Choose another: `t2iexport list samplers`."
-            )
-        worst = max(worst, _deviation(table, history, expected))
-    if not worst <= TOLERANCE:
-        raise UnsupportedError(
-            f"{name} is not a linear sampler: its table is {worst:.1e} off, and {TOLERANCE:.0e} is allowed{_advice(make())}."
-        )
-    return worst
+    return configure(name, config, steps, height, width, **options).table()
 
 
-def _deviation(table: Table, history: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> float:
-    answers = iter(history)
-    seen, times = [], []
-
-    def denoise(latent: np.ndarray, time: float) -> np.ndarray:
-        seen.append(latent.copy())
-        times.append(time)
-        return next(answers)
-
-    seen.append(table.play(denoise, lambda: next(answers)))
-    rows = [op.row for op in table.ops if not isinstance(op, Draw)]
-    if times != [op.t for op in table.ops if isinstance(op, Eval)] or len(seen) != len(expected):
-        return math.inf
-    # By the largest of each latent: schedulers cancel large terms too, and leave their rounding where the sum is small.
-    shares = [0.0]
-    for row, got, wanted in zip(rows, seen, expected, strict=True):
-        terms = sum((abs(c) * np.abs(latent) for c, latent in zip(row, history, strict=False)), np.zeros_like(wanted)).max()
-        error = np.abs(got - wanted).max()
-        shares.append(0.0 if error == 0 else float(error / terms) if terms > 0 and error < np.inf else math.inf)
-    return max(shares)
-
-
-def _advice(scheduler: Any) -> str:  # noqa: ANN401 - a diffusers scheduler
-    if bends := [f"{key}: false" for key in _BENDS if scheduler.config.get(key)]:
-        return f". Set in the recipe's sampler.config: {', '.join(bends)}"
-    return ". Choose another: `t2iexport list samplers`"
-
-
-def compile_sampler(
+def configure(
     name: str,
     config: Mapping[str, Any],
     steps: int,
@@ -177,8 +94,8 @@ def compile_sampler(
     timesteps: Sequence[float] | None = None,
     sigmas: Sequence[float] | None = None,
     pixels_per_token: int = 16,
-) -> Table:
-    """Make a diffusers scheduler, read its table off, prove it, and write the deviation into it.
+) -> Configured:
+    """Make a diffusers scheduler as a recipe asks for it.
 
     Args:
         name: the scheduler's class in diffusers.
@@ -192,12 +109,9 @@ def compile_sampler(
         sigmas: own noise levels, instead of the scheduler's.
         pixels_per_token: side of the square that one token of a transformer stands for, where times depend on the size.
 
-    Returns:
-        The table. Its provenance has `height` and `width` where the times depend on them (`use_dynamic_shifting`), else null.
-
     Raises:
         RecipeError: no such scheduler, an option that it lacks, or a number of times that is not `steps`.
-        UnsupportedError: it is not linear; says what to change.
+        UnsupportedError: no pipeline's loop drives it, or it is known not to be linear; says what to change.
         MissingDependency: the scheduler needs a library that is not there.
 
     """
@@ -235,9 +149,7 @@ def compile_sampler(
         width=width if sized else None,
         deviation=0.0,
     )
-    table = trace(make, loop, provenance)
-    proved = provenance.model_copy(update={"deviation": prove(table, make, loop)})
-    return table.model_copy(update={"provenance": proved})
+    return Configured(make, loop, provenance)
 
 
 def _scheduler(name: str) -> Any:  # noqa: ANN401 - a class of diffusers'
@@ -305,11 +217,11 @@ def survey(steps: int = 8) -> tuple[Row, ...]:
 
 def _row(name: str, kind: Any, steps: int) -> Row:  # noqa: ANN401 - a class of diffusers'
     known = inspect.signature(kind.__init__).parameters
-    config = {key: False for key in _BENDS if key in known}
+    config = {key: False for key in BENDS if key in known}
     try:
         table = compile_sampler(name, config, steps, 1024, 1024)
     except (UnsupportedError, MissingDependency) as error:
         return Row(name, config, reason=str(error).splitlines()[0])
     draws, evaluations = (sum(isinstance(op, wanted) for op in table.ops) for wanted in (Draw, Eval))
-    largest = max(abs(value) for op in table.ops if not isinstance(op, Draw) for value in op.row)
+    largest = max(abs(value) for op in table.ops for value in getattr(op, "row", ()))
     return Row(name, config, evaluations / steps, draws > 1, largest, table.provenance.deviation)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, Self
@@ -40,15 +40,22 @@ class Step:
         index: of this step, counted from 1.
         total: number of steps, or None where that depends on the picture.
         latent: what the model saw, float32 (B, C, H, W).
+        preview: the clean latent that the model's answer points to, float32 (B, C, H, W), which `Pipeline.decode` shows;
+            None where the sampler cannot say.
 
     """
 
     index: int
     total: int | None
     latent: np.ndarray
+    preview: np.ndarray | None = None
 
 
-#: Called after every step; what it raises ends the sampling.
+class Cancelled(Exception):  # noqa: N818 - what happened, and no error
+    """For an `on_step` to raise when it wants no more steps; it reaches whoever asked for the pictures."""
+
+
+#: Called after every step. Whatever it raises, `Cancelled` or another, ends the sampling there and reaches the caller.
 OnStep = Callable[[Step], None]
 
 
@@ -60,6 +67,17 @@ class Sampler(Protocol):
         """Read what the build wrote; raise BundleError when it is damaged."""
         ...
 
-    def play(self, denoise: Denoise, draw: Draw, on_step: OnStep | None = None) -> np.ndarray:
-        """Return the final latent, float32 (B, C, H, W)."""
+    def play(
+        self,
+        denoise: Denoise,
+        draw: Draw,
+        on_step: OnStep | None = None,
+        given: Mapping[str, np.ndarray] | None = None,
+        mask: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Return the final latent, float32 (B, C, H, W).
+
+        `given` are latents of that shape by name, for a sampler that starts from one; `mask` is bool and broadcasts to the
+        shape: True where the latent is made anew, False where the given `image` is kept.
+        """
         ...

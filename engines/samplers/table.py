@@ -1,13 +1,14 @@
 """A compiled sampler: coefficients over the latents that exist so far.
 
-The history is a list that only grows. `draw` appends noise, `eval` mixes the history into a model input and appends the
-model's output, `emit` mixes the history into the result. Every linear sampler is a sequence of these.
+The history is a list that only grows. `draw` appends noise, `given` a latent that the caller has, `eval` mixes the history
+into a model input and appends the model's output, `emit` mixes the history into the result. Every linear sampler is a
+sequence of these.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -18,6 +19,7 @@ from engines.errors import UnsupportedError
 from engines.frozen import Frozen, read_bytes, read_json
 from engines.samplers import Denoise, OnStep, Step
 from engines.samplers import Draw as Drawing
+from engines.signature import Name
 
 __all__ = ["Table"]
 _LIMIT = 256 * 2**20
@@ -30,19 +32,33 @@ class Draw(Frozen):
     op: Literal["draw"] = "draw"
 
 
+class Given(Frozen):
+    """Append the caller's latent of that name."""
+
+    op: Literal["given"] = "given"
+    name: Name
+
+
 class Eval(Frozen):
-    """Append the model's output for `row` · history at the model time `t`."""
+    """Append the model's output for `row` · history at the model time `t`.
+
+    `kept` is the row where a mask keeps the given latent. `preview` are two numbers: that many times the model's input, and
+    that many times its output, are the clean latent that it points to.
+    """
 
     op: Literal["eval"] = "eval"
     t: float
     row: Row
+    kept: Row | None = None
+    preview: tuple[float, float] | None = None
 
 
 class Emit(Frozen):
-    """Return `row` · history."""
+    """Return `row` · history; `kept` is the row where a mask keeps the given latent."""
 
     op: Literal["emit"] = "emit"
     row: Row
+    kept: Row | None = None
 
 
 class Provenance(Frozen):
@@ -60,12 +76,15 @@ class Provenance(Frozen):
     deviation: float = Field(ge=0)
 
 
-class Table(Frozen):
-    """A sampler as data. A row may be shorter than the history: the rest counts nothing."""
+Ops = tuple[Annotated[Draw | Given | Eval | Emit, Field(discriminator="op")], ...]
 
-    format: Literal[1] = 1
+
+class Table(Frozen):
+    """A sampler as data. A row may be shorter than the history: the rest counts nothing. Format 1 had only rows, no `given`."""
+
+    format: Literal[1, 2] = 2
     provenance: Provenance
-    ops: tuple[Annotated[Draw | Eval | Emit, Field(discriminator="op")], ...]
+    ops: Ops
 
     @model_validator(mode="after")
     def _closed(self) -> Self:
@@ -74,8 +93,10 @@ class Table(Frozen):
         for index, op in enumerate(self.ops):
             if isinstance(op, Emit) and index + 1 != len(self.ops):
                 raise ValueError(f"op {index} is a second emit")
-            if not isinstance(op, Draw) and len(op.row) > index:  # each op before this one appended one latent
-                raise ValueError(f"op {index} mixes {len(op.row)} latents, and only {index} exist")
+            if isinstance(op, Eval | Emit) and (most := max(len(op.row), len(op.kept or ()))) > index:
+                raise ValueError(f"op {index} mixes {most} latents, and only {index} exist")  # each op before appended one
+        if len({op.kept is None for op in self.ops if isinstance(op, Eval | Emit)}) > 1:
+            raise ValueError("either every eval and emit says what a mask keeps, or none does")
         return self
 
     @classmethod
@@ -87,19 +108,48 @@ class Table(Frozen):
 
     def dump(self, path: Path) -> None:
         """Write the JSON file that `load` reads, one op a line."""
-        content = self.model_dump(mode="json")
-        ops = ",\n    ".join(json.dumps(op) for op in content.pop("ops"))
-        rest = json.dumps(content, indent=2, sort_keys=True).removesuffix("\n}")
-        path.write_text(f'{rest},\n  "ops": [\n    {ops}\n  ]\n}}\n', encoding="utf-8")
+        rest = self.model_dump(mode="json", exclude={"ops"})
+        path.write_text(f'{_head(rest)},\n  "ops": {_lines(self.ops)}\n}}\n', encoding="utf-8")
 
-    def play(self, denoise: Denoise, draw: Drawing, on_step: OnStep | None = None) -> np.ndarray:
+    @classmethod
+    def load_start(cls, path: Path, start: int, *, alone: bool = False) -> Self:
+        """Read, of what `Starts` wrote, the table that leaves out `start` steps; `alone` as there.
+
+        Raises:
+            BundleError: the file is damaged.
+            UnsupportedError: there is no such start.
+
+        """
+        data = read_bytes(path, _LIMIT)
+        read_json(data, path)
+        found = Starts.parse(data, path)
+        if not 0 <= start < len(found.starts) or (alone and start):
+            raise UnsupportedError(f"{path} has no table that leaves out {start} of {len(found.starts)} steps.")
+        return cls(provenance=found.provenance, ops=found.alone if alone else found.starts[start])
+
+    def play(
+        self,
+        denoise: Denoise,
+        draw: Drawing,
+        on_step: OnStep | None = None,
+        given: Mapping[str, np.ndarray] | None = None,
+        mask: np.ndarray | None = None,
+    ) -> np.ndarray:
         """Run the sampler; the state is float32 whatever the model computes in.
+
+        Args:
+            denoise: the model.
+            draw: the noise.
+            on_step: told after every evaluation.
+            given: latents by the names that the table asks for.
+            mask: bool, broadcasts to the latent: True where it is made anew, False where the table's `kept` rows count.
 
         Returns:
             The final latent, a new float32 array of the shape of the first noise.
 
         Raises:
-            UnsupportedError: the denoiser or `draw` returned another shape, or the denoiser NaN or infinity.
+            UnsupportedError: `denoise`, `draw` or `given` has another shape, a given latent is missing, the table has no rows
+                for a mask, or the denoiser returned NaN or infinity.
 
         """
         history: list[np.ndarray] = []
@@ -108,10 +158,14 @@ class Table(Frozen):
             match op:
                 case Draw():
                     history.append(_fitting(draw(), history, "draw"))
+                case Given():
+                    if op.name not in (given or {}):
+                        raise UnsupportedError(f"this sampler starts from a given latent named {op.name!r}. Give it.")
+                    history.append(_fitting((given or {})[op.name], history, f"the given {op.name}"))
                 case Eval():
                     step += 1
                     where = f"step {step} of {total} (t = {op.t:g}): the denoiser"
-                    latent = _mix(op.row, history)
+                    latent = _mixed(op, history, mask)
                     output = _fitting(denoise(latent, op.t), history, where)
                     if not np.isfinite(output).all():
                         raise UnsupportedError(
@@ -119,16 +173,62 @@ class Table(Frozen):
                         )
                     history.append(output)
                     if on_step:
-                        on_step(Step(step, total, latent))
+                        preview = op.preview and _mix(op.preview, [latent, output])
+                        on_step(Step(step, total, latent, preview))
                 case Emit():
                     break
-        return _mix(self.ops[-1].row, history)  # type: ignore[union-attr]  # validated: the last op is the emit
+        return _mixed(self.ops[-1], history, mask)  # type: ignore[arg-type]  # validated: the last op is the emit
+
+
+class Starts(Frozen):
+    """Tables that start from a given latent, `image`, of one scheduler.
+
+    `starts[k]` leaves out the first k steps and begins with the image under as much noise as step k + 1 expects. `alone` takes
+    every step and begins with noise alone, as inpainting does at full strength; the image is then only in what is kept.
+    """
+
+    format: Literal[2] = 2
+    provenance: Provenance
+    alone: Ops
+    starts: tuple[Ops, ...]
+
+    @model_validator(mode="after")
+    def _each_is_a_table(self) -> Self:
+        if len(self.starts) != self.provenance.steps:
+            raise ValueError(f"there must be {self.provenance.steps} starts, one per step, not {len(self.starts)}")
+        for ops in (self.alone, *self.starts):
+            Table(provenance=self.provenance, ops=ops)
+        return self
+
+    def dump(self, path: Path) -> None:
+        """Write the JSON file that `Table.load_start` reads, one op a line."""
+        rest = self.model_dump(mode="json", exclude={"alone", "starts"})
+        starts = ",\n  ".join(_lines(ops) for ops in self.starts)
+        path.write_text(f'{_head(rest)},\n  "alone": {_lines(self.alone)},\n  "starts": [{starts}]\n}}\n', encoding="utf-8")
+
+
+def _head(rest: Mapping[str, Any]) -> str:
+    return json.dumps(rest, indent=2, sort_keys=True).removesuffix("\n}")
+
+
+def _lines(ops: Ops) -> str:
+    lines = ",\n    ".join(json.dumps(op.model_dump(mode="json", exclude_none=True)) for op in ops)
+    return f"[\n    {lines}\n  ]"
 
 
 def _fitting(array: np.ndarray, history: Sequence[np.ndarray], where: str) -> np.ndarray:
     if history and array.shape != history[0].shape:
         raise UnsupportedError(f"{where} returned shape {list(array.shape)}; the latent has {list(history[0].shape)}.")
     return np.array(array, np.float32)  # a copy: whoever made it may use its buffer again
+
+
+def _mixed(op: Eval | Emit, history: Sequence[np.ndarray], mask: np.ndarray | None) -> np.ndarray:
+    """What an op makes of the history: outside of the mask, by the row of what is kept."""
+    if mask is None:
+        return _mix(op.row, history)
+    if op.kept is None:
+        raise UnsupportedError("this sampler has no rows for what a mask keeps. Play it without a mask.")
+    return np.where(mask, _mix(op.row, history), _mix(op.kept, history))
 
 
 def _mix(row: Row, history: Sequence[np.ndarray]) -> np.ndarray:

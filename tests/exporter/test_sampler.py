@@ -10,7 +10,9 @@ import torch
 from engines.errors import MissingDependency, RecipeError, UnsupportedError
 from engines.samplers.table import Draw, Emit, Eval, Table
 from exporter import sampler
-from exporter.sampler import Loop, compile_sampler, drive, prove, survey, trace
+from exporter.loop import Loop, drive
+from exporter.sampler import compile_sampler, survey
+from exporter.trace import TOLERANCE, prove, trace
 
 # diffusers hands torch tensors to numpy, which numpy 2 warns about.
 pytestmark = pytest.mark.filterwarnings("ignore:__array:DeprecationWarning")
@@ -71,7 +73,7 @@ def test_compiles_and_proves(case):
     for steps in (1, 2, 4) if case == "scm" else (1, 2, 4, 8, 30):
         table = compiled(case, steps)
         print(f"{case} at {steps}: {table.provenance.deviation:.1e}")  # noqa: T201 - shown by pytest -s
-        assert table.provenance.deviation < sampler.TOLERANCE / 3
+        assert table.provenance.deviation < TOLERANCE / 3
         assert table.provenance.height is None
 
 
@@ -191,10 +193,10 @@ def test_an_altered_coefficient_or_time_is_caught():
 
 def test_a_broken_player_is_caught(monkeypatch):
     play = Table.play
-    monkeypatch.setattr(Table, "play", lambda self, denoise, draw: play(self, denoise, draw) * np.float32(1.001))
+    monkeypatch.setattr(Table, "play", lambda self, *args: play(self, *args) * np.float32(1.001))
     with pytest.raises(UnsupportedError, match="not a linear sampler"):
         compiled("ddim", 4)
-    monkeypatch.setattr(Table, "play", lambda self, denoise, draw: play(self, lambda x, t: denoise(x, t + 1), draw))
+    monkeypatch.setattr(Table, "play", lambda self, denoise, *args: play(self, lambda x, t: denoise(x, t + 1), *args))
     with pytest.raises(UnsupportedError, match="inf off"):
         compiled("ddim", 4)
 
@@ -295,7 +297,7 @@ def test_survey_lists_what_really_compiles():
     rows = {row.scheduler: row for row in survey()}
     good = {name for name, row in rows.items() if not row.reason}
     assert {name for name, _, _ in CASES.values()} <= good
-    assert all(row.deviation < sampler.TOLERANCE and row.largest > 0 for row in rows.values() if not row.reason)
+    assert all(row.deviation < TOLERANCE and row.largest > 0 for row in rows.values() if not row.reason)
     assert rows["DDIMScheduler"].config == {"clip_sample": False, "thresholding": False}
     assert (rows["DDIMScheduler"].stochastic, rows["DDPMScheduler"].stochastic) == (False, True)
     assert (rows["HeunDiscreteScheduler"].evaluations, rows["DDIMScheduler"].evaluations) == (15 / 8, 1)

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from engines.errors import BundleError, UnsupportedError
-from engines.samplers.table import Draw, Emit, Eval, Table
+from engines.samplers import Cancelled
+from engines.samplers.table import Draw, Emit, Eval, Given, Starts, Table
 from tests.engines import small
 
 SHAPE = (2, 4, 3, 5)
@@ -109,6 +110,97 @@ def test_every_step_is_told():
         np.testing.assert_array_equal(step[2], latent)
 
 
+def test_a_preview_is_made_of_what_the_model_saw_and_said():
+    table = small.table(2)
+    first, second = (op for op in table.ops if isinstance(op, Eval))
+    table = table.model_copy(update={"ops": (Draw(), first, second.model_copy(update={"preview": (2.0, -0.5)}), table.ops[-1])})
+    seen = []
+    table.play(model, draws(0), seen.append)
+    assert seen[0].preview is None
+    latent = seen[1].latent
+    np.testing.assert_allclose(seen[1].preview, 2 * latent - 0.5 * model(latent, second.t), rtol=1e-6)
+    assert seen[1].preview.dtype == np.float32
+
+
+def test_what_a_step_raises_ends_the_sampling():
+    calls = []
+
+    def enough(step):
+        if step.index == 2:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        small.table(5).play(lambda latent, t: calls.append(t) or model(latent, t), draws(0), enough)
+    assert len(calls) == 2
+
+
+def edit():
+    """From a given latent: noised half and half, one step, and what a mask keeps of it."""
+    ops = (
+        Draw(),
+        Given(name="image"),
+        Eval(t=500, row=(0.5, 0.5), kept=(0.25, 0.75), preview=(1.0, 0.0)),
+        Emit(row=(0.0, 0.5, 2.0), kept=(0.0, 1.0)),
+    )
+    return Table(provenance=small.table(1).provenance, ops=ops)
+
+
+def test_a_given_latent_is_mixed_in():
+    image, noise = np.full(SHAPE, 3, np.float32), draws(4)()
+    played = edit().play(model, lambda: noise, given={"image": image})
+    np.testing.assert_allclose(played, 0.5 * image + 2 * model(0.5 * noise + 0.5 * image, 500), rtol=1e-6)
+
+
+def test_outside_of_the_mask_the_given_latent_is_kept():
+    image, noise, seen = np.full(SHAPE, 3, np.float32), draws(4)(), []
+    mask = np.zeros((1, 1, *SHAPE[2:]), bool)
+    mask[..., :2] = True
+    masked = edit().play(model, lambda: noise, seen.append, {"image": image}, mask)
+    free = edit().play(model, lambda: noise, given={"image": image})
+    np.testing.assert_array_equal(masked[..., :2], free[..., :2])
+    np.testing.assert_array_equal(masked[..., 2:], image[..., 2:])
+    np.testing.assert_allclose(seen[0].latent[..., 2:], (0.25 * noise + 0.75 * image)[..., 2:], rtol=1e-6)
+    np.testing.assert_array_equal(seen[0].preview, seen[0].latent)
+
+
+@pytest.mark.parametrize(
+    ("wishes", "message"),
+    [
+        ({}, "starts from a given latent named 'image'"),
+        ({"given": {"picture": np.zeros(SHAPE, np.float32)}}, "named 'image'"),
+        ({"given": {"image": np.zeros((2, 4, 3, 4), np.float32)}}, r"the given image returned shape \[2, 4, 3, 4\]"),
+    ],
+)
+def test_a_given_latent_that_is_missing_or_does_not_fit(wishes, message):
+    with pytest.raises(UnsupportedError, match=message):
+        edit().play(model, draws(0), **wishes)
+
+
+def test_a_mask_needs_rows_for_what_is_kept():
+    with pytest.raises(UnsupportedError, match="no rows for what a mask keeps"):
+        small.table(2).play(model, draws(0), mask=np.ones((1, 1, 1, 1), bool))
+
+
+def test_starts_are_tables_in_one_file(tmp_path):
+    table, path = edit(), tmp_path / "2-image.json"
+    later = (*table.ops[:2], Emit(row=(1.0,), kept=(1.0,)))
+    provenance = table.provenance.model_copy(update={"steps": 2})
+    starts = Starts(provenance=provenance, alone=small.table(2).ops, starts=(table.ops, later))
+    starts.dump(path)
+    assert '"preview": [1.0, 0.0]},\n' in path.read_text()
+    for start, ops in enumerate((table.ops, later)):
+        assert Table.load_start(path, start).ops == ops
+    assert Table.load_start(path, 0, alone=True).ops == small.table(2).ops
+    for start, alone in ((2, False), (-1, False), (1, True)):
+        with pytest.raises(UnsupportedError, match="leaves out"):
+            Table.load_start(path, start, alone=alone)
+    content = json.loads(path.read_text())
+    for damage in ({"starts": content["starts"][:1]}, {"alone": content["alone"][1:]}, {"more": 1}):
+        path.write_text(json.dumps(content | damage))
+        with pytest.raises(BundleError, match=r"2-image\.json"):
+            Table.load_start(path, 0)
+
+
 def test_half_precision_outputs_are_mixed_in_float32():
     played = small.table(2).play(lambda latent, t: model(latent, t).astype(np.float16), draws(0))
     assert played.dtype == np.float32
@@ -145,6 +237,9 @@ def test_numbers_that_overflow_are_found_by_the_check():
         [Draw(), Emit(row=(1,)), Draw()],
         [Draw(), Emit(row=(1, 1))],
         [Draw(), Eval(t=1, row=(1, 1)), Emit(row=(1,))],
+        [Given(name="image"), Emit(row=(1,))],
+        [Draw(), Eval(t=1, row=(1,), kept=(1, 1)), Emit(row=(1,), kept=(1,))],
+        [Draw(), Eval(t=1, row=(1,), kept=(1,)), Emit(row=(1,))],
     ],
 )
 def test_a_table_that_is_no_sampler_is_refused(ops):
@@ -157,11 +252,14 @@ def test_a_table_that_is_no_sampler_is_refused(ops):
     [
         (("ops", 1, "row", 0), float("nan")),
         (("ops", 1, "t"), float("inf")),
+        (("ops", 1, "preview"), [1.0]),
+        (("ops", 1, "preview"), [1.0, float("nan")]),
+        (("ops", 1, "kept"), [1.0]),
         (("ops", 1, "row"), [1, 2, 3]),
         (("ops", 1, "row"), "11"),
         (("ops", 0, "op"), "import"),
         (("ops", 0, "more"), 1),
-        (("format",), 2),
+        (("format",), 3),
         (("provenance", "deviation"), -1),
     ],
 )
@@ -174,6 +272,12 @@ def test_a_damaged_file_is_a_bundle_error(tmp_path, path, value):
     (tmp_path / "t.json").write_text(json.dumps(content))
     with pytest.raises(BundleError, match=r"t\.json"):
         Table.load(tmp_path / "t.json")
+
+
+def test_a_table_of_the_first_format_is_read(tmp_path):
+    content = json.loads(small.table(2).model_dump_json(exclude_none=True)) | {"format": 1}
+    (tmp_path / "t.json").write_text(json.dumps(content))
+    assert Table.load(tmp_path / "t.json").ops == small.table(2).ops
 
 
 def test_a_missing_file_is_a_bundle_error(tmp_path):
