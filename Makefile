@@ -24,12 +24,12 @@ lint: .venv/.installed
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "t2iexport needs Python 3.11 or newer; name one: make PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[compile,onnxruntime,tensorrt-rtx,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[compile,onnxruntime,openvino,tensorrt-rtx,dev]'
 	touch $@
 
 .venv-runtime/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv-runtime
-	$(RUNTIME)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[onnxruntime]' onnx pytest pytest-timeout hypothesis
+	$(RUNTIME)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[onnxruntime,openvino]' onnx pytest pytest-timeout hypothesis
 	touch $@
 
 clean:

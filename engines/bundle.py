@@ -134,7 +134,8 @@ def write(folder: Path, draft: Draft) -> Bundle:
     """
     partial = folder / f".{MANIFEST}.partial"
     own = (folder / MANIFEST, partial)
-    found = sorted(path for path in folder.rglob("*") if (path.is_symlink() or not path.is_dir()) and path not in own)
+    listed = [path for path in folder.rglob("*") if _CACHE not in path.relative_to(folder).parts[:-1] and path not in own]
+    found = sorted(path for path in listed if path.is_symlink() or not path.is_dir())
     files = {path.relative_to(folder).as_posix(): _measure(path).model_dump() for path in found}
     content: dict[str, Any] = {**draft.model_dump(mode="json"), "format": FORMAT, "files": files}
     content["digest"] = _digest(content)

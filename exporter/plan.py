@@ -113,8 +113,8 @@ class Plan:
 
     def decide(self, name: str, done: Done) -> tuple[Precision, str]:
         """The precision that `auto` chooses for a part, and the sentence that says why."""
-        if all(getattr(backend, "providers", ()) == ("CPUExecutionProvider",) for backend in self.backends.values()):
-            return "fp32", f"{name}: auto chose fp32, the only target is a processor, for which ONNX Runtime has no half kernels"
+        if all(backend.on_processor for backend in self.backends.values()):
+            return "fp32", f"{name}: auto chose fp32, every target is a processor, on which a half-precision graph saves no time"
         if self.recipe.checks.skip:
             upcast = name.startswith("vae") and self.checkpoint.configs["vae"].get("force_upcast", True)
             why = "its config asks for force_upcast" if upcast else "its config does not ask for force_upcast"

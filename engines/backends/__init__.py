@@ -55,6 +55,18 @@ class Backend(Protocol):
         """Raise UnsupportedError when no engine of this precision can exist for the chosen target. Spends no time."""
         ...
 
+    @property
+    def on_processor(self) -> bool:
+        """Whether engines run on the processor, where a half-precision graph saves no time."""
+        ...
+
+    def computes(self, precision: str) -> str:
+        """Precision class (fp32, fp16 or bf16) of what an engine answers on this machine, given the class of its graph.
+
+        The graph's own, or a coarser one where the library computes so inside; the limits of a check are chosen by it.
+        """
+        ...
+
     def build(self, onnx: Path, signature: Signature, folder: Path) -> Sequence[Path]:
         """Build one part's engine from `onnx` into `folder`; the files that `open` needs, the first one first.
 

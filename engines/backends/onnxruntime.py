@@ -50,6 +50,15 @@ class OnnxRuntime(Frozen):
                 "onnxruntime cannot run bf16 on CPUExecutionProvider: it has no such kernels. Use precision fp32 or fp16."
             )
 
+    @property
+    def on_processor(self) -> bool:
+        """Whether the processor is the only provider."""
+        return self.providers == ("CPUExecutionProvider",)
+
+    def computes(self, precision: str) -> str:
+        """The graph's own precision."""
+        return precision
+
     def build(self, onnx: Path, signature: Signature, folder: Path) -> Sequence[Path]:  # noqa: ARG002 - the protocol's
         """Return the graph and, where there is one, its external data `<graph>.data`; load it once to know that it runs.
 

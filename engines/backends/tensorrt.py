@@ -58,6 +58,15 @@ class Tensorrt(Frozen):
                 "  Set hardware_compatible: same_compute_capability, or use fp16."
             )
 
+    @property
+    def on_processor(self) -> bool:
+        """It runs on a GPU."""
+        return False
+
+    def computes(self, precision: str) -> str:
+        """The graph's own precision; fp32 under `tf32` has the mantissa of fp16."""
+        return "fp16" if self.tf32 and precision == "fp32" else precision
+
     def build(self, onnx: Path, signature: Signature, folder: Path) -> list[Path]:
         """Build `<stem of onnx>.engine` for this machine's GPU.
 

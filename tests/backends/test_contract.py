@@ -88,6 +88,15 @@ class TestOptions:
     def test_exact_arithmetic_is_never_refused(self, backend):
         backend.refuse("fp32")
 
+    def test_says_where_it_runs_and_never_computes_finer_than_the_graph(self, backend):
+        assert isinstance(backend.on_processor, bool)
+        classes = ["fp32", "fp16", "bf16"]
+        try:
+            inside = [backend.computes(precision) for precision in classes]
+        except MissingDependency as error:
+            pytest.skip(str(error))
+        assert all(classes.index(found) >= index for index, found in enumerate(inside))
+
     @pytest.mark.parametrize("precision", ["fp16", "bf16", "fp8", "fp4", "int8", "int4"])
     def test_a_refusal_says_what_to_use_instead(self, backend, precision):
         try:

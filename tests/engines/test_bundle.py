@@ -38,6 +38,13 @@ def test_writing_again_replaces_the_manifest(bundle):
     assert set(again.manifest.files) == {*bundle.manifest.files, "LICENSE"}
 
 
+def test_what_a_backend_learns_while_it_runs_is_no_part_of_it(bundle):
+    cache = bundle.folder / "engines" / "openvino" / "cache"
+    cache.mkdir(parents=True)
+    (cache / "123.blob").write_text("kernels")
+    assert write(bundle.folder, small.draft()).manifest == bundle.manifest
+
+
 def test_a_draft_comes_back_out_of_a_manifest(bundle):
     assert module.draft(bundle.manifest) == small.draft()
     again = write(bundle.folder, module.draft(bundle.manifest, notes=("a note",)))

@@ -1,0 +1,205 @@
+"""OpenVINO: the quickest way on an x86 processor, with bf16 where it has the instructions."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
+from uuid import uuid4
+
+import numpy as np
+from pydantic import Field
+
+from engines.backends import installed
+from engines.errors import MissingDependency, UnsupportedError
+from engines.frozen import Frozen
+from engines.signature import Port, Signature
+
+__all__ = ["OpenVino"]
+#: dtype of a port → name of the library's element type.
+_TYPES = {"float32": "f32", "int64": "i64"}
+#: Arithmetic of the processor → precision class of what comes out.
+_CLASSES = {"f32": "fp32", "bf16": "bf16", "f16": "fp16"}
+#: From fine to coarse.
+_COARSENESS = ("fp32", "fp16", "bf16")
+
+
+class OpenVino(Frozen):
+    """Runs on x86 and Arm processors, from OpenVINO's own file format.
+
+    Attributes:
+        precision: of the arithmetic inside, whatever the graph was exported in. `auto` asks the processor when the engine is
+            opened: bf16 where it has instructions for it (AMX, AVX512_BF16), else f32. bf16 elsewhere is right, and slow.
+        threads: of one network; 0 takes every core.
+        cache: keep the compiled model in `cache` beside the engine, where that can be written, and start from it next time.
+            It saves a second for small graphs of many nodes and nothing for large ones, and takes as much disk as the weights.
+
+    """
+
+    opset: ClassVar[int] = 20
+    distribution: ClassVar[str] = "openvino"
+    extra: ClassVar[str] = "openvino"
+
+    precision: Literal["auto", "f32", "bf16", "f16"] = "auto"
+    threads: int = Field(default=0, ge=0, le=1024)
+    cache: bool = False
+
+    @property
+    def version(self) -> str:
+        """Version of the library."""
+        return installed(self.extra, self.distribution)
+
+    @property
+    def on_processor(self) -> bool:
+        """It does."""
+        return True
+
+    def refuse(self, precision: str) -> None:
+        """Raise UnsupportedError for fp8 and fp4, for which the library has no kernels on a processor."""
+        if precision in {"fp8", "fp4"}:
+            raise UnsupportedError(
+                f"openvino cannot run {precision} on a processor: it has no such kernels. Use fp32, fp16, bf16, int8 or int4."
+            )
+
+    def computes(self, precision: str) -> str:
+        """The coarser of the graph's precision and the arithmetic that `open` will ask of this processor.
+
+        Raises:
+            MissingDependency: the library is not installed, so the processor cannot be asked.
+
+        """
+        inside = _CLASSES[self._arithmetic(_library().Core())]
+        return max(precision, inside, key=_COARSENESS.index) if precision in _COARSENESS else precision
+
+    def build(self, onnx: Path, signature: Signature, folder: Path) -> list[Path]:
+        """Convert to `<stem>.xml` and `<stem>.bin`. Weights keep the graph's precision; the same graph gives the same bytes.
+
+        Raises:
+            UnsupportedError: the library cannot read the graph, or it is not what the signature says.
+            MissingDependency: the library is not installed.
+
+        """
+        vendor = _library()
+        try:
+            model = vendor.Core().read_model(onnx)
+        except RuntimeError as error:
+            raise UnsupportedError(
+                f"{onnx.name}: openvino cannot read this graph.\n  {_last(error)}\n"
+                "  Export it again with the backend's own operator set, or leave this target out."
+            ) from error
+        _compare(model, signature, onnx.name)
+        try:
+            model.reshape({port.name: _extent(vendor, signature, port) for port in signature.inputs})
+        except RuntimeError as error:
+            raise UnsupportedError(
+                f"{onnx.name}: this graph does not take the sizes of its signature.\n  {_last(error)}\n  Build the bundle again."
+            ) from error
+        for index, node in enumerate(model.get_ordered_ops()):
+            # Names that the library makes up count on through the life of the process; the same graph must give the same bytes.
+            if node.get_friendly_name() == node.get_name():
+                node.set_friendly_name(f"{node.get_type_name()}_{index}")
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = folder / f".{onnx.stem}.{uuid4().hex[:8]}.partial"
+        temporary.mkdir()
+        try:
+            # Halving the weights on the way, its own default, would be a pass that no recipe asked for.
+            vendor.save_model(model, temporary / f"{onnx.stem}.xml", compress_to_fp16=False)
+            return [(temporary / name).replace(folder / name) for name in (f"{onnx.stem}.xml", f"{onnx.stem}.bin")]
+        except RuntimeError as error:
+            raise OSError(f"{folder}: openvino could not write {onnx.stem}.xml: {_last(error)}") from error
+        finally:
+            shutil.rmtree(temporary)
+
+    def open(self, files: Sequence[Path], signature: Signature) -> _Compiled:
+        """Compile the model `files[0]` for this processor.
+
+        Raises:
+            UnsupportedError: the library cannot, or would compute in another precision than asked, or the model is not what
+                the signature says.
+            MissingDependency: the library is not installed.
+
+        """
+        vendor = _library()
+        core = vendor.Core()
+        arithmetic = self._arithmetic(core)
+        hints: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": arithmetic}
+        hints |= {"INFERENCE_NUM_THREADS": self.threads} if self.threads else {}
+        if self.cache and os.access(files[0].parent, os.W_OK):
+            hints["CACHE_DIR"] = str(files[0].parent / "cache")
+        try:
+            model = core.read_model(files[0])
+            _compare(model, signature, files[0].name)
+            compiled = core.compile_model(model, "CPU", hints)
+        except RuntimeError as error:
+            raise UnsupportedError(f"openvino cannot load {files[0]}.\n  {_last(error)}\n  t2iexport rebuild BUNDLE") from error
+        if (found := compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()) != arithmetic:
+            raise UnsupportedError(
+                f"{files[0].name}: openvino would compute in {found} on this processor, not in {arithmetic}.\n"
+                f"  Set the target's precision to auto or {found}."
+            )
+        return _Compiled(vendor, compiled, signature, files[0])
+
+    def _arithmetic(self, core: Any) -> str:  # noqa: ANN401 - the library ships no strict types
+        if self.precision != "auto":
+            return self.precision
+        return "bf16" if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "f32"
+
+
+def _library() -> Any:  # noqa: ANN401
+    try:
+        import openvino  # noqa: PLC0415 # pyright: ignore[reportMissingTypeStubs, reportMissingImports, reportUnknownVariableType]
+    except ModuleNotFoundError as error:
+        if error.name != "openvino":
+            raise
+        raise MissingDependency("openvino", "openvino") from error
+    return openvino  # pyright: ignore[reportUnknownVariableType]
+
+
+def _last(error: RuntimeError) -> str:
+    """Return what the library said, without its own files and lines."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip() and not line.startswith("Exception from ")]
+    return " ".join(lines)[-600:] or "it gave no reason"
+
+
+def _extent(vendor: Any, signature: Signature, port: Port) -> Any:  # noqa: ANN401
+    """Shape of a port with the signature's ranges in it; a range of one length is a fixed one."""
+    bounds = [signature.lengths(dim)[:2] for dim in port.shape]
+    return vendor.PartialShape([vendor.Dimension(low, high) for low, high in bounds])
+
+
+def _compare(model: Any, signature: Signature, name: str) -> None:  # noqa: ANN401
+    for tensors, ports in ((model.inputs, signature.inputs), (model.outputs, signature.outputs)):
+        found = sorted((tensor.any_name, tensor.element_type.get_type_name()) for tensor in tensors)
+        wanted = sorted((port.name, _TYPES[port.dtype]) for port in ports)
+        if found != wanted:
+            raise UnsupportedError(f"{name} has the ports {found}; its signature says {wanted}. Build the bundle again.")
+
+
+class _Compiled:
+    """An opened engine. Arrays are the caller's: inputs are read and outputs are written in place, with no copy between."""
+
+    def __init__(self, vendor: Any, compiled: Any, signature: Signature, file: Path) -> None:  # noqa: ANN401
+        self._tensor, self._signature, self._file = vendor.Tensor, signature, file
+        self._request: Any = compiled.create_infer_request()
+
+    def __call__(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        if self._request is None:
+            raise RuntimeError(f"{self._file.name} was closed")
+        sizes = self._signature.sizes(inputs)
+        given = {name: np.require(array, requirements=["C", "W"]) for name, array in inputs.items()}
+        made = {port.name: np.empty(self._signature.shape(port, sizes), port.dtype) for port in self._signature.outputs}
+        try:
+            for name, array in (*given.items(), *made.items()):
+                self._request.set_tensor(name, self._tensor(array, shared_memory=True))
+            self._request.infer()
+        except RuntimeError as error:
+            raise UnsupportedError(f"openvino failed in {self._file.name}: {_last(error)}") from error
+        return made
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._request = None
