@@ -53,25 +53,59 @@ def export(part: Part, opset: int) -> Exported:
         # The exporter warns about its own internals; what matters to a user is measured by the checks.
         warnings.simplefilter("ignore")
         try:
-            program = torch.onnx.export(
-                torch.export.export(part.module, inputs, dynamic_shapes=shapes, strict=False),
-                (),
-                input_names=[port.name for port in part.signature.inputs],
-                output_names=[port.name for port in part.signature.outputs],
-                opset_version=opset,
-                dynamo=True,
-                optimize=False,
-                verbose=False,
-            )
+            traced = torch.export.export(part.module, inputs, dynamic_shapes=shapes, strict=False)
+            program = _translated(traced, part.signature, opset)
         except (torch.onnx.OnnxExporterError, torch._dynamo.exc.UserError) as error:  # noqa: SLF001 - torch.export's only public face
             last = "\n  ".join(str(error).strip().splitlines()[-3:])
             raise UnsupportedError(f"{part.name} cannot be exported to ONNX operator set {opset}:\n  {last}") from error
-    model = program.model  # type: ignore[union-attr]
+    model = program.model
     before = len(model.graph)
     for name in GRAPH_PASSES:
         model = plugins.load("graph", name)(model)
     _declare(model, part.signature)
     return Exported(model, before)
+
+
+class _Decomposed(torch.export.ExportedProgram):
+    """A program that the translation takes as it stands."""
+
+    def run_decompositions(self, *_: object, **__: object) -> torch.export.ExportedProgram:
+        """Return itself: nothing is left to do."""
+        return self
+
+
+def _translated(program: torch.export.ExportedProgram, signature: Signature, opset: int) -> torch.onnx.ONNXProgram:
+    """Spare the translation its decompositions, which trace the network twice more and take longer than all the rest.
+
+    Every operator of these networks has an ONNX form but `to`, which gets its functional spelling. Anything else without one,
+    in-place operators among them, makes the translation refuse; then torch has to decompose.
+    """
+    for overload, place in ((torch.ops.aten.to.dtype, 1), (torch.ops.aten.to.device, 2)):
+        for node in program.graph.find_nodes(op="call_function", target=overload):
+            node.target = torch.ops.aten._to_copy.default  # noqa: SLF001 - its name
+            node.args, node.kwargs = node.args[:1], {"dtype": node.args[place]}
+    try:
+        program.__class__ = _Decomposed
+        return _translate(program, signature, opset)
+    except torch.onnx.OnnxExporterError:
+        program.__class__ = torch.export.ExportedProgram
+        return _translate(program, signature, opset)
+
+
+def _translate(program: torch.export.ExportedProgram, signature: Signature, opset: int) -> torch.onnx.ONNXProgram:
+    translated = torch.onnx.export(
+        program,
+        (),
+        input_names=[port.name for port in signature.inputs],
+        output_names=[port.name for port in signature.outputs],
+        opset_version=opset,
+        dynamo=True,
+        optimize=False,
+        verbose=False,
+    )
+    if translated is None:
+        raise RuntimeError("torch.onnx.export returned no program although no file was named")
+    return translated
 
 
 def save(exported: Exported, path: Path) -> tuple[Path, ...]:

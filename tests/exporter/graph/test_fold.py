@@ -15,3 +15,8 @@ def test_constant_arithmetic_is_computed():
 def test_what_depends_on_an_input_stays():
     folded = fold(model("a = Add(x, two)", "y = Mul(x, a)"))
     assert [node.op_type for node in folded.graph] == ["Add", "Mul"]
+
+
+def test_transposing_twice_disappears():
+    folded = fold(model("a = Transpose<perm = [0]>(x)", "b = Transpose<perm = [0]>(a)", "y = Add(b, two)"))
+    assert [node.op_type for node in folded.graph if node.op_type != "Identity"] == ["Add"]
