@@ -99,6 +99,7 @@ def recipe(chosen: Recipe, store: Store) -> dict[str, Any]:
         "source": f"{chosen.model.source} ({chosen.model.weights})",
         "sampler": f"{sampler.scheduler or 'as the model says'}, {_list(sampler.steps)} steps",
         "made for": _made_for(plan),
+        "LoRAs": _list(f"{change.source} × {change.scale:g}" for change in chosen.model.loras),
         "guidance": " ".join(str(value) for value in (sampler.guidance.mode, sampler.guidance.scale) if value is not None),
         "height": f"{_list(shapes.height)} px",
         "width": f"{_list(shapes.width)} px",
@@ -171,11 +172,19 @@ def _without_weights(chosen: Recipe) -> tuple[Recipe, str]:
     from exporter import architecture  # noqa: PLC0415
 
     model = chosen.model
-    if model.weights == "random" or any((place / model.source).exists() for place in (chosen.root, Path())):
+    sources = [model.source, *(change.source for change in model.loras)]
+    if model.weights == "random" or all(any((place / source).exists() for place in (chosen.root, Path())) for source in sources):
         return chosen, ""
     same = [name for name in architecture.names() if architecture.hub(name) == model.source]
     told = f"from the named architecture {same[0]}" if same else "from the hub's configuration files"
-    outline = model.model_copy(update={"weights": "random", "source": same[0] if same else model.source})
+    outline = model.model_copy(
+        update={
+            "weights": "random",
+            "source": same[0] if same else model.source,
+            "loras": (),  # they change no size; what they say of the sampler is kept
+            "made_for": model.made_for or pairing.made_by_loras(chosen).kind or None,
+        }
+    )
     note = f"sizes are {told}; the plan is known when the weights are here: t2iexport build --dry-run"
     return chosen.model_copy(update={"model": outline}), note
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from engines.errors import MissingDependency, UnsupportedError
 from exporter import safetensor
@@ -28,13 +30,7 @@ def fetch(repo: str, revision: str | None, *, weights: bool = True, only: Iterab
         MissingDependency: huggingface_hub is not installed.
 
     """
-    try:
-        import huggingface_hub  # noqa: PLC0415 - only this source needs it
-        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError  # noqa: PLC0415
-    except ImportError as error:
-        raise MissingDependency("huggingface_hub", "compile") from error
-    transport = HfHubHTTPError.__mro__[1]  # root of the errors of the HTTP client, which differs between versions
-    try:
+    with _reached(repo) as huggingface_hub:
         info = huggingface_hub.HfApi().model_info(repo, revision=revision)
         commit = str(info.sha)
         files = [sibling.rfilename for sibling in info.siblings or ()]
@@ -42,6 +38,33 @@ def fetch(repo: str, revision: str | None, *, weights: bool = True, only: Iterab
             only = _components(huggingface_hub.hf_hub_download, repo, commit, files)
         patterns = ["model_index.json", *(file for name in only for file in _wanted(files, name, weights=weights))]
         return Path(huggingface_hub.snapshot_download(repo, revision=commit, allow_patterns=patterns)), commit
+
+
+def fetch_file(repo: str, revision: str | None, choose: Callable[[list[str]], str]) -> tuple[Path, str]:
+    """Download the one file that `choose` picks from a repository's names; returns it and the commit.
+
+    Raises:
+        UnsupportedError: the hub cannot be reached, or has no such repository.
+        MissingDependency: huggingface_hub is not installed.
+
+    """
+    with _reached(repo) as huggingface_hub:
+        info = huggingface_hub.HfApi().model_info(repo, revision=revision)
+        name = choose([sibling.rfilename for sibling in info.siblings or ()])
+        return Path(huggingface_hub.hf_hub_download(repo, name, revision=str(info.sha))), str(info.sha)
+
+
+@contextlib.contextmanager
+def _reached(repo: str) -> Iterator[Any]:
+    """Lend the hub's library; its errors become a sentence."""
+    try:
+        import huggingface_hub  # noqa: PLC0415 - only this source needs it
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError  # noqa: PLC0415
+    except ImportError as error:
+        raise MissingDependency("huggingface_hub", "compile") from error
+    transport = HfHubHTTPError.__mro__[1]  # root of the errors of the HTTP client, which differs between versions
+    try:
+        yield huggingface_hub
     except (transport, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise UnsupportedError(
             f"{repo} could not be fetched from the hub: {str(error).strip().splitlines()[0]}\n"

@@ -6,14 +6,14 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engines.errors import RecipeError, UnsupportedError
 from engines.plugins import did_you_mean
-from exporter import architecture, hub, safetensor
+from exporter import architecture, hub, lora, safetensor
 
 if TYPE_CHECKING:
     from torch import nn
@@ -40,6 +40,7 @@ class Checkpoint:
         folders: component → the folder that its config (for a tokenizer, its vocabulary) came from.
         seed: of random weights, else None.
         single: whether `files` is one file that holds every network.
+        loras: fused into the networks that they change.
 
     """
 
@@ -49,12 +50,13 @@ class Checkpoint:
     folders: Mapping[str, Path] = field(default_factory=dict)
     seed: int | None = None
     single: bool = False
+    loras: tuple[lora.Lora, ...] = ()
 
     def digest(self, component: str) -> str:
         """SHA-256 over a component's config and weights (or seed and scheme), or over a tokenizer's folder.
 
         A network's covers its class and the pipeline's options too, and a text tower's its tokenizer, whose empty prompt the
-        tower may have to know.
+        tower may have to know; and of every LoRA that changes the network the file and the scale.
         """
         config = {key: value for key, value in self.configs[component].items() if not key.startswith(("_name", "_diffusers"))}
         index = self.configs["model_index"]
@@ -72,15 +74,32 @@ class Checkpoint:
         for file in files:
             status = file.stat()
             total.update(f"{file.name} {_file_digest(file, status.st_size, status.st_mtime_ns)}".encode())
+        for change in self._changes(component):
+            status = change.file.stat()
+            content = _file_digest(change.file, status.st_size, status.st_mtime_ns)
+            total.update(f"LoRA {content} × {change.scale!r}".encode())
         return total.hexdigest()
+
+    def _changes(self, component: str) -> list[lora.Lora]:
+        return [each for each in self.loras if component in each.components]
 
     def module(self, component: str, precision: Precision = "fp32") -> nn.Module:
         """Build one network and fill it: in eval mode, on the CPU, without gradients, in one type throughout.
 
         Raises:
-            UnsupportedError: weights missing, surplus, of another shape, or not finite; a class that cannot be built.
+            UnsupportedError: weights missing, surplus, of another shape, or not finite; a class that cannot be built; a LoRA
+                that does not fit.
 
         """
+        if changes := self._changes(component):
+            from exporter import fuse, weights  # noqa: PLC0415 - torch; a plan needs configs alone
+
+            # In float32, whatever comes of it: a change is often smaller than half precision's step.
+            fused = fuse.fuse(self._plain(component, "fp32"), component, changes, self.configs["unet"])
+            return weights.cast(fused, precision, component)
+        return self._plain(component, precision)
+
+    def _plain(self, component: str, precision: Precision) -> nn.Module:
         from exporter import single_file, weights  # noqa: PLC0415 - torch; a plan needs configs alone
 
         skeleton = self.skeleton(component)
@@ -103,7 +122,7 @@ class Checkpoint:
 
 
 def resolve(model: Model, root: Path) -> Checkpoint:
-    """Find a recipe's model. Reads configs and file names only, and imports no torch.
+    """Find a recipe's model and its LoRAs. Reads configs and file names only, and imports no torch.
 
     A source is looked for beside the recipe (`root`), then in the working directory, then among the architectures, then on
     the hub.
@@ -113,6 +132,13 @@ def resolve(model: Model, root: Path) -> Checkpoint:
         UnsupportedError: pickles, custom code, a damaged file, a hub out of reach.
 
     """
+    found = _resolve(model, root)
+    changes = lora.resolve(model, root, found.configs)
+    named = {f"lora {number}": change.provenance for number, change in enumerate(changes, 1)}
+    return replace(found, loras=changes, provenance={**found.provenance, **named}) if changes else found
+
+
+def _resolve(model: Model, root: Path) -> Checkpoint:
     seed = model.seed if model.weights == "random" else None
     for place in (root / Path(model.source).expanduser(), Path(model.source).expanduser()):
         if place.is_dir():

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -25,7 +25,7 @@ FILE = Path(__file__).parent / "pairings.json"
 _CONSISTENCY = "LCMScheduler"
 _NOT_CONSISTENT = (
     "nothing says that this is one: the network has no guidance input (unet.time_cond_proj_dim); "
-    "take another scheduler, or say model.made_for: lcm_lora"
+    "take another scheduler, add an LCM LoRA to model.loras, or say model.made_for: lcm_lora"
 )
 
 
@@ -108,6 +108,7 @@ def judge(recipe: Recipe, checkpoint: Checkpoint) -> Judgement:
     """Compare the recipe's sampler with what the model was made for; `sampler.force` turns problems into notes."""
     made = made_for(recipe, checkpoint)
     problems = [*_schedule_problems(recipe, checkpoint, made), *_guidance_problems(recipe, made), *_zero_snr(recipe, checkpoint)]
+    problems += _rival_loras(recipe)
     notes = list(_other_mode(recipe, made))
     (problems if _strict(made) else notes).extend(_other_steps(recipe, made))
     unusual = [f"unusual: {note}" for note in notes]
@@ -118,17 +119,41 @@ def judge(recipe: Recipe, checkpoint: Checkpoint) -> Judgement:
 
 
 def made_for(recipe: Recipe, checkpoint: Checkpoint) -> Made:
-    """Tell by the recipe itself, then the model's name, then the names and fields in its configs."""
+    """Tell by the recipe itself, then its LoRAs, then the model's name, then the names and fields in its configs."""
     if recipe.model.made_for:
         return Made(recipe.model.made_for, "model.made_for")
-    for place, name in _names(recipe, checkpoint):
-        for kind, pairing in pairings().items():
-            if name in (*pairing.hub, *pairing.architectures) or _found(pairing.names, name):
-                steps = _found(pairing.named_steps, name)
-                return Made(kind, f"{place} {name!r}", int(steps[1]) if steps else None)
+    titles = [(f"model.loras[{index}]", each.title) for index, each in enumerate(checkpoint.loras)]
+    known = [*_recognised([*lora_names(recipe), *titles]), *_recognised(_names(recipe, checkpoint))]
+    if known:
+        return known[0]
     if checkpoint.configs.get("unet", {}).get("time_cond_proj_dim") is not None:
         return Made("lcm", "unet.time_cond_proj_dim")
     return Made()
+
+
+def made_by_loras(recipe: Recipe) -> Made:
+    """Tell by the names of a recipe's LoRAs alone, without their files."""
+    return next(iter(_recognised(lora_names(recipe))), Made())
+
+
+def lora_names(recipe: Recipe) -> list[tuple[str, str]]:
+    """Where the names of a recipe's LoRAs stand, and they."""
+    return [
+        (f"model.loras[{index}]", name)
+        for index, each in enumerate(recipe.model.loras)
+        for name in (each.weight_name or "", each.source)
+    ]
+
+
+def _recognised(names: Iterable[tuple[str, str]]) -> list[Made]:
+    found = []
+    for place, name in names:
+        for kind, pairing in pairings().items():
+            if name in (*pairing.hub, *pairing.architectures) or _found(pairing.names, name):
+                steps = _found(pairing.named_steps, name)
+                found.append(Made(kind, f"{place} {name!r}", int(steps[1]) if steps else None))
+                break
+    return found
 
 
 def _names(recipe: Recipe, checkpoint: Checkpoint) -> Iterator[tuple[str, str]]:
@@ -137,6 +162,14 @@ def _names(recipe: Recipe, checkpoint: Checkpoint) -> Iterator[tuple[str, str]]:
     for component, config in checkpoint.configs.items():
         if isinstance(name := config.get("_name_or_path"), str) and name:
             yield f"{component}'s _name_or_path", name
+
+
+def _rival_loras(recipe: Recipe) -> Iterator[str]:
+    first, *others = _recognised(lora_names(recipe)) or [Made()]
+    for other in others:
+        if other.kind != first.kind:
+            one, two = (f"{made.told_by} is {pairings()[made.kind].about}" for made in (first, other))
+            yield f"model.loras: {one}, and {two}; keep one of them"
 
 
 def _setting(recipe: Recipe, checkpoint: Checkpoint, key: str) -> Any:  # noqa: ANN401 - whatever a config holds

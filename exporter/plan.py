@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 #: The largest activation that `auto` trusts to half precision, as a share of the largest half number: other prompts, other seeds.
 HALF_HEADROOM = 0.25
 _LIBRARIES = ("torch", "diffusers", "transformers", "onnx-ir", "onnxscript", "tokenizers")
-_MODEL_CODE = ("families", "load.py", "weights.py", "safetensor.py", "single_file.py", "part.py")
+_MODEL_CODE = ("families", "load.py", "weights.py", "safetensor.py", "single_file.py", "lora.py", "fuse.py", "part.py")
 #: Whose code a stage's result depends on.
 _CODE: Mapping[str, tuple[str, ...]] = {
     "tokenize": (*_MODEL_CODE, "plan.py"),

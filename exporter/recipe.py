@@ -39,6 +39,15 @@ def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
 Triple = Annotated[tuple[Length, Length, Length], AfterValidator(_rising)]
 
 
+class Lora(Frozen):
+    """A change of the weights, fused in at build time."""
+
+    source: Text = Field(description="a .safetensors file, a folder with one, or a hub id")
+    scale: float = Field(default=1.0, description="by which its change of the weights is multiplied")
+    weight_name: Text | None = Field(default=None, description="which file, where source has several")
+    revision: str | None = Field(default=None, description="hub revision; the resolved commit goes into the bundle")
+
+
 class Model(Frozen):
     """Where the networks come from."""
 
@@ -47,6 +56,7 @@ class Model(Frozen):
     seed: int = Field(default=0, ge=0, description="seed of random weights")
     revision: str | None = Field(default=None, description="hub revision; the resolved commit goes into the bundle")
     architecture: str | None = Field(default=None, description="configuration for a single file that does not tell its own")
+    loras: tuple[Lora, ...] = Field(default=(), description="fused into UNet and text encoders, in this order")
     made_for: MadeFor | None = Field(
         default=None, description="how the model was distilled, where its files do not tell; decides which samplers suit it"
     )

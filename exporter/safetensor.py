@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from engines.errors import UnsupportedError
 
@@ -51,24 +52,41 @@ def shapes(file: Path) -> Mapping[str, tuple[int, ...]]:
         UnsupportedError: not a safetensors file, or cut short.
 
     """
-    size = file.stat().st_size
-    with file.open("rb") as stream:
-        length = int.from_bytes(stream.read(8), "little")
-        if size < 8 or not 2 <= length <= min(_LONGEST, size - 8):
-            raise UnsupportedError(_damaged(file, f"its header says {length} bytes, the file has {size}"))
-        try:
-            header = json.loads(stream.read(length))
-        except (ValueError, RecursionError) as error:
-            raise UnsupportedError(_damaged(file, "its header is not JSON")) from error
+    header, start = _header(file)
     try:
         tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
         end = max((entry["data_offsets"][1] for entry in tensors.values()), default=0)
         found = {name: tuple(map(int, entry["shape"])) for name, entry in tensors.items()}
     except (AttributeError, KeyError, TypeError, IndexError, ValueError) as error:
         raise UnsupportedError(_damaged(file, "its header lacks shapes or offsets")) from error
-    if end + length + 8 != size:
-        raise UnsupportedError(_damaged(file, f"it should have {end + length + 8} bytes and has {size}"))
+    if end + start != (size := file.stat().st_size):
+        raise UnsupportedError(_damaged(file, f"it should have {end + start} bytes and has {size}"))
     return found
+
+
+def metadata(file: Path) -> Mapping[str, str]:
+    """Words about the file that its writer put into it.
+
+    Raises:
+        UnsupportedError: not a safetensors file.
+
+    """
+    header, _ = _header(file)
+    words = header.get("__metadata__") if isinstance(header, dict) else None
+    return {str(key): str(value) for key, value in words.items()} if isinstance(words, dict) else {}
+
+
+def _header(file: Path) -> tuple[Any, int]:
+    """Parse the header; returns it and the byte where data begins."""
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        if size < 8 or not 2 <= length <= min(_LONGEST, size - 8):
+            raise UnsupportedError(_damaged(file, f"its header says {length} bytes, the file has {size}"))
+        try:
+            return json.loads(stream.read(length)), length + 8
+        except (ValueError, RecursionError) as error:
+            raise UnsupportedError(_damaged(file, "its header is not JSON")) from error
 
 
 def elements(tensors: Mapping[str, tuple[int, ...]], prefix: str) -> int:

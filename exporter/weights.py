@@ -98,6 +98,19 @@ def put(module: nn.Module, tensors: Mapping[str, Callable[[], Tensor]], precisio
     return _finished(module, component)
 
 
+def cast(module: nn.Module, precision: str, component: str) -> nn.Module:
+    """Change the type of a network whose weights were changed after they were read.
+
+    Raises:
+        UnsupportedError: NaN or infinite values.
+
+    """
+    for name, value in module.state_dict().items():
+        if value.is_floating_point():
+            _checked(component, name, value, value.shape, precision)
+    return module.to(DTYPES[precision])
+
+
 def make_up(module: nn.Module, seed: int, precision: str, component: str) -> nn.Module:
     """Fill a skeleton with numbers that depend on the seed and each weight's name only.
 

@@ -21,9 +21,10 @@ instead), and notes in the bundle what is merely unusual.
 What a model was made for is told, in this order, by
 
 1. the recipe: `model.made_for: turbo`, for files that do not tell;
-2. the model's own name: hub id, folder or architecture;
-3. `_name_or_path` in `model_index.json` and in the configs of its components;
-4. the network: `unet.time_cond_proj_dim` makes it a latent consistency model.
+2. its LoRAs (`model.loras`): their file name, hub id, or the title in the file;
+3. the model's own name: hub id, folder or architecture;
+4. `_name_or_path` in `model_index.json` and in the configs of its components;
+5. the network: `unet.time_cond_proj_dim` makes it a latent consistency model.
 
 Nothing of that: any sampler suits the model, but LCMScheduler, which needs a latent consistency model.
 
@@ -33,7 +34,8 @@ Nothing of that: any sampler suits the model, but LCMScheduler, which needs a la
 _RULES = """\
 ## Rules for every model
 
-- `LCMScheduler` needs a network with a guidance input (`time_cond_proj_dim`), or `model.made_for: lcm_lora`.
+- `LCMScheduler` needs a network with a guidance input (`time_cond_proj_dim`), or an LCM LoRA.
+- Of LoRAs that were distilled for a sampler, all must be for the same.
 - `rescale_betas_zero_snr: true` needs `prediction_type: v_prediction` and `timestep_spacing: trailing`.
 - A scheduler that has no `prediction_type` or no `rescale_betas_zero_snr` cannot stand in for one that sets it.
 - Own `timesteps` replace the rule about spacing.

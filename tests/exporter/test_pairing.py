@@ -1,14 +1,17 @@
 """A sampler that a model was not made for is refused with its line and the right one; force builds it and says so."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import get_args
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from engines.errors import RecipeError
-from exporter import architecture, cli, pairing
+from exporter import architecture, cli, describe, pairing
 from exporter.load import resolve
 from exporter.plan import Plan
 from exporter.recipe import MadeFor, Recipe
@@ -221,6 +224,65 @@ def test_a_dry_run_compiles_the_sampler(tiny_sd, tmp_path, monkeypatch, capsys, 
     assert (typo if scheduler.startswith("Euler") else lacking) in err
 
 
+class TestLoras:
+    def recipe(self, source, loras, scheduler="LCMScheduler"):
+        return parsed(source, "model.weights=pretrained", f"model.loras=[{loras}]", scheduler=scheduler)
+
+    @pytest.fixture
+    def file(self, tiny_sdxl, tmp_path):
+        """A LoRA of one layer, under a name that tells nothing."""
+        unet = json.loads((tiny_sdxl / "unet" / "config.json").read_text())
+        a, b = torch.ones(2, 4, 3, 3), torch.ones(unet["block_out_channels"][0], 2, 1, 1)
+        tensors = {"unet.conv_in.lora_A.weight": a, "unet.conv_in.lora_B.weight": b}
+
+        def write(name, **metadata):
+            save_file(tensors, tmp_path / name, metadata)
+            return tmp_path / name
+
+        return write
+
+    @pytest.mark.parametrize("name", ["lcm-lora-mine.safetensors", "mine-LCM_LoRA.safetensors"])
+    def test_an_lcm_lora_is_known_by_its_file(self, tiny_sdxl, file, name):
+        plan = Plan(self.recipe(tiny_sdxl, f"{{source: {file(name)}}}"))
+        assert plan.pairing.made.kind == "lcm_lora"
+        assert plan.pairing.notes == ()
+
+    @pytest.mark.parametrize("key", ["modelspec.title", "ss_output_name"])
+    def test_or_by_the_title_inside(self, tiny_sdxl, file, key):
+        recipe = self.recipe(tiny_sdxl, f"{{source: {file('a.safetensors', **{key: 'my LCM-LoRA'})}}}")
+        assert Plan(recipe).pairing.made.told_by == "model.loras[0] 'my LCM-LoRA'"
+
+    def test_or_by_the_recipe(self, tiny_sdxl, file):
+        recipe = self.recipe(tiny_sdxl, f"{{source: {file('a.safetensors')}}}")
+        assert "add an LCM LoRA to model.loras" in told(recipe)[0]
+        stated = Recipe.parse(recipe.text, "x", overrides=["model.made_for=lcm_lora"])
+        assert Plan(stated).pairing.made.kind == "lcm_lora"
+
+    def test_a_style_changes_nothing(self, tiny_sdxl, file):
+        plan = Plan(self.recipe(tiny_sdxl, f"{{source: {file('watercolour.safetensors')}}}", "EulerDiscreteScheduler"))
+        assert plan.pairing.made.kind == ""
+
+    def test_a_hub_id_is_enough(self):
+        recipe = self.recipe("sdxl-base", "{source: h1t/TCD-SD15-LoRA}")
+        assert pairing.made_by_loras(recipe).kind == "tcd"
+        lightning = "{source: ByteDance/SDXL-Lightning, weight_name: sdxl_lightning_8step_lora.safetensors}"
+        assert pairing.made_by_loras(self.recipe("sdxl-base", lightning)).steps == 8
+
+    def test_two_for_different_samplers_are_refused(self, tiny_sdxl, file):
+        first, second = file("lcm-lora.safetensors"), file("tcd-lora.safetensors")
+        (problem,) = told(self.recipe(tiny_sdxl, f"{{source: {first}}}, {{source: {second}}}"))
+        assert "model.loras: model.loras[0]" in problem
+        assert "is a trajectory consistency model" in problem
+
+
+def test_inspect_needs_neither_weights_nor_loras():
+    outline, note = describe._without_weights(Recipe.load(ROOT / "recipes" / "sdxl-lcm-lora.yaml"))
+    assert (outline.model.source, outline.model.weights, outline.model.loras) == ("sdxl-base", "random", ())
+    assert outline.model.made_for == "lcm_lora"
+    assert "named architecture sdxl-base" in note
+    assert Plan(outline).pairing.problems == ()
+
+
 def test_the_data_is_whole():
     kinds = pairing.pairings()
     assert set(get_args(MadeFor)) == set(kinds)
@@ -232,8 +294,7 @@ def test_the_data_is_whole():
 def test_no_shipped_recipe_pairs_wrongly_or_oddly(path):
     """Under its own hub id, which planning without a network replaces."""
     recipe = Recipe.load(path)
-    header = path.read_text()
-    name = header.split("model.source=")[1].split()[0] if "model.source=" in header else recipe.model.source
-    outline = Recipe.load(path, [f"model.source={name}", "model.weights=random"]) if name in architecture.names() else recipe
+    line = next((line for line in path.read_text().splitlines() if "model.source=" in line), "")
+    outline = Recipe.load(path, re.findall(r"--set (\S+)", line)) if line else recipe
     judged = pairing.judge(recipe, resolve(outline.model, outline.root))
     assert (judged.problems, judged.notes) == ((), ())
