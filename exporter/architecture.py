@@ -55,3 +55,9 @@ def parameters(name: str) -> Mapping[str, int]:
 def hub(name: str) -> str | None:
     """Hub id from which the architecture's tokenizers come when a single file is all that there is."""
     return read(name).get("hub")
+
+
+def of_hub(source: str) -> str | None:
+    """Name the architecture of a model on the hub; of several with tokenizers from there, the one that others refer to."""
+    same = [name for name in names() if hub(name) == source]
+    return next((name for name in same if "$use" not in read(name)["unet"]), same[0] if same else None)

@@ -175,12 +175,12 @@ def _without_weights(chosen: Recipe) -> tuple[Recipe, str]:
     sources = [model.source, *(change.source for change in model.loras)]
     if model.weights == "random" or all(any((place / source).exists() for place in (chosen.root, Path())) for source in sources):
         return chosen, ""
-    same = [name for name in architecture.names() if architecture.hub(name) == model.source]
-    told = f"from the named architecture {same[0]}" if same else "from the hub's configuration files"
+    same = architecture.of_hub(model.source)
+    told = f"from the named architecture {same}" if same else "from the hub's configuration files"
     outline = model.model_copy(
         update={
             "weights": "random",
-            "source": same[0] if same else model.source,
+            "source": same or model.source,
             "loras": (),  # they change no size; what they say of the sampler is kept
             "made_for": model.made_for or pairing.made_by_loras(chosen).kind or None,
         }

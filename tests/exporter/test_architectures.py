@@ -86,3 +86,10 @@ def test_files_hold_nothing_unknown():
     known |= {"text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2"}
     for name in architecture.names():
         assert known >= json.loads((architecture.FOLDER / f"{name}.json").read_text()).keys(), name
+
+
+def test_a_hub_id_names_the_original():
+    """The tokenizers of lcm-sdxl come from SDXL's repository too."""
+    assert architecture.of_hub("stabilityai/stable-diffusion-xl-base-1.0") == "sdxl-base"
+    assert architecture.of_hub("etri-vilab/koala-700m") == "koala-700m"
+    assert architecture.of_hub("owner/name") is None
