@@ -23,6 +23,8 @@ from engines.tokenizer import TextTokenizer
 
 #: A network that is ready to run: an engine, or in a test any function.
 Network = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
+#: `wrap(part, backend, network)`: what to call instead of a network, such as one that takes its time.
+Wrap = Callable[[str, str, Network], Network]
 _SEEDS = 2**64
 
 
@@ -60,12 +62,20 @@ class Pipeline:
 
     @classmethod
     @contextmanager
-    def open(cls, path: Path | str, backend: str | None = None, **options: Any) -> Generator[Self]:  # noqa: ANN401 - the backend's
+    def open(
+        cls,
+        path: Path | str,
+        backend: str | None = None,
+        *,
+        wrap: Wrap = lambda _part, _backend, network: network,
+        **options: Any,  # noqa: ANN401 - the backend's
+    ) -> Generator[Self]:
         """Open a bundle's engines, and close them at the end of the `with`.
 
         Args:
             path: the bundle's folder.
             backend: which of its engines; by default onnxruntime's, or else the first whose library is here.
+            wrap: what to call instead of each network, for those who watch.
             options: fields of the backend, instead of those that its engines were built with.
 
         Raises:
@@ -84,7 +94,7 @@ class Pipeline:
                     for name, part in needed.items():
                         files = [bundle.path(file) for file in part.engines[chosen].files]
                         engine = _configure(chosen, {**part.engines[chosen].options, **options}).open(files, part.signature)
-                        networks[name] = stack.enter_context(engine)
+                        networks[name] = wrap(name, chosen, stack.enter_context(engine))
                     break
                 except MissingDependency:
                     if chosen == last:

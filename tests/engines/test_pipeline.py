@@ -201,6 +201,24 @@ def test_open_opens_every_engine_and_closes_it(bundle, opened):
     assert len([entry for entry in opened if entry[0] == "close"]) == 3
 
 
+@pytest.mark.usefixtures("opened")
+def test_networks_can_be_watched(bundle):
+    seen = []
+
+    def wrap(part, backend, network):
+        def call(inputs):
+            seen.append((part, backend))
+            return network(inputs)
+
+        return call
+
+    with Pipeline.open(bundle.folder, wrap=wrap) as pipeline:
+        (watched,) = pipeline.generate("a")
+    assert seen == [(part, "onnxruntime") for part in ("text_encoder", "unet", "unet", "vae_decoder")]
+    with Pipeline.open(bundle.folder) as pipeline:
+        assert pipeline.generate("a") == [watched]
+
+
 def test_options_go_before_those_of_the_build(bundle, opened):
     with Pipeline.open(bundle.folder, "onnxruntime", threads=2, spinning=True):
         assert opened[0][2] == (("threads", 2), ("spinning", True))
