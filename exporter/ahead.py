@@ -58,13 +58,11 @@ def main() -> None:
 
     plan, store = Plan(Recipe.parse(text, name, Path(root))), Store(Path(store_root))
     denoiser = next(name for name, role in plan.family.roles.items() if role == "denoiser")
-    own = [stage for stage in plan.stages if stage.subject.partition(",")[0] == denoiser]
-    record = [stage for stage in plan.stages if stage.verb == "record"]
-    measured = [stage for stage in own if stage.verb == "measure"]
-    rest = [stage for stage in own if stage.verb != "measure"]
-    decided = plan.recipe.components.get(denoiser) is None or plan.recipe.components[denoiser].precision != "auto"
+    needed = [stage for stage in plan.stages if stage.verb == "record" or stage.subject.partition(",")[0] == denoiser]
+    if not plan.waits(denoiser):
+        needed.sort(key=lambda stage: ("record", "measure").index(stage.verb) if stage.verb in {"record", "measure"} else -1)
     done: dict[tuple[str, str], Path] = {}
-    for stage in [*rest, *record, *measured] if decided else [*record, *rest, *measured]:
+    for stage in needed:
         done[stage.name] = store.folder(stage.key, lambda folder, stage=stage: stage.make(folder, done))
 
 

@@ -23,11 +23,12 @@ def lay_out(plan: Plan, done: Done, folder: Path) -> Draft:
     for name, component in recipe.components.items():
         if component.precision == "auto":
             notes.append(plan.decide(name, done)[1])
+    notes += _found(plan, done, folder)
     recordings: list[str] = []
     if not recipe.checks.skip:
-        runs = sorted(done["record", "source"].glob("run_*.npz"))
+        runs = sorted(done[plan.reference].glob("run_*.npz"))
         cases = [done["measure", name] / f"{name}.npz" for name in plan.family.roles]
-        ranges = done["record", "source"] / "ranges.json"
+        ranges = done[plan.reference] / "ranges.json"
         recordings = [_put(file, folder, f"recordings/{file.name}") for file in (*runs, *cases, ranges)]
     guidance = recipe.sampler.guidance
     return Draft(
@@ -44,6 +45,22 @@ def lay_out(plan: Plan, done: Done, folder: Path) -> Draft:
         notes=tuple(notes),
         versions={name: installed("compile", name) for name in _VERSIONS},
     )
+
+
+def _found(plan: Plan, done: Done, folder: Path) -> list[str]:
+    """What the passes that remade networks have to say: notes, and in files what they found out."""
+    notes: list[str] = []
+    for name, passes in plan.passes.remade.items():
+        for pass_name in passes:
+            found = json.loads((done["pass", f"{name}, {pass_name}"] / "found.txt").read_text())
+            notes += found["notes"]
+            for subject, finding in found["findings"].items():
+                file = folder / "passes" / f"{name}-{subject}.json"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_text(json.dumps(finding, indent=1) + "\n", encoding="utf-8")
+    if plan.passes.remade and not plan.recipe.checks.skip:
+        notes.append(f"end to end is held to the source pipeline with {' and '.join(plan.passes.remade)} as the passes made it")
+    return notes
 
 
 def _put(file: Path, folder: Path, relative: str) -> str:
@@ -87,13 +104,13 @@ def _part(plan: Plan, name: str, done: Done, folder: Path) -> PartEntry:
             files=files or graphs[str(backend.opset)].files,
             version=backend.version,
         )
-    component = plan.recipe.components.get(name)
     return PartEntry(
         role=plan.family.roles[name],
         signature=plan.family.signature(name),
         precision=str(facts["precision"]),  # type: ignore[arg-type]  # validated by the field
         parameters=int(facts["parameters"]),
-        passes=tuple(word for step in (component.passes if component else ()) for word in step),
+        passes=plan.passes.told(name),
+        remade=name in plan.passes.remade,
         onnx=graphs,
         engines=engines,
     )

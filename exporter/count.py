@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from exporter.families import Family
-    from exporter.part import Precision
+    from exporter.part import Part, Precision
 
 
 @dataclass(frozen=True)
@@ -43,15 +43,17 @@ def count(family: Family) -> Mapping[str, Size]:
     outline = _Outline(**{each.name: getattr(checkpoint, each.name) for each in fields(checkpoint)})
     drawn = type(family)(outline, family.recipe)
     found: dict[str, Size] = {}
-    with torch.device("meta"), torch.no_grad():
+    with torch.device("meta"):
         for name in drawn.roles:
-            part = drawn.part(name, "fp32")
-            sizes = part.signature.extent("typical")
-            inputs = [
-                torch.empty(part.signature.shape(port, sizes), dtype=getattr(torch, port.dtype)) for port in part.signature.inputs
-            ]
-            with FlopCounterMode(display=False) as counter:
-                part.module(*inputs)
-            parameters = sum(value.numel() for value in part.module.parameters())
-            found[name] = Size(parameters, counter.get_total_flops() // 2)
+            found[name] = size(drawn.part(name, "fp32"))
     return found
+
+
+def size(part: Part) -> Size:
+    """Size of a part on the meta device, at its typical shape."""
+    extent = part.signature.extent("typical")
+    with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
+        part.module(
+            *(torch.empty(part.signature.shape(port, extent), dtype=getattr(torch, port.dtype)) for port in part.signature.inputs)
+        )
+    return Size(sum(value.numel() for value in part.module.parameters()), counter.get_total_flops() // 2)

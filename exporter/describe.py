@@ -15,6 +15,7 @@ from exporter import pairing
 if TYPE_CHECKING:
     from exporter.cache import Store
     from exporter.count import Size
+    from exporter.families import Family
     from exporter.plan import Plan
     from exporter.recipe import Recipe
 
@@ -84,14 +85,13 @@ def recipe(chosen: Recipe, store: Store) -> dict[str, Any]:
         RecipeError, UnsupportedError: it cannot be built.
 
     """
-    from exporter.count import count  # noqa: PLC0415 - torch
     from exporter.plan import Plan  # noqa: PLC0415 - torch
 
     outline, note = _without_weights(chosen)
     plan = Plan(outline)
     for steps in plan.recipe.sampler.steps:
         plan.table(steps)
-    sizes = count(plan.family)
+    sizes = _counted(plan.passes.outline)
     shapes, sampler = chosen.shapes, chosen.sampler
     return {
         "recipe": chosen.name,
@@ -107,13 +107,18 @@ def recipe(chosen: Recipe, store: Store) -> dict[str, Any]:
         "targets": ", ".join(name for target in chosen.targets for name in target),
         **estimate(plan, sizes),
         **({"note": note} if note else {}),
+        **(
+            {"sizes": f"without the passes of {_list(untold)}, which choose when they run"}
+            if (untold := plan.passes.untold)
+            else {}
+        ),
         "parts": [
             {
                 "part": name,
                 "parameters": f"{size.parameters:,}",
                 "G multiply-adds": f"{size.multiply_adds / 1e9:,.2f}",
                 "precision": _precision(plan, name),
-                "passes": ", ".join(word for step in _passes(chosen, name) for word in step),
+                "passes": _list(plan.passes.told(name)) if plan.passes.told(name) else "",
             }
             for name, size in sizes.items()
         ],
@@ -124,13 +129,12 @@ def recipe(chosen: Recipe, store: Store) -> dict[str, Any]:
 
 def dry_run(plan: Plan, store: Store) -> dict[str, Any]:
     """Describe what a build would do, and what it would need."""
-    from exporter.count import count  # noqa: PLC0415 - torch
-
     for steps in plan.recipe.sampler.steps:
         plan.table(steps)  # a sampler that cannot be is a problem here too
     listed = stages(plan, store)
     reused = f"{sum(not row['why'] for row in listed)} of {len(listed)} stages"
-    return {"reused": reused, **estimate(plan, count(plan.family)), "notes": list(plan.pairing.notes), "stages": listed}
+    needs = estimate(plan, _counted(plan.passes.outline))
+    return {"reused": reused, **needs, "notes": list(plan.pairing.notes), "stages": listed}
 
 
 def stages(plan: Plan, store: Store) -> list[dict[str, Any]]:
@@ -145,13 +149,17 @@ def stages(plan: Plan, store: Store) -> list[dict[str, Any]]:
 def estimate(plan: Plan, sizes: Mapping[str, Size]) -> dict[str, str]:
     """Memory and disk that a build takes when nothing is in the cache, roughly; decimal gigabytes."""
     weights = {name: size.parameters * _BYTES[_precision(plan, name)] for name, size in sizes.items()}
-    recording = 0 if plan.recipe.checks.skip else 4 * sum(size.parameters for size in sizes.values())
+    # What passes remake is loaded whole first, in fp32, and what they make is kept beside.
+    source = _counted(plan.family) if plan.passes.remade else sizes
+    remaking = 4 * sum(source[name].parameters for name in plan.passes.remade)
+    recording = remaking if plan.recipe.checks.skip else 4 * sum(size.parameters for size in source.values())
+    kept = 4 * sum(sizes[name].parameters for name in plan.passes.remade)
     memory = _LIBRARIES + max(recording, *(_PEAK * size for size in weights.values()))
     # A graph per operator set, and an engine per target that builds one; the bundle's own files are links into the cache.
     copies = len(plan.opsets) + sum(name != "onnxruntime" for name in plan.backends)
     return {
         "memory": f"about {memory / 1e9:.1f} GB",
-        "disk": f"about {copies * sum(weights.values()) / 1e9:.2f} GB",
+        "disk": f"about {(copies * sum(weights.values()) + kept) / 1e9:.2f} GB",
     }
 
 
@@ -165,6 +173,12 @@ def listing(kind: str) -> list[dict[str, str]]:
         return [{"name": str(file), "what": _headline(file)} for file in _recipes()]
     folder = Path(__file__).parent.parent / plugins.KINDS[kind].replace(".", "/")
     return [{"name": name, "what": _docstring(folder / f"{name}.py")} for name in plugins.names(kind)]
+
+
+def _counted(family: Family) -> Mapping[str, Size]:
+    from exporter.count import count  # noqa: PLC0415 - torch
+
+    return count(family)
 
 
 def _without_weights(chosen: Recipe) -> tuple[Recipe, str]:
@@ -211,11 +225,6 @@ def _made_for(plan: Plan) -> str:
 def _precision(plan: Plan, name: str) -> str:
     component = plan.recipe.components.get(name)
     return component.precision if component else "fp32"
-
-
-def _passes(chosen: Recipe, name: str) -> Iterable[Mapping[str, Any]]:
-    component = chosen.components.get(name)
-    return component.passes if component else ()
 
 
 def _recipes() -> list[Path]:

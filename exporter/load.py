@@ -41,6 +41,7 @@ class Checkpoint:
         seed: of random weights, else None.
         single: whether `files` is one file that holds every network.
         loras: fused into the networks that they change.
+        remade: networks that a pass made: they have a folder of their own, whatever the rest comes from.
 
     """
 
@@ -51,6 +52,17 @@ class Checkpoint:
     seed: int | None = None
     single: bool = False
     loras: tuple[lora.Lora, ...] = ()
+    remade: frozenset[str] = frozenset()
+
+    def having(self, component: str, folder: Path) -> Checkpoint:
+        """The same model with another network in one place, read from where `save_pretrained` wrote it."""
+        files = tuple(folder / name for name in safetensor.chosen((file.name for file in folder.iterdir()), str(folder)))
+        return replace(
+            self,
+            configs={**self.configs, component: _json(folder / "config.json")},
+            files={**self.files, component: files},
+            remade=self.remade | {component},
+        )
 
     def digest(self, component: str) -> str:
         """SHA-256 over a component's config and weights (or seed and scheme), or over a tokenizer's folder.
@@ -81,7 +93,7 @@ class Checkpoint:
         return total.hexdigest()
 
     def _changes(self, component: str) -> list[lora.Lora]:
-        return [each for each in self.loras if component in each.components]
+        return [each for each in self.loras if component in each.components and component not in self.remade]
 
     def module(self, component: str, precision: Precision = "fp32") -> nn.Module:
         """Build one network and fill it: in eval mode, on the CPU, without gradients, in one type throughout.
@@ -103,12 +115,12 @@ class Checkpoint:
         from exporter import single_file, weights  # noqa: PLC0415 - torch; a plan needs configs alone
 
         skeleton = self.skeleton(component)
-        if self.seed is not None:
+        if self.seed is not None and component not in self.remade:
             return weights.make_up(skeleton, self.seed, precision, component)
         files = self.files.get(component, ())
         for file in files:
             safetensor.shapes(file)  # a truncated file is refused before memory is mapped
-        if self.single:
+        if self.single and component not in self.remade:
             tensors = single_file.component(files[0], component, skeleton, self.configs[component])
             return weights.put(skeleton, tensors, precision, component)
         return weights.read(skeleton, files, precision, component)

@@ -78,7 +78,7 @@ def ssim(got: np.ndarray, want: np.ndarray, window: int = 7) -> float:
 
 
 def judge(
-    part: str, stage: str, case: str, pairs: Sequence[tuple[np.ndarray, np.ndarray]], limit: float, **more: str | None
+    part: str, stage: str, case: str, pairs: Sequence[tuple[np.ndarray, np.ndarray]], limit: float | None, **more: str | None
 ) -> Verdict:
     """Hold the worst of several (got, want) pairs to a PSNR floor; NaN, infinity and a wrong shape fail whatever the floor."""
     note = str(more.pop("note", "") or "")
@@ -131,6 +131,10 @@ class Limits:
         """Floor in dB of one line for one precision class."""
         return self._own.get(f"{part}.{stage}", self._own.get(stage, LIMITS[stage][precision]))
 
+    def of_remade(self, part: str) -> float | None:
+        """Floor of `source → passes` for a network that was remade on purpose: only what the recipe says of that very part."""
+        return self._own.get(f"{part}.passes")
+
 
 def check(path: Path, backend: str | None, limits: Limits, report: Callable[[str], None] = lambda _: None) -> list[Verdict]:
     """Play source and engines on the same noise; every verdict, in the order of the pipeline.
@@ -175,9 +179,10 @@ def _part(
 ) -> Iterator[Verdict]:
     """From source to passes to graph to engine, on the source's own inputs."""
     changed = ", ".join([*entry.passes, *([entry.precision] if entry.precision != "fp32" else [])])
+    floor = limits.of_remade(name) if entry.remade else limits(name, "passes", entry.precision)
     for case in cases:
         pairs = [(case.passes[port], case.source[port]) for port in case.source]
-        yield judge(name, "passes", case.label, pairs, limits(name, "passes", entry.precision), note=changed)
+        yield judge(name, "passes", case.label, pairs, floor, note=changed)
     graph = entry.onnx[str(entry.engines[backend].opset)] if backend else next(iter(entry.onnx.values()))
     answers = [case.passes for case in cases]
     if entry.precision == "bf16":
@@ -322,7 +327,7 @@ def table(verdicts: Sequence[Verdict]) -> str:
         for line in group:
             l2 = "–" if line.relative_l2 is None else f"{line.relative_l2:.1e}"
             db = "–" if line.psnr is None else "exact" if line.psnr >= PERFECT else f"{line.psnr:.1f} dB"
-            limit = "" if line.limit is None else f"{line.limit:.0f} dB"
+            limit = f"{line.limit:.0f} dB" if line.limit is not None else "" if line.psnr is None else "–"
             mark = "ok" if line.passed else "FAIL"
             whose = line.backend if several and line.backend and not line.note.startswith(line.backend) else ""
             told = "; ".join(filter(None, [whose, line.note, "" if line.passed else line.case]))

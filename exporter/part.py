@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from torch import nn
@@ -27,6 +27,8 @@ class Part:
         signature: ports, and ranges of the named dimensions.
         precision: the type that weights and arithmetic have inside.
         cases: recorded calls.
+        notes: what the passes have to say to whoever reads the bundle, a sentence each.
+        findings: what a pass found out, as JSON holds it, by the pass's name; it travels in the bundle.
 
     """
 
@@ -36,3 +38,19 @@ class Part:
     signature: Signature
     precision: Precision = "fp32"
     cases: tuple[Case, ...] = ()
+    notes: tuple[str, ...] = ()
+    findings: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def network(self) -> Any:  # noqa: ANN401 - diffusers' or transformers' model
+        """The library's own model inside the wrapper."""
+        return getattr(self.module, self._place)
+
+    def having(self, network: nn.Module) -> Part:
+        """The part with another network inside the same wrapper, which is taken over."""
+        setattr(self.module, self._place, network)
+        return replace(self)
+
+    @property
+    def _place(self) -> str:
+        return next(name for name, child in self.module.named_children() if hasattr(child, "config"))

@@ -16,6 +16,7 @@ from exporter.cache import Key, code_version, key
 from exporter.load import resolve
 from exporter.pairing import judge
 from exporter.recording import HALF_MAX
+from exporter.remake import Done, Passes, network
 
 if TYPE_CHECKING:
     from engines.backends import Backend
@@ -29,17 +30,18 @@ if TYPE_CHECKING:
 HALF_HEADROOM = 0.25
 _LIBRARIES = ("torch", "diffusers", "transformers", "onnx-ir", "onnxscript", "tokenizers")
 _MODEL_CODE = ("families", "load.py", "weights.py", "safetensor.py", "single_file.py", "lora.py", "fuse.py", "part.py")
+_PASS_CODE = ("passes", "remake.py")
 #: Whose code a stage's result depends on.
 _CODE: Mapping[str, tuple[str, ...]] = {
     "tokenize": (*_MODEL_CODE, "plan.py"),
     "record": (*_MODEL_CODE, "record.py", "recording.py", "loop.py"),
     "compile": ("sampler.py", "trace.py", "loop.py", "preview.py", "../engines/samplers/table.py"),
-    "measure": (*_MODEL_CODE, "passes", "recording.py"),
-    "export": (*_MODEL_CODE, "passes", "export.py", "graph"),
+    "pass": (*_MODEL_CODE, *_PASS_CODE, "recording.py", "count.py"),
+    "measure": (*_MODEL_CODE, *_PASS_CODE, "recording.py"),
+    "export": (*_MODEL_CODE, *_PASS_CODE, "export.py", "graph"),
     "engine": ("../engines/backends",),
     "check": ("parity.py", "recording.py", "../engines"),
 }
-Done = Mapping[tuple[str, str], Path]
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ class Plan:
         checkpoint: where the weights are.
         family: how the networks are wrapped.
         backends: name → constructed options, in the recipe's order.
+        passes: of every part.
         pairing: what the model was made for, and what is unusual about the sampler.
 
     Raises:
@@ -87,10 +90,12 @@ class Plan:
             for target in recipe.targets
             for name, options in target.items()
         }
+        self.passes = Passes(recipe, self.family)
         self._held: tuple[str, Part] | None = None
 
     def refuse(self) -> None:
-        """Raise UnsupportedError for what no engine can be, before time is spent."""
+        """Raise UnsupportedError for what no engine can be and no pass can do, before time is spent."""
+        _ = self.passes.outline
         for name in self.family.roles:
             asked = self._component(name).precision
             for backend in self.backends.values():
@@ -106,6 +111,15 @@ class Plan:
         """Operator sets that the backends want, each once."""
         return tuple(sorted({backend.opset for backend in self.backends.values()}))
 
+    @property
+    def reference(self) -> tuple[str, str]:
+        """The recording that pictures are held to: of the source, or of the pipeline with the networks that passes made."""
+        return "record", "passes" if self.passes.remade else "source"
+
+    def waits(self, name: str) -> bool:
+        """Whether a part cannot be exported before the source was recorded."""
+        return self._component(name).precision == "auto" or self.passes.waits(name)
+
     def precision(self, name: str, done: Done) -> Precision:
         """Resolve `auto` by measurement: half precision where the largest activation leaves headroom, else fp32."""
         asked = self._component(name).precision
@@ -119,7 +133,7 @@ class Plan:
             upcast = name.startswith("vae") and self.checkpoint.configs["vae"].get("force_upcast", True)
             why = "its config asks for force_upcast" if upcast else "its config does not ask for force_upcast"
             return "fp32" if upcast else "fp16", f"{name}: auto chose {'fp32' if upcast else 'fp16'}, unmeasured; {why}"
-        peak = json.loads((done["record", "source"] / "ranges.json").read_text())[name]
+        peak = json.loads((done[self.reference] / "ranges.json").read_text())[name]
         chosen: Precision = "fp16" if peak <= HALF_HEADROOM * HALF_MAX else "fp32"
         return chosen, f"{name}: auto chose {chosen}, the largest activation seen is {peak:.4g} of 65504"
 
@@ -155,25 +169,51 @@ class Plan:
             sampler_key = self._key("compile", f"{steps} steps", options, {"scheduler": self.checkpoint.digest("scheduler")})
             yield Stage("compile", f"{steps} steps", sampler_key, lambda folder, _done, steps=steps: self._compile(folder, steps))
         recorded: dict[str, str] = {}
+        options = recipe.model_dump(mode="json", include={"sampler", "shapes"}, exclude={"sampler": {"force"}})
+        options |= recipe.checks.model_dump(mode="json", exclude={"limits"})
         if not recipe.checks.skip:
-            options = recipe.model_dump(mode="json", include={"sampler", "shapes"}, exclude={"sampler": {"force"}})
-            options |= recipe.checks.model_dump(mode="json", exclude={"limits"})
             record_key = self._key("record", "source", options, everything)
             recorded = {"record": str(record_key)}
-            yield Stage("record", "source", record_key, lambda folder, _done: self._record(folder))
+            yield Stage("record", "source", record_key, lambda folder, _done: self._record(folder, self.family))
+        made: dict[str, str] = {}
+        for name in self.passes.remade:
+            for stage in self._pass_stages(name, recorded):
+                made[name] = str(stage.key)
+                yield stage
+        if recorded and made:
+            record_key = self._key("record", "passes", options, everything | made)
+            recorded = recorded | {"reference": str(record_key)}
+            yield Stage("record", "passes", record_key, lambda folder, done: self._record(folder, self.passes.made(done)))
         # The denoiser last: by far the longest, and a second process may already be at it.
         for name in sorted(self.family.roles, key=lambda name: self.family.roles[name] == "denoiser"):
-            yield from self._part_stages(name, recorded)
+            yield from self._part_stages(name, recorded, made.get(name) or self.checkpoint.digest(network(name)))
 
-    def _part_stages(self, name: str, recorded: Mapping[str, str]) -> Iterator[Stage]:
+    def _pass_stages(self, name: str, recorded: Mapping[str, str]) -> Iterator[Stage]:
+        """One for each pass that makes another network, which is kept, because making one may take long."""
+        before = self.checkpoint.digest(network(name))
+        for pass_name in self.passes.remade[name]:
+            step = self.passes.of[name][pass_name]
+            if step.recorded and not recorded:
+                raise RecipeError(
+                    f"checks.skip: {pass_name} of {name} has to see what the source does, so that is recorded; leave it out"
+                )
+            options = step.model_dump(mode="json")  # type: ignore[attr-defined]  # a plugin's options are a Frozen
+            inputs = {"weights": before} | (recorded if step.recorded else {})
+            stage_key = self._key("pass", f"{name}, {pass_name}", options, inputs)
+            make = lambda folder, done, pass_name=pass_name: self.passes.remake(folder, name, pass_name, done)  # noqa: E731
+            yield Stage("pass", f"{name}, {pass_name}", stage_key, make)
+            before = str(stage_key)
+
+    def _part_stages(self, name: str, recorded: Mapping[str, str], digest: str) -> Iterator[Stage]:
         """Measure, export, then engines: the torch module is let go before the engines need the memory."""
         component = self._component(name)
-        weights = {"weights": self.checkpoint.digest(_network(name))}
+        weights = {"weights": digest}
         options = component.model_dump(mode="json") | {"signature": self.family.signature(name).model_dump(mode="json")}
         options |= {"guidance": self.recipe.sampler.guidance.mode}
         inputs = weights | (dict(recorded) if component.precision == "auto" else {})
         if recorded:
-            measure_key = self._key("measure", name, options, weights | dict(recorded))
+            seen = recorded if component.precision == "auto" else {"record": recorded["record"]}
+            measure_key = self._key("measure", name, options, weights | dict(seen))
             yield Stage("measure", name, measure_key, lambda folder, done: self._measure(folder, name, done))
         for opset in self.opsets:
             export_key = self._key("export", f"{name}, opset {opset}", options | {"opset": opset}, inputs)
@@ -191,7 +231,7 @@ class Plan:
 
     @cached_property
     def _networks(self) -> list[str]:
-        return sorted({_network(name) for name in self.family.roles})
+        return sorted({network(name) for name in self.family.roles})
 
     def _key(
         self,
@@ -237,11 +277,11 @@ class Plan:
     def _compile(self, folder: Path, steps: int) -> None:
         self.table(steps).dump(folder / f"{steps}.json")
 
-    def _record(self, folder: Path) -> None:
+    def _record(self, folder: Path, family: Family) -> None:
         from exporter.record import record  # noqa: PLC0415
         from exporter.recording import save_cases, save_run  # noqa: PLC0415
 
-        recording: Recording = record(self.family, self.recipe)
+        recording: Recording = record(family, self.recipe)
         for number, run in enumerate(recording.runs):
             save_run(run, folder / f"run_{number}.npz")
         for name, cases in recording.cases.items():
@@ -252,11 +292,7 @@ class Plan:
         """Load, wrap and pass; keep the last one, since its stages follow each other."""
         if self._held is None or self._held[0] != name:
             self._held = None
-            part = self.family.part(name, self.precision(name, done))
-            for step in self._component(name).passes:
-                for pass_name, options in step.items():
-                    part = plugins.load("passes", pass_name)(**options)(part)
-            self._held = name, part
+            self._held = name, self.passes.part(name, self.precision(name, done), done)
         return self._held[1]
 
     def _measure(self, folder: Path, name: str, done: Done) -> None:
@@ -282,8 +318,3 @@ class Plan:
         backend = self.backends[target]
         graph = done["export", f"{name}, opset {backend.opset}"] / f"{name}.onnx"
         backend.build(graph, self.family.signature(name), folder)
-
-
-def _network(part: str) -> str:
-    """Component of the checkpoint that holds a part's weights: encoder and decoder are halves of one VAE."""
-    return "vae" if part.startswith("vae_") else part

@@ -81,6 +81,17 @@ class Recording:
     ranges: Mapping[str, float]
 
 
+def trajectory(run: Run, case: Case) -> tuple[Case, ...]:
+    """Every call of the denoiser in a run, with what else one of its recorded calls took (text, guidance)."""
+    found = []
+    for index, time in enumerate(run.times):
+        inputs = {**case.inputs, "latent": run.model_inputs[index]}
+        inputs["timestep"] = np.full_like(case.inputs["timestep"], time)
+        where = f"{run.setting.label}, step {index + 1} of {len(run.times)}"
+        found.append(Case(where, inputs, {"model_output": run.model_outputs[index]}))
+    return tuple(found)
+
+
 def save_cases(cases: Sequence[Case], path: Path) -> None:
     """Write a part's cases to one file."""
     arrays: dict[str, np.ndarray] = {"labels": np.array([case.label for case in cases])}

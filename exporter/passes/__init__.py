@@ -2,14 +2,46 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from exporter.part import Part
 
 
 class Pass(Protocol):
-    """Frozen options; the call returns a new part, and may take over the old one's module."""
+    """Frozen options; the call returns a new part, and may take over the old one's module.
+
+    A pass that remakes gives another network of the same class, which computes something else on purpose. It is called once, in
+    fp32; its network is kept as diffusers would save it, and every later stage starts from there: the comparison with the source
+    is reported and not limited, and the pictures are held to the pipeline that has the new network. The other passes are called
+    whenever the part is loaded, and stand behind those that remake.
+
+    Attributes:
+        remakes: whether it is such a pass.
+        trains: whether it teaches the new network what the source does.
+        recorded: whether it must see `part.cases`: the calls of the source on whole trajectories.
+        told: name and options, as the blame table shows them.
+
+    """
+
+    @property
+    def remakes(self) -> bool: ...  # noqa: D102 - above
+    @property
+    def trains(self) -> bool: ...  # noqa: D102
+    @property
+    def recorded(self) -> bool: ...  # noqa: D102
+    @property
+    def told(self) -> str: ...  # noqa: D102
+
+    def config(self, source: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """Config of the network that it makes of one with that config, None where only the call can tell; imports no torch.
+
+        Raises:
+            UnsupportedError: it cannot make one, and what would help.
+
+        """
+        ...
 
     def __call__(self, part: Part) -> Part:
         """Transform a part."""

@@ -1,0 +1,130 @@
+"""A recipe's passes: constructed, in order, and what becomes of the networks that they remake."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from engines import plugins
+from engines.errors import RecipeError
+
+if TYPE_CHECKING:
+    from exporter.families import Family
+    from exporter.part import Part, Precision
+    from exporter.passes import Pass
+    from exporter.recipe import Recipe
+    from exporter.recording import Case
+
+Done = Mapping[tuple[str, str], Path]
+
+
+class Passes:
+    """The passes of every part; those that remake a network come first, and what they make is kept in the store.
+
+    Attributes:
+        of: part → its passes, name → constructed options, in the recipe's order.
+        remade: part → names of the passes that make another network of it, each from the one before; others are left out.
+
+    Raises:
+        RecipeError: a pass stands twice, or one that remakes stands behind one that does not.
+
+    """
+
+    def __init__(self, recipe: Recipe, family: Family) -> None:
+        self.family = family
+        self.of: dict[str, dict[str, Pass]] = {}
+        problems: list[str] = []
+        for part, component in recipe.components.items():
+            steps = self.of[part] = {}
+            for index, (name, options) in enumerate(pair for step in component.passes for pair in step.items()):
+                where = f"components.{part}.passes.{index}: {name}"
+                step: Pass = plugins.load("passes", name).model_validate(options)
+                if name in steps:
+                    problems.append(f"{where} stands twice; keep one")
+                if step.remakes and not all(other.remakes for other in steps.values()):
+                    problems.append(f"{where} makes another network, so it stands before {next(iter(steps))}")
+                steps[name] = step
+        if problems:
+            raise RecipeError(problems)
+        found = {part: tuple(name for name, step in steps.items() if step.remakes) for part, steps in self.of.items()}
+        self.remade: Mapping[str, tuple[str, ...]] = {part: names for part, names in found.items() if names}
+
+    @cached_property
+    def outline(self) -> Family:
+        """The family over the networks that the passes make, as far as their configs tell: enough to count.
+
+        Raises:
+            UnsupportedError: a pass cannot remake its network.
+
+        """
+        checkpoint = self.family.checkpoint
+        configs = dict(checkpoint.configs)
+        for part, names in self.remade.items():
+            for name in names:
+                configs[network(part)] = self.of[part][name].config(configs[network(part)]) or configs[network(part)]
+        return type(self.family)(replace(checkpoint, configs=configs), self.family.recipe)
+
+    @property
+    def untold(self) -> list[str]:
+        """Parts whose size is known only when their passes have run."""
+        configs = self.family.checkpoint.configs
+        return [
+            part for part, names in self.remade.items() if not all(self.of[part][n].config(configs[network(part)]) for n in names)
+        ]
+
+    def waits(self, part: str) -> bool:
+        """Whether a pass of the part must see what the source does."""
+        return any(step.recorded for step in self.of.get(part, {}).values())
+
+    def told(self, part: str) -> tuple[str, ...]:
+        """The part's passes as the blame table shows them."""
+        steps = self.of.get(part, {})
+        untaught = part in self.remade and not any(step.trains for step in steps.values())
+        return (*(step.told for step in steps.values()), *(["not distilled"] if untaught else []))
+
+    def made(self, done: Done, only: Mapping[str, tuple[str, ...]] | None = None) -> Family:
+        """The family over the networks that the passes made, or that the passes named made."""
+        checkpoint = self.family.checkpoint
+        for part, names in (self.remade if only is None else only).items():
+            if names:
+                checkpoint = checkpoint.having(network(part), done["pass", f"{part}, {names[-1]}"])
+        return type(self.family)(checkpoint, self.family.recipe)
+
+    def part(self, name: str, precision: Precision, done: Done) -> Part:
+        """Load a part as all its passes leave it."""
+        part = (self.made(done) if self.remade else self.family).part(name, precision)
+        # The source's own contract, where that of a smaller network would be wider: the recordings are the source's.
+        part = replace(part, signature=self.family.signature(name))
+        for step in self.of.get(name, {}).values():
+            part = part if step.remakes else step(part)
+        return part
+
+    def remake(self, folder: Path, part_name: str, name: str, done: Done) -> None:
+        """Let one pass make its network, from what the one before it made, and keep it as diffusers keeps networks."""
+        step, names = self.of[part_name][name], self.remade[part_name]
+        part = self.made(done, {part_name: names[: names.index(name)]}).part(part_name, "fp32")
+        part = replace(part, signature=self.family.signature(part_name))
+        made = step(replace(part, cases=_seen(part_name, done["record", "source"])) if step.recorded else part)
+        made.network.save_pretrained(folder)
+        (folder / "found.txt").write_text(json.dumps({"notes": made.notes, "findings": dict(made.findings)}, indent=1) + "\n")
+
+
+def network(part: str) -> str:
+    """Component of the checkpoint that holds a part's weights: encoder and decoder are halves of one VAE."""
+    return "vae" if part.startswith("vae_") else part
+
+
+def _seen(name: str, folder: Path) -> tuple[Case, ...]:
+    """Every call of the denoiser in every run of the source; of another part, the calls that were recorded."""
+    from exporter.recording import load_cases, load_run, trajectory  # noqa: PLC0415 - numpy
+
+    cases = load_cases(folder / f"{name}.npz")
+    if not cases or "timestep" not in cases[0].inputs:
+        return cases
+    runs = [load_run(file) for file in sorted(folder.glob("run_*.npz"))]
+    first = {run.setting.label: next(case for case in cases if case.label.startswith(f"{run.setting.label}, ")) for run in runs}
+    return tuple(case for run in runs for case in trajectory(run, first[run.setting.label]))
