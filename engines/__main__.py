@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,32 +12,94 @@ import click
 from engines.errors import T2IError
 
 if TYPE_CHECKING:
+    from engines.pipeline import Pipeline
     from engines.samplers import Step
+
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.argument("prompts", nargs=-1, required=True)
+@click.argument("prompts", nargs=-1)
 @click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("out.png"), show_default=True, help="PNG to write.")
-@click.option("--negative-prompt", default="", help="What to stay away from; needs classifier-free guidance.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the first picture; each next one adds 1.")
+@click.option("--negative-prompt", help="What to stay away from; needs classifier-free guidance.")
+@click.option("--seed", type=int, help="Of the first picture; each next one adds 1.  [default: 0]")
 @click.option("--steps", type=int, help="Of the sampler; the bundle says which it has.")
 @click.option("--height", type=int, help="In pixels.")
 @click.option("--width", type=int, help="In pixels.")
 @click.option("--guidance-scale", type=float, help="How strictly the prompt steers, where the bundle has guidance.")
+@click.option("--image", type=_FILE, help="Picture to start from instead of noise; needs a bundle with a VAE encoder.")
+@click.option("--mask", type=_FILE, help="Of the image's size: white is made anew, black stays as it is.")
+@click.option("--strength", type=float, help="How much of the image may change, up to 1.  [default: 0.8; 1 with a mask]")
+@click.option("--noise", type=_FILE, help=".npy of float32 draws to use instead of a seed's.")
+@click.option("--from", "source", type=_FILE, help="PNG made by this bundle: make it again. Other options change what they name.")
+@click.option("--previews", type=click.Path(file_okay=False, path_type=Path), help="Folder for the picture as each step sees it.")
 @click.option("--backend", help="Which of the bundle's engines to run.")
-def generate(bundle: Path, prompts: tuple[str, ...], output: Path, backend: str | None, **wishes: Any) -> None:  # noqa: ANN401
+def generate(bundle: Path, prompts: tuple[str, ...], output: Path, backend: str | None, **options: Any) -> None:  # noqa: ANN401
     """Make one picture per prompt and write it as PNG, with what made it as text inside."""
     from engines.picture import save  # noqa: PLC0415 - --help stays quick
     from engines.pipeline import Pipeline  # noqa: PLC0415
 
-    def progress(step: Step) -> None:
-        click.echo(f"\rstep {step.index} of {step.total or '?'}", err=True, nl=step.index == step.total)
-
+    source, previews = options.pop("source"), options.pop("previews")
+    if not prompts and not source:
+        raise click.UsageError("Missing argument 'PROMPTS...': what to draw, or --from a picture.")
     with Pipeline.open(bundle, backend) as pipeline:
-        pictures = pipeline.generate(prompts, on_step=progress if sys.stderr.isatty() else None, **wishes)
+        wishes = _wishes(pipeline, source, {"prompts": prompts or None, **options})
+        shown: list[Path] = []
+        on_step = _progress() if previews is None else _previews(pipeline, previews, shown)
+        pictures = pipeline.generate(**wishes, on_step=on_step)
+    if previews and not shown:
+        click.echo("note: this sampler does not say which picture a step is towards, so there are no previews", err=True)
     for path in save(pictures, output):
         click.echo(path)
+
+
+def _wishes(pipeline: Pipeline, source: Path | None, options: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of `Pipeline.generate`: what the options say, and before them what a picture says of how it was made."""
+    from engines import noises, original  # noqa: PLC0415
+    from engines.made import Made  # noqa: PLC0415
+
+    wishes = {name: value for name, value in options.items() if value is not None}
+    for name, read in (("image", original.read), ("mask", original.read), ("noise", noises.read)):
+        if name in wishes:
+            wishes[name] = read(wishes[name])
+    if source is None:
+        return wishes
+    made = Made.read(source)
+    wishes = {**made.wishes(pipeline.bundle.manifest), **wishes}
+    given = [wishes.get(name) for name in ("image", "mask", "strength", "height", "width")]
+    made.compare(pipeline.original(*given) if wishes.get("image") else None)
+    wishes["noise"] = made.own_noise(wishes.get("noise"))
+    for note in made.doubts(pipeline.engine):
+        click.echo(f"note: {note}", err=True)
+    return wishes
+
+
+def _progress() -> Callable[[Step], None] | None:
+    def told(step: Step) -> None:
+        click.echo(f"\rstep {step.index} of {step.total or '?'}", err=True, nl=step.index == step.total)
+
+    return told if sys.stderr.isatty() else None
+
+
+def _previews(pipeline: Pipeline, folder: Path, shown: list[Path]) -> Callable[[Step], None]:
+    """Write step_01_0.png and so on, the step and the picture of the batch, and note them in `shown`."""
+    from engines.picture import picture, save  # noqa: PLC0415
+
+    folder.mkdir(parents=True, exist_ok=True)
+    tell = _progress()
+
+    def told(step: Step) -> None:
+        if tell:
+            tell(step)
+        if step.preview is None:
+            return
+        digits = max(2, len(str(step.total or 0)))
+        for index, image in enumerate(pipeline.decode(step.preview)):
+            facts = {"step": f"{step.index} of {step.total or '?'}"}
+            shown.extend(save([picture(image, facts)], folder / f"step_{step.index:0{digits}}_{index}.png"))
+
+    return told
 
 
 def main() -> None:

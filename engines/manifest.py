@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
@@ -9,7 +12,8 @@ from pydantic import Field, StringConstraints, model_validator
 from engines.frozen import Frozen
 from engines.signature import Name, Signature
 
-FORMAT = 1
+#: 2: samplers that start from an image. A manifest of format 1 is read too.
+FORMAT = 2
 #: Relative, contained, without `.` or `..` segments; the file behind it must not be a link.
 _SEGMENT = "[A-Za-z0-9_@-][A-Za-z0-9_.@-]*"
 RelativePath = Annotated[str, StringConstraints(pattern=f"^{_SEGMENT}(/{_SEGMENT})*$", max_length=240)]
@@ -81,13 +85,17 @@ class PartEntry(Frozen):
 
 
 class SamplerEntry(Frozen):
-    """A compiled sampler. `height` and `width` in pixels where the table depends on the size, else null."""
+    """A compiled sampler. `height` and `width` in pixels where the table depends on the size, else null.
+
+    `image` is the file of its tables that start from an image, where the bundle has an encoder.
+    """
 
     kind: Name = "table"
     steps: int = Field(ge=1)
     height: int | None = None
     width: int | None = None
     file: RelativePath
+    image: RelativePath | None = None
 
 
 class Verdict(Frozen):
@@ -134,7 +142,8 @@ class Draft(Frozen):
         onnx = [file for part in self.parts.values() for graph in part.onnx.values() for file in graph.files]
         engines = [file for part in self.parts.values() for engine in part.engines.values() for file in engine.files]
         small = [entry.file for entry in (*self.samplers, *self.tokenizers.values())]
-        return {*onnx, *engines, *small, *self.recordings}
+        starts = [entry.image for entry in self.samplers if entry.image]
+        return {*onnx, *engines, *small, *starts, *self.recordings}
 
     def having(self, role: Role) -> dict[str, PartEntry]:
         """Return the parts of one role by name, in alphabetical order."""
@@ -158,6 +167,10 @@ class Draft(Frozen):
         for role in ("denoiser", "decoder"):
             if len(self.having(role)) != 1:
                 raise ValueError(f"there must be one {role}, not {len(self.having(role))}")
+        if len(self.having("encoder")) > 1:
+            raise ValueError("there must be at most one encoder")
+        if any(sampler.image for sampler in self.samplers) and not self.having("encoder"):
+            raise ValueError("a sampler starts from an image, and there is no encoder")
         keys = [(sampler.steps, sampler.height, sampler.width) for sampler in self.samplers]
         if len(set(keys)) != len(keys):
             raise ValueError("two samplers are for the same steps and size")
@@ -198,15 +211,32 @@ class Draft(Frozen):
         ports = (latent, decoder.signature.port("latent"), decoder.signature.port("image"))
         if any(port is None or len(port.shape) != 4 for port in ports):
             raise ValueError("a latent must have 4 axes, and the decoder must take one and return an image of 4 axes")
+        for encoder in self.having("encoder").values():
+            image, made = encoder.signature.port("image"), encoder.signature.outputs[0]
+            if image is None or len(image.shape) != 4 or made.name != "latent" or made.shape != latent.shape:
+                raise ValueError("an encoder must take an image of 4 axes, and return the denoiser's latent")
         return self
 
 
 class Manifest(Draft):
     """A draft with the proof of what lies beside it; `digest` is that of the manifest's own content without this key."""
 
-    format: Literal[1] = FORMAT
+    format: Literal[1, 2] = FORMAT
     digest: Digest
     files: dict[RelativePath, File]
+
+    @property
+    def model(self) -> str:
+        """SHA-256 of what a picture depends on: graphs, tokenizers, samplers, guidance. No check or rebuild changes it."""
+
+        def content(names: Iterable[str]) -> list[str]:
+            return [self.files[name].sha256 for name in names]
+
+        graphs = {name: {key: content(onnx.files) for key, onnx in part.onnx.items()} for name, part in self.parts.items()}
+        tokenizers = {name: [entry.length, entry.feeds, *content([entry.file])] for name, entry in self.tokenizers.items()}
+        tables = [content(file for file in (entry.file, entry.image) if file) for entry in self.samplers]
+        told = {"graphs": graphs, "tokenizers": tokenizers, "samplers": tables, "guidance": self.guidance.model_dump(mode="json")}
+        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
     @model_validator(mode="after")
     def _listed(self) -> Self:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 from PIL import Image, PngImagePlugin
@@ -25,8 +26,10 @@ def picture(image: np.ndarray, facts: Mapping[str, str]) -> Image.Image:
     return made
 
 
-def save(pictures: list[Image.Image], path: Path) -> list[Path]:
+def save(pictures: Sequence[Image.Image], path: Path) -> list[Path]:
     """Write PNG files with their facts as text: `path`, or `path` with -1, -2 … before the suffix when there are several.
+
+    Each is written beside its place and put there when all are whole.
 
     Raises:
         UnsupportedError: the path does not end in .png.
@@ -37,9 +40,16 @@ def save(pictures: list[Image.Image], path: Path) -> list[Path]:
         raise UnsupportedError(f"{path}: pictures are written as PNG. End the name in .png.")
     count = len(pictures)
     paths = [path] if count == 1 else [path.with_stem(f"{path.stem}-{index}") for index in range(1, count + 1)]
-    for made, place in zip(pictures, paths, strict=True):
-        text = PngImagePlugin.PngInfo()
-        for key, value in made.info.items():
-            text.add_itxt(str(key), str(value))
-        made.save(place, format="PNG", pnginfo=text)
+    partial = {place: place.with_name(f".{place.name}.{uuid4().hex[:8]}.partial") for place in paths}
+    try:
+        for made, place in zip(pictures, paths, strict=True):
+            text = PngImagePlugin.PngInfo()
+            for key, value in made.info.items():
+                text.add_itxt(str(key), str(value))
+            made.save(partial[place], format="PNG", pnginfo=text)
+        for place, written in partial.items():
+            written.replace(place)
+    finally:
+        for written in partial.values():
+            written.unlink(missing_ok=True)
     return paths

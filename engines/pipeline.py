@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 from PIL import Image
-from pydantic import ValidationError
 
-from engines import plugins
-from engines.backends import Backend
-from engines.bundle import Bundle, PartEntry
-from engines.errors import BundleError, MissingDependency, UnsupportedError
-from engines.frozen import describe
+from engines import made, networks, noises, plugins
+from engines.bundle import Bundle, PartEntry, SamplerEntry
+from engines.errors import BundleError, UnsupportedError
+from engines.networks import Network, Wrap
+from engines.original import Original
 from engines.picture import picture
 from engines.samplers import Draw, OnStep, Sampler
 from engines.tokenizer import TextTokenizer
-
-#: A network that is ready to run: an engine, or in a test any function.
-Network = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
-#: `wrap(part, backend, network)`: what to call instead of a network, such as one that takes its time.
-Wrap = Callable[[str, str, Network], Network]
-_SEEDS = 2**64
 
 
 class Pipeline:
@@ -33,16 +26,18 @@ class Pipeline:
 
     Attributes:
         bundle: what is played.
+        engine: backend and version, such as `onnxruntime 1.31.1`; empty where the networks are the caller's own.
         sizes: per axis, height then width: smallest and largest picture in pixels, and the step between.
 
     """
 
-    def __init__(self, bundle: Bundle, networks: Mapping[str, Network]) -> None:
-        """Play `bundle` on opened networks, one per text part, denoiser and decoder, by the part's name."""
-        self.bundle, self._networks = bundle, networks
+    def __init__(self, bundle: Bundle, networks: Mapping[str, Network], engine: str = "") -> None:
+        """Play `bundle` on opened networks, by the part's name; pictures say that `engine` made them."""
+        self.bundle, self._networks, self.engine = bundle, networks, engine
         manifest = bundle.manifest
         ((self._denoiser, denoiser),) = manifest.having("denoiser").items()
         ((self._decoder, decoder),) = manifest.having("decoder").items()
+        self._encoder = next(iter(manifest.having("encoder")), None)
         self._tokenizers = [
             (TextTokenizer(bundle.path(entry.file), entry.length), entry.feeds)
             for _, entry in sorted(manifest.tokenizers.items())
@@ -67,7 +62,7 @@ class Pipeline:
         path: Path | str,
         backend: str | None = None,
         *,
-        wrap: Wrap = lambda _part, _backend, network: network,
+        wrap: Wrap = networks.unwrapped,
         **options: Any,  # noqa: ANN401 - the backend's
     ) -> Generator[Self]:
         """Open a bundle's engines, and close them at the end of the `with`.
@@ -85,21 +80,8 @@ class Pipeline:
 
         """
         bundle = Bundle.open(path)
-        needed = {name: part for name, part in bundle.manifest.parts.items() if part.role != "encoder"}
-        networks: dict[str, Network] = {}
-        *first, last = _backends(needed, backend)
-        with ExitStack() as stack:
-            for chosen in (*first, last):
-                try:
-                    for name, part in needed.items():
-                        files = [bundle.path(file) for file in part.engines[chosen].files]
-                        engine = _configure(chosen, {**part.engines[chosen].options, **options}).open(files, part.signature)
-                        networks[name] = wrap(name, chosen, stack.enter_context(engine))
-                    break
-                except MissingDependency:
-                    if chosen == last:
-                        raise
-            yield cls(bundle, networks)
+        with networks.opened(bundle, backend, options, wrap) as (found, engine):
+            yield cls(bundle, found, engine)
 
     def generate(
         self,
@@ -112,9 +94,12 @@ class Pipeline:
         width: int | None = None,
         guidance_scale: float | None = None,
         noise: Iterable[np.ndarray] | None = None,
+        image: Image.Image | None = None,
+        mask: Image.Image | None = None,
+        strength: float | None = None,
         on_step: OnStep | None = None,
     ) -> list[Image.Image]:
-        """Make one picture per prompt.
+        """Make one picture per prompt, from noise or from an image.
 
         The same seed gives other pictures than diffusers does; the same noise gives the same.
 
@@ -127,8 +112,12 @@ class Pipeline:
             width: in pixels, within `sizes`.
             guidance_scale: of the guidance that was compiled in.
             noise: draws to use instead of the seed's, float32 (pictures, channels, latent height, latent width) each;
-                a sampler that draws once takes the bare array too.
-            on_step: called after every step.
+                a sampler that draws once takes the bare array too. With an image, the first is for its encoder.
+            image: to start from instead of noise alone; its size is the pictures', unless another is given, which it takes.
+            mask: of the image's size: white is made anew, black keeps the image's pixels exactly.
+            strength: how much of the image may change, above 0 and up to 1: the share of the steps that is taken. Left out
+                it is 0.8, or 1 with a mask.
+            on_step: called after every step; what it raises ends the sampling and is raised here.
 
         Returns:
             Pictures, whose `info` says how they were made.
@@ -140,24 +129,58 @@ class Pipeline:
         prompts = [prompts] if isinstance(prompts, str) else list(prompts)
         if not prompts:
             return []
-        defaults, guidance = self.bundle.manifest.defaults, self.bundle.manifest.guidance
+        original = self.original(image, mask, strength, height, width)
+        defaults = self.bundle.manifest.defaults
         steps = defaults.steps if steps is None else steps
+        if original:
+            height, width = original.size
         height, width = defaults.height if height is None else height, defaults.width if width is None else width
         size = len(prompts), height, width
-        sampler = self.sampler(steps, height, width)  # first, because it refuses what cannot be had
-        draw = self.seeded(seed, *size) if noise is None else self.given(noise, *size)
+        sampler = self.sampler(steps, height, width, original)  # first, because it refuses what cannot be had
+        draw, used = noises.hashed(self.seeded(seed, *size) if noise is None else self.given(noise, *size), len(prompts))
         ids, unread = self._tokenize(prompts, negative_prompt)
-        images = self.decode(self.sample(self._encode(ids), draw, sampler, guidance_scale, on_step))
-        scale = guidance.scale if guidance_scale is None else guidance_scale
-        facts = {"steps": str(steps), "bundle": self.bundle.manifest.name, "digest": self.bundle.manifest.digest}
-        facts |= {"negative_prompt": negative_prompt} if negative_prompt else {}
-        facts |= {} if scale is None else {"guidance_scale": f"{scale:g}"}
+        latent = self.sample(self._encode(ids), draw, sampler, guidance_scale, on_step, original)
+        images = self.decode(latent)
+        images = images if original is None else original.keep(images)
+        scale = self.bundle.manifest.guidance.scale if guidance_scale is None else guidance_scale
+        facts = made.facts(self.bundle.manifest, self.engine, negative_prompt, scale)
+        facts |= {"steps": str(steps), "height": str(height), "width": str(width), **(original.facts() if original else {})}
         pictures: list[Image.Image] = []
-        for index, (prompt, image) in enumerate(zip(prompts, images, strict=True)):
-            own = {"prompt": prompt, "seed": str(seed + index) if noise is None else "none; noise was given"}
+        for index, (prompt, image_made) in enumerate(zip(prompts, images, strict=True)):
+            own = {"prompt": prompt, **({"seed": str(seed + index)} if noise is None else {"noise_sha256": used()[index]})}
             own |= {"prompt_not_read": unread[index]} if unread[index] else {}
-            pictures.append(picture(image, {**own, **facts}))
+            own |= {"batch": f"{index + 1} of {len(prompts)}"} if len(prompts) > 1 else {}
+            pictures.append(picture(image_made, {**own, **facts}))
         return pictures
+
+    def original(
+        self,
+        image: Image.Image | None,
+        mask: Image.Image | None = None,
+        strength: float | None = None,
+        height: int | None = None,
+        width: int | None = None,
+    ) -> Original | None:
+        """Check an image to start from, or that there is none; raise UnsupportedError for what cannot be."""
+        if image is None:
+            for name, value in (("mask", mask), ("strength", strength)):
+                if value is not None:
+                    raise UnsupportedError(f"a {name} says how an image changes, and there is no image. Give one.")
+            return None
+        if self._encoder is None:
+            raise UnsupportedError(
+                "this bundle has no VAE encoder, so it starts from noise only. Build it with `vae_encoder: {}` among the "
+                "recipe's components."
+            )
+        height, width = image.height if height is None else height, image.width if width is None else width
+        try:
+            self._fit(height, width)
+        except UnsupportedError as error:
+            raise UnsupportedError(
+                f"an image of {width}x{height} pixels (width x height) does not fit. {error} Crop or resize it, or give height "
+                "and width to have it resized."
+            ) from error
+        return Original.of(image, mask, strength, height, width)
 
     def encode(self, prompts: Sequence[str], negative_prompt: str = "") -> dict[str, np.ndarray]:
         """Return the conditioning by name: float32 (prompts, branches, …), the negative branch first where there are two."""
@@ -183,17 +206,32 @@ class Pipeline:
             conditioning.update(self._run(name, {**ids, **conditioning}))
         return conditioning
 
-    def sampler(self, steps: int, height: int, width: int) -> Sampler:
+    def sampler(self, steps: int, height: int, width: int, original: Original | None = None) -> Sampler:
         """Load the sampler of that many steps for that size in pixels, or say which there are."""
+        self._fit(height, width)
+        entry = self._entry(steps, height, width)
+        kind = plugins.load("samplers", entry.kind)
+        if original is None:
+            return kind.load(self.bundle.path(entry.file))
+        if entry.image is None:
+            raise UnsupportedError(
+                f"the sampler of {steps} steps was built without tables that start from an image. Build the bundle again."
+            )
+        alone = original.anew is not None and original.strength == 1
+        return kind.load_start(self.bundle.path(entry.image), original.start(steps), alone=alone)
+
+    def _fit(self, height: int, width: int) -> None:
         for axis, length, (low, high, step) in zip(("height", "width"), (height, width), self.sizes, strict=True):
             if not low <= length <= high or length % step:
                 allowed = f"{low} to {high} in steps of {step}" if low < high else str(low)
                 raise UnsupportedError(f"{axis} {length}: this bundle makes pictures of {axis} {allowed} pixels.")
+
+    def _entry(self, steps: int, height: int, width: int) -> SamplerEntry:
         entries = self.bundle.manifest.samplers
         for size in ((height, width), (None, None)):
             for entry in entries:
                 if (entry.steps, entry.height, entry.width) == (steps, *size):
-                    return plugins.load("samplers", entry.kind).load(self.bundle.path(entry.file))
+                    return entry
         have = ", ".join(f"{entry.steps}" + (f" at {entry.height}x{entry.width}" if entry.height else "") for entry in entries)
         raise UnsupportedError(
             f"no sampler of {steps} steps for {height}x{width} in this bundle; there are: {have}. "
@@ -207,8 +245,12 @@ class Pipeline:
         sampler: Sampler,
         guidance_scale: float | None = None,
         on_step: OnStep | None = None,
+        original: Original | None = None,
     ) -> np.ndarray:
-        """Return the final latent, float32 (pictures, channels, latent height, latent width)."""
+        """Return the final latent, float32 (pictures, channels, latent height, latent width).
+
+        Where there is an original, `sampler` is one that starts from it, and its encoder takes the first draw.
+        """
         guidance = self.bundle.manifest.guidance
         if guidance_scale is not None and guidance.mode == "none":
             raise UnsupportedError("this bundle was built without guidance, so it takes no guidance scale. Leave it out.")
@@ -223,7 +265,23 @@ class Pipeline:
             pool = {**own, "latent": latent, "timestep": times, "guidance_scale": scales}
             return self._run(self._denoiser, pool)[output.name]
 
-        return sampler.play(denoise, draw, on_step)
+        if original is None:
+            return sampler.play(denoise, draw, on_step)
+        count = len(next(iter(conditioning.values())))
+        image = self.latent(original, count, draw)
+        return sampler.play(denoise, draw, on_step, {"image": image}, original.cells(*image.shape[2:]))
+
+    def latent(self, original: Original, count: int, draw: Draw) -> np.ndarray:
+        """Encode a picture `count` times, float32 (count, channels, latent height, latent width); a random encoder draws once."""
+        if self._encoder is None:
+            raise UnsupportedError("this bundle has no VAE encoder, so there is no latent of a picture.")
+        pool = {"image": original.images(count)}
+        if self.bundle.manifest.parts[self._encoder].signature.port("noise"):
+            pool["noise"] = draw()
+        latent = self._run(self._encoder, pool)["latent"]
+        if not np.isfinite(latent).all():
+            raise UnsupportedError("the encoder returned NaN or infinity. If it computes in fp16, build it with precision fp32.")
+        return latent
 
     def decode(self, latent: np.ndarray) -> np.ndarray:
         """Return images, float32 (pictures, height, width, 3) in [0, 1]."""
@@ -231,26 +289,11 @@ class Pipeline:
 
     def seeded(self, seed: int, count: int, height: int, width: int) -> Draw:
         """Return noise from one Philox stream per picture, keyed seed, seed + 1 …; the size is in pixels."""
-        if not 0 <= seed <= _SEEDS - count:
-            raise UnsupportedError(f"seed {seed} is out of range. Use 0 to {_SEEDS - count}.")
-        streams = [np.random.Generator(np.random.Philox(key=seed + index)) for index in range(count)]
-        shape = self._latent(count, height, width)[1:]
-        return lambda: np.stack([stream.standard_normal(shape, np.float32) for stream in streams])
+        return noises.seeded(seed, self._latent(count, height, width))
 
     def given(self, noise: Iterable[np.ndarray], count: int, height: int, width: int) -> Draw:
         """Return the caller's own draws, checked against the size in pixels."""
-        draws: Iterable[np.ndarray] = [np.asarray(noise)] if getattr(noise, "ndim", 0) == 4 else noise
-        source, shape = enumerate(draws, 1), self._latent(count, height, width)
-
-        def draw() -> np.ndarray:
-            index, array = next(source, (0, None))
-            if array is None:
-                raise UnsupportedError("this sampler draws more noise than was given. Give one array per draw of its table.")
-            if array.shape != shape or array.dtype != np.float32:
-                raise UnsupportedError(f"noise {index} must be float32 {list(shape)}, got {array.dtype} {list(array.shape)}.")
-            return array
-
-        return draw
+        return noises.given(noise, self._latent(count, height, width))
 
     def _latent(self, count: int, height: int, width: int) -> tuple[int, int, int, int]:
         return count, self._channels, height // self._factors[0], width // self._factors[1]
@@ -273,22 +316,3 @@ class Pipeline:
 def _axes(part: PartEntry, name: str) -> tuple[Any, ...]:
     port = part.signature.port(name)
     return port.shape if port else ()
-
-
-def _backends(parts: Mapping[str, PartEntry], wanted: str | None) -> list[str]:
-    """Name the backends to try, in order: those that every part has engines of."""
-    common = sorted(set[str].intersection(*(set(part.engines) for part in parts.values())))
-    common.sort(key=lambda name: name != "onnxruntime")
-    if not common or (wanted and wanted not in common):
-        raise UnsupportedError(
-            f"this bundle has no engines of {wanted or 'one backend for all parts'}; it has {', '.join(common) or 'none'}. "
-            "Build them with: t2iexport rebuild BUNDLE"
-        )
-    return [wanted] if wanted else common
-
-
-def _configure(name: str, options: Mapping[str, Any]) -> Backend:
-    try:
-        return plugins.load("backends", name)(**options)
-    except ValidationError as error:
-        raise UnsupportedError(f"{name} does not take these options:\n{describe(error)}") from error

@@ -67,6 +67,14 @@ class Sampler(Protocol):
         """Read what the build wrote; raise BundleError when it is damaged."""
         ...
 
+    @classmethod
+    def load_start(cls, path: Path, start: int, *, alone: bool = False) -> Self:
+        """Read one that starts from a given latent, `image`, and leaves out `start` steps; `alone` begins with noise alone.
+
+        Asked only of a sampler whose entry in the manifest has a file for it.
+        """
+        ...
+
     def play(
         self,
         denoise: Denoise,

@@ -12,3 +12,10 @@ def bundle(tmp_path):
 @pytest.fixture
 def pipeline(bundle):
     return Pipeline(bundle, small.networks(bundle))
+
+
+@pytest.fixture
+def with_encoder(tmp_path):
+    """A pipeline that can start from an image."""
+    bundle = small.make(tmp_path / "with_encoder", encoder=True)
+    return Pipeline(bundle, small.networks(bundle), "toy 1")

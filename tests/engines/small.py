@@ -5,7 +5,7 @@ import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers, processors
 
 from engines.bundle import Defaults, Draft, EngineFiles, Guidance, Onnx, PartEntry, SamplerEntry, Tokenizer, write
-from engines.samplers.table import Draw, Emit, Eval, Provenance, Table
+from engines.samplers.table import Draw, Emit, Eval, Given, Provenance, Starts, Table
 from engines.signature import Port, Range, Signature
 
 LENGTH, CHANNELS, FACTOR = 6, 4, 8
@@ -36,9 +36,26 @@ def table(steps=2, draws=1):
     )
 
 
+def starts(steps=2):
+    """Tables that start from an image; step j sees as much noise as there are steps to go."""
+
+    def ops(first, alone):
+        made = [Draw(), Given(name="image")]
+        for step in range(first, steps):
+            level = 1 - step / steps
+            mixed, row = (level, 1 - level), (level, 1 - level, *[0.25] * (len(made) - 2))
+            noise = alone and step == first
+            kept = (1.0,) if noise else mixed
+            made.append(Eval(t=999.0 - 400 * step, row=kept if noise else row, kept=kept, preview=(1.0, -0.5)))
+        return (*made, Emit(row=(0.0, 0.5, *[0.5] * (len(made) - 2)), kept=(0.0, 1.0)))
+
+    tables = tuple(ops(start, alone=False) for start in range(steps))
+    return Starts(provenance=table(steps).provenance, alone=ops(0, alone=True), starts=tables)
+
+
 def part(role, inputs, outputs, dims):
     signature = Signature(inputs=inputs, outputs=outputs, dims={"batch": BATCH, **dims})
-    name = {"text": "text_encoder", "denoiser": "unet", "decoder": "vae_decoder"}[role]
+    name = {"text": "text_encoder", "denoiser": "unet", "decoder": "vae_decoder", "encoder": "vae_encoder"}[role]
     file = f"onnx/20/{name}.onnx"
     return PartEntry(
         role=role,
@@ -50,7 +67,7 @@ def part(role, inputs, outputs, dims):
     )
 
 
-def draft(mode="classifier_free", **changes):
+def draft(mode="classifier_free", *, encoder=False, **changes):
     branches = 2 if mode == "classifier_free" else 1
     scale = () if mode == "none" else (Port(name="guidance_scale", shape=("batch",)),)
     embeds = Port(name="prompt_embeds", shape=("batch", branches, 1))
@@ -76,6 +93,11 @@ def draft(mode="classifier_free", **changes):
         ),
         "versions": {"t2iexport": "0.1.0"},
     }
+    if encoder:
+        content["parts"]["vae_encoder"] = part("encoder", (image, Port(name="noise", shape=LATENT)), (latent,), sides)
+        content["samplers"] = tuple(
+            entry.model_copy(update={"image": f"samplers/{entry.steps}-image.json"}) for entry in content["samplers"]
+        )
     return Draft(**{**content, **changes})
 
 
@@ -90,6 +112,8 @@ def make(folder, *, graphs=None, **changes):
     (folder / "tokenizers/tokenizer.json").write_text(tokenizer_json(), encoding="utf-8")
     for sampler in content.samplers:
         table(sampler.steps).dump(folder / sampler.file)
+        if sampler.image:
+            starts(sampler.steps).dump(folder / sampler.image)
     return write(folder, content)
 
 
@@ -111,6 +135,13 @@ def networks(bundle, calls=None):
         latent = inputs["latent"].transpose(0, 2, 3, 1)[..., :3]
         return {"image": (latent.repeat(FACTOR, 1).repeat(FACTOR, 2) / 4 + 0.5).clip(0, 1)}
 
+    def encode(inputs):
+        count, height, width, _ = inputs["image"].shape
+        cells = inputs["image"].reshape(count, height // FACTOR, FACTOR, width // FACTOR, FACTOR, 3).mean((2, 4)) * 4 - 2
+        latent = 0.1 * inputs["noise"]
+        latent[:, :3] += cells.transpose(0, 3, 1, 2)
+        return {"latent": latent}
+
     def checked(name, function):
         def call(inputs):
             sizes = bundle.manifest.parts[name].signature.sizes(inputs)
@@ -120,4 +151,5 @@ def networks(bundle, calls=None):
 
         return call
 
-    return {name: checked(name, f) for name, f in (("text_encoder", text), ("unet", denoise), ("vae_decoder", decode))}
+    functions = {"text_encoder": text, "unet": denoise, "vae_decoder": decode, "vae_encoder": encode}
+    return {name: checked(name, functions[name]) for name in bundle.manifest.parts}

@@ -7,8 +7,10 @@ from click.testing import CliRunner
 from PIL import Image
 
 from engines import __main__ as program
+from engines.errors import UnsupportedError
 from engines.pipeline import Pipeline
 from tests.engines import small
+from tests.engines.test_original import image, mask
 
 
 @pytest.fixture
@@ -45,6 +47,85 @@ def test_a_picture_is_written(run, pipeline, tmp_path):
 def test_several_prompts(run, tmp_path):
     assert run("a", "red", "-o", tmp_path / "p.png").exit_code == 0
     assert {"p-1.png", "p-2.png"} <= {path.name for path in tmp_path.iterdir()}
+
+
+@pytest.fixture
+def run_with_encoder(with_encoder, monkeypatch):
+    from contextlib import contextmanager
+
+    @contextmanager
+    def opened(*_):
+        yield with_encoder
+
+    monkeypatch.setattr(Pipeline, "open", opened)
+    return lambda *arguments: CliRunner().invoke(program.generate, ["a bundle", *map(str, arguments)])
+
+
+def pixels(path):
+    with Image.open(path) as read:
+        return np.asarray(read)
+
+
+def test_an_image_a_mask_and_noise_come_from_files_and_the_picture_is_made_again(run_with_encoder, tmp_path):
+    image().save(tmp_path / "in.png")
+    mask().save(tmp_path / "mask.png")
+    noise = np.random.default_rng(2).standard_normal((2, 1, 4, 4, 4), np.float32)
+    np.save(tmp_path / "noise.npy", noise)
+    files = ("--image", tmp_path / "in.png", "--mask", tmp_path / "mask.png", "--noise", tmp_path / "noise.npy")
+    out, second = tmp_path / "out.png", tmp_path / "second.png"
+    done = run_with_encoder("a red square", *files, "--strength", 0.6, "-o", out)
+    assert done.exit_code == 0, done.output
+    done = run_with_encoder("--from", out, *files, "-o", second)
+    assert done.exit_code == 0, done.output
+    np.testing.assert_array_equal(pixels(out), pixels(second))
+    assert out.read_bytes() == second.read_bytes()
+    for left_out in range(0, len(files), 2):
+        done = run_with_encoder("--from", out, *files[:left_out], *files[left_out + 2 :], "-o", second)
+        assert isinstance(done.exception, UnsupportedError), files[left_out]
+    other = run_with_encoder("the sea", "--from", out, *files, "-o", second)
+    assert other.exit_code == 0
+    with Image.open(second) as read:
+        assert (read.text["prompt"], read.text["strength"]) == ("the sea", "0.6")
+
+
+def test_from_alone_makes_the_same_file(run_with_encoder, tmp_path):
+    out, second = tmp_path / "out.png", tmp_path / "second.png"
+    assert run_with_encoder("a", "--seed", 9, "--height", 64, "--width", 32, "-o", out).exit_code == 0
+    done = run_with_encoder("--from", out, "-o", second)
+    assert (done.exit_code, done.output) == (0, f"{second}\n")
+    assert out.read_bytes() == second.read_bytes()
+    assert "note: picture 1 of 2 made at once" in (
+        run_with_encoder("a", "red", "-o", out).output + run_with_encoder("--from", tmp_path / "out-1.png", "-o", second).output
+    )
+
+
+def test_previews_are_written_step_by_step(run_with_encoder, tmp_path):
+    image().save(tmp_path / "in.png")
+    arguments = ("a", "red", "--image", tmp_path / "in.png", "--strength", 1, "-o", tmp_path / "out.png")
+    done = run_with_encoder(*arguments, "--previews", tmp_path / "seen" / "here")
+    assert done.exit_code == 0, done.output
+    names = [path.name for path in sorted((tmp_path / "seen" / "here").iterdir())]
+    assert names == ["step_01_0.png", "step_01_1.png", "step_02_0.png", "step_02_1.png"]
+    shown = {pixels(tmp_path / "seen" / "here" / name).tobytes() for name in names}
+    assert len(shown) == 4
+    assert pixels(tmp_path / "seen" / "here" / names[0]).shape == (32, 32, 3)
+
+
+def test_a_sampler_without_previews_says_so(run_with_encoder, tmp_path):
+    done = run_with_encoder("a", "-o", tmp_path / "out.png", "--previews", tmp_path / "seen")
+    assert done.exit_code == 0
+    assert "note: this sampler does not say" in done.output
+    assert not list((tmp_path / "seen").iterdir())
+
+
+def test_nothing_to_draw_is_wrong_usage(run_with_encoder, tmp_path):
+    done = run_with_encoder()
+    assert done.exit_code == 2
+    assert "PROMPTS" in done.output
+    for option in ("--image", "--mask", "--noise", "--from"):
+        done = run_with_encoder("a", option, tmp_path / "absent")
+        assert done.exit_code == 2
+        assert "does not exist" in done.output
 
 
 def command(*arguments):

@@ -28,3 +28,20 @@ def test_several_pictures_are_numbered(tmp_path):
 def test_only_png(tmp_path):
     with pytest.raises(UnsupportedError, match=r"\.png"):
         save([], tmp_path / "a.jpg")
+
+
+def test_nothing_half_written_stays(tmp_path, monkeypatch):
+    made = picture(np.zeros((2, 2, 3), np.float32), {})
+    (tmp_path / "a-1.png").write_text("of yesterday")
+    write, written = Image.Image.save, []
+
+    def full(self, *args, **kwargs):
+        written.append(args)
+        if len(written) == 2:
+            raise OSError(28, "No space left on device")
+        write(self, *args, **kwargs)
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    with pytest.raises(OSError, match="No space"):
+        save([made] * 2, tmp_path / "a.png")
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a-1.png", "of yesterday")]

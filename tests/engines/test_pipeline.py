@@ -6,6 +6,7 @@ from engines import plugins
 from engines.bundle import EngineFiles
 from engines.errors import MissingDependency, UnsupportedError
 from engines.pipeline import Pipeline
+from engines.samplers import Cancelled
 from engines.signature import Range
 from tests.engines import small
 
@@ -20,7 +21,7 @@ def test_one_prompt_one_picture(pipeline):
     assert (made.size, made.mode) == ((32, 32), "RGB")
     assert made.info["prompt"] == "a red square"
     assert made.info["seed"] == "0"
-    assert made.info["digest"] == pipeline.bundle.manifest.digest
+    assert made.info["digest"] == pipeline.bundle.manifest.model
 
 
 def test_no_prompt_no_picture(pipeline):
@@ -87,7 +88,8 @@ def test_given_noise_makes_the_picture_that_its_seed_makes(pipeline):
         made = pipeline.generate(["a", "red"], noise=form)
         for one, other in zip(made, pipeline.generate(["a", "red"], seed=5), strict=True):
             np.testing.assert_array_equal(np.asarray(one), np.asarray(other))
-    assert "noise was given" in made[0].info["seed"]
+    assert "seed" not in made[0].info
+    assert made[0].info["noise_sha256"] != made[1].info["noise_sha256"]
 
 
 def test_noise_is_the_same_for_ever(pipeline):
@@ -150,6 +152,17 @@ def test_steps_are_told(pipeline):
     assert seen == [(1, 2, (3, 4, 4, 4)), (2, 2, (3, 4, 4, 4))]
 
 
+def test_what_on_step_raises_ends_the_sampling(bundle):
+    calls = []
+
+    def enough(_):
+        raise Cancelled
+
+    with pytest.raises(Cancelled):
+        Pipeline(bundle, small.networks(bundle, calls)).generate("a", on_step=enough)
+    assert [name for name, _ in calls] == ["text_encoder", "unet"]
+
+
 def test_a_broken_decoder_is_named(bundle):
     networks = small.networks(bundle)
     networks["vae_decoder"] = lambda inputs: {"image": np.full((len(inputs["latent"]), 32, 32, 3), np.nan, np.float32)}
@@ -159,6 +172,8 @@ def test_a_broken_decoder_is_named(bundle):
 
 class Recorder:
     """A backend whose engines are the small bundle's functions; notes what is opened and closed."""
+
+    version = "7"
 
     def __init__(self, bundle, log, **options):
         self.bundle, self.log, self.options = bundle, log, options
@@ -217,6 +232,21 @@ def test_networks_can_be_watched(bundle):
     assert seen == [(part, "onnxruntime") for part in ("text_encoder", "unet", "unet", "vae_decoder")]
     with Pipeline.open(bundle.folder) as pipeline:
         assert pipeline.generate("a") == [watched]
+
+
+def test_an_encoder_is_opened_when_an_image_is_given(tmp_path, monkeypatch):
+    bundle, log = small.make(tmp_path / "b", encoder=True), []
+    monkeypatch.setattr(plugins, "load", lambda kind, name, load=plugins.load: (
+        (lambda **options: Recorder(bundle, log, **options)) if kind == "backends" else load(kind, name)
+    ))  # fmt: skip
+    with Pipeline.open(bundle.folder) as pipeline:
+        assert pipeline.engine == "onnxruntime 7"
+        pipeline.generate("a")
+        assert [entry[1] for entry in log if entry[0] == "open"] == ["text_encoder.onnx", "unet.onnx", "vae_decoder.onnx"]
+        for _ in range(2):
+            pipeline.generate("a", image=Image.new("RGB", (32, 32)))
+        assert [entry[1] for entry in log if entry[0] == "open"][3:] == ["vae_encoder.onnx"]
+    assert sorted(entry[1] for entry in log if entry[0] == "close") == sorted(bundle.manifest.parts)
 
 
 def test_options_go_before_those_of_the_build(bundle, opened):

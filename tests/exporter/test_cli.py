@@ -25,6 +25,7 @@ FLAGS = {
     "check": {"--backend", "--json", "--junit"},
     "generate": {
         *("-o", "--output", "--negative-prompt", "--seed", "--steps", "--height", "--width", "--guidance-scale", "--backend"),
+        *("--image", "--mask", "--strength", "--noise", "--from", "--previews"),
     },
     "inspect": {"--json"},
     "list": {"--schema"},

@@ -148,6 +148,14 @@ def test_a_path_that_leaves_the_folder(bundle, path):
             opened_whole(bundle.folder)
 
 
+def test_a_bundle_of_the_first_format_opens(bundle):
+    content = content_of(bundle)
+    for entry in content["samplers"]:
+        del entry["image"]
+    forge(bundle, {**content, "format": 1})
+    assert Bundle.open(bundle.folder).manifest.format == 1
+
+
 def test_a_newer_format_has_its_own_message(bundle):
     forge(bundle, {"format": FORMAT + 1, "what": "nobody knows yet"})
     with pytest.raises(BundleError, match=f"has format {FORMAT + 1}; this program reads up to {FORMAT}. Install a newer"):

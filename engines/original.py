@@ -1,0 +1,147 @@
+"""The picture that is changed: its pixels, which of them are made anew, and how far."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from engines.errors import UnsupportedError
+
+#: diffusers' own, without a mask and with one.
+_STRENGTH, _STRENGTH_OF_MASK = 0.8, 1.0
+
+
+@dataclass(frozen=True)
+class Original:
+    """A picture to start from.
+
+    Attributes:
+        pixels: uint8 (height, width, 3).
+        anew: bool (height, width), True where a pixel is made anew, else the original's is kept; None: all of them.
+        strength: share of the sampler's steps that is taken, above 0 and up to 1.
+
+    """
+
+    pixels: np.ndarray
+    anew: np.ndarray | None
+    strength: float
+
+    @classmethod
+    def of(
+        cls,
+        image: Image.Image,
+        mask: Image.Image | None = None,
+        strength: float | None = None,
+        height: int | None = None,
+        width: int | None = None,
+    ) -> Original:
+        """Take pictures as the user has them; another size in pixels resizes them.
+
+        Raises:
+            UnsupportedError: the mask is of another size or all black, or the strength no share.
+
+        """
+        if mask is not None and mask.size != image.size:
+            raise UnsupportedError(f"the mask is {_size(mask)} pixels and the image {_size(image)}. Make them of one size.")
+        chosen = (_STRENGTH if mask is None else _STRENGTH_OF_MASK) if strength is None else strength
+        if not 0 < chosen <= 1:  # also refuses NaN
+            raise UnsupportedError(f"strength {chosen:g} is out of range. Give more than 0 (keeps the image), up to 1.")
+        size = image.width if width is None else width, image.height if height is None else height
+        anew = None
+        if mask is not None:
+            # White where the grey is at least one half, as diffusers' mask processor has it.
+            anew = np.asarray(_resized(mask.convert("L"), size)) >= 128
+            if not anew.any():
+                raise UnsupportedError("the mask is black, so nothing would be made anew. Paint white what should change.")
+        return cls(np.asarray(_resized(image.convert("RGB"), size)), anew, chosen)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.pixels.shape[0], self.pixels.shape[1]
+
+    def start(self, steps: int) -> int:
+        """How many of that many steps are left out, as diffusers counts them.
+
+        Raises:
+            UnsupportedError: all of them; says the smallest strength that takes one.
+
+        """
+        taken = min(int(steps * self.strength), steps)
+        if not taken:
+            least = math.ceil(1000 / steps) / 1000
+            raise UnsupportedError(
+                f"strength {self.strength:g} of {steps} steps takes none. Give at least {least:g}, or more steps."
+            )
+        return steps - taken
+
+    def images(self, count: int) -> np.ndarray:
+        """The picture as an encoder takes it, float32 (count, height, width, 3) in [0, 1]."""
+        return np.repeat(self.pixels[None].astype(np.float32) / 255, count, axis=0)
+
+    def cells(self, height: int, width: int) -> np.ndarray | None:
+        """Which cells of a latent of that size are made anew, bool (1, 1, height, width).
+
+        The first pixel of each decides, as in diffusers.
+
+        Raises:
+            UnsupportedError: none of them.
+
+        """
+        if self.anew is None:
+            return None
+        high, wide = self.size[0] // height, self.size[1] // width
+        cells = self.anew[::high, ::wide]
+        if not cells.any():
+            raise UnsupportedError(
+                f"the mask's white lies between the corners of the model's cells of {high}x{wide} pixels, so nothing would be "
+                "made anew. Make it larger."
+            )
+        return cells[None, None]
+
+    def keep(self, images: np.ndarray) -> np.ndarray:
+        """Put the original's pixels back where the mask is black; float32 (pictures, height, width, 3), in and out."""
+        return images if self.anew is None else np.where(self.anew[..., None], images, self.images(1))
+
+    def facts(self) -> dict[str, str]:
+        """What a picture says of what it was made from."""
+        facts = {"strength": repr(float(self.strength)), "image_sha256": digest(self.pixels)}
+        return facts if self.anew is None else {**facts, "mask_sha256": digest(self.anew)}
+
+
+def digest(array: np.ndarray) -> str:
+    """SHA-256 of an array's shape and content, whatever file it came in."""
+    return hashlib.sha256(f"{array.dtype.str}{list(array.shape)}".encode() + np.ascontiguousarray(array).tobytes()).hexdigest()
+
+
+def read(path: Path) -> Image.Image:
+    """Read a picture file, turned upright where the camera says how.
+
+    Raises:
+        UnsupportedError: it is none that can be read, or larger than is safe.
+
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as opened:
+                opened.load()
+                return ImageOps.exif_transpose(opened)
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        raise UnsupportedError(f"{path} cannot be read as a picture: {error}. Give a PNG, JPEG or the like.") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise UnsupportedError(f"{path} is too large: {error}. Give a smaller picture.") from error
+
+
+def _size(image: Image.Image) -> str:
+    return f"{image.width}x{image.height}"
+
+
+def _resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    return image if image.size == size else image.resize(size, Image.Resampling.LANCZOS)
