@@ -26,6 +26,7 @@ import click
 import torch
 
 from tools.captions import evaluation_prompts
+from tools.demo_training import adapt as adapt_stage
 from tools.demo_training import curve as curve_stage
 from tools.demo_training import export as export_stage
 from tools.demo_training import latents as latents_stage
@@ -67,13 +68,22 @@ class _Watcher:
 
 
 @click.command()
-@click.argument("stage", type=click.Choice(["tokenizer", "text", "vae", "latents", "unet", "decoder", "export", "curve"]))
+@click.argument(
+    "stage", type=click.Choice(["tokenizer", "text", "vae", "latents", "adapt", "unet", "decoder", "export", "curve"])
+)
 @click.option("--work", type=click.Path(path_type=Path), default=Path(".train"), show_default=True)
 @click.option("--output", type=click.Path(path_type=Path), default=Path("recipes/demo"))
 @click.option("--steps", type=int, default=None, help="Steps in all; overrides --hours.")
 @click.option("--hours", type=float, default=1.0, help="Planned time of vae, unet or decoder.")
 @click.option("--scenes", type=int, default=100_000, help="Size of the latents' pool.")
 @click.option("--threads", type=int, default=2, show_default=True)
+@click.option("--peak", type=float, default=1e-3, show_default=True, help="Highest learning rate of unet.")
+@click.option(
+    "--start",
+    type=click.Path(path_type=Path, exists=True),
+    default=None,
+    help="Folder that unet starts with, or work folder that adapt takes its denoiser from.",
+)
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint.")
 @click.option("--eager", is_flag=True, help="Do not compile the denoiser.")
 def main(
@@ -85,6 +95,8 @@ def main(
     hours: float,
     scenes: int,
     threads: int,
+    peak: float,
+    start: Path | None,
     resume: bool,
     eager: bool,
 ) -> None:
@@ -101,14 +113,20 @@ def main(
         vae_stage.train(work / "vae", plan, resume=resume)
     elif stage == "latents":
         latents_stage.encode(work / "vae", work / "latents", scenes)
+    elif stage == "adapt":
+        if start is None:
+            raise click.UsageError("adapt takes the denoiser from another work folder: name it with --start")
+        adapt_stage.write(start, work)
     elif stage == "decoder":
         plan = Plan(steps, hours, peak=1e-3, warmup=100)
         vae_stage.train_decoder(work / "decoder", work / "vae", plan, resume=resume)
     elif stage == "unet":
-        plan = Plan(steps, hours, peak=1e-3, warmup=300, decay_ema=0.999)
+        # Weights that are nearly right need neither a long warm-up nor a long average.
+        pace = (300, 0.999) if start is None else (50, 0.995)
+        plan = Plan(steps, hours, peak=peak, warmup=pace[0], decay_ema=pace[1])
         inputs = unet_stage.Inputs(work / "tokenizer", work / "text", work / "latents")
         watcher = _Watcher(work)
-        unet_stage.train(work / "unet", inputs, plan, resume=resume, fast=not eager, watch=watcher)
+        unet_stage.train(work / "unet", inputs, plan, resume=resume, start=start, fast=not eager, watch=watcher)
     elif stage == "curve":
         log = work / "unet" / "curve.jsonl"
         curve_stage.write(log, output / "curve.csv", Path("docs/images/demo_curve.png"))

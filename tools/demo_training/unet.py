@@ -88,6 +88,7 @@ def train(
     plan: Plan,
     *,
     resume: bool,
+    start: Path | None = None,
     batch: int = BATCH,
     fast: bool = True,
     watch: Callable[[int, UNet2DConditionModel], dict[str, float]] | None = None,
@@ -99,6 +100,8 @@ def train(
         inputs: Folders of the earlier stages.
         plan: Length and learning rate.
         resume: Continue from the latest checkpoint.
+        start: Another stage folder whose averaged weights to begin with;
+            None begins with random ones.
         batch: Samples per step and process.
         fast: Compile the denoiser (about 1.5 minutes at the start).
         watch: Scores the averaged weights now and then.
@@ -106,6 +109,8 @@ def train(
     """
     torch.manual_seed(0)
     model = build()
+    if start is not None:
+        model.load_state_dict(load(start).state_dict())
     run = Run({"unet": model}, folder)
     encoders = text.load(inputs.text, inputs.tokenizer)
     pool = Pool(inputs.latents)
