@@ -122,7 +122,7 @@ def main(
         vae_stage.train_decoder(work / "decoder", work / "vae", plan, resume=resume)
     elif stage == "unet":
         # Weights that are nearly right need neither a long warm-up nor a long average.
-        pace = (300, 0.999) if start is None else (50, 0.995)
+        pace = (300, 0.999) if start is None else (50, 0.99)
         plan = Plan(steps, hours, peak=peak, warmup=pace[0], decay_ema=pace[1])
         inputs = unet_stage.Inputs(work / "tokenizer", work / "text", work / "latents")
         watcher = _Watcher(work)
