@@ -122,13 +122,16 @@ def _inspect(path: Path, *, as_json: bool) -> None:
 )
 @click.option("--schema", is_flag=True, help="Print the JSON Schema of a recipe, for editors.")
 def _list(kind: str | None, *, schema: bool) -> None:
-    """List what there is to name in a recipe."""
+    """List what there is to name in a recipe; `list samplers` compiles every scheduler, and measures its order."""
     from exporter import describe, show
 
     if schema:
         from exporter.recipe import schema as recipe_schema
 
         click.echo(json.dumps(recipe_schema(), indent=2))
+        return
+    if kind == "samplers":
+        show.show(describe.samplers())
         return
     kinds = [kind] if kind else describe.LISTS
     show.show({each: describe.listing(each) or ["none"] for each in kinds})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -179,6 +180,30 @@ def _counted(family: Family) -> Mapping[str, Size]:
     from exporter.count import count  # noqa: PLC0415 - torch
 
     return count(family)
+
+
+def samplers() -> dict[str, list[dict[str, str]]]:
+    """Compile every scheduler of diffusers: what is known of those that do, why the others do not, and what plays them."""
+    from exporter.convergence import surveyed  # noqa: PLC0415 - torch
+
+    rows = surveyed()
+    return {
+        "samplers": [
+            {
+                "scheduler": row.scheduler,
+                "order": "–" if order is None else f"{order:.1f}",
+                "evaluations per step": f"{row.evaluations:.3g}",
+                "noise": "drawn" if row.stochastic else "",
+                "largest coefficient": f"{row.largest:.3g}",
+                "deviation": f"{row.deviation:.0e}",
+                "with": ", ".join(f"{key}: {json.dumps(value)}" for key, value in row.config.items()),
+            }
+            for row, order in rows
+            if not row.reason
+        ],
+        "refused": [{"scheduler": row.scheduler, "why": row.reason} for row, _ in rows if row.reason],
+        "kinds": listing("samplers"),
+    }
 
 
 def _without_weights(chosen: Recipe) -> tuple[Recipe, str]:

@@ -7,7 +7,12 @@ from pathlib import Path
 
 import click
 
+from engines.backends import installed
+from exporter import describe
+from exporter.convergence import STEPS, surveyed
 from exporter.pairing import Pairing, pairings
+from exporter.record import CHEAP
+from exporter.trace import TOLERANCE
 
 DOCS = Path(__file__).parent.parent / "docs"
 _MADE = "<!-- Made by `python -m tools.write_tables`; change exporter/{} instead. -->\n"
@@ -59,6 +64,47 @@ def pairing_page() -> str:
     return f"{_MADE.format('pairings.json')}{_PAIRING}{table}\n\n{_RULES}## Kinds\n\n" + "\n".join(sections)
 
 
+_SAMPLERS = """\
+# Samplers
+
+Every scheduler of diffusers, compiled into a table of coefficients and proved against the original; `t2iexport list samplers`
+prints this from the library that is installed. Here: {library}, at its defaults but with clipping and thresholding off.
+
+- **order**: measured. The slope of log error over log steps between {first} and {last} steps, on normal data, whose best denoiser
+  and exact path are known; errors at the model's inputs, where there is still noise. – where there is none: the sampler draws
+  noise, leads from pictures to noise, or does not say what its model's output means.
+- **evaluations**: of the model per step, at eight steps, as the columns that follow.
+- **largest**: coefficient of the table, in size; what a rounding error may grow by.
+- **deviation**: of the table from the scheduler in the proof, as a share of the terms summed; {tolerance:.0e} is refused.
+
+"""
+_CHECKED = """
+
+## What `check` covers
+
+The table of every number of steps is played against the source pipeline's own trajectory and noise, with guidance as the recipe
+says; where it is classifier-free, also without guidance, at the smallest number of steps and at every other up to
+{cheap}. Guidance is part of the denoiser's graph, not of the table, so a table that holds on one trajectory holds on the other.
+
+## Refused
+
+"""
+
+
+def sampler_page() -> str:
+    """Write the survey of schedulers as a page."""
+    about = {"library": f"diffusers {installed('compile', 'diffusers')}", "first": STEPS[0], "last": STEPS[-1]}
+    lines = ["| scheduler | order | evaluations | noise | largest | deviation |", "|---|---|---|---|---|---|"]
+    for row, order in surveyed():
+        if not row.reason:
+            measured = "–" if order is None else f"{order:.1f}"
+            noise, figures = "drawn" if row.stochastic else "", f"{row.largest:.3g} | {row.deviation:.0e}"
+            lines.append(f"| {row.scheduler} | {measured} | {row.evaluations:.3g} | {noise} | {figures} |")
+    refused = [f"- {row['scheduler']}: {row['why']}" for row in describe.samplers()["refused"]]
+    head = _MADE.format("sampler.py") + _SAMPLERS.format(**about, tolerance=TOLERANCE)
+    return head + "\n".join(lines) + _CHECKED.format(cheap=CHEAP) + "\n".join(refused) + "\n"
+
+
 def _guidance(pairing: Pairing) -> str:
     guidance = pairing.guidance
     if guidance.mode == "none" and guidance.most == 1:
@@ -78,7 +124,7 @@ def _example(pairing: Pairing) -> str:
 
 
 #: File in docs/ → what makes its text.
-PAGES: Mapping[str, Callable[[], str]] = {"pairing.md": pairing_page}
+PAGES: Mapping[str, Callable[[], str]] = {"pairing.md": pairing_page, "samplers.md": sampler_page}
 
 
 @click.command()

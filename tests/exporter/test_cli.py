@@ -244,14 +244,29 @@ def test_inspect_and_dry_run_describe_a_recipe(run, recipe, tiny_sd):
     assert "--set shapes.height=[20, 32, 64]:  shapes.height: 20 px is not a multiple of 16" in err
 
 
-@pytest.mark.parametrize("kind", ["families", "passes", "backends", "samplers", "recipes", "architectures"])
+def test_list_samplers_is_what_compiles():
+    done = CliRunner().invoke(cli.verbs, ["list", "samplers"])
+    assert done.exit_code == 0, done.output
+    lines = {line.split()[0]: line.split() for line in done.output.splitlines() if line.startswith("  ") and line.split()}
+    assert done.output.startswith("\nsamplers\n")
+    assert "\nrefused\n" in done.output
+    assert lines["scheduler"][1:] == ["why"]  # the second table's head; each has its own
+    order, evaluations, largest, deviation = map(float, lines["DDIMScheduler"][1:5])
+    assert (order, evaluations) == (1.0, 1.0)
+    assert largest > 1
+    assert 0 < deviation < 1e-5
+    assert lines["DDPMScheduler"][1:4] == ["–", "1", "drawn"]
+    assert "Brownian" in lines["DPMSolverSDEScheduler"]
+    assert lines["table"]
+
+
+@pytest.mark.parametrize("kind", ["families", "passes", "backends", "recipes", "architectures"])
 def test_list_names_what_there_is(kind):
     done = CliRunner().invoke(cli.verbs, ["list", kind])
     assert done.exit_code == 0, done.output
     known = {
         "families": "sdxl",
         "backends": "onnxruntime",
-        "samplers": "table",
         "recipes": "sdxl-base",
         "architectures": "koala-1b",
     }

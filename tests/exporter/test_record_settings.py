@@ -1,0 +1,30 @@
+"""What is recorded of the source: every number of steps, and without guidance wherever that is cheap."""
+
+import pytest
+
+from exporter.recipe import Recipe
+from exporter.record import CHEAP, settings
+
+TEXT = """\
+model: {source: a}
+sampler: {steps: %s, guidance: %s}
+shapes: {height: [32, 32, 64], width: [32, 32, 64]}
+"""
+
+
+@pytest.mark.parametrize(
+    ("steps", "without"),
+    [([25, 10], [10]), ([4, 8], [4, 8]), ([CHEAP + 1, 2, CHEAP], [2, CHEAP]), ([30], [30])],
+    ids=str,
+)
+def test_guidance_off_comes_at_the_smallest_number_and_at_every_small_one(steps, without):
+    found = settings(Recipe.parse(TEXT % (steps, "{mode: classifier_free, scale: 3}"), "x"))
+    assert [setting.steps for setting in found if setting.guidance_scale == 1.0] == without
+    assert {setting.steps for setting in found if setting.guidance_scale == 3} == set(steps)
+    assert len({setting.label for setting in found}) == len(found)
+
+
+def test_without_guidance_there_is_none_to_switch_off():
+    found = settings(Recipe.parse(TEXT % ([4, 8], "{mode: none}"), "x"))
+    assert [setting.steps for setting in found] == [4, 8, 4]
+    assert {setting.guidance_scale for setting in found} == {None}
