@@ -149,6 +149,19 @@ class Draft(Frozen):
         """Return the parts of one role by name, in alphabetical order."""
         return {name: part for name, part in sorted(self.parts.items()) if part.role == role}
 
+    def runs(self) -> dict[str, dict[str, str]]:
+        """Return the backends that the bundle can be played on, each with the backend that every part then runs on.
+
+        That is the same one, but for parts whose only engine is of another. The one that most parts share comes first.
+        """
+        engines = [name for part in self.parts.values() for name in part.engines]
+        found: dict[str, dict[str, str]] = {}
+        for name in sorted(set(engines), key=lambda name: (-engines.count(name), name != "onnxruntime", name)):
+            chosen = {part: name if name in entry.engines else "".join(entry.engines) for part, entry in self.parts.items()}
+            if chosen not in found.values() and all(taken in self.parts[part].engines for part, taken in chosen.items()):
+                found[name] = chosen
+        return found
+
     def text_order(self) -> tuple[str, ...]:
         """Names of the text parts, each after those whose outputs it takes."""
         waiting, known = self.having("text"), {tokenizer.feeds for tokenizer in self.tokenizers.values()}

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from engines import plugins
 from engines.backends import Backend
-from engines.bundle import Bundle, PartEntry
+from engines.bundle import Bundle, Draft
 from engines.errors import MissingDependency, UnsupportedError
 from engines.frozen import describe
 
@@ -35,37 +35,43 @@ def opened(
 
     Args:
         bundle: whose engines.
-        backend: by default onnxruntime, or else the first whose library is here.
+        backend: by default onnxruntime, or else the first whose library is here. A part that has only another one's engine runs
+            on that.
         options: fields of the backend, instead of those that the engines were built with.
         wrap: what to call instead of each network.
 
     Yields:
-        The networks by their part's name, and the backend with its version.
+        The networks by their part's name, and the backends with their versions, and what they compute in where that is not the
+        graph's precision.
 
     Raises:
         BundleError, UnsupportedError, MissingDependency: as `Pipeline.open`.
 
     """
-    parts, networks, engine = bundle.manifest.parts, dict[str, Network](), ""
-    *first, last = _backends(parts, backend)
+    parts, networks, engines = bundle.manifest.parts, dict[str, Network](), dict[str, None]()
+    runs = playable(bundle.manifest, backend)
+    *_, last = runs
     with ExitStack() as stack:
 
         def opening(name: str, chosen: Backend, files: Sequence[str]) -> Network:
             return stack.enter_context(chosen.open([bundle.path(file) for file in files], parts[name].signature))
 
-        for each in (*first, last):
+        for shared, taken in runs.items():
             try:
                 for name, part in parts.items():
-                    chosen = _configure(each, {**part.engines[each].options, **options})
-                    open_it = functools.partial(opening, name, chosen, part.engines[each].files)
+                    each, built = taken[name], part.engines[taken[name]]
+                    chosen = _configure(each, {**built.options, **(options if each == shared else {})})
+                    open_it = functools.partial(opening, name, chosen, built.files)
                     # Few pictures start from another one, so the encoder waits until one does.
                     networks[name] = wrap(name, each, _late(open_it) if part.role == "encoder" else open_it())
-                    engine = f"{each} {chosen.version}"
+                    inside = chosen.computes(part.precision)
+                    engines[" ".join([each, chosen.version, *([inside] if inside != part.precision else [])])] = None
                 break
             except MissingDependency:
-                if each == last:
+                if shared == last:
                     raise
-        yield networks, engine
+                engines.clear()
+        yield networks, ", ".join(engines)
 
 
 def _late(open_it: Callable[[], Network]) -> Network:
@@ -78,16 +84,20 @@ def _late(open_it: Callable[[], Network]) -> Network:
     return run
 
 
-def _backends(parts: Mapping[str, PartEntry], wanted: str | None) -> list[str]:
-    """Name the backends to try, in order: those that every part has engines of."""
-    common = sorted(set[str].intersection(*(set(part.engines) for part in parts.values())))
-    common.sort(key=lambda name: name != "onnxruntime")
-    if not common or (wanted and wanted not in common):
+def playable(manifest: Draft, wanted: str | None) -> dict[str, dict[str, str]]:
+    """Return the backends to try, in order, each with the backend that every part then runs on; all of them, or the wanted one.
+
+    Raises:
+        UnsupportedError: there is none.
+
+    """
+    runs = manifest.runs()
+    if not runs or (wanted and wanted not in runs):
         raise UnsupportedError(
-            f"this bundle has no engines of {wanted or 'one backend for all parts'}; it has {', '.join(common) or 'none'}. "
+            f"this bundle has no engines of {wanted or 'one backend for all parts'}; it has {', '.join(sorted(runs)) or 'none'}. "
             "Build them with: t2iexport rebuild BUNDLE"
         )
-    return [wanted] if wanted else common
+    return {wanted: runs[wanted]} if wanted else runs
 
 
 def _configure(name: str, options: Mapping[str, Any]) -> Backend:

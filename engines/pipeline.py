@@ -69,7 +69,8 @@ class Pipeline:
 
         Args:
             path: the bundle's folder.
-            backend: which of its engines; by default onnxruntime's, or else the first whose library is here.
+            backend: which of its engines; by default onnxruntime's, or else the first whose library is here. A part that has
+                only another one's runs on that.
             wrap: what to call instead of each network, for those who watch.
             options: fields of the backend, instead of those that its engines were built with.
 

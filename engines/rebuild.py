@@ -51,7 +51,12 @@ def rebuild(path: Path, backend: str | None = None, say: Callable[[str], Any] = 
                     parts[part] = parts[part].model_copy(update={"engines": {**parts[part].engines, name: engine}})
                     made.append(f"{part}: built again with {name} {engine.version}")
         told = [f"{name} was built again and is unchecked since; t2iexport check says how good it is" for name in chosen]
-        verdicts = tuple(verdict for verdict in manifest.verdicts if verdict.backend not in chosen)
+        mixed = {name for name, taken in manifest.runs().items() if not set(taken.values()).isdisjoint(chosen)}
+        verdicts = tuple(
+            verdict
+            for verdict in manifest.verdicts
+            if verdict.backend not in chosen and not (verdict.part == "end to end" and verdict.backend in mixed)
+        )
         notes = tuple(dict.fromkeys((*manifest.notes, *told)))
         bundle.write(temporary, bundle.draft(manifest, parts=parts, verdicts=verdicts, notes=notes))
         bundle.publish(temporary, path)

@@ -87,14 +87,14 @@ def _sampler(steps: int, done: Done, folder: Path) -> SamplerEntry:
 def _part(plan: Plan, name: str, done: Done, folder: Path) -> PartEntry:
     graphs: dict[str, Onnx] = {}
     facts: dict[str, int | str] = {}
-    for opset in plan.opsets:
+    for opset in plan.opsets(name):
         made = done["export", f"{name}, opset {opset}"]
         facts = json.loads((made / "facts.txt").read_text())
         files = sorted(made.glob(f"{name}.onnx*"))
         placed = tuple(_put(file, folder, f"onnx/opset{opset}/{file.name}") for file in files)
         graphs[str(opset)] = Onnx(files=placed, nodes_exported=int(facts["nodes_exported"]), nodes=int(facts["nodes"]))
     engines = {}
-    for target, backend in plan.backends.items():
+    for target, backend in plan.targets[name].items():
         built = sorted(file for file in done["engine", f"{name}, {target}"].iterdir() if file.name != "entry.json")
         # A backend that built nothing runs the graph itself.
         files = tuple(_put(file, folder, f"engines/{target}/{file.name}") for file in built)

@@ -66,13 +66,14 @@ def check(path: Path, backend: str | None, say: Callable[[str], None] = lambda _
         told = next((note for note in opened.manifest.notes if note.startswith("unchecked")), "unchecked")
         raise UnsupportedError(f"{path} has no recordings to check against ({told}). Build it without checks.skip.")
     limits = parity.Limits(opened.manifest.limits)
-    backends = [backend] if backend else sorted(next(iter(opened.manifest.parts.values())).engines)
+    backends = [backend] if backend else list(opened.manifest.runs())
     verdicts, unable = _judge(path, backends, limits, say)
     if unable and len(unable) == len(backends):
         raise UnsupportedError("\n".join(unable))
-    others = [old for old in opened.manifest.verdicts if old.backend and old.backend not in backends]
+    judged = {(verdict.part, verdict.backend) for verdict in verdicts}
+    others = [old for old in opened.manifest.verdicts if old.backend and (old.part, old.backend) not in judged]
     kept = (*parity.worst(verdicts), *others)
-    checked = tuple(f"{name} was built again" for name in backends)
+    checked = tuple(f"{name} was built again" for _, name in judged)
     notes = [note for note in opened.manifest.notes if not note.startswith(checked)]
     bundle.write(path, bundle.draft(opened.manifest, verdicts=kept, notes=tuple(notes)))
     return verdicts
@@ -133,7 +134,7 @@ def _check(plan: Plan, path: Path, store: Store, report: Report, done: Done) -> 
     limits = parity.Limits(plan.recipe.checks.limits)
 
     def make(folder: Path, _done: object) -> None:
-        verdicts, unable = _judge(path, sorted(plan.backends), limits, lambda _: None)
+        verdicts, unable = _judge(path, list(Bundle.open(path).manifest.runs()), limits, lambda _: None)
         if not verdicts:
             verdicts = parity.check(path, None, limits)
         assemble.write_verdicts(folder, verdicts, unable)

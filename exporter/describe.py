@@ -157,10 +157,10 @@ def estimate(plan: Plan, sizes: Mapping[str, Size]) -> dict[str, str]:
     kept = 4 * sum(sizes[name].parameters for name in plan.passes.remade)
     memory = _LIBRARIES + max(recording, *(_PEAK * size for size in weights.values()))
     # A graph per operator set, and an engine per target that builds one; the bundle's own files are links into the cache.
-    copies = len(plan.opsets) + sum(name != "onnxruntime" for name in plan.backends)
+    copies = {name: len(plan.opsets(name)) + sum(target != "onnxruntime" for target in plan.targets[name]) for name in weights}
     return {
         "memory": f"about {memory / 1e9:.1f} GB",
-        "disk": f"about {(copies * sum(weights.values()) + kept) / 1e9:.2f} GB",
+        "disk": f"about {(sum(copies[name] * size for name, size in weights.items()) + kept) / 1e9:.2f} GB",
     }
 
 

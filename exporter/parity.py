@@ -12,6 +12,7 @@ import numpy as np
 from engines import plugins
 from engines.bundle import Bundle, PartEntry, Verdict
 from engines.errors import T2IError
+from engines.networks import playable
 from engines.pipeline import Pipeline
 from engines.samplers.table import Table
 from engines.tokenizer import TextTokenizer
@@ -139,12 +140,14 @@ class Limits:
 def check(path: Path, backend: str | None, limits: Limits, report: Callable[[str], None] = lambda _: None) -> list[Verdict]:
     """Play source and engines on the same noise; every verdict, in the order of the pipeline.
 
-    Without a backend, passes, graphs and sampler are checked, and no engine is opened.
+    Without a backend, passes, graphs and sampler are checked, and no engine is opened. A part that has only another backend's
+    engine is checked on that.
 
     The source's side was recorded when the bundle was built and travels with it, so this runs wherever the engines run.
     """
     bundle = Bundle.open(path)
     manifest = bundle.manifest
+    taken = playable(manifest, backend)[backend] if backend else {}
     verdicts: list[Verdict] = []
     runs = [load_run(bundle.path(name)) for name in manifest.recordings if name.startswith("recordings/run_")]
     ranges = json.loads(bundle.path("recordings/ranges.json").read_text(encoding="utf-8"))
@@ -152,7 +155,7 @@ def check(path: Path, backend: str | None, limits: Limits, report: Callable[[str
     for name, entry in manifest.parts.items():
         report(name)
         cases = load_cases(bundle.path(f"recordings/{name}.npz"))
-        verdicts += _part(bundle, name, entry, cases, backend, limits)
+        verdicts += _part(bundle, name, entry, cases, taken.get(name), limits)
         if entry.precision == "fp16":
             verdicts.append(_headroom(name, ranges[name]))
     report("sampler")
@@ -163,7 +166,7 @@ def check(path: Path, backend: str | None, limits: Limits, report: Callable[[str
         return verdicts
     report("end to end")
     with Pipeline.open(path, backend) as pipeline:
-        coarsest = max((_class(entry, backend) for entry in manifest.parts.values()), key=COARSENESS.index)
+        coarsest = max((_class(entry, taken[name]) for name, entry in manifest.parts.items()), key=COARSENESS.index)
         for run in runs:
             verdicts += _end_to_end(pipeline, run, backend, coarsest, limits)
     return verdicts

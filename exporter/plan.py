@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -66,7 +66,7 @@ class Plan:
         recipe: what was asked.
         checkpoint: where the weights are.
         family: how the networks are wrapped.
-        backends: name → constructed options, in the recipe's order.
+        targets: part → name → constructed options, in the recipe's order; a part may have one of its own.
         passes: of every part.
         pairing: what the model was made for, and what is unusual about the sampler.
 
@@ -85,11 +85,9 @@ class Plan:
             raise RecipeError([*error.problems, *self.pairing.problems]) from error
         if self.pairing.problems:
             raise RecipeError(self.pairing.problems)
-        self.backends: dict[str, Backend] = {
-            name: plugins.load("backends", name).model_validate(options)
-            for target in recipe.targets
-            for name, options in target.items()
-        }
+        shared = _backends(recipe.targets)
+        own = {name: self._component(name).target for name in self.family.roles}
+        self.targets = {name: shared if target is None else _backends([target]) for name, target in own.items()}
         self.passes = Passes(recipe, self.family)
         self._held: tuple[str, Part] | None = None
 
@@ -98,7 +96,7 @@ class Plan:
         _ = self.passes.outline
         for name in self.family.roles:
             asked = self._component(name).precision
-            for backend in self.backends.values():
+            for backend in self.targets[name].values():
                 backend.refuse("fp16" if asked == "auto" else asked)
 
     @cached_property
@@ -106,10 +104,9 @@ class Plan:
         """Every stage but the last, `check`; a part's own stages stand together, so that its weights are loaded once."""
         return tuple(self._stages())
 
-    @cached_property
-    def opsets(self) -> tuple[int, ...]:
-        """Operator sets that the backends want, each once."""
-        return tuple(sorted({backend.opset for backend in self.backends.values()}))
+    def opsets(self, name: str) -> tuple[int, ...]:
+        """Operator sets that a part's backends want, each once."""
+        return tuple(sorted({backend.opset for backend in self.targets[name].values()}))
 
     @property
     def reference(self) -> tuple[str, str]:
@@ -127,7 +124,7 @@ class Plan:
 
     def decide(self, name: str, done: Done) -> tuple[Precision, str]:
         """The precision that `auto` chooses for a part, and the sentence that says why."""
-        if all(backend.on_processor for backend in self.backends.values()):
+        if all(backend.on_processor for backend in self.targets[name].values()):
             return "fp32", f"{name}: auto chose fp32, every target is a processor, on which a half-precision graph saves no time"
         if self.recipe.checks.skip:
             upcast = name.startswith("vae") and self.checkpoint.configs["vae"].get("force_upcast", True)
@@ -208,18 +205,19 @@ class Plan:
         """Measure, export, then engines: the torch module is let go before the engines need the memory."""
         component = self._component(name)
         weights = {"weights": digest}
-        options = component.model_dump(mode="json") | {"signature": self.family.signature(name).model_dump(mode="json")}
+        options = component.model_dump(mode="json", exclude={"target"})
+        options |= {"signature": self.family.signature(name).model_dump(mode="json")}
         options |= {"guidance": self.recipe.sampler.guidance.mode}
         inputs = weights | (dict(recorded) if component.precision == "auto" else {})
         if recorded:
             seen = recorded if component.precision == "auto" else {"record": recorded["record"]}
             measure_key = self._key("measure", name, options, weights | dict(seen))
             yield Stage("measure", name, measure_key, lambda folder, done: self._measure(folder, name, done))
-        for opset in self.opsets:
+        for opset in self.opsets(name):
             export_key = self._key("export", f"{name}, opset {opset}", options | {"opset": opset}, inputs)
             make = lambda folder, done, opset=opset: self._export(folder, name, opset, done)  # noqa: E731
             yield Stage("export", f"{name}, opset {opset}", export_key, make)
-            for target, backend in self.backends.items():
+            for target, backend in self.targets[name].items():
                 if backend.opset != opset:
                     continue
                 built_from = {"export": str(export_key)}
@@ -307,7 +305,7 @@ class Plan:
 
         part = self._part(name, done)
         exported = export(part, opset)
-        if opset == self.opsets[-1]:
+        if opset == self.opsets(name)[-1]:
             self._held = None
         save(exported, folder / f"{name}.onnx")
         parameters = sum(parameter.numel() for parameter in part.module.parameters())
@@ -315,6 +313,12 @@ class Plan:
         (folder / "facts.txt").write_text(json.dumps(facts | {"nodes": exported.nodes}, indent=2, sort_keys=True) + "\n")
 
     def _engine(self, folder: Path, name: str, target: str, done: Done) -> None:
-        backend = self.backends[target]
+        backend = self.targets[name][target]
         graph = done["export", f"{name}, opset {backend.opset}"] / f"{name}.onnx"
         backend.build(graph, self.family.signature(name), folder)
+
+
+def _backends(targets: Iterable[Mapping[str, Any]]) -> dict[str, Backend]:
+    """Name → constructed options."""
+    named = [named for target in targets for named in target.items()]
+    return {name: plugins.load("backends", name).model_validate(options) for name, options in named}

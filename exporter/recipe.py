@@ -110,10 +110,13 @@ class Shapes(Frozen):
 
 
 class Component(Frozen):
-    """One network's precision and passes."""
+    """One network's precision, passes and, where it differs from the others', target."""
 
     precision: Literal["fp32", "fp16", "bf16", "auto"] = "fp32"
     passes: tuple[dict[str, dict[str, Any]], ...] = ()
+    target: dict[str, dict[str, Any]] | None = Field(
+        default=None, description="its only backend, instead of the targets: openvino, or {openvino: {precision: bf16}}"
+    )
 
 
 class Checks(Frozen):
@@ -236,44 +239,49 @@ class Recipe(Frozen):
         return self._origin.document.problem(place, sentence)
 
 
-#: A list of plugins in the data, its place, and their kind.
-Listed = tuple[list[Any], Place, str]
+#: Where a plugin is named: what holds it, under which key, its place, and its kind.
+Slot = tuple[Any, Any, Place, str]
 
 
-def _lists(data: Any) -> Iterator[Listed]:  # noqa: ANN401 - unchecked YAML
+def _slots(data: Any) -> Iterator[Slot]:  # noqa: ANN401 - unchecked YAML
     if not isinstance(data, dict):
         return
     if isinstance(data.get("targets"), list):
-        yield data["targets"], ("targets",), "backends"
+        yield from ((data["targets"], index, ("targets", index), "backends") for index in range(len(data["targets"])))
     components = data.get("components")
     for part, component in components.items() if isinstance(components, dict) else ():
+        here = ("components", part)
         if isinstance(component, dict) and isinstance(component.get("passes"), list):
-            yield component["passes"], ("components", part, "passes"), "passes"
+            for index in range(len(component["passes"])):
+                yield component["passes"], index, (*here, "passes", index), "passes"
+        if isinstance(component, dict) and component.get("target") is not None:
+            yield component, "target", (*here, "target"), "backends"
 
 
 def _unify(data: Any) -> None:  # noqa: ANN401
-    for entries, _, _ in _lists(data):
-        entries[:] = map(one_form, entries)
+    for holder, key, _, _ in _slots(data):
+        holder[key] = one_form(holder[key])
 
 
 def _check_plugins(document: Document) -> None:
     """Report what is wrong with the names and options of backends and passes, and leave it out of the data."""
-    for entries, place, kind in _lists(document.data):
-        seen: set[str] = set()
-        for index, entry in enumerate(entries):
-            here = (*place, index)
-            if not isinstance(entry, dict) or len(entry) != 1:
-                told = f"has {len(entry)} names" if isinstance(entry, dict) else f"is {brief(entry)}"
-                document.report(here, f"{told}; write '- {WORDS[kind]}' or '- {WORDS[kind]}: {{option: value}}', one each")
-                entries[index] = {}
-                continue
-            ((name, options),) = entry.items()
-            for where, sentence in _options(kind, here, name, options):
-                document.report(where, sentence)
-            if not isinstance(options, dict):
-                entries[index] = {name: {}}
-            if kind == "backends" and name in seen:
-                document.report(here, f"{name!r} is named twice; keep one, with all its options")
+    seen: set[str] = set()
+    for holder, key, place, kind in _slots(document.data):
+        entry = holder[key]
+        if not isinstance(entry, dict) or len(entry) != 1:
+            told = f"has {len(entry)} names" if isinstance(entry, dict) else f"is {brief(entry)}"
+            word, (dash, end) = WORDS[kind], ("- ", ", one each") if isinstance(key, int) else ("", "")
+            document.report(place, f"{told}; write '{dash}{word}' or '{dash}{word}: {{option: value}}'{end}")
+            holder[key] = {}
+            continue
+        ((name, options),) = entry.items()
+        for where, sentence in _options(kind, place, name, options):
+            document.report(where, sentence)
+        if not isinstance(options, dict):
+            holder[key] = {name: {}}
+        if place[0] == "targets":
+            if name in seen:
+                document.report(place, f"{name!r} is named twice; keep one, with all its options")
             seen.add(name)
 
 
@@ -308,6 +316,8 @@ def schema() -> dict[str, Any]:
     found["properties"]["targets"]["items"] = _one_of("backends", found["$defs"])
     found["properties"]["targets"]["default"] = ["onnxruntime"]
     found["$defs"]["Component"]["properties"]["passes"]["items"] = _one_of("passes", found["$defs"])
+    target = found["$defs"]["Component"]["properties"]["target"]
+    target["anyOf"] = [*found["properties"]["targets"]["items"]["anyOf"], {"type": "null"}]
     return found
 
 

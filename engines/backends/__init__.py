@@ -75,5 +75,5 @@ class Backend(Protocol):
         ...
 
     def open(self, files: Sequence[Path], signature: Signature) -> Engine:
-        """Load what `build` returned."""
+        """Load what `build` returned, in that order or by name."""
         ...

@@ -113,7 +113,7 @@ class OpenVino(Frozen):
             shutil.rmtree(temporary)
 
     def open(self, files: Sequence[Path], signature: Signature) -> _Compiled:
-        """Compile the model `files[0]` for this processor.
+        """Compile the model, whichever of the files is the `.xml`, for this processor.
 
         Raises:
             UnsupportedError: the library cannot, or would compute in another precision than asked, or the model is not what
@@ -122,24 +122,25 @@ class OpenVino(Frozen):
 
         """
         vendor = _library()
+        file = next((file for file in files if file.suffix == ".xml"), files[0])
         core = vendor.Core()
         arithmetic = self._arithmetic(core)
         hints: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": arithmetic}
         hints |= {"INFERENCE_NUM_THREADS": self.threads} if self.threads else {}
-        if self.cache and os.access(files[0].parent, os.W_OK):
-            hints["CACHE_DIR"] = str(files[0].parent / "cache")
+        if self.cache and os.access(file.parent, os.W_OK):
+            hints["CACHE_DIR"] = str(file.parent / "cache")
         try:
-            model = core.read_model(files[0])
-            _compare(model, signature, files[0].name)
+            model = core.read_model(file)
+            _compare(model, signature, file.name)
             compiled = core.compile_model(model, "CPU", hints)
         except RuntimeError as error:
-            raise UnsupportedError(f"openvino cannot load {files[0]}.\n  {_last(error)}\n  t2iexport rebuild BUNDLE") from error
+            raise UnsupportedError(f"openvino cannot load {file}.\n  {_last(error)}\n  t2iexport rebuild BUNDLE") from error
         if (found := compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()) != arithmetic:
             raise UnsupportedError(
-                f"{files[0].name}: openvino would compute in {found} on this processor, not in {arithmetic}.\n"
+                f"{file.name}: openvino would compute in {found} on this processor, not in {arithmetic}.\n"
                 f"  Set the target's precision to auto or {found}."
             )
-        return _Compiled(vendor, compiled, signature, files[0])
+        return _Compiled(vendor, compiled, signature, file)
 
     def _arithmetic(self, core: Any) -> str:  # noqa: ANN401 - the library ships no strict types
         if self.precision != "auto":

@@ -253,6 +253,11 @@ class TestRun:
             engine(feed())["moved"], expected(feed())["moved"], rtol=1e-5, atol=1e-5
         )  # and is none the worse
 
+    def test_opens_files_in_the_order_of_their_names(self, engine, backend, graphs, tmp_path):
+        files = build(backend, graphs(backend.opset), SIGNATURE, tmp_path / "again")
+        with backend.open(sorted(files), SIGNATURE) as again:
+            np.testing.assert_array_equal(again(feed())["moved"], engine(feed())["moved"])
+
     def test_closed_is_closed(self, engine):
         with engine:
             pass

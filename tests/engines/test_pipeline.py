@@ -174,9 +174,14 @@ class Recorder:
     """A backend whose engines are the small bundle's functions; notes what is opened and closed."""
 
     version = "7"
+    inside = "fp32"
 
     def __init__(self, bundle, log, **options):
         self.bundle, self.log, self.options = bundle, log, options
+
+    def computes(self, precision):
+        assert precision == "fp32"
+        return self.inside
 
     def open(self, files, signature):
         (name,) = [name for name, part in self.bundle.manifest.parts.items() if part.signature == signature]
@@ -260,12 +265,15 @@ def test_engines_are_closed_after_an_error(bundle, opened):
     assert len([entry for entry in opened if entry[0] == "close"]) == 3
 
 
-def with_backends(folder, *names):
+def with_backends(folder, *names, **own):
+    """Every part has engines of all these, but for those that have others of their own."""
+
+    def engines(part, names, **options):
+        return {name: EngineFiles(options=options, opset=20, files=part.onnx["20"].files, version="1") for name in names}
+
     entries = {
         key: part.model_copy(
-            update={
-                "engines": {name: EngineFiles(options={}, opset=20, files=part.onnx["20"].files, version="1") for name in names}
-            }
+            update={"engines": engines(part, own[key], threads=9) if key in own else engines(part, names)}
         )
         for key, part in small.draft().parts.items()
     }
@@ -298,6 +306,44 @@ def test_the_first_backend_whose_library_is_here_is_taken(tmp_path, monkeypatch)
         pass
     assert tried == ["onnxruntime", "alpha", "beta"]
     with pytest.raises(MissingDependency, match="alpha"), Pipeline.open(bundle.folder, "alpha"):
+        pass
+
+
+def test_a_part_with_a_backend_of_its_own_runs_on_it(tmp_path, monkeypatch):
+    bundle, tried = with_backends(tmp_path / "b", "alpha", "onnxruntime", vae_decoder=["beta"]), []
+    load = plugins.load
+
+    def loaded(kind, name):
+        if kind != "backends":
+            return load(kind, name)
+        own = type(name, (Recorder,), {"inside": "bf16" if name == "beta" else "fp32"})
+        return lambda **options: own(bundle, tried, **{"backend": name, **options})
+
+    monkeypatch.setattr(plugins, "load", loaded)
+    assert list(bundle.manifest.runs()) == ["onnxruntime", "alpha"]
+    for wanted, shared in ((None, "onnxruntime"), ("alpha", "alpha")):
+        tried.clear()
+        with Pipeline.open(bundle.folder, wanted, threads=2) as pipeline:
+            assert pipeline.generate("a")
+            assert pipeline.engine == f"{shared} 7, beta 7 bf16"
+        found = {entry[1]: dict(entry[2]) for entry in tried if entry[0] == "open"}
+        assert found.pop("vae_decoder.onnx") == {"backend": "beta", "threads": 9}, "options are of the backend that all share"
+        assert list(found.values()) == [{"backend": shared, "threads": 2}] * len(found)
+    refused = pytest.raises(UnsupportedError, match="no engines of beta; it has alpha, onnxruntime")
+    with refused, Pipeline.open(bundle.folder, "beta"):
+        pass
+
+
+def test_every_part_may_have_a_backend_of_its_own(tmp_path):
+    first, *others = small.draft().parts
+    own = {first: ["alpha"], **{other: ["beta"] for other in others}}
+    assert with_backends(tmp_path / "b", **own).manifest.runs() == {"beta": {part: name for part, (name,) in own.items()}}
+
+
+def test_parts_without_an_engine_in_common_cannot_be_played(tmp_path):
+    bundle = with_backends(tmp_path / "b", "alpha", "beta", vae_decoder=["gamma", "delta"])
+    assert bundle.manifest.runs() == {}
+    with pytest.raises(UnsupportedError, match="one backend for all parts"), Pipeline.open(bundle.folder):
         pass
 
 

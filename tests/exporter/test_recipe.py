@@ -109,6 +109,29 @@ def test_options_of_a_backend_are_checked_by_the_backend():
     ]
 
 
+@pytest.mark.parametrize(
+    ("target", "told"),
+    [
+        ("openvini", "components.unet.target: unknown backend 'openvini'; did you mean 'openvino'?"),
+        ("{openvino: {precison: f32}}", "components.unet.target.openvino.precison: unknown field; did you mean 'precision'?"),
+        ("{openvino: {precision: fp32}}", "components.unet.target.openvino.precision: must be 'auto', 'f32', 'bf16' or 'f16'"),
+        ("{openvino: 3}", "components.unet.target.openvino: must be a mapping of options, not 3"),
+        ("[openvino]", "components.unet.target: is [\"openvino\"]; write 'backend' or 'backend: {option: value}'"),
+        ("{openvino: {}, onnxruntime: {}}", "components.unet.target: has 2 names"),
+    ],
+)
+def test_a_target_of_one_component_is_checked_as_a_target_is(target, told):
+    (problem,) = problems(f"{GOOD}components: {{unet: {{target: {target}}}}}")
+    assert problem.startswith(f"recipes/x.yaml:4  {told}")
+
+
+def test_a_component_may_name_its_own_target():
+    for written, read in (("openvino", {}), ("{openvino: }", {}), ("{openvino: {precision: bf16}}", {"precision": "bf16"})):
+        recipe = Recipe.parse(f"{GOOD}components: {{unet: {{target: {written}}}, vae_decoder: {{}}}}", "x")
+        assert recipe.components["unet"].target == {"openvino": read}
+        assert recipe.components["vae_decoder"].target is None
+
+
 def test_an_empty_recipe_is_told_what_it_needs():
     found = problems("# nothing\n")
     assert [line.split("  ")[1].partition(":")[0] for line in found] == ["model", "sampler", "shapes"]
