@@ -66,6 +66,11 @@ class Original:
         """Height and width in pixels."""
         return self.pixels.shape[0], self.pixels.shape[1]
 
+    @property
+    def alone(self) -> bool:
+        """Whether it begins with noise alone: a mask at full strength; the original is then only in what is kept."""
+        return self.anew is not None and self.strength == 1
+
     def start(self, steps: int) -> int:
         """How many of that many steps are left out, as diffusers counts them.
 

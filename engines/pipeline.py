@@ -218,8 +218,7 @@ class Pipeline:
             raise UnsupportedError(
                 f"the sampler of {steps} steps was built without tables that start from an image. Build the bundle again."
             )
-        alone = original.anew is not None and original.strength == 1
-        return kind.load_start(self.bundle.path(entry.image), original.start(steps), alone=alone)
+        return kind.load_start(self.bundle.path(entry.image), original.start(steps), alone=original.alone)
 
     def _fit(self, height: int, width: int) -> None:
         for axis, length, (low, high, step) in zip(("height", "width"), (height, width), self.sizes, strict=True):

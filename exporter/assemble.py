@@ -39,7 +39,7 @@ def lay_out(plan: Plan, done: Done, folder: Path) -> Draft:
         defaults=Defaults(height=recipe.shapes.height[1], width=recipe.shapes.width[1], steps=recipe.sampler.steps[0]),
         tokenizers={name: _tokenizer(name, done, folder) for name in plan.family.towers.values()},
         parts={name: _part(plan, name, done, folder) for name in plan.family.roles},
-        samplers=tuple(_sampler(steps, done, folder) for steps in recipe.sampler.steps),
+        samplers=tuple(_sampler(plan, steps, done, folder) for steps in recipe.sampler.steps),
         recordings=tuple(recordings),
         limits=dict(recipe.checks.limits),
         notes=tuple(notes),
@@ -75,13 +75,17 @@ def _tokenizer(name: str, done: Done, folder: Path) -> Tokenizer:
     return entry.model_copy(update={"file": file})
 
 
-def _sampler(steps: int, done: Done, folder: Path) -> SamplerEntry:
+def _sampler(plan: Plan, steps: int, done: Done, folder: Path) -> SamplerEntry:
     made = done["compile", f"{steps} steps"] / f"{steps}.json"
     provenance = json.loads(made.read_text())["provenance"]
     size = (provenance["height"], provenance["width"])
     suffix = "" if size == (None, None) else f"-{size[0]}x{size[1]}"
     file = _put(made, folder, f"samplers/{steps}{suffix}.json")
-    return SamplerEntry(steps=steps, height=size[0], width=size[1], file=file)
+    image = None
+    if plan.edits:
+        starts = done["compile", f"{steps} steps from an image"] / f"{steps}-image.json"
+        image = _put(starts, folder, f"samplers/{steps}{suffix}-image.json")
+    return SamplerEntry(steps=steps, height=size[0], width=size[1], file=file, image=image)
 
 
 def _part(plan: Plan, name: str, done: Done, folder: Path) -> PartEntry:

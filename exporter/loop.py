@@ -106,7 +106,7 @@ class Dice(TorchFunctionMode):
             return self._normal(*args, **kwargs)
         if name == "normal_":
             return args[0].copy_(self._normal(*args[1:], **{"size": args[0].shape, **kwargs}))
-        if _is_random(name):
+        if _is_random(name) and not _at_rest(kwargs):
             raise UnsupportedError(
                 f"the scheduler calls torch's {name}; only normal noise (randn, randn_like, normal, normal_) can be supplied. "
                 "Choose another scheduler: `t2iexport list samplers`."
@@ -122,6 +122,11 @@ class Dice(TorchFunctionMode):
     ) -> torch.Tensor:
         shapes = [tuple(value.shape) for value in (mean, std) if isinstance(value, torch.Tensor)]
         return mean + std * self._draw(tuple(torch.broadcast_shapes(*shapes) if size is None else size))
+
+
+def _at_rest(kwargs: Mapping[str, Any]) -> bool:
+    """Whether a network's dropout, or an attention's, is told to drop nothing."""
+    return kwargs.get("training") is False or kwargs.get("dropout_p") == 0
 
 
 @functools.cache

@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from engines import plugins
-from engines.bundle import Bundle, PartEntry, Verdict
+from engines.bundle import Bundle, PartEntry, SamplerEntry, Verdict
 from engines.errors import T2IError
 from engines.networks import playable
+from engines.original import Original
 from engines.pipeline import Pipeline
 from engines.samplers.table import Table
 from engines.tokenizer import TextTokenizer
@@ -161,7 +162,7 @@ def check(path: Path, backend: str | None, limits: Limits, report: Callable[[str
     report("sampler")
     for run in runs:
         entry = next(entry for entry in manifest.samplers if entry.steps == run.setting.steps)
-        verdicts.append(_table(Table.load(bundle.path(entry.file)), run, limits("sampler", "table", "fp32")))
+        verdicts.append(_table(_sampler(bundle, entry, run), run, limits("sampler", "table", "fp32")))
     if backend is None:
         return verdicts
     report("end to end")
@@ -247,11 +248,25 @@ def _tokens(bundle: Bundle, runs: Sequence[Run]) -> Iterator[Verdict]:
             )
 
 
+def _original(run: Run) -> Original | None:
+    """What a run starts from, as the pipeline has it."""
+    source, strength = run.source, run.setting.strength
+    return None if source is None or strength is None else Original(source.pixels, source.anew, strength)
+
+
+def _sampler(bundle: Bundle, entry: SamplerEntry, run: Run) -> Table:
+    original = _original(run)
+    if original is None or entry.image is None:
+        return Table.load(bundle.path(entry.file))
+    return Table.load_start(bundle.path(entry.image), original.start(entry.steps), alone=original.alone)
+
+
 def _table(table: Table, run: Run, limit: float) -> Verdict:
     """Open loop: given the source's model outputs and noise, the table must ask at the same times on the same latents."""
     times: list[float] = []
     inputs: list[np.ndarray] = []
-    outputs, draws = iter(run.model_outputs), iter(run.draws)
+    # The encoder's draw, where it makes one, is in front of the sampler's.
+    outputs, draws = iter(run.model_outputs), iter(run.draws[-sum(op.op == "draw" for op in table.ops) :])
 
     def denoise(latent: np.ndarray, time: float) -> np.ndarray:
         inputs.append(latent.copy())
@@ -259,8 +274,10 @@ def _table(table: Table, run: Run, limit: float) -> Verdict:
         return next(outputs)
 
     label = run.setting.label
+    original, given = _original(run), {"image": run.source.latent} if run.source else {}
+    mask = original and original.cells(*run.latent.shape[2:])
     try:
-        final = table.play(denoise, lambda: next(draws))
+        final = table.play(denoise, lambda: next(draws), None, given, mask)
     except StopIteration:
         note = f"the table goes on after the source's {len(run.times)} evaluations and {len(run.draws)} draws"
         return _verdict("sampler", "table", label, None, None, limit, note, {})
@@ -283,13 +300,15 @@ def _end_to_end(pipeline: Pipeline, run: Run, backend: str, precision: str, limi
     draws = iter(run.draws)
     try:
         conditioning = pipeline.encode(setting.prompts, setting.negative_prompt or "")
-        sampler = pipeline.sampler(setting.steps, setting.height, setting.width)
+        original = _original(run)
+        sampler = pipeline.sampler(setting.steps, setting.height, setting.width, original)
         latent = pipeline.sample(
             conditioning,
             lambda: next(draws),
             sampler,
             setting.guidance_scale,
             on_step=lambda step: inputs.append(step.latent.copy()),
+            original=original,
         )
         image = pipeline.decode(latent)
     except (T2IError, StopIteration) as error:

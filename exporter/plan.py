@@ -165,9 +165,13 @@ class Plan:
             options = recipe.sampler.model_dump(mode="json", exclude={"steps", "guidance", "force"}) | {"steps": steps}
             sampler_key = self._key("compile", f"{steps} steps", options, {"scheduler": self.checkpoint.digest("scheduler")})
             yield Stage("compile", f"{steps} steps", sampler_key, lambda folder, _done, steps=steps: self._compile(folder, steps))
+            if self.edits:
+                name = f"{steps} steps from an image"
+                starts_key = self._key("compile", name, options, {"scheduler": self.checkpoint.digest("scheduler")})
+                yield Stage("compile", name, starts_key, lambda folder, _done, steps=steps: self._compile_starts(folder, steps))
         recorded: dict[str, str] = {}
         options = recipe.model_dump(mode="json", include={"sampler", "shapes"}, exclude={"sampler": {"force"}})
-        options |= recipe.checks.model_dump(mode="json", exclude={"limits"})
+        options |= recipe.checks.model_dump(mode="json", exclude={"limits"}) | {"parts": sorted(self.family.roles)}
         if not recipe.checks.skip:
             record_key = self._key("record", "source", options, everything)
             recorded = {"record": str(record_key)}
@@ -251,6 +255,11 @@ class Plan:
         (folder / f"{name}.json").write_text(text, encoding="utf-8")
         (folder / "entry.txt").write_text(entry.model_dump_json(), encoding="utf-8")
 
+    @property
+    def edits(self) -> bool:
+        """Whether the bundle can start from an image: the recipe names its encoder."""
+        return "encoder" in self.family.roles.values()
+
     def table(self, steps: int) -> Table:
         """Compile the sampler at a number of steps.
 
@@ -258,22 +267,29 @@ class Plan:
             RecipeError, UnsupportedError: there is no such scheduler, or none such as the recipe wants it.
 
         """
-        from exporter.sampler import compile_sampler  # noqa: PLC0415
+        from exporter.loop import refuse_given  # noqa: PLC0415
+        from exporter.sampler import compile_sampler, configure  # noqa: PLC0415
 
+        name, arguments = self._sampler()
+        if self.edits:
+            refuse_given(configure(name, steps=steps, **arguments).make())
+        return compile_sampler(name, steps=steps, **arguments)
+
+    def _sampler(self) -> tuple[str, dict[str, Any]]:
+        """Name of the scheduler, and the arguments of `configure` that the number of steps leaves open."""
         sampler, own = self.recipe.sampler, self.checkpoint.configs["scheduler"]
-        return compile_sampler(
-            sampler.scheduler or own["_class_name"],
-            sampler.config,
-            steps,
-            self.recipe.shapes.height[1],
-            self.recipe.shapes.width[1],
-            own=own,
-            step=sampler.step,
-            timesteps=sampler.timesteps,
-        )
+        sizes = {"height": self.recipe.shapes.height[1], "width": self.recipe.shapes.width[1]}
+        options = {"config": sampler.config, "own": own, "step": sampler.step, "timesteps": sampler.timesteps}
+        return sampler.scheduler or own["_class_name"], {**options, **sizes}
 
     def _compile(self, folder: Path, steps: int) -> None:
         self.table(steps).dump(folder / f"{steps}.json")
+
+    def _compile_starts(self, folder: Path, steps: int) -> None:
+        from exporter.sampler import configure  # noqa: PLC0415
+
+        name, arguments = self._sampler()
+        configure(name, steps=steps, **arguments).starts().dump(folder / f"{steps}-image.json")
 
     def _record(self, folder: Path, family: Family) -> None:
         from exporter.record import record  # noqa: PLC0415

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+import diffusers
 import numpy as np
 import torch
+from PIL import Image
 
 from exporter.loop import Dice
-from exporter.recording import Case, Recording, Run, Setting
+from exporter.recording import Case, Recording, Run, Setting, Source
 
 if TYPE_CHECKING:
     from exporter.families import Family
@@ -26,7 +28,8 @@ def settings(recipe: Recipe) -> tuple[Setting, ...]:
     """Choose the runs: every step count at the typical size; then one that is not square, with a batch; then guidance off.
 
     The one with a batch takes the fewest steps that the recipe has, and so does the one without guidance, which comes also at
-    every other step count of at most `CHEAP`. A recipe of one size, or of batch 1, has no such run to offer.
+    every other step count of at most `CHEAP`. With an encoder, there is one more from an image and one that keeps a part of it,
+    of the fewest steps. A recipe of one size, or of batch 1, has no such run to offer.
     """
     shapes, sampler, prompts = recipe.shapes, recipe.sampler, recipe.checks.prompts
     scale = sampler.guidance.scale if sampler.guidance.mode != "none" else None
@@ -43,6 +46,10 @@ def settings(recipe: Recipe) -> tuple[Setting, ...]:
         for steps in sorted({fewest, *(steps for steps in sampler.steps if steps <= CHEAP)}):
             label = "guidance off" if steps == fewest else f"guidance off, {steps} steps"
             chosen.append(Setting(label, prompts[-1:], negative, steps, height, width, 1.0))
+    if "vae_encoder" in recipe.components:
+        given = prompts[-1:], negative, fewest, height, width, scale
+        chosen.append(Setting("from an image", *given, strength=0.6 if fewest > 1 else 1.0))
+        chosen.append(Setting("within a mask", *given, strength=1.0, masked=True))
     return tuple(chosen)
 
 
@@ -62,7 +69,7 @@ def record(family: Family, recipe: Recipe, report: Callable[[str], None] = lambd
             report(setting.label)
             conditioning, ids = _encode(family, pipeline, setting), _ids(family, pipeline, setting)
             noise = np.random.Generator(np.random.Philox([recipe.checks.seed, number]))
-            run = _run(family, pipeline, recipe, setting, conditioning, noise)
+            run = _run(family, pipeline, recipe, setting, conditioning, noise, runs[0].image[0] if setting.strength else None)
             runs.append(run)
             for name, role in family.roles.items():
                 cases[name] += _cases(role, family, pipeline, name, run, {**ids, **conditioning}, noise)
@@ -86,8 +93,9 @@ def _run(
     setting: Setting,
     conditioning: Mapping[str, np.ndarray],
     noise: np.random.Generator,
+    picture: np.ndarray | None,
 ) -> Run:
-    """Play one setting with hooks on the denoiser and the scheduler's step."""
+    """Play one setting, from a picture (height, width, 3) where there is one, with hooks on denoiser and scheduler."""
     tape, scheduler = _Tape(), pipeline.scheduler
     batch = len(setting.prompts)
     latent = next(port for port in family.signature("unet").inputs if port.name == "latent")
@@ -113,17 +121,25 @@ def _run(
         latents.append(values["latents"])
         return {}
 
+    def prepare(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - diffusers' own signature
+        with Dice(draw):  # the encoder's noise, then the initial one
+            return prepared(*args, **kwargs)
+
     latents: list[torch.Tensor] = []
-    original, initial = scheduler.step, draw(shape)
+    original, played, source = scheduler.step, pipeline, None
+    own: dict[str, Any] = {"height": setting.height, "width": setting.width}
+    if picture is None:
+        own["latents"] = draw(shape)
+    else:
+        played, own, source = _from_picture(pipeline, setting, picture)
+    prepared, played.prepare_latents = played.prepare_latents, prepare
     hook = pipeline.unet.register_forward_pre_hook(saw_input, with_kwargs=True)
     scheduler.step = step
     try:
-        image = pipeline(
+        image = played(
             **_embeds(family, setting, conditioning),
             **({"timesteps": list(recipe.sampler.timesteps)} if recipe.sampler.timesteps else {}),
-            latents=initial,
-            height=setting.height,
-            width=setting.width,
+            **own,
             num_inference_steps=setting.steps,
             # diffusers switches guidance off at 1; a model without guidance runs like that.
             guidance_scale=1.0 if setting.guidance_scale is None else setting.guidance_scale,
@@ -131,8 +147,10 @@ def _run(
             output_type="np",
         ).images
     finally:
-        del scheduler.step
+        del scheduler.step, played.prepare_latents
         hook.remove()
+    if source is not None:
+        source = replace(source, latent=_latent(pipeline, source.pixels[None].astype(np.float32) / 255, tape.draws[0]))
     return Run(
         setting,
         np.array(tape.times, dtype=np.float64),
@@ -141,7 +159,31 @@ def _run(
         np.stack(tape.draws),
         latents[-1].float().numpy(),
         image.astype(np.float32),
+        source,
     )
+
+
+def _from_picture(pipeline: Any, setting: Setting, picture: np.ndarray) -> tuple[Any, dict[str, Any], Source]:  # noqa: ANN401 - diffusers pipelines
+    """The pipeline of diffusers that plays the same networks from a picture, and its arguments; the latent is not yet known.
+
+    With a mask, the right half is made anew.
+    """
+    # Its scheduler is set afterwards, as in `family.pipeline`; and it would tell of casts to float32 that change nothing here.
+    diffusers.utils.logging.set_verbosity_error()
+    kind = diffusers.AutoPipelineForInpainting if setting.masked else diffusers.AutoPipelineForImage2Image
+    played = kind.from_pipe(pipeline, scheduler=None)
+    played.scheduler = pipeline.scheduler
+    played.set_progress_bar_config(disable=True)
+    pixels = (picture.clip(0, 1) * 255).round().astype(np.uint8)
+    own: dict[str, Any] = {"image": Image.fromarray(pixels, "RGB"), "strength": setting.strength}
+    if not setting.masked:
+        return played, own, Source(pixels, None, np.empty(0))
+    anew = np.zeros(pixels.shape[:2], bool)
+    anew[:, anew.shape[1] // 2 :] = True
+    own["mask_image"] = Image.fromarray(anew.astype(np.uint8) * 255, "L")
+    # Only UNets made for inpainting see the masked image; given, it is not encoded, which would draw.
+    own |= {"masked_image_latents": torch.zeros(1, 4, 1, 1), "height": setting.height, "width": setting.width}
+    return played, own, Source(pixels, anew, np.empty(0))
 
 
 def _ids(family: Family, pipeline: Any, setting: Setting) -> dict[str, np.ndarray]:  # noqa: ANN401 - a diffusers pipeline

@@ -36,7 +36,8 @@ class Case:
 class Setting:
     """The arguments of one run of the source pipeline.
 
-    `guidance_scale` is None where the model takes none; 1.0 is guidance switched off. Sizes in pixels.
+    `guidance_scale` is None where the model takes none; 1.0 is guidance switched off. Sizes in pixels. `strength` is that of a
+    run that starts from an image, else None; `masked` tells whether a part of it is kept.
     """
 
     label: str
@@ -46,6 +47,24 @@ class Setting:
     height: int
     width: int
     guidance_scale: float | None
+    strength: float | None = None
+    masked: bool = False
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a run starts from, where that is not noise alone.
+
+    Attributes:
+        pixels: uint8 (height, width, 3).
+        anew: bool (height, width), True where pixels are made anew; None where all are.
+        latent: float32 (B, C, H, W), what the encoder made of the pixels.
+
+    """
+
+    pixels: np.ndarray
+    anew: np.ndarray | None
+    latent: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -57,9 +76,11 @@ class Run:
         times: float64 (evaluations,), the model time of every denoiser call.
         model_inputs: float32 (evaluations, B, C, H, W), as the scheduler scaled them.
         model_outputs: float32 (evaluations, B, C, H, W), after guidance, as the scheduler received them.
-        draws: float32 (n, B, C, H, W), standard normal noise in the order of use; the first is the initial one.
+        draws: float32 (n, B, C, H, W), standard normal noise in the order of use; the first is the initial one, but of a run that
+            starts from an image the encoder's, where that draws.
         latent: float32 (B, C, H, W), the final one.
         image: float32 (B, height, width, 3) in [0, 1].
+        source: what it starts from; None is noise alone.
 
     """
 
@@ -70,6 +91,7 @@ class Run:
     draws: np.ndarray
     latent: np.ndarray
     image: np.ndarray
+    source: Source | None = None
 
 
 @dataclass(frozen=True)
@@ -114,7 +136,9 @@ def load_cases(path: Path) -> tuple[Case, ...]:
 
 def save_run(run: Run, path: Path) -> None:
     """Write one run to one file."""
-    arrays = {name: array for name, array in vars(run).items() if name != "setting"}
+    arrays = {name: array for name, array in vars(run).items() if name not in {"setting", "source"}}
+    if run.source:
+        arrays |= {f"source/{name}": array for name, array in vars(run.source).items() if array is not None}
     np.savez(path, setting=np.array(json.dumps(asdict(run.setting))), **arrays)
 
 
@@ -123,4 +147,6 @@ def load_run(path: Path) -> Run:
     with np.load(path, allow_pickle=False) as file:
         arrays = {key: file[key] for key in file.files}
     setting = json.loads(str(arrays.pop("setting")))
-    return Run(Setting(**setting | {"prompts": tuple(setting["prompts"])}), **arrays)
+    given = {key.removeprefix("source/"): arrays.pop(key) for key in list(arrays) if key.startswith("source/")}
+    source = Source(**{"anew": None, **given}) if given else None
+    return Run(Setting(**setting | {"prompts": tuple(setting["prompts"])}), **arrays, source=source)

@@ -19,6 +19,7 @@ sampler:
   steps: [4]
   guidance: {mode: classifier_free, scale: 5.0}
 shapes: {height: [16, 32, 48], width: [16, 32, 48], batch: [1, 1, 2]}
+components: {vae_encoder: {}}
 targets: [onnxruntime, tensorrt_rtx]
 checks: {prompts: [a red circle, the blue square]}
 """

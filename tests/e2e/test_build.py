@@ -11,9 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from engines.bundle import Bundle
 from engines.errors import UnsupportedError
+from engines.made import Made
+from engines.picture import save
 from engines.pipeline import Pipeline
 from exporter.build import build, check
 from exporter.cache import Store
@@ -40,6 +43,30 @@ def test_checks_cover_batch_shape_and_guidance(built):
     cases = {verdict.case for verdict in built.verdicts if verdict.part == "unet"}
     for word in ("batch 2", "48×32", "guidance off", "step 1 of 4", "step 4 of 4"):
         assert any(word in case for case in cases), word
+
+
+def test_checks_cover_pictures_from_an_image_and_within_a_mask(built):
+    for part, stage in (("sampler", "source → table"), ("end to end", "worst step"), ("end to end", "image")):
+        cases = {verdict.case.partition(",")[0] for verdict in built.verdicts if (verdict.part, verdict.stage) == (part, stage)}
+        assert {"from an image", "within a mask"} <= cases
+    assert [verdict.stage for verdict in built.verdicts if verdict.part == "vae_encoder"]
+
+
+def test_the_bundle_changes_a_picture_and_makes_it_again(built, tmp_path):
+    hole = Image.new("L", (32, 32), 0)
+    hole.paste(255, (8, 8, 24, 32))
+    with Pipeline.open(built.path) as pipeline:
+        (first,) = pipeline.generate("a red circle", seed=3)
+        (near,) = pipeline.generate("the blue square", image=first, strength=0.25)
+        (filled,) = pipeline.generate("the blue square", image=first, mask=hole)
+        save([filled], tmp_path / "filled.png")
+        made = Made.read(tmp_path / "filled.png")
+        again = pipeline.generate(**made.wishes(built.bundle.manifest), image=first, mask=hole)[0]
+    assert near.size == first.size
+    kept = np.asarray(hole) == 0
+    assert np.array_equal(np.asarray(filled)[kept], np.asarray(first)[kept])
+    assert not np.array_equal(np.asarray(filled)[~kept], np.asarray(first)[~kept])
+    assert np.array_equal(np.asarray(filled), np.asarray(again))
 
 
 def test_the_bundle_holds_engines_of_every_part(built):
