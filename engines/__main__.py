@@ -9,11 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from engines.errors import T2IError
+from engines.errors import T2IError, UnsupportedError
 
 if TYPE_CHECKING:
     from engines.pipeline import Pipeline
     from engines.samplers import Step
+    from engines.samplers.picard import Picard
+
+#: More than a machine has.
+_DEVICES = 64
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -35,21 +39,40 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--from", "source", type=_FILE, help="PNG made by this bundle: make it again. Other options change what they name.")
 @click.option("--previews", type=click.Path(file_okay=False, path_type=Path), help="Folder for the picture as each step sees it.")
 @click.option("--backend", help="Which of the bundle's engines to run.")
-def generate(bundle: Path, prompts: tuple[str, ...], output: Path, backend: str | None, **options: Any) -> None:  # noqa: ANN401
+@click.option(
+    "--parallel",
+    metavar="KEY=NUMBER,…",
+    help="Take many steps of a picture at once: window=32,tolerance=0.1, and anderson=1, devices=1. For many devices: "
+    "fewer batches of the denoiser after each other, more evaluations in all.",
+)
+def generate(
+    bundle: Path,
+    prompts: tuple[str, ...],
+    output: Path,
+    backend: str | None,
+    parallel: str | None,
+    **options: Any,  # noqa: ANN401
+) -> None:
     """Make one picture per prompt and write it as PNG, with what made it as text inside."""
     from engines.picture import save  # noqa: PLC0415 - --help stays quick
     from engines.pipeline import Pipeline  # noqa: PLC0415
 
+    picard, devices = _parallel(parallel) if parallel is not None else (None, 1)
     source, previews = options.pop("source"), options.pop("previews")
     if not prompts and not source:
         raise click.UsageError("Missing argument 'PROMPTS...': what to draw, or --from a picture.")
-    with Pipeline.open(bundle, backend) as pipeline:
-        wishes = _wishes(pipeline, source, {"prompts": prompts or None, **options})
+    with Pipeline.open(bundle, backend, devices=devices) as pipeline:
+        wishes = _wishes(pipeline, source, {"prompts": prompts or None, "parallel": picard, **options})
         shown: list[Path] = []
         on_step = _progress() if previews is None else _previews(pipeline, previews, shown)
         pictures = pipeline.generate(**wishes, on_step=on_step)
     if previews and not shown:
         click.echo("note: this sampler does not say which picture a step is towards, so there are no previews", err=True)
+    if "iterations" in pictures[0].info:
+        iterations, steps = (max(int(made.info[key]) for made in pictures) for key in ("iterations", "sequential"))
+        evaluations = sum(int(made.info["evaluations"]) for made in pictures)
+        text = f"{iterations} iterations, {evaluations} evaluations; one after the other: {steps}, {steps * len(pictures)}"
+        click.echo(f"{text}; {steps - iterations} steps saved", err=True)
     for path in save(pictures, output):
         click.echo(path)
 
@@ -66,6 +89,8 @@ def _wishes(pipeline: Pipeline, source: Path | None, options: dict[str, Any]) ->
     if source is None:
         return wishes
     made = Made.read(source)
+    if made.parallel:
+        wishes.setdefault("parallel", _parallel(made.parallel)[0])
     wishes = {**made.wishes(pipeline.bundle.manifest), **wishes}
     given = [wishes.get(name) for name in ("image", "mask", "strength", "height", "width")]
     made.compare(pipeline.original(*given) if wishes.get("image") else None)
@@ -100,6 +125,31 @@ def _previews(pipeline: Pipeline, folder: Path, shown: list[Path]) -> Callable[[
             shown.extend(save([picture(image, facts)], folder / f"step_{step.index:0{digits}}_{index}.png"))
 
     return told
+
+
+def _parallel(text: str) -> tuple[Picard, int]:
+    """Read `window=32,tolerance=0.1`; how to sample in parallel, and on how many devices."""
+    from pydantic import ValidationError  # noqa: PLC0415 - --help stays quick
+
+    from engines.frozen import describe  # noqa: PLC0415
+    from engines.plugins import did_you_mean  # noqa: PLC0415
+    from engines.samplers.picard import Picard  # noqa: PLC0415
+
+    known, numbers = [*Picard.model_fields, "devices"], dict[str, str]()
+    for pair in text.split(","):
+        key, equals, number = (word.strip() for word in pair.partition("="))
+        if key not in known:
+            raise UnsupportedError(f"--parallel: no key {key!r}{did_you_mean(key, known)}")
+        if not equals or key in numbers:
+            raise UnsupportedError(f"--parallel: {key} {'is named twice' if key in numbers else 'has no number'}. Write {key}=1.")
+        numbers[key] = number
+    devices = numbers.pop("devices", "1")
+    if not (devices.isdecimal() and 1 <= int(devices) <= _DEVICES):
+        raise UnsupportedError(f"--parallel: devices={devices} must be a whole number from 1 to {_DEVICES}.")
+    try:
+        return Picard.model_validate_strings(numbers), int(devices)
+    except ValidationError as error:
+        raise UnsupportedError(f"--parallel {text} is not valid:\n{describe(error)}") from error
 
 
 def main() -> None:

@@ -36,6 +36,7 @@ class Made(BaseModel):
         height: in pixels; so is `width`.
         strength: where it was made from an image; then `image_sha256` is that of its pixels, and `mask_sha256` of the mask's.
         noise_sha256: of the draws that were used, where they were given; then there is no seed.
+        parallel: how it was sampled in parallel, such as `window=32,tolerance=0.03,anderson=1`; empty where it was not.
         engine: backend and version; another one may answer otherwise in the last bits.
 
     """
@@ -54,6 +55,7 @@ class Made(BaseModel):
     image_sha256: str | None = None
     mask_sha256: str | None = None
     noise_sha256: str | None = None
+    parallel: str = ""
     engine: str = ""
     batch: str = ""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Generator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -15,6 +16,7 @@ from engines.backends import Backend
 from engines.bundle import Bundle, Draft
 from engines.errors import MissingDependency, UnsupportedError
 from engines.frozen import describe
+from engines.signature import Signature
 
 #: A network that is ready to run: an engine, or in a test any function.
 Network = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
@@ -29,8 +31,8 @@ def unwrapped(_part: str, _backend: str, network: Network) -> Network:
 
 @contextmanager
 def opened(
-    bundle: Bundle, backend: str | None, options: Mapping[str, Any], wrap: Wrap = unwrapped
-) -> Generator[tuple[dict[str, Network], str]]:
+    bundle: Bundle, backend: str | None, options: Mapping[str, Any], wrap: Wrap = unwrapped, devices: int = 1
+) -> Generator[tuple[dict[str, Network], str, list[Network]]]:
     """Open every part's engine, the encoder's when it is first run, and close them at the end of the `with`.
 
     Args:
@@ -39,16 +41,17 @@ def opened(
             on that.
         options: fields of the backend, instead of those that the engines were built with.
         wrap: what to call instead of each network.
+        devices: how often to open the denoiser; as `Pipeline.open`.
 
     Yields:
-        The networks by their part's name, and the backends with their versions, and what they compute in where that is not the
-        graph's precision.
+        The networks by their part's name, the backends with their versions, and what they compute in where that is not the
+        graph's precision, and more networks of the denoiser.
 
     Raises:
         BundleError, UnsupportedError, MissingDependency: as `Pipeline.open`.
 
     """
-    parts, networks, engines = bundle.manifest.parts, dict[str, Network](), dict[str, None]()
+    parts, networks, engines, more = bundle.manifest.parts, dict[str, Network](), dict[str, None](), list[Network]()
     runs = playable(bundle.manifest, backend)
     *_, last = runs
     with ExitStack() as stack:
@@ -66,12 +69,16 @@ def opened(
                     networks[name] = wrap(name, each, _late(open_it) if part.role == "encoder" else open_it())
                     inside = chosen.computes(part.precision)
                     engines[" ".join([each, chosen.version, *([inside] if inside != part.precision else [])])] = None
+                    for device in range(1, devices if part.role == "denoiser" else 1):
+                        other = _configure(each, {**built.options, **(options if each == shared else {})}, device)
+                        more.append(wrap(name, each, opening(name, other, built.files)))
                 break
             except MissingDependency:
                 if shared == last:
                     raise
                 engines.clear()
-        yield networks, ", ".join(engines)
+                more.clear()
+        yield networks, ", ".join(engines), more
 
 
 def _late(open_it: Callable[[], Network]) -> Network:
@@ -100,8 +107,38 @@ def playable(manifest: Draft, wanted: str | None) -> dict[str, dict[str, str]]:
     return {wanted: runs[wanted]} if wanted else runs
 
 
-def _configure(name: str, options: Mapping[str, Any]) -> Backend:
+def _configure(name: str, options: Mapping[str, Any], device: int = 0) -> Backend:
+    kind = plugins.load("backends", name)
+    number = {"device": device} if device and "device" in getattr(kind, "model_fields", ()) else {}
     try:
-        return plugins.load("backends", name)(**options)
+        return kind(**{**options, **number})
     except ValidationError as error:
         raise UnsupportedError(f"{name} does not take these options:\n{describe(error)}") from error
+
+
+def run(networks: Sequence[Network], signature: Signature, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Run a part in batches that it can take; a short last one is filled up and cut.
+
+    Where it has several networks, each takes an equal share of the items in a thread of its own.
+    """
+    low, high, step = signature.lengths(signature.inputs[0].shape[0])
+    count = len(next(iter(inputs.values())))
+    size = min(high, -(-count // (len(networks) * step)) * step)
+    starts = range(0, count, size)
+
+    def piece(network: Network, start: int) -> dict[str, np.ndarray]:
+        length = min(size, count - start)
+        rows = np.minimum(np.arange(start, start + max(low, -(-length // step) * step)), count - 1)
+        outputs = network(inputs if len(rows) == count else {key: array[rows] for key, array in inputs.items()})
+        return {key: array[:length] for key, array in outputs.items()}
+
+    def share(index: int) -> list[dict[str, np.ndarray]]:
+        return [piece(networks[index], start) for start in starts[index :: len(networks)]]
+
+    if len(networks) == 1:
+        results = share(0)
+    else:
+        with ThreadPoolExecutor(len(networks)) as threads:
+            shares = list(threads.map(share, range(len(networks))))
+        results = [shares[index % len(networks)][index // len(networks)] for index in range(len(starts))]
+    return {key: np.concatenate([result[key] for result in results]) for key in results[0]}

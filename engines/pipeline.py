@@ -17,7 +17,8 @@ from engines.errors import BundleError, UnsupportedError
 from engines.networks import Network, Wrap
 from engines.original import Original
 from engines.picture import picture
-from engines.samplers import Draw, OnStep, Sampler
+from engines.samplers import Draw, OnStep, Player, Sampler
+from engines.samplers.picard import Parallel, Picard
 from engines.tokenizer import TextTokenizer
 
 
@@ -31,11 +32,18 @@ class Pipeline:
 
     """
 
-    def __init__(self, bundle: Bundle, networks: Mapping[str, Network], engine: str = "") -> None:
-        """Play `bundle` on opened networks, by the part's name; pictures say that `engine` made them."""
-        self.bundle, self._networks, self.engine = bundle, networks, engine
+    def __init__(
+        self, bundle: Bundle, networks: Mapping[str, Network], engine: str = "", denoisers: Sequence[Network] = ()
+    ) -> None:
+        """Play `bundle` on opened networks, by the part's name; pictures say that `engine` made them.
+
+        `denoisers` are more of the denoiser's networks, of other devices; each batch of it is split between all of them.
+        """
+        self.bundle, self.engine = bundle, engine
         manifest = bundle.manifest
         ((self._denoiser, denoiser),) = manifest.having("denoiser").items()
+        self._networks = {name: [network] for name, network in networks.items()}
+        self._networks[self._denoiser].extend(denoisers)
         ((self._decoder, decoder),) = manifest.having("decoder").items()
         self._encoder = next(iter(manifest.having("encoder")), None)
         self._tokenizers = [
@@ -63,6 +71,7 @@ class Pipeline:
         backend: str | None = None,
         *,
         wrap: Wrap = networks.unwrapped,
+        devices: int = 1,
         **options: Any,  # noqa: ANN401 - the backend's
     ) -> Generator[Self]:
         """Open a bundle's engines, and close them at the end of the `with`.
@@ -72,6 +81,8 @@ class Pipeline:
             backend: which of its engines; by default onnxruntime's, or else the first whose library is here. A part that has
                 only another one's runs on that.
             wrap: what to call instead of each network, for those who watch.
+            devices: how often to open the denoiser, for parallel sampling: on device 0, 1 … where the backend has the option
+                `device`, else that many times on the one that it runs on.
             options: fields of the backend, instead of those that its engines were built with.
 
         Raises:
@@ -81,8 +92,8 @@ class Pipeline:
 
         """
         bundle = Bundle.open(path)
-        with networks.opened(bundle, backend, options, wrap) as (found, engine):
-            yield cls(bundle, found, engine)
+        with networks.opened(bundle, backend, options, wrap, devices) as (found, engine, denoisers):
+            yield cls(bundle, found, engine, denoisers)
 
     def generate(
         self,
@@ -99,6 +110,7 @@ class Pipeline:
         mask: Image.Image | None = None,
         strength: float | None = None,
         on_step: OnStep | None = None,
+        parallel: Picard | None = None,
     ) -> list[Image.Image]:
         """Make one picture per prompt, from noise or from an image.
 
@@ -119,6 +131,7 @@ class Pipeline:
             strength: how much of the image may change, above 0 and up to 1: the share of the steps that is taken. Left out
                 it is 0.8, or 1 with a mask.
             on_step: called after every step; what it raises ends the sampling and is raised here.
+            parallel: evaluate several steps of a picture in one batch of the denoiser.
 
         Returns:
             Pictures, whose `info` says how they were made.
@@ -140,17 +153,20 @@ class Pipeline:
         sampler = self.sampler(steps, height, width, original)  # first, because it refuses what cannot be had
         draw, used = noises.hashed(self.seeded(seed, *size) if noise is None else self.given(noise, *size), len(prompts))
         ids, unread = self._tokenize(prompts, negative_prompt)
-        latent = self.sample(self._encode(ids), draw, sampler, guidance_scale, on_step, original)
+        player = parallel.over(sampler) if parallel else sampler
+        latent = self.sample(self._encode(ids), draw, player, guidance_scale, on_step, original)
         images = self.decode(latent)
         images = images if original is None else original.keep(images)
         scale = self.bundle.manifest.guidance.scale if guidance_scale is None else guidance_scale
         facts = made.facts(self.bundle.manifest, self.engine, negative_prompt, scale)
+        facts |= {"parallel": str(parallel)} if parallel else {}
         facts |= {"steps": str(steps), "height": str(height), "width": str(width), **(original.facts() if original else {})}
         pictures: list[Image.Image] = []
         for index, (prompt, image_made) in enumerate(zip(prompts, images, strict=True)):
             own = {"prompt": prompt, **({"seed": str(seed + index)} if noise is None else {"noise_sha256": used()[index]})}
             own |= {"prompt_not_read": unread[index]} if unread[index] else {}
             own |= {"batch": f"{index + 1} of {len(prompts)}"} if len(prompts) > 1 else {}
+            own |= player.efforts[index].facts() if isinstance(player, Parallel) else {}
             pictures.append(picture(image_made, {**own, **facts}))
         return pictures
 
@@ -242,7 +258,7 @@ class Pipeline:
         self,
         conditioning: Mapping[str, np.ndarray],
         draw: Draw,
-        sampler: Sampler,
+        sampler: Player,
         guidance_scale: float | None = None,
         on_step: OnStep | None = None,
         original: Original | None = None,
@@ -299,18 +315,9 @@ class Pipeline:
         return count, self._channels, height // self._factors[0], width // self._factors[1]
 
     def _run(self, name: str, pool: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Run one part on what it takes of the pool, in batches that it can take; a short last one is filled up and cut."""
+        """Run one part on what it takes of the pool, in batches that it can take."""
         signature = self.bundle.manifest.parts[name].signature
-        inputs = {port.name: pool[port.name] for port in signature.inputs}
-        low, high, step = signature.lengths(signature.inputs[0].shape[0])
-        count, results = len(next(iter(inputs.values()))), list[dict[str, np.ndarray]]()
-        for start in range(0, count, high):
-            size = min(high, count - start)
-            rows = np.minimum(np.arange(start, start + max(low, -(-size // step) * step)), count - 1)
-            whole = len(rows) == count
-            outputs = self._networks[name](inputs if whole else {key: array[rows] for key, array in inputs.items()})
-            results.append({key: array[:size] for key, array in outputs.items()})
-        return {key: np.concatenate([result[key] for result in results]) for key in results[0]}
+        return networks.run(self._networks[name], signature, {port.name: pool[port.name] for port in signature.inputs})
 
 
 def _axes(part: PartEntry, name: str) -> tuple[Any, ...]:

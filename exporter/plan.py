@@ -35,7 +35,7 @@ _PASS_CODE = ("passes", "remake.py")
 _CODE: Mapping[str, tuple[str, ...]] = {
     "tokenize": (*_MODEL_CODE, "plan.py"),
     "record": (*_MODEL_CODE, "record.py", "recording.py", "loop.py"),
-    "compile": ("sampler.py", "trace.py", "loop.py", "preview.py", "../engines/samplers/table.py"),
+    "compile": ("sampler.py", "trace.py", "loop.py", "preview.py", "../engines/samplers/table.py", "../engines/samplers/_ops.py"),
     "pass": (*_MODEL_CODE, *_PASS_CODE, "recording.py", "count.py"),
     "measure": (*_MODEL_CODE, *_PASS_CODE, "recording.py"),
     "export": (*_MODEL_CODE, *_PASS_CODE, "export.py", "graph"),

@@ -26,6 +26,7 @@ class OnnxRuntime(Frozen):
         threads: of one operator; 0 takes every core.
         spinning: let idle threads spin. Small models run two to three times slower with it.
         graph_optimization: how far the library may rewrite the graph.
+        device: number of the device, of providers that have several; the processor is one.
 
     """
 
@@ -37,6 +38,7 @@ class OnnxRuntime(Frozen):
     threads: int = Field(default=0, ge=0, le=1024)
     spinning: bool = False
     graph_optimization: Literal["none", "basic", "extended", "all"] = "all"
+    device: int = Field(default=0, ge=0, le=1024)
 
     @property
     def version(self) -> str:
@@ -90,7 +92,7 @@ class OnnxRuntime(Frozen):
         options.graph_optimization_level = getattr(vendor.GraphOptimizationLevel, f"ORT_{level}")
         options.add_session_config_entry("session.intra_op.allow_spinning", str(int(self.spinning)))
         try:
-            session = vendor.InferenceSession(files[0], options, providers=list(self.providers))
+            session = vendor.InferenceSession(files[0], options, providers=self._chosen())
         except Exception as error:  # the library's errors share no narrower root
             raise UnsupportedError(f"onnxruntime cannot load {files[0]}: {error}") from error
         if session.get_providers()[0] != self.providers[0]:
@@ -99,6 +101,11 @@ class OnnxRuntime(Frozen):
                 "Install the provider's libraries, or name that provider."
             )
         return _Session(session, signature, files[0])
+
+    def _chosen(self) -> list[str | tuple[str, dict[str, str]]]:
+        """The providers; where another device than the first is asked for, those that have several are told."""
+        number = {"device_id": str(self.device)}
+        return [(name, number) if self.device and name != "CPUExecutionProvider" else name for name in self.providers]
 
 
 def _library() -> Any:  # noqa: ANN401 - the library ships no types

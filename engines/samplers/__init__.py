@@ -59,21 +59,8 @@ class Cancelled(Exception):  # noqa: N818 - what happened, and no error
 OnStep = Callable[[Step], None]
 
 
-class Sampler(Protocol):
+class Player(Protocol):
     """Plays a denoiser from noise to a latent."""
-
-    @classmethod
-    def load(cls, path: Path) -> Self:
-        """Read what the build wrote; raise BundleError when it is damaged."""
-        ...
-
-    @classmethod
-    def load_start(cls, path: Path, start: int, *, alone: bool = False) -> Self:
-        """Read one that starts from a given latent, `image`, and leaves out `start` steps; `alone` begins with noise alone.
-
-        Asked only of a sampler whose entry in the manifest has a file for it.
-        """
-        ...
 
     def play(
         self,
@@ -87,5 +74,22 @@ class Sampler(Protocol):
 
         `given` are latents of that shape by name, for a sampler that starts from one; `mask` is bool and broadcasts to the
         shape: True where the latent is made anew, False where the given `image` is kept.
+        """
+        ...
+
+
+class Sampler(Player, Protocol):
+    """A player that a bundle holds."""
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read what the build wrote; raise BundleError when it is damaged."""
+        ...
+
+    @classmethod
+    def load_start(cls, path: Path, start: int, *, alone: bool = False) -> Self:
+        """Read one that starts from a given latent, `image`, and leaves out `start` steps; `alone` begins with noise alone.
+
+        Asked only of a sampler whose entry in the manifest has a file for it.
         """
         ...

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -19,46 +19,10 @@ from engines.errors import UnsupportedError
 from engines.frozen import Frozen, read_bytes, read_json
 from engines.samplers import Denoise, OnStep, Step
 from engines.samplers import Draw as Drawing
-from engines.signature import Name
+from engines.samplers._ops import Draw, Emit, Eval, Given, Ops, Row, append, fitting, no_rows_for_a_mask, not_finite, step_name
 
 __all__ = ["Table"]
 _LIMIT = 256 * 2**20
-Row = tuple[float, ...]
-
-
-class Draw(Frozen):
-    """Append standard normal noise; the first is the initial latent."""
-
-    op: Literal["draw"] = "draw"
-
-
-class Given(Frozen):
-    """Append the caller's latent of that name."""
-
-    op: Literal["given"] = "given"
-    name: Name
-
-
-class Eval(Frozen):
-    """Append the model's output for `row` · history at the model time `t`.
-
-    `kept` is the row where a mask keeps the given latent. `preview` are two numbers: that many times the model's input, and
-    that many times its output, are the clean latent that it points to.
-    """
-
-    op: Literal["eval"] = "eval"
-    t: float
-    row: Row
-    kept: Row | None = None
-    preview: tuple[float, float] | None = None
-
-
-class Emit(Frozen):
-    """Return `row` · history; `kept` is the row where a mask keeps the given latent."""
-
-    op: Literal["emit"] = "emit"
-    row: Row
-    kept: Row | None = None
 
 
 class Provenance(Frozen):
@@ -74,9 +38,6 @@ class Provenance(Frozen):
     height: int | None = None
     width: int | None = None
     deviation: float = Field(ge=0)
-
-
-Ops = tuple[Annotated[Draw | Given | Eval | Emit, Field(discriminator="op")], ...]
 
 
 class Table(Frozen):
@@ -156,21 +117,15 @@ class Table(Frozen):
         step, total = 0, sum(isinstance(op, Eval) for op in self.ops)
         for op in self.ops:
             match op:
-                case Draw():
-                    history.append(_fitting(draw(), history, "draw"))
-                case Given():
-                    if op.name not in (given or {}):
-                        raise UnsupportedError(f"this sampler starts from a given latent named {op.name!r}. Give it.")
-                    history.append(_fitting((given or {})[op.name], history, f"the given {op.name}"))
+                case Draw() | Given():
+                    history.append(append(op, history, draw, given))
                 case Eval():
                     step += 1
-                    where = f"step {step} of {total} (t = {op.t:g}): the denoiser"
+                    where = step_name(step, total, op.t)
                     latent = _mixed(op, history, mask)
-                    output = _fitting(denoise(latent, op.t), history, where)
+                    output = fitting(denoise(latent, op.t), history, where)
                     if not np.isfinite(output).all():
-                        raise UnsupportedError(
-                            f"{where} returned NaN or infinity. If it computes in fp16, build it with precision bf16 or fp32."
-                        )
+                        raise not_finite(where)
                     history.append(output)
                     if on_step:
                         preview = op.preview and _mix(op.preview, [latent, output])
@@ -216,18 +171,12 @@ def _lines(ops: Ops) -> str:
     return f"[\n    {lines}\n  ]"
 
 
-def _fitting(array: np.ndarray, history: Sequence[np.ndarray], where: str) -> np.ndarray:
-    if history and array.shape != history[0].shape:
-        raise UnsupportedError(f"{where} returned shape {list(array.shape)}; the latent has {list(history[0].shape)}.")
-    return np.array(array, np.float32)  # a copy: whoever made it may use its buffer again
-
-
 def _mixed(op: Eval | Emit, history: Sequence[np.ndarray], mask: np.ndarray | None) -> np.ndarray:
     """What an op makes of the history: outside of the mask, by the row of what is kept."""
     if mask is None:
         return _mix(op.row, history)
     if op.kept is None:
-        raise UnsupportedError("this sampler has no rows for what a mask keeps. Play it without a mask.")
+        raise no_rows_for_a_mask()
     return np.where(mask, _mix(op.row, history), _mix(op.kept, history))
 
 

@@ -18,8 +18,8 @@ def run(bundle, monkeypatch):
     from contextlib import contextmanager
 
     @contextmanager
-    def opened(path, backend):
-        assert (path, backend) == (bundle.folder, None)
+    def opened(path, backend, *, devices):
+        assert (path, backend, devices) == (bundle.folder, None, 1)
         yield Pipeline(bundle, small.networks(bundle))
 
     monkeypatch.setattr(Pipeline, "open", opened)
@@ -54,7 +54,8 @@ def run_with_encoder(with_encoder, monkeypatch):
     from contextlib import contextmanager
 
     @contextmanager
-    def opened(*_):
+    def opened(*_, devices):
+        assert devices == 1
         yield with_encoder
 
     monkeypatch.setattr(Pipeline, "open", opened)

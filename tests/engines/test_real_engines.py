@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from engines.pipeline import Pipeline
+from engines.samplers.picard import Picard
 from tests.engines import small
 
 onnx = pytest.importorskip("onnx")
@@ -122,3 +123,14 @@ def test_the_command_line_makes_a_picture(real, tmp_path):
     with Image.open(out) as made:
         assert made.size == (32, 32)
         assert made.text["digest"] == real.manifest.model
+
+
+def test_two_sessions_make_what_one_makes(real, pipeline):
+    wishes = {"height": 64, "width": 32, "steps": 4, "seed": 2, "parallel": Picard(window=3, tolerance=0)}
+    prompts = ["a red square", "the blue circle", "a"]
+    with Pipeline.open(real.folder, threads=1, devices=2) as two, Pipeline.open(real.folder, threads=1) as one:
+        split, whole = two.generate(prompts, **wishes), one.generate(prompts, **wishes)
+    for first, other, plain in zip(split, whole, pipeline.generate(prompts, **{**wishes, "parallel": None}), strict=True):
+        np.testing.assert_array_equal(np.asarray(first), np.asarray(other))
+        assert first.info == other.info
+        assert np.abs(np.asarray(first, np.int16) - np.asarray(plain, np.int16)).max() <= 1

@@ -26,6 +26,7 @@ FLAGS = {
     "generate": {
         *("-o", "--output", "--negative-prompt", "--seed", "--steps", "--height", "--width", "--guidance-scale", "--backend"),
         *("--image", "--mask", "--strength", "--noise", "--from", "--previews"),
+        "--parallel",
     },
     "inspect": {"--json"},
     "list": {"--schema"},

@@ -121,6 +121,13 @@ def test_a_provider_that_is_not_there(graph):
         OnnxRuntime(providers=["NoSuchProvider"]).open([graph], SIGNATURE)
 
 
+def test_another_device_is_asked_of_providers_that_have_several():
+    providers = ("CUDAExecutionProvider", "CPUExecutionProvider")
+    assert OnnxRuntime(providers=providers)._chosen() == list(providers)
+    chosen = OnnxRuntime(providers=providers, device=2)._chosen()
+    assert chosen == [("CUDAExecutionProvider", {"device_id": "2"}), "CPUExecutionProvider"]
+
+
 def test_half_precision():
     OnnxRuntime().refuse("fp16")
     with pytest.raises(UnsupportedError, match="bf16"):
