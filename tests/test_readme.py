@@ -1,4 +1,4 @@
-"""Every command of the README's tour runs, and every file that it links to is there."""
+"""Every console command of the README runs, and every file that it links to is there."""
 
 import re
 import shlex
@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-TOUR = next(block for block in re.findall(r"```console\n(.*?)```", README, re.DOTALL))
+TOUR = "".join(re.findall(r"```console\n(.*?)```", README, re.DOTALL))
 PROGRAMS = {"t2iexport": str(Path(sys.executable).parent / "t2iexport"), "python": sys.executable}
 
 
@@ -31,6 +31,8 @@ def test_the_tour(playground, tmp_path, monkeypatch):
         assert done.returncode == 0, f"{line}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
     assert (playground / "out.png").stat().st_size > 500
     assert (playground / "star.png").stat().st_size > 500
+    assert (playground / "again.png").read_bytes() == (playground / "filled.png").read_bytes()
+    assert sum(1 for _ in (playground / "steps").glob("step_*_0.png")) == 25
 
 
 def test_links_lead_somewhere():
