@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +30,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--negative-prompt", help="What to stay away from; needs classifier-free guidance.")
 @click.option("--seed", type=int, help="Of the first picture; each next one adds 1.  [default: 0]")
 @click.option("--steps", type=int, help="Of the sampler; the bundle says which it has.")
+@click.option("--sampler", metavar="NAME[:KEY=VALUE,...]", help="Instead of steps: adaptive, ode or predictor_corrector.")
 @click.option("--height", type=int, help="In pixels.")
 @click.option("--width", type=int, help="In pixels.")
 @click.option("--guidance-scale", type=float, help="How strictly the prompt steers, where the bundle has guidance.")
@@ -75,6 +77,10 @@ def generate(
         click.echo(f"{text}; {steps - iterations} steps saved", err=True)
     for path in save(pictures, output):
         click.echo(path)
+    if wishes.get("sampler"):
+        counts = [int(made.info["evaluations"]) for made in pictures]
+        most = f"; median {statistics.median(counts):g}, most {max(counts)}"
+        click.echo(f"evaluations: {', '.join(map(str, counts))}{most if len(counts) > 1 else ''}", err=True)
 
 
 def _wishes(pipeline: Pipeline, source: Path | None, options: dict[str, Any]) -> dict[str, Any]:
@@ -91,7 +97,10 @@ def _wishes(pipeline: Pipeline, source: Path | None, options: dict[str, Any]) ->
     made = Made.read(source)
     if made.parallel:
         wishes.setdefault("parallel", _parallel(made.parallel)[0])
-    wishes = {**made.wishes(pipeline.bundle.manifest), **wishes}
+    before = made.wishes(pipeline.bundle.manifest)
+    if "steps" in wishes or "sampler" in wishes:  # one takes the place of the other
+        before |= {"steps": None, "sampler": None}
+    wishes = {**before, **wishes}
     given = [wishes.get(name) for name in ("image", "mask", "strength", "height", "width")]
     made.compare(pipeline.original(*given) if wishes.get("image") else None)
     wishes["noise"] = made.own_noise(wishes.get("noise"))

@@ -33,6 +33,7 @@ class Made(BaseModel):
 
     Attributes:
         digest: of the bundle, `Manifest.model`.
+        steps: of a compiled sampler; where another one was asked for, there is `sampler` instead.
         height: in pixels; so is `width`.
         strength: where it was made from an image; then `image_sha256` is that of its pixels, and `mask_sha256` of the mask's.
         noise_sha256: of the draws that were used, where they were given; then there is no seed.
@@ -47,7 +48,8 @@ class Made(BaseModel):
     prompt: str
     negative_prompt: str = ""
     seed: int | None = Field(default=None, ge=0)
-    steps: int = Field(ge=1)
+    steps: int | None = Field(default=None, ge=1)
+    sampler: str | None = None
     guidance_scale: float | None = None
     height: int = Field(ge=1)
     width: int = Field(ge=1)
@@ -87,7 +89,7 @@ class Made(BaseModel):
                 f"the picture was made by another bundle (digest {self.digest[:12]}…; this one, {manifest.name}, has "
                 f"{manifest.model[:12]}…). Name the bundle that made it."
             )
-        wishes = self.model_dump(include={"negative_prompt", "steps", "guidance_scale", "height", "width", "strength"})
+        wishes = self.model_dump(include={"negative_prompt", "steps", "sampler", "guidance_scale", "height", "width", "strength"})
         return {**wishes, "prompts": (self.prompt,), "seed": self.seed or 0}
 
     def compare(self, original: Original | None) -> None:

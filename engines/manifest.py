@@ -131,6 +131,7 @@ class Draft(Frozen):
     tokenizers: dict[Name, Tokenizer]
     parts: dict[Name, PartEntry]
     samplers: tuple[SamplerEntry, ...]
+    process: RelativePath | None = Field(default=None, description="what adaptive samplers solve; null where there is none")
     recordings: tuple[RelativePath, ...] = ()
     verdicts: tuple[Verdict, ...] = ()
     limits: dict[Annotated[str, StringConstraints(pattern=r"^([a-z][a-z0-9_]*\.)?[a-z]+$")], float] = Field(default_factory=dict)
@@ -143,7 +144,8 @@ class Draft(Frozen):
         engines = [file for part in self.parts.values() for engine in part.engines.values() for file in engine.files]
         small = [entry.file for entry in (*self.samplers, *self.tokenizers.values())]
         starts = [entry.image for entry in self.samplers if entry.image]
-        return {*onnx, *engines, *small, *starts, *self.recordings}
+        process = [self.process] if self.process else []
+        return {*onnx, *engines, *small, *starts, *process, *self.recordings}
 
     def having(self, role: Role) -> dict[str, PartEntry]:
         """Return the parts of one role by name, in alphabetical order."""

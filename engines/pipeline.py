@@ -18,6 +18,7 @@ from engines.networks import Network, Wrap
 from engines.original import Original
 from engines.picture import picture
 from engines.samplers import Draw, OnStep, Player, Sampler
+from engines.samplers._wish import solver
 from engines.samplers.picard import Parallel, Picard
 from engines.tokenizer import TextTokenizer
 
@@ -102,6 +103,7 @@ class Pipeline:
         negative_prompt: str = "",
         seed: int = 0,
         steps: int | None = None,
+        sampler: str | None = None,
         height: int | None = None,
         width: int | None = None,
         guidance_scale: float | None = None,
@@ -121,6 +123,7 @@ class Pipeline:
             negative_prompt: what to stay away from; only where guidance is classifier-free.
             seed: of the first picture; picture i is that of seed + i alone, whatever the batch.
             steps: of the sampler; must be among those that were compiled.
+            sampler: instead of a compiled one, such as `adaptive:relative=0.1,absolute=0.1`; it chooses its own steps.
             height: in pixels, within `sizes`.
             width: in pixels, within `sizes`.
             guidance_scale: of the guidance that was compiled in.
@@ -143,6 +146,10 @@ class Pipeline:
         prompts = [prompts] if isinstance(prompts, str) else list(prompts)
         if not prompts:
             return []
+        if sampler is not None and steps is not None:
+            raise UnsupportedError(f"steps {steps} are those of a compiled sampler; {sampler!r} has its own. Leave one out.")
+        if sampler is not None and parallel is not None:
+            raise UnsupportedError(f"only compiled samplers run in parallel; {sampler!r} is none. Leave one out.")
         original = self.original(image, mask, strength, height, width)
         defaults = self.bundle.manifest.defaults
         steps = defaults.steps if steps is None else steps
@@ -150,21 +157,28 @@ class Pipeline:
             height, width = original.size
         height, width = defaults.height if height is None else height, defaults.width if width is None else width
         size = len(prompts), height, width
-        sampler = self.sampler(steps, height, width, original)  # first, because it refuses what cannot be had
+        # First, because it refuses what cannot be had.
+        if sampler is None:
+            compiled = self.sampler(steps, height, width, original)
+            player = parallel.over(compiled) if parallel else compiled
+        else:
+            player = self.solver(sampler, height, width)
         draw, used = noises.hashed(self.seeded(seed, *size) if noise is None else self.given(noise, *size), len(prompts))
         ids, unread = self._tokenize(prompts, negative_prompt)
-        player = parallel.over(sampler) if parallel else sampler
-        latent = self.sample(self._encode(ids), draw, player, guidance_scale, on_step, original)
+        counts = np.zeros(len(prompts), np.int64)
+        latent = self.sample(self._encode(ids), draw, player, guidance_scale, on_step, original, counts)
         images = self.decode(latent)
         images = images if original is None else original.keep(images)
         scale = self.bundle.manifest.guidance.scale if guidance_scale is None else guidance_scale
         facts = made.facts(self.bundle.manifest, self.engine, negative_prompt, scale)
         facts |= {"parallel": str(parallel)} if parallel else {}
-        facts |= {"steps": str(steps), "height": str(height), "width": str(width), **(original.facts() if original else {})}
+        facts |= {"steps": str(steps)} if sampler is None else {"sampler": sampler}
+        facts |= {"height": str(height), "width": str(width), **(original.facts() if original else {})}
         pictures: list[Image.Image] = []
         for index, (prompt, image_made) in enumerate(zip(prompts, images, strict=True)):
             own = {"prompt": prompt, **({"seed": str(seed + index)} if noise is None else {"noise_sha256": used()[index]})}
             own |= {"prompt_not_read": unread[index]} if unread[index] else {}
+            own |= {"evaluations": str(counts[index])}
             own |= {"batch": f"{index + 1} of {len(prompts)}"} if len(prompts) > 1 else {}
             own |= player.efforts[index].facts() if isinstance(player, Parallel) else {}
             pictures.append(picture(image_made, {**own, **facts}))
@@ -236,6 +250,12 @@ class Pipeline:
             )
         return kind.load_start(self.bundle.path(entry.image), original.start(steps), alone=original.alone)
 
+    def solver(self, wish: str, height: int, width: int) -> Player:
+        """The sampler that is wished for, `NAME:key=value,…`, over the bundle's noise process; or say which there are."""
+        self._fit(height, width)
+        process = self.bundle.manifest.process
+        return solver(wish, self.bundle.path(process) if process else None)
+
     def _fit(self, height: int, width: int) -> None:
         for axis, length, (low, high, step) in zip(("height", "width"), (height, width), self.sizes, strict=True):
             if not low <= length <= high or length % step:
@@ -262,10 +282,12 @@ class Pipeline:
         guidance_scale: float | None = None,
         on_step: OnStep | None = None,
         original: Original | None = None,
+        evaluations: np.ndarray | None = None,
     ) -> np.ndarray:
         """Return the final latent, float32 (pictures, channels, latent height, latent width).
 
         Where there is an original, `sampler` is one that starts from it, and its encoder takes the first draw.
+        `evaluations`, int64 (pictures,), is added to: how often the denoiser ran for each picture.
         """
         guidance = self.bundle.manifest.guidance
         if guidance_scale is not None and guidance.mode == "none":
@@ -277,6 +299,8 @@ class Pipeline:
 
         def denoise(latent: np.ndarray, timestep: float | np.ndarray, which: np.ndarray | None = None) -> np.ndarray:
             times, scales = (np.full(len(latent), value, np.float32) for value in (timestep, scale or 0))
+            if evaluations is not None:
+                np.add.at(evaluations, np.arange(len(latent)) if which is None else which, 1)
             own = conditioning if which is None else {name: array[which] for name, array in conditioning.items()}
             pool = {**own, "latent": latent, "timestep": times, "guidance_scale": scales}
             return self._run(self._denoiser, pool)[output.name]

@@ -40,6 +40,7 @@ def lay_out(plan: Plan, done: Done, folder: Path) -> Draft:
         tokenizers={name: _tokenizer(name, done, folder) for name in plan.family.towers.values()},
         parts={name: _part(plan, name, done, folder) for name in plan.family.roles},
         samplers=tuple(_sampler(plan, steps, done, folder) for steps in recipe.sampler.steps),
+        process=_process(done, folder),
         recordings=tuple(recordings),
         limits=dict(recipe.checks.limits),
         notes=tuple(notes),
@@ -86,6 +87,12 @@ def _sampler(plan: Plan, steps: int, done: Done, folder: Path) -> SamplerEntry:
         starts = done["compile", f"{steps} steps from an image"] / f"{steps}-image.json"
         image = _put(starts, folder, f"samplers/{steps}{suffix}-image.json")
     return SamplerEntry(steps=steps, height=size[0], width=size[1], file=file, image=image)
+
+
+def _process(done: Done, folder: Path) -> str | None:
+    """What adaptive samplers solve; only a variance-preserving scheduler has it."""
+    made = done["process", "scheduler"] / "process.json"
+    return _put(made, folder, "samplers/process.json") if made.exists() else None
 
 
 def _part(plan: Plan, name: str, done: Done, folder: Path) -> PartEntry:

@@ -36,6 +36,7 @@ _CODE: Mapping[str, tuple[str, ...]] = {
     "tokenize": (*_MODEL_CODE, "plan.py"),
     "record": (*_MODEL_CODE, "record.py", "recording.py", "loop.py"),
     "compile": ("sampler.py", "trace.py", "loop.py", "preview.py", "../engines/samplers/table.py", "../engines/samplers/_ops.py"),
+    "process": ("process.py", "sampler.py", "loop.py", "../engines/samplers/_process.py"),
     "pass": (*_MODEL_CODE, *_PASS_CODE, "recording.py", "count.py"),
     "measure": (*_MODEL_CODE, *_PASS_CODE, "recording.py"),
     "export": (*_MODEL_CODE, *_PASS_CODE, "export.py", "graph"),
@@ -169,6 +170,9 @@ class Plan:
                 name = f"{steps} steps from an image"
                 starts_key = self._key("compile", name, options, {"scheduler": self.checkpoint.digest("scheduler")})
                 yield Stage("compile", name, starts_key, lambda folder, _done, steps=steps: self._compile_starts(folder, steps))
+        options = recipe.sampler.model_dump(mode="json", include={"scheduler", "config"})
+        process_key = self._key("process", "scheduler", options, {"scheduler": self.checkpoint.digest("scheduler")})
+        yield Stage("process", "scheduler", process_key, lambda folder, _done: self._process(folder))
         recorded: dict[str, str] = {}
         options = recipe.model_dump(mode="json", include={"sampler", "shapes"}, exclude={"sampler": {"force"}})
         options |= recipe.checks.model_dump(mode="json", exclude={"limits"}) | {"parts": sorted(self.family.roles)}
@@ -290,6 +294,17 @@ class Plan:
 
         name, arguments = self._sampler()
         configure(name, steps=steps, **arguments).starts().dump(folder / f"{steps}-image.json")
+
+    def _process(self, folder: Path) -> None:
+        from exporter.process import compile_process  # noqa: PLC0415
+
+        sampler, own = self.recipe.sampler, self.checkpoint.configs["scheduler"]
+        try:
+            process = compile_process(sampler.scheduler or own["_class_name"], sampler.config, own)
+        except UnsupportedError as error:
+            (folder / "absent.txt").write_text(f"{error}\n", encoding="utf-8")
+            return
+        process.dump(folder / "process.json")
 
     def _record(self, folder: Path, family: Family) -> None:
         from exporter.record import record  # noqa: PLC0415

@@ -181,7 +181,7 @@ def _having(option: str) -> str:
 
 def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
     """Config as standard JSON, which has no infinity: diffusers' `lambda_min_clipped` is one."""
-    return {key: str(value) if value in {math.inf, -math.inf} else value for key, value in config.items()}
+    return {key: str(value) if isinstance(value, float) and math.isinf(value) else value for key, value in config.items()}
 
 
 @dataclass(frozen=True)

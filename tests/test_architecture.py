@@ -23,7 +23,7 @@ VENDORS = {
     "tensorrt": "engines/backends/tensorrt.py",
 }
 #: Lines of engines/ (its budget; raising it is a decision).
-ENGINES_BUDGET = 4_200
+ENGINES_BUDGET = 4_600
 
 
 def imports(path: Path) -> set[str]:

@@ -5,6 +5,8 @@ import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers, processors
 
 from engines.bundle import Defaults, Draft, EngineFiles, Guidance, Onnx, PartEntry, SamplerEntry, Tokenizer, write
+from engines.samplers._process import Process
+from engines.samplers._process import Provenance as ProcessProvenance
 from engines.samplers.table import Draw, Emit, Eval, Given, Provenance, Starts, Table
 from engines.signature import Port, Range, Signature
 
@@ -53,6 +55,12 @@ def starts(steps=2):
     return Starts(provenance=table(steps).provenance, alone=ops(0, alone=True), starts=tables)
 
 
+def process(times=20, prediction="epsilon"):
+    provenance = ProcessProvenance(scheduler="Toy", config={"shift": 3}, library="none")
+    logs = tuple(-0.001 - 5 * (time / (times - 1)) ** 2 for time in range(times))
+    return Process(provenance=provenance, prediction=prediction, log_alpha_bar=logs)
+
+
 def part(role, inputs, outputs, dims):
     signature = Signature(inputs=inputs, outputs=outputs, dims={"batch": BATCH, **dims})
     name = {"text": "text_encoder", "denoiser": "unet", "decoder": "vae_decoder", "encoder": "vae_encoder"}[role]
@@ -91,6 +99,7 @@ def draft(mode="classifier_free", *, encoder=False, **changes):
             SamplerEntry(steps=2, file="samplers/2.json"),
             SamplerEntry(steps=4, height=64, width=32, file="samplers/4.json"),
         ),
+        "process": "samplers/process.json",
         "versions": {"t2iexport": "0.1.0"},
     }
     if encoder:
@@ -114,6 +123,8 @@ def make(folder, *, graphs=None, **changes):
         table(sampler.steps).dump(folder / sampler.file)
         if sampler.image:
             starts(sampler.steps).dump(folder / sampler.image)
+    if content.process:
+        process().dump(folder / content.process)
     return write(folder, content)
 
 

@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 
@@ -144,3 +145,32 @@ def test_an_error_is_a_sentence_and_a_status(tmp_path):
 def test_help_is_there_and_bad_usage_is_2():
     assert "--guidance-scale" in command("--help").stdout
     assert command().returncode == 2
+
+
+def test_evaluations_are_told_where_they_are_not_known_beforehand(run, tmp_path):
+    done = run("a", "red", "the sea", "-o", tmp_path / "p.png", "--sampler", "adaptive:relative=1,absolute=1")
+    assert done.exit_code == 0, done.output
+    counts = re.search(r"evaluations: (\d+), (\d+), (\d+); median (\d+), most (\d+)\n", done.stderr)
+    each = sorted(int(count) for count in counts.groups()[:3])
+    assert [int(count) for count in counts.groups()[3:]] == [each[1], each[2]]
+    assert "evaluations:" not in done.stdout
+
+
+@pytest.mark.parametrize("wish", ["adaptive:relative=0", "adaptive:absolute=-1", "adaptiv", "ode:pear=x"])
+def test_a_sampler_that_cannot_be_had(run, wish):
+    from engines.errors import UnsupportedError
+
+    done = run("a", "--sampler", wish)
+    assert isinstance(done.exception, UnsupportedError)
+    assert done.exception.exit_code == 3
+
+
+def test_a_picture_of_such_a_sampler_is_made_again_from_its_text(run, tmp_path):
+    first, second, third = (tmp_path / f"{name}.png" for name in "abc")
+    assert run("a red square", "-o", first, "--sampler", "ode:relative=0.1", "--seed", 4).exit_code == 0
+    assert run("--from", first, "-o", second).exit_code == 0
+    assert run("--from", first, "-o", third, "--steps", 2).exit_code == 0  # an option takes the place of what the text says
+    with Image.open(first) as one, Image.open(second) as other, Image.open(third) as table:
+        np.testing.assert_array_equal(np.asarray(one), np.asarray(other))
+        assert other.text["sampler"] == "ode:relative=0.1"
+        assert (table.text["steps"], "sampler" in table.text) == ("2", False)

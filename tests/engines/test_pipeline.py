@@ -352,3 +352,37 @@ def test_options_that_a_backend_does_not_take(bundle):
     problem = pytest.raises(UnsupportedError, match=r"onnxruntime does not take these options:\n  treads")
     with problem, Pipeline.open(bundle.folder, treads=1):
         pass
+
+
+@pytest.mark.parametrize("wish", ["adaptive:relative=1,absolute=1", "ode:relative=0.1", "predictor_corrector:steps=5"])
+def test_a_sampler_that_chooses_its_own_steps(pipeline, bundle, wish):
+    calls = []
+    counting = Pipeline(bundle, small.networks(bundle, calls))
+    together = counting.generate(["a red square", "the blue sea", "a circle"], seed=7, sampler=wish)
+    counts = [int(made.info["evaluations"]) for made in together]
+    assert sum(counts) <= sum(batch for name, batch in calls if name == "unet")
+    for index, prompt in enumerate(["a red square", "the blue sea", "a circle"]):
+        (alone,) = pipeline.generate(prompt, seed=7 + index, sampler=wish)
+        np.testing.assert_array_equal(np.asarray(together[index]), np.asarray(alone))
+        assert alone.info["evaluations"] == together[index].info["evaluations"]
+    assert together[0].info["sampler"] == wish
+    assert "steps" not in together[0].info
+
+
+def test_evaluations_of_a_compiled_sampler_are_told_too(pipeline):
+    (made,) = pipeline.generate("a", steps=2)
+    assert (made.info["steps"], made.info["evaluations"]) == ("2", "2")
+
+
+def test_steps_and_a_sampler_are_not_both_asked_for(pipeline):
+    with pytest.raises(UnsupportedError, match=r"steps 2 are those of a compiled sampler; 'ode' has its own"):
+        pipeline.generate("a", steps=2, sampler="ode")
+
+
+def test_a_bundle_of_before_has_no_process_and_plays_its_tables(tmp_path):
+    old = small.make(tmp_path / "old", process=None)
+    assert old.manifest.process is None
+    pipeline = Pipeline(old, small.networks(old))
+    pipeline.generate("a")
+    with pytest.raises(UnsupportedError, match="holds no noise process"):
+        pipeline.generate("a", sampler="adaptive")

@@ -27,6 +27,7 @@ FLAGS = {
         *("-o", "--output", "--negative-prompt", "--seed", "--steps", "--height", "--width", "--guidance-scale", "--backend"),
         *("--image", "--mask", "--strength", "--noise", "--from", "--previews"),
         "--parallel",
+        "--sampler",  # a recipe has no say: any bundle of a variance-preserving model takes any of them
     },
     "inspect": {"--json"},
     "list": {"--schema"},
