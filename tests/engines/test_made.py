@@ -98,7 +98,7 @@ def test_another_engine_is_told(pipeline, with_encoder, tmp_path):
     assert made.doubts("toy 2") == ["made by toy 1, and this is toy 2; the last bits may differ"]
     (unnamed,) = saved(pipeline.generate("a"), tmp_path)
     assert unnamed.doubts("") == []
-    assert Pipeline(with_encoder.bundle, {}, "toy 3").engine == "toy 3"
+    assert Pipeline(with_encoder.bundle, small.networks(with_encoder.bundle), "toy 3").engine == "toy 3"
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Tables that start from a given latent do what diffusers' image-to-image and inpainting do between encoder and decoder."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import diffusers
 import numpy as np
@@ -10,6 +11,8 @@ import torch
 from engines.errors import UnsupportedError
 from engines.samplers.table import Draw, Eval, Given, Starts, Table
 from exporter.loop import Dice, Loop
+from exporter.plan import Plan
+from exporter.recipe import Recipe
 from exporter.sampler import configure
 from exporter.trace import TOLERANCE, prove, trace
 
@@ -103,6 +106,14 @@ def test_a_table_of_a_start_leaves_out_that_many_evaluations():
 def test_a_scheduler_that_cannot_add_noise_is_refused(name):
     with pytest.raises(UnsupportedError, match=rf"{name} cannot add noise.*no add_noise.*Leave vae_encoder out"):
         configure(name, {}, 2, 512, 512).starts()
+
+
+def test_a_recipe_with_an_encoder_and_such_a_scheduler_is_refused_before_time_is_spent():
+    path = Path(__file__).parent.parent.parent / "recipes" / "demo-image-to-image.yaml"
+    wrong = ["sampler.scheduler=IPNDMScheduler", "sampler.config={}"]
+    with pytest.raises(UnsupportedError, match=r"IPNDMScheduler cannot add noise.*Leave vae_encoder out"):
+        Plan(Recipe.load(path, wrong)).table(25)
+    assert Plan(Recipe.load(path.with_name("demo.yaml"), wrong)).table(25).ops
 
 
 def altered(table, index, **changes):
