@@ -44,7 +44,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option(
     "--parallel",
     metavar="KEY=NUMBER,…",
-    help="Take many steps of a picture at once: window=32,tolerance=0.1, and anderson=1, devices=1. For many devices: "
+    help="Take many steps of a picture at once: window=32,tolerance=0.03, and anderson=1, devices=1. For many devices: "
     "fewer batches of the denoiser after each other, more evaluations in all.",
 )
 def generate(
@@ -137,7 +137,7 @@ def _previews(pipeline: Pipeline, folder: Path, shown: list[Path]) -> Callable[[
 
 
 def _parallel(text: str) -> tuple[Picard, int]:
-    """Read `window=32,tolerance=0.1`; how to sample in parallel, and on how many devices."""
+    """Read `window=32,tolerance=0.03`; how to sample in parallel, and on how many devices."""
     from pydantic import ValidationError  # noqa: PLC0415 - --help stays quick
 
     from engines.frozen import describe  # noqa: PLC0415
