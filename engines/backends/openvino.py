@@ -42,7 +42,7 @@ class OpenVino(Frozen):
     distribution: ClassVar[str] = "openvino"
     extra: ClassVar[str] = "openvino"
 
-    precision: Literal["auto", "f32", "bf16", "f16"] = "auto"
+    precision: Literal["auto", "f32", "bf16", "f16"] = "f32"
     threads: int = Field(default=0, ge=0, le=1024)
     cache: bool = False
 

@@ -53,10 +53,11 @@ class Core:
 @pytest.mark.parametrize(
     ("options", "has", "graph", "inside"),
     [
-        ({}, ["FP32", "BF16"], "fp32", "bf16"),
-        ({}, ["FP32"], "fp32", "fp32"),
-        ({}, ["FP32", "BF16"], "fp16", "bf16"),
-        ({}, ["FP32"], "fp16", "fp16"),
+        ({}, ["FP32", "BF16"], "fp32", "fp32"),
+        ({"precision": "auto"}, ["FP32", "BF16"], "fp32", "bf16"),
+        ({"precision": "auto"}, ["FP32"], "fp32", "fp32"),
+        ({"precision": "auto"}, ["FP32", "BF16"], "fp16", "bf16"),
+        ({"precision": "auto"}, ["FP32"], "fp16", "fp16"),
         ({"precision": "f32"}, ["FP32", "BF16"], "fp32", "fp32"),
         ({"precision": "f32"}, ["FP32"], "bf16", "bf16"),
         ({"precision": "f16"}, ["FP32"], "fp32", "fp16"),
