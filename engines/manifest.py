@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, StringConstraints, model_validator
 
 from engines.frozen import Frozen
-from engines.signature import Name, Signature
+from engines.signature import Name, Port, Signature
 
 #: 2: samplers that start from an image. A manifest of format 1 is read too.
 FORMAT = 2
@@ -18,7 +18,8 @@ FORMAT = 2
 _SEGMENT = "[A-Za-z0-9_@-][A-Za-z0-9_.@-]*"
 RelativePath = Annotated[str, StringConstraints(pattern=f"^{_SEGMENT}(/{_SEGMENT})*$", max_length=240)]
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-Role = Literal["text", "denoiser", "decoder", "encoder"]
+#: `pipeline` is all of them but the encoder in one graph, with the sampler unrolled.
+Role = Literal["text", "denoiser", "decoder", "encoder", "pipeline"]
 
 
 class File(Frozen):
@@ -69,7 +70,7 @@ class EngineFiles(Frozen):
 
 
 class PartEntry(Frozen):
-    """One network of the pipeline. `onnx` is keyed by operator set ("20"), `engines` by backend.
+    """One network of the pipeline, or the pipeline whole. `onnx` is keyed by operator set ("20"), `engines` by backend.
 
     `remade`: its passes made another network of it on purpose, so that it is no longer held to the source's outputs.
     """
@@ -156,13 +157,23 @@ class Draft(Frozen):
 
         That is the same one, but for parts whose only engine is of another. The one that most parts share comes first.
         """
-        engines = [name for part in self.parts.values() for name in part.engines]
+        running = self.running()
+        engines = [name for part in running.values() for name in part.engines]
         found: dict[str, dict[str, str]] = {}
         for name in sorted(set(engines), key=lambda name: (-engines.count(name), name != "onnxruntime", name)):
-            chosen = {part: name if name in entry.engines else "".join(entry.engines) for part, entry in self.parts.items()}
+            chosen = {part: name if name in entry.engines else "".join(entry.engines) for part, entry in running.items()}
             if chosen not in found.values() and all(taken in self.parts[part].engines for part, taken in chosen.items()):
                 found[name] = chosen
         return found
+
+    def running(self) -> dict[str, PartEntry]:
+        """Return the parts that have engines: all of them, or the whole pipelines alone where it is fused."""
+        return self.having("pipeline") or dict(self.parts)
+
+    def fused(self, steps: int) -> str | None:
+        """Name the part that is the whole pipeline at that many steps; None where it is played step by step."""
+        name = f"pipeline_{steps}"
+        return name if name in self.having("pipeline") else None
 
     def text_order(self) -> tuple[str, ...]:
         """Names of the text parts, each after those whose outputs it takes."""
@@ -191,6 +202,11 @@ class Draft(Frozen):
             raise ValueError("two samplers are for the same steps and size")
         if self.defaults.steps not in [steps for steps, _, _ in keys]:
             raise ValueError(f"no sampler has the default number of steps, {self.defaults.steps}")
+        wholes = self.having("pipeline")
+        if wholes and set(wholes) != {f"pipeline_{steps}" for steps, _, _ in keys}:
+            raise ValueError("a fused bundle must have one whole pipeline for each number of steps")
+        if wholes and any(part.engines for part in self.parts.values() if part.role != "pipeline"):
+            raise ValueError("a fused bundle has engines of the whole pipelines only")
         if (self.guidance.scale is None) != (self.guidance.mode == "none"):
             raise ValueError("guidance must have a scale unless its mode is none")
         return self
@@ -209,6 +225,7 @@ class Draft(Frozen):
             "denoiser": {*outputs, *own},
             "decoder": {"latent"},
             "encoder": {"image", "noise"},
+            "pipeline": {*ids, "noise", *(own - {"latent", "timestep"})},
         }
         for name, part in self.parts.items():
             if loose := {port.name for port in part.signature.inputs} - fed[part.role]:
@@ -226,11 +243,19 @@ class Draft(Frozen):
         ports = (latent, decoder.signature.port("latent"), decoder.signature.port("image"))
         if any(port is None or len(port.shape) != 4 for port in ports):
             raise ValueError("a latent must have 4 axes, and the decoder must take one and return an image of 4 axes")
+        for whole in self.having("pipeline").values():
+            image, noise = whole.signature.port("image"), whole.signature.port("noise")
+            if image is None or len(image.shape) != 4 or noise is None or len(noise.shape) != 5:
+                raise ValueError("a whole pipeline must take noise of 5 axes and return an image of 4")
+        self._pictured(latent)
+        return self
+
+    def _pictured(self, latent: Port) -> None:
+        """What takes or makes pictures beside the decoder must fit the denoiser's latent."""
         for encoder in self.having("encoder").values():
             image, made = encoder.signature.port("image"), encoder.signature.outputs[0]
             if image is None or len(image.shape) != 4 or made.name != "latent" or made.shape != latent.shape:
                 raise ValueError("an encoder must take an image of 4 axes, and return the denoiser's latent")
-        return self
 
 
 class Manifest(Draft):

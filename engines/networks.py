@@ -33,7 +33,7 @@ def unwrapped(_part: str, _backend: str, network: Network) -> Network:
 def opened(
     bundle: Bundle, backend: str | None, options: Mapping[str, Any], wrap: Wrap = unwrapped, devices: int = 1
 ) -> Generator[tuple[dict[str, Network], str, list[Network]]]:
-    """Open every part's engine, the encoder's when it is first run, and close them at the end of the `with`.
+    """Open every part's engine, and close them at the end of the `with`; one that may not be needed when it is first run.
 
     Args:
         bundle: whose engines.
@@ -51,7 +51,7 @@ def opened(
         BundleError, UnsupportedError, MissingDependency: as `Pipeline.open`.
 
     """
-    parts, networks, engines, more = bundle.manifest.parts, dict[str, Network](), dict[str, None](), list[Network]()
+    parts, networks, engines, more = bundle.manifest.running(), dict[str, Network](), dict[str, None](), list[Network]()
     runs = playable(bundle.manifest, backend)
     *_, last = runs
     with ExitStack() as stack:
@@ -65,8 +65,9 @@ def opened(
                     each, built = taken[name], part.engines[taken[name]]
                     chosen = _configure(each, {**built.options, **(options if each == shared else {})})
                     open_it = functools.partial(opening, name, chosen, built.files)
-                    # Few pictures start from another one, so the encoder waits until one does.
-                    networks[name] = wrap(name, each, _late(open_it) if part.role == "encoder" else open_it())
+                    # Few pictures start from another one, and few programs want several numbers of steps.
+                    late = part.role == "encoder" or len(bundle.manifest.having("pipeline")) > 1
+                    networks[name] = wrap(name, each, _late(open_it) if late else open_it())
                     inside = chosen.computes(part.precision)
                     engines[" ".join([each, chosen.version, *([inside] if inside != part.precision else [])])] = None
                     for device in range(1, devices if part.role == "denoiser" else 1):

@@ -44,7 +44,7 @@ class Pipeline:
         manifest = bundle.manifest
         ((self._denoiser, denoiser),) = manifest.having("denoiser").items()
         self._networks = {name: [network] for name, network in networks.items()}
-        self._networks[self._denoiser].extend(denoisers)
+        self._networks.get(self._denoiser, []).extend(denoisers)  # a fused bundle has none
         ((self._decoder, decoder),) = manifest.having("decoder").items()
         self._encoder = next(iter(manifest.having("encoder")), None)
         self._tokenizers = [
@@ -133,7 +133,7 @@ class Pipeline:
             mask: of the image's size: white is made anew, black keeps the image's pixels exactly.
             strength: how much of the image may change, above 0 and up to 1: the share of the steps that is taken. Left out
                 it is 0.8, or 1 with a mask.
-            on_step: called after every step; what it raises ends the sampling and is raised here.
+            on_step: called after every step; what it raises ends the sampling and is raised here. A fused pipeline has none.
             parallel: evaluate several steps of a picture in one batch of the denoiser.
 
         Returns:
@@ -164,10 +164,14 @@ class Pipeline:
         else:
             player = self.solver(sampler, height, width)
         draw, used = noises.hashed(self.seeded(seed, *size) if noise is None else self.given(noise, *size), len(prompts))
-        ids, unread = self._tokenize(prompts, negative_prompt)
+        ids, unread = self.tokenize(prompts, negative_prompt)
         counts = np.zeros(len(prompts), np.int64)
-        latent = self.sample(self._encode(ids), draw, player, guidance_scale, on_step, original, counts)
-        images = self.decode(latent)
+        fused = self.bundle.manifest.fused(steps)
+        if fused and not parallel and sampler is None:
+            images = self.at_once(fused, ids, draw, guidance_scale)
+        else:
+            latent = self.sample(self._encode(ids), draw, player, guidance_scale, on_step, original, counts)
+            images = self.decode(latent)
         images = images if original is None else original.keep(images)
         scale = self.bundle.manifest.guidance.scale if guidance_scale is None else guidance_scale
         facts = made.facts(self.bundle.manifest, self.engine, negative_prompt, scale)
@@ -178,7 +182,7 @@ class Pipeline:
         for index, (prompt, image_made) in enumerate(zip(prompts, images, strict=True)):
             own = {"prompt": prompt, **({"seed": str(seed + index)} if noise is None else {"noise_sha256": used()[index]})}
             own |= {"prompt_not_read": unread[index]} if unread[index] else {}
-            own |= {"evaluations": str(counts[index])}
+            own |= {"evaluations": str(counts[index])} if counts[index] else {}
             own |= {"batch": f"{index + 1} of {len(prompts)}"} if len(prompts) > 1 else {}
             own |= player.efforts[index].facts() if isinstance(player, Parallel) else {}
             pictures.append(picture(image_made, {**own, **facts}))
@@ -215,9 +219,9 @@ class Pipeline:
 
     def encode(self, prompts: Sequence[str], negative_prompt: str = "") -> dict[str, np.ndarray]:
         """Return the conditioning by name: float32 (prompts, branches, …), the negative branch first where there are two."""
-        return self._encode(self._tokenize(prompts, negative_prompt)[0])
+        return self._encode(self.tokenize(prompts, negative_prompt)[0])
 
-    def _tokenize(self, prompts: Sequence[str], negative_prompt: str) -> tuple[dict[str, np.ndarray], list[str]]:
+    def tokenize(self, prompts: Sequence[str], negative_prompt: str) -> tuple[dict[str, np.ndarray], list[str]]:
         """Ids by the input they feed, int64 (prompts, branches, length), and per prompt what was too long to be read."""
         branches = self.bundle.manifest.guidance.branches
         if negative_prompt and branches == 1:
@@ -289,16 +293,11 @@ class Pipeline:
         Where there is an original, `sampler` is one that starts from it, and its encoder takes the first draw.
         `evaluations`, int64 (pictures,), is added to: how often the denoiser ran for each picture.
         """
-        guidance = self.bundle.manifest.guidance
-        if guidance_scale is not None and guidance.mode == "none":
-            raise UnsupportedError("this bundle was built without guidance, so it takes no guidance scale. Leave it out.")
-        scale = guidance.scale if guidance_scale is None else guidance_scale
-        if not math.isfinite(scale or 0):
-            raise UnsupportedError(f"guidance scale {scale} is not a number to multiply by. Give a finite one.")
+        scale = self._scale(guidance_scale)
         (output,) = self.bundle.manifest.parts[self._denoiser].signature.outputs
 
         def denoise(latent: np.ndarray, timestep: float | np.ndarray, which: np.ndarray | None = None) -> np.ndarray:
-            times, scales = (np.full(len(latent), value, np.float32) for value in (timestep, scale or 0))
+            times, scales = (np.full(len(latent), value, np.float32) for value in (timestep, scale))
             if evaluations is not None:
                 np.add.at(evaluations, np.arange(len(latent)) if which is None else which, 1)
             own = conditioning if which is None else {name: array[which] for name, array in conditioning.items()}
@@ -310,6 +309,28 @@ class Pipeline:
         count = len(next(iter(conditioning.values())))
         image = self.latent(original, count, draw)
         return sampler.play(denoise, draw, on_step, {"image": image}, original.cells(*image.shape[2:]))
+
+    def at_once(self, name: str, ids: Mapping[str, np.ndarray], draw: Draw, guidance_scale: float | None) -> np.ndarray:
+        """Run a whole pipeline, the part of that name, in one call; `ids` as `tokenize` gives them, images as from `decode`."""
+        draws = int(_axes(self.bundle.manifest.parts[name], "noise")[1])
+        noise = np.stack([draw() for _ in range(draws)], axis=1)
+        scales = np.full(len(noise), self._scale(guidance_scale), np.float32)
+        images = self._run(name, {**ids, "noise": noise, "guidance_scale": scales})["image"]
+        if not np.isfinite(images).all():
+            raise UnsupportedError(
+                f"{name} returned NaN or infinity. If it computes in fp16, build it with precision bf16 or fp32; built with "
+                "pipeline: stepped, the bundle says at which step."
+            )
+        return images
+
+    def _scale(self, wanted: float | None) -> float:
+        guidance = self.bundle.manifest.guidance
+        if wanted is not None and guidance.mode == "none":
+            raise UnsupportedError("this bundle was built without guidance, so it takes no guidance scale. Leave it out.")
+        scale = guidance.scale if wanted is None else wanted
+        if not math.isfinite(scale or 0):
+            raise UnsupportedError(f"guidance scale {scale} is not a number to multiply by. Give a finite one.")
+        return scale or 0.0
 
     def latent(self, original: Original, count: int, draw: Draw) -> np.ndarray:
         """Encode a picture `count` times, float32 (count, channels, latent height, latent width); a random encoder draws once."""
@@ -340,6 +361,11 @@ class Pipeline:
 
     def _run(self, name: str, pool: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Run one part on what it takes of the pool, in batches that it can take."""
+        if name not in self._networks:
+            raise UnsupportedError(
+                f"{name} has no engine of its own: this bundle is one graph from prompt to picture. For that, build it with "
+                "pipeline: stepped."
+            )
         signature = self.bundle.manifest.parts[name].signature
         return networks.run(self._networks[name], signature, {port.name: pool[port.name] for port in signature.inputs})
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engines.backends import installed
 from engines.bundle import Draft, EngineFiles, Guidance, Onnx, PartEntry, SamplerEntry, Tokenizer, Verdict, place
 from engines.manifest import Defaults
+from exporter import parity
 
 if TYPE_CHECKING:
     from exporter.plan import Done, Plan
@@ -31,6 +32,7 @@ def lay_out(plan: Plan, done: Done, folder: Path) -> Draft:
         ranges = done[plan.reference] / "ranges.json"
         recordings = [_put(file, folder, f"recordings/{file.name}") for file in (*runs, *cases, ranges)]
     guidance = recipe.sampler.guidance
+    parts = {name: _part(plan, name, done, folder) for name in plan.family.roles}
     return Draft(
         name=recipe.name,
         recipe=recipe.text,
@@ -38,7 +40,7 @@ def lay_out(plan: Plan, done: Done, folder: Path) -> Draft:
         guidance=Guidance(mode=guidance.mode, scale=guidance.scale),
         defaults=Defaults(height=recipe.shapes.height[1], width=recipe.shapes.width[1], steps=recipe.sampler.steps[0]),
         tokenizers={name: _tokenizer(name, done, folder) for name in plan.family.towers.values()},
-        parts={name: _part(plan, name, done, folder) for name in plan.family.roles},
+        parts=parts | {name: _whole(plan, name, parts, done, folder) for name in plan.wholes.steps},
         samplers=tuple(_sampler(plan, steps, done, folder) for steps in recipe.sampler.steps),
         process=_process(done, folder),
         recordings=tuple(recordings),
@@ -104,6 +106,38 @@ def _part(plan: Plan, name: str, done: Done, folder: Path) -> PartEntry:
         files = sorted(made.glob(f"{name}.onnx*"))
         placed = tuple(_put(file, folder, f"onnx/opset{opset}/{file.name}") for file in files)
         graphs[str(opset)] = Onnx(files=placed, nodes_exported=int(facts["nodes_exported"]), nodes=int(facts["nodes"]))
+    return PartEntry(
+        role=plan.family.roles[name],
+        signature=plan.family.signature(name),
+        precision=str(facts["precision"]),  # type: ignore[arg-type]  # validated by the field
+        parameters=int(facts["parameters"]),
+        passes=plan.passes.told(name),
+        remade=name in plan.passes.remade,
+        onnx=graphs,
+        engines={} if plan.wholes.steps else _engines(plan, name, graphs, done, folder),
+    )
+
+
+def _whole(plan: Plan, name: str, parts: Mapping[str, PartEntry], done: Done, folder: Path) -> PartEntry:
+    """The pipeline as one graph, whose weights are the parts' files; its precision is the coarsest among them."""
+    graphs: dict[str, Onnx] = {}
+    for opset in plan.opsets(name):
+        made = done["unroll", f"{name}, opset {opset}"]
+        facts = json.loads((made / "facts.txt").read_text())
+        weights = [file for part in parts.values() for file in part.onnx[str(opset)].files[1:]]
+        graph = _put(made / f"{name}.onnx", folder, f"onnx/opset{opset}/{name}.onnx")
+        graphs[str(opset)] = Onnx(files=(graph, *weights), nodes_exported=facts["nodes_exported"], nodes=facts["nodes"])
+    return PartEntry(
+        role="pipeline",
+        signature=plan.wholes.signature(name, done),
+        precision=max((part.precision for part in parts.values()), key=parity.COARSENESS.index),
+        parameters=sum(part.parameters for part in parts.values()),
+        onnx=graphs,
+        engines=_engines(plan, name, graphs, done, folder),
+    )
+
+
+def _engines(plan: Plan, name: str, graphs: Mapping[str, Onnx], done: Done, folder: Path) -> dict[str, EngineFiles]:
     engines = {}
     for target, backend in plan.targets[name].items():
         built = sorted(file for file in done["engine", f"{name}, {target}"].iterdir() if file.name != "entry.json")
@@ -115,16 +149,7 @@ def _part(plan: Plan, name: str, done: Done, folder: Path) -> PartEntry:
             files=files or graphs[str(backend.opset)].files,
             version=backend.version,
         )
-    return PartEntry(
-        role=plan.family.roles[name],
-        signature=plan.family.signature(name),
-        precision=str(facts["precision"]),  # type: ignore[arg-type]  # validated by the field
-        parameters=int(facts["parameters"]),
-        passes=plan.passes.told(name),
-        remade=name in plan.passes.remade,
-        onnx=graphs,
-        engines=engines,
-    )
+    return engines
 
 
 def write_verdicts(folder: Path, verdicts: Sequence[Verdict], unable: Sequence[str]) -> None:

@@ -15,6 +15,7 @@ from engines.errors import T2IError
 from engines.networks import playable
 from engines.original import Original
 from engines.pipeline import Pipeline
+from engines.samplers import Draw
 from engines.samplers.table import Table
 from engines.tokenizer import TextTokenizer
 from exporter.recording import HALF_MAX, Case, Run, load_cases, load_run
@@ -154,6 +155,8 @@ def check(path: Path, backend: str | None, limits: Limits, report: Callable[[str
     ranges = json.loads(bundle.path("recordings/ranges.json").read_text(encoding="utf-8"))
     verdicts += _tokens(bundle, runs)
     for name, entry in manifest.parts.items():
+        if entry.role == "pipeline":  # has no recordings of its own: it is held to the source's pictures
+            continue
         report(name)
         cases = load_cases(bundle.path(f"recordings/{name}.npz"))
         verdicts += _part(bundle, name, entry, cases, taken.get(name), limits)
@@ -167,7 +170,7 @@ def check(path: Path, backend: str | None, limits: Limits, report: Callable[[str
         return verdicts
     report("end to end")
     with Pipeline.open(path, backend) as pipeline:
-        coarsest = max((_class(entry, taken[name]) for name, entry in manifest.parts.items()), key=COARSENESS.index)
+        coarsest = max((_class(entry, taken[name]) for name, entry in manifest.running().items()), key=COARSENESS.index)
         for run in runs:
             verdicts += _end_to_end(pipeline, run, backend, coarsest, limits)
     return verdicts
@@ -227,7 +230,7 @@ def _tokens(bundle: Bundle, runs: Sequence[Run]) -> Iterator[Verdict]:
     manifest = bundle.manifest
     for name, entry in manifest.tokenizers.items():
         tokenizer = TextTokenizer(bundle.path(entry.file), entry.length)
-        part = next(part for part, found in manifest.parts.items() if found.signature.port(entry.feeds))
+        part = next(part for part, found in manifest.having("text").items() if found.signature.port(entry.feeds))
         for run, case in zip(runs, load_cases(bundle.path(f"recordings/{part}.npz")), strict=True):
             wanted, setting = case.inputs[entry.feeds], run.setting
             texts = [text for prompt in setting.prompts for text in (setting.negative_prompt or "", prompt)[-wanted.shape[1] :]]
@@ -297,35 +300,41 @@ def _end_to_end(pipeline: Pipeline, run: Run, backend: str, precision: str, limi
     """From prompt to picture with the bundle's own engines, sampler and tokenizers, on the source's noise."""
     setting, name = run.setting, "end to end"
     inputs: list[np.ndarray] = []
+    latent: np.ndarray | None = None
     draws = iter(run.draws)
     try:
-        conditioning = pipeline.encode(setting.prompts, setting.negative_prompt or "")
-        original = _original(run)
-        sampler = pipeline.sampler(setting.steps, setting.height, setting.width, original)
-        latent = pipeline.sample(
-            conditioning,
-            lambda: next(draws),
-            sampler,
-            setting.guidance_scale,
-            on_step=lambda step: inputs.append(step.latent.copy()),
-            original=original,
-        )
-        image = pipeline.decode(latent)
+        if fused := pipeline.bundle.manifest.fused(setting.steps):
+            ids, _ = pipeline.tokenize(setting.prompts, setting.negative_prompt or "")
+            image = pipeline.at_once(fused, ids, lambda: next(draws), setting.guidance_scale)
+        else:
+            latent = _stepped(pipeline, run, lambda: next(draws), inputs)
+            image = pipeline.decode(latent)
     except (T2IError, StopIteration) as error:
         yield _verdict(
             name, "image", setting.label, None, None, limits(name, "image", precision), str(error), {"backend": backend}
         )
         return
-    floor = limits(name, "drift", precision)
-    steps = [
-        judge(name, "drift", f"{setting.label}, step {index + 1}", [pair], floor, backend=backend)
-        for index, pair in enumerate(zip(inputs, run.model_inputs, strict=True))
-    ]
-    yield from steps
-    yield judge(name, "latent", setting.label, [(latent, run.latent)], limits(name, "latent", precision), backend=backend)
+    if latent is not None:
+        floor = limits(name, "drift", precision)
+        for index, pair in enumerate(zip(inputs, run.model_inputs, strict=True)):
+            yield judge(name, "drift", f"{setting.label}, step {index + 1}", [pair], floor, backend=backend)
+        yield judge(name, "latent", setting.label, [(latent, run.latent)], limits(name, "latent", precision), backend=backend)
     likeness = f"SSIM {ssim(image, run.image):.4f}" if image.shape == run.image.shape else ""
     floor = limits(name, "image", precision)
     yield judge(name, "image", setting.label, [(image, run.image)], floor, backend=backend, note=likeness)
+
+
+def _stepped(pipeline: Pipeline, run: Run, draw: Draw, inputs: list[np.ndarray]) -> np.ndarray:
+    """Play the sampler, keep what the denoiser saw, and return the final latent."""
+    setting, original = run.setting, _original(run)
+    return pipeline.sample(
+        pipeline.encode(setting.prompts, setting.negative_prompt or ""),
+        draw,
+        pipeline.sampler(setting.steps, setting.height, setting.width, original),
+        setting.guidance_scale,
+        on_step=lambda step: inputs.append(step.latent.copy()),
+        original=original,
+    )
 
 
 def worst(verdicts: Sequence[Verdict]) -> list[Verdict]:

@@ -17,6 +17,7 @@ from exporter.load import resolve
 from exporter.pairing import judge
 from exporter.recording import HALF_MAX
 from exporter.remake import Done, Passes, network
+from exporter.whole import Wholes
 
 if TYPE_CHECKING:
     from engines.backends import Backend
@@ -40,6 +41,7 @@ _CODE: Mapping[str, tuple[str, ...]] = {
     "pass": (*_MODEL_CODE, *_PASS_CODE, "recording.py", "count.py"),
     "measure": (*_MODEL_CODE, *_PASS_CODE, "recording.py"),
     "export": (*_MODEL_CODE, *_PASS_CODE, "export.py", "graph"),
+    "unroll": ("unroll.py", "graph", "../engines/samplers/table.py"),
     "engine": ("../engines/backends",),
     "check": ("parity.py", "recording.py", "../engines"),
 }
@@ -86,8 +88,9 @@ class Plan:
             raise RecipeError([*error.problems, *self.pairing.problems]) from error
         if self.pairing.problems:
             raise RecipeError(self.pairing.problems)
+        self.wholes = Wholes(recipe, self.family)
         shared = _backends(recipe.targets)
-        own = {name: self._component(name).target for name in self.family.roles}
+        own = {name: self._component(name).target for name in (*self.family.roles, *self.wholes.steps)}
         self.targets = {name: shared if target is None else _backends([target]) for name, target in own.items()}
         self.passes = Passes(recipe, self.family)
         self._held: tuple[str, Part] | None = None
@@ -162,9 +165,11 @@ class Plan:
         for name in self.family.towers.values():
             stage_key = self._key("tokenize", name, {}, {name: self.checkpoint.digest(name)})
             yield Stage("tokenize", name, stage_key, lambda folder, _done, name=name: self._tokenize(folder, name))
+        compiled: dict[tuple[str, str], Key] = {}
         for steps in recipe.sampler.steps:
             options = recipe.sampler.model_dump(mode="json", exclude={"steps", "guidance", "force"}) | {"steps": steps}
             sampler_key = self._key("compile", f"{steps} steps", options, {"scheduler": self.checkpoint.digest("scheduler")})
+            compiled["compile", f"{steps} steps"] = sampler_key
             yield Stage("compile", f"{steps} steps", sampler_key, lambda folder, _done, steps=steps: self._compile(folder, steps))
             if self.edits:
                 name = f"{steps} steps from an image"
@@ -189,9 +194,13 @@ class Plan:
             record_key = self._key("record", "passes", options, everything | made)
             recorded = recorded | {"reference": str(record_key)}
             yield Stage("record", "passes", record_key, lambda folder, done: self._record(folder, self.passes.made(done)))
+        exported: dict[tuple[str, str], Key] = dict(compiled)
         # The denoiser last: by far the longest, and a second process may already be at it.
         for name in sorted(self.family.roles, key=lambda name: self.family.roles[name] == "denoiser"):
-            yield from self._part_stages(name, recorded, made.get(name) or self.checkpoint.digest(network(name)))
+            for stage in self._part_stages(name, recorded, made.get(name) or self.checkpoint.digest(network(name))):
+                exported[stage.name] = stage.key
+                yield stage
+        yield from self._fused_stages(exported)
 
     def _pass_stages(self, name: str, recorded: Mapping[str, str]) -> Iterator[Stage]:
         """One for each pass that makes another network, which is kept, because making one may take long."""
@@ -225,15 +234,28 @@ class Plan:
             export_key = self._key("export", f"{name}, opset {opset}", options | {"opset": opset}, inputs)
             make = lambda folder, done, opset=opset: self._export(folder, name, opset, done)  # noqa: E731
             yield Stage("export", f"{name}, opset {opset}", export_key, make)
-            for target, backend in self.targets[name].items():
-                if backend.opset != opset:
-                    continue
-                built_from = {"export": str(export_key)}
-                stage_key = self._key(
-                    "engine", f"{name}, {target}", backend.model_dump(mode="json"), built_from, {target: backend.version}
-                )
+            if self.recipe.pipeline == "stepped":
+                yield from self._engine_stages(name, opset, export_key)
+
+    def _engine_stages(self, name: str, opset: int, graph: Key) -> Iterator[Stage]:
+        """One for each target that wants the graph of this operator set."""
+        for target, backend in self.targets[name].items():
+            if backend.opset == opset:
+                options, versions = backend.model_dump(mode="json"), {target: backend.version}
+                stage_key = self._key("engine", f"{name}, {target}", options, {"export": str(graph)}, versions)
                 make = lambda folder, done, target=target: self._engine(folder, name, target, done)  # noqa: E731
                 yield Stage("engine", f"{name}, {target}", stage_key, make)
+
+    def _fused_stages(self, made: Mapping[tuple[str, str], Key]) -> Iterator[Stage]:
+        """Join the parts' graphs around each sampler, then engines of the whole."""
+        for name, steps in self.wholes.steps.items():
+            for opset in self.opsets(name):
+                inputs = {part: str(made["export", f"{part}, opset {opset}"]) for part in self.family.roles}
+                inputs |= {"sampler": str(made["compile", f"{steps} steps"])}
+                unroll_key = self._key("unroll", f"{name}, opset {opset}", {}, inputs)
+                make = lambda folder, done, name=name, opset=opset: self.wholes.make(folder, name, opset, done)  # noqa: E731
+                yield Stage("unroll", f"{name}, opset {opset}", unroll_key, make)
+                yield from self._engine_stages(name, opset, unroll_key)
 
     @cached_property
     def _networks(self) -> list[str]:
@@ -345,8 +367,8 @@ class Plan:
 
     def _engine(self, folder: Path, name: str, target: str, done: Done) -> None:
         backend = self.targets[name][target]
-        graph = done["export", f"{name}, opset {backend.opset}"] / f"{name}.onnx"
-        backend.build(graph, self.family.signature(name), folder)
+        graph = done["unroll" if name in self.wholes.steps else "export", f"{name}, opset {backend.opset}"] / f"{name}.onnx"
+        backend.build(graph, self.wholes.signature(name, done), folder)
 
 
 def _backends(targets: Iterable[Mapping[str, Any]]) -> dict[str, Backend]:

@@ -161,6 +161,9 @@ class Recipe(Frozen):
     shapes: Shapes
     components: dict[str, Component] = Field(default_factory=dict)
     targets: tuple[dict[str, dict[str, Any]], ...] = Field(default=({"onnxruntime": {}},), min_length=1)
+    pipeline: Literal["stepped", "fused"] = Field(
+        default="stepped", description="fused: one engine call from prompt to picture, at one size and batch"
+    )
     checks: Checks = Checks()
     _origin: Origin = PrivateAttr(default_factory=Origin)
 

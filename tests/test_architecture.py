@@ -23,7 +23,7 @@ VENDORS = {
     "tensorrt": "engines/backends/tensorrt.py",
 }
 #: Lines of engines/ (its budget; raising it is a decision).
-ENGINES_BUDGET = 4_600
+ENGINES_BUDGET = 5_000
 
 
 def imports(path: Path) -> set[str]:

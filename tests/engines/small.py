@@ -63,7 +63,8 @@ def process(times=20, prediction="epsilon"):
 
 def part(role, inputs, outputs, dims):
     signature = Signature(inputs=inputs, outputs=outputs, dims={"batch": BATCH, **dims})
-    name = {"text": "text_encoder", "denoiser": "unet", "decoder": "vae_decoder", "encoder": "vae_encoder"}[role]
+    names = {"text": "text_encoder", "denoiser": "unet", "decoder": "vae_decoder", "encoder": "vae_encoder"}
+    name = names.get(role, "pipeline_2")
     file = f"onnx/20/{name}.onnx"
     return PartEntry(
         role=role,
@@ -164,3 +165,15 @@ def networks(bundle, calls=None):
 
     functions = {"text_encoder": text, "unet": denoise, "vae_decoder": decode, "vae_encoder": encode}
     return {name: checked(name, functions[name]) for name in bundle.manifest.parts}
+
+
+def fused(mode="classifier_free", draws=2):
+    """Changes that make the draft one whole pipeline of 2 steps, a picture a call."""
+    parts = draft(mode).parts
+    (ids,), latent = parts["text_encoder"].signature.inputs, parts["unet"].signature.port("latent")
+    noise = Port(name="noise", shape=(latent.shape[0], draws, *latent.shape[1:]))
+    scale = [port for port in parts["unet"].signature.inputs if port.name == "guidance_scale"]
+    sides = {"latent_height": SIDE, "latent_width": SIDE}
+    whole = part("pipeline", (ids, noise, *scale), parts["vae_decoder"].signature.outputs, sides)
+    silent = {name: entry.model_copy(update={"engines": {}}) for name, entry in parts.items()}
+    return {"parts": {**silent, "pipeline_2": whole}, "samplers": (SamplerEntry(steps=2, file="samplers/2.json"),)}
