@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from engines.errors import UnsupportedError
+from engines.errors import RecipeError, UnsupportedError
 from engines.tokenizer import TextTokenizer
 from exporter.families.sd import Sd
 from exporter.families.sdxl import Sdxl
@@ -209,5 +209,5 @@ def test_pipeline_takes_the_recipes_scheduler(tiny_sd):
     assert found.config.timestep_spacing == "trailing"
     assert found.config.beta_end == json.loads((tiny_sd / "scheduler" / "scheduler_config.json").read_text())["beta_end"]
     wrong = made.model_copy(update={"sampler": sampler.model_copy(update={"scheduler": "DDIMSheduler"})})
-    with pytest.raises(UnsupportedError, match="did you mean"):
+    with pytest.raises(RecipeError, match="did you mean"):
         Sd(resolve(wrong.model, tiny_sd), wrong).scheduler()
