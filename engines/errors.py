@@ -5,6 +5,7 @@ T2IError
 ├── UnsupportedError   exit 3   this model, scheduler, op or target cannot be expressed; says what can
 ├── MissingDependency  exit 4   pip install 't2iexport[…]'
 ├── ParityError        exit 5   numbers out of limits: carries the blame table
+├── SpeedError         exit 5   slower than the recipe allows: carries the figures
 └── BundleError        exit 6   damaged, hostile or too new
 
 Anything else is a bug in t2iexport: a traceback, exit 1.
@@ -50,6 +51,12 @@ class MissingDependency(T2IError):  # noqa: N818 - the name says what happened, 
 
 class ParityError(T2IError):
     """An engine's numbers are out of limits; the text is the blame table."""
+
+    exit_code = 5
+
+
+class SpeedError(T2IError):
+    """A bundle is slower than its recipe allows; the text is the figures."""
 
     exit_code = 5
 

@@ -11,8 +11,8 @@ from typing import Protocol
 
 from engines import bundle
 from engines.bundle import Bundle, Verdict
-from engines.errors import MissingDependency, ParityError, UnsupportedError
-from exporter import assemble, parity
+from engines.errors import MissingDependency, ParityError, SpeedError, UnsupportedError
+from exporter import assemble, gate, parity
 from exporter.ahead import ahead
 from exporter.cache import Store
 from exporter.plan import Done, Plan, Stage
@@ -38,10 +38,12 @@ def build(recipe: Recipe, out: Path, store: Store, report: Report, *, reproducib
     Raises:
         RecipeError, UnsupportedError, MissingDependency: before time is spent, where that can be known.
         ParityError: out of limits; the rejected bundle lies at `<out>.rejected`, and carries the blame table.
+        SpeedError: slower than the recipe allows; the rejected bundle lies there too.
 
     """
     plan = Plan(recipe)
     plan.refuse()
+    gate.refuse(recipe)
     done: dict[tuple[str, str], Path] = {}
     with ahead(plan, store):
         for stage in plan.stages:
@@ -100,17 +102,28 @@ def _publish(plan: Plan, out: Path, store: Store, report: Report, done: Done) ->
         receipts = {"verdicts": kept, "notes": (*draft.notes, *notes)}
         bundle.write(temporary, draft.model_copy(update=receipts))
         if failed := [verdict for verdict in verdicts if not verdict.passed]:
-            rejected = out.with_name(f"{out.name}.rejected")
-            shutil.rmtree(rejected, ignore_errors=True)
-            bundle.publish(temporary, rejected)
             raise ParityError(
-                f"{parity.table(verdicts)}\n\n{len(failed)} of {len(verdicts)} comparisons are out of limits. The rejected one "
-                f"lies at {rejected}; {out} was not touched. The first line that fails names the part and the stage to blame."
+                f"{parity.table(verdicts)}\n\n{len(failed)} of {len(verdicts)} comparisons are out of limits. "
+                f"{_reject(temporary, out)} The first line that fails names the part and the stage to blame."
             )
+        if plan.recipe.checks.faster_than:
+            try:
+                raced = gate.read(_run(gate.stage(plan, temporary), store, report, done))
+            except SpeedError as error:
+                raise SpeedError(f"{error}\n{_reject(temporary, out)}") from error
+            bundle.write(temporary, draft.model_copy(update=receipts | {"notes": (*receipts["notes"], raced)}))
         bundle.publish(temporary, out)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return Bundle.open(out), verdicts
+
+
+def _reject(temporary: Path, out: Path) -> str:
+    """Put a bundle that was refused beside its place, for whoever wants to know why; the sentence that says so."""
+    rejected = out.with_name(f"{out.name}.rejected")
+    shutil.rmtree(rejected, ignore_errors=True)
+    bundle.publish(temporary, rejected)
+    return f"The rejected one lies at {rejected}; {out} was not touched."
 
 
 def _judge(path: Path, backends: list[str], limits: parity.Limits, say: Callable[[str], None]) -> tuple[list[Verdict], list[str]]:

@@ -98,6 +98,50 @@ def _check(bundle: Path, backend: str | None, json_file: Path | None, junit_file
     click.echo(parity.table(verdicts))
 
 
+@verbs.command("bench")
+@click.argument("bundle", type=_PATH)
+@click.option(
+    "--against",
+    multiple=True,
+    metavar="NAME",
+    help="Compare with diffusers, diffusers-bf16, diffusers-compile, another backend of the bundle, or another bundle's folder; "
+    "repeat for several.",
+)
+@click.option("--batch", "batches", default="1", show_default=True, metavar="N,N", help="Pictures per run, one figure each.")
+@click.option("--repeats", type=click.IntRange(min=1), default=10, show_default=True, help="Rounds that count.")
+@click.option("--steps", type=int, help="Of the sampler; the bundle says which it has.")
+@click.option("--json", "json_file", type=_PATH, help="Also write every figure and the machine as JSON.")
+@click.option("--plot", "plot_file", type=_PATH, help="Also draw where the time goes: .png, .svg or .pdf.")
+def _bench(
+    bundle: Path,
+    against: tuple[str, ...],
+    batches: str,
+    repeats: int,
+    steps: int | None,
+    json_file: Path | None,
+    plot_file: Path | None,
+) -> None:
+    """Measure where a bundle's time goes, and how it stands beside others on the same noise."""
+    from exporter import figures, show
+    from exporter.bench import bench
+
+    sizes = batches.split(",")
+    if not all(size.strip().isdecimal() and int(size) for size in sizes):
+        raise click.BadParameter(f"{batches!r} is not a list of batches; write 1,4.", param_hint="--batch")
+    if plot_file:
+        figures.require_plot()
+        if plot_file.suffix not in {".png", ".svg", ".pdf"}:
+            raise click.BadParameter(f"{plot_file} must end in .png, .svg or .pdf.", param_hint="--plot")
+    progress = show.console(error=True)
+    options = {"batches": [int(size) for size in sizes], "repeats": repeats, "steps": steps}
+    report = bench(bundle, against, **options, say=progress.print)
+    if json_file:
+        show.write_json(json_file, figures.content(report))
+    if plot_file:
+        figures.plot(report, plot_file)
+    show.show(figures.tables(report))
+
+
 @verbs.command("inspect")
 @click.argument("path", type=_PATH)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")

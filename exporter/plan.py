@@ -13,6 +13,7 @@ from engines import plugins
 from engines.backends import installed
 from engines.errors import RecipeError, UnsupportedError
 from exporter.cache import Key, code_version, key
+from exporter.families import Family, claim
 from exporter.load import resolve
 from exporter.pairing import judge
 from exporter.recording import HALF_MAX
@@ -22,7 +23,6 @@ from exporter.whole import Wholes
 if TYPE_CHECKING:
     from engines.backends import Backend
     from engines.samplers.table import Table
-    from exporter.families import Family
     from exporter.part import Part, Precision
     from exporter.recipe import Recipe
     from exporter.recording import Recording
@@ -44,6 +44,7 @@ _CODE: Mapping[str, tuple[str, ...]] = {
     "unroll": ("unroll.py", "graph", "../engines/samplers/table.py"),
     "engine": ("../engines/backends",),
     "check": ("parity.py", "recording.py", "../engines"),
+    "race": ("bench.py", "baseline.py", "stopwatch.py", "gate.py", "../engines"),
 }
 
 
@@ -83,7 +84,7 @@ class Plan:
         self.checkpoint = resolve(recipe.model, recipe.root)
         self.pairing = judge(recipe, self.checkpoint)
         try:
-            self.family: Family = self._claimed()(self.checkpoint, recipe)
+            self.family = claim(self.checkpoint, recipe)
         except RecipeError as error:
             raise RecipeError([*error.problems, *self.pairing.problems]) from error
         if self.pairing.problems:
@@ -143,17 +144,10 @@ class Plan:
         before = {f"{stage.verb} {stage.subject}": str(stage.key) for stage in self.stages}
         return Stage("check", "bundle", self._key("check", "bundle", dict(self.recipe.checks.limits), before), make)
 
-    def _claimed(self) -> Any:  # noqa: ANN401 - a class of the Family protocol
-        names = plugins.names("families")
-        for name in names:
-            family = plugins.load("families", name)
-            if family.claims(self.checkpoint.configs):
-                return family
-        index = self.checkpoint.configs.get("model_index", {})
-        raise UnsupportedError(
-            f"no family claims {self.recipe.model.source!r} ({index.get('_class_name', 'no model_index.json')}). "
-            f"There are: {', '.join(names)}; see `t2iexport list families`."
-        )
+    def race_stage(self, options: Mapping[str, Any], make: Callable[[Path, Done], None]) -> Stage:
+        """The stage after the last, where the recipe asks for speed: it depends on the bundle, the rival and the machine."""
+        before = {f"{stage.verb} {stage.subject}": str(stage.key) for stage in self.stages}
+        return Stage("race", "bundle", self._key("race", "bundle", options, before), make)
 
     def _component(self, name: str) -> Any:  # noqa: ANN401 - recipe.Component, which lives behind TYPE_CHECKING here
         from exporter.recipe import Component  # noqa: PLC0415 - a plan is made from a recipe, which has loaded it
@@ -180,7 +174,7 @@ class Plan:
         yield Stage("process", "scheduler", process_key, lambda folder, _done: self._process(folder))
         recorded: dict[str, str] = {}
         options = recipe.model_dump(mode="json", include={"sampler", "shapes"}, exclude={"sampler": {"force"}})
-        options |= recipe.checks.model_dump(mode="json", exclude={"limits"}) | {"parts": sorted(self.family.roles)}
+        options |= recipe.checks.model_dump(mode="json", exclude={"limits", "faster_than"}) | {"parts": sorted(self.family.roles)}
         if not recipe.checks.skip:
             record_key = self._key("record", "source", options, everything)
             recorded = {"record": str(record_key)}

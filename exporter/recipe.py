@@ -119,8 +119,17 @@ class Component(Frozen):
     )
 
 
+class FasterThan(Frozen):
+    """How fast the bundle must be on the machine that builds it."""
+
+    against: Text = Field(
+        description="diffusers, diffusers-bf16, diffusers-compile, another backend of the bundle, or the folder of another bundle"
+    )
+    ratio: float = Field(default=1.0, gt=0, description="how many times as fast the bundle must be at least")
+
+
 class Checks(Frozen):
-    """Parity against the source model."""
+    """Parity against the source model, and speed."""
 
     prompts: tuple[Text, ...] = Field(
         default=("a photo of an astronaut riding a horse on mars", "a small red boat on a calm lake at dawn"), min_length=1
@@ -130,6 +139,10 @@ class Checks(Frozen):
     skip: Text | None = Field(default=None, description="a reason to build without checking; it goes into the bundle")
     limits: dict[str, Annotated[float, Field(gt=0)]] = Field(
         default_factory=dict, description="PSNR floors in dB: of a stage (engine: 35) or a stage of one part (unet.engine: 35)"
+    )
+
+    faster_than: FasterThan | None = Field(
+        default=None, description="measured after the check; a bundle that is slower is not published"
     )
 
     @field_validator("limits")

@@ -27,7 +27,7 @@ def console(*, error: bool = False) -> Console:
 
 def show(facts: Mapping[str, Any]) -> None:
     """Print facts as lines, lists of rows as tables, lists of sentences as a list."""
-    screen, width = console(), max(len(name) for name in facts)
+    screen, width = console(), max((len(name) for name, value in facts.items() if isinstance(value, str)), default=0)
     for name, value in facts.items():
         if isinstance(value, str):
             screen.print(f"{name:<{width}}  {value}")

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
+from engines import plugins
+from engines.errors import UnsupportedError
+
 if TYPE_CHECKING:
     from engines.bundle import Role, Tokenizer
     from engines.signature import Signature
@@ -52,3 +55,23 @@ class Family(Protocol):
     def pipeline(self) -> Any:  # noqa: ANN401 - a diffusers pipeline, which this module must not import
         """The source model as diffusers runs it, fp32, for recording."""
         ...
+
+
+def claim(checkpoint: Checkpoint, recipe: Recipe) -> Family:
+    """Make the family that a model belongs to, of the recipe.
+
+    Raises:
+        RecipeError: the recipe does not fit the model.
+        UnsupportedError: no family claims it.
+
+    """
+    names = plugins.names("families")
+    for name in names:
+        family = plugins.load("families", name)
+        if family.claims(checkpoint.configs):
+            return family(checkpoint, recipe)
+    index = checkpoint.configs.get("model_index", {})
+    raise UnsupportedError(
+        f"no family claims {recipe.model.source!r} ({index.get('_class_name', 'no model_index.json')}). "
+        f"There are: {', '.join(names)}; see `t2iexport list families`."
+    )

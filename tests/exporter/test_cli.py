@@ -21,6 +21,7 @@ from tests.engines import small
 ROOT = Path(__file__).parent.parent.parent
 #: New knobs go into the recipe. Whoever adds a flag here has read docs/decisions, and has a reason that `--set` is not.
 FLAGS = {
+    "bench": {"--against", "--batch", "--repeats", "--steps", "--json", "--plot"},
     "build": {"-o", "--output", "--set", "--dry-run", "--check-reproducible", "--json"},
     "check": {"--backend", "--json", "--junit"},
     "generate": {
@@ -216,6 +217,36 @@ def test_check_writes_what_it_found(run, bundle, monkeypatch, tmp_path):
     suite = ET.parse(tmp_path / "v.xml").getroot()  # noqa: S314 - it was written two lines above
     assert (suite.get("tests"), suite.get("failures")) == ("2", "1")
     assert suite.find("testcase/failure").get("message") == "12.5 dB, limit 45.0 dB. half"
+
+
+def test_bench_asks_and_writes_what_it_found(run, bundle, monkeypatch, tmp_path):
+    from tests.exporter.test_bench import report
+
+    asked = []
+
+    def bench(path, against, **options):
+        options.pop("say")("opening")
+        asked.append((path, against, options))
+        return report()
+
+    monkeypatch.setattr("exporter.bench.bench", bench)
+    code, out, err = run("bench", bundle.folder)
+    assert (code, err) == (0, "opening\n")
+    assert "where the time of mine goes" in out
+    wishes = ("--against", "diffusers", "--against", "x", "--batch", "1,4", "--repeats", 3, "--steps", 2)
+    code, _, err = run("bench", bundle.folder, *wishes, "--json", tmp_path / "b.json", "--plot", tmp_path / "b.svg")
+    assert code == 0, err
+    assert asked == [
+        (bundle.folder, (), {"batches": [1], "repeats": 10, "steps": None}),
+        (bundle.folder, ("diffusers", "x"), {"batches": [1, 4], "repeats": 3, "steps": 2}),
+    ]
+    assert json.loads((tmp_path / "b.json").read_text())["psnr"]["reference"] == "diffusers"
+    assert (tmp_path / "b.svg").read_text().startswith("<?xml")
+    for wrong, told in ((("--batch", "1,x"), "'1,x' is not a list of batches"), (("--plot", "b.txt"), "must end in .png")):
+        code, _, err = run("bench", bundle.folder, *wrong)
+        assert code == 2
+        assert told in err
+    assert len(asked) == 2
 
 
 def test_inspect_describes_a_bundle(run, bundle):

@@ -1,0 +1,121 @@
+"""The baselines are the source model on the same noise, and the gate for speed decides over publishing."""
+
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from engines.bundle import Bundle
+from engines.errors import SpeedError, UnsupportedError
+from exporter import bench
+from exporter.baseline import source
+from exporter.build import build
+from exporter.cache import Store
+from exporter.recipe import Recipe
+from exporter.stopwatch import Stopwatch
+from tests.e2e.conftest import silent
+
+ROOT = Path(__file__).parent.parent.parent
+#: One process builds the bundle that all of these share.
+pytestmark = [pytest.mark.xdist_group("built"), pytest.mark.timeout(1200)]
+
+
+def drawn_alike(path, against=("diffusers", "diffusers-bf16")):
+    """Bench with one round; the baselines' pictures must be the bundle's."""
+    report = bench.bench(path, against, batches=(1, 2), repeats=1, cold=False)
+    assert report.reference == "diffusers"
+    assert report.psnr[str(path)] >= 50
+    assert report.psnr["diffusers"] == 200
+    for timing in report.timings:
+        assert timing.calls["denoiser"] == 4
+        assert all(timing.percentile(50, stage) > 0 for stage in ("text", "denoiser", "sampler", "decoder", "image"))
+    return report
+
+
+def test_diffusers_draws_what_the_bundle_draws(built):
+    report = drawn_alike(built.path)
+    assert 20 <= report.psnr["diffusers-bf16"] < 200
+    assert {timing.runs_on.partition(" ")[0] for timing in report.timings} == {"onnxruntime", "torch"}
+
+
+def test_a_sampler_that_draws_in_between_gets_the_same_noise(built, tmp_path):
+    ancestral = "sampler.scheduler=EulerAncestralDiscreteScheduler"
+    build(Recipe.load(built.recipe, [ancestral]), tmp_path / "ancestral", Store(built.store), silent)
+    drawn_alike(tmp_path / "ancestral", ["diffusers"])
+
+
+def test_a_source_that_is_elsewhere_is_told(built, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    recipe, _ = source(built.bundle)
+    moved = built.bundle.manifest.model_copy(update={"recipe": recipe.text.replace(recipe.model.source, "gone")})
+    with pytest.raises(UnsupportedError, match=r"'gone' is neither a file or folder[^\n]*\n  A path is looked for in"):
+        source(Bundle(built.path, moved))
+
+
+def test_a_bundle_is_timed_where_there_is_no_torch(built):
+    code = f"""
+import sys
+for name in ("torch", "diffusers", "transformers", "onnx", "onnx_ir", "onnxscript", "ruamel", "safetensors", "matplotlib"):
+    sys.modules[name] = None
+from exporter.cli import main
+main(["bench", {str(built.path)!r}, "--repeats", "1"])
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "denoiser" in done.stdout
+    assert "peak MB" in done.stdout
+
+
+@pytest.fixture
+def rival(monkeypatch):
+    """Everybody races against someone who takes as many times as long as the bundle as this says."""
+    times, clock, races = [2.0], [0.0], []
+
+    def contestant(name, seconds):
+        def draw(batch):
+            clock[0] += seconds()
+            return [Image.new("RGB", (8, 8))] * batch
+
+        return bench.Contestant(name, "a test", draw, Stopwatch(lambda: clock[0]))
+
+    @contextmanager
+    def contestants(path, against, task, *, root):
+        races.append((path.name, against, task.steps, root))
+        yield [contestant("own", lambda: 1.0), contestant("rival", lambda: times[0])]
+
+    monkeypatch.setattr(bench, "contestants", contestants)
+    return times, races
+
+
+def test_the_gate_decides_over_publishing(built, rival, tmp_path):
+    times, races = rival
+    out, store = tmp_path / "out", Store(built.store)
+    faster = Recipe.load(built.recipe, ["checks.faster_than={against: diffusers, ratio: 1.5}"])
+    bundle, _ = build(faster, out, store, silent)
+    (told,) = [note for note in bundle.manifest.notes if note.startswith("speed: ")]
+    assert "2.00 times as fast as diffusers, at least 1.5 is asked" in told
+    assert races == [(".out.partial", ["diffusers"], 4, built.recipe.parent)]
+    assert bundle.manifest.files == built.bundle.manifest.files
+    times[0] = 1.0
+    again, _ = build(faster, out, store, silent)  # won before, by the same bundle on the same machine
+    assert again.manifest.digest == bundle.manifest.digest
+    assert len(races) == 1
+    much = Recipe.load(built.recipe, ["checks.faster_than={against: diffusers, ratio: 3}"])
+    for _ in range(2):  # one that was lost is run again
+        with pytest.raises(SpeedError, match=rf"too slow: 1\.00 times .*\n.*{out}\.rejected; {out} was not touched"):
+            build(much, out, store, silent)
+    assert len(races) == 3
+    assert Bundle.open(out).manifest.digest == bundle.manifest.digest
+    assert Bundle.open(tmp_path / "out.rejected").manifest.files == bundle.manifest.files
+    assert sorted(path.name for path in tmp_path.iterdir() if "partial" in path.name) == []
+
+
+@pytest.mark.slow
+def test_what_torch_compiles_draws_the_same_in_a_fresh_process_too(built):
+    report = bench.bench(built.path, ["diffusers", "diffusers-compile"], repeats=1)
+    assert report.psnr["diffusers-compile"] >= 50
+    assert set(report.cold) == {str(built.path), "diffusers", "diffusers-compile"}
+    assert all(found.peak > 2**26 for found in report.cold.values())
