@@ -152,10 +152,10 @@ def bench(
     with contestants(path, against, asked, say) as field, TemporaryDirectory() as folder:
         timings, pictures = race(field, batches, repeats, Path(folder), say)
     reference = next((each.name for each in field if each.name == "diffusers"), field[0].name)
-    likeness = {name: _likeness(made, pictures[reference]) for name, made in pictures.items()}
+    likenesses = {name: likeness(made, pictures[reference]) for name, made in pictures.items()}
     started = {each.name: _cold(each, say) for each in field} if cold else {}
     return Report(
-        task=asked, repeats=repeats, reference=reference, timings=timings, psnr=likeness, cold=started, environment=surroundings
+        task=asked, repeats=repeats, reference=reference, timings=timings, psnr=likenesses, cold=started, environment=surroundings
     )
 
 
@@ -285,7 +285,7 @@ def _prompt(bundle: Bundle) -> str:
     return Checks().prompts[0]
 
 
-def _likeness(made: Sequence[Image.Image], wanted: Sequence[Image.Image]) -> float:
+def likeness(made: Sequence[Image.Image], wanted: Sequence[Image.Image]) -> float:
     """PSNR of pictures in dB; the worst of the batch."""
     pairs = zip(made, wanted, strict=True)
     return min(psnr(np.asarray(one, np.float32) / 255, np.asarray(other, np.float32) / 255, 1.0) for one, other in pairs)
