@@ -13,7 +13,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from exporter.cache import Store
 from exporter.recipe import Recipe
@@ -36,7 +36,8 @@ def ahead(plan: Plan, store: Store) -> Iterator[None]:
     code = "from exporter.ahead import main; main()"
     command = [sys.executable, "-c", code, plan.recipe.name, str(plan.recipe.root.resolve()), str(store.root)]
     # The recipe goes down the pipe, which stays open: when this process dies, however it dies, the other one sees its end.
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:  # noqa: S603
+    quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with _halved() as share, subprocess.Popen(command, stdin=subprocess.PIPE, env={**os.environ, **share}, **quiet) as process:  # noqa: S603
         pipe = process.stdin
         if pipe is None:
             raise RuntimeError("a process was started without the pipe that it was asked to have")
@@ -47,6 +48,22 @@ def ahead(plan: Plan, store: Store) -> Iterator[None]:
             yield
         finally:
             process.kill()
+
+
+@contextlib.contextmanager
+def _halved() -> Iterator[dict[str, str]]:
+    """Half of the processors for this process, and what gives the other half to the second one.
+
+    Threads that wait for each other in two processes at once, on processors that they share, take several times as long.
+    """
+    import torch  # noqa: PLC0415 - where this is worthwhile, the build is about to load it
+
+    before, half = torch.get_num_threads(), max(1, (os.cpu_count() or 2) // 2)
+    torch.set_num_threads(min(before, half))
+    try:
+        yield {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(half))}
+    finally:
+        torch.set_num_threads(before)
 
 
 def main() -> None:
