@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from exporter.recipe import Recipe
 
 #: What the extra [compile] installs, by the name that is imported.
-_COMPILE = {"diffusers", "huggingface_hub", "onnx", "onnx_ir", "onnxscript", "polygraphy", "ruamel", "safetensors", "torch"}
+_COMPILE = {"diffusers", "huggingface_hub", "onnx", "onnx_ir", "onnxscript", "ruamel", "safetensors", "torch"}
 _COMPILE |= {"transformers", "accelerate"}
 _PATH = click.Path(path_type=Path)
 

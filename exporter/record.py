@@ -20,16 +20,11 @@ if TYPE_CHECKING:
     from exporter.recipe import Recipe
 
 
-#: A run without guidance of so many steps costs little beside the others: half of one with guidance.
-CHEAP = 8
-
-
 def settings(recipe: Recipe) -> tuple[Setting, ...]:
-    """Choose the runs: every step count at the typical size; then one that is not square, with a batch; then guidance off.
+    """Choose the runs: every step count at the typical size; one that is not square, with a batch; every one without guidance.
 
-    The one with a batch takes the fewest steps that the recipe has, and so does the one without guidance, which comes also at
-    every other step count of at most `CHEAP`. With an encoder, there is one more from an image and one that keeps a part of it,
-    of the fewest steps. A recipe of one size, or of batch 1, has no such run to offer.
+    The one with a batch takes the fewest steps that the recipe has. With an encoder, there is one more from an image and one that
+    keeps a part of it, of the fewest steps too. A recipe of one size, or of batch 1, has no run with a batch to offer.
     """
     shapes, sampler, prompts = recipe.shapes, recipe.sampler, recipe.checks.prompts
     scale = sampler.guidance.scale if sampler.guidance.mode != "none" else None
@@ -43,9 +38,9 @@ def settings(recipe: Recipe) -> tuple[Setting, ...]:
         pair = tuple(prompts[index % len(prompts)] for index in range(batch))
         chosen.append(Setting(label, pair, negative, fewest, height, other, scale))
     if sampler.guidance.mode == "classifier_free":
-        for steps in sorted({fewest, *(steps for steps in sampler.steps if steps <= CHEAP)}):
-            label = "guidance off" if steps == fewest else f"guidance off, {steps} steps"
-            chosen.append(Setting(label, prompts[-1:], negative, steps, height, width, 1.0))
+        chosen += [
+            Setting(f"guidance off, {steps} steps", prompts[-1:], negative, steps, height, width, 1.0) for steps in sampler.steps
+        ]
     if "vae_encoder" in recipe.components:
         given = prompts[-1:], negative, fewest, height, width, scale
         chosen.append(Setting("from an image", *given, strength=0.6 if fewest > 1 else 1.0))

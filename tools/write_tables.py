@@ -11,7 +11,6 @@ from engines.backends import installed
 from exporter import describe
 from exporter.convergence import STEPS, surveyed
 from exporter.pairing import Pairing, pairings
-from exporter.record import CHEAP
 from exporter.trace import TOLERANCE
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -83,8 +82,7 @@ _CHECKED = """
 ## What `check` covers
 
 The table of every number of steps is played against the source pipeline's own trajectory and noise, with guidance as the recipe
-says; where it is classifier-free, also without guidance, at the smallest number of steps and at every other up to
-{cheap}. Guidance is part of the denoiser's graph, not of the table, so a table that holds on one trajectory holds on the other.
+says, and where it is classifier-free also without.
 
 ## Refused
 
@@ -102,7 +100,7 @@ def sampler_page() -> str:
             lines.append(f"| {row.scheduler} | {measured} | {row.evaluations:.3g} | {noise} | {figures} |")
     refused = [f"- {row['scheduler']}: {row['why']}" for row in describe.samplers()["refused"]]
     head = _MADE.format("sampler.py") + _SAMPLERS.format(**about, tolerance=TOLERANCE)
-    return head + "\n".join(lines) + _CHECKED.format(cheap=CHEAP) + "\n".join(refused) + "\n"
+    return head + "\n".join(lines) + _CHECKED + "\n".join(refused) + "\n"
 
 
 def _guidance(pairing: Pairing) -> str:

@@ -2,7 +2,7 @@
 
 A step is tried by Euler–Maruyama, and again by the same noise with the drift at its end; the error is judged by their difference.
 Where it is small enough a mean of both is kept. Three things differ from the paper
-(docs/decisions/0010-adaptive-samplers.md):
+(docs/decisions/0013-adaptive-samplers.md):
 
 - It steps latents in training time, where drift and noise are stiff near the end. Here the same process is written for
   q = latent / signal · snr on the clock snr = signal² / noise², where it is dq = clean d(snr) + dw: what the model holds for the

@@ -155,6 +155,10 @@ def test_own_times():
     table = compile_sampler("LCMScheduler", SD, 2, 512, 512, timesteps=(999, 399))
     assert [op.t for op in table.ops if isinstance(op, Eval)] == [999, 399]
     assert table.provenance.timesteps == (999, 399)
+    # Multistep sampling of a consistency model (2303.01469, algorithm 1): from noise to clean and back, at chosen times.
+    consistency = compile_sampler("CMStochasticIterativeScheduler", {"clip_denoised": False}, 3, 64, 64, timesteps=(39, 22, 0))
+    assert [type(op).__name__ for op in consistency.ops] == ["Draw", *["Eval", "Draw"] * 3, "Emit"]
+    assert len({op.t for op in consistency.ops if isinstance(op, Eval)}) == 3
     flow = compile_sampler("FlowMatchEulerDiscreteScheduler", {}, 2, 512, 512, sigmas=(1.0, 0.25))
     assert [op.t for op in flow.ops if isinstance(op, Eval)] == [1000, 250]
 
