@@ -36,8 +36,11 @@ def ahead(plan: Plan, store: Store) -> Iterator[None]:
     code = "from exporter.ahead import main; main()"
     command = [sys.executable, "-c", code, plan.recipe.name, str(plan.recipe.root.resolve()), str(store.root)]
     # The recipe goes down the pipe, which stays open: when this process dies, however it dies, the other one sees its end.
+    half = max(1, (os.cpu_count() or 2) // 2)
+    environment = {"OMP_NUM_THREADS": str(half), **os.environ}
     quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    with _halved() as share, subprocess.Popen(command, stdin=subprocess.PIPE, env={**os.environ, **share}, **quiet) as process:  # noqa: S603
+    # The recipe goes down the pipe, which stays open: when this process dies, however it dies, the other one sees its end.
+    with subprocess.Popen(command, stdin=subprocess.PIPE, env=environment, **quiet) as process:  # noqa: S603
         pipe = process.stdin
         if pipe is None:
             raise RuntimeError("a process was started without the pipe that it was asked to have")
@@ -45,23 +48,24 @@ def ahead(plan: Plan, store: Store) -> Iterator[None]:
             pipe.write(plan.recipe.text.encode() + b"\0")
             pipe.flush()
         try:
-            yield
+            with _threads(half):
+                yield
         finally:
             process.kill()
 
 
 @contextlib.contextmanager
-def _halved() -> Iterator[dict[str, str]]:
-    """Half of the processors for this process, and what gives the other half to the second one.
+def _threads(most: int) -> Iterator[None]:
+    """At most so many of torch's threads here.
 
     Threads that wait for each other in two processes at once, on processors that they share, take several times as long.
     """
     import torch  # noqa: PLC0415 - where this is worthwhile, the build is about to load it
 
-    before, half = torch.get_num_threads(), max(1, (os.cpu_count() or 2) // 2)
-    torch.set_num_threads(min(before, half))
+    before = torch.get_num_threads()
+    torch.set_num_threads(min(before, most))
     try:
-        yield {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(half))}
+        yield
     finally:
         torch.set_num_threads(before)
 
@@ -78,6 +82,9 @@ def main() -> None:
     needed = [stage for stage in plan.stages if stage.verb == "record" or stage.subject.partition(",")[0] == denoiser]
     if not plan.waits(denoiser):
         needed.sort(key=lambda stage: ("record", "measure").index(stage.verb) if stage.verb in {"record", "measure"} else -1)
+    # Engines of a GPU first, which take longest; the build makes the others meanwhile.
+    targets = plan.targets[denoiser]
+    needed.sort(key=lambda stage: stage.verb == "engine" and targets[stage.subject.partition(", ")[2]].on_processor)
     done: dict[tuple[str, str], Path] = {}
     for stage in needed:
         done[stage.name] = store.folder(stage.key, lambda folder, stage=stage: stage.make(folder, done))
