@@ -6,6 +6,7 @@ T2IError
 ├── MissingDependency  exit 4   pip install 't2iexport[…]'
 ├── ParityError        exit 5   numbers out of limits: carries the blame table
 ├── SpeedError         exit 5   slower than the recipe allows: carries the figures
+├── DivergenceError    exit 5   a training's loss is not finite: carries the step and where the last checkpoint is
 └── BundleError        exit 6   damaged, hostile or too new
 
 Anything else is a bug in t2iexport: a traceback, exit 1.
@@ -57,6 +58,12 @@ class ParityError(T2IError):
 
 class SpeedError(T2IError):
     """A bundle is slower than its recipe allows; the text is the figures."""
+
+    exit_code = 5
+
+
+class DivergenceError(T2IError):
+    """A training's loss is NaN or infinite; the text names the step and the last checkpoint."""
 
     exit_code = 5
 

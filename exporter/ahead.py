@@ -30,7 +30,9 @@ def ahead(plan: Plan, store: Store) -> Iterator[None]:
     """Keep a second process at work while the body runs, where the model is small and there is a processor for it."""
     files = {file for found in plan.checkpoint.files.values() for file in found}
     worthwhile = files and sum(file.stat().st_size for file in files) <= SMALL and (os.cpu_count() or 1) > 1
-    if not worthwhile or not any(store.why(stage.key) for stage in plan.stages if stage.verb == "export"):
+    waiting = [stage for stage in plan.stages if store.why(stage.key)] if worthwhile else []
+    # Training is left to the build itself, which tells how it goes.
+    if not any(stage.verb == "export" for stage in waiting) or any(stage.resumes for stage in waiting):
         yield
         return
     code = "from exporter.ahead import main; main()"

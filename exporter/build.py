@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import filecmp
+import os
 import shutil
 import time
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from typing import Protocol
 
 from engines import bundle
 from engines.bundle import Bundle, Verdict
-from engines.errors import MissingDependency, ParityError, SpeedError, UnsupportedError
+from engines.errors import MissingDependency, ParityError, RecipeError, SpeedError, UnsupportedError
 from exporter import assemble, gate, parity
 from exporter.ahead import ahead
 from exporter.cache import Store
@@ -55,6 +56,34 @@ def build(recipe: Recipe, out: Path, store: Store, report: Report, *, reproducib
         return _publish(plan, out, store, report, done)
 
 
+def distill(recipe: Recipe, store: Store, report: Report) -> dict[str, Path]:
+    """Make what the recipe's passes that train need, and train; a build finds the results in the store.
+
+    Under `accelerate launch` every process calls it: each stage is made by one of them, a training by all.
+
+    Returns:
+        Part → the folder of its trained network, which diffusers loads.
+
+    Raises:
+        RecipeError: nothing in it trains.
+        UnsupportedError, MissingDependency, DivergenceError: as the passes say.
+
+    """
+    plan = Plan(recipe)
+    plan.refuse()
+    if not any(stage.resumes for stage in plan.stages):
+        raise RecipeError("components: no pass of this recipe trains; give a part passes: [- distill: {data: …, steps: …}]")
+    done: dict[tuple[str, str], Path] = {}
+    for stage in plan.stages:
+        needed = stage.verb in {"encode", "pass"} or (stage.name == ("record", "source") and any(map(plan.waits, plan.passes.of)))
+        if needed and stage.resumes and int(os.environ.get("RANK", "0")) and not store.peek(stage.key):
+            with store.scratch() as folder:  # the first process keeps the result
+                stage.make(folder, {**done, ("unfinished", stage.subject): store.unfinished(stage.key)})
+        elif needed:
+            done[stage.name] = _run(stage, store, report, done)
+    return {stage.subject.partition(",")[0]: done[stage.name] for stage in plan.stages if stage.resumes and stage.name in done}
+
+
 def check(path: Path, backend: str | None, say: Callable[[str], None] = lambda _: None) -> list[Verdict]:
     """Check a bundle where it lies, on one backend or on every one that opens here, and store the verdicts in its manifest.
 
@@ -85,6 +114,8 @@ def _run(stage: Stage, store: Store, report: Report, done: Done) -> Path:
     report(stage)
     start = time.perf_counter()
     why = store.why(stage.key)
+    if stage.resumes:
+        done = {**done, ("unfinished", stage.subject): store.unfinished(stage.key)}
     found = store.folder(stage.key, lambda folder: stage.make(folder, done))
     report(stage, time.perf_counter() - start, cached=not why, why=why)
     return found

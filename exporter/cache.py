@@ -86,7 +86,7 @@ class Store:
 
     def __init__(self, root: Path | None = None, say: Callable[[str], None] = lambda _: None) -> None:
         self.root, self._say = root or default_root(), say
-        for name in ("entries", "partial", "locks", "last"):
+        for name in ("entries", "partial", "locks", "last", "unfinished"):
             with _disk(self.root, "opening the cache"):
                 (self.root / name).mkdir(parents=True, exist_ok=True)
         self._sweep()
@@ -135,6 +135,12 @@ class Store:
             self._remember(wanted)
         return entry
 
+    def unfinished(self, wanted: Key) -> Path:
+        """A folder for a stage that takes long to leave off in: it survives a kill, and goes when the stage is finished."""
+        folder = self.root / "unfinished" / wanted.digest
+        folder.mkdir(exist_ok=True)
+        return folder
+
     @contextlib.contextmanager
     def turn(self, place: Path) -> Iterator[None]:
         """Be the only build that writes to `place`; a second one waits."""
@@ -174,6 +180,7 @@ class Store:
                     final.rename(partial.with_name(f"{wanted.digest}.{uuid4().hex[:8]}"))
                 partial.rename(final)
                 _sync(final.parent)
+                shutil.rmtree(self.root / "unfinished" / wanted.digest, ignore_errors=True)
         finally:
             for left in (self.root / "partial").glob(f"{wanted.digest}.*"):
                 shutil.rmtree(left, ignore_errors=True)

@@ -77,6 +77,26 @@ def _build(recipe: Path, output: Path | None, assignments: tuple[str, ...], **fl
     click.echo(f"\n{out}: {size:.1f} MB; {reused} of {len(lines.rows)} stages were reused")
 
 
+@verbs.command("distill")
+@click.argument("recipe", type=_PATH)
+@click.option("--set", "assignments", multiple=True, metavar="PATH=VALUE", help="Change the recipe, as for build.")
+def _distill(recipe: Path, assignments: tuple[str, ...]) -> None:
+    """Train what a recipe's distill passes ask for; build finds it."""
+    from exporter import build, show
+    from exporter.cache import Store
+    from exporter.recipe import Recipe
+
+    chosen = Recipe.load(recipe, assignments)
+    lines = show.StageLines(error=True)
+    with _located(chosen):
+        try:
+            trained = build.distill(chosen, Store(say=lines.say), lines)
+        finally:
+            lines.close()
+    for part, folder in trained.items():
+        click.echo(f"{part}: {folder}")
+
+
 @verbs.command("check")
 @click.argument("bundle", type=_PATH)
 @click.option("--backend", help="Only this one.  [default: every backend that opens here]")

@@ -38,7 +38,8 @@ _CODE: Mapping[str, tuple[str, ...]] = {
     "record": (*_MODEL_CODE, "record.py", "recording.py", "loop.py"),
     "compile": ("sampler.py", "trace.py", "loop.py", "preview.py", "../engines/samplers/table.py", "../engines/samplers/_ops.py"),
     "process": ("process.py", "sampler.py", "loop.py", "../engines/samplers/_process.py"),
-    "pass": (*_MODEL_CODE, *_PASS_CODE, "recording.py", "count.py"),
+    "encode": (*_MODEL_CODE, "lesson.py", "passes/_encode.py", "passes/_pictures.py"),
+    "pass": (*_MODEL_CODE, *_PASS_CODE, "recording.py", "count.py", "lesson.py"),
     "measure": (*_MODEL_CODE, *_PASS_CODE, "recording.py"),
     "export": (*_MODEL_CODE, *_PASS_CODE, "export.py", "graph"),
     "unroll": ("unroll.py", "graph", "../engines/samplers/table.py"),
@@ -50,12 +51,16 @@ _CODE: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Stage:
-    """One memoised step: what it does, for whom, under which key, and how; `make(folder, done)` fills an empty folder."""
+    """One memoised step: what it does, for whom, under which key, and how; `make(folder, done)` fills an empty folder.
+
+    One that `resumes` finds in `done["unfinished", subject]` a folder in which it leaves off.
+    """
 
     verb: str
     subject: str
     key: Key
     make: Callable[[Path, Done], None]
+    resumes: bool = False
 
     @property
     def name(self) -> tuple[str, str]:
@@ -207,9 +212,15 @@ class Plan:
                 )
             options = step.model_dump(mode="json")  # type: ignore[attr-defined]  # a plugin's options are a Frozen
             inputs = {"weights": before} | (recorded if step.recorded else {})
+            if step.trains:
+                encode_key = self._key("encode", f"{name}, {pass_name}", *self.passes.keyed(name, pass_name))
+                encode = lambda folder, _done, pass_name=pass_name: self.passes.encode(folder, name, pass_name)  # noqa: E731
+                yield Stage("encode", f"{name}, {pass_name}", encode_key, encode)
+                options, teacher = self.passes.taught(name, pass_name)
+                inputs |= {"pictures": str(encode_key), **{f"teacher {each}": digest for each, digest in teacher.items()}}
             stage_key = self._key("pass", f"{name}, {pass_name}", options, inputs)
             make = lambda folder, done, pass_name=pass_name: self.passes.remake(folder, name, pass_name, done)  # noqa: E731
-            yield Stage("pass", f"{name}, {pass_name}", stage_key, make)
+            yield Stage("pass", f"{name}, {pass_name}", stage_key, make, resumes=step.trains)
             before = str(stage_key)
 
     def _part_stages(self, name: str, recorded: Mapping[str, str], digest: str) -> Iterator[Stage]:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from engines import plugins
 from engines.errors import RecipeError
+from exporter import lesson, show
 
 if TYPE_CHECKING:
     from exporter.families import Family
@@ -106,11 +108,60 @@ class Passes:
     def remake(self, folder: Path, part_name: str, name: str, done: Done) -> None:
         """Let one pass make its network, from what the one before it made, and keep it as diffusers keeps networks."""
         step, names = self.of[part_name][name], self.remade[part_name]
-        part = self.made(done, {part_name: names[: names.index(name)]}).part(part_name, "fp32")
-        part = replace(part, signature=self.family.signature(part_name))
-        made = step(replace(part, cases=_seen(part_name, done["record", "source"])) if step.recorded else part)
+        before = names[: names.index(name)]
+        if step.trains:
+            made = self._teach(part_name, name, before, done)
+            shutil.copy(done["unfinished", f"{part_name}, {name}"] / "curve.jsonl", folder / "curve.jsonl")
+        else:
+            part = self.made(done, {part_name: before}).part(part_name, "fp32")
+            part = replace(part, signature=self.family.signature(part_name))
+            made = step(replace(part, cases=_seen(part_name, done["record", "source"])) if step.recorded else part)
         made.network.save_pretrained(folder)
         (folder / "found.txt").write_text(json.dumps({"notes": made.notes, "findings": dict(made.findings)}, indent=1) + "\n")
+
+    def encode(self, folder: Path, part_name: str, name: str) -> None:
+        """Encode the pictures that a pass learns from, and their captions."""
+        step: Any = self.of[part_name][name]
+        pictures = lesson.found(step, self.family.recipe, self._place(part_name, name))
+        lesson.encode(self.family, self.family.recipe, pictures, folder)
+
+    def keyed(self, part_name: str, name: str) -> tuple[Mapping[str, Any], Mapping[str, str]]:
+        """Options and inputs of `encode`; the passes that train have such a stage before them.
+
+        Raises:
+            RecipeError: pictures and captions do not belong together.
+
+        """
+        step: Any = self.of[part_name][name]
+        return lesson.keyed(step, self.family.recipe, self.family.checkpoint, self._place(part_name, name))
+
+    def taught(self, part_name: str, name: str) -> tuple[Mapping[str, Any], Mapping[str, str]]:
+        """Options of a pass that trains, and digests of whom it learns from."""
+        step: Any = self.of[part_name][name]
+        teacher = lesson.teacher(step, self.family.checkpoint, self.family.recipe.root)
+        return lesson.options_of(step), {each: teacher.digest(each) for each in (network(part_name), "scheduler")}
+
+    def _teach(self, part_name: str, name: str, before: tuple[str, ...], done: Done) -> Part:
+        step: Any = self.of[part_name][name]
+        checkpoint = self.family.checkpoint
+        source = lesson.teacher(step, checkpoint, self.family.recipe.root)
+        denoiser = lesson.plain(self.family, source)
+        folders = {each: done["pass", f"{part_name}, {each}"] for each in before}
+        student = lesson.plain(self.family, self.made(done, {part_name: before}).checkpoint).part(part_name, "fp32")
+        given = lesson.Lesson(
+            teacher=denoiser.part(part_name, "fp32"),
+            schedule=checkpoint.configs["scheduler"],
+            encoded=done["encode", f"{part_name}, {name}"],
+            ports=tuple(port.name for port in denoiser.signature(part_name).inputs[2:]),
+            moved=lesson.came(self.of[part_name], source.configs[network(part_name)], folders),
+            kept=done["unfinished", f"{part_name}, {name}"],
+            say=show.console(error=True).print,
+        )
+        return step.teach(student, given)
+
+    def _place(self, part_name: str, name: str) -> str:
+        index = next(i for i, each in enumerate(self.family.recipe.components[part_name].passes) if name in each)
+        return f"components.{part_name}.passes.{index}.{name}"
 
 
 def network(part: str) -> str:

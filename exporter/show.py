@@ -70,7 +70,7 @@ class StageLines:
         """Show that a stage begins (`seconds` is None), or that it is done."""
         self.close()
         if seconds is None:
-            if self._screen.is_terminal:
+            if self._screen.is_terminal and not stage.resumes:  # which prints lines of its own
                 self._running = self._screen.status(f"{stage.verb} {stage.subject}")
                 self._running.start()
             return

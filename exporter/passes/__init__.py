@@ -19,7 +19,7 @@ class Pass(Protocol):
 
     Attributes:
         remakes: whether it is such a pass.
-        trains: whether it teaches the new network what the source does.
+        trains: whether it teaches the new network what the source does: it has `teach(part, lesson)`, which is called instead.
         recorded: whether it must see `part.cases`: the calls of the source on whole trajectories.
         told: name and options, as the blame table shows them.
 
@@ -33,6 +33,16 @@ class Pass(Protocol):
     def recorded(self) -> bool: ...  # noqa: D102
     @property
     def told(self) -> str: ...  # noqa: D102
+
+    def moved(self, source: Mapping[str, Any], findings: Mapping[str, Any]) -> Mapping[str, str]:
+        """Prefix of a module's name in the network that it makes → prefix in the source, the longest counts; empty for none.
+
+        Args:
+            source: config of the source's network.
+            findings: what the pass found out when it ran.
+
+        """
+        ...
 
     def config(self, source: Mapping[str, Any]) -> Mapping[str, Any] | None:
         """Config of the network that it makes of one with that config, None where only the call can tell; imports no torch.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from engines.frozen import Frozen
-from exporter.passes._cut import Block, Cut, chosen, config, whole
+from exporter.passes._cut import Block, Cut, chosen, config, origin, whole
 from exporter.passes._presets import PRESETS
 
 if TYPE_CHECKING:
@@ -59,6 +59,10 @@ class Prune(Frozen):
     def told(self) -> str:
         """The pass and what chose."""
         return f"prune: {self.preset or 'a block map'}"
+
+    def moved(self, source: Mapping[str, Any], _findings: Mapping[str, Any]) -> Mapping[str, str]:
+        """Prefix of a module in the smaller network → prefix in the source."""
+        return origin(self._cut(source))
 
     def config(self, source: Mapping[str, Any]) -> Mapping[str, Any] | None:
         """Config of the smaller network.

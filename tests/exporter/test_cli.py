@@ -24,6 +24,7 @@ FLAGS = {
     "bench": {"--against", "--batch", "--repeats", "--steps", "--json", "--plot"},
     "build": {"-o", "--output", "--set", "--dry-run", "--check-reproducible", "--json"},
     "check": {"--backend", "--json", "--junit"},
+    "distill": {"--set"},
     "generate": {
         *("-o", "--output", "--negative-prompt", "--seed", "--steps", "--height", "--width", "--guidance-scale", "--backend"),
         *("--image", "--mask", "--strength", "--noise", "--from", "--previews"),

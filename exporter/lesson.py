@@ -1,0 +1,158 @@
+"""What a pass that trains is given: the teacher, and pictures and captions as the networks see them, encoded once."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from engines.errors import UnsupportedError
+from exporter.load import resolve
+from exporter.passes import _pictures
+from exporter.recipe import Component, Guidance, Model, Recipe
+
+if TYPE_CHECKING:
+    from exporter.families import Family
+    from exporter.load import Checkpoint
+    from exporter.part import Part
+    from exporter.passes.distill import Distill
+
+#: Pictures or captions per call of an encoder.
+_BATCH = 32
+LATENTS = "latents.npy"
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """One training's material.
+
+    Attributes:
+        teacher: the source's part, without guidance: latent, timestep, conditioning (batch, 1, …) → output.
+        schedule: the model's scheduler config.
+        encoded: folder of `latents.npy` (count, C, H, W), and per conditioning port an array (1 + count, …) whose first entry is
+            the empty prompt's; float16.
+        ports: the conditioning's names, in the order in which the denoiser takes them.
+        moved: prefix of a module in the student → prefix in the source, where they differ.
+        kept: folder that survives a kill.
+        say: prints a line of progress.
+
+    """
+
+    teacher: Part
+    schedule: Mapping[str, Any]
+    encoded: Path
+    ports: tuple[str, ...]
+    moved: Mapping[str, str]
+    kept: Path
+    say: Callable[[str], None]
+
+
+def found(step: Distill, recipe: Recipe, where: str) -> list[_pictures.Picture]:
+    """The pictures that a pass names, looked for beside the recipe, then in the working directory.
+
+    Raises:
+        RecipeError: there are none, or they and their captions do not belong together.
+
+    """
+    beside = recipe.root / Path(step.data).expanduser()
+    return _pictures.pictures(beside if beside.is_dir() else Path(step.data).expanduser(), f"{where}.data")
+
+
+def options(recipe: Recipe) -> dict[str, Any]:
+    """What the encoded pictures depend on besides the networks: size, and what an empty prompt becomes."""
+    return {"size": [recipe.shapes.height[1], recipe.shapes.width[1]], "guidance": recipe.sampler.guidance.mode}
+
+
+def teacher(step: Distill, source: Checkpoint, root: Path) -> Checkpoint:
+    """The model to learn from: the source, unless the pass names another.
+
+    Raises:
+        UnsupportedError: its latents, its text or what it predicts are not the source's.
+        RecipeError: there is no such model.
+
+    """
+    if step.teacher is None:
+        return source
+    other = resolve(Model(source=step.teacher), root)
+    for what, component, fields in (
+        ("latent space", "vae", ("_class_name", "latent_channels", "scaling_factor", "shift_factor", "block_out_channels")),
+        ("latent space", "unet", ("in_channels", "out_channels")),
+        ("text width", "unet", ("cross_attention_dim", "addition_embed_type", "projection_class_embeddings_input_dim")),
+        ("prediction type", "scheduler", ("prediction_type",)),
+    ):
+        own, others = ({field: config.configs.get(component, {}).get(field) for field in fields} for config in (source, other))
+        for field in fields:
+            if own[field] != others[field]:
+                raise UnsupportedError(
+                    f"distill.teacher: {step.teacher} has another {what}: {component}.{field} is {others[field]!r}, "
+                    f"the student's {own[field]!r}.\n  Take a teacher that its student could replace."
+                )
+    return other
+
+
+def plain(family: Family, checkpoint: Checkpoint) -> Family:
+    """The family without guidance, whose denoiser takes one prompt per picture, and with a picture encoder."""
+    recipe = family.recipe  # type: ignore[attr-defined]  # every family keeps it
+    sampler = recipe.sampler.model_copy(update={"guidance": Guidance()})
+    made = recipe.model_copy(update={"sampler": sampler, "components": {"vae_encoder": Component()}})
+    return type(family)(checkpoint, made)
+
+
+def encode(family: Family, recipe: Recipe, pictures: list[_pictures.Picture], folder: Path) -> None:
+    """Write the latents of pictures (scaled to cover the recipe's typical size, cut at the centre), and their captions' states.
+
+    Each picture's latent is drawn once from the encoder's distribution. An empty prompt becomes what it becomes in generation.
+
+    Raises:
+        UnsupportedError: too little room on the disk.
+
+    """
+    from exporter.passes import _encode  # noqa: PLC0415 - torch
+
+    height, width = (getattr(recipe.shapes, side)[1] for side in ("height", "width"))
+    encoder = plain(family, family.checkpoint)  # type: ignore[attr-defined]  # every family keeps it
+    latent = encoder.signature("vae_encoder").outputs[0]
+    extent = {**encoder.signature("vae_encoder").extent("typical"), "batch": 1}
+    per_picture = int(np.prod(encoder.signature("vae_encoder").shape(latent, extent)))
+    for tower in family.towers:
+        signature = family.signature(tower)
+        per_picture += sum(int(np.prod(signature.shape(port, {"batch": 1})[2:])) for port in signature.outputs)
+    needed, free = 2 * per_picture * (len(pictures) + 1), shutil.disk_usage(folder).free
+    if needed > free:
+        raise UnsupportedError(
+            f"distill.data: {len(pictures):,} encoded pictures and captions take {needed / 1e9:.1f} GB, and the disk of {folder} "
+            f"has {free / 1e9:.1f} GB.\n  Take fewer, or set XDG_CACHE_HOME to a larger disk."
+        )
+    _encode.captions(family, [picture.caption for picture in pictures], folder, _BATCH)
+    _encode.latents(encoder, [picture.file for picture in pictures], (height, width), folder / LATENTS, _BATCH)
+
+
+def came(steps: Mapping[str, Any], source: Mapping[str, Any], folders: Mapping[str, Path]) -> dict[str, str]:
+    """Where the modules of the network that passes made stood in the source; `folders` holds what each of them left."""
+    for name, folder in folders.items():
+        findings = dict(json.loads((folder / "found.txt").read_text())["findings"])
+        if moved := steps[name].moved(source, findings.get(name, {})):
+            return dict(moved)
+    return {}
+
+
+def keyed(step: Distill, recipe: Recipe, checkpoint: Checkpoint, where: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """Options and inputs of the stage that encodes.
+
+    Raises:
+        RecipeError: as for `found`.
+
+    """
+    components = sorted(name for name in checkpoint.configs if name.startswith(("vae", "text_encoder", "tokenizer")))
+    inputs = {name: checkpoint.digest(name) for name in components}
+    return options(recipe), inputs | {"pictures": _pictures.digest(found(step, recipe, where))}
+
+
+def options_of(step: Distill) -> dict[str, Any]:
+    """What a pass's result depends on: not how often it is saved, nor who watches."""
+    return step.model_dump(mode="json", exclude={"checkpoint_every", "log_with", "data"})

@@ -1,0 +1,49 @@
+"""How much memory a training takes at least, before it starts."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from engines.errors import UnsupportedError
+
+if TYPE_CHECKING:
+    from exporter.passes.distill import Distill
+
+
+def refuse_memory(student: int, teacher: int, options: Distill, device: torch.device, shares: int) -> str:
+    """Compare what weights, gradients and the optimizer take with what is free, and say both; activations come on top.
+
+    Args:
+        student: parameters.
+        teacher: parameters.
+        options: the pass.
+        device: where it trains.
+        shares: processes over which the student's state is spread.
+
+    Raises:
+        UnsupportedError: it cannot fit.
+
+    """
+    half = options.mixed_precision != "no"
+    # Weights, gradients and two moments in float32; half copies of weights while a pass runs; the average.
+    each = 16 + 2 * half + 4 * (options.ema is not None)
+    needed, free = student * each // shares + teacher * (2 if half else 4), available(device)
+    told = f"at least {needed / 1e9:.2f} GB of memory and what the activations take, of {free / 1e9:.2f} GB free on {device.type}"
+    if needed > free:
+        raise UnsupportedError(f"distill needs {told}.\n  Leave ema out, or spread it over processes with accelerate's FSDP.")
+    return f"needs {told}"
+
+
+def available(device: torch.device) -> int:
+    """Bytes free on a device."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    listing = Path("/proc/meminfo")
+    for line in listing.read_text().splitlines() if listing.is_file() else []:
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

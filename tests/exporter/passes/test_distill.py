@@ -1,0 +1,389 @@
+"""Students learn from the right modules, the loss falls, a killed training goes on exactly, and what cannot work is refused."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+from PIL import Image
+
+from engines.errors import DivergenceError, MissingDependency, RecipeError, UnsupportedError
+from exporter import architecture, build
+from exporter.cache import Store
+from exporter.load import resolve
+from exporter.passes import _features, _memory, _pictures, _teach
+from exporter.passes.distill import Distill
+from exporter.passes.prune import Prune
+from exporter.plan import Plan
+from exporter.recipe import Model, Recipe
+from tests.exporter import models
+
+KINDS = ["last_of_stage", "self_attention", "cross_attention", "resnet", "feed_forward"]
+RECIPE = """
+model: {source: SOURCE}
+sampler: {scheduler: EulerDiscreteScheduler, steps: [2], guidance: {mode: classifier_free, scale: 3.0}}
+shapes: {height: [32, 32, 32], width: [32, 32, 32], batch: [1, 1, 1]}
+components:
+  unet:
+    passes:
+      - prune: {blocks: {mid_block: null}}
+      - distill: {data: DATA, steps: 4, batch: 4, learning_rate: 1.0e-3, checkpoint_every: 2}
+checks: {prompts: [a red circle]}
+"""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+    for number in range(6):
+        Image.fromarray(rng.integers(0, 255, (40, 48, 3), np.uint8)).save(folder / f"{number}.png")
+        (folder / f"{number}.txt").write_text("a red circle" if number % 2 else "the blue square")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def text(tiny_sdxl, data):
+    return RECIPE.replace("SOURCE", str(tiny_sdxl)).replace("DATA", str(data))
+
+
+def read(text, **changes):
+    recipe = Recipe.parse(text, "taught")
+    prune, distill = recipe.components["unet"].passes
+    passes = [prune, {"distill": distill["distill"] | changes}]
+    return Recipe.parse(text, "taught", overrides=[f"components.unet.passes={json.dumps(passes)}"])
+
+
+def rows(folder):
+    return [json.loads(line) for line in (folder / "curve.jsonl").read_text().splitlines()]
+
+
+def train(recipe, root):
+    return build.distill(recipe, Store(root), lambda *_, **__: None)["unet"]
+
+
+def skeleton(name, prune=None):
+    before = resolve(Model(source=name, weights="random"), Path()).skeleton("unet")
+    if prune is None:
+        return before
+    with torch.device("meta"):
+        return UNet2DConditionModel.from_config(prune.config(before.config))
+
+
+def paired(source, preset, kind):
+    prune = Prune(preset=preset)
+    teacher = skeleton(source)
+    student = skeleton(source, prune)
+    found = _features.pairs(kind, student, teacher, prune.moved(teacher.config, {}))
+    assert found
+    assert {name for pair in found for name in pair[:1]} <= {name for name, _ in student.named_modules()}
+    assert {name for pair in found for name in pair[1:]} <= {name for name, _ in teacher.named_modules()}
+    return found
+
+
+# Which module learns from which.
+
+
+@pytest.mark.parametrize("size", ["base", "small"])
+def test_bk_sdm_compares_what_every_block_gives_on(size):
+    names = [f"{side}_blocks.{index}" for side in ("down", "up") for index in range(4)]
+    assert paired("sd-v1-5", f"bk-sdm-{size}", "last_of_stage") == [(name, name) for name in names]
+
+
+def test_bk_sdm_tiny_as_published():
+    # kd_train_text_to_image.py of BK-SDM: the last down stage has lost its sampler, the up stages have moved.
+    assert paired("sd-v1-5", "bk-sdm-tiny", "last_of_stage") == [
+        ("down_blocks.0", "down_blocks.0"),
+        ("down_blocks.1", "down_blocks.1"),
+        ("down_blocks.2.attentions.0.proj_out", "down_blocks.2.attentions.1.proj_out"),
+        ("up_blocks.0", "up_blocks.1"),
+        ("up_blocks.1", "up_blocks.2"),
+        ("up_blocks.2", "up_blocks.3"),
+    ]
+
+
+@pytest.mark.parametrize(("preset", "depth", "mid"), [("koala-700m", 5, False), ("koala-1b", 6, True)])
+def test_koala_compares_self_attentions_of_the_layers_that_stayed(preset, depth, mid):
+    found = dict(paired("sdxl-base", preset, "self_attention"))
+    want = {}
+    for block, pairs, layers in (
+        ("down_blocks.1", {0: 0}, 2),
+        ("down_blocks.2", {0: 0}, depth),
+        ("mid_block", {0: 0} if mid else {}, depth),
+        ("up_blocks.0", {0: 0, 1: 2}, depth),
+        ("up_blocks.1", {0: 0, 1: 2}, 2),
+    ):
+        for new, old in pairs.items():
+            for layer in range(layers):
+                inside = f"transformer_blocks.{layer}.attn1"
+                want[f"{block}.attentions.{new}.{inside}"] = f"{block}.attentions.{old}.{inside}"
+    assert found == want
+
+
+def test_layers_that_stayed_learn_from_their_own():
+    config = architecture.configs("sdxl-base")["unet"]
+    blocks = {"down_blocks.2": {"layers": [1, 8]}, "mid_block": {"layers": [3, 9]}}
+    moved = Prune(blocks=blocks).moved(config, {})
+    assert _features.came_from("down_blocks.2.attentions.1.transformer_blocks.1.attn1", moved) == (
+        "down_blocks.2.attentions.1.transformer_blocks.8.attn1"
+    )
+    assert _features.came_from("mid_block.attentions.0.transformer_blocks.0.ff", moved) == (
+        "mid_block.attentions.0.transformer_blocks.3.ff"
+    )
+
+
+def test_an_attention_that_became_one_to_the_text_learns_from_none():
+    found = paired("sd-v2-1-base", "sdxs-0.9", "self_attention")
+    assert not [name for name, _ in found if name.startswith(("down_blocks.0", "up_blocks.2"))]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_pairs_have_one_shape_and_nothing_is_lost_on_an_untouched_network(kind):
+    network = models.unet()
+    pairs = _features.pairs(kind, network, network, {})
+    watches = [_features.Watch(network, [pair[side] for pair in pairs]) for side in (0, 1)]
+    for watch in watches:
+        watch.arm()
+    network(torch.randn(1, 4, 16, 16), torch.tensor(5), torch.randn(1, 7, 16))
+    for own, other in zip(*(watch.take() for watch in watches), strict=True):
+        assert torch.equal(own, other)
+        assert own.std() > 0
+
+
+# Training.
+
+
+@pytest.mark.parametrize("kind", [*KINDS, None])
+def test_the_loss_falls(text, tmp_path, kind):
+    # The teacher's weights are random, so that the task would pull the other way.
+    weights = {"task": 0, "output": 1, "feature": 1}
+    folder = train(read(text, features=kind, steps=10, batch=6, learning_rate=3e-3, weights=weights), tmp_path)
+    curve = rows(folder)
+    assert [row["step"] for row in curve] == list(range(1, 11))
+    assert set(curve[0]) == {"step", "loss", "task", "output", *(["feature"] if kind else [])}
+    assert np.mean([row["loss"] for row in curve[-3:]]) < 0.8 * np.mean([row["loss"] for row in curve[:3]])
+    loaded = UNet2DConditionModel.from_pretrained(folder)
+    assert loaded.mid_block is None
+    assert loaded.dtype == torch.float32
+
+
+def test_weights_choose_the_losses(text, tmp_path):
+    curve = rows(train(read(text, weights={"task": 0, "feature": 0}), tmp_path))
+    assert set(curve[0]) == {"step", "loss", "task", "output"}
+    assert all(row["loss"] == row["output"] for row in curve)
+
+
+@pytest.mark.parametrize("more", [{}, {"ema": 0.9, "accumulate": 2, "schedule": "cosine", "warmup": 2}], ids=["plain", "all"])
+def test_a_killed_training_goes_on_as_if_it_had_not_been(text, tmp_path, monkeypatch, more):
+    recipe = read(text, steps=5, **more)
+    whole = train(recipe, tmp_path / "whole")
+    step = _teach.Training._step
+
+    def killed(self, number):
+        if number == 3:
+            raise KeyboardInterrupt
+        return step(self, number)
+
+    monkeypatch.setattr(_teach.Training, "_step", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, tmp_path / "cut")
+    (kept,) = (tmp_path / "cut" / "unfinished").iterdir()
+    assert (kept / "checkpoint-2").is_dir()
+    monkeypatch.setattr(_teach.Training, "_step", step)
+    resumed = train(recipe, tmp_path / "cut")
+    assert rows(resumed) == rows(whole)
+    assert (resumed / "diffusion_pytorch_model.safetensors").read_bytes() == (
+        whole / "diffusion_pytorch_model.safetensors"
+    ).read_bytes()
+    assert not kept.exists()
+
+
+@pytest.mark.parametrize("more", [{"gradient_checkpointing": True}, {"mixed_precision": "bf16"}], ids=["checkpointing", "bf16"])
+def test_less_memory_gives_nearly_the_same_losses(text, tmp_path, more):
+    usual, other = (rows(train(read(text, steps=2, **each), tmp_path)) for each in ({}, more))
+    assert other[0]["loss"] == pytest.approx(usual[0]["loss"], rel=2e-2)
+    assert (other == usual) == ("gradient_checkpointing" in more)
+
+
+def test_a_build_finds_the_result(text, tmp_path):
+    recipe = read(text)
+    folder = train(recipe, tmp_path)
+    plan, store = Plan(recipe), Store(tmp_path)
+    stages = {f"{stage.verb} {stage.subject}": stage for stage in plan.stages}
+    assert (
+        list(stages).index("encode unet, distill")
+        < list(stages).index("pass unet, distill")
+        < list(stages).index("record passes")
+    )
+    assert store.peek(stages["pass unet, distill"].key)
+    assert store.folder(stages["pass unet, distill"].key, None) == folder
+    assert plan.passes.told("unet") == ("prune: a block map", "distill: 4 steps, self_attention")
+    found = json.loads((folder / "found.txt").read_text())
+    assert found["notes"][0].startswith(
+        "unet: distill: 4 steps, self_attention, mean losses of the first and last 2 steps: loss "
+    )
+
+
+def test_keys_follow_what_is_learned_and_not_how_it_is_watched(text, data, tmp_path):
+    def keys(recipe):
+        return {f"{s.verb} {s.subject}": s.key.digest for s in Plan(recipe).stages}
+
+    one = keys(read(text))
+    watched = keys(read(text, checkpoint_every=7))
+    assert watched["pass unet, distill"] == one["pass unet, distill"]
+    changed = {name for name, key in keys(read(text, seed=1)).items() if key != one[name]}
+    assert "pass unet, distill" in changed
+    assert not {"encode unet, distill", "pass unet, prune"} & changed
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for file in data.iterdir():
+        (copy / file.name).write_bytes(file.read_bytes())
+    assert keys(read(text, data=str(copy)))["pass unet, distill"] == one["pass unet, distill"]
+    (copy / "0.txt").write_text("another")
+    assert keys(read(text, data=str(copy)))["encode unet, distill"] != one["encode unet, distill"]
+
+
+def test_two_processes_train_one_network(text, tmp_path):
+    program = (
+        "import sys; from pathlib import Path; from exporter import build; from exporter.cache import Store\n"
+        "from exporter.recipe import Recipe\n"
+        "recipe = Recipe.parse(Path(sys.argv[1]).read_text(), 'taught')\n"
+        "build.distill(recipe, Store(Path(sys.argv[2])), lambda *_, **__: None)"
+    )
+    (tmp_path / "program.py").write_text(program)
+    (tmp_path / "recipe.yaml").write_text(text)
+    launch = [
+        "-m",
+        "accelerate.commands.launch",
+        "--cpu",
+        "--num_processes",
+        "2",
+        "--num_machines",
+        "1",
+        "--main_process_port",
+        "0",
+    ]
+    launch += ["--mixed_precision", "no", "--dynamo_backend", "no"]
+    command = [sys.executable, *launch, *(str(tmp_path / name) for name in ("program.py", "recipe.yaml", "store"))]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=200)
+    assert done.returncode == 0, done.stderr[-3000:]
+    folder = train(Recipe.parse(text, "taught"), tmp_path / "store")
+    assert len(rows(folder)) == 4
+    assert rows(folder) != rows(train(Recipe.parse(text, "taught"), tmp_path / "alone"))
+
+
+# What cannot work.
+
+
+def test_a_loss_that_is_not_finite_stops_the_training(text, tmp_path, monkeypatch):
+    losses = _teach.Training._losses
+
+    def broken(self, share):
+        found = losses(self, share)
+        return {name: value * float("nan") for name, value in found.items()} if share == 3 else found
+
+    monkeypatch.setattr(_teach.Training, "_losses", broken)
+    with pytest.raises(DivergenceError, match=r"at step 4 the loss is nan.* checkpoint after step 2 is kept") as caught:
+        train(read(text, steps=6), tmp_path)
+    (kept,) = tmp_path.glob("unfinished/*/checkpoint-2")
+    assert str(kept) in str(caught.value)
+
+
+def test_too_little_memory_is_said_before_it_starts(text, tmp_path, monkeypatch):
+    monkeypatch.setattr(_memory, "available", lambda _device: 1000)
+    with pytest.raises(UnsupportedError, match=r"needs at least .* GB of memory .* of 0.00 GB free on cpu"):
+        train(read(text), tmp_path)
+
+
+def test_memory_counts_weights_gradients_moments_and_average():
+    plain = Distill(data="d", steps=1)
+    device = torch.device("cpu")
+    told = _memory.refuse_memory(10**6, 10**7, plain, device, 1)
+    assert "at least 0.06 GB" in told
+    average = Distill(data="d", steps=1, ema=0.9, mixed_precision="bf16")
+    assert "at least 0.04 GB" in _memory.refuse_memory(10**6, 10**7, average, device, 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda folder: (folder / "1.png").unlink(), r"distill.data: 1 captions without pictures in .*: 1.txt"),
+        (lambda folder: (folder / "1.txt").unlink(), r"1 pictures without captions in .*: 1.png"),
+        (lambda folder: [file.unlink() for file in folder.iterdir()], "there is no picture"),
+        (lambda folder: (folder / "metadata.jsonl").write_text("{"), "line 1, is not JSON"),
+        (lambda folder: (folder / "metadata.jsonl").write_text('{"file_name": "1.png"}'), 'must be {"file_name"'),
+        (
+            lambda folder: (folder / "metadata.jsonl").write_text('{"file_name": "9.png", "text": "x"}'),
+            r"without pictures.*9.png",
+        ),
+        (lambda folder: folder.rename(folder.parent / "datta"), "did you mean"),
+    ],
+)
+def test_pictures_and_captions_belong_together(tmp_path, change, told):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for number in range(2):
+        Image.new("RGB", (8, 8)).save(folder / f"{number}.png")
+        (folder / f"{number}.txt").write_text(f"caption {number}\n")
+    assert [picture.caption for picture in _pictures.pictures(folder, "x")] == ["caption 0", "caption 1"]
+    change(folder)
+    with pytest.raises(RecipeError, match=told):
+        _pictures.pictures(folder, "components.unet.passes.1.distill.data")
+
+
+def test_captions_may_stand_in_one_file(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    (tmp_path / "metadata.jsonl").write_text('{"file_name": "a.png", "text": "a star"}\n')
+    assert [picture.caption for picture in _pictures.pictures(tmp_path, "x")] == ["a star"]
+
+
+def test_a_damaged_picture_is_named(text, data, tmp_path):
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for file in data.iterdir():
+        (copy / file.name).write_bytes(file.read_bytes())
+    (copy / "3.png").write_bytes(b"no picture")
+    with pytest.raises(UnsupportedError, match=r"3.png is not a whole picture"):
+        train(read(text, data=str(copy)), tmp_path / "store")
+
+
+@pytest.mark.parametrize("kind", ["self_attention", "cross_attention", "feed_forward"])
+def test_a_feature_that_the_student_lacks(kind):
+    config = dict(models.unet(down_block_types=["DownBlock2D"] * 3, up_block_types=["UpBlock2D"] * 3).config)
+    config["mid_block_type"] = None
+    with pytest.raises(UnsupportedError, match=f"the student has no {kind}"):
+        Distill(data="d", steps=1, features=kind).config(config)
+    assert Distill(data="d", steps=1, features="resnet").config(config) == config
+
+
+def test_guidance_as_an_input_is_refused():
+    with pytest.raises(UnsupportedError, match="guidance as an input"):
+        Distill(data="d", steps=1).config(architecture.configs("lcm-dreamshaper-v7")["unet"])
+
+
+def test_a_teacher_of_another_kind_is_refused(text, tiny_sdxl, tmp_path):
+    other = models.save_sdxl(tmp_path / "other", decoder=models.vae(scaling_factor=0.5))
+    with pytest.raises(UnsupportedError, match=r"another latent space: vae.scaling_factor is 0.5"):
+        _ = Plan(read(text, teacher=str(other))).stages
+    other = models.save_sdxl(tmp_path / "second")
+    file = other / "scheduler" / "scheduler_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"prediction_type": "v_prediction"}))
+    with pytest.raises(UnsupportedError, match="another prediction type"):
+        _ = Plan(read(text, teacher=str(other))).stages
+    assert Plan(read(text, teacher=str(tiny_sdxl))).stages
+
+
+def test_a_tracker_that_is_not_installed(text, tmp_path, monkeypatch):
+    monkeypatch.setattr(_teach.importlib.util, "find_spec", lambda _name: None)
+    with pytest.raises(MissingDependency, match=r"t2iexport\[tensorboard\]"):
+        train(read(text, log_with="tensorboard"), tmp_path)
+
+
+def test_a_recipe_that_trains_nothing(text, tmp_path):
+    recipe = Recipe.parse(text, "plain", overrides=["components.unet.passes=[]"])
+    with pytest.raises(RecipeError, match="no pass of this recipe trains"):
+        train(recipe, tmp_path)
