@@ -37,7 +37,6 @@ def ahead(plan: Plan, store: Store) -> Iterator[None]:
         return
     code = "from exporter.ahead import main; main()"
     command = [sys.executable, "-c", code, plan.recipe.name, str(plan.recipe.root.resolve()), str(store.root)]
-    # The recipe goes down the pipe, which stays open: when this process dies, however it dies, the other one sees its end.
     half = max(1, (os.cpu_count() or 2) // 2)
     environment = {"OMP_NUM_THREADS": str(half), **os.environ}
     quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}

@@ -145,10 +145,9 @@ class Training:
         for watch in self._watches:
             watch.end()
         self._summarise()
-        state = accelerator.get_state_dict(self._model)
         if self._average is not None:
             self._average.copy_to(self._parameters())
-            state = accelerator.get_state_dict(self._model)
+        state = accelerator.get_state_dict(self._model)
         place = next(name for name, child in self._lesson.teacher.module.named_children() if hasattr(child, "config"))
         return {name.removeprefix(f"{place}."): value.detach().float().cpu().clone() for name, value in state.items()}
 

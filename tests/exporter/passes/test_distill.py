@@ -1,6 +1,7 @@
 """Students learn from the right modules, the loss falls, a killed training goes on exactly, and what cannot work is refused."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -161,11 +162,11 @@ def test_pairs_have_one_shape_and_nothing_is_lost_on_an_untouched_network(kind):
 def test_the_loss_falls(text, tmp_path, kind):
     # The teacher's weights are random, so that the task would pull the other way.
     weights = {"task": 0, "output": 1, "feature": 1}
-    folder = train(read(text, features=kind, steps=10, batch=6, learning_rate=3e-3, weights=weights), tmp_path)
+    folder = train(read(text, features=kind, steps=10, batch=24, learning_rate=3e-4, weights=weights), tmp_path)
     curve = rows(folder)
     assert [row["step"] for row in curve] == list(range(1, 11))
     assert set(curve[0]) == {"step", "loss", "task", "output", *(["feature"] if kind else [])}
-    assert np.mean([row["loss"] for row in curve[-3:]]) < 0.8 * np.mean([row["loss"] for row in curve[:3]])
+    assert np.mean([row["loss"] for row in curve[-3:]]) < 0.7 * curve[0]["loss"]
     loaded = UNet2DConditionModel.from_pretrained(folder)
     assert loaded.mid_block is None
     assert loaded.dtype == torch.float32
@@ -247,6 +248,7 @@ def test_keys_follow_what_is_learned_and_not_how_it_is_watched(text, data, tmp_p
     assert keys(read(text, data=str(copy)))["encode unet, distill"] != one["encode unet, distill"]
 
 
+@pytest.mark.slow
 def test_two_processes_train_one_network(text, tmp_path):
     program = (
         "import sys; from pathlib import Path; from exporter import build; from exporter.cache import Store\n"
@@ -256,20 +258,9 @@ def test_two_processes_train_one_network(text, tmp_path):
     )
     (tmp_path / "program.py").write_text(program)
     (tmp_path / "recipe.yaml").write_text(text)
-    launch = [
-        "-m",
-        "accelerate.commands.launch",
-        "--cpu",
-        "--num_processes",
-        "2",
-        "--num_machines",
-        "1",
-        "--main_process_port",
-        "0",
-    ]
-    launch += ["--mixed_precision", "no", "--dynamo_backend", "no"]
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command = [sys.executable, *launch, *(str(tmp_path / name) for name in ("program.py", "recipe.yaml", "store"))]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=200)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "ACCELERATE_USE_CPU": "true"})
     assert done.returncode == 0, done.stderr[-3000:]
     folder = train(Recipe.parse(text, "taught"), tmp_path / "store")
     assert len(rows(folder)) == 4
