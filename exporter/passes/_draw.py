@@ -14,7 +14,7 @@ from engines.errors import UnsupportedError
 
 if TYPE_CHECKING:
     from exporter.lesson import Lesson
-    from exporter.passes.distill import Distill
+    from exporter.passes._options import Options
 
 
 class Draws:
@@ -25,7 +25,7 @@ class Draws:
 
     """
 
-    def __init__(self, options: Distill, lesson: Lesson, latents: str) -> None:
+    def __init__(self, options: Options, lesson: Lesson, latents: str) -> None:
         from diffusers import DDPMScheduler  # noqa: PLC0415 - lets tests of the rest load quickly
 
         name = str(lesson.schedule.get("_class_name", ""))

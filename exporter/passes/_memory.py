@@ -11,10 +11,10 @@ import torch
 from engines.errors import UnsupportedError
 
 if TYPE_CHECKING:
-    from exporter.passes.distill import Distill
+    from exporter.passes._options import Options
 
 
-def refuse_memory(student: int, teacher: int, options: Distill, device: torch.device, shares: int) -> str:
+def refuse_memory(student: int, teacher: int, options: Options, device: torch.device, shares: int) -> str:
     """Compare what weights, gradients and the optimizer take with what is free, and say both; activations come on top.
 
     Args:

@@ -30,7 +30,7 @@ from exporter.passes._draw import Draws
 from exporter.passes._memory import refuse_memory
 
 if TYPE_CHECKING:
-    from exporter.passes.distill import Distill
+    from exporter.passes._options import Options
 
 CURVE = "curve.jsonl"
 #: Seconds between lines of progress.
@@ -39,7 +39,7 @@ _SHARDED = {DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEG
 _HALVES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def teach(options: Distill, student: Part, lesson: Lesson) -> Part:
+def teach(options: Options, student: Part, lesson: Lesson) -> Part:
     """Train the student; the result is a network of its own, in float32.
 
     Raises:
@@ -60,7 +60,7 @@ def teach(options: Distill, student: Part, lesson: Lesson) -> Part:
 
 
 @contextmanager
-def _accelerated(options: Distill, folder: Path) -> Iterator[Accelerator]:
+def _accelerated(options: Options, folder: Path) -> Iterator[Accelerator]:
     # Processes wait for the first one, which may load and check much longer than the ten minutes that are the rule.
     patience = InitProcessGroupKwargs(timeout=timedelta(days=1))
     accelerator = Accelerator(
@@ -87,7 +87,7 @@ class Training:
 
     """
 
-    def __init__(self, options: Distill, student: Part, lesson: Lesson, accelerator: Accelerator) -> None:
+    def __init__(self, options: Options, student: Part, lesson: Lesson, accelerator: Accelerator) -> None:
         self._options, self._lesson, self._name, self._accelerator = options, lesson, student.name, accelerator
         self._draws = Draws(options, lesson, LATENTS)
         self._say = lesson.say if accelerator.is_main_process else lambda _: None

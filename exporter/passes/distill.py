@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal
-
-from pydantic import Field, StringConstraints
+from typing import TYPE_CHECKING, Any
 
 from engines.errors import UnsupportedError
-from engines.frozen import Frozen
 from exporter.passes._cut import whole
+from exporter.passes._options import Options
 
 if TYPE_CHECKING:
     from exporter.lesson import Lesson
@@ -17,47 +15,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Distill"]
 
-Weight = Annotated[float, Field(ge=0)]
 
-
-class Weights(Frozen):
-    """By which each loss counts; all are mean squared errors in float32."""
-
-    task: Weight = Field(default=1.0, description="student's output against the noise, velocity or sample that was put in")
-    output: Weight = Field(default=1.0, description="student's output against the teacher's")
-    feature: Weight = Field(default=1.0, description="features against the teacher's, summed over the modules")
-
-
-class Distill(Frozen):
+class Distill(Options):
     """Train the network that the passes before have made, on what the source does."""
-
-    data: Annotated[str, StringConstraints(min_length=1)] = Field(
-        description="folder of pictures with captions: a .txt beside each picture, or a metadata.jsonl"
-    )
-    steps: int = Field(ge=1, description="of the optimizer")
-    batch: int = Field(default=8, ge=1, description="pictures per process and pass")
-    accumulate: int = Field(default=1, ge=1, description="passes per step")
-    learning_rate: float = Field(default=5e-5, gt=0)
-    schedule: Literal["constant", "cosine"] = Field(default="constant", description="of the learning rate, after the warm-up")
-    warmup: int = Field(default=0, ge=0, description="steps over which the learning rate rises")
-    weight_decay: float = Field(default=0.01, ge=0)
-    clip: float = Field(default=1.0, gt=0, description="largest norm of the gradient")
-    weights: Weights = Weights()
-    features: Literal["last_of_stage", "self_attention", "cross_attention", "resnet", "feed_forward"] | None = Field(
-        default="self_attention", description="what the feature loss compares: BK-SDM last_of_stage, KOALA self_attention"
-    )
-    empty: float = Field(default=0.1, ge=0, le=1, description="share of captions left empty, which guidance needs")
-    ema: float | None = Field(
-        default=None, gt=0, lt=1, description="decay of the weights' moving average, which becomes the result"
-    )
-    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
-    gradient_checkpointing: bool = Field(default=False, description="less memory, more time")
-    teacher: Annotated[str, StringConstraints(min_length=1)] | None = Field(
-        default=None, description="another model of the same kind to learn from, as model.source names it"
-    )
-    seed: int = Field(default=0, ge=0)
-    checkpoint_every: int = Field(default=500, ge=1, description="steps; a killed training goes on from the last one")
-    log_with: Literal["tensorboard"] | None = Field(default=None, description="accelerate's tracker that gets the losses too")
 
     @property
     def remakes(self) -> bool:
@@ -78,11 +38,6 @@ class Distill(Frozen):
     def told(self) -> str:
         """The pass, how long, and from which features."""
         return f"distill: {self.steps} steps, {self.features or 'no features'}"
-
-    @property
-    def watched(self) -> bool:
-        """Whether features are compared at all."""
-        return self.features is not None and self.weights.feature > 0
 
     def moved(self, _source: Mapping[str, Any], _findings: Mapping[str, Any]) -> Mapping[str, str]:
         """Every module stays where it is."""

@@ -1,0 +1,56 @@
+"""What a distillation is asked to do. Needs no torch."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints
+
+from engines.frozen import Frozen
+
+Weight = Annotated[float, Field(ge=0)]
+
+
+class Weights(Frozen):
+    """By which each loss counts; all are mean squared errors in float32."""
+
+    task: Weight = Field(default=1.0, description="student's output against the noise, velocity or sample that was put in")
+    output: Weight = Field(default=1.0, description="student's output against the teacher's")
+    feature: Weight = Field(default=1.0, description="features against the teacher's, summed over the modules")
+
+
+class Options(Frozen):
+    """Losses, data, and how the optimizer goes."""
+
+    data: Annotated[str, StringConstraints(min_length=1)] = Field(
+        description="folder of pictures with captions: a .txt beside each picture, or a metadata.jsonl"
+    )
+    steps: int = Field(ge=1, description="of the optimizer")
+    batch: int = Field(default=8, ge=1, description="pictures per process and pass")
+    accumulate: int = Field(default=1, ge=1, description="passes per step")
+    learning_rate: float = Field(default=5e-5, gt=0)
+    schedule: Literal["constant", "cosine"] = Field(default="constant", description="of the learning rate, after the warm-up")
+    warmup: int = Field(default=0, ge=0, description="steps over which the learning rate rises")
+    weight_decay: float = Field(default=0.01, ge=0)
+    clip: float = Field(default=1.0, gt=0, description="largest norm of the gradient")
+    weights: Weights = Weights()
+    features: Literal["last_of_stage", "self_attention", "cross_attention", "resnet", "feed_forward"] | None = Field(
+        default="self_attention", description="what the feature loss compares: BK-SDM last_of_stage, KOALA self_attention"
+    )
+    empty: float = Field(default=0.1, ge=0, le=1, description="share of captions left empty, which guidance needs")
+    ema: float | None = Field(
+        default=None, gt=0, lt=1, description="decay of the weights' moving average, which becomes the result"
+    )
+    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
+    gradient_checkpointing: bool = Field(default=False, description="less memory, more time")
+    teacher: Annotated[str, StringConstraints(min_length=1)] | None = Field(
+        default=None, description="another model of the same kind to learn from, as model.source names it"
+    )
+    seed: int = Field(default=0, ge=0)
+    checkpoint_every: int = Field(default=500, ge=1, description="steps; a killed training goes on from the last one")
+    log_with: Literal["tensorboard"] | None = Field(default=None, description="accelerate's tracker that gets the losses too")
+
+    @property
+    def watched(self) -> bool:
+        """Whether features are compared at all."""
+        return self.features is not None and self.weights.feature > 0
