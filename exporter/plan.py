@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -371,6 +372,7 @@ class Plan:
         (folder / "facts.txt").write_text(json.dumps(facts | {"nodes": exported.nodes}, indent=2, sort_keys=True) + "\n")
 
     def _engine(self, folder: Path, name: str, target: str, done: Done) -> None:
+        gc.collect()  # the exported network is a knot of references, as large as the memory that a builder may want
         backend = self.targets[name][target]
         graph = done["unroll" if name in self.wholes.steps else "export", f"{name}, opset {backend.opset}"] / f"{name}.onnx"
         backend.build(graph, self.wholes.signature(name, done), folder)
