@@ -114,6 +114,7 @@ def test_the_gate_decides_over_publishing(built, rival, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method.*:DeprecationWarning")  # torch's own compiler
 def test_what_torch_compiles_draws_the_same_in_a_fresh_process_too(built):
     report = bench.bench(built.path, ["diffusers", "diffusers-compile"], repeats=1)
     assert report.psnr["diffusers-compile"] >= 50
