@@ -1,3 +1,6 @@
+import gc
+import weakref
+
 import numpy as np
 import onnx_ir as ir
 
@@ -20,3 +23,11 @@ def test_what_depends_on_an_input_stays():
 def test_transposing_twice_disappears():
     folded = fold(model("a = Transpose<perm = [0]>(x)", "b = Transpose<perm = [0]>(a)", "y = Add(b, two)"))
     assert [node.op_type for node in folded.graph if node.op_type != "Identity"] == ["Add"]
+
+
+def test_a_folded_graph_can_be_forgotten():
+    folded = fold(model("a = Add(x, two)", "y = Mul(x, a)"))
+    graph = weakref.ref(folded.graph)
+    del folded
+    gc.collect()
+    assert graph() is None  # a network of gigabytes would stay beside the builder of its engine
