@@ -9,8 +9,8 @@ import click
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from tools.pictures import GUIDANCE, STEPS, from_bundle, from_diffusers
 from tools.scenes import SIDE
-from tools.score_demo import GUIDANCE, STEPS, from_bundle, from_diffusers
 
 PROMPTS = (
     "a green star on a white background",
@@ -72,8 +72,8 @@ def sheet(pictures: np.ndarray, prompts: tuple[str, ...]) -> Image.Image:
 @click.option("--seed", default=0, show_default=True)
 def main(recipe: Path, bundle: Path | None, output: Path, guidance: float, seed: int) -> None:
     """Draws the sheet with the recipe's pipeline, or with a bundle; nothing is picked by hand."""
-    with from_bundle(bundle) if bundle else from_diffusers(recipe, STEPS, guidance) as pictures:
-        drawn = pictures(list(PROMPTS), seed)
+    with from_bundle(bundle) if bundle else from_diffusers(recipe, STEPS, guidance) as source:
+        drawn = source.draw(list(PROMPTS), seed)
     output.parent.mkdir(parents=True, exist_ok=True)
     sheet(drawn, PROMPTS).save(output, optimize=True)
     click.echo(f"{len(PROMPTS)} pictures, each above its prompt: {output}")

@@ -1,7 +1,9 @@
 """Scores pictures of the demo model against its 1000 evaluation prompts.
 
-    python -m tools.score_demo                      # the diffusers pipeline
-    python -m tools.score_demo --bundle DIR         # the exported bundle
+    python -m tools.score_demo                                # the demo as diffusers runs it
+    python -m tools.score_demo --recipe recipes/NAME.yaml     # with the recipe's passes (first: t2iexport distill), its sampler
+    python -m tools.score_demo --recipe RECIPE --unet DIR     # with another network in its place; --vae as well
+    python -m tools.score_demo --bundle DIR                   # the exported bundle
 
 Each picture is read by ``tools.check_scene``; a picture counts when it shows
 all that its prompt states and nothing else.
@@ -11,73 +13,24 @@ from __future__ import annotations
 
 import json
 import math
+import multiprocessing
+import os
 import time
 from collections import Counter
-from collections.abc import Callable
-from contextlib import AbstractContextManager, contextmanager
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 import numpy as np
 
 from tools.captions import Prompt, Statement, evaluation_prompts, parse
 from tools.check_scene import agrees, read
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from diffusers import StableDiffusionXLPipeline
-
-Pictures = Callable[[list[str], int], np.ndarray]
-"""Draws prompts: (texts, seed) to uint8 (N, 64, 64, 3)."""
+from tools.pictures import Pictures, Source, best_device, from_bundle, from_diffusers, from_recipe
 
 GROUPS = {"single": "single, seen pairs", "held-out": "single, held-out pairs", "two": "two objects"}
-STEPS = 25
-GUIDANCE = 3.0
-
-
-def draw_with(pipeline: StableDiffusionXLPipeline, steps: int = STEPS, guidance: float = GUIDANCE) -> Pictures:
-    """Wraps a diffusers pipeline; picture i of a call depends on seed + i alone."""
-    import torch  # noqa: PLC0415 - a bundle is scored without torch
-
-    def pictures(prompts: list[str], seed: int) -> np.ndarray:
-        generators = [torch.Generator().manual_seed(seed + i) for i in range(len(prompts))]
-        drawn = pipeline(
-            prompts,
-            num_inference_steps=steps,
-            guidance_scale=guidance,
-            generator=generators,
-            output_type="np",
-        ).images
-        return np.round(drawn * 255).astype(np.uint8)
-
-    return pictures
-
-
-@contextmanager
-def from_diffusers(folder: Path, steps: int, guidance: float) -> Iterator[Pictures]:
-    """Opens the recipe's folder with diffusers, on the processor in float32."""
-    import torch  # noqa: PLC0415 - a bundle is scored without torch
-    from diffusers import StableDiffusionXLPipeline  # noqa: PLC0415 - as above
-
-    pipeline = StableDiffusionXLPipeline.from_pretrained(folder, dtype=torch.float32)
-    pipeline.set_progress_bar_config(disable=True)
-    yield draw_with(pipeline, steps, guidance)
-
-
-@contextmanager
-def from_bundle(path: Path) -> Iterator[Pictures]:
-    """Opens an exported bundle with this project's runtime."""
-    from engines.pipeline import Pipeline  # noqa: PLC0415 - the recipe is scored without the runtime
-
-    with Pipeline.open(path) as pipeline:
-
-        def pictures(prompts: list[str], seed: int) -> np.ndarray:
-            drawn = pipeline.generate(prompts, seed=seed)
-            return np.stack([np.asarray(image.convert("RGB")) for image in drawn])
-
-        yield pictures
+_CHUNK = 25
+"""Pictures that a process reads at a time."""
 
 
 def complaint(picture: np.ndarray, statement: Statement) -> str | None:
@@ -107,7 +60,11 @@ def _interval(right: int, total: int) -> tuple[float, float]:
     return round(centre - reach, 4), round(centre + reach, 4)
 
 
-def score(pictures: Pictures, prompts: list[Prompt], seed: int = 0, batch: int = 50) -> dict[str, object]:
+def _complaints(pictures: np.ndarray, texts: list[str]) -> list[str | None]:
+    return [complaint(picture, parse(text)) for picture, text in zip(pictures, texts, strict=True)]
+
+
+def score(pictures: Pictures, prompts: list[Prompt], seed: int = 0, batch: int = 50, processes: int = 1) -> dict[str, object]:
     """Draws all prompts and counts the pictures that show what is stated.
 
     Args:
@@ -115,30 +72,38 @@ def score(pictures: Pictures, prompts: list[Prompt], seed: int = 0, batch: int =
         prompts: Evaluation prompts.
         seed: Prompt i is drawn with a seed derived from this and i.
         batch: Prompts per call.
+        processes: How many read pictures, while others are drawn.
 
     Returns:
         Per group: right, total, share, 95% interval and complaints; the same
-        for all single-object prompts under "all-single"; seconds spent.
+        for all single-object prompts under "all-single" and for all under
+        "all"; seconds spent in all, and until the last picture was drawn.
 
     """
     right: Counter[str] = Counter()
     total: Counter[str] = Counter()
     wrong: dict[str, Counter[str]] = {}
     started = time.monotonic()
-    for start in range(0, len(prompts), batch):
-        some = prompts[start : start + batch]
-        drawn = pictures([prompt.text for prompt in some], seed + start)
-        for prompt, picture in zip(some, drawn, strict=True):
-            reason = complaint(picture, parse(prompt.text))
-            groups = [prompt.group]
-            if prompt.group != "two":
-                groups.append("all-single")
-            for group in groups:
-                total[group] += 1
-                right[group] += reason is None
-                if reason is not None:
-                    wrong.setdefault(group, Counter())[reason] += 1
-    result: dict[str, object] = {"seconds": round(time.monotonic() - started, 1)}
+    # Not forked: the processes need nothing of a torch that may be at work here.
+    spawn = multiprocessing.get_context("spawn")
+    readers = ProcessPoolExecutor(processes, mp_context=spawn) if processes > 1 else nullcontext()
+    with readers as pool:
+        found = []
+        for start in range(0, len(prompts), batch):
+            texts = [prompt.text for prompt in prompts[start : start + batch]]
+            drawn = pictures(texts, seed + start)
+            for first in range(0, len(texts), _CHUNK):
+                some = drawn[first : first + _CHUNK], texts[first : first + _CHUNK]
+                found.append(pool.submit(_complaints, *some).result if pool else lambda some=some: _complaints(*some))
+        drawing = time.monotonic() - started
+        reasons = [reason for each in found for reason in each()]
+    for prompt, reason in zip(prompts, reasons, strict=True):
+        for group in (prompt.group, "all", *(["all-single"] if prompt.group != "two" else [])):
+            total[group] += 1
+            right[group] += reason is None
+            if reason is not None:
+                wrong.setdefault(group, Counter())[reason] += 1
+    result: dict[str, object] = {"seconds": round(time.monotonic() - started, 1), "drawing_seconds": round(drawing, 1)}
     for group, count in total.items():
         result[group] = {
             "right": right[group],
@@ -153,7 +118,7 @@ def score(pictures: Pictures, prompts: list[Prompt], seed: int = 0, batch: int =
 def table(result: dict[str, object]) -> str:
     """The scores as a Markdown table."""
     lines = ["| prompts | right | share | 95% interval |", "|---|---|---|---|"]
-    for group, label in {"all-single": "single object", **GROUPS}.items():
+    for group, label in {"all-single": "single object", **GROUPS, "all": "all"}.items():
         entry = result.get(group)
         if isinstance(entry, dict):
             low, high = entry["interval_95"]
@@ -161,40 +126,69 @@ def table(result: dict[str, object]) -> str:
     return "\n".join(lines)
 
 
-@click.command()
-@click.option("--recipe", type=click.Path(path_type=Path), default=Path("recipes/demo"))
-@click.option("--bundle", type=click.Path(path_type=Path), default=None)
-@click.option("--steps", default=STEPS, show_default=True)
-@click.option("--guidance", default=GUIDANCE, show_default=True)
-@click.option("--count", default=500, show_default=True, help="Prompts of each kind.")
-@click.option("--seed", default=0, show_default=True)
-@click.option("--batch", default=50, show_default=True)
-@click.option("--output", type=click.Path(path_type=Path), default=None, help="JSON file.")
-def main(
+def opened(
     recipe: Path,
     bundle: Path | None,
-    steps: int,
-    guidance: float,
+    steps: int | None,
+    guidance: float | None,
+    assignments: tuple[str, ...] = (),
+    **networks: Path | str | None,
+) -> AbstractContextManager[Source]:
+    """What the options name: a bundle, a recipe's YAML, or a pipeline's folder; ``networks`` are unet, vae and device."""
+    if bundle:
+        return from_bundle(bundle, steps, guidance)
+    if recipe.suffix in {".yaml", ".yml"}:
+        return from_recipe(recipe, assignments, steps, guidance, **networks)  # type: ignore[arg-type]
+    given = {name: value for name, value in {"steps": steps, "guidance": guidance}.items() if value is not None}
+    return from_diffusers(recipe, **given, **networks)  # type: ignore[arg-type]
+
+
+@click.command()
+@click.option("--recipe", type=click.Path(path_type=Path), default=Path("recipes/demo"), help="A recipe's YAML, or a pipeline.")
+@click.option("--set", "assignments", multiple=True, metavar="PATH=VALUE", help="Change the recipe's YAML.")
+@click.option("--unet", type=click.Path(path_type=Path, exists=True), help="Folder of another denoiser.")
+@click.option("--vae", type=click.Path(path_type=Path, exists=True), help="Folder of another VAE.")
+@click.option("--bundle", type=click.Path(path_type=Path), default=None)
+@click.option("--steps", type=int, help="[default: the first of recipe or bundle; 25 for a pipeline]")
+@click.option("--guidance", type=float, help="[default: that of recipe or bundle; 3 for a pipeline]")
+@click.option("--count", default=500, show_default=True, help="Prompts of each kind.")
+@click.option("--seed", default=0, show_default=True)
+@click.option("--batch", type=int, help="[default: 500 on a GPU, else 50]")
+@click.option("--device", help="[default: cuda where there is one, else cpu]")
+@click.option("--processes", default=len(os.sched_getaffinity(0)), help="That read pictures.  [default: one a processor]")
+@click.option("--output", type=click.Path(path_type=Path), default=None, help="JSON file.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path), default=None, help="Append one line of JSON.")
+def main(
+    *,
+    recipe: Path,
+    assignments: tuple[str, ...],
+    unet: Path | None,
+    vae: Path | None,
+    bundle: Path | None,
+    steps: int | None,
+    guidance: float | None,
     count: int,
     seed: int,
-    batch: int,
+    batch: int | None,
+    device: str | None,
+    processes: int,
     output: Path | None,
+    json_file: Path | None,
 ) -> None:
-    """Scores the recipe, or a bundle, on the fixed evaluation prompts.
-
-    Steps and guidance apply to the recipe only; a bundle carries its own.
-    """
-    opened: AbstractContextManager[Pictures]
-    opened = from_bundle(bundle) if bundle else from_diffusers(recipe, steps, guidance)
-    with opened as pictures:
-        result = score(pictures, evaluation_prompts(count), seed, batch)
+    """Scores a pipeline, a recipe or a bundle on the fixed evaluation prompts."""
+    where = "cpu" if bundle else device or best_device()
+    with opened(recipe, bundle, steps, guidance, assignments, unet=unet, vae=vae, device=where) as source:
+        result = score(source.draw, evaluation_prompts(count), seed, batch or (50 if where == "cpu" else 500), processes)
     click.echo(table(result))
-    result |= {"source": str(bundle or recipe), "seed": seed}
-    if bundle is None:
-        result |= {"steps": steps, "guidance": guidance}
+    result |= {"source": str(bundle or recipe), "seed": seed, **source.facts}
+    result |= {"set": list(assignments)} if assignments else {}
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)
         output.write_text(json.dumps(result, indent=2) + "\n")
+    if json_file is not None:
+        json_file.parent.mkdir(parents=True, exist_ok=True)
+        with json_file.open("a") as file:
+            file.write(json.dumps(result) + "\n")
 
 
 if __name__ == "__main__":

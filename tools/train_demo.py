@@ -36,7 +36,8 @@ from tools.demo_training import unet as unet_stage
 from tools.demo_training import vae as vae_stage
 from tools.demo_training import words as words_stage
 from tools.demo_training.loop import Plan
-from tools.score_demo import draw_with, score
+from tools.pictures import draw_with
+from tools.score_demo import score
 
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel
@@ -61,7 +62,7 @@ class _Watcher:
             pipeline = export_stage.assemble(*parts[:2], denoiser, parts[2])
             pictures = draw_with(pipeline, _WATCH_STEPS)
             result = score(pictures, self._prompts, _WATCH_SEED, batch=_WATCH_PROMPTS)
-        shares = {group: entry["share"] for group, entry in result.items() if isinstance(entry, dict)}
+        shares = {group: entry["share"] for group, entry in result.items() if isinstance(entry, dict) and group != "all"}
         sys.stdout.write(f"step {step}: {result}\n")
         sys.stdout.flush()
         return shares

@@ -33,8 +33,8 @@ def stubborn(prompts, seed):
 
 def test_an_honest_source_scores_full_marks():
     result = score(honest, captions.evaluation_prompts(20), batch=7)
-    shares = {group: entry["share"] for group, entry in result.items() if group != "seconds"}
-    assert shares == {"single": 1, "held-out": 1, "all-single": 1, "two": 1}
+    shares = {group: entry["share"] for group, entry in result.items() if isinstance(entry, dict)}
+    assert shares == {"single": 1, "held-out": 1, "all-single": 1, "two": 1, "all": 1}
     assert result["held-out"]["total"] == 2
 
 
@@ -43,6 +43,18 @@ def test_a_stubborn_source_scores_nothing_and_the_reasons_are_counted():
     assert result["two"]["right"] == 0
     assert result["two"]["complaints"] == {"wrong number of objects": 20}
     assert "| two objects | 0 / 20 | 0.0% |" in table(result)
+
+
+def test_several_processes_read_as_one_does():
+    def half(prompts, seed):
+        right, wrong = honest(prompts, seed), stubborn(prompts, seed)
+        return np.where(np.arange(len(prompts))[:, None, None, None] % 2, right, wrong)
+
+    prompts = captions.evaluation_prompts(20)
+    one, two = (score(half, prompts, batch=40, processes=number) for number in (1, 2))
+    groups = [group for group, entry in one.items() if isinstance(entry, dict)]
+    assert 15 < one["all"]["right"] < 25
+    assert [one[group] for group in groups] == [two[group] for group in groups]
 
 
 def test_reasons():

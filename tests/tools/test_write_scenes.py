@@ -12,3 +12,13 @@ def test_the_folder_is_pictures_with_true_captions(tmp_path):
     for seed, picture in enumerate(found, 3):
         said, scene = captions.parse(picture.caption), scenes.training_scene(seed)
         assert [(colour, shape) for _, colour, shape in said.objects] == [(thing.colour, thing.shape) for thing in scene.things]
+
+
+def test_several_processes_write_the_same_files(tmp_path, monkeypatch):
+    monkeypatch.setattr("tools.write_scenes._CHUNK", 2)
+    write(tmp_path / "one", 5)
+    write(tmp_path / "two", 5, processes=2)
+    one, two = ({file.relative_to(folder): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+                for folder in (tmp_path / "one", tmp_path / "two"))  # fmt: skip
+    assert len(one) == 6
+    assert one == two
