@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -211,9 +211,13 @@ def _without_weights(chosen: Recipe) -> tuple[Recipe, str]:
     from exporter import architecture  # noqa: PLC0415
 
     model = chosen.model
-    sources = [model.source, *(change.source for change in model.loras)]
-    if model.weights == "random" or all(any((place / source).exists() for place in (chosen.root, Path())) for source in sources):
-        return chosen, ""
+
+    def here(source: str) -> bool:
+        return any((place / source).exists() for place in (chosen.root, Path()))
+
+    chosen, lacking = _without_swapped(chosen, here)
+    if model.weights == "random" or all(map(here, [model.source, *(change.source for change in model.loras)])):
+        return chosen, lacking
     same = architecture.of_hub(model.source)
     told = f"from the named architecture {same}" if same else "from the hub's configuration files"
     outline = model.model_copy(
@@ -226,6 +230,25 @@ def _without_weights(chosen: Recipe) -> tuple[Recipe, str]:
     )
     note = f"sizes are {told}; the plan is known when the weights are here: t2iexport build --dry-run"
     return chosen.model_copy(update={"model": outline}), note
+
+
+def _without_swapped(chosen: Recipe, here: Callable[[str], bool]) -> tuple[Recipe, str]:
+    """The recipe with made-up weights in the networks that passes take from the hub, and a note where there are any."""
+    components, far = dict(chosen.components), []
+    for part, component in chosen.components.items():
+        passes = []
+        for step in component.passes:
+            options = dict(step.get("swap", {}))
+            if options.get("source") and options.get("weights") != "random" and not here(options["source"]):
+                far.append(options["source"])
+                passes.append({"swap": options | {"weights": "random"}})
+            else:
+                passes.append(step)
+        components[part] = component.model_copy(update={"passes": tuple(passes)})
+    if not far:
+        return chosen, ""
+    note = f"of {_list(far)} the config alone was read; the plan is known when the weights are here: t2iexport build --dry-run"
+    return chosen.model_copy(update={"components": components}), note
 
 
 def _part(name: str, part: PartEntry, sizes: Mapping[str, int]) -> Row:

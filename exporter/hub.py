@@ -40,6 +40,33 @@ def fetch(repo: str, revision: str | None, *, weights: bool = True, only: Iterab
         return Path(huggingface_hub.snapshot_download(repo, revision=commit, allow_patterns=patterns)), commit
 
 
+def fetch_network(repo: str, revision: str | None, component: str, *, weights: bool = True) -> tuple[Path, str]:
+    """Download one network, of a whole pipeline or of a repository that holds nothing else; returns the repository's folder.
+
+    Of a pipeline its index and its scheduler's config come along, which tell what the network predicts.
+
+    Args:
+        repo: hub id, `owner/name`.
+        revision: branch, tag or commit; null is the default branch.
+        component: folder of the network in a pipeline, such as `unet`.
+        weights: false takes the config alone.
+
+    Raises:
+        UnsupportedError: the hub cannot be reached, or has no such network there, or it is a pickle.
+        MissingDependency: huggingface_hub is not installed.
+
+    """
+    with _reached(repo) as huggingface_hub:
+        info = huggingface_hub.HfApi().model_info(repo, revision=revision)
+        files = [sibling.rfilename for sibling in info.siblings or ()]
+        if "model_index.json" in files:
+            patterns = ["model_index.json", "scheduler/scheduler_config.json", *_wanted(files, component, weights=weights)]
+        else:
+            inside = [file for file in files if "/" not in file]
+            patterns = ["config.json", *(safetensor.chosen(inside, repo) if weights and "config.json" in inside else ())]
+        return Path(huggingface_hub.snapshot_download(repo, revision=info.sha, allow_patterns=patterns)), str(info.sha)
+
+
 def fetch_file(repo: str, revision: str | None, choose: Callable[[list[str]], str]) -> tuple[Path, str]:
     """Download the one file that `choose` picks from a repository's names; returns it and the commit.
 

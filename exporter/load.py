@@ -55,11 +55,15 @@ class Checkpoint:
     remade: frozenset[str] = frozenset()
 
     def having(self, component: str, folder: Path) -> Checkpoint:
-        """The same model with another network in one place, read from where `save_pretrained` wrote it."""
+        """The same model with another network in one place, read from where `save_pretrained` wrote it.
+
+        Half of a VAE has a place of its own, `vae_decoder` or `vae_encoder`, beside the `vae` that keeps the other half.
+        """
         files = tuple(folder / name for name in safetensor.chosen((file.name for file in folder.iterdir()), str(folder)))
+        config = read_json(folder / "config.json")
         return replace(
             self,
-            configs={**self.configs, component: _json(folder / "config.json")},
+            configs=placed(self.configs, component, config),
             files={**self.files, component: files},
             remade=self.remade | {component},
         )
@@ -133,6 +137,18 @@ class Checkpoint:
         return weights.skeleton(library, name, self.configs[component])
 
 
+def network(part: str) -> str:
+    """Component of a source that holds a part's weights: encoder and decoder are halves of one VAE."""
+    return "vae" if part.startswith("vae_") else part
+
+
+def placed(configs: Mapping[str, Mapping[str, Any]], component: str, config: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Configs with another network's in the place of a component, or of half a VAE, and the index that names its class."""
+    index = configs["model_index"]
+    library, name = index.get(component) or index[network(component)]
+    return {**configs, component: config, "model_index": {**index, component: [library, config.get("_class_name", name)]}}
+
+
 def resolve(model: Model, root: Path) -> Checkpoint:
     """Find a recipe's model and its LoRAs. Reads configs and file names only, and imports no torch.
 
@@ -186,7 +202,7 @@ def _folder(folder: Path, provenance: dict[str, str], seed: int | None) -> Check
             f"{folder} has no model_index.json, so it is not a diffusers pipeline.\n"
             "  Name the folder that save_pretrained wrote, or a single .safetensors file."
         )
-    index = _json(index_file)
+    index = read_json(index_file)
     configs: dict[str, Mapping[str, Any]] = {"model_index": index}
     files: dict[str, tuple[Path, ...]] = {}
     folders: dict[str, Path] = {}
@@ -195,11 +211,11 @@ def _folder(folder: Path, provenance: dict[str, str], seed: int | None) -> Check
             continue
         inside = folders[name] = folder / name
         if _TOKENIZERS.fullmatch(name):
-            configs[name] = _json(inside / "tokenizer_config.json")
+            configs[name] = read_json(inside / "tokenizer_config.json")
         elif name == "scheduler":
-            configs[name] = _json(inside / "scheduler_config.json")
+            configs[name] = read_json(inside / "scheduler_config.json")
         else:
-            configs[name] = _json(inside / "config.json")
+            configs[name] = read_json(inside / "config.json")
             if seed is None:
                 files[name] = tuple(inside / file for file in safetensor.chosen((f.name for f in inside.iterdir()), str(inside)))
     if seed is not None:
@@ -280,7 +296,13 @@ def _trusted(configs: Mapping[str, Mapping[str, Any]], where: str) -> Mapping[st
     return configs
 
 
-def _json(file: Path) -> dict[str, Any]:
+def read_json(file: Path) -> dict[str, Any]:
+    """Read one config.
+
+    Raises:
+        UnsupportedError: it is not there, or not JSON.
+
+    """
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:

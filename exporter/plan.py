@@ -15,10 +15,10 @@ from engines.backends import installed
 from engines.errors import RecipeError, UnsupportedError
 from exporter.cache import Key, code_version, key
 from exporter.families import Family, claim
-from exporter.load import resolve
+from exporter.load import network, resolve
 from exporter.pairing import judge
 from exporter.recording import HALF_MAX
-from exporter.remake import Done, Passes, network
+from exporter.remake import Done, Passes
 from exporter.whole import Wholes
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ _CODE: Mapping[str, tuple[str, ...]] = {
     "compile": ("sampler.py", "trace.py", "loop.py", "preview.py", "../engines/samplers/table.py", "../engines/samplers/_ops.py"),
     "process": ("process.py", "sampler.py", "loop.py", "../engines/samplers/_process.py"),
     "encode": (*_MODEL_CODE, "lesson.py", "passes/_encode.py", "passes/_pictures.py"),
-    "pass": (*_MODEL_CODE, *_PASS_CODE, "recording.py", "count.py", "lesson.py"),
+    "pass": (*_MODEL_CODE, *_PASS_CODE, "borrow.py", "recording.py", "count.py", "lesson.py"),
     "measure": (*_MODEL_CODE, *_PASS_CODE, "recording.py"),
     "export": (*_MODEL_CODE, *_PASS_CODE, "export.py", "graph"),
     "unroll": ("unroll.py", "graph", "../engines/samplers/table.py"),
@@ -138,7 +138,8 @@ class Plan:
         if all(backend.on_processor for backend in self.targets[name].values()):
             return "fp32", f"{name}: auto chose fp32, every target is a processor, on which a half-precision graph saves no time"
         if self.recipe.checks.skip:
-            upcast = name.startswith("vae") and self.checkpoint.configs["vae"].get("force_upcast", True)
+            configs = self.passes.outline.configs
+            upcast = name.startswith("vae") and configs.get(name, configs["vae"]).get("force_upcast", True)
             why = "its config asks for force_upcast" if upcast else "its config does not ask for force_upcast"
             return "fp32" if upcast else "fp16", f"{name}: auto chose {'fp32' if upcast else 'fp16'}, unmeasured; {why}"
         peak = json.loads((done[self.reference] / "ranges.json").read_text())[name]
@@ -213,6 +214,8 @@ class Plan:
                 )
             options = step.model_dump(mode="json")  # type: ignore[attr-defined]  # a plugin's options are a Frozen
             inputs = {"weights": before} | (recorded if step.recorded else {})
+            if step.swaps:
+                inputs = {"network": self.passes.borrowed(name, pass_name).digest(name)}
             if step.trains:
                 encode_key = self._key("encode", f"{name}, {pass_name}", *self.passes.keyed(name, pass_name))
                 encode = lambda folder, _done, pass_name=pass_name: self.passes.encode(folder, name, pass_name)  # noqa: E731

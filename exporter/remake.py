@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -13,9 +13,12 @@ from typing import TYPE_CHECKING, Any
 from engines import plugins
 from engines.errors import RecipeError
 from exporter import lesson, show
+from exporter.borrow import borrow
+from exporter.load import network, placed
 
 if TYPE_CHECKING:
     from exporter.families import Family
+    from exporter.load import Checkpoint
     from exporter.part import Part, Precision
     from exporter.passes import Pass
     from exporter.recipe import Recipe
@@ -49,6 +52,8 @@ class Passes:
                     problems.append(f"{where} stands twice; keep one")
                 if step.remakes and not all(other.remakes for other in steps.values()):
                     problems.append(f"{where} makes another network, so it stands before {next(iter(steps))}")
+                if step.swaps and steps:
+                    problems.append(f"{where} would undo what {next(iter(steps))} made; it stands first")
                 steps[name] = step
         if problems:
             raise RecipeError(problems)
@@ -64,19 +69,33 @@ class Passes:
 
         """
         checkpoint = self.family.checkpoint
-        configs = dict(checkpoint.configs)
         for part, names in self.remade.items():
-            for name in names:
-                configs[network(part)] = self.of[part][name].config(configs[network(part)]) or configs[network(part)]
-        return type(self.family)(replace(checkpoint, configs=configs), self.family.recipe)
+            checkpoint = replace(checkpoint, configs=placed(checkpoint.configs, part, self._outlined(part, names)[0]))
+        return type(self.family)(checkpoint, self.family.recipe)
 
     @property
     def untold(self) -> list[str]:
         """Parts whose size is known only when their passes have run."""
-        configs = self.family.checkpoint.configs
-        return [
-            part for part, names in self.remade.items() if not all(self.of[part][n].config(configs[network(part)]) for n in names)
-        ]
+        return [part for part, names in self.remade.items() if not self._outlined(part, names)[1]]
+
+    def _outlined(self, part: str, names: tuple[str, ...]) -> tuple[Mapping[str, Any], bool]:
+        """Config that the passes leave, as far as it can be told, and whether that is all the way."""
+        config, told = self.family.checkpoint.configs[network(part)], True
+        for name in names:
+            step = self.of[part][name]
+            made = self.borrowed(part, name).configs[part] if step.swaps else step.config(config)
+            config, told = made or config, told and made is not None
+        return config, told
+
+    def borrowed(self, part: str, name: str) -> Checkpoint:
+        """The source with the network in the part's place that a pass takes from elsewhere.
+
+        Raises:
+            RecipeError, UnsupportedError: there is none, or it does not fit.
+
+        """
+        step: Any = self.of[part][name]
+        return borrow(step, part, self.family.checkpoint, self.family.recipe.root, self._place(part, name))
 
     def waits(self, part: str) -> bool:
         """Whether a pass of the part must see what the source does."""
@@ -85,7 +104,7 @@ class Passes:
     def told(self, part: str) -> tuple[str, ...]:
         """The part's passes as the blame table shows them."""
         steps = self.of.get(part, {})
-        untaught = part in self.remade and not any(step.trains for step in steps.values())
+        untaught = part in self.remade and not any(step.trains or step.swaps for step in steps.values())
         return (*(step.told for step in steps.values()), *(["not distilled"] if untaught else []))
 
     def made(self, done: Done, only: Mapping[str, tuple[str, ...]] | None = None) -> Family:
@@ -93,7 +112,7 @@ class Passes:
         checkpoint = self.family.checkpoint
         for part, names in (self.remade if only is None else only).items():
             if names:
-                checkpoint = checkpoint.having(network(part), done["pass", f"{part}, {names[-1]}"])
+                checkpoint = checkpoint.having(part, done["pass", f"{part}, {names[-1]}"])
         return type(self.family)(checkpoint, self.family.recipe)
 
     def part(self, name: str, precision: Precision, done: Done) -> Part:
@@ -108,6 +127,12 @@ class Passes:
     def remake(self, folder: Path, part_name: str, name: str, done: Done) -> None:
         """Let one pass make its network, from what the one before it made, and keep it as diffusers keeps networks."""
         step, names = self.of[part_name][name], self.remade[part_name]
+        if step.swaps:
+            other = self.borrowed(part_name, name)
+            other.module(part_name).save_pretrained(folder)
+            told = ", ".join(f"{key} {value}" for key, value in other.provenance.items())
+            _keep(folder, [f"{part_name}: the network is another model's: {told}"], {})
+            return
         before = names[: names.index(name)]
         if step.trains:
             made = self._teach(part_name, name, before, done)
@@ -117,7 +142,7 @@ class Passes:
             part = replace(part, signature=self.family.signature(part_name))
             made = step(replace(part, cases=_seen(part_name, done["record", "source"])) if step.recorded else part)
         made.network.save_pretrained(folder)
-        (folder / "found.txt").write_text(json.dumps({"notes": made.notes, "findings": dict(made.findings)}, indent=1) + "\n")
+        _keep(folder, made.notes, dict(made.findings))
 
     def encode(self, folder: Path, part_name: str, name: str) -> None:
         """Encode the pictures that a pass learns from, and their captions."""
@@ -164,9 +189,9 @@ class Passes:
         return f"components.{part_name}.passes.{index}.{name}"
 
 
-def network(part: str) -> str:
-    """Component of the checkpoint that holds a part's weights: encoder and decoder are halves of one VAE."""
-    return "vae" if part.startswith("vae_") else part
+def _keep(folder: Path, notes: Sequence[str], findings: Mapping[str, Any]) -> None:
+    """Write what a pass has to say beside the network that it made."""
+    (folder / "found.txt").write_text(json.dumps({"notes": notes, "findings": findings}, indent=1) + "\n")
 
 
 def _seen(name: str, folder: Path) -> tuple[Case, ...]:

@@ -118,8 +118,7 @@ class LatentDiffusion:
         from exporter.families import _modules  # noqa: PLC0415 - torch
 
         role = self.roles[name]
-        component = "vae" if name.startswith("vae_") else name
-        network = self.checkpoint.module(component, precision)
+        network = self.checkpoint.module(name if name in self.configs else "vae", precision)
         if role == "text":
             module = self.text(name, network)
         elif role == "denoiser":
@@ -211,7 +210,13 @@ class LatentDiffusion:
 
         # diffusers' pipelines name image processors that this model has not, and transformers warns that they lack torchvision.
         transformers.logging.set_verbosity_error()
+        from exporter.families import _modules  # noqa: PLC0415 - torch
+
         networks = {name: self.checkpoint.module(name, "fp32") for name in ("unet", "vae", *self.towers)}
+        # diffusers has one VAE for both halves; a pass may have put another's half in a part's place.
+        for half in ("vae_encoder", "vae_decoder"):
+            if half in self.configs:
+                _modules.transplant(networks["vae"], half, self.checkpoint.module(half, "fp32"))
         tokenizers = {name: self.tokenizer(name) for name in self.towers.values()}
         cls = getattr(diffusers, self.pipeline_class)
         found = cls(**networks, **tokenizers, scheduler=None, feature_extractor=None, **self.pipeline_options())

@@ -139,8 +139,7 @@ class Decoder(nn.Module):
 
     def forward(self, latent: Tensor) -> Tensor:
         """Undo the latent's scaling, decode, and bring the range to [0, 1]."""
-        latent = latent / self.scaling if self.std is None else latent * self.std / self.scaling + self.mean
-        image = self.vae.decode(latent.to(self.vae.dtype), return_dict=False)[0].float()
+        image = self.vae.decode(_unscaled(self, latent).to(self.vae.dtype), return_dict=False)[0].float()
         return (image / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1)
 
 
@@ -173,6 +172,40 @@ class TinyEncoder(nn.Module):
         return _scaled(self, self.vae.encode(_pixels(image, self.vae.dtype), return_dict=False)[0].float())
 
 
+class Transplant(nn.Module):
+    """Another VAE's decoder inside a source's VAE, which undoes its own scaling of the latent before."""
+
+    def __init__(self, source: nn.Module, other: nn.Module) -> None:
+        super().__init__()
+        self.vae = other
+        _keep_scaling(self, other.config)
+        self.outer = nn.Module()
+        _keep_scaling(self.outer, source.config)
+
+    def forward(self, latent: Tensor, *_: object) -> Tensor:
+        """Decode what the source has unscaled: latent (B, C, H, W) → image (B, 3, f*H, f*W) in [-1, 1]."""
+        return self.vae.decode(_unscaled(self, _scaled(self.outer, latent)), return_dict=False)[0]
+
+
+def transplant(vae: nn.Module, half: str, other: nn.Module) -> None:
+    """Give a VAE the encoder or decoder of another that shares its latent space, for diffusers' pipelines to run.
+
+    Args:
+        vae: the source's, changed.
+        half: vae_encoder or vae_decoder.
+        other: the VAE that has it; an encoder's is of the source's class.
+
+    """
+    if half == "vae_encoder":
+        vae.encoder = other.encoder
+        if hasattr(vae, "quant_conv"):
+            vae.quant_conv = other.quant_conv
+    else:
+        vae.decoder = Transplant(vae, other)
+        if hasattr(vae, "post_quant_conv"):
+            vae.post_quant_conv = None
+
+
 def sinusoid(excess: Tensor, width: int) -> Tensor:
     """Embedding (B, width) of guidance_scale - 1 (B,), as latent consistency models take it.
 
@@ -199,6 +232,10 @@ def _keep_scaling(owner: nn.Module, config: Any) -> None:  # noqa: ANN401 - diff
     whole = None not in given.values()  # like the pipelines, which need both
     for name, values in given.items():
         owner.register_buffer(name, torch.tensor(values).reshape(1, -1, 1, 1) if whole else None, persistent=False)
+
+
+def _unscaled(owner: nn.Module, latent: Tensor) -> Tensor:
+    return latent / owner.scaling if owner.std is None else latent * owner.std / owner.scaling + owner.mean
 
 
 def _scaled(owner: nn.Module, latent: Tensor) -> Tensor:

@@ -12,13 +12,14 @@ if TYPE_CHECKING:
 class Pass(Protocol):
     """Frozen options; the call returns a new part, and may take over the old one's module.
 
-    A pass that remakes gives another network of the same class, which computes something else on purpose. It is called once, in
+    A pass that remakes gives another network, which computes something else on purpose. It is called once, in
     fp32; its network is kept as diffusers would save it, and every later stage starts from there: the comparison with the source
     is reported and not limited, and the pictures are held to the pipeline that has the new network. The other passes are called
     whenever the part is loaded, and stand behind those that remake.
 
     Attributes:
         remakes: whether it is such a pass.
+        swaps: whether it takes a network from elsewhere, which `exporter.borrow` finds: neither called nor asked for a config.
         trains: whether it teaches the new network what the source does: it has `teach(part, lesson)`, which is called instead.
         recorded: whether it must see `part.cases`: the calls of the source on whole trajectories.
         told: name and options, as the blame table shows them.
@@ -27,6 +28,8 @@ class Pass(Protocol):
 
     @property
     def remakes(self) -> bool: ...  # noqa: D102 - above
+    @property
+    def swaps(self) -> bool: ...  # noqa: D102
     @property
     def trains(self) -> bool: ...  # noqa: D102
     @property

@@ -25,6 +25,11 @@ class Distill(Options):
         return True
 
     @property
+    def swaps(self) -> bool:
+        """It works on the network that is there."""
+        return False
+
+    @property
     def trains(self) -> bool:
         """It does."""
         return True

@@ -46,6 +46,11 @@ class Prune(Frozen):
         return True
 
     @property
+    def swaps(self) -> bool:
+        """It works on the network that is there."""
+        return False
+
+    @property
     def trains(self) -> bool:
         """It does not."""
         return False

@@ -1,0 +1,86 @@
+"""Another checkpoint's network in a part's place: a tiny decoder such as TAESDXL, a UNet distilled elsewhere, or a fresh one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+from pydantic import Field, StringConstraints, model_validator
+
+from engines.errors import UnsupportedError
+from engines.frozen import Frozen
+
+if TYPE_CHECKING:
+    from exporter.part import Part
+
+__all__ = ["Swap"]
+
+Text = Annotated[str, StringConstraints(min_length=1)]
+
+
+class Swap(Frozen):
+    """Put another model's network of the same role in the place of the source's.
+
+    It must live in the same latent space, read the same text and predict the same; what its config tells of that is compared.
+    A VAE decoder may be of another class: its scaling and its range are its own, and stay inside the graph.
+    """
+
+    source: Text | None = Field(
+        default=None,
+        description="folder or hub id of the network, or of a pipeline that has it; an architecture, for random weights",
+    )
+    revision: Text | None = Field(default=None, description="hub revision; the resolved commit goes into the bundle")
+    weights: Literal["pretrained", "random"] = "pretrained"
+    seed: int = Field(default=0, ge=0, description="seed of random weights")
+    fields: dict[str, Any] = Field(
+        default_factory=dict,
+        description="of a network with random weights: fields of its config that change source's, or all, with _class_name",
+    )
+
+    @model_validator(mode="after")
+    def _found(self) -> Self:
+        if self.fields and self.weights == "pretrained":
+            raise ValueError("fields have no effect on pretrained weights, whose config lies beside them; set weights: random")
+        if self.source is None and "_class_name" not in self.fields:
+            raise ValueError(
+                "nothing says which network; give source, or weights: random and fields with _class_name: AutoencoderTiny"
+            )
+        return self
+
+    @property
+    def remakes(self) -> bool:
+        """It puts another network in place."""
+        return True
+
+    @property
+    def swaps(self) -> bool:
+        """The network comes from elsewhere."""
+        return True
+
+    @property
+    def trains(self) -> bool:
+        """It does not."""
+        return False
+
+    @property
+    def recorded(self) -> bool:
+        """It needs no recording."""
+        return False
+
+    @property
+    def told(self) -> str:
+        """The pass and the network."""
+        name = self.source or self.fields["_class_name"]
+        return f"swap: {name}{' with random weights' if self.weights == 'random' else ''}"
+
+    def moved(self, _source: Mapping[str, Any], _findings: Mapping[str, Any]) -> Mapping[str, str]:
+        """Nothing in it comes from the source."""
+        return {}
+
+    def config(self, _source: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """The source's config does not tell; `exporter.borrow` does."""
+        return None
+
+    def __call__(self, part: Part) -> Part:
+        """The network is not made from the part's; `exporter.borrow` finds it."""
+        raise UnsupportedError(f"swap of {part.name} needs the other network's files.\n  Build it.")

@@ -1,0 +1,334 @@
+"""Another model's network stands where the source's stood: found, compared, counted, and played as diffusers plays it."""
+
+import json
+import re
+from types import SimpleNamespace
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from engines.errors import RecipeError, UnsupportedError
+from exporter import describe
+from exporter.cache import Store
+from exporter.passes.swap import Swap
+from exporter.plan import Plan
+from exporter.recipe import Recipe
+from exporter.recording import load_cases, load_run
+from tests.exporter import loras, models
+
+RECIPE = """
+model: {source: %s}
+sampler: {scheduler: EulerDiscreteScheduler, steps: [2], guidance: {mode: classifier_free, scale: 3.0}}
+shapes: {height: [32, 32, 32], width: [32, 32, 32], batch: [1, 1, 1]}
+components:
+  %s: {passes: [swap: %s]}
+checks: {prompts: [a red circle]}
+"""
+FRESH = {
+    "_class_name": "AutoencoderTiny",
+    "encoder_block_out_channels": [8, 8, 8],
+    "decoder_block_out_channels": [8, 8, 8],
+    "num_encoder_blocks": [1, 1, 1],
+    "num_decoder_blocks": [1, 1, 1],
+}
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tiny")
+    models.tiny_vae().save_pretrained(folder)
+    return folder
+
+
+def saved(network, folder, **changes):
+    network.save_pretrained(folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | changes))
+    return folder
+
+
+def plan(model, part, overrides=(), **options):
+    return Plan(Recipe.parse(RECIPE % (model, part, json.dumps(options)), "swapped", overrides=overrides))
+
+
+def made(chosen, store, only=("record", "pass", "measure")):
+    done = {}
+    for stage in chosen.stages:
+        if stage.verb in only:
+            done[stage.name] = store.folder(stage.key, lambda folder, stage=stage: stage.make(folder, done))
+    return done
+
+
+def refused(error, model, part, **options):
+    with pytest.raises(error) as caught:
+        plan(model, part, **options).refuse()
+    return str(caught.value)
+
+
+# A tiny decoder.
+
+
+def test_a_tiny_decoder_draws_what_diffusers_draws_with_it(tiny_sdxl, tiny, tmp_path):
+    chosen = plan(tiny_sdxl, "vae_decoder", source=str(tiny))
+    done = made(chosen, Store(tmp_path))
+    source, run = (load_run(done["record", which] / "run_0.npz") for which in ("source", "passes"))
+    latent = torch.from_numpy(run.latent)
+    # TAESD takes latents as the UNet makes them, and diffusers brings its picture to [-1, 1].
+    with torch.no_grad():
+        wanted = models.tiny_vae().decode(latent).sample.div(2).add(0.5).clamp(0, 1).permute(0, 2, 3, 1).numpy()
+    assert np.allclose(run.image, wanted, atol=1e-5)
+    assert np.array_equal(source.latent, run.latent)
+    assert not np.allclose(source.image, run.image, atol=1e-2)
+    (case,) = load_cases(done["measure", "vae_decoder"] / "vae_decoder.npz")[:1]
+    assert np.allclose(case.passes["image"], wanted, atol=1e-5)
+    ranges = json.loads((done["record", "passes"] / "ranges.json").read_text())
+    assert 0 < ranges["vae_decoder"] < 100
+
+
+def test_what_the_decoder_is_made_of_is_kept(tiny_sdxl, tiny, tmp_path):
+    done = made(plan(tiny_sdxl, "vae_decoder", source=str(tiny)), Store(tmp_path), only=("pass",))
+    folder = done["pass", "vae_decoder, swap"]
+    found, own = diffusers.AutoencoderTiny.from_pretrained(folder).state_dict(), models.tiny_vae().state_dict()
+    assert found.keys() == own.keys()
+    assert all(torch.equal(found[name], own[name]) for name in own)
+    assert str(tiny) in json.loads((folder / "found.txt").read_text())["notes"][0]
+
+
+def test_the_encoder_stays_the_source_s(tiny_sdxl, tiny, tmp_path):
+    overrides = ["components.vae_encoder={}"]
+    chosen = plan(tiny_sdxl, "vae_decoder", overrides, source=str(tiny))
+    done = made(chosen, Store(tmp_path))
+    runs = [sorted(done["record", which].glob("run_*.npz")) for which in ("source", "passes")]
+    source, passed = (next(run for run in map(load_run, files) if run.source is not None) for files in runs)
+    encoder = diffusers.AutoencoderKL.from_pretrained(tiny_sdxl, subfolder="vae")
+    for run in (source, passed):
+        with torch.no_grad():
+            found = encoder.encode(torch.from_numpy(run.source.pixels[None] / np.float32(255) * 2 - 1).permute(0, 3, 1, 2))
+        latent = found.latent_dist.mean + found.latent_dist.std * torch.from_numpy(run.draws[0])
+        assert np.allclose(run.source.latent, latent.numpy() * encoder.config.scaling_factor, atol=1e-5)
+
+
+def test_a_fresh_one_of_a_size(tiny_sdxl, tmp_path):
+    options = {"weights": "random", "fields": FRESH}
+    one, other = (plan(tiny_sdxl, "vae_decoder", seed=seed, **options) for seed in (0, 1))
+    folders = [made(each, Store(tmp_path), only=("pass",))["pass", "vae_decoder, swap"] for each in (one, other)]
+    first, second = (diffusers.AutoencoderTiny.from_pretrained(folder).state_dict() for folder in folders)
+    assert first.keys() == models.tiny_vae().state_dict().keys()
+    assert not torch.equal(first["decoder.layers.0.weight"], second["decoder.layers.0.weight"])
+    assert one.passes.told("vae_decoder") == ("swap: AutoencoderTiny with random weights",)
+
+
+def test_an_architecture_s_decoder_with_fields_changed(tiny_sdxl):
+    options = {"source": "sdxs-512-0.9", "weights": "random", "fields": FRESH}
+    assert plan(tiny_sdxl, "vae_decoder", **options).passes.outline.configs["vae_decoder"]["num_decoder_blocks"] == [1, 1, 1]
+
+
+def test_inspect_counts_it(tiny_sdxl, tiny, tmp_path):
+    recipe = Recipe.parse(RECIPE % (tiny_sdxl, "vae_decoder", json.dumps({"source": str(tiny)})), "swapped")
+    row = next(row for row in describe.recipe(recipe, Store(tmp_path))["parts"] if row["part"] == "vae_decoder")
+    assert int(row["parameters"].replace(",", "")) == sum(value.numel() for value in models.tiny_vae().decoder.parameters())
+    assert row["passes"] == f"swap: {tiny}"
+
+
+def test_precision_follows_the_decoder_that_is_there(tiny_sdxl, tiny):
+    overrides = ["checks.skip=no time", "targets=[tensorrt_rtx]", "components.vae_decoder.precision=auto"]
+    assert plan(tiny_sdxl, "vae_decoder", overrides, source=str(tiny)).precision("vae_decoder", {}) == "fp16"
+    assert plan(tiny_sdxl, "vae_decoder", [*overrides, "components.vae_decoder.passes=[]"]).precision("vae_decoder", {}) == "fp32"
+
+
+# A UNet.
+
+
+def test_a_unet_of_half_precision_and_of_another_depth(tiny_sdxl, tmp_path):
+    other = models.unet_xl(mid_block_type=None, up_block_types=["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"])
+    other.half().save_pretrained(tmp_path / "unet")
+    chosen = plan(tiny_sdxl, "unet", source=str(tmp_path / "unet"))
+    done = made(chosen, Store(tmp_path / "store"))
+    assert json.loads((done["pass", "unet, swap"] / "config.json").read_text())["mid_block_type"] is None
+    source, run = (load_run(done["record", which] / "run_0.npz") for which in ("source", "passes"))
+    assert not np.allclose(source.latent, run.latent, atol=1e-2)
+    case = load_cases(done["measure", "unet"] / "unet.npz")[0]
+    assert np.allclose(case.passes["model_output"], run.model_outputs[0], atol=1e-4)
+    assert "not distilled" not in chosen.passes.told("unet")
+
+
+def test_a_pipeline_s_unet(tiny_sdxl, tmp_path):
+    models.save_sdxl(tmp_path / "other", network=models.unet_xl(layers_per_block=2))
+    chosen = plan(tiny_sdxl, "unet", source=str(tmp_path / "other"))
+    chosen.refuse()
+    assert chosen.passes.outline.configs["unet"]["layers_per_block"] == 2
+
+
+def test_keys_follow_the_other_network_s_weights(tiny_sdxl, tmp_path):
+    folder, keys = tmp_path / "unet", []
+    for shift in (0.0, 1.0):
+        network = models.unet_xl()
+        network.conv_out.bias.data += shift
+        network.save_pretrained(folder)
+        keys.append({f"{s.verb} {s.subject}": s.key.digest for s in plan(tiny_sdxl, "unet", source=str(folder)).stages})
+    changed = {name for name in keys[0] if keys[0][name] != keys[1][name]}
+    assert changed == {"pass unet, swap", "record passes", "measure unet", "export unet, opset 20", "engine unet, onnxruntime"}
+
+
+def test_a_lora_changes_the_network_that_stands_there(tiny_sdxl, tmp_path):
+    models.unet_xl(mid_block_type=None).save_pretrained(tmp_path / "unet")
+    network = models.unet_xl(mid_block_type=None)
+    loras.save(tmp_path / "lora.safetensors", {"unet": loras.layers(network, ("to_q",))})
+    overrides = [f"model.loras=[{{source: '{tmp_path / 'lora.safetensors'}'}}]"]
+    chosen = plan(tiny_sdxl, "unet", overrides, source=str(tmp_path / "unet"))
+    done = made(chosen, Store(tmp_path / "store"), only=("pass",))
+    found, own = diffusers.UNet2DConditionModel.from_pretrained(done["pass", "unet, swap"]).state_dict(), network.state_dict()
+    changed = {name for name in own if not torch.equal(own[name], found[name])}
+    assert changed == {name for name in own if name.endswith("to_q.weight")}
+
+
+# From the hub.
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    """A hub with one repository, whose files lie in a folder; it notes which of them were asked for."""
+    import huggingface_hub
+
+    served = SimpleNamespace(folder=tmp_path / "served", patterns=[])
+
+    class HfApi:
+        def model_info(self, _repo, revision=None):
+            assert revision == "main"
+            names = [str(file.relative_to(served.folder)) for file in served.folder.rglob("*") if file.is_file()]
+            return SimpleNamespace(sha="c0ffee", siblings=[SimpleNamespace(rfilename=name) for name in names])
+
+    def snapshot_download(_repo, *, revision, allow_patterns):
+        assert revision == "c0ffee"
+        served.patterns.append(sorted(allow_patterns))
+        return str(served.folder)
+
+    monkeypatch.setattr(huggingface_hub, "HfApi", HfApi)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    return served
+
+
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+
+
+def test_a_network_alone_from_the_hub(tiny_sdxl, hub, tmp_path):
+    models.tiny_vae().save_pretrained(hub.folder)
+    chosen = plan(tiny_sdxl, "vae_decoder", source="owner/tiny", revision="main")
+    done = made(chosen, Store(tmp_path), only=("pass",))
+    assert {tuple(each) for each in hub.patterns} == {("config.json", WEIGHTS)}
+    (note,) = json.loads((done["pass", "vae_decoder, swap"] / "found.txt").read_text())["notes"]
+    assert "owner/tiny, revision c0ffee" in note
+
+
+def test_a_pipeline_s_network_from_the_hub(tiny_sdxl, hub):
+    models.save_sdxl(hub.folder, network=models.unet_xl(layers_per_block=2))
+    plan(tiny_sdxl, "unet", source="owner/model", revision="main").refuse()
+    assert hub.patterns[0] == ["model_index.json", "scheduler/scheduler_config.json", "unet/config.json", f"unet/{WEIGHTS}"]
+
+
+def test_inspect_downloads_no_weights(tiny_sdxl, hub, tmp_path):
+    models.tiny_vae().save_pretrained(hub.folder)
+    text = RECIPE % (tiny_sdxl, "vae_decoder", json.dumps({"source": "owner/tiny", "revision": "main"}))
+    found = describe.recipe(Recipe.parse(text, "swapped"), Store(tmp_path))
+    assert {tuple(each) for each in hub.patterns} == {("config.json",)}
+    assert found["note"].startswith("of owner/tiny the config alone was read")
+
+
+# What cannot stand there.
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"latent_channels": 16}, "another latent space.*latent_channels is 16, the source's 4"),
+        ({"out_channels": 4}, "another kind of picture"),
+        (
+            {
+                "encoder_block_out_channels": [8] * 4,
+                "decoder_block_out_channels": [8] * 4,
+                "num_encoder_blocks": [1] * 4,
+                "num_decoder_blocks": [1] * 4,
+            },
+            "one cell of a latent is 8 px wide, of the source's 4",
+        ),
+        ({"_class_name": "UNet2DConditionModel"}, "another class.*only AutoencoderKL or AutoencoderTiny can stand there"),
+    ],
+)
+def test_a_decoder_that_does_not_fit(tiny_sdxl, changes, said):
+    assert re.search(said, refused(UnsupportedError, tiny_sdxl, "vae_decoder", weights="random", fields=FRESH | changes))
+
+
+def test_a_kl_decoder_of_another_scaling(tiny_sdxl, tmp_path):
+    saved(models.vae(), tmp_path / "vae")
+    assert "its scaling_factor is 0.18215, the source's 0.13025" in refused(
+        UnsupportedError, tiny_sdxl, "vae_decoder", source=str(tmp_path / "vae")
+    )
+
+
+def test_a_tiny_encoder_would_take_no_noise(tiny_sdxl, tiny):
+    told = refused(UnsupportedError, tiny_sdxl, "vae_encoder", source=str(tiny))
+    assert "only AutoencoderKL can stand there" in told
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"in_channels": 9}, "another latent space than the source: its in_channels is 9, the source's 4"),
+        ({"cross_attention_dim": 16}, "another text width than the source: its cross_attention_dim is 16, the source's 40"),
+        ({"addition_embed_type": None}, "another text width"),
+        ({"time_cond_proj_dim": 8}, "another kind of guidance"),
+        ({"down_block_types": ["DownBlock2D"] * 4}, "another depth than the source: it has 4 stages, the source 3"),
+        ({"_class_name": "SD3Transformer2DModel"}, "only UNet2DConditionModel can stand there"),
+    ],
+)
+def test_a_unet_that_does_not_fit(tiny_sdxl, tmp_path, changes, said):
+    saved(models.unet_xl(), tmp_path / "unet", **changes)
+    assert said in refused(UnsupportedError, tiny_sdxl, "unet", source=str(tmp_path / "unet"))
+
+
+def test_a_unet_that_predicts_something_else(tiny_sdxl, tmp_path):
+    folder = models.save_sdxl(tmp_path / "other")
+    file = folder / "scheduler" / "scheduler_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"prediction_type": "v_prediction"}))
+    told = refused(UnsupportedError, tiny_sdxl, "unet", source=str(folder))
+    assert "another prediction type than the source: its pipeline's scheduler says 'v_prediction', the source's 'epsilon'" in told
+
+
+def test_a_folder_that_is_not_there_or_empty(tiny_sdxl, tmp_path):
+    assert "components.unet.passes.0.swap.source: 'no folder' is neither a folder" in refused(
+        RecipeError, tiny_sdxl, "unet", source="no folder"
+    )
+    assert "has no config.json" in refused(UnsupportedError, tiny_sdxl, "unet", source=str(tmp_path))
+    assert "which has no weights of its own" in refused(RecipeError, tiny_sdxl, "vae_decoder", source="sdxs-512-0.9")
+
+
+def test_pickles_and_foreign_weights(tiny_sdxl, tmp_path):
+    saved(models.unet_xl(), tmp_path / "unet")
+    weights = tmp_path / "unet" / "diffusion_pytorch_model.safetensors"
+    save_file({"conv_in.weight": torch.zeros(1)}, weights)
+    with pytest.raises(UnsupportedError, match="weights and config do not belong together"):
+        made(plan(tiny_sdxl, "unet", source=str(tmp_path / "unet")), Store(tmp_path / "store"), only=("pass",))
+    weights.rename(weights.with_suffix(".bin"))
+    assert "as a pickle" in refused(UnsupportedError, tiny_sdxl, "unet", source=str(tmp_path / "unet"))
+
+
+def test_it_stands_first(tiny_sdxl, tiny):
+    steps = json.dumps([{"prune": {"blocks": {"mid_block": None}}}, {"swap": {"source": str(tiny)}}])
+    with pytest.raises(RecipeError, match="would undo what prune made; it stands first"):
+        plan(tiny_sdxl, "unet", [f"components.unet.passes={steps}"], source=str(tiny))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({}, "nothing says which network"),
+        ({"source": "a", "fields": {"x": 1}}, "fields have no effect on pretrained weights"),
+        ({"weights": "random", "fields": {"x": 1}}, "nothing says which network"),
+    ],
+)
+def test_options_that_say_nothing(options, said):
+    with pytest.raises(ValueError, match=said):
+        Swap(**options)
