@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from exporter.families import Family
     from exporter.load import Checkpoint
     from exporter.part import Part
-    from exporter.passes.distill import Distill
+    from exporter.passes._options import Options
 
 #: Pictures or captions per call of an encoder.
 _BATCH = 32
@@ -52,7 +52,7 @@ class Lesson:
     say: Callable[[str], None]
 
 
-def found(step: Distill, recipe: Recipe, where: str) -> list[_pictures.Picture]:
+def found(step: Options, recipe: Recipe, where: str) -> list[_pictures.Picture]:
     """The pictures that a pass names, looked for beside the recipe, then in the working directory.
 
     Raises:
@@ -68,7 +68,7 @@ def options(recipe: Recipe) -> dict[str, Any]:
     return {"size": [recipe.shapes.height[1], recipe.shapes.width[1]], "guidance": recipe.sampler.guidance.mode}
 
 
-def teacher(step: Distill, source: Checkpoint, root: Path) -> Checkpoint:
+def teacher(step: Options, source: Checkpoint, root: Path) -> Checkpoint:
     """The model to learn from: the source, unless the pass names another.
 
     Raises:
@@ -89,7 +89,7 @@ def teacher(step: Distill, source: Checkpoint, root: Path) -> Checkpoint:
         for field in fields:
             if own[field] != others[field]:
                 raise UnsupportedError(
-                    f"distill.teacher: {step.teacher} has another {what}: {component}.{field} is {others[field]!r}, "
+                    f"{step.verb}.teacher: {step.teacher} has another {what}: {component}.{field} is {others[field]!r}, "
                     f"the student's {own[field]!r}.\n  Take a teacher that its student could replace."
                 )
     return other
@@ -125,7 +125,7 @@ def encode(family: Family, recipe: Recipe, pictures: list[_pictures.Picture], fo
     needed, free = 2 * per_picture * (len(pictures) + 1), shutil.disk_usage(folder).free
     if needed > free:
         raise UnsupportedError(
-            f"distill.data: {len(pictures):,} encoded pictures and captions take {needed / 1e9:.1f} GB, and the disk of {folder} "
+            f"data: {len(pictures):,} encoded pictures and captions take {needed / 1e9:.1f} GB, and the disk of {folder} "
             f"has {free / 1e9:.1f} GB.\n  Take fewer, or set XDG_CACHE_HOME to a larger disk."
         )
     _encode.captions(family, [picture.caption for picture in pictures], folder, _BATCH)
@@ -141,7 +141,7 @@ def came(steps: Mapping[str, Any], source: Mapping[str, Any], folders: Mapping[s
     return {}
 
 
-def keyed(step: Distill, recipe: Recipe, checkpoint: Checkpoint, where: str) -> tuple[dict[str, Any], dict[str, str]]:
+def keyed(step: Options, recipe: Recipe, checkpoint: Checkpoint, where: str) -> tuple[dict[str, Any], dict[str, str]]:
     """Options and inputs of the stage that encodes.
 
     Raises:
@@ -153,6 +153,6 @@ def keyed(step: Distill, recipe: Recipe, checkpoint: Checkpoint, where: str) -> 
     return options(recipe), inputs | {"pictures": _pictures.digest(found(step, recipe, where))}
 
 
-def options_of(step: Distill) -> dict[str, Any]:
+def options_of(step: Options) -> dict[str, Any]:
     """What a pass's result depends on: not how often it is saved, nor who watches."""
     return step.model_dump(mode="json", exclude={"checkpoint_every", "log_with", "data"})

@@ -123,7 +123,8 @@ class DenoiserXL(Denoiser):
 
     def _sizes(self, latent: Tensor) -> Tensor:
         """Original size, crop and target size, (B, 6) in pixels: the picture is its own original, not cropped."""
-        height, width = (torch.full((latent.shape[0],), 1.0) * (latent.shape[axis] * self.factor) for axis in (2, 3))
+        ones = torch.ones(latent.shape[0], device=latent.device)
+        height, width = (ones * (latent.shape[axis] * self.factor) for axis in (2, 3))
         zero = torch.zeros_like(height)
         return torch.stack([height, width, zero, zero, height, width], dim=1)
 
@@ -212,7 +213,7 @@ def sinusoid(excess: Tensor, width: int) -> Tensor:
     Equal to `get_guidance_scale_embedding` of diffusers' LCM pipelines (after VDM, google-research/vdm, model_vdm.py).
     """
     half = width // 2
-    frequencies = torch.exp(torch.arange(half, dtype=torch.float32) * (-math.log(10000.0) / (half - 1)))
+    frequencies = torch.exp(torch.arange(half, dtype=torch.float32, device=excess.device) * (-math.log(10000.0) / (half - 1)))
     angles = excess[:, None] * 1000.0 * frequencies
     return nn.functional.pad(torch.cat([angles.sin(), angles.cos()], dim=1), (0, width % 2))
 

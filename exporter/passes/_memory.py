@@ -28,13 +28,14 @@ def refuse_memory(student: int, teacher: int, options: Options, device: torch.de
         UnsupportedError: it cannot fit.
 
     """
-    half = options.mixed_precision != "no"
+    half = options.mixed_precision in {"bf16", "fp16"}
     # Weights, gradients and two moments in float32; half copies of weights while a pass runs; the average.
     each = 16 + 2 * half + 4 * (options.ema is not None)
     needed, free = student * each // shares + teacher * (2 if half else 4), available(device)
     told = f"at least {needed / 1e9:.2f} GB of memory and what the activations take, of {free / 1e9:.2f} GB free on {device.type}"
     if needed > free:
-        raise UnsupportedError(f"distill needs {told}.\n  Leave ema out, or spread it over processes with accelerate's FSDP.")
+        help_ = "Leave ema out, or spread it over processes with accelerate's FSDP."
+        raise UnsupportedError(f"{options.verb} needs {told}.\n  {help_}")
     return f"needs {told}"
 
 

@@ -1,26 +1,18 @@
-"""What a distillation is asked to do. Needs no torch."""
+"""How a training goes, whatever is learned. Needs no torch."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, model_validator
 
 from engines.frozen import Frozen
 
 Weight = Annotated[float, Field(ge=0)]
 
 
-class Weights(Frozen):
-    """By which each loss counts; all are mean squared errors in float32."""
-
-    task: Weight = Field(default=1.0, description="student's output against the noise, velocity or sample that was put in")
-    output: Weight = Field(default=1.0, description="student's output against the teacher's")
-    feature: Weight = Field(default=1.0, description="features against the teacher's, summed over the modules")
-
-
 class Options(Frozen):
-    """Losses, data, and how the optimizer goes."""
+    """Data, and how the optimizer goes."""
 
     data: Annotated[str, StringConstraints(min_length=1)] = Field(
         description="folder of pictures with captions: a .txt beside each picture, or a metadata.jsonl"
@@ -33,22 +25,56 @@ class Options(Frozen):
     warmup: int = Field(default=0, ge=0, description="steps over which the learning rate rises")
     weight_decay: float = Field(default=0.01, ge=0)
     clip: float = Field(default=1.0, gt=0, description="largest norm of the gradient")
-    weights: Weights = Weights()
-    features: Literal["last_of_stage", "self_attention", "cross_attention", "resnet", "feed_forward"] | None = Field(
-        default="self_attention", description="what the feature loss compares: BK-SDM last_of_stage, KOALA self_attention"
-    )
     empty: float = Field(default=0.1, ge=0, le=1, description="share of captions left empty, which guidance needs")
     ema: float | None = Field(
         default=None, gt=0, lt=1, description="decay of the weights' moving average, which becomes the result"
     )
-    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
+    mixed_precision: Literal["no", "tf32", "bf16", "fp16"] = Field(
+        default="no", description="of what the networks compute; tf32 is float32 with short products, on NVIDIA GPUs"
+    )
     gradient_checkpointing: bool = Field(default=False, description="less memory, more time")
+    replay: bool = Field(
+        default=False, description="run each pass as one CUDA graph, which is much faster where the network is small"
+    )
     teacher: Annotated[str, StringConstraints(min_length=1)] | None = Field(
         default=None, description="another model of the same kind to learn from, as model.source names it"
     )
     seed: int = Field(default=0, ge=0)
     checkpoint_every: int = Field(default=500, ge=1, description="steps; a killed training goes on from the last one")
     log_with: Literal["tensorboard"] | None = Field(default=None, description="accelerate's tracker that gets the losses too")
+
+    @model_validator(mode="after")
+    def _replayable(self) -> Self:
+        if self.replay and (self.accumulate > 1 or self.gradient_checkpointing or self.mixed_precision == "fp16"):
+            raise ValueError("replay does not go with accumulate, gradient_checkpointing or fp16; leave it or them out")
+        return self
+
+    @property
+    def verb(self) -> str:
+        """The pass, as recipes name it."""
+        return type(self).__name__.lower()
+
+    @property
+    def told(self) -> str:
+        """The pass and how long, as the blame table shows it."""
+        return f"{self.verb}: {self.steps} steps"
+
+
+class Weights(Frozen):
+    """By which each loss counts; all are mean squared errors in float32."""
+
+    task: Weight = Field(default=1.0, description="student's output against the noise, velocity or sample that was put in")
+    output: Weight = Field(default=1.0, description="student's output against the teacher's")
+    feature: Weight = Field(default=1.0, description="features against the teacher's, summed over the modules")
+
+
+class Imitated(Options):
+    """Losses of a student that imitates its teacher."""
+
+    weights: Weights = Weights()
+    features: Literal["last_of_stage", "self_attention", "cross_attention", "resnet", "feed_forward"] | None = Field(
+        default="self_attention", description="what the feature loss compares: BK-SDM last_of_stage, KOALA self_attention"
+    )
 
     @property
     def watched(self) -> bool:

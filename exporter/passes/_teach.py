@@ -1,9 +1,10 @@
-"""Distillation's loop on accelerate: one machine, many GPUs, FSDP and DeepSpeed are its configuration."""
+"""The loop of every training, on accelerate: one machine, many GPUs, FSDP and DeepSpeed are its configuration."""
 
 from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import shutil
 import time
 from collections.abc import Iterator
@@ -20,51 +21,61 @@ from accelerate.utils import DistributedType, InitProcessGroupKwargs
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from engines.errors import DivergenceError, MissingDependency, UnsupportedError
-from exporter.lesson import LATENTS, Lesson
+from exporter.lesson import Lesson
 from exporter.part import Part
-from exporter.passes import _features
-from exporter.passes._draw import Draws
 from exporter.passes._memory import refuse_memory
+from exporter.passes._replay import Replay
 
 if TYPE_CHECKING:
+    from exporter.passes._losses import Losses
     from exporter.passes._options import Options
 
 CURVE = "curve.jsonl"
 #: Seconds between lines of progress.
 _EVERY = 15.0
+#: Steps after which losses are fetched from an accelerator: until then the host runs ahead of it.
+_FETCH = 50
 _SHARDED = {DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM}
-_HALVES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_HALVES = {"no": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def teach(options: Options, student: Part, lesson: Lesson) -> Part:
+def teach(options: Options, student: Part, lesson: Lesson, losses: Losses) -> Part:
     """Train the student; the result is a network of its own, in float32.
 
+    Args:
+        options: how the optimizer goes.
+        student: whose network is trained.
+        lesson: where checkpoints lie, and who is told.
+        losses: what is minimised.
+
     Raises:
-        UnsupportedError, DivergenceError, MissingDependency: as `Distill.teach` says.
+        UnsupportedError: too little memory, or an option that this machine cannot follow.
+        DivergenceError: the loss is not finite; the last checkpoint is kept.
+        MissingDependency: the tracker is not installed.
 
     """
     if options.log_with and importlib.util.find_spec(options.log_with) is None:
         raise MissingDependency(options.log_with, options.log_with)
     with _accelerated(options, lesson.kept) as accelerator:
-        training = Training(options, student, lesson, accelerator)
+        training = Training(options, student, lesson, losses, accelerator)
         state = training.run()
     network = student.network
     made = type(network).from_config(network.config)
     made.load_state_dict(state)
     told = f"{student.name}: {options.told}, {training.told}"
     part = student.having(made.eval().requires_grad_(requires_grad=False))
-    return replace(part, notes=(*student.notes, told), findings=(*student.findings, ("distill", training.findings)))
+    return replace(part, notes=(*student.notes, told), findings=(*student.findings, (options.verb, training.findings)))
 
 
 @contextmanager
 def _accelerated(options: Options, folder: Path) -> Iterator[Accelerator]:
     # Processes wait for the first one, which may load and check much longer than the ten minutes that are the rule.
     patience = InitProcessGroupKwargs(timeout=timedelta(days=1))
+    short = options.mixed_precision == "tf32"
     accelerator = Accelerator(
-        mixed_precision=options.mixed_precision,
+        mixed_precision="no" if short else options.mixed_precision,
         gradient_accumulation_steps=options.accumulate,
         log_with=options.log_with,
         project_dir=folder,
@@ -72,9 +83,12 @@ def _accelerated(options: Options, folder: Path) -> Iterator[Accelerator]:
     )
     if plugin := getattr(accelerator.state, "deepspeed_plugin", None):
         plugin.deepspeed_config["train_micro_batch_size_per_gpu"] = options.batch  # it asks a data loader, and there is none
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = before or short
     try:
         yield accelerator
     finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
         accelerator.end_training()
         AcceleratorState._reset_state()  # noqa: SLF001 - the next training of this process may have another precision
 
@@ -83,36 +97,42 @@ class Training:
     """One training's state.
 
     Attributes:
-        findings: losses of the first and last steps, for whoever reads the bundle.
+        findings: what was compared, and losses of the first and last steps, for whoever reads the bundle.
 
     """
 
-    def __init__(self, options: Options, student: Part, lesson: Lesson, accelerator: Accelerator) -> None:
-        self._options, self._lesson, self._name, self._accelerator = options, lesson, student.name, accelerator
-        self._draws = Draws(options, lesson, LATENTS)
+    def __init__(self, options: Options, student: Part, lesson: Lesson, losses: Losses, accelerator: Accelerator) -> None:
+        self._options, self._lesson, self._losses, self._accelerator = options, lesson, losses, accelerator
+        self._name = f"{student.name}, {options.verb}"
         self._say = lesson.say if accelerator.is_main_process else lambda _: None
-        network, source = student.network, lesson.teacher.network
-        self._refuse(network, source)
-        pairs = _features.pairs(options.features, network, source, lesson.moved) if options.features and options.watched else []
-        self.findings: dict[str, Any] = {"features": [list(pair) for pair in pairs]}
+        network, device = student.network, accelerator.device
+        self._refuse(network)
+        self.findings: dict[str, Any] = dict(losses.findings)
         for parameter in network.parameters():
             parameter.data = parameter.data.clone()  # it may be a file that is mapped
         network.requires_grad_(requires_grad=True)
         if options.gradient_checkpointing:
             network.enable_gradient_checkpointing()
         student.module.train()
-        self._watches = [_features.Watch(each, [pair[side] for pair in pairs]) for side, each in enumerate((network, source))]
-        self._trained = list(network.parameters())
-        optimizer = torch.optim.AdamW(self._trained, lr=options.learning_rate, weight_decay=options.weight_decay)
+        names = [name for name, child in student.module.named_children() if child is network]
+        self._prefix = f"{names[0]}."
+        fused = device.type == "cuda" and accelerator.distributed_type not in _SHARDED
+        rates = {"lr": options.learning_rate, "weight_decay": options.weight_decay}
+        optimizer = torch.optim.AdamW(network.parameters(), **rates, fused=fused or None)
         self._model, self._optimizer = accelerator.prepare(student.module, optimizer)
         rate = "cosine" if options.schedule == "cosine" else "constant_with_warmup"
         self._rate = get_scheduler(rate, optimizer, num_warmup_steps=options.warmup, num_training_steps=options.steps)
-        self._teacher = lesson.teacher.module.to(accelerator.device, _HALVES[options.mixed_precision]).eval()
+        losses.settle(device, _HALVES[options.mixed_precision])
+        self._parameters = list(accelerator.unwrap_model(self._model).parameters())
         self._average = None
         if options.ema is not None:
-            self._average = EMAModel(self._parameters(), decay=options.ema, foreach=True)
-            self._average.to(accelerator.device)
-        accelerator.register_for_checkpointing(self._rate, *([self._average] if self._average else []))
+            self._average = EMAModel(self._parameters, decay=options.ema, foreach=True)
+            self._average.to(device)
+        accelerator.register_for_checkpointing(self._rate, *([self._average] if self._average else []), *losses.kept)
+        self._replay = Replay(self._pass, self._parameters) if options.replay else None
+        self._pending: list[tuple[int, list[str], Tensor]] = []
+        self._fetch = _fetch(device)
+        self._last: dict[str, float] = {}
 
     @property
     def told(self) -> str:
@@ -127,82 +147,59 @@ class Training:
         step, since, told = self._resume(), time.monotonic(), time.monotonic()
         first = step
         if options.log_with:
-            accelerator.init_trackers("distill")
+            accelerator.init_trackers(options.verb)
         while step < options.steps:
-            losses = self._step(step)
+            self._step(step)
             step += 1
-            self._note(step, losses)
             now = time.monotonic()
             if now - told > _EVERY or step == options.steps:
+                self._note()
                 told, each = now, (now - since) / (step - first)
                 left = each * (options.steps - step) / 60
-                words = ", ".join(f"{name} {value:.4g}" for name, value in losses.items())
-                self._say(
-                    f"{self._name}, distill: step {step} of {options.steps}, {words}; {each:.2f} s a step, {left:.0f} min left"
-                )
+                words = ", ".join(f"{name} {value:.4g}" for name, value in self._last.items())
+                self._say(f"{self._name}: step {step} of {options.steps}, {words}; {each:.2g} s a step, {left:.0f} min left")
             if step % options.checkpoint_every == 0 or step == options.steps:
                 self._save(step)
-        for watch in self._watches:
-            watch.end()
+        self._losses.end()
         self._summarise()
         if self._average is not None:
-            self._average.copy_to(self._parameters())
+            self._average.copy_to(self._parameters)
         state = accelerator.get_state_dict(self._model)
-        place = next(name for name, child in self._lesson.teacher.module.named_children() if hasattr(child, "config"))
-        return {name.removeprefix(f"{place}."): value.detach().float().cpu().clone() for name, value in state.items()}
+        return {name.removeprefix(self._prefix): value.detach().float().cpu().clone() for name, value in state.items()}
 
-    def _step(self, step: int) -> dict[str, float]:
-        """One step of the optimizer; the mean losses over all processes.
+    def _step(self, step: int) -> None:
+        """One step of the optimizer.
 
         Raises:
-            DivergenceError: a loss or the gradient is not finite.
+            DivergenceError: a loss or the gradient is not finite; on an accelerator that is seen some steps later.
 
         """
         options, accelerator = self._options, self._accelerator
         sums: dict[str, Tensor] = {}
-        norm = None
         for turn in range(options.accumulate):
             share = (step * options.accumulate + turn) * accelerator.num_processes + accelerator.process_index
             with accelerator.accumulate(self._model):
-                losses = self._losses(share)
-                accelerator.backward(losses["loss"])
+                losses = (self._replay or self._pass)(*self._losses.draw(share))
                 for name, value in losses.items():
                     sums[name] = sums.get(name, 0) + value.detach() / options.accumulate
                 if accelerator.sync_gradients:
-                    means = dict(zip(sums, accelerator.reduce(torch.stack(list(sums.values())), "mean").tolist(), strict=True))
+                    means = accelerator.reduce(torch.stack(list(sums.values())), "mean")
                     norm = accelerator.clip_grad_norm_(self._model.parameters(), options.clip)
-                    # An infinite gradient is how fp16's loss scaling finds its scale; it skips the step itself.
-                    whole = norm is None or options.mixed_precision == "fp16" or bool(torch.isfinite(norm))
-                    if not whole or not torch.isfinite(torch.tensor(means["loss"])):
-                        self._diverged(step + 1, means["loss"])
+                    self._pending.append((step + 1, list(sums), torch.cat([means, _row(norm, means)])))
+                    if len(self._pending) >= self._fetch:
+                        self._note()
                 self._optimizer.step()
-                self._optimizer.zero_grad()
+                if self._replay is None:  # it writes gradients anew, to where they are
+                    self._optimizer.zero_grad()
         self._rate.step()
         if self._average is not None:
-            self._average.step(self._parameters())
-        return means
+            self._average.step(self._parameters)
+        self._losses.stepped(self._parameters)
 
-    def _losses(self, share: int) -> dict[str, Tensor]:
-        options, device = self._options, self._accelerator.device
-        noisy, times, states, target = self._draws.batch(share)
-        inputs = [value.to(device) for value in (noisy, times, *states)]
-        watching, weights = self.findings["features"], options.weights
-        with device:  # the wrapper makes sizes on the way
-            for watch in self._watches:
-                watch.arm()
-            with torch.no_grad():
-                taught = self._teacher(*inputs) if watching or weights.output else None
-            said = self._model(*inputs)
-        found = {"task": F.mse_loss(said.float(), target.to(device))}
-        total = weights.task * found["task"]
-        if weights.output and taught is not None:
-            found["output"] = F.mse_loss(said.float(), taught.float())
-            total = total + weights.output * found["output"]
-        if watching:
-            both = zip(*(watch.take() for watch in self._watches), strict=True)
-            found["feature"] = torch.stack([F.mse_loss(own.float(), others.float()) for own, others in both]).sum()
-            total = total + weights.feature * found["feature"]
-        return {"loss": total, **found}
+    def _pass(self, *drawn: Tensor) -> dict[str, Tensor]:
+        losses = self._losses(self._model, *drawn)
+        self._accelerator.backward(losses["loss"])
+        return losses
 
     # Checkpoints.
 
@@ -220,7 +217,7 @@ class Training:
         if found:
             step = int(found[-1].name.partition("-")[2])
             accelerator.load_state(str(found[-1]))
-            self._say(f"{self._name}, distill: going on after step {step} of {self._options.steps}, from {found[-1]}")
+            self._say(f"{self._name}: going on after step {step} of {self._options.steps}, from {found[-1]}")
         if accelerator.is_main_process:
             lines = curve.read_text().splitlines(keepends=True)[:step] if curve.is_file() else []
             curve.write_text("".join(lines))
@@ -228,6 +225,7 @@ class Training:
 
     def _save(self, step: int) -> None:
         """Make a checkpoint, which appears whole under its name, and remove the one before."""
+        self._note()  # nothing that diverged is kept
         accelerator, final = self._accelerator, self._lesson.kept / f"checkpoint-{step}"
         partial = final.with_suffix(".partial")
         old = self._checkpoints
@@ -251,18 +249,27 @@ class Training:
             else ("There is no checkpoint yet")
         )
         raise DivergenceError(
-            f"{self._name}, distill: at step {step} the loss is {loss}, or its gradient is not finite. {kept}.\n"
+            f"{self._name}: at step {step} the loss is {loss}, or its gradient is not finite. {kept}.\n"
             "  Lower learning_rate or clip, raise warmup, or take mixed_precision: no; a changed recipe trains from the start."
         )
 
     # What is told.
 
-    def _note(self, step: int, losses: dict[str, float]) -> None:
-        if self._accelerator.is_main_process:
-            with (self._lesson.kept / CURVE).open("a") as file:
-                file.write(json.dumps({"step": step, **losses}) + "\n")
-        if self._options.log_with:
-            self._accelerator.log(losses, step)
+    def _note(self) -> None:
+        """Fetch the losses of the steps since the last time, all at once."""
+        pending, self._pending = self._pending, []
+        fetched = torch.stack([row for *_, row in pending]).tolist() if pending else []
+        for (step, names, _), (*means, norm) in zip(pending, fetched, strict=True):
+            losses = dict(zip(names, means, strict=True))
+            # An infinite gradient is how fp16's loss scaling finds its scale; it skips the step itself.
+            if not math.isfinite(losses["loss"]) or not (math.isfinite(norm) or self._options.mixed_precision == "fp16"):
+                self._diverged(step, losses["loss"])
+            self._last = losses
+            if self._accelerator.is_main_process:
+                with (self._lesson.kept / CURVE).open("a") as file:
+                    file.write(json.dumps({"step": step, **losses}) + "\n")
+            if self._options.log_with:
+                self._accelerator.log(losses, step)
 
     def _summarise(self) -> None:
         if not self._accelerator.is_main_process:
@@ -274,18 +281,29 @@ class Training:
             means = {name: sum(row[name] for row in some) / count for name in rows[0] if name != "step"}
             self.findings[place] = {"steps": count, **means}
 
-    def _parameters(self) -> list[nn.Parameter]:
-        return list(self._accelerator.unwrap_model(self._model).parameters())
-
-    def _refuse(self, student: Any, source: Any) -> None:  # noqa: ANN401 - diffusers' UNets
+    def _refuse(self, student: nn.Module) -> None:
         accelerator, options = self._accelerator, self._options
         sharded = accelerator.distributed_type in _SHARDED
         if sharded and options.ema is not None:
             raise UnsupportedError(
-                f"distill.ema: no process has all weights under {accelerator.distributed_type.value}, so none can average them.\n"
-                "  Leave ema out."
+                f"{options.verb}.ema: no process has all weights under {accelerator.distributed_type.value}, so none can average "
+                "them.\n  Leave ema out."
             )
-        counts = [sum(value.numel() for value in each.parameters()) for each in (student, source)]
-        shares = accelerator.num_processes if sharded else 1
-        told = refuse_memory(*counts, options, accelerator.device, shares)
-        self._say(f"{self._name}, distill: {told}")
+        if options.replay and (accelerator.device.type != "cuda" or accelerator.distributed_type != DistributedType.NO):
+            raise UnsupportedError(
+                f"{options.verb}.replay: a step becomes one CUDA graph of one process, and this one trains on "
+                f"{accelerator.device.type} as {accelerator.distributed_type.value}.\n  Leave replay out."
+            )
+        counts = sum(value.numel() for value in student.parameters()), self._losses.frozen
+        told = refuse_memory(*counts, options, accelerator.device, accelerator.num_processes if sharded else 1)
+        self._say(f"{self._name}: {told}")
+
+
+def _fetch(device: torch.device) -> int:
+    """Steps whose losses are fetched together."""
+    return 1 if device.type == "cpu" else _FETCH
+
+
+def _row(norm: Tensor | None, like: Tensor) -> Tensor:
+    """The gradient's norm (1,), zero where a plugin keeps it to itself."""
+    return like.new_zeros(1) if norm is None else torch.as_tensor(norm, device=like.device).to(like.dtype).reshape(1)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from engines.errors import UnsupportedError
 from exporter.passes._cut import whole
-from exporter.passes._options import Options
+from exporter.passes._options import Imitated
 
 if TYPE_CHECKING:
     from exporter.lesson import Lesson
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["Distill"]
 
 
-class Distill(Options):
+class Distill(Imitated):
     """Train the network that the passes before have made, on what the source does."""
 
     @property
@@ -87,6 +87,7 @@ class Distill(Options):
             MissingDependency: the tracker is not installed.
 
         """
+        from exporter.passes._imitate import Imitation  # noqa: PLC0415 - torch
         from exporter.passes._teach import teach  # noqa: PLC0415 - torch
 
-        return teach(self, student, lesson)
+        return teach(self, student, lesson, Imitation(self, student, lesson))

@@ -13,58 +13,18 @@ from diffusers import UNet2DConditionModel
 from PIL import Image
 
 from engines.errors import DivergenceError, MissingDependency, RecipeError, UnsupportedError
-from exporter import architecture, build
+from exporter import architecture
 from exporter.cache import Store
 from exporter.load import resolve
-from exporter.passes import _features, _memory, _pictures, _teach
+from exporter.passes import _features, _imitate, _memory, _pictures, _teach
 from exporter.passes.distill import Distill
 from exporter.passes.prune import Prune
 from exporter.plan import Plan
 from exporter.recipe import Model, Recipe
 from tests.exporter import models
+from tests.exporter.lessons import read, rows, train
 
 KINDS = ["last_of_stage", "self_attention", "cross_attention", "resnet", "feed_forward"]
-RECIPE = """
-model: {source: SOURCE}
-sampler: {scheduler: EulerDiscreteScheduler, steps: [2], guidance: {mode: classifier_free, scale: 3.0}}
-shapes: {height: [32, 32, 32], width: [32, 32, 32], batch: [1, 1, 1]}
-components:
-  unet:
-    passes:
-      - prune: {blocks: {mid_block: null}}
-      - distill: {data: DATA, steps: 4, batch: 4, learning_rate: 1.0e-3, checkpoint_every: 2}
-checks: {prompts: [a red circle]}
-"""
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data")
-    rng = np.random.default_rng(0)
-    for number in range(6):
-        Image.fromarray(rng.integers(0, 255, (40, 48, 3), np.uint8)).save(folder / f"{number}.png")
-        (folder / f"{number}.txt").write_text("a red circle" if number % 2 else "the blue square")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def text(tiny_sdxl, data):
-    return RECIPE.replace("SOURCE", str(tiny_sdxl)).replace("DATA", str(data))
-
-
-def read(text, **changes):
-    recipe = Recipe.parse(text, "taught")
-    prune, distill = recipe.components["unet"].passes
-    passes = [prune, {"distill": distill["distill"] | changes}]
-    return Recipe.parse(text, "taught", overrides=[f"components.unet.passes={json.dumps(passes)}"])
-
-
-def rows(folder):
-    return [json.loads(line) for line in (folder / "curve.jsonl").read_text().splitlines()]
-
-
-def train(recipe, root):
-    return build.distill(recipe, Store(root), lambda *_, **__: None)["unet"]
 
 
 def skeleton(name, prune=None):
@@ -271,13 +231,13 @@ def test_two_processes_train_one_network(text, tmp_path):
 
 
 def test_a_loss_that_is_not_finite_stops_the_training(text, tmp_path, monkeypatch):
-    losses = _teach.Training._losses
+    draw = _imitate.Imitation.draw
 
     def broken(self, share):
-        found = losses(self, share)
-        return {name: value * float("nan") for name, value in found.items()} if share == 3 else found
+        target, *inputs = draw(self, share)
+        return target * float("nan") if share == 3 else target, *inputs
 
-    monkeypatch.setattr(_teach.Training, "_losses", broken)
+    monkeypatch.setattr(_imitate.Imitation, "draw", broken)
     with pytest.raises(DivergenceError, match=r"at step 4 the loss is nan.* checkpoint after step 2 is kept") as caught:
         train(read(text, steps=6), tmp_path)
     (kept,) = tmp_path.glob("unfinished/*/checkpoint-2")
