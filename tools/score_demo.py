@@ -57,7 +57,7 @@ def _interval(right: int, total: int) -> tuple[float, float]:
     centre = (share + z * z / (2 * total)) / (1 + z * z / total)
     reach = math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
     reach *= z / (1 + z * z / total)
-    return round(centre - reach, 4), round(centre + reach, 4)
+    return max(0.0, round(centre - reach, 4)), min(1.0, round(centre + reach, 4))
 
 
 def _complaints(pictures: np.ndarray, texts: list[str]) -> list[str | None]:

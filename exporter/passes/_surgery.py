@@ -42,6 +42,14 @@ def carry_out(network: Any, cut: Cut) -> nn.Module:  # noqa: ANN401 - diffusers'
     return made.eval().requires_grad_(requires_grad=False)
 
 
+def drawn_anew(network: Any, cut: Cut, seed: int) -> nn.Module:  # noqa: ANN401 - diffusers' ModelMixin
+    """The cut network as diffusers makes it before any training: every layer draws its own start."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        made = type(network).from_config(config(network.config, cut))
+    return made.eval().requires_grad_(requires_grad=False)
+
+
 def _source(name: str, moved: dict[str, str]) -> str:
     prefix = max((prefix for prefix in moved if name.startswith(prefix)), key=len, default="")
     return moved.get(prefix, "") + name.removeprefix(prefix)

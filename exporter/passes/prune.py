@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from exporter.part import Part
 
 __all__ = ["Prune"]
+_WAYS = ("preset", "blocks")
 
 
 class Prune(Frozen):
@@ -32,12 +33,19 @@ class Prune(Frozen):
         default=None, description="block → what stays of it: down_blocks.0, up_blocks.2, mid_block; null where nothing does"
     )
 
+    weights: Literal["kept", "random"] = Field(
+        default="kept", description="random: the shape alone, to compare with training from scratch"
+    )
+    seed: int = Field(default=0, ge=0, description="of random weights")
+
     @model_validator(mode="after")
     def _one_way(self) -> Self:
-        given = [name for name in type(self).model_fields if getattr(self, name) is not None]
+        given = [name for name in _WAYS if getattr(self, name) is not None]
         if len(given) != 1:
             told = f"both {' and '.join(given)} are given" if given else "nothing says what goes"
-            raise ValueError(f"{told}; give one of {', '.join(type(self).model_fields)}")
+            raise ValueError(f"{told}; give one of {', '.join(_WAYS)}")
+        if self.weights == "kept" and self.seed:
+            raise ValueError("seed has no effect where weights are kept; leave it out, or set weights: random")
         return self
 
     @property
@@ -63,7 +71,7 @@ class Prune(Frozen):
     @property
     def told(self) -> str:
         """The pass and what chose."""
-        return f"prune: {self.preset or 'a block map'}"
+        return f"prune: {self.preset or 'a block map'}{', random weights' * (self.weights == 'random')}"
 
     def moved(self, source: Mapping[str, Any], _findings: Mapping[str, Any]) -> Mapping[str, str]:
         """Prefix of a module in the smaller network → prefix in the source."""
@@ -79,18 +87,18 @@ class Prune(Frozen):
         return config(source, self._cut(source))
 
     def __call__(self, part: Part) -> Part:
-        """Cut the part's network, with its own tensors.
+        """Cut the part's network, with its own tensors, unless new ones are asked for.
 
         Raises:
             UnsupportedError: as for `config`; or the part has no UNet.
 
         """
-        from exporter.passes._surgery import carry_out  # noqa: PLC0415 - torch
+        from exporter.passes._surgery import carry_out, drawn_anew  # noqa: PLC0415 - torch
 
         network = part.network
         cut = self._cut(network.config)
         before = sum(value.numel() for value in network.parameters())
-        made = carry_out(network, cut)
+        made = carry_out(network, cut) if self.weights == "kept" else drawn_anew(network, cut, self.seed)
         after = sum(value.numel() for value in made.parameters())
         note = f"{part.name}: {self.told} keeps {after:,} of {before:,} parameters ({after / before:.1%})"
         return replace(part.having(made), notes=(*part.notes, note))

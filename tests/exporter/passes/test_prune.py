@@ -117,6 +117,25 @@ def test_weights_go_where_bk_sdm_puts_them(network):
     assert tiny.down_blocks[1].downsamplers is None
 
 
+def test_random_weights_are_the_shape_alone(tiny_sdxl):
+    family, blocks = equality.family(Sdxl, tiny_sdxl), {"mid_block": None}
+
+    def made(**options):
+        part, state = family.part("unet", "fp32"), torch.random.get_rng_state()
+        found = Prune(blocks=blocks, **options)(part).network.state_dict()
+        assert torch.equal(torch.random.get_rng_state(), state)
+        return found
+
+    one, same, other = (made(weights="random", seed=seed) for seed in (0, 0, 1))
+    kept = made()
+    assert {name: value.shape for name, value in one.items()} == {name: value.shape for name, value in kept.items()}
+    weight = "down_blocks.1.resnets.0.conv1.weight"
+    assert torch.equal(one[weight], same[weight])
+    assert not torch.equal(one[weight], other[weight])
+    assert not torch.equal(one[weight], kept[weight])
+    assert Prune(blocks=blocks, weights="random").told == "prune: a block map, random weights"
+
+
 def silence(layer):
     """Make a transformer layer pass its input on."""
     for linear in (layer.attn1.to_out[0], layer.attn2.to_out[0], layer.ff.net[2]):
@@ -240,6 +259,7 @@ def test_what_does_not_fit_is_refused(config, options, told):
         ({"preset": "koala"}, "koala-700m"),
         ({"blocks": {"mid_block": {"pairs": [1, 0]}}}, "rising"),
         ({"blocks": {"mid_block": {"pairs": []}}}, "at least one"),
+        ({"preset": "vega", "seed": 1}, "seed has no effect"),
     ],
 )
 def test_wrong_options(options, told):
