@@ -12,6 +12,15 @@ from exporter.recipe import Recipe
 RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))
 
 
+@pytest.fixture(autouse=True)
+def scenes(tmp_path, monkeypatch):
+    """Where recipes that train look for the pictures that their headers tell how to write."""
+    (tmp_path / "scenes").mkdir()
+    (tmp_path / "scenes" / "0.png").write_bytes(b"read later")
+    (tmp_path / "scenes" / "0.txt").write_text("a red circle")
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_it_loads_and_plans(path):
     recipe = Recipe.load(path)
