@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 #: In this order: folding leaves duplicates, deduplication leaves the unused.
 GRAPH_PASSES = ("fold", "deduplicate", "remove_unused")
+#: Before them but after folding, where every engine of the graph runs on a processor: fewer products, and more small operators.
+PROCESSOR_PASSES = ("upsample",)
 _DTYPES = {"float32": torch.float32, "int64": torch.int64}
 
 
@@ -37,8 +39,8 @@ class Exported:
         return len(self.model.graph)
 
 
-def export(part: Part, opset: int) -> Exported:
-    """Export a part with every named dimension dynamic within its range.
+def export(part: Part, opset: int, *, processor: bool = False) -> Exported:
+    """Export a part with every named dimension dynamic within its range, for any engine or for those on a processor.
 
     A dimension whose range is one length becomes static. Multiples are derived dimensions (`4*h`), so that a length that the
     network cannot take is not in the graph's type either.
@@ -60,7 +62,8 @@ def export(part: Part, opset: int) -> Exported:
             raise UnsupportedError(f"{part.name} cannot be exported to ONNX operator set {opset}:\n  {last}") from error
     model = program.model
     before = len(model.graph)
-    for name in GRAPH_PASSES:
+    first, *rest = GRAPH_PASSES
+    for name in (first, *(PROCESSOR_PASSES if processor else ()), *rest):
         model = plugins.load("graph", name)(model)
     _declare(model, part.signature)
     return Exported(model, before)

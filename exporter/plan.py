@@ -135,7 +135,7 @@ class Plan:
 
     def decide(self, name: str, done: Done) -> tuple[Precision, str]:
         """The precision that `auto` chooses for a part, and the sentence that says why."""
-        if all(backend.on_processor for backend in self.targets[name].values()):
+        if self._on_processor(name):
             return "fp32", f"{name}: auto chose fp32, every target is a processor, on which a half-precision graph saves no time"
         if self.recipe.checks.skip:
             configs = self.passes.outline.configs
@@ -145,6 +145,10 @@ class Plan:
         peak = json.loads((done[self.reference] / "ranges.json").read_text())[name]
         chosen: Precision = "fp16" if peak <= HALF_HEADROOM * HALF_MAX else "fp32"
         return chosen, f"{name}: auto chose {chosen}, the largest activation seen is {peak:.4g} of 65504"
+
+    def _on_processor(self, name: str) -> bool:
+        """Whether every engine of a part runs on a processor; of a fused pipeline's part, every engine of the pipeline."""
+        return all(backend.on_processor for each in (name, *self.wholes.steps) for backend in self.targets[each].values())
 
     def check_stage(self, make: Callable[[Path, Done], None]) -> Stage:
         """The last stage: it depends on everything that is in the bundle."""
@@ -240,7 +244,8 @@ class Plan:
             measure_key = self._key("measure", name, options, weights | dict(seen))
             yield Stage("measure", name, measure_key, lambda folder, done: self._measure(folder, name, done))
         for opset in self.opsets(name):
-            export_key = self._key("export", f"{name}, opset {opset}", options | {"opset": opset}, inputs)
+            wanted = options | {"opset": opset, "processor": self._on_processor(name)}
+            export_key = self._key("export", f"{name}, opset {opset}", wanted, inputs)
             make = lambda folder, done, opset=opset: self._export(folder, name, opset, done)  # noqa: E731
             yield Stage("export", f"{name}, opset {opset}", export_key, make)
             if self.recipe.pipeline == "stepped":
@@ -366,7 +371,7 @@ class Plan:
         from exporter.export import export, save  # noqa: PLC0415
 
         part = self._part(name, done)
-        exported = export(part, opset)
+        exported = export(part, opset, processor=self._on_processor(name))
         if opset == self.opsets(name)[-1]:
             self._held = None
         save(exported, folder / f"{name}.onnx")

@@ -129,6 +129,7 @@ def save_source(bundle: Bundle, folder: Path) -> None:
     """
     _, family = source(bundle)
     pipeline = family.pipeline()
+    pipeline.register_modules(scheduler=pipeline.scheduler)  # assigned after construction, it is not in the folder's index
     pipeline.save_pretrained(folder)
     for tower, name in family.towers.items():
         prefix_weights(folder / tower / "model.safetensors")

@@ -56,3 +56,20 @@ def test_what_needs_decomposition_gets_it(tmp_path, monkeypatch):
 def test_what_cannot_be_translated_says_so():
     with pytest.raises(UnsupportedError, match="unet cannot be exported to ONNX operator set 20"):
         exporting.export(Part("unet", "denoiser", Unspeakable().eval(), SIGNATURE), 20)
+
+
+class Doubling(torch.nn.Module):
+    """As an upsampler of UNet and VAE."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = torch.nn.Conv2d(2, 2, 3, padding=1)
+
+    def forward(self, latent):
+        return self.conv(torch.nn.functional.interpolate(latent, scale_factor=2.0, mode="nearest"))[:, :, ::2, ::2]
+
+
+def test_for_a_processor_convolutions_come_before_doubling():
+    part = Part("unet", "denoiser", Doubling().eval(), SIGNATURE)
+    kinds = [[node.op_type for node in exporting.export(part, 20, processor=own).model.graph] for own in (False, True)]
+    assert [("Resize" in found, found.count("DepthToSpace")) for found in kinds] == [(True, 0), (False, 1)]
