@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from exporter.part import Part
     from exporter.passes._options import Options
 
-#: Pictures or captions per call of an encoder.
-_BATCH = 32
+#: Captions, and at most so many pictures, per call of an encoder; of large pictures as many as have so many pixels.
+_BATCH, _PIXELS = 256, 32 * 512 * 512
 LATENTS = "latents.npy"
 
 
@@ -129,7 +129,8 @@ def encode(family: Family, recipe: Recipe, pictures: list[_pictures.Picture], fo
             f"has {free / 1e9:.1f} GB.\n  Take fewer, or set XDG_CACHE_HOME to a larger disk."
         )
     _encode.captions(family, [picture.caption for picture in pictures], folder, _BATCH)
-    _encode.latents(encoder, [picture.file for picture in pictures], (height, width), folder / LATENTS, _BATCH)
+    batch = min(_BATCH, max(1, _PIXELS // (height * width)))
+    _encode.latents(encoder, [picture.file for picture in pictures], (height, width), folder / LATENTS, batch)
 
 
 def came(steps: Mapping[str, Any], source: Mapping[str, Any], folders: Mapping[str, Path]) -> dict[str, str]:

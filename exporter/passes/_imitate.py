@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Imitation:
-    """BK-SDM's losses, all mean squared errors in float32.
+    """BK-SDM's losses, all mean squared errors in float32; the features' may be relative, which keeps large ones from ruling.
 
     Attributes:
         findings: pairs of modules that are compared.
@@ -30,6 +30,7 @@ class Imitation:
 
     def __init__(self, options: Imitated, student: Part, lesson: Lesson) -> None:
         self._weights, self._teacher = options.weights, lesson.teacher.module
+        self._relative = options.feature_error == "relative"
         network, source = student.network, lesson.teacher.network
         self.frozen = sum(value.numel() for value in source.parameters())
         self._draws = Draws(options, lesson, LATENTS)
@@ -62,9 +63,14 @@ class Imitation:
             total = total + weights.output * found["output"]
         if watching:
             both = zip(*(watch.take() for watch in self._watches), strict=True)
-            found["feature"] = torch.stack([F.mse_loss(own.float(), others.float()) for own, others in both]).sum()
+            errors = torch.stack([self._error(own.float(), others.float()) for own, others in both])
+            found["feature"] = errors.mean() if self._relative else errors.sum()
             total = total + weights.feature * found["feature"]
         return {"loss": total, **found}
+
+    def _error(self, own: Tensor, others: Tensor) -> Tensor:
+        error = F.mse_loss(own, others)
+        return error / others.square().mean() if self._relative else error
 
     def stepped(self, parameters: Sequence[nn.Parameter]) -> None:
         """Nothing follows the student."""

@@ -61,11 +61,11 @@ class Options(Frozen):
 
 
 class Weights(Frozen):
-    """By which each loss counts; all are mean squared errors in float32."""
+    """By which each loss counts; all are mean squared errors in float32, the features' as feature_error says."""
 
     task: Weight = Field(default=1.0, description="student's output against the noise, velocity or sample that was put in")
     output: Weight = Field(default=1.0, description="student's output against the teacher's")
-    feature: Weight = Field(default=1.0, description="features against the teacher's, summed over the modules")
+    feature: Weight = Field(default=1.0, description="features against the teacher's")
 
 
 class Imitated(Options):
@@ -74,6 +74,10 @@ class Imitated(Options):
     weights: Weights = Weights()
     features: Literal["last_of_stage", "self_attention", "cross_attention", "resnet", "feed_forward"] | None = Field(
         default="self_attention", description="what the feature loss compares: BK-SDM last_of_stage, KOALA self_attention"
+    )
+    feature_error: Literal["summed", "relative"] = Field(
+        default="summed",
+        description="of the modules: summed, as BK-SDM does; or each as a share of the teacher's mean square there, and averaged",
     )
 
     @property

@@ -132,6 +132,32 @@ def test_the_loss_falls(text, tmp_path, kind):
     assert loaded.dtype == torch.float32
 
 
+def test_relative_features_weigh_the_same_however_large_and_many_they_are(text, tmp_path):
+    found = {}
+    for kind in ("resnet", "cross_attention"):
+        for error in ("summed", "relative"):
+            found[kind, error] = rows(train(read(text, features=kind, feature_error=error, steps=1), tmp_path))[0]
+    assert found["resnet", "summed"]["output"] == found["resnet", "relative"]["output"]
+    # The teacher itself has an error of 0, and a student that gives zeros one of 1; a cut is not far from these.
+    assert all(0 < found[kind, "relative"]["feature"] < 2 for kind in ("resnet", "cross_attention"))
+    assert found["resnet", "summed"]["feature"] > 10 * found["resnet", "relative"]["feature"]
+
+
+def test_relative_errors_by_hand(text, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        _features.Watch, "take", lambda self: [torch.tensor([3.0, 1.0]), torch.tensor([[20.0]])]
+        if self is taken[0] else [torch.tensor([1.0, 1.0]), torch.tensor([[10.0]])],
+    )  # fmt: skip
+    taken = []
+    original = _features.Watch.__init__
+    monkeypatch.setattr(_features.Watch, "__init__", lambda self, *given: (taken.append(self), original(self, *given))[1])
+    relative = rows(train(read(text, feature_error="relative", steps=1), tmp_path))[0]["feature"]
+    taken.clear()
+    summed = rows(train(read(text, steps=1), tmp_path))[0]["feature"]
+    assert relative == pytest.approx((2.0 / 1.0 + 100 / 100) / 2)
+    assert summed == pytest.approx(2.0 + 100)
+
+
 def test_weights_choose_the_losses(text, tmp_path):
     curve = rows(train(read(text, weights={"task": 0, "feature": 0}), tmp_path))
     assert set(curve[0]) == {"step", "loss", "task", "output"}
