@@ -13,7 +13,7 @@ import numpy as np
 
 from engines.errors import UnsupportedError
 from exporter.load import resolve
-from exporter.passes import _pictures
+from exporter.passes import _datasets, _pictures
 from exporter.recipe import Component, Guidance, Model, Recipe
 
 if TYPE_CHECKING:
@@ -57,10 +57,14 @@ def found(step: Options, recipe: Recipe, where: str) -> list[_pictures.Picture]:
 
     Raises:
         RecipeError: there are none, or they and their captions do not belong together.
+        MissingDependency: they are a data set's, and its library is not installed.
 
     """
-    beside = recipe.root / Path(step.data).expanduser()
-    return _pictures.pictures(beside if beside.is_dir() else Path(step.data).expanduser(), f"{where}.data")
+    if not isinstance(step.data, str):
+        return _datasets.pictures(step.data, recipe.root, f"{where}.data")
+    own = Path(step.data).expanduser()
+    beside = recipe.root / own
+    return _pictures.pictures(beside if _pictures.there(beside) else own, f"{where}.data")
 
 
 def options(recipe: Recipe) -> dict[str, Any]:
@@ -130,7 +134,7 @@ def encode(family: Family, recipe: Recipe, pictures: list[_pictures.Picture], fo
         )
     _encode.captions(family, [picture.caption for picture in pictures], folder, _BATCH)
     batch = min(_BATCH, max(1, _PIXELS // (height * width)))
-    _encode.latents(encoder, [picture.file for picture in pictures], (height, width), folder / LATENTS, batch)
+    _encode.latents(encoder, pictures, (height, width), folder / LATENTS, batch)
 
 
 def came(steps: Mapping[str, Any], source: Mapping[str, Any], folders: Mapping[str, Path]) -> dict[str, str]:

@@ -39,7 +39,7 @@ _CODE: Mapping[str, tuple[str, ...]] = {
     "record": (*_MODEL_CODE, "record.py", "recording.py", "loop.py"),
     "compile": ("sampler.py", "trace.py", "loop.py", "preview.py", "../engines/samplers/table.py", "../engines/samplers/_ops.py"),
     "process": ("process.py", "sampler.py", "loop.py", "../engines/samplers/_process.py"),
-    "encode": (*_MODEL_CODE, "lesson.py", "passes/_encode.py", "passes/_pictures.py"),
+    "encode": (*_MODEL_CODE, "lesson.py", "passes/_encode.py", "passes/_pictures.py", "passes/_datasets.py"),
     "pass": (*_MODEL_CODE, *_PASS_CODE, "borrow.py", "recording.py", "count.py", "lesson.py"),
     "measure": (*_MODEL_CODE, *_PASS_CODE, "recording.py"),
     "export": (*_MODEL_CODE, *_PASS_CODE, "export.py", "graph"),

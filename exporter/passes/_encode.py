@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from engines.errors import UnsupportedError
 
 if TYPE_CHECKING:
     from exporter.families import Family
+    from exporter.passes._pictures import Picture
 
 
 def device() -> torch.device:
@@ -57,20 +59,20 @@ def captions(family: Family, texts: Sequence[str], folder: Path, batch: int) -> 
 
 
 @torch.no_grad()
-def latents(family: Family, files: Sequence[Path], size: tuple[int, int], path: Path, batch: int) -> None:
-    """Write float16 (files, C, H, W): each picture, scaled to cover `size` (height, width) and cut at its centre, encoded."""
+def latents(family: Family, pictures: Sequence[Picture], size: tuple[int, int], path: Path, batch: int) -> None:
+    """Write float16 (pictures, C, H, W): each picture, scaled to cover `size` (height, width) and cut at its centre, encoded."""
     part = family.part("vae_encoder", "fp32")
     module, ports = part.module.to(where := device()), [port.name for port in part.signature.inputs]
     generator, array = torch.Generator().manual_seed(0), None
-    for start in range(0, len(files), batch):
-        some = [_pixels(file, size) for file in files[start : start + batch]]
+    for start in range(0, len(pictures), batch):
+        some = [_pixels(picture, size) for picture in pictures[start : start + batch]]
         values = {"image": torch.from_numpy(np.stack(some)).to(where)}
         shape = part.signature.shape(part.signature.outputs[0], _extent(part.signature.extent("typical"), len(some)))
         values["noise"] = torch.randn(shape, generator=generator).to(where)
         with where:
             found = module(*(values[name] for name in ports)).cpu().numpy()
         if array is None:
-            array = open_memmap(path, "w+", np.float16, (len(files), *found.shape[1:]))
+            array = open_memmap(path, "w+", np.float16, (len(pictures), *found.shape[1:]))
         array[start : start + len(some)] = found
     if array is not None:
         array.flush()
@@ -80,12 +82,12 @@ def _extent(extent: dict[str, int], batch: int) -> dict[str, int]:
     return {**extent, "batch": batch}
 
 
-def _pixels(file: Path, size: tuple[int, int]) -> np.ndarray:
+def _pixels(picture: Picture, size: tuple[int, int]) -> np.ndarray:
     try:
-        with Image.open(file) as image:
+        with Image.open(BytesIO(picture.read())) as image:
             fitted = ImageOps.fit(image.convert("RGB"), size[::-1], Image.Resampling.LANCZOS)
     except OSError as error:
         raise UnsupportedError(
-            f"{file} is not a whole picture: {error}.\n  Take it out of the folder, with its caption."
+            f"{picture.name} is not a whole picture: {error}.\n  Take it out of the data, with its caption."
         ) from error
     return np.asarray(fitted, np.float32) / 255

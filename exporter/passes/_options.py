@@ -8,14 +8,27 @@ from pydantic import Field, StringConstraints, model_validator
 
 from engines.frozen import Frozen
 
+Text = Annotated[str, StringConstraints(min_length=1)]
 Weight = Annotated[float, Field(ge=0)]
+
+
+class Dataset(Frozen):
+    """A data set of the `datasets` library."""
+
+    dataset: Text = Field(description="hub id, or a folder that save_to_disk wrote")
+    config: Text | None = Field(default=None, description="which of the data set's configurations")
+    split: Text = "train"
+    revision: Text | None = Field(default=None, description="hub revision")
+    image: Text = Field(default="image", description="column of the pictures")
+    caption: Text = Field(default="text", description="column of the captions; of several, the first counts")
 
 
 class Options(Frozen):
     """Data, and how the optimizer goes."""
 
-    data: Annotated[str, StringConstraints(min_length=1)] = Field(
-        description="folder of pictures with captions: a .txt beside each picture, or a metadata.jsonl"
+    data: Text | Dataset = Field(
+        description="folder of pictures with captions (a .txt or .json beside each picture, or a metadata.jsonl), "
+        "webdataset's shards/*.tar, or {dataset: hub id}"
     )
     steps: int = Field(ge=1, description="of the optimizer")
     batch: int = Field(default=8, ge=1, description="pictures per process and pass")
@@ -36,7 +49,7 @@ class Options(Frozen):
     replay: bool = Field(
         default=False, description="run each pass as one CUDA graph, which is much faster where the network is small"
     )
-    teacher: Annotated[str, StringConstraints(min_length=1)] | None = Field(
+    teacher: Text | None = Field(
         default=None, description="another model of the same kind to learn from, as model.source names it"
     )
     seed: int = Field(default=0, ge=0)
