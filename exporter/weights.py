@@ -119,14 +119,17 @@ def make_up(module: nn.Module, seed: int, precision: str, component: str) -> nn.
     """
     state: dict[str, Tensor] = {}
     for name, value in module.state_dict().items():
-        tensor = torch.empty(value.shape, dtype=DTYPES[precision])
-        if value.ndim < 2:
-            tensor.fill_(0.0 if name.endswith("bias") else 1.0)
-        else:
-            _uniform_(tensor, f"{seed}/{component}/{name}")
-        state[name] = tensor
+        state[name] = fill(torch.empty(value.shape, dtype=DTYPES[precision]), f"{seed}/{component}/{name}")
     module.load_state_dict(state, strict=True, assign=True)
     return _finished(module, component)
+
+
+def fill(tensor: Tensor, key: str) -> Tensor:
+    """Fill one weight as `make_up` does; `key` is `seed/component/name`."""
+    if tensor.ndim < 2:
+        return tensor.fill_(0.0 if key.endswith("bias") else 1.0)
+    _uniform_(tensor, key)
+    return tensor
 
 
 def _uniform_(tensor: Tensor, key: str) -> None:

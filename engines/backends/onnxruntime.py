@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from engines.backends import installed
+from engines.backends._bound import Bound
 from engines.errors import MissingDependency, UnsupportedError
 from engines.frozen import Frozen
 from engines.signature import Signature
 
 __all__ = ["OnnxRuntime"]
 _TYPES = {"float32": "tensor(float)", "int64": "tensor(int64)"}
+_LIBRARIES = "Install an NVIDIA driver, and CUDA and cuDNN with: pip install 'onnxruntime-gpu[cuda,cudnn]'"
+#: Providers whose tensors stay on an NVIDIA GPU between calls.
+_NVIDIA = ("CUDAExecutionProvider", "TensorrtExecutionProvider")
 
 
 class OnnxRuntime(Frozen):
@@ -27,6 +33,11 @@ class OnnxRuntime(Frozen):
         spinning: let idle threads spin. Small models run two to three times slower with it.
         graph_optimization: how far the library may rewrite the graph.
         device: number of the device, of providers that have several; the processor is one.
+        tf32: on CUDA, let float32 products round their operands to 10 bits of mantissa, as the library does by itself.
+        nhwc: on CUDA, convolve with channels last, for which the graph is transposed where its operators allow.
+        search: on CUDA, how cuDNN's algorithm of a convolution is chosen: by a rule, by trying all, or always the same one.
+        cuda_graph: on CUDA, capture the whole run once per size and replay it. Every operator must run on the GPU.
+        provider_options: further options of a provider, as the library's documentation names them.
 
     """
 
@@ -39,6 +50,17 @@ class OnnxRuntime(Frozen):
     spinning: bool = False
     graph_optimization: Literal["none", "basic", "extended", "all"] = "all"
     device: int = Field(default=0, ge=0, le=1024)
+    tf32: bool = False
+    nhwc: bool = False
+    search: Literal["heuristic", "exhaustive", "default"] = "heuristic"
+    cuda_graph: bool = False
+    provider_options: dict[str, dict[str, str]] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _named(self) -> Self:
+        if surplus := sorted(set(self.provider_options) - set(self.providers)):
+            raise ValueError(f"provider_options names {surplus[0]}, and providers are {', '.join(self.providers)}")
+        return self
 
     @property
     def version(self) -> str:
@@ -58,8 +80,8 @@ class OnnxRuntime(Frozen):
         return self.providers == ("CPUExecutionProvider",)
 
     def computes(self, precision: str) -> str:
-        """The graph's own precision."""
-        return precision
+        """The graph's own precision; fp32 under `tf32` has the mantissa of fp16."""
+        return "fp16" if self.tf32 and precision == "fp32" and not self.on_processor else precision
 
     def build(self, onnx: Path, signature: Signature, folder: Path) -> Sequence[Path]:  # noqa: ARG002 - the protocol's
         """Return the graph and, where there is one, its external data `<graph>.data`; load it once to know that it runs.
@@ -82,6 +104,9 @@ class OnnxRuntime(Frozen):
 
         """
         vendor = _library()
+        if nvidia := [name for name in self.providers if name in _NVIDIA]:
+            with contextlib.redirect_stdout(io.StringIO()):  # what it misses is said better below
+                vendor.preload_dlls()  # CUDA and cuDNN from NVIDIA's packages, where they are installed
         if missing := [name for name in self.providers if name not in vendor.get_available_providers()]:
             have = ", ".join(vendor.get_available_providers())
             raise UnsupportedError(f"onnxruntime has no {missing[0]} here; it has {have}. Choose among these with providers.")
@@ -98,14 +123,22 @@ class OnnxRuntime(Frozen):
         if session.get_providers()[0] != self.providers[0]:
             raise UnsupportedError(
                 f"onnxruntime cannot start {self.providers[0]} and would run {files[0].name} on {session.get_providers()[0]}. "
-                "Install the provider's libraries, or name that provider."
+                f"{_LIBRARIES if nvidia else 'Install the libraries of the provider'}, or name that provider."
             )
-        return _Session(session, signature, files[0])
+        bound = Bound(vendor, session, signature, ("cuda", self.device), graphs=self.cuda_graph) if nvidia else None
+        return _Session(session, signature, files[0], bound)
 
     def _chosen(self) -> list[str | tuple[str, dict[str, str]]]:
-        """The providers; where another device than the first is asked for, those that have several are told."""
-        number = {"device_id": str(self.device)}
-        return [(name, number) if self.device and name != "CPUExecutionProvider" else name for name in self.providers]
+        """The providers, with their options and, where it is not the first, the device."""
+        chosen: list[str | tuple[str, dict[str, str]]] = []
+        for name in self.providers:
+            told = {"device_id": str(self.device)} if self.device and name != "CPUExecutionProvider" else {}
+            if name == "CUDAExecutionProvider":
+                told |= {"use_tf32": str(int(self.tf32)), "cudnn_conv_algo_search": self.search.upper()}
+                told |= {"prefer_nhwc": str(int(self.nhwc)), "enable_cuda_graph": str(int(self.cuda_graph))}
+            told |= self.provider_options.get(name, {})
+            chosen.append((name, told) if told else name)
+        return chosen
 
 
 def _library() -> Any:  # noqa: ANN401 - the library ships no types
@@ -119,8 +152,8 @@ def _library() -> Any:  # noqa: ANN401 - the library ships no types
 class _Session:
     """An engine: one loaded graph."""
 
-    def __init__(self, session: Any, signature: Signature, file: Path) -> None:  # noqa: ANN401 - a vendor's object
-        self._session, self._signature, self._file = session, signature, file
+    def __init__(self, session: Any, signature: Signature, file: Path, bound: Bound | None) -> None:  # noqa: ANN401 - a vendor's
+        self._session, self._signature, self._file, self._bound = session, signature, file, bound
         for side, ports in ((session.get_inputs(), signature.inputs), (session.get_outputs(), signature.outputs)):
             found = sorted((node.name, node.type) for node in side)
             wanted = sorted((port.name, _TYPES[port.dtype]) for port in ports)
@@ -130,9 +163,11 @@ class _Session:
     def __call__(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         if self._session is None:
             raise RuntimeError(f"{self._file.name} was closed")
-        self._signature.sizes(inputs)
+        sizes = self._signature.sizes(inputs)
         names = [port.name for port in self._signature.outputs]
         try:
+            if self._bound:
+                return self._bound(inputs, sizes)
             arrays = self._session.run(names, {name: np.ascontiguousarray(array) for name, array in inputs.items()})
         except Exception as error:  # the library's errors share no narrower root
             raise UnsupportedError(f"onnxruntime failed in {self._file.name}: {error}") from error
@@ -142,4 +177,4 @@ class _Session:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._session = None
+        self._session = self._bound = None

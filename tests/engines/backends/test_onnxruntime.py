@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,10 @@ from engines.signature import Port, Range, Signature
 pytest.importorskip("onnxruntime")
 onnx = pytest.importorskip("onnx")
 
+from pydantic import ValidationError  # noqa: E402
+
 from engines import plugins  # noqa: E402
+from engines.backends._bound import Bound  # noqa: E402
 from engines.backends.onnxruntime import OnnxRuntime  # noqa: E402
 
 DIMS = {"batch": Range(min=1, typical=1, max=2), "width": Range(min=2, typical=4, max=8, multiple=2)}
@@ -121,11 +125,75 @@ def test_a_provider_that_is_not_there(graph):
         OnnxRuntime(providers=["NoSuchProvider"]).open([graph], SIGNATURE)
 
 
+CUDA = ("CUDAExecutionProvider", "CPUExecutionProvider")
+
+
 def test_another_device_is_asked_of_providers_that_have_several():
-    providers = ("CUDAExecutionProvider", "CPUExecutionProvider")
-    assert OnnxRuntime(providers=providers)._chosen() == list(providers)
-    chosen = OnnxRuntime(providers=providers, device=2)._chosen()
-    assert chosen == [("CUDAExecutionProvider", {"device_id": "2"}), "CPUExecutionProvider"]
+    assert OnnxRuntime(providers=("DmlExecutionProvider",))._chosen() == ["DmlExecutionProvider"]
+    chosen = OnnxRuntime(providers=("DmlExecutionProvider", "CPUExecutionProvider"), device=2)._chosen()
+    assert chosen == [("DmlExecutionProvider", {"device_id": "2"}), "CPUExecutionProvider"]
+
+
+def test_cuda_computes_exactly_unless_asked_otherwise():
+    told = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC", "prefer_nhwc": "0", "enable_cuda_graph": "0"}
+    assert OnnxRuntime(providers=CUDA)._chosen() == [("CUDAExecutionProvider", told), "CPUExecutionProvider"]
+    wishes = {"tf32": True, "nhwc": True, "search": "exhaustive", "cuda_graph": True, "device": 1}
+    more = {"CUDAExecutionProvider": {"arena_extend_strategy": "kSameAsRequested", "device_id": "3"}}
+    ((_, asked), _) = OnnxRuntime(providers=CUDA, provider_options=more, **wishes)._chosen()
+    told = {"use_tf32": "1", "cudnn_conv_algo_search": "EXHAUSTIVE", "prefer_nhwc": "1", "enable_cuda_graph": "1"}
+    assert asked == {**told, "arena_extend_strategy": "kSameAsRequested", "device_id": "3"}
+    assert OnnxRuntime(providers=CUDA, tf32=True).computes("fp32") == "fp16"
+    assert OnnxRuntime(tf32=True).computes("fp32") == "fp32"
+
+
+def test_options_of_a_provider_that_is_not_named():
+    with pytest.raises(ValidationError, match=r"names CUDAExecutionProvider, and providers are CPUExecutionProvider"):
+        OnnxRuntime(provider_options={"CUDAExecutionProvider": {"device_id": "0"}})
+
+
+@pytest.mark.filterwarnings("ignore:.*CUDAExecutionProvider.*")
+def test_a_provider_that_cannot_start_here_is_named(graph):
+    import onnxruntime
+
+    if CUDA[0] not in onnxruntime.get_available_providers() or Path("/dev/nvidia0").exists():
+        pytest.skip("needs onnxruntime-gpu on a machine without a GPU")
+    with pytest.raises(UnsupportedError, match=r"cannot start CUDAExecutionProvider and would run .* CPU.*onnxruntime-gpu\[cuda"):
+        OnnxRuntime(providers=CUDA).open([graph], SIGNATURE)
+
+
+@pytest.fixture
+def bound(graph):
+    """Runs the graph on tensors that stay where they are; of the processor, because a GPU's differ in their place alone."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    return Bound(onnxruntime, session, SIGNATURE, ("cpu", 0), graphs=True)
+
+
+def test_bound_tensors_follow_the_sizes(bound):
+    for batch, width in ((2, 4), (1, 8), (2, 4)):
+        given = arrays(batch, width)
+        got = bound(given, SIGNATURE.sizes(given))["y"]
+        kept = got.copy()
+        np.testing.assert_allclose(got, given["x"] * 3 + given["ids"][:, None], rtol=1e-6)
+        other = {**given, "x": np.asfortranarray(given["x"] + 1)}
+        np.testing.assert_allclose(bound(other, SIGNATURE.sizes(other))["y"], kept + 3, rtol=1e-6)
+        np.testing.assert_array_equal(got, kept)
+    assert len(bound._sized) == 2
+
+
+def test_what_nobody_can_change_is_not_copied_again(bound):
+    given = arrays()
+    sizes = SIGNATURE.sizes(given)
+    first = bound(given, sizes)["y"]
+    given["x"][...] += 1  # writeable: it may have changed, and has
+    np.testing.assert_allclose(bound(given, sizes)["y"], first + 3, rtol=1e-6)
+    given["x"].flags.writeable = False
+    bound(given, sizes)
+    (tensors,) = bound._sized.values()
+    tensors.inputs["x"].update_inplace(np.zeros_like(given["x"]))  # what is on the device now is what the next run sees
+    np.testing.assert_array_equal(bound(given, sizes)["y"], np.repeat(given["ids"][:, None], 4, axis=1))
+    np.testing.assert_allclose(bound({**given, "x": given["x"].copy()}, sizes)["y"], first + 3, rtol=1e-6)
 
 
 def test_half_precision():

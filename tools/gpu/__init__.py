@@ -1,0 +1,1 @@
+"""What `tools.gpu_smoke` is made of."""
