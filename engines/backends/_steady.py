@@ -39,13 +39,13 @@ def build(plugin: str, options: Frozen, onnx: Path, signature: Signature, folder
     folder.mkdir(parents=True, exist_ok=True)
     request = {"plugin": plugin, "options": options.model_dump(mode="json"), "onnx": str(onnx.resolve())}
     request |= {"signature": signature.model_dump(mode="json"), "folder": str(folder.resolve())}
-    root = str(Path(__file__).parents[2])
+    path = os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = {name: os.environ[name] for name in _KEPT if name in os.environ}
     done = subprocess.run(
         [sys.executable, "-c", "from engines.backends._steady import prepare; prepare()"],
         input=json.dumps(request).encode(),
         capture_output=True,
-        env={**environment, "PYTHONHASHSEED": "0", "PYTHONPATH": root},
+        env={**environment, "PYTHONHASHSEED": "0", "PYTHONPATH": path},
         check=False,
     )
     lines = done.stdout.decode(errors="replace").splitlines()

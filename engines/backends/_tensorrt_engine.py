@@ -27,6 +27,30 @@ def map_file(file: Path) -> mmap.mmap | bytes:
         return mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) if file.stat().st_size else b""
 
 
+def capability(cuda: Any, file: Path) -> tuple[int, int]:  # noqa: ANN401
+    """Compute capability of the current GPU, major and minor; raise UnsupportedError, naming the file, where CUDA fails."""
+    number = call(cuda, file, "cudaGetDevice")
+    attributes = cuda.cudaDeviceAttr
+    wanted = attributes.cudaDevAttrComputeCapabilityMajor, attributes.cudaDevAttrComputeCapabilityMinor
+    major, minor = (int(call(cuda, file, "cudaDeviceGetAttribute", each, number)) for each in wanted)
+    return major, minor
+
+
+def call(cuda: Any, file: Path, function: str, *arguments: object) -> Any:  # noqa: ANN401
+    """Call CUDA for an engine's file; its one result, or None.
+
+    Raises:
+        UnsupportedError: it did not succeed.
+
+    """
+    error, *results = getattr(cuda, function)(*arguments)
+    if error != cuda.cudaError_t.cudaSuccess:
+        reason = cuda.cudaGetErrorString(error)[1].decode()
+        remedy = "Free memory of the GPU or use smaller shapes" if "memory" in reason else "Check the GPU with nvidia-smi"
+        raise UnsupportedError(f"{file.name}: {function} failed: {reason}.\n  {remedy}.")
+    return results[0] if results else None
+
+
 class DeviceEngine:
     """One engine with its stream and its buffers on the GPU. Not for use by two threads at once.
 
@@ -55,6 +79,7 @@ class DeviceEngine:
         if self._context is None:
             raise self._error("no execution context", "Free memory of the GPU, or build for smaller shapes")
         self._buffers: dict[str, tuple[int, int]] = {}  # name → device address, bytes
+        self._held: dict[str, np.ndarray] = {}  # name → what its buffer holds
         self._stream = self._gpu("cudaStreamCreate")
 
     def __call__(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -73,6 +98,10 @@ class DeviceEngine:
             if not self._context.set_input_shape(name, array.shape):
                 raise self._error(f"input {name!r} cannot be {list(array.shape)}", "Use a size inside the recipe's shapes")
             address = self._bind(name, array.nbytes)
+            given = inputs[name]
+            if not given.flags.writeable and self._held.get(name) is given:
+                continue  # nobody can have changed it, and it is on the GPU
+            self._held[name] = given
             self._gpu("cudaMemcpyAsync", address, array.ctypes.data, array.nbytes, kinds.cudaMemcpyHostToDevice, self._stream)
         outputs = {port.name: np.empty(self._signature.shape(port, sizes), port.dtype) for port in self._signature.outputs}
         for name, array in outputs.items():
@@ -100,6 +129,7 @@ class DeviceEngine:
             self._gpu("cudaFree", address)
         self._gpu("cudaStreamDestroy", self._stream)
         self._buffers.clear()
+        self._held.clear()
         self._context = self._engine = self._runtime = None  # in the order in which each needs the next
 
     def _bind(self, name: str, size: int) -> int:
@@ -108,6 +138,7 @@ class DeviceEngine:
         if capacity < max(size, 1):
             if address:
                 del self._buffers[name]
+                self._held.pop(name, None)
                 self._gpu("cudaFree", address)
             address = int(self._gpu("cudaMalloc", max(size, 1)))
             self._buffers[name] = (address, max(size, 1))
@@ -116,18 +147,7 @@ class DeviceEngine:
         return address
 
     def _gpu(self, function: str, *arguments: object) -> Any:  # noqa: ANN401
-        """Call CUDA; its one result, or None.
-
-        Raises:
-            UnsupportedError: it did not succeed.
-
-        """
-        error, *results = getattr(self._cuda, function)(*arguments)
-        if error != self._cuda.cudaError_t.cudaSuccess:
-            reason = self._cuda.cudaGetErrorString(error)[1].decode()
-            remedy = "Free memory of the GPU or use smaller shapes" if "memory" in reason else "Check the GPU with nvidia-smi"
-            raise UnsupportedError(f"{self._file.name}: {function} failed: {reason}.\n  {remedy}.")
-        return results[0] if results else None
+        return call(self._cuda, self._file, function, *arguments)
 
     def _compare(self) -> None:
         """Raise UnsupportedError where the engine's names, types or ranks are not the signature's: the audit that needs a GPU."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
 from engines.backends import Engine, _steady, _tensorrt, installed
-from engines.backends._tensorrt_engine import DeviceEngine
+from engines.backends._tensorrt_engine import DeviceEngine, capability
 from engines.errors import UnsupportedError
 from engines.frozen import Frozen
 from engines.plugins import did_you_mean
@@ -30,6 +30,8 @@ _REMEDIES = {
     "MALFORMED_ENGINE": "it is not an engine, or damaged: t2iexport rebuild BUNDLE",
     "CUDA_ERROR": "CUDA does not work here: check the installation with nvidia-smi",
 }
+#: What is wrong with the file itself, wherever it was built; the rest is about the GPU that it is opened on.
+_FILE = ("VERSION_MISMATCH", "MALFORMED_ENGINE")
 
 
 def _capability(value: str) -> str:
@@ -64,6 +66,11 @@ class TensorrtRtx(Frozen):
 
     `tf32` lets float32 matrix products round their operands to 10 bits of mantissa. The library's default is on; here it is off,
     because a part that was asked for in fp32 was asked for to be exact, and fp16 is both faster and as coarse.
+
+    `cuda_graph` captures the whole run once for each size, and replays it.
+
+    `kernels` says when code is made for sizes that were left open: `lazy` in the background, while the first runs use slower
+    code; `eager` before the first run; `none` never.
     """
 
     opset: ClassVar[int] = 20
@@ -73,6 +80,8 @@ class TensorrtRtx(Frozen):
     compute_capabilities: Annotated[tuple[Annotated[str, AfterValidator(_capability)], ...], AfterValidator(_ordered)] = ()
     optimization_level: int = Field(default=3, ge=0, le=5)
     tf32: bool = False
+    cuda_graph: bool = False
+    kernels: Literal["lazy", "eager", "none"] = "lazy"
 
     @property
     def version(self) -> str:
@@ -150,20 +159,43 @@ class TensorrtRtx(Frozen):
             f"Running the TensorRT-RTX engine {files[0].name}",
             "Copy the bundle to the machine with the GPU; here, run it with the backend onnxruntime.",
         )
-        _inspect(trt, files[0], strict=True)
         cuda = _tensorrt.vendor("cuda.bindings.runtime", "cuda-bindings", self.extra)
+        _inspect(trt, files[0], capability(cuda, files[0]))
         # Kernels that were compiled for this GPU are kept beside the engine, so that the next start is quick.
         cache = files[0].parent / "cache" / files[0].name
-        return DeviceEngine(trt, cuda, files[0], signature, lambda engine: _start(engine, cache))
+        return DeviceEngine(trt, cuda, files[0], signature, lambda engine: self._start(trt, engine, cache))
+
+    def _start(self, trt: Any, engine: Any, cache: Path) -> tuple[Any, Callable[[], None]]:  # noqa: ANN401
+        """Make an execution context whose compiled kernels are read from `cache` and written back when it is released."""
+        config = engine.create_runtime_config()
+        kernels = config.create_runtime_cache()
+        if cache.is_file():
+            kernels.deserialize(cache.read_bytes())  # False where GPU, driver or release changed: it then starts empty
+        config.set_runtime_cache(kernels)
+        if self.cuda_graph:
+            config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+        strategies = trt.DynamicShapesKernelSpecializationStrategy
+        config.dynamic_shapes_kernel_specialization_strategy = getattr(strategies, self.kernels.upper())
+
+        def save() -> None:
+            # A bundle may lie on a disk that cannot be written; then the next start is only slower.
+            with contextlib.suppress(OSError):
+                cache.parent.mkdir(exist_ok=True)
+                temporary = cache.with_name(f".{cache.name}.part")
+                temporary.write_bytes(memoryview(kernels.serialize()))
+                temporary.replace(cache)
+
+        return engine.create_execution_context(config), save
 
     def _vendor(self) -> Any:  # noqa: ANN401
         return _tensorrt.vendor("tensorrt_rtx", "TensorRT-RTX", self.extra)
 
 
-def _inspect(trt: Any, engine: Path, *, strict: bool = False) -> None:  # noqa: ANN401
+def _inspect(trt: Any, engine: Path, capability: tuple[int, int] | None = None) -> None:  # noqa: ANN401
     """Raise UnsupportedError with the remedy when the library finds the engine's header invalid.
 
-    Without a driver even a good engine is INVALID, with no bit of diagnostics set; `strict` refuses that as well.
+    Where it was built, only the file counts: the machine may have no GPU (then even a good engine is INVALID, with no bit of
+    diagnostics set), or one that no engine is for. Where it is opened, `capability` is the GPU's, and everything counts.
     """
     log = _tensorrt.messages(trt)
     log.kept.clear()
@@ -171,25 +203,22 @@ def _inspect(trt: Any, engine: Path, *, strict: bool = False) -> None:  # noqa: 
     with engine.open("rb") as file:
         validity, bits = runtime.get_engine_validity(file.read(runtime.engine_header_size))
     found = [name for name, bit in trt.EngineInvalidityDiagnostics.__members__.items() if int(bits) & int(bit)]
-    if validity == trt.EngineValidity.INVALID and (found or strict):
-        remedies = "\n".join(f"  {_REMEDIES.get(name, name)}" for name in found) or log.last()
-        raise UnsupportedError(f"{engine.name}: this engine cannot run here.\n{remedies}")
+    if capability is None:
+        found = [name for name in found if name in _FILE]
+    if validity == trt.EngineValidity.INVALID and (found or capability is not None):
+        remedies = {name: _REMEDIES.get(name, name) for name in found}
+        if capability is not None and "UNSUPPORTED_CC" in found and not _has_engines(capability):
+            remedies["UNSUPPORTED_CC"] = (
+                f"TensorRT-RTX has no engines for compute capability {capability[0]}.{capability[1]}: run the bundle with the "
+                "backend tensorrt, or with onnxruntime and its CUDAExecutionProvider"
+            )
+        told = "\n".join(f"  {remedy}" for remedy in remedies.values()) or log.last()
+        raise UnsupportedError(f"{engine.name}: this engine cannot run here.\n{told}")
 
 
-def _start(engine: Any, cache: Path) -> tuple[Any, Callable[[], None]]:  # noqa: ANN401
-    """Make an execution context whose compiled kernels are read from `cache` and written back when it is released."""
-    config = engine.create_runtime_config()
-    kernels = config.create_runtime_cache()
-    if cache.is_file():
-        kernels.deserialize(cache.read_bytes())  # False where GPU, driver or release changed: it then starts empty
-    config.set_runtime_cache(kernels)
+def _has_engines(capability: tuple[int, int]) -> bool:
+    """Whether TensorRT-RTX has engines for such GPUs: Turing and newer, but for the datacentre's Hopper and Blackwell.
 
-    def save() -> None:
-        # A bundle may lie on a disk that cannot be written; then the next start is only slower.
-        with contextlib.suppress(OSError):
-            cache.parent.mkdir(exist_ok=True)
-            temporary = cache.with_name(f".{cache.name}.part")
-            temporary.write_bytes(memoryview(kernels.serialize()))
-            temporary.replace(cache)
-
-    return engine.create_execution_context(config), save
+    Its own words on an H200, for every target that it built for: "Supported compute capabilities: 8.0 8.6 8.9 12.0 12.1 >12.0".
+    """
+    return (7, 5) <= capability < (9, 0) or capability >= (12, 0)

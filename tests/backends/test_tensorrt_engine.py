@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from engines.backends import _tensorrt
+from engines.backends import _tensorrt, tensorrt_rtx
 from engines.backends.tensorrt import Tensorrt
 from engines.backends.tensorrt_rtx import TensorrtRtx
 from engines.errors import UnsupportedError
@@ -38,10 +38,21 @@ class Cuda:
     class cudaError_t(enum.IntEnum):  # noqa: N801 - CUDA's name
         cudaSuccess, cudaErrorMemoryAllocation = 0, 2  # noqa: N815
 
+    cudaDeviceAttr = SimpleNamespace(  # noqa: N815 - CUDA's name
+        cudaDevAttrComputeCapabilityMajor="major", cudaDevAttrComputeCapabilityMinor="minor"
+    )
     cudaMemcpyKind = SimpleNamespace(cudaMemcpyHostToDevice=1, cudaMemcpyDeviceToHost=2)  # noqa: N815 - CUDA's name
 
     def __init__(self):
         self.live, self.allocations, self.synchronized, self.room = {}, 0, 0, 1 << 30
+        self.copied, self.capability = [], {"major": 8, "minor": 9}
+
+    def cudaGetDevice(self):  # noqa: N802
+        return self.cudaError_t.cudaSuccess, 0
+
+    def cudaDeviceGetAttribute(self, attribute, device):  # noqa: N802
+        assert device == 0
+        return self.cudaError_t.cudaSuccess, self.capability[attribute]
 
     def cudaMalloc(self, size):  # noqa: N802
         if size > self.room:
@@ -57,6 +68,7 @@ class Cuda:
 
     def cudaMemcpyAsync(self, target, source, size, kind, stream):  # noqa: N802
         assert stream == 7
+        self.copied += [size] if kind == 1 else []
         device = target if kind == 1 else source
         assert self.live[device].nbytes >= size
         ctypes.memmove(target, source, size)
@@ -125,11 +137,14 @@ class Vendor:
 
     __name__, __version__ = "tensorrt_rtx", "1.7.1"
     ILogger, EngineInvalidityDiagnostics = Logger, Diagnostics
+    CudaGraphStrategy = SimpleNamespace(WHOLE_GRAPH_CAPTURE="whole")
+    DynamicShapesKernelSpecializationStrategy = SimpleNamespace(LAZY="lazy", EAGER="eager", NONE="none")
     EngineValidity = enum.Enum("EngineValidity", "VALID SUBOPTIMAL INVALID")
 
     def __init__(self):
         self.diagnostics, self.bad_input, self.output_shape, self.run_fails = None, None, None, False
         self.loads, self.dtypes, self.names, self.kernels = True, {"float32": "FLOAT", "int64": "INT64"}, list(PORTS), []
+        self.configs = []
 
     def Runtime(self, log):  # noqa: N802
         return SimpleNamespace(
@@ -152,11 +167,13 @@ class Vendor:
             get_tensor_name=self.names.__getitem__,
             get_tensor_dtype=lambda name: SimpleNamespace(name=self.dtypes[PORTS[name].dtype]),
             get_tensor_shape=lambda name: (-1,) * len(PORTS[name].shape),
-            create_runtime_config=lambda: SimpleNamespace(
-                create_runtime_cache=self._cache, set_runtime_cache=self.kernels.append
-            ),
+            create_runtime_config=self._config,
             create_execution_context=lambda *_: Context(self),
         )
+
+    def _config(self):
+        self.configs.append(SimpleNamespace(create_runtime_cache=self._cache, set_runtime_cache=self.kernels.append))
+        return self.configs[-1]
 
     def _cache(self):
         return Kernels()
@@ -236,6 +253,20 @@ def test_a_failure_of_a_run_is_named(opened, vendor, damage, message):
             engine(feed())
 
 
+def test_what_nobody_can_change_is_not_copied_again(opened, cuda):
+    inputs, wide = feed(), feed(4, 8, 16)
+    for array in (*inputs.values(), *wide.values()):
+        array.flags.writeable = False
+    sizes = [array.nbytes for array in inputs.values()]
+    with opened() as engine:
+        for given, copied in ((inputs, len(sizes)), (inputs, 0), (inputs | {"latent": inputs["latent"].copy()}, 1)):
+            cuda.copied.clear()
+            np.testing.assert_allclose(engine(given)["moved"], expected(given)["moved"], rtol=1e-6)
+            assert len(cuda.copied) == copied
+        for given in (wide, inputs, wide):  # buffers that grew hold nothing
+            np.testing.assert_allclose(engine(given)["moved"], expected(given)["moved"], rtol=1e-6)
+
+
 def test_memory_that_runs_out_is_named_and_given_back(opened, cuda):
     with opened() as engine:
         engine(feed(1, 2, 4))
@@ -248,13 +279,49 @@ def test_memory_that_runs_out_is_named_and_given_back(opened, cuda):
 
 
 @pytest.mark.parametrize("bit", Diagnostics)
-def test_every_reason_of_rtx_has_its_remedy(bit, vendor, cuda, file, monkeypatch):  # noqa: ARG001
-    monkeypatch.setattr(_tensorrt, "vendor", lambda *_: vendor)
+def test_every_reason_of_rtx_has_its_remedy(bit, vendor, cuda, file, monkeypatch):
+    monkeypatch.setattr(_tensorrt, "vendor", lambda module, *_: cuda if module.startswith("cuda") else vendor)
     monkeypatch.setattr(_tensorrt, "require_driver", lambda *_: None)
     vendor.diagnostics = int(bit)
     with pytest.raises(UnsupportedError, match=r"part\.engine: this engine cannot run here\.\n  \w") as error:
         TensorrtRtx().open([file], SIGNATURE)
     assert bit.name not in str(error.value), "the remedy is said in words"
+
+
+@pytest.mark.parametrize(
+    ("major", "minor", "remedy"),
+    [
+        (9, 0, r"no engines for compute capability 9\.0: run .*CUDAExecutionProvider"),
+        (10, 3, r"no engines for compute capability 10\.3"),
+        (8, 6, "add its generation"),
+        (12, 1, "add its generation"),
+    ],
+)
+def test_rtx_says_whether_a_gpu_could_have_engines(major, minor, remedy, vendor, cuda, file, monkeypatch):
+    monkeypatch.setattr(_tensorrt, "vendor", lambda module, *_: cuda if module.startswith("cuda") else vendor)
+    monkeypatch.setattr(_tensorrt, "require_driver", lambda *_: None)
+    vendor.diagnostics, cuda.capability = int(Diagnostics.UNSUPPORTED_CC), {"major": major, "minor": minor}
+    with pytest.raises(UnsupportedError, match=remedy):
+        TensorrtRtx().open([file], SIGNATURE)
+
+
+@pytest.mark.parametrize("bit", Diagnostics)
+def test_where_rtx_builds_only_the_file_counts(bit, vendor, file):
+    vendor.diagnostics = int(bit)
+    if bit in (Diagnostics.VERSION_MISMATCH, Diagnostics.MALFORMED_ENGINE):
+        with pytest.raises(UnsupportedError, match="rebuild"):
+            tensorrt_rtx._inspect(vendor, file)
+    else:
+        tensorrt_rtx._inspect(vendor, file)
+
+
+def test_rtx_is_told_how_to_run(vendor, cuda, file, monkeypatch):
+    monkeypatch.setattr(_tensorrt, "vendor", lambda module, *_: cuda if module.startswith("cuda") else vendor)
+    monkeypatch.setattr(_tensorrt, "require_driver", lambda *_: None)
+    for options, told in (({}, (None, "lazy")), ({"cuda_graph": True, "kernels": "eager"}, ("whole", "eager"))):
+        with TensorrtRtx(**options).open([file], SIGNATURE):
+            config = vendor.configs[-1]
+            assert (getattr(config, "cuda_graph_strategy", None), config.dynamic_shapes_kernel_specialization_strategy) == told
 
 
 def test_rtx_keeps_compiled_kernels_beside_the_engine(vendor, cuda, file, monkeypatch):

@@ -77,12 +77,14 @@ def hollow(made: Recipe, variant: str, precision: str) -> Part:
     owner, name = component(variant), "vae_decoder" if variant == "decoder" else "unet"
     network = family.checkpoint.skeleton(owner).to(weights.DTYPES[precision]).to_empty(device="cpu")
     network.eval().requires_grad_(requires_grad=False)
+    module = (
+        Decoder(network) if variant == "decoder" else family.denoiser(network)
+    )  # the decoder leaves the encoder's weights out
     for number, (key, value) in enumerate(network.state_dict().items()):
         if value.numel() <= SMALL:
             weights.fill(value, f"{SEED}/{owner}/{key}")
         else:
             value.view(-1).view(torch.int16)[0] = number
-    module = Decoder(network) if variant == "decoder" else family.denoiser(network)
     return Part(name, family.roles[name], module.eval(), family.signature(name), precision)  # type: ignore[arg-type]
 
 
@@ -139,9 +141,9 @@ def make(architecture: str, variant: str, folder: Path, *, size: int, batch: int
     return path
 
 
-def rewrite(path: Path, passes: Sequence[str]) -> Path:
-    """Write the graph after graph passes beside it; the weights stay where they are."""
-    made = path.with_name(f"{path.stem}-{'-'.join(passes)}.onnx")
+def rewrite(path: Path, passes: Sequence[str], stem: str) -> Path:
+    """Write the graph after graph passes beside it under another name; the weights stay where they are."""
+    made = path.with_name(f"{stem}.onnx")
     model = ir.load(path)
     for name in passes:
         model = plugins.load("graph", name)(model)

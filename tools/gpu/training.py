@@ -1,0 +1,134 @@
+"""KOALA's distillation at full size through the real loop: SDXL teaches its own cut, random weights, synthetic latents."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from engines.errors import UnsupportedError
+from exporter import weights
+from exporter.families import claim
+from exporter.lesson import LATENTS, Lesson, plain
+from exporter.load import resolve
+from exporter.part import Part
+from exporter.passes._options import Options
+from exporter.passes._teach import Training, _accelerated
+from exporter.passes.distill import Distill
+from exporter.passes.prune import Prune
+from exporter.recipe import Recipe
+from tools.gpu.record import Gate, Record
+
+#: Pictures that are made up.
+PICTURES = 64
+
+
+def run(
+    architecture: str, preset: str, out: Path, work: Path, device: str, *, size: int, steps: int, batch: int, patience: float
+) -> None:
+    """Train so many steps, and note seconds per step, memory and losses."""
+    record = Record(out / "distill.json")
+    work.mkdir(parents=True, exist_ok=True)
+    gate = Gate(work / "gate")
+    record.note(teacher=architecture, student=preset, size=size, batch=batch, wanted=steps)
+    with record.attempt("distill"):
+        began = time.perf_counter()
+        student, lesson = _lesson(architecture, preset, work / "distill", device, size)
+        record.note("distill", student=_count(student), teacher=_count(lesson.teacher), prepared_s=_since(began))
+        options: Options = Distill(
+            data="synthetic", steps=steps, batch=batch, learning_rate=1e-5, warmup=10, features="self_attention",
+            mixed_precision="bf16", gradient_checkpointing=True, checkpoint_every=10**9,
+        )  # fmt: skip
+        with _accelerated(options, lesson.kept) as accelerator:
+            training = Training(options, student, lesson, accelerator)
+            record.note("distill", alone=gate.alone(patience), device=str(accelerator.device))
+            _watched(training, record, steps)
+            if device == "cuda":
+                torch.cuda.reset_peak_memory_stats()
+            began = time.perf_counter()
+            training.run()
+            record.note("distill", run_s=_since(began), told=training.told, curve=training.findings)
+    gate.leave()
+
+
+def _watched(training: Training, record: Record, steps: int) -> None:
+    """Time every step; each ends with the losses on the host, and so with a synchronization."""
+    step, seconds, losses = training._step, list[float](), list[float]()  # noqa: SLF001 - to be watched from outside
+
+    def timed(number: int) -> dict[str, float]:
+        began = time.perf_counter()
+        found = step(number)
+        seconds.append(time.perf_counter() - began)
+        losses.append(found["loss"])
+        if len(seconds) % 25 == 0 or len(seconds) == steps:
+            peak = torch.cuda.max_memory_allocated() / 1e9 if torch.cuda.is_available() else 0.0
+            later = seconds[3:] or seconds
+            record.note(
+                "distill", steps=len(seconds), s_per_step=round(float(np.median(later)), 4), peak_gb=round(peak, 1),
+                first_loss=round(float(np.mean(losses[:10])), 4), last_loss=round(float(np.mean(losses[-10:])), 4),
+            )  # fmt: skip
+        return found
+
+    training._step = timed  # type: ignore[method-assign]  # noqa: SLF001
+
+
+def _lesson(architecture: str, preset: str, folder: Path, device: str, size: int) -> tuple[Part, Lesson]:
+    text = (
+        f"model: {{source: {architecture}, weights: random}}\n"
+        "sampler: {scheduler: EulerDiscreteScheduler, steps: [25]}\n"
+        f"shapes: {{height: [{size}, {size}, {size}], width: [{size}, {size}, {size}], batch: [1, 1, 1]}}\n"
+    )
+    recipe = Recipe.parse(text, "distill")
+    family: Any = claim(resolve(recipe.model, recipe.root), recipe)
+    alone: Any = plain(family, family.checkpoint)
+    network = family.checkpoint.skeleton("unet").to_empty(device=device)
+    generator = torch.Generator(device).manual_seed(0)
+    with torch.no_grad():
+        for name, value in network.state_dict().items():
+            if value.ndim < 2:
+                weights.fill(value, name)
+            else:
+                value.uniform_(-1, 1, generator=generator).mul_((3 / value[0].numel()) ** 0.5)
+    network.eval().requires_grad_(requires_grad=False)
+    signature = alone.signature("unet")
+    teacher = Part("unet", "denoiser", alone.denoiser(network), signature)
+    prune = Prune(preset=preset)  # type: ignore[arg-type]  # click checked it, or the model says what there is
+    source = Part("unet", "denoiser", alone.denoiser(network), signature)
+    moved = prune.moved(network.config, {})
+    student = prune(source)
+    return student, Lesson(teacher, family.configs["scheduler"], *_made_up(alone, folder), moved, _kept(folder), print)
+
+
+def _made_up(family: Any, folder: Path) -> tuple[Path, tuple[str, ...]]:  # noqa: ANN401
+    """Latents and conditioning of pictures that nobody drew."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng, ports = np.random.default_rng(0), list[str]()
+    signature = family.signature("unet")
+    extent = {name: allowed.typical for name, allowed in signature.dims.items()} | {"batch": 1}
+    for port in signature.inputs:
+        shape = signature.shape(port, extent)
+        if port.name == "latent":
+            np.save(folder / LATENTS, rng.standard_normal((PICTURES, *shape[1:]), np.float32).astype(np.float16))
+        elif len(shape) > 2:
+            ports.append(port.name)
+            np.save(folder / f"{port.name}.npy", rng.standard_normal((1 + PICTURES, *shape[2:]), np.float32).astype(np.float16))
+    if not ports:
+        raise UnsupportedError("this denoiser takes no text.")
+    return folder, tuple(ports)
+
+
+def _kept(folder: Path) -> Path:
+    kept = folder / "kept"
+    kept.mkdir(exist_ok=True)
+    return kept
+
+
+def _count(part: Part) -> int:
+    return sum(value.numel() for value in part.network.parameters())
+
+
+def _since(began: float) -> float:
+    return round(time.perf_counter() - began, 1)
