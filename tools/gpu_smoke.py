@@ -9,8 +9,9 @@ network, KOALA-700M, KOALA-1B and SDXL; engines against diffusers in torch, eage
 in one process. Further phases build and check the demo's bundles, sample in parallel, and distil SDXL into KOALA for some steps.
 
 Every job is a process of its own with a time limit, and its results are on disk as soon as they are known: one JSON per job, and
-at the end `result.json` and `table.md`. What fails is a result too, with its words; the other jobs go on. Results that are there
-already are kept: name only what is missing to go on after an interruption.
+at the end `result.json` and `table.md`. `prepare` makes weights and engines and lets torch compile, all models at once; `models`
+then finds them, and measures one model at a time, alone on the GPU. What fails is a result too, with its words; the other jobs go
+on. Results that are there already are kept: name only what is missing to go on after an interruption.
 """
 
 from __future__ import annotations
@@ -38,10 +39,10 @@ MODELS: Mapping[str, tuple[str, int]] = {
     "koala-1b": ("koala-1b", 1024),
     "sdxl-base": ("sdxl-base", 1024),
 }
-PHASES = ("graphs", "models", "demo", "distill")
+PHASES = ("graphs", "prepare", "models", "demo", "distill")
 ENGINES = "cuda,cuda-nhwc,tensorrt_rtx"
 #: Seconds after which a phase's jobs are ended, but for those of `--limit`.
-LIMITS = {"graphs": 3600, "models": 420, "demo": 300, "distill": 240}
+LIMITS = {"graphs": 3600, "prepare": 300, "models": 420, "demo": 300, "distill": 240}
 
 
 def _list(_context: click.Context, _parameter: click.Parameter, value: str) -> list[str]:
@@ -57,6 +58,7 @@ def _list(_context: click.Context, _parameter: click.Parameter, value: str) -> l
 @click.option("--phases", default="models,demo,distill", callback=_list, show_default=True)
 @click.option("--models", default=",".join(MODELS), callback=_list, show_default=True)
 @click.option("--engines", "kinds", default=ENGINES, callback=_list, show_default=True, help="Of tools/gpu/runners.py.")
+@click.option("--engines-of", "own_kinds", multiple=True, metavar="MODEL=NAME,NAME", help="Other engines for one model.")
 @click.option("--variants", default="guided,plain,decoder", callback=_list, show_default=True)
 @click.option("--device", type=click.Choice(["cuda", "cpu"]), default="cuda", show_default=True, help="Of torch.")
 @click.option("--size", type=int, help="Side of the pictures. [64 for the demo, else 1024]")
@@ -84,7 +86,7 @@ def main(out: Path, work: Path | None, graphs: Path | None, phases: list[str], *
     for phase in [name for name in PHASES if name in phases]:
         jobs = _jobs(phase, out.resolve(), work, graphs, options)
         print(f"{phase}: {', '.join(jobs)}; at most {limits[phase]} s", flush=True)
-        run(jobs, out, limits[phase])
+        run(jobs, out, work, limits[phase])
         _write(out)
     print((out / "table.md").read_text() if (out / "table.md").is_file() else "", flush=True)
 
@@ -108,13 +110,19 @@ def _jobs(phase: str, out: Path, work: Path, graphs: Path, options: Mapping[str,
             for variant in options["variants"]
             if not (graphs / name / f"{variant}.json").is_file()
         }
-    if phase == "models":
+    if phase in {"prepare", "models"}:
         kept = ("variants", "device", "steps", "compile_mode", "seconds", "rounds", "patience")
-        rest = {**places, "kinds": kinds, "graphs": graphs, **{name: options[name] for name in kept}}
+        rest = {**places, "graphs": graphs, **{name: options[name] for name in kept}}
+        if phase == "prepare":
+            rest |= {"prepare": True, "out": work / "prepared"}
+        own = dict(each.split("=") for each in options["own_kinds"])
         return {
-            name: job("model", name=name, cores=cores[index :: len(models)] or cores, **source(name), **rest)
+            f"{name}{'-prepare' if phase == 'prepare' else ''}": job(
+                "model", name=name, cores=cores[index :: len(models)] or cores, **source(name), **rest,
+                kinds=own[name].split(",") if name in own else kinds,
+            )
             for index, name in enumerate(models)
-        }
+        }  # fmt: skip
     if phase == "demo":
         return {"demo-bundles": job("demo", kinds=kinds, pictures=4, patience=options["patience"], **places)}
     teacher, preset = options["distill_models"]
@@ -124,13 +132,23 @@ def _jobs(phase: str, out: Path, work: Path, graphs: Path, options: Mapping[str,
     return {"distill": job("distill", **given, **about, **places)}
 
 
-def run(jobs: Mapping[str, Sequence[str]], out: Path, limit: float) -> None:
+def _command(arguments: Sequence[str]) -> list[str]:
+    return [sys.executable, "-m", "tools.gpu", *arguments]
+
+
+def _variables(work: Path) -> dict[str, str]:
+    """What torch compiled once is found again."""
+    return {**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(work / "inductor"), "TORCHINDUCTOR_FX_GRAPH_CACHE": "1"}
+
+
+def run(jobs: Mapping[str, Sequence[str]], out: Path, work: Path, limit: float) -> None:
     """Run jobs side by side, each with a log; one that does not end in time, or ends badly, is noted as having failed."""
     running: dict[str, subprocess.Popen[bytes]] = {}
     for name, arguments in jobs.items():
         with (out / f"{name}.log").open("ab") as log:
-            command = [sys.executable, "-m", "tools.gpu", *arguments]
-            running[name] = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+            running[name] = subprocess.Popen(
+                _command(arguments), stdout=log, stderr=log, start_new_session=True, env=_variables(work)
+            )
     end = time.monotonic() + limit
     while running:
         for name, process in list(running.items()):

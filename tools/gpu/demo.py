@@ -38,7 +38,7 @@ def build(record: Record, work: Path, recipe: str, kind: str, *settings: str) ->
 
     """
     out, began = work / f"{recipe}-{kind}", time.perf_counter()
-    command = [sys.executable, "-m", "exporter.cli", "build", f"recipes/{recipe}.yaml", "-o", str(out)]
+    command = [sys.executable, "-c", "from exporter.cli import main; main()", "build", f"recipes/{recipe}.yaml", "-o", str(out)]
     done = subprocess.run(
         [*command, "--set", targets(kind), *(word for each in settings for word in ("--set", each))],
         capture_output=True, text=True, check=False, timeout=LIMIT, env={**os.environ, "XDG_CACHE_HOME": str(work / "cache")},

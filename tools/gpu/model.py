@@ -16,12 +16,13 @@ import numpy as np
 import torch
 from diffusers import EulerDiscreteScheduler
 
+from engines.samplers.picard import Picard
 from engines.samplers.table import Table
 from exporter.load import resolve
 from exporter.sampler import compile_sampler
 from tools.gpu import graphs
 from tools.gpu.record import Gate, Record
-from tools.gpu.runners import KINDS, Torch, feed, host, race, snr, told
+from tools.gpu.runners import KINDS, Graphed, Torch, feed, host, race, snr, told
 
 _BYTES = 2**30
 
@@ -37,6 +38,7 @@ class Settings:
         kinds: engines to measure, of `runners.KINDS`.
         variants: of `graphs.VARIANTS`.
         compile_mode: of torch.compile; empty leaves it out.
+        prepare: stop before timing: weights and engines are made, and torch's compiled code is in its cache.
         seconds: of timing, for each comparison.
         patience: seconds to wait for the GPU alone.
         cores: processors on which engines are built, one each.
@@ -59,6 +61,7 @@ class Settings:
     rounds: int
     patience: float
     cores: tuple[int, ...]
+    prepare: bool = False
 
 
 class Measurement:
@@ -99,12 +102,25 @@ class Measurement:
             for (variant, kind), future in building.items():
                 with record.attempt("engines", variant, kind):
                     self._open(variant, kind, future)
+        if settings.prepare:
+            return
+        self._measure()
+
+    def _measure(self) -> None:
+        """Time everybody, alone on the GPU."""
+        settings, record = self.settings, self.record
         record.note("timing", alone=self.gate.alone(settings.patience))
         for variant in settings.variants:
             with record.attempt("times", variant):
                 self._time(variant)
         with record.attempt("image"):
             self._image()
+        if "plain" in settings.variants:
+            with record.attempt("batches"):
+                self._batches()
+            for kind in settings.kinds:
+                with record.attempt("parallel", kind):
+                    self._parallel(kind)
         self._close()
         self.gate.leave()
 
@@ -151,9 +167,11 @@ class Measurement:
             got = self._call(eager, variant)()
         self.torch[variant, "torch"] = eager
         record.note("torch", variant, load_s=round(time.perf_counter() - began, 1), snr_db=round(snr(host(got), right), 1))
+        self._graph("torch-graph", eager, variant, right)
         if settings.compile_mode:
             with record.attempt("torch-compile", variant):
-                self._compile(eager, variant, right)
+                compiled = self._compile(eager, variant, right)
+                self._graph("torch-compile-graph", compiled, variant, right)
 
     def _one(self, variant: str) -> str:
         return graphs.component(variant)
@@ -168,7 +186,16 @@ class Measurement:
             torch.cuda.empty_cache()
         return found
 
-    def _compile(self, eager: Torch, variant: str, right: np.ndarray) -> None:
+    def _graph(self, name: str, one: Torch, variant: str, right: np.ndarray) -> None:
+        """Measure a network of torch as one CUDA graph too, where there is CUDA."""
+        if self.settings.device == "cuda":
+            with self.record.attempt(name, variant):
+                graphed = Graphed(one)
+                got = self._call(graphed, variant)()
+                self.torch[variant, name] = graphed
+                self.record.note(name, variant, snr_db=round(snr(host(got), right), 1))
+
+    def _compile(self, eager: Torch, variant: str, right: np.ndarray) -> Torch:
         began = time.perf_counter()
         compiled = copy.copy(eager)
         options: dict[str, Any] = {"fullgraph": True, "dynamic": False, "mode": self.settings.compile_mode}
@@ -181,6 +208,7 @@ class Measurement:
         self.torch[variant, "torch-compile"] = compiled
         seconds = round(time.perf_counter() - began, 1)
         self.record.note("torch-compile", variant, compile_s=seconds, snr_db=round(snr(host(got), right), 1))
+        return compiled
 
     def _call(self, one: Torch, variant: str) -> Callable[[], Any]:
         return one.decoded if variant == "decoder" else one.call
@@ -214,12 +242,9 @@ class Measurement:
 
     def _image(self) -> None:
         """Pictures of `steps` Euler steps and the decoder, without the text encoders."""
-        made = graphs.recipe(self.settings.model, "guided", self.settings.size, 1)
-        own = resolve(made.model, made.root).configs["scheduler"]
-        size = self.settings.size
-        table = compile_sampler("EulerDiscreteScheduler", {}, self.settings.steps, size, size, own=own)
+        own, table = self._schedule(), self._table()
         calls: dict[str, Callable[[], Any]] = {}
-        for name in ("torch", "torch-compile"):
+        for name in dict.fromkeys(name for _, name in self.torch):
             if {("guided", name), ("decoder", name)} <= self.torch.keys():
                 pair = self.torch["guided", name], self.torch["decoder", name]
                 calls[name] = lambda pair=pair: self._torch_image(*pair, own)
@@ -255,6 +280,64 @@ class Measurement:
             return unet({**rest, "latent": latent, "timestep": np.full(1, timestep, np.float32)})["model_output"]
 
         return vae({"latent": table.play(denoise, self._noise)})["image"]
+
+    def _batches(self) -> None:
+        """How much longer a batch takes than one picture: what parallel sampling lives on."""
+        signature, eager = graphs.facts(self.folder, "plain")["signature"], self.torch.get(("plain", "torch"))
+        for batch in (1, 2, 4, 8):
+            if batch > self.settings.batch:
+                break
+            inputs, calls = feed(signature, batch), dict[str, Callable[[], Any]]()
+            for kind in self.settings.kinds:
+                if ("plain", kind) in self.engines:
+                    calls[kind] = lambda kind=kind, inputs=inputs: self.engines["plain", kind](inputs)
+            if eager is not None:
+                calls["torch"] = Torch(eager.network, inputs, self.settings.size // eager.latent.shape[2]).call
+            for call in calls.values():
+                call()
+            for name, found in told(race(calls, self.settings.seconds / 3, self.settings.rounds), "torch").items():
+                self.record.note("batches", name, **{str(batch): found})
+
+    def _parallel(self, kind: str) -> None:
+        """Pictures of `steps` Euler steps without guidance, one step after the other and in windows, on one engine."""
+        engine, rest = self.engines.get(("plain", kind)), self.inputs["plain"]
+        if engine is None:
+            return
+        table, most = self._table(), self.settings.batch
+
+        def denoise(latent: np.ndarray, timestep: Any, *_: Any) -> np.ndarray:  # noqa: ANN401 - the sampler's
+            times, found = np.broadcast_to(np.asarray(timestep, np.float32), len(latent)), []
+            for start in range(0, len(latent), most):
+                part = slice(start, start + most)
+                count = len(latent[part])
+                same = {name: np.repeat(array, count, axis=0) for name, array in rest.items()}
+                given = {**same, "latent": latent[part], "timestep": np.ascontiguousarray(times[part])}
+                found.append(engine(given)["model_output"])
+            return np.concatenate(found)
+
+        noise = np.random.default_rng(1).standard_normal(rest["latent"].shape, np.float32)
+        for _ in range(2):  # the first one warms up
+            began = time.perf_counter()
+            right = table.play(denoise, lambda: noise)
+            sequential = time.perf_counter() - began
+        self.record.note("parallel", kind, sequential={"steps": self.settings.steps, "s": round(sequential, 4)})
+        player = Picard(window=most, tolerance=0.03).over(table)
+        for _ in range(2):
+            began = time.perf_counter()
+            got = player.play(denoise, lambda: noise)
+            seconds = time.perf_counter() - began
+        (effort,) = player.efforts
+        found = {"s": round(seconds, 4), "speedup": round(sequential / seconds, 3), "iterations": effort.iterations}
+        found |= {"evaluations": effort.evaluations, "latent_rms": round(float(np.sqrt(np.square(got - right).mean())), 4)}
+        self.record.note("parallel", kind, **{f"window={most},tolerance=0.03": found})
+
+    def _table(self) -> Table:
+        own, size = self._schedule(), self.settings.size
+        return compile_sampler("EulerDiscreteScheduler", {}, self.settings.steps, size, size, own=own)
+
+    def _schedule(self) -> Mapping[str, Any]:
+        made = graphs.recipe(self.settings.model, "guided", self.settings.size, 1)
+        return resolve(made.model, made.root).configs["scheduler"]
 
     def _close(self) -> None:
         """Close one after the other; the memory of the GPU that each gives back is what it took."""

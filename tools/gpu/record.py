@@ -78,4 +78,4 @@ class Gate:
 
     def leave(self) -> None:
         """Let the next one in."""
-        fcntl.flock(self._file, fcntl.LOCK_UN)
+        self._file.close()

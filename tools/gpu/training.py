@@ -15,7 +15,7 @@ from exporter.families import claim
 from exporter.lesson import LATENTS, Lesson, plain
 from exporter.load import resolve
 from exporter.part import Part
-from exporter.passes._options import Options
+from exporter.passes._imitate import Imitation
 from exporter.passes._teach import Training, _accelerated
 from exporter.passes.distill import Distill
 from exporter.passes.prune import Prune
@@ -38,14 +38,14 @@ def run(
         began = time.perf_counter()
         student, lesson = _lesson(architecture, preset, work / "distill", device, size)
         record.note("distill", student=_count(student), teacher=_count(lesson.teacher), prepared_s=_since(began))
-        options: Options = Distill(
+        options = Distill(
             data="synthetic", steps=steps, batch=batch, learning_rate=1e-5, warmup=10, features="self_attention",
             mixed_precision="bf16", gradient_checkpointing=True, checkpoint_every=10**9,
         )  # fmt: skip
         with _accelerated(options, lesson.kept) as accelerator:
-            training = Training(options, student, lesson, accelerator)
+            training = Training(options, student, lesson, Imitation(options, student, lesson), accelerator)
             record.note("distill", alone=gate.alone(patience), device=str(accelerator.device))
-            _watched(training, record, steps)
+            _watched(training, record)
             if device == "cuda":
                 torch.cuda.reset_peak_memory_stats()
             began = time.perf_counter()
@@ -54,25 +54,26 @@ def run(
     gate.leave()
 
 
-def _watched(training: Training, record: Record, steps: int) -> None:
-    """Time every step; each ends with the losses on the host, and so with a synchronization."""
-    step, seconds, losses = training._step, list[float](), list[float]()  # noqa: SLF001 - to be watched from outside
+def _watched(training: Training, record: Record) -> None:
+    """Note how it goes whenever the losses are fetched, which waits for the device; steps before the first time warm up."""
+    note, seen = training._note, [(time.perf_counter(), 0)]  # noqa: SLF001 - to be watched from outside
+    first: dict[str, float] = {}
 
-    def timed(number: int) -> dict[str, float]:
-        began = time.perf_counter()
-        found = step(number)
-        seconds.append(time.perf_counter() - began)
-        losses.append(found["loss"])
-        if len(seconds) % 25 == 0 or len(seconds) == steps:
-            peak = torch.cuda.max_memory_allocated() / 1e9 if torch.cuda.is_available() else 0.0
-            later = seconds[3:] or seconds
-            record.note(
-                "distill", steps=len(seconds), s_per_step=round(float(np.median(later)), 4), peak_gb=round(peak, 1),
-                first_loss=round(float(np.mean(losses[:10])), 4), last_loss=round(float(np.mean(losses[-10:])), 4),
-            )  # fmt: skip
-        return found
+    def timed() -> None:
+        if not training._pending:  # noqa: SLF001
+            return
+        step = training._pending[-1][0]  # noqa: SLF001
+        note()
+        seen.append((time.perf_counter(), step))
+        first.update(first or training._last)  # noqa: SLF001
+        (before, done), (now, _) = seen[1] if len(seen) > 2 else seen[0], seen[-1]
+        peak = torch.cuda.max_memory_allocated() / 1e9 if torch.cuda.is_available() else 0.0
+        record.note(
+            "distill", steps=step, s_per_step=round((now - before) / (step - done), 4), peak_gb=round(peak, 1),
+            fetched_first=dict(first), fetched_last=dict(training._last),  # noqa: SLF001
+        )  # fmt: skip
 
-    training._step = timed  # type: ignore[method-assign]  # noqa: SLF001
+    training._note = timed  # type: ignore[method-assign]  # noqa: SLF001
 
 
 def _lesson(architecture: str, preset: str, folder: Path, device: str, size: int) -> tuple[Part, Lesson]:

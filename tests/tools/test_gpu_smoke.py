@@ -1,0 +1,155 @@
+import json
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+import torch
+from click.testing import CliRunner
+
+from engines import plugins
+from engines.errors import UnsupportedError
+from tools import gpu_smoke
+from tools.gpu import graphs, runners, table
+from tools.gpu.record import Gate, Record
+
+
+@pytest.fixture
+def micro(tmp_path):
+    from tests.exporter import models
+
+    return models.save_sdxl(tmp_path / "micro")
+
+
+@pytest.mark.parametrize("kind", ["onnxruntime", "attend"])
+def test_a_graph_without_weights_computes_what_torch_computes_with_them(kind, micro, tmp_path, monkeypatch):
+    # So small that nearly every weight is made up where it lies, plain and transposed.
+    monkeypatch.setattr(graphs, "SMALL", 128)
+    monkeypatch.setattr(graphs, "TINY", 4)
+    folder = tmp_path / "graphs"
+    path = graphs.make(str(micro), "guided", folder, size=64, batch=1, precision="fp32")
+    assert not (folder / "unet.data").exists()
+    told = graphs.facts(folder, "guided")
+    assert {weight["turned"] for weight in told["weights"]} == {True, False}
+    network = graphs.network(str(micro), "guided", folder, 64, 2, "cpu")
+    inputs = runners.feed(told["signature"])
+    right = runners.host(runners.Torch(network, inputs, 4).call())
+    if kind == "attend":
+        path = graphs.rewrite(path, ("attend",), "other")
+    with plugins.load("backends", "onnxruntime")().open([path], told["signature"]) as engine:
+        got = engine(inputs)["model_output"]
+    assert runners.snr(got, right) > 90
+    # The same numbers as `model.weights: random` gives.
+    from exporter.load import resolve
+
+    made = graphs.recipe(str(micro), "guided", 64, 1)
+    for name, value in resolve(made.model, made.root).module("unet").state_dict().items():
+        torch.testing.assert_close(value, network.state_dict()[name], rtol=0, atol=0)
+
+
+def test_a_large_tensor_that_is_no_weight_is_refused(micro, tmp_path, monkeypatch):
+    exported = ir.Model(ir.Graph([], [], nodes=[]), ir_version=10)
+    tensor = ir.tensor(np.linspace(1, 2, 300_000, dtype=np.float32), name="odd")
+    exported.graph.register_initializer(ir.Value(name="odd", const_value=tensor))
+    monkeypatch.setattr(graphs, "export", lambda *_: SimpleNamespace(model=exported))
+    with pytest.raises(UnsupportedError, match="odd, of 300000 values, is no weight of the network"):
+        graphs.make(str(micro), "decoder", tmp_path, size=64, batch=1, precision="fp32")
+
+
+def test_everybody_has_turns_and_ratios_are_medians_over_rounds():
+    order = []
+    times = runners.race({name: lambda name=name: order.append(name) for name in "abc"}, 0.0, 30)
+    assert "".join(order) == "abcbcacab", "three rounds at least, another one first each time"
+    assert [len(each) for each in times.values()] == [3, 3, 3]
+    found = runners.told({"torch": [2.0, 4.0, 9.0], "engine": [1.0, 1.0, 3.0]}, "torch")
+    assert found["engine"] == {"ms": 1.0, "p95": 3.0, "rounds": 3, "speedup": 3.0}
+
+
+def test_what_fails_is_a_result_and_the_rest_goes_on(tmp_path):
+    record = Record(tmp_path / "model.json")
+    with record.attempt("engines", "guided", "cuda"):
+        raise UnsupportedError("no GPU")
+    with record.attempt("engines", "guided", "other"):
+        record.note("engines", "guided", "other", build_s=1.0)
+    found = json.loads((tmp_path / "model.json").read_text())["engines"]["guided"]
+    assert found["cuda"]["error"] == "UnsupportedError: no GPU"
+    assert found["other"] == {"build_s": 1.0}
+    with pytest.raises(KeyboardInterrupt), record.attempt("stop"):
+        raise KeyboardInterrupt
+
+
+def test_who_measures_is_alone(tmp_path):
+    first, second = Gate(tmp_path / "gate"), Gate(tmp_path / "gate")
+    assert not first.alone(0.1), "the second one prepares"
+    assert second.alone(0.1)
+    third = subprocess.run(
+        [sys.executable, "-c", f"import fcntl; fcntl.flock(open({str(tmp_path / 'gate')!r}), fcntl.LOCK_SH | fcntl.LOCK_NB)"],
+        capture_output=True, check=False,
+    )  # fmt: skip
+    assert third.returncode
+    second.leave()
+    assert first.alone(0.1)
+    first.leave()
+
+
+def test_a_job_that_hangs_or_breaks_is_noted(tmp_path, monkeypatch):
+    monkeypatch.setattr(gpu_smoke, "_command", lambda arguments: [sys.executable, "-c", *arguments])
+    jobs = {"good": ["print(1)"], "bad": ["raise SystemExit('no memory')"], "late": ["import time; time.sleep(60)"]}
+    gpu_smoke.run(jobs, tmp_path, tmp_path, 5)
+    assert not (tmp_path / "good.failed.json").exists()
+    bad, late = (json.loads((tmp_path / f"{name}.failed.json").read_text()) for name in ("bad", "late"))
+    assert bad == {"error": "exit status 1", "words": ["no memory"]}
+    assert late["error"] == "killed after 5 s"
+
+
+def test_the_page_shows_times_and_failures():
+    times = runners.told({"torch": [2.0], "cuda": [1.0]}, "torch")
+    koala = {
+        "graphs": {"guided": {"nodes": 1}},
+        "times": {"guided": times},
+        "image": {"steps": 25, "cuda": times["cuda"] | {"psnr_db": 50.1}},
+        "engines": {"guided": {"cuda": {"open_s": 2, "snr_db": 51}, "tensorrt_rtx": {"error": "UnsupportedError:\n no engines"}}},
+        "batches": {"cuda": {"4": {"ms": 8.0}}},
+        "parallel": {"cuda": {"window=8": {"s": 1, "speedup": 2}}},
+    }
+    page = table.page({"koala-700m": koala, "distill": {"distill": {"s_per_step": 0.3}}, "environment": {"gpu": "H200"}})
+    assert "| koala-700m | UNet, batch 2 (guidance) | cuda | 2.0 | 1.0 | 1.0 | 1 | – |" in page
+    assert "| koala-700m | image, 25 steps and decoder | cuda | 2.0 | 1.0 | 1.0 | 1 | 50.1 |" in page
+    assert "| koala-700m | cuda | 4 | 8.0 | 2.0 |" in page
+    assert "- s_per_step: 0.3" in page
+    assert "- **koala-700m / engines / guided / tensorrt_rtx**: UnsupportedError: no engines" in page
+    assert "Nothing." in table.page({})
+
+
+def test_jobs_are_what_was_asked_for(tmp_path, monkeypatch):
+    seen = {}
+    monkeypatch.setattr(gpu_smoke, "run", lambda jobs, *_: seen.update(jobs))
+    monkeypatch.setattr(gpu_smoke, "_environment", dict)
+    asked = ["--out", str(tmp_path), "--phases", "prepare,models,distill", "--models", "koala-1b,sdxl-base"]
+    done = CliRunner().invoke(gpu_smoke.main, [*asked, "--engines-of", "sdxl-base=cuda-graph", "--engines", "cuda"])
+    assert done.exit_code == 0, done.output
+    assert list(seen) == ["koala-1b-prepare", "sdxl-base-prepare", "koala-1b", "sdxl-base", "distill"]
+    settings = {name: json.loads(arguments[1]) for name, arguments in seen.items()}
+    assert settings["koala-1b"]["kinds"] == ["cuda"]
+    assert settings["sdxl-base"]["kinds"] == ["cuda-graph"]
+    assert settings["sdxl-base-prepare"]["prepare"]
+    assert (tmp_path / "table.md").is_file()
+    wrong = CliRunner().invoke(gpu_smoke.main, ["--out", str(tmp_path), "--models", "flux"])
+    assert "there is no flux" in wrong.output
+
+
+def test_every_engine_has_options_that_its_backend_takes():
+    for kind in runners.KINDS.values():
+        made = kind.make()
+        assert {name: getattr(made, name) for name in kind.options if name != "providers"} == {
+            name: value for name, value in kind.options.items() if name != "providers"
+        }
+        for name in kind.passes:
+            assert callable(plugins.load("graph", name))
+
+
+def test_snr_of_nothing_finite():
+    assert np.isnan(runners.snr(np.full(3, np.nan), np.ones(3)))
+    assert runners.snr(np.ones(3) * 1.1, np.ones(3)) == pytest.approx(20.0)
