@@ -59,6 +59,7 @@ def _list(_context: click.Context, _parameter: click.Parameter, value: str) -> l
 @click.option("--models", default=",".join(MODELS), callback=_list, show_default=True)
 @click.option("--engines", "kinds", default=ENGINES, callback=_list, show_default=True, help="Of tools/gpu/runners.py.")
 @click.option("--engines-of", "own_kinds", multiple=True, metavar="MODEL=NAME,NAME", help="Other engines for one model.")
+@click.option("--variants-of", "own_variants", multiple=True, metavar="MODEL=NAME,NAME", help="Other variants for one model.")
 @click.option("--variants", default="guided,plain,decoder", callback=_list, show_default=True)
 @click.option("--device", type=click.Choice(["cuda", "cpu"]), default="cuda", show_default=True, help="Of torch.")
 @click.option("--size", type=int, help="Side of the pictures. [64 for the demo, else 1024]")
@@ -111,15 +112,16 @@ def _jobs(phase: str, out: Path, work: Path, graphs: Path, options: Mapping[str,
             if not (graphs / name / f"{variant}.json").is_file()
         }
     if phase in {"prepare", "models"}:
-        kept = ("variants", "device", "steps", "compile_mode", "seconds", "rounds", "patience")
+        kept = ("device", "steps", "compile_mode", "seconds", "rounds", "patience")
         rest = {**places, "graphs": graphs, **{name: options[name] for name in kept}}
         if phase == "prepare":
             rest |= {"prepare": True, "out": work / "prepared"}
-        own = dict(each.split("=") for each in options["own_kinds"])
+        own, others = (dict(each.split("=") for each in options[name]) for name in ("own_kinds", "own_variants"))
         return {
             f"{name}{'-prepare' if phase == 'prepare' else ''}": job(
                 "model", name=name, cores=cores[index :: len(models)] or cores, **source(name), **rest,
                 kinds=own[name].split(",") if name in own else kinds,
+                variants=others[name].split(",") if name in others else options["variants"],
             )
             for index, name in enumerate(models)
         }  # fmt: skip

@@ -128,12 +128,15 @@ def test_jobs_are_what_was_asked_for(tmp_path, monkeypatch):
     monkeypatch.setattr(gpu_smoke, "run", lambda jobs, *_: seen.update(jobs))
     monkeypatch.setattr(gpu_smoke, "_environment", dict)
     asked = ["--out", str(tmp_path), "--phases", "prepare,models,distill", "--models", "koala-1b,sdxl-base"]
-    done = CliRunner().invoke(gpu_smoke.main, [*asked, "--engines-of", "sdxl-base=cuda-graph", "--engines", "cuda"])
+    done = CliRunner().invoke(
+        gpu_smoke.main, [*asked, "--engines-of", "sdxl-base=cuda-graph", "--engines", "cuda", "--variants-of", "sdxl-base=guided"]
+    )
     assert done.exit_code == 0, done.output
     assert list(seen) == ["koala-1b-prepare", "sdxl-base-prepare", "koala-1b", "sdxl-base", "distill"]
     settings = {name: json.loads(arguments[1]) for name, arguments in seen.items()}
     assert settings["koala-1b"]["kinds"] == ["cuda"]
-    assert settings["sdxl-base"]["kinds"] == ["cuda-graph"]
+    assert (settings["sdxl-base"]["kinds"], settings["sdxl-base"]["variants"]) == (["cuda-graph"], ["guided"])
+    assert settings["koala-1b"]["variants"] == ["guided", "plain", "decoder"]
     assert settings["sdxl-base-prepare"]["prepare"]
     assert (tmp_path / "table.md").is_file()
     wrong = CliRunner().invoke(gpu_smoke.main, ["--out", str(tmp_path), "--models", "flux"])

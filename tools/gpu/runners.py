@@ -172,15 +172,15 @@ def snr(got: np.ndarray, right: np.ndarray) -> float:
     return float(10 * np.log10(np.square(right.astype(np.float64)).mean() / max(error, 1e-30)))
 
 
-def race(calls: Mapping[str, Call], seconds: float, most: int) -> dict[str, list[float]]:
+def race(calls: Mapping[str, Call], seconds: float, most: int, *, least: int = 3) -> dict[str, list[float]]:
     """Milliseconds of every call, in rounds: each calls everybody once, another one first each time.
 
-    It ends after `most` rounds, or when the time is up and three rounds are done.
+    It ends after `most` rounds, or when the time is up and `least` rounds are done.
     """
     times: dict[str, list[float]] = {name: [] for name in calls}
     names, start = list(calls), time.perf_counter()
     for number in range(most):
-        if number >= 3 and time.perf_counter() - start > seconds:
+        if number >= least and time.perf_counter() - start > seconds:
             break
         turn = number % len(names)
         for name in names[turn:] + names[:turn]:
