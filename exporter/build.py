@@ -75,7 +75,8 @@ def distill(recipe: Recipe, store: Store, report: Report) -> dict[str, Path]:
         raise RecipeError("components: no pass of this recipe trains; give a part passes: [- distill: {data: …, steps: …}]")
     done: dict[tuple[str, str], Path] = {}
     for stage in plan.stages:
-        needed = stage.verb in {"encode", "pass"} or (stage.name == ("record", "source") and any(map(plan.waits, plan.passes.of)))
+        seen = stage.name == ("record", "source") and any(map(plan.waits, plan.passes.of))
+        needed = stage.verb in {"encode", "play", "pass"} or seen
         if needed and stage.resumes and int(os.environ.get("RANK", "0")) and not store.peek(stage.key):
             with store.scratch() as folder:  # the first process keeps the result
                 stage.make(folder, {**done, ("unfinished", stage.subject): store.unfinished(stage.key)})

@@ -40,6 +40,7 @@ class Lesson:
         moved: prefix of a module in the student → prefix in the source, where they differ.
         kept: folder that survives a kill.
         say: prints a line of progress.
+        played: folder of the teacher's trajectories, where the pass learns from such.
 
     """
 
@@ -50,6 +51,7 @@ class Lesson:
     moved: Mapping[str, str]
     kept: Path
     say: Callable[[str], None]
+    played: Path | None = None
 
 
 def found(step: Options, recipe: Recipe, where: str) -> list[_pictures.Picture]:
@@ -67,9 +69,20 @@ def found(step: Options, recipe: Recipe, where: str) -> list[_pictures.Picture]:
     return _pictures.pictures(beside if _pictures.there(beside) else own, f"{where}.data")
 
 
-def options(recipe: Recipe) -> dict[str, Any]:
+def options(step: Options, recipe: Recipe) -> dict[str, Any]:
     """What the encoded pictures depend on besides the networks: size, and what an empty prompt becomes."""
-    return {"size": [recipe.shapes.height[1], recipe.shapes.width[1]], "guidance": recipe.sampler.guidance.mode}
+    guidance = "classifier_free" if step.guides else recipe.sampler.guidance.mode
+    return {"size": [recipe.shapes.height[1], recipe.shapes.width[1]], "guidance": guidance}
+
+
+def steered(step: Options, family: Family) -> Family:
+    """The family whose text encoders make the empty prompt what it is under guidance, where the teacher is asked so."""
+    recipe = family.recipe  # type: ignore[attr-defined]  # every family keeps it
+    if not step.guides or recipe.sampler.guidance.mode == "classifier_free":
+        return family
+    sampler = recipe.sampler.model_copy(update={"guidance": Guidance(mode="classifier_free", scale=1.0)})
+    made = recipe.model_copy(update={"sampler": sampler, "components": {}})
+    return type(family)(family.checkpoint, made)  # type: ignore[attr-defined]
 
 
 def teacher(step: Options, source: Checkpoint, root: Path) -> Checkpoint:
@@ -155,7 +168,7 @@ def keyed(step: Options, recipe: Recipe, checkpoint: Checkpoint, where: str) -> 
     """
     components = sorted(name for name in checkpoint.configs if name.startswith(("vae", "text_encoder", "tokenizer")))
     inputs = {name: checkpoint.digest(name) for name in components}
-    return options(recipe), inputs | {"pictures": _pictures.digest(found(step, recipe, where))}
+    return options(step, recipe), inputs | {"pictures": _pictures.digest(found(step, recipe, where))}
 
 
 def options_of(step: Options) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import TypeAdapter
 
+from engines import plugins
 from engines.frozen import Frozen
 
 if TYPE_CHECKING:
@@ -80,13 +81,15 @@ class Made:
     Attributes:
         kind: a key of `pairings.json`; empty for a model that any sampler suits.
         told_by: what says so: a name, a field, the recipe.
-        steps: of this very file, where its name tells.
+        steps: of this very file, where its name tells, or of the pass that made it.
+        prediction: what the network predicts, where a pass changed it.
 
     """
 
     kind: str = ""
     told_by: str = ""
     steps: int | None = None
+    prediction: str = ""
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,7 @@ def judge(recipe: Recipe, checkpoint: Checkpoint) -> Judgement:
     """Compare the recipe's sampler with what the model was made for; `sampler.force` turns problems into notes."""
     made = made_for(recipe, checkpoint)
     problems = [*_schedule_problems(recipe, checkpoint, made), *_guidance_problems(recipe, made), *_zero_snr(recipe, checkpoint)]
-    problems += _rival_loras(recipe)
+    problems += [*_rival_loras(recipe), *_predicts(recipe, checkpoint, made)]
     notes = list(_other_mode(recipe, made))
     (problems if _strict(made) else notes).extend(_other_steps(recipe, made))
     unusual = [f"unusual: {note}" for note in notes]
@@ -119,7 +122,9 @@ def judge(recipe: Recipe, checkpoint: Checkpoint) -> Judgement:
 
 
 def made_for(recipe: Recipe, checkpoint: Checkpoint) -> Made:
-    """Tell by the recipe itself, then its LoRAs, then the model's name, then the names and fields in its configs."""
+    """Tell by the recipe's passes and the recipe itself, then its LoRAs, then the names and fields in the model's configs."""
+    if taught := made_by_passes(recipe):
+        return taught
     if recipe.model.made_for:
         return Made(recipe.model.made_for, "model.made_for")
     titles = [(f"model.loras[{index}]", each.title) for index, each in enumerate(checkpoint.loras)]
@@ -129,6 +134,13 @@ def made_for(recipe: Recipe, checkpoint: Checkpoint) -> Made:
     if checkpoint.configs.get("unet", {}).get("time_cond_proj_dim") is not None:
         return Made("lcm", "unet.time_cond_proj_dim")
     return Made()
+
+
+def made_by_passes(recipe: Recipe) -> Made | None:
+    """What the recipe's last pass that makes a denoiser for a sampler of its own makes of it."""
+    steps = [pair for name in ("unet", "transformer") if name in recipe.components for pair in recipe.components[name].passes]
+    made = [plugins.load("passes", name).model_validate(options).made for step in steps for name, options in step.items()]
+    return next((each for each in reversed(made) if each), None)
 
 
 def made_by_loras(recipe: Recipe) -> Made:
@@ -214,6 +226,14 @@ def _zero_snr(recipe: Recipe, checkpoint: Checkpoint) -> Iterator[str]:
         yield f"{where}: rescale_betas_zero_snr needs prediction_type: v_prediction, since noise says nothing at zero signal"
     if _setting(recipe, checkpoint, "timestep_spacing") != "trailing" and not recipe.sampler.timesteps:
         yield f"{where}: rescale_betas_zero_snr needs timestep_spacing: trailing, or the steps do not begin at zero signal"
+
+
+def _predicts(recipe: Recipe, checkpoint: Checkpoint, made: Made) -> Iterator[str]:
+    """The sampler must read what the network says as a pass has taught it to."""
+    found = _setting(recipe, checkpoint, "prediction_type") or "epsilon"
+    if made.prediction and made.prediction != found:
+        where = _where(recipe, "prediction_type")
+        yield f"{where}: prediction_type is {found!r}, but {made.told_by} makes it {made.prediction!r}; write that here"
 
 
 def _strict(made: Made) -> bool:

@@ -40,6 +40,7 @@ _CODE: Mapping[str, tuple[str, ...]] = {
     "compile": ("sampler.py", "trace.py", "loop.py", "preview.py", "../engines/samplers/table.py", "../engines/samplers/_ops.py"),
     "process": ("process.py", "sampler.py", "loop.py", "../engines/samplers/_process.py"),
     "encode": (*_MODEL_CODE, "lesson.py", "passes/_encode.py", "passes/_pictures.py", "passes/_datasets.py"),
+    "play": (*_MODEL_CODE, "lesson.py", "passes/_play.py", "passes/_schedule.py"),
     "pass": (*_MODEL_CODE, *_PASS_CODE, "borrow.py", "recording.py", "count.py", "lesson.py"),
     "measure": (*_MODEL_CODE, *_PASS_CODE, "recording.py"),
     "export": (*_MODEL_CODE, *_PASS_CODE, "export.py", "graph"),
@@ -189,7 +190,7 @@ class Plan:
         if not recipe.checks.skip:
             record_key = self._key("record", "source", options, everything)
             recorded = {"record": str(record_key)}
-            yield Stage("record", "source", record_key, lambda folder, _done: self._record(folder, self.family))
+            yield Stage("record", "source", record_key, lambda folder, _done: self._record(folder, self.passes.source))
         made: dict[str, str] = {}
         for name in self.passes.remade:
             for stage in self._pass_stages(name, recorded):
@@ -221,11 +222,17 @@ class Plan:
             if step.swaps:
                 inputs = {"network": self.passes.borrowed(name, pass_name).digest(name)}
             if step.trains:
-                encode_key = self._key("encode", f"{name}, {pass_name}", *self.passes.keyed(name, pass_name))
+                encode_key = self._key("encode", "pictures", *self.passes.keyed(name, pass_name))
                 encode = lambda folder, _done, pass_name=pass_name: self.passes.encode(folder, name, pass_name)  # noqa: E731
                 yield Stage("encode", f"{name}, {pass_name}", encode_key, encode)
                 options, teacher = self.passes.taught(name, pass_name)
                 inputs |= {"pictures": str(encode_key), **{f"teacher {each}": digest for each, digest in teacher.items()}}
+                if (played := self.passes.plays(name, pass_name)) is not None:
+                    known = {key: inputs[key] for key in inputs if key != "weights"}
+                    play_key = self._key("play", name, played, known)
+                    play = lambda folder, done, pass_name=pass_name: self.passes.play(folder, name, pass_name, done)  # noqa: E731
+                    yield Stage("play", f"{name}, {pass_name}", play_key, play)
+                    inputs |= {"played": str(play_key)}
             stage_key = self._key("pass", f"{name}, {pass_name}", options, inputs)
             make = lambda folder, done, pass_name=pass_name: self.passes.remake(folder, name, pass_name, done)  # noqa: E731
             yield Stage("pass", f"{name}, {pass_name}", stage_key, make, resumes=step.trains)

@@ -19,7 +19,7 @@ from exporter.problem import sentences
 #: Kind of plugin → what a message calls one.
 WORDS = {"backends": "backend", "passes": "pass"}
 #: Ways of distilling, each with the sampler that belongs to it: the keys of pairings.json.
-MadeFor = Literal["turbo", "sdxs", "koala_lightning", "lightning", "lcm", "lcm_lora", "tcd"]
+MadeFor = Literal["turbo", "sdxs", "koala_lightning", "lightning", "lcm", "lcm_lora", "lcm_fixed", "tcd", "few_step", "rectified"]
 Length = Annotated[int, Field(ge=1, le=2**15)]
 Text = Annotated[str, StringConstraints(min_length=1)]
 

@@ -15,6 +15,7 @@ from engines.errors import RecipeError
 from exporter import lesson, show
 from exporter.borrow import borrow
 from exporter.load import network, placed
+from exporter.pairing import made_by_passes
 
 if TYPE_CHECKING:
     from exporter.families import Family
@@ -97,6 +98,16 @@ class Passes:
         step: Any = self.of[part][name]
         return borrow(step, part, self.family.checkpoint, self.family.recipe.root, self._place(part, name))
 
+    @property
+    def source(self) -> Family:
+        """The source's family, whose sampler reads the source's answers as they are meant, whatever a pass makes of them."""
+        made, recipe = made_by_passes(self.family.recipe), self.family.recipe
+        if made is None or not made.prediction:
+            return self.family
+        config = {key: value for key, value in recipe.sampler.config.items() if key != "prediction_type"}
+        sampler = recipe.sampler.model_copy(update={"config": config})
+        return type(self.family)(self.family.checkpoint, recipe.model_copy(update={"sampler": sampler}))
+
     def waits(self, part: str) -> bool:
         """Whether a pass of the part must see what the source does."""
         return any(step.recorded for step in self.of.get(part, {}).values())
@@ -148,7 +159,7 @@ class Passes:
         """Encode the pictures that a pass learns from, and their captions."""
         step: Any = self.of[part_name][name]
         pictures = lesson.found(step, self.family.recipe, self._place(part_name, name))
-        lesson.encode(self.family, self.family.recipe, pictures, folder)
+        lesson.encode(lesson.steered(step, self.family), self.family.recipe, pictures, folder)
 
     def keyed(self, part_name: str, name: str) -> tuple[Mapping[str, Any], Mapping[str, str]]:
         """Options and inputs of `encode`; the passes that train have such a stage before them.
@@ -166,23 +177,39 @@ class Passes:
         teacher = lesson.teacher(step, self.family.checkpoint, self.family.recipe.root)
         return lesson.options_of(step), {each: teacher.digest(each) for each in (network(part_name), "scheduler")}
 
+    def plays(self, part_name: str, name: str) -> Mapping[str, Any] | None:
+        """Options of the teacher's trajectories, where a pass learns from such."""
+        step: Any = self.of[part_name][name]
+        return step.played if step.plays else None
+
+    def play(self, folder: Path, part_name: str, name: str, done: Done) -> None:
+        """Let the teacher play the trajectories that a pass learns from."""
+        from exporter.passes._play import play  # noqa: PLC0415 - torch
+
+        step: Any = self.of[part_name][name]
+        play(step, self._lesson(part_name, name, (), done), folder)
+
     def _teach(self, part_name: str, name: str, before: tuple[str, ...], done: Done) -> Part:
+        step: Any = self.of[part_name][name]
+        student = lesson.plain(self.family, self.made(done, {part_name: before}).checkpoint).part(part_name, "fp32")
+        return step.teach(student, self._lesson(part_name, name, before, done))
+
+    def _lesson(self, part_name: str, name: str, before: tuple[str, ...], done: Done) -> lesson.Lesson:
         step: Any = self.of[part_name][name]
         checkpoint = self.family.checkpoint
         source = lesson.teacher(step, checkpoint, self.family.recipe.root)
         denoiser = lesson.plain(self.family, source)
         folders = {each: done["pass", f"{part_name}, {each}"] for each in before}
-        student = lesson.plain(self.family, self.made(done, {part_name: before}).checkpoint).part(part_name, "fp32")
-        given = lesson.Lesson(
+        return lesson.Lesson(
             teacher=denoiser.part(part_name, "fp32"),
             schedule=checkpoint.configs["scheduler"],
             encoded=done["encode", f"{part_name}, {name}"],
             ports=tuple(port.name for port in denoiser.signature(part_name).inputs[2:]),
             moved=lesson.came(self.of[part_name], source.configs[network(part_name)], folders),
-            kept=done["unfinished", f"{part_name}, {name}"],
+            kept=done.get(("unfinished", f"{part_name}, {name}"), Path()),
             say=show.console(error=True).print,
+            played=done.get(("play", f"{part_name}, {name}")),
         )
-        return step.teach(student, given)
 
     def _place(self, part_name: str, name: str) -> str:
         index = next(i for i, each in enumerate(self.family.recipe.components[part_name].passes) if name in each)

@@ -10,6 +10,7 @@ from engines.errors import RecipeError, UnsupportedError
 from engines.manifest import Role, Tokenizer
 from engines.plugins import did_you_mean
 from engines.signature import Dim, Port, Range, Signature
+from exporter.pairing import made_by_passes
 from exporter.part import Part
 from exporter.part import Precision as Precision  # noqa: PLC0414 - the families' own argument type
 
@@ -261,7 +262,8 @@ class LatentDiffusion:
     def _guidance_problems(self) -> list[str]:
         mode, takes = self.recipe.sampler.guidance.mode, self.configs["unet"].get("time_cond_proj_dim") is not None
         where = f"sampler.guidance.mode: {mode!r}"
-        if mode == "embedded" and not takes:
+        taught = made_by_passes(self.recipe)  # a network that shall take it is not there yet
+        if mode == "embedded" and not takes and (taught is None or taught.kind != "lcm"):
             return [f"{where}, but this model has no input for it (unet.time_cond_proj_dim is null); use classifier_free or none"]
         if mode == "classifier_free" and takes:
             return [f"{where}, but guidance is an input of this model (unet.time_cond_proj_dim is set); use embedded"]

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from exporter.pairing import Made
     from exporter.part import Part
 
 
@@ -22,6 +23,7 @@ class Pass(Protocol):
         swaps: whether it takes a network from elsewhere, which `exporter.borrow` finds: neither called nor asked for a config.
         trains: whether it teaches the new network what the source does: it has `teach(part, lesson)`, which is called instead.
         recorded: whether it must see `part.cases`: the calls of the source on whole trajectories.
+        made: what kind of model it makes the denoiser, by which samplers are judged; None where that stays as it is.
         told: name and options, as the blame table shows them.
 
     """
@@ -34,6 +36,8 @@ class Pass(Protocol):
     def trains(self) -> bool: ...  # noqa: D102
     @property
     def recorded(self) -> bool: ...  # noqa: D102
+    @property
+    def made(self) -> Made | None: ...  # noqa: D102
     @property
     def told(self) -> str: ...  # noqa: D102
 

@@ -52,6 +52,10 @@ class Draws:
         self.device = device
         settle([self._latents, *self._states], device)
 
+    def empty(self) -> list[Tensor]:
+        """The empty prompt's conditioning, (1, 1, …)."""
+        return [states.take(np.zeros(1, np.int64)).unsqueeze(1) for states in self._states]
+
     def batch(self, share: int) -> tuple[Tensor, Tensor, list[Tensor], Tensor]:
         """Noisy latents (N, C, H, W), times (N,), conditioning (N, 1, …) and targets (N, C, H, W), float32.
 

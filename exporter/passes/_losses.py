@@ -12,8 +12,8 @@ from torch import Tensor, nn
 class Losses(Protocol):
     """What gives the losses for a share of the data; the loop around it knows optimizers, averages and checkpoints alone.
 
-    A step is `draw`, then the call. The call touches nothing but tensors on the device and never waits for them, so that its
-    kernels may be captured once and replayed.
+    A step is `draw`, then the call, then `stepped`. The latter two touch nothing but tensors on the device and never wait for
+    them, because their kernels are captured once and replayed.
 
     Attributes:
         frozen: parameters of the networks that are not trained, for the estimate of memory.
@@ -52,7 +52,7 @@ class Losses(Protocol):
         ...
 
     def stepped(self, parameters: Sequence[nn.Parameter]) -> None:
-        """The optimizer has made a step; these are the student's parameters now."""
+        """The optimizer has made a step; these are the student's parameters now. Like the call, it touches the device alone."""
         ...
 
     def end(self) -> None:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints
 
+from engines.errors import UnsupportedError
 from engines.frozen import Frozen
+from exporter.pairing import Made
+
+if TYPE_CHECKING:
+    from exporter.part import Part
 
 Text = Annotated[str, StringConstraints(min_length=1)]
 Weight = Annotated[float, Field(ge=0)]
@@ -46,8 +52,8 @@ class Options(Frozen):
         default="no", description="of what the networks compute; tf32 is float32 with short products, on NVIDIA GPUs"
     )
     gradient_checkpointing: bool = Field(default=False, description="less memory, more time")
-    replay: bool = Field(
-        default=False, description="run each pass as one CUDA graph, which is much faster where the network is small"
+    capture: Literal["auto", "never"] = Field(
+        default="auto", description="run a step as one CUDA graph where that can be: one GPU, no accumulation, no fp16"
     )
     teacher: Text | None = Field(
         default=None, description="another model of the same kind to learn from, as model.source names it"
@@ -56,21 +62,104 @@ class Options(Frozen):
     checkpoint_every: int = Field(default=500, ge=1, description="steps; a killed training goes on from the last one")
     log_with: Literal["tensorboard"] | None = Field(default=None, description="accelerate's tracker that gets the losses too")
 
-    @model_validator(mode="after")
-    def _replayable(self) -> Self:
-        if self.replay and (self.accumulate > 1 or self.gradient_checkpointing or self.mixed_precision == "fp16"):
-            raise ValueError("replay does not go with accumulate, gradient_checkpointing or fp16; leave it or them out")
-        return self
-
     @property
     def verb(self) -> str:
         """The pass, as recipes name it."""
         return type(self).__name__.lower()
 
     @property
+    def remakes(self) -> bool:
+        """It makes another network."""
+        return True
+
+    @property
+    def swaps(self) -> bool:
+        """It works on the network that is there."""
+        return False
+
+    @property
+    def trains(self) -> bool:
+        """It does."""
+        return True
+
+    @property
+    def recorded(self) -> bool:
+        """It sees pictures of its own."""
+        return False
+
+    @property
+    def made(self) -> Made | None:
+        """Any sampler that suited the network still does."""
+        return None
+
+    @property
+    def guides(self) -> bool:
+        """Whether the teacher is asked under guidance, so that an empty prompt must be what it is there."""
+        return False
+
+    @property
+    def plays(self) -> bool:
+        """Whether the teacher plays trajectories first, which are kept."""
+        return False
+
+    def moved(self, _source: Mapping[str, Any], _findings: Mapping[str, Any]) -> Mapping[str, str]:
+        """Every module stays where it is."""
+        return {}
+
+    def __call__(self, part: Part) -> Part:
+        """Nothing can be learned from the part alone; `teach` is called instead."""
+        raise UnsupportedError(f"{self.verb} of {part.name} needs a teacher and pictures.\n  Build it, or run t2iexport distill.")
+
+    @property
     def told(self) -> str:
         """The pass and how long, as the blame table shows it."""
         return f"{self.verb}: {self.steps} steps"
+
+
+def unguided(verb: str, source: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The same config.
+
+    Raises:
+        UnsupportedError: the network takes guidance as an input.
+
+    """
+    if source.get("time_cond_proj_dim") is not None:
+        raise UnsupportedError(
+            f"{verb}: this UNet takes guidance as an input (time_cond_proj_dim), and the losses know none.\n"
+            "  Distil the model that it was made from."
+        )
+    return dict(source)
+
+
+class Played(Options):
+    """What the teacher draws first, from noise and captions alone."""
+
+    guidance: float = Field(default=7.5, ge=1, description="of the teacher's trajectories, and so of every picture afterwards")
+    count: int = Field(default=20_000, ge=1, description="trajectories that the teacher plays, captions in turn")
+    teacher_steps: int = Field(default=24, ge=1, description="DDIM steps of a trajectory")
+    play_batch: int = Field(default=64, ge=1, description="trajectories at a time")
+    empty: float = Field(default=0.0, ge=0, le=0, description="none: guidance is in the trajectories")
+
+    @property
+    def kept(self) -> int:
+        """Steps into which a trajectory is cut."""
+        return 1
+
+    @property
+    def guides(self) -> bool:
+        """It is."""
+        return True
+
+    @property
+    def plays(self) -> bool:
+        """It does."""
+        return True
+
+    @property
+    def played(self) -> dict[str, Any]:
+        """What the trajectories depend on, besides teacher and captions."""
+        names = {"guidance", "count", "teacher_steps", "play_batch", "seed"}
+        return self.model_dump(mode="json", include=names) | {"kept": self.kept}
 
 
 class Weights(Frozen):

@@ -25,8 +25,8 @@ from torch import Tensor, nn
 from engines.errors import DivergenceError, MissingDependency, UnsupportedError
 from exporter.lesson import Lesson
 from exporter.part import Part
+from exporter.passes._capture import Capture
 from exporter.passes._memory import refuse_memory
-from exporter.passes._replay import Replay
 
 if TYPE_CHECKING:
     from exporter.passes._losses import Losses
@@ -64,7 +64,7 @@ def teach(options: Options, student: Part, lesson: Lesson, losses: Losses) -> Pa
     network = student.network
     made = type(network).from_config(network.config)
     made.load_state_dict(state)
-    told = f"{student.name}: {options.told}, {training.told}"
+    told = f"{student.name}: {options.told}, {training.outcome}"
     part = student.having(made.eval().requires_grad_(requires_grad=False))
     return replace(part, notes=(*student.notes, told), findings=(*student.findings, (options.verb, training.findings)))
 
@@ -117,8 +117,10 @@ class Training:
         names = [name for name, child in student.module.named_children() if child is network]
         self._prefix = f"{names[0]}."
         fused = device.type == "cuda" and accelerator.distributed_type not in _SHARDED
+        plain = options.accumulate == 1 and not options.gradient_checkpointing and options.mixed_precision != "fp16"
+        captured = fused and plain and accelerator.distributed_type == DistributedType.NO and options.capture == "auto"
         rates = {"lr": options.learning_rate, "weight_decay": options.weight_decay}
-        optimizer = torch.optim.AdamW(network.parameters(), **rates, fused=fused or None)
+        optimizer = torch.optim.AdamW(network.parameters(), **rates, fused=fused or None, capturable=captured)
         self._model, self._optimizer = accelerator.prepare(student.module, optimizer)
         rate = "cosine" if options.schedule == "cosine" else "constant_with_warmup"
         self._rate = get_scheduler(rate, optimizer, num_warmup_steps=options.warmup, num_training_steps=options.steps)
@@ -129,13 +131,15 @@ class Training:
             self._average = EMAModel(self._parameters, decay=options.ema, foreach=True)
             self._average.to(device)
         accelerator.register_for_checkpointing(self._rate, *([self._average] if self._average else []), *losses.kept)
-        self._replay = Replay(self._pass, self._parameters) if options.replay else None
+        self._capture = Capture(self._whole) if captured else None
+        self._shrink = torch.zeros((), device=device)  # of the average's distance, where steps are captured
+        self._names: list[str] = []
         self._pending: list[tuple[int, list[str], Tensor]] = []
         self._fetch = _fetch(device)
         self._last: dict[str, float] = {}
 
     @property
-    def told(self) -> str:
+    def outcome(self) -> str:
         """How it went, in words."""
         first, last = self.findings["first"], self.findings["last"]
         words = (f"{name} {first[name]:.3g} → {last[name]:.3g}" for name in last if name != "steps")
@@ -146,6 +150,9 @@ class Training:
         options, accelerator = self._options, self._accelerator
         step, since, told = self._resume(), time.monotonic(), time.monotonic()
         first = step
+        if self._capture:
+            for group in self._optimizer.param_groups:  # the graph reads it from there
+                group["lr"] = torch.tensor(float(group["lr"]), device=accelerator.device)
         if options.log_with:
             accelerator.init_trackers(options.verb)
         while step < options.steps:
@@ -174,32 +181,54 @@ class Training:
             DivergenceError: a loss or the gradient is not finite; on an accelerator that is seen some steps later.
 
         """
+        if self._capture:
+            if self._average is not None:
+                self._average.optimization_step += 1
+                self._shrink.fill_(1 - self._average.get_decay(self._average.optimization_step))
+            self._told(step, self._capture(*self._losses.draw(step)))
+            self._rate.step()
+            return
         options, accelerator = self._options, self._accelerator
         sums: dict[str, Tensor] = {}
         for turn in range(options.accumulate):
             share = (step * options.accumulate + turn) * accelerator.num_processes + accelerator.process_index
             with accelerator.accumulate(self._model):
-                losses = (self._replay or self._pass)(*self._losses.draw(share))
+                losses = self._losses(self._model, *self._losses.draw(share))
+                accelerator.backward(losses["loss"])
                 for name, value in losses.items():
                     sums[name] = sums.get(name, 0) + value.detach() / options.accumulate
                 if accelerator.sync_gradients:
                     means = accelerator.reduce(torch.stack(list(sums.values())), "mean")
                     norm = accelerator.clip_grad_norm_(self._model.parameters(), options.clip)
-                    self._pending.append((step + 1, list(sums), torch.cat([means, _row(norm, means)])))
-                    if len(self._pending) >= self._fetch:
-                        self._note()
+                    self._names = list(sums)
+                    self._told(step, _row(means, norm))
                 self._optimizer.step()
-                if self._replay is None:  # it writes gradients anew, to where they are
-                    self._optimizer.zero_grad()
+                self._optimizer.zero_grad()
         self._rate.step()
         if self._average is not None:
             self._average.step(self._parameters)
         self._losses.stepped(self._parameters)
 
-    def _pass(self, *drawn: Tensor) -> dict[str, Tensor]:
+    def _whole(self, *drawn: Tensor) -> Tensor:
+        """The same step for one process, on the device alone: it is called a few times, then captured, and then replayed."""
+        self._optimizer.zero_grad()
         losses = self._losses(self._model, *drawn)
         self._accelerator.backward(losses["loss"])
-        return losses
+        norm = nn.utils.clip_grad_norm_(self._parameters, self._options.clip, foreach=True)
+        self._optimizer.step()
+        if self._average is not None:
+            with torch.no_grad():
+                away = torch._foreach_sub(self._average.shadow_params, [value.detach() for value in self._parameters])  # noqa: SLF001 - there is no other
+                torch._foreach_mul_(away, self._shrink)
+                torch._foreach_sub_(self._average.shadow_params, away)
+        self._losses.stepped(self._parameters)
+        self._names = list(losses)
+        return _row(torch.stack([value.detach() for value in losses.values()]), norm)
+
+    def _told(self, step: int, row: Tensor) -> None:
+        self._pending.append((step + 1, self._names, row))
+        if len(self._pending) >= self._fetch:
+            self._note()
 
     # Checkpoints.
 
@@ -289,11 +318,6 @@ class Training:
                 f"{options.verb}.ema: no process has all weights under {accelerator.distributed_type.value}, so none can average "
                 "them.\n  Leave ema out."
             )
-        if options.replay and (accelerator.device.type != "cuda" or accelerator.distributed_type != DistributedType.NO):
-            raise UnsupportedError(
-                f"{options.verb}.replay: a step becomes one CUDA graph of one process, and this one trains on "
-                f"{accelerator.device.type} as {accelerator.distributed_type.value}.\n  Leave replay out."
-            )
         counts = sum(value.numel() for value in student.parameters()), self._losses.frozen
         told = refuse_memory(*counts, options, accelerator.device, accelerator.num_processes if sharded else 1)
         self._say(f"{self._name}: {told}")
@@ -304,6 +328,7 @@ def _fetch(device: torch.device) -> int:
     return 1 if device.type == "cpu" else _FETCH
 
 
-def _row(norm: Tensor | None, like: Tensor) -> Tensor:
-    """The gradient's norm (1,), zero where a plugin keeps it to itself."""
-    return like.new_zeros(1) if norm is None else torch.as_tensor(norm, device=like.device).to(like.dtype).reshape(1)
+def _row(means: Tensor, norm: Tensor | None) -> Tensor:
+    """Losses and the gradient's norm, which is zero where a plugin keeps it to itself."""
+    last = means.new_zeros(1) if norm is None else torch.as_tensor(norm, device=means.device).to(means.dtype).reshape(1)
+    return torch.cat([means.detach(), last.detach()])

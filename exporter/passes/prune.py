@@ -69,6 +69,11 @@ class Prune(Frozen):
         return False
 
     @property
+    def made(self) -> None:
+        """Any sampler that suited the source suits it."""
+        return
+
+    @property
     def told(self) -> str:
         """The pass and what chose."""
         return f"prune: {self.preset or 'a block map'}{', random weights' * (self.weights == 'random')}"

@@ -68,6 +68,11 @@ class Swap(Frozen):
         return False
 
     @property
+    def made(self) -> None:
+        """Any sampler that suited the source suits it."""
+        return
+
+    @property
     def told(self) -> str:
         """The pass and the network."""
         name = self.source or self.fields["_class_name"]

@@ -44,3 +44,10 @@ def rows(folder):
 
 def train(recipe, root):
     return build.distill(recipe, Store(root), lambda *_, **__: None)["unet"]
+
+
+def learns(text, *passes, **sampler):
+    """The recipe with these passes of its UNet, and this sampler."""
+    known = {"scheduler": "EulerDiscreteScheduler", "config": {"timestep_spacing": "trailing"}, "steps": [2]}
+    changes = {"components.unet.passes": list(passes), "sampler": known | sampler}
+    return Recipe.parse(text, "taught", overrides=[f"{path}={json.dumps(value)}" for path, value in changes.items()])

@@ -1,0 +1,60 @@
+"""The teacher's own pairs of noise and picture are learned anew, so that trajectories become straight."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from exporter.pairing import Made
+from exporter.passes._options import Played, unguided
+
+if TYPE_CHECKING:
+    from exporter.lesson import Lesson
+    from exporter.part import Part
+
+__all__ = ["Reflow"]
+
+
+class Reflow(Played):
+    """Learn, at every time, the noise that a picture really came from (reflow, arXiv 2209.03003), along the model's own schedule.
+
+    A rectified flow needs no other time and no other scheduler than the model has (Rectified Diffusion, arXiv 2410.07303): on the
+    schedule, a trajectory whose noise does not change is one DDIM step. `trajectory: {to: 1}` behind it learns that one step.
+    """
+
+    prediction: Literal["epsilon", "v_prediction", "sample"] | None = Field(
+        default=None, description="what the student says, for sampler.config.prediction_type; null is what the teacher says"
+    )
+
+    @property
+    def made(self) -> Made:
+        """Few steps, without guidance."""
+        return Made("rectified", f"the pass {self.verb}", None, self.prediction or "")
+
+    @property
+    def told(self) -> str:
+        """The pass and how long."""
+        return f"reflow: {self.count} pairs, guidance {self.guidance:g}, {self.steps} steps of training"
+
+    def config(self, source: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The same config.
+
+        Raises:
+            UnsupportedError: the network takes guidance as an input.
+
+        """
+        return unguided(self.verb, source)
+
+    def teach(self, student: Part, lesson: Lesson) -> Part:
+        """Train the student's network, from the last checkpoint where there is one.
+
+        Raises:
+            UnsupportedError, DivergenceError, MissingDependency: as for `distill`.
+
+        """
+        from exporter.passes._reflow import Straight  # noqa: PLC0415 - torch
+        from exporter.passes._teach import teach  # noqa: PLC0415 - torch
+
+        return teach(self, student, lesson, Straight(self, lesson))

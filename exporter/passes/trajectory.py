@@ -1,0 +1,83 @@
+"""Few steps, without guidance: each step of the student leaps over a stretch of the teacher's own guided trajectory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from engines.frozen import Frozen
+from exporter.pairing import Made
+from exporter.passes._options import Played, Weight, unguided
+
+if TYPE_CHECKING:
+    from exporter.lesson import Lesson
+    from exporter.part import Part
+
+__all__ = ["Trajectory"]
+
+
+class Weights(Frozen):
+    """By which each loss counts."""
+
+    step: Weight = Field(default=1.0, description="each step from where the teacher was, against where the teacher then was")
+    end: Weight = Field(default=0.0, description="the end of the student's own steps from the noise, against the teacher's end")
+
+
+class Trajectory(Played):
+    """Learn to go in a few DDIM steps where the teacher, guided, went in many; guidance is in the weights afterwards.
+
+    The teacher's trajectories are played once, from noise and captions. No picture is needed but for the captions' sake.
+    """
+
+    to: int = Field(default=4, ge=1, description="steps of the student")
+    weights: Weights = Weights()
+    weighting: Literal["truncated_snr", "snr_plus_one", "none"] = Field(
+        default="truncated_snr", description="of a step's squared error of the clean latent, by time, as in progressive"
+    )
+    prediction: Literal["epsilon", "v_prediction", "sample"] | None = Field(
+        default=None, description="what the student says, for sampler.config.prediction_type; null is what the teacher says"
+    )
+
+    @model_validator(mode="after")
+    def _divides(self) -> Self:
+        if self.teacher_steps % self.to:
+            raise ValueError(f"teacher_steps {self.teacher_steps} is not a multiple of to {self.to}, whose times it must hold")
+        return self
+
+    @property
+    def kept(self) -> int:
+        """Steps into which a trajectory is cut."""
+        return self.to
+
+    @property
+    def made(self) -> Made:
+        """So many steps, trailing, without guidance."""
+        return Made("few_step", f"the pass {self.verb}", self.to, self.prediction or "")
+
+    @property
+    def told(self) -> str:
+        """The pass, from how many steps to how many, and how long."""
+        return f"trajectory: {self.teacher_steps} → {self.to} steps, guidance {self.guidance:g}, {self.steps} steps of training"
+
+    def config(self, source: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The same config.
+
+        Raises:
+            UnsupportedError: the network takes guidance as an input.
+
+        """
+        return unguided(self.verb, source)
+
+    def teach(self, student: Part, lesson: Lesson) -> Part:
+        """Train the student's network, from the last checkpoint where there is one.
+
+        Raises:
+            UnsupportedError, DivergenceError, MissingDependency: as for `distill`.
+
+        """
+        from exporter.passes._teach import teach  # noqa: PLC0415 - torch
+        from exporter.passes._trajectory import Leaps  # noqa: PLC0415 - torch
+
+        return teach(self, student, lesson, Leaps(self, lesson))

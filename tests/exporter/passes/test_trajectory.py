@@ -1,0 +1,110 @@
+"""A student of few steps arrives where its guided teacher does, and its sampler is held to that."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DDIMScheduler
+
+from engines.errors import RecipeError, UnsupportedError
+from exporter import architecture
+from exporter.passes._schedule import Schedule
+from exporter.passes.trajectory import Trajectory
+from exporter.plan import Plan
+from tests.exporter.lessons import learns, rows, train
+
+
+def taught(text, data, sampler=None, **changes):
+    options = {"data": str(data), "steps": 10, "batch": 8, "learning_rate": 1e-3, "to": 2, "teacher_steps": 4, "count": 12}
+    return learns(text, {"trajectory": options | {"guidance": 3.0} | changes}, **(sampler or {}))
+
+
+@pytest.mark.parametrize("weights", [{"step": 1}, {"step": 0, "end": 1}], ids=["step", "end"])
+def test_the_loss_falls(text, data, tmp_path, weights):
+    folder = train(taught(text, data, weights=weights, weighting="none", batch=12), tmp_path)
+    curve = rows(folder)
+    assert set(curve[0]) == {"step", "loss", "end" if "end" in weights else "step"} | {"step"}
+    assert np.mean([row["loss"] for row in curve[-3:]]) < 0.8 * curve[0]["loss"]
+
+
+def test_a_student_that_may_take_the_teachers_steps_has_nothing_to_learn(text, data, tmp_path):
+    same = {"to": 4, "guidance": 1.0, "steps": 1, "weights": {"step": 1, "end": 1}}
+    (row,) = rows(train(taught(text, data, {"steps": [4]}, **same), tmp_path))
+    assert row["loss"] < 1e-5
+
+
+def test_another_prediction_is_for_the_sampler_to_read(text, data, tmp_path):
+    config = {"timestep_spacing": "trailing", "prediction_type": "v_prediction"}
+    recipe = taught(text, data, {"config": config}, prediction="v_prediction")
+    found = json.loads((train(recipe, tmp_path) / "found.txt").read_text())
+    assert found["findings"]["trajectory"]["prediction"] == "v_prediction"
+    assert Plan(recipe).passes.source.scheduler().config.prediction_type == "epsilon"
+    with pytest.raises(RecipeError, match=r"prediction_type is 'epsilon', but the pass trajectory makes it 'v_prediction'"):
+        Plan(taught(text, data, prediction="v_prediction"))
+
+
+@pytest.mark.parametrize(
+    ("sampler", "told"),
+    [
+        ({"guidance": {"mode": "classifier_free", "scale": 3.0}}, "sampler.guidance.scale: 3, but .* takes no guidance"),
+        ({"scheduler": "UniPCMultistepScheduler"}, "needs EulerDiscreteScheduler or DDIMScheduler"),
+        ({"config": {"timestep_spacing": "leading"}}, "needs 'trailing'"),
+    ],
+)
+def test_its_sampler(text, data, sampler, told):
+    with pytest.raises(RecipeError, match=told):
+        Plan(taught(text, data, sampler))
+
+
+def test_another_number_of_steps_is_noted(text, data):
+    assert any("made for 2 steps" in note for note in Plan(taught(text, data, {"steps": [3]})).pairing.notes)
+
+
+def test_trajectories_are_played_once_for_all_trainings(text, data):
+    def keys(recipe):
+        return {stage.verb: stage.key.digest for stage in Plan(recipe).stages if stage.verb in {"play", "pass"}}
+
+    one = keys(taught(text, data))
+    assert keys(taught(text, data, learning_rate=1e-4))["play"] == one["play"]
+    assert keys(taught(text, data, learning_rate=1e-4))["pass"] != one["pass"]
+    assert keys(taught(text, data, guidance=2.0))["play"] != one["play"]
+
+
+def test_what_cannot_be(text, data):
+    with pytest.raises(RecipeError, match="teacher_steps 5 is not a multiple of to 2"):
+        taught(text, data, teacher_steps=5)
+    with pytest.raises(UnsupportedError, match="takes guidance as an input"):
+        Trajectory(data="d", steps=1).config(architecture.configs("lcm-dreamshaper-v7")["unet"])
+    with pytest.raises(UnsupportedError, match="trajectory: FlowMatchEulerDiscreteScheduler is a flow"):
+        Schedule({"_class_name": "FlowMatchEulerDiscreteScheduler"}, "trajectory")
+
+
+# Arithmetic of the schedule.
+
+CONFIG = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
+def test_steps_are_those_of_diffusers(prediction):
+    theirs = DDIMScheduler(**CONFIG, prediction_type=prediction, timestep_spacing="trailing", clip_sample=False)
+    theirs.set_timesteps(5)
+    ours = Schedule({**CONFIG, "prediction_type": prediction}, "x")
+    grid = ours.grid(5)
+    assert grid.tolist() == [*theirs.timesteps.tolist(), -1]
+    latent = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    other = latent
+    for index in range(5):
+        said = torch.sin(3 * latent)
+        latent = ours.step(prediction, latent, said, grid[index : index + 1], grid[index + 1 : index + 2])
+        other = theirs.step(torch.sin(3 * other), theirs.timesteps[index], other).prev_sample
+        assert torch.allclose(latent, other, rtol=1e-3, atol=1e-3 * float(other.abs().max()))
+
+
+def test_an_aim_is_where_one_step_arrives():
+    ours = Schedule({**CONFIG, "prediction_type": "epsilon"}, "x")
+    generator = torch.Generator().manual_seed(0)
+    latent, arrived = torch.randn(2, 3, 4, 8, 8, generator=generator)
+    times, then = torch.tensor([999, 499, 20]), torch.tensor([499, -1, 0])
+    _, noise = ours.aim(latent, arrived, times, then)
+    assert torch.allclose(ours.step("epsilon", latent, noise, times, then), arrived, atol=1e-3)
