@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,14 +15,11 @@ from exporter.part import Part
 from exporter.passes._draw import Draws
 from exporter.passes._schedule import Schedule, guided
 
-if TYPE_CHECKING:
-    from exporter.passes.consistency import Consistency
-
 #: LCMScheduler's: deviation of the data, and by what its times are multiplied.
 _SIGMA, _SCALING = 0.5, 10.0
 
 
-def steered(options: Consistency, student: Part) -> Part:
+def steered(options: Any, student: Part) -> Part:  # noqa: ANN401 - the plugin, which no helper imports
     """The student with an input for guidance, where it shall have one; at first it has no effect."""
     if not options.embeds:
         return student
@@ -45,7 +42,7 @@ class Agreement:
 
     """
 
-    def __init__(self, options: Consistency, student: Part, lesson: Lesson) -> None:
+    def __init__(self, options: Any, student: Part, lesson: Lesson) -> None:  # noqa: ANN401 - the plugin, which no helper imports
         self._options, self._teacher = options, lesson.teacher.module
         self._schedule, self._draws = Schedule(lesson.schedule, options.verb), Draws(options, lesson, LATENTS)
         self._average = copy.deepcopy(student.module).requires_grad_(requires_grad=False).eval()

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,13 +20,10 @@ from exporter.passes._draw import Draws
 from exporter.passes._schedule import Schedule, guided
 from exporter.passes._teach import CURVE, teach
 
-if TYPE_CHECKING:
-    from exporter.passes.progressive import Progressive
-
 _DONE = "network"
 
 
-def rounds(options: Progressive, student: Part, lesson: Lesson) -> Part:
+def rounds(options: Any, student: Part, lesson: Lesson) -> Part:  # noqa: ANN401 - the plugin, which no helper imports
     """Train one round after the other; a round that is finished is kept, and not trained again."""
     teacher, said = lesson.teacher.module, ""
     told: list[dict[str, Any]] = []
@@ -76,7 +73,13 @@ class Halving:
     kept: Sequence[Any] = ()
 
     def __init__(
-        self, options: Progressive, lesson: Lesson, teacher: nn.Module, taught: str, grid: tuple[int, int], guidance: float | None
+        self,
+        options: Any,  # noqa: ANN401 - the plugin, which no helper imports
+        lesson: Lesson,
+        teacher: nn.Module,
+        taught: str,
+        grid: tuple[int, int],
+        guidance: float | None,
     ) -> None:
         self._options, self._teacher, self._steps, self._guidance = options, teacher, grid, guidance
         self._schedule, self._draws = Schedule(lesson.schedule, options.verb), Draws(options, lesson, LATENTS)

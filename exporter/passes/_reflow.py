@@ -14,7 +14,6 @@ from exporter.passes._schedule import Schedule
 
 if TYPE_CHECKING:
     from exporter.lesson import Lesson
-    from exporter.passes.reflow import Reflow
 
 
 class Straight:
@@ -23,7 +22,7 @@ class Straight:
     kept: Sequence[Any] = ()
     frozen = 0
 
-    def __init__(self, options: Reflow, lesson: Lesson) -> None:
+    def __init__(self, options: Any, lesson: Lesson) -> None:  # noqa: ANN401 - the plugin, which no helper imports
         self._schedule, self._paths = Schedule(lesson.schedule, options.verb), Paths(options, lesson)
         self._said = options.prediction or self._schedule.prediction
         self.findings = {"prediction": self._said}

@@ -14,7 +14,6 @@ from exporter.passes._schedule import Schedule
 
 if TYPE_CHECKING:
     from exporter.lesson import Lesson
-    from exporter.passes.trajectory import Trajectory
 
 
 class Leaps:
@@ -23,7 +22,7 @@ class Leaps:
     kept: Sequence[Any] = ()
     frozen = 0
 
-    def __init__(self, options: Trajectory, lesson: Lesson) -> None:
+    def __init__(self, options: Any, lesson: Lesson) -> None:  # noqa: ANN401 - the plugin, which no helper imports
         self._options, self._schedule = options, Schedule(lesson.schedule, options.verb)
         self._paths = Paths(options, lesson)
         self._said = options.prediction or self._schedule.prediction

@@ -33,5 +33,5 @@ def test_guidance_is_in_the_weights(text, data):
 
 
 def test_pictures_do_not_come_without_captions(text, data):
-    with pytest.raises(RecipeError, match="must be at most 0.0, not 0.1"):
+    with pytest.raises(RecipeError, match="must be at most"):
         taught(text, data, empty=0.1)
