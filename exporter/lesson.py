@@ -120,7 +120,7 @@ def plain(family: Family, checkpoint: Checkpoint) -> Family:
     return type(family)(checkpoint, made)
 
 
-def encode(family: Family, recipe: Recipe, pictures: list[_pictures.Picture], folder: Path) -> None:
+def encode(family: Family, recipe: Recipe, pictures: list[_pictures.Picture], folder: Path, *, texts: bool) -> None:
     """Write the latents of pictures (scaled to cover the recipe's typical size, cut at the centre), and their captions' states.
 
     Each picture's latent is drawn once from the encoder's distribution. An empty prompt becomes what it becomes in generation.
@@ -136,7 +136,7 @@ def encode(family: Family, recipe: Recipe, pictures: list[_pictures.Picture], fo
     latent = encoder.signature("vae_encoder").outputs[0]
     extent = {**encoder.signature("vae_encoder").extent("typical"), "batch": 1}
     per_picture = int(np.prod(encoder.signature("vae_encoder").shape(latent, extent)))
-    for tower in family.towers:
+    for tower in family.towers if texts else ():
         signature = family.signature(tower)
         per_picture += sum(int(np.prod(signature.shape(port, {"batch": 1})[2:])) for port in signature.outputs)
     needed, free = 2 * per_picture * (len(pictures) + 1), shutil.disk_usage(folder).free
@@ -145,7 +145,8 @@ def encode(family: Family, recipe: Recipe, pictures: list[_pictures.Picture], fo
             f"data: {len(pictures):,} encoded pictures and captions take {needed / 1e9:.1f} GB, and the disk of {folder} "
             f"has {free / 1e9:.1f} GB.\n  Take fewer, or set XDG_CACHE_HOME to a larger disk."
         )
-    _encode.captions(family, [picture.caption for picture in pictures], folder, _BATCH)
+    if texts:
+        _encode.captions(family, [picture.caption for picture in pictures], folder, _BATCH)
     batch = min(_BATCH, max(1, _PIXELS // (height * width)))
     _encode.latents(encoder, pictures, (height, width), folder / LATENTS, batch)
 
@@ -159,14 +160,17 @@ def came(steps: Mapping[str, Any], source: Mapping[str, Any], folders: Mapping[s
     return {}
 
 
-def keyed(step: Options, recipe: Recipe, checkpoint: Checkpoint, where: str) -> tuple[dict[str, Any], dict[str, str]]:
+def keyed(
+    step: Options, recipe: Recipe, checkpoint: Checkpoint, where: str, *, texts: bool
+) -> tuple[dict[str, Any], dict[str, str]]:
     """Options and inputs of the stage that encodes.
 
     Raises:
         RecipeError: as for `found`.
 
     """
-    components = sorted(name for name in checkpoint.configs if name.startswith(("vae", "text_encoder", "tokenizer")))
+    kinds = ("vae", "text_encoder", "tokenizer") if texts else ("vae",)
+    components = sorted(name for name in checkpoint.configs if name.startswith(kinds))
     inputs = {name: checkpoint.digest(name) for name in components}
     return options(step, recipe), inputs | {"pictures": _pictures.digest(found(step, recipe, where))}
 

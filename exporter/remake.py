@@ -53,6 +53,11 @@ class Passes:
                     problems.append(f"{where} stands twice; keep one")
                 if step.remakes and not all(other.remakes for other in steps.values()):
                     problems.append(f"{where} makes another network, so it stands before {next(iter(steps))}")
+                role = family.roles.get(part)
+                if step.trains and role not in {"denoiser", "decoder"}:
+                    problems.append(f"{where} teaches UNets and VAE decoders; leave it out")
+                if step.trains and role == "decoder" and not steps:
+                    problems.append(f"{where} has no student that differs from the source; put a swap before it")
                 if step.swaps and steps:
                     problems.append(f"{where} would undo what {next(iter(steps))} made; it stands first")
                 steps[name] = step
@@ -148,6 +153,10 @@ class Passes:
         if step.trains:
             made = self._teach(part_name, name, before, done)
             shutil.copy(done["unfinished", f"{part_name}, {name}"] / "curve.jsonl", folder / "curve.jsonl")
+            if network(part_name) == "vae":  # the half that nobody taught stays what it was
+                whole = self.made(done, {part_name: before}).checkpoint.module(part_name)
+                whole.load_state_dict({**whole.state_dict(), **made.network.state_dict()})
+                made = made.having(whole)
         else:
             part = self.made(done, {part_name: before}).part(part_name, "fp32")
             part = replace(part, signature=self.family.signature(part_name))
@@ -159,7 +168,8 @@ class Passes:
         """Encode the pictures that a pass learns from, and their captions."""
         step: Any = self.of[part_name][name]
         pictures = lesson.found(step, self.family.recipe, self._place(part_name, name))
-        lesson.encode(lesson.steered(step, self.family), self.family.recipe, pictures, folder)
+        family = lesson.steered(step, self.family)
+        lesson.encode(family, self.family.recipe, pictures, folder, texts=self._reads(part_name))
 
     def keyed(self, part_name: str, name: str) -> tuple[Mapping[str, Any], Mapping[str, str]]:
         """Options and inputs of `encode`; the passes that train have such a stage before them.
@@ -169,7 +179,12 @@ class Passes:
 
         """
         step: Any = self.of[part_name][name]
-        return lesson.keyed(step, self.family.recipe, self.family.checkpoint, self._place(part_name, name))
+        place = self._place(part_name, name)
+        return lesson.keyed(step, self.family.recipe, self.family.checkpoint, place, texts=self._reads(part_name))
+
+    def _reads(self, part_name: str) -> bool:
+        """Whether the part takes what the text towers make of captions."""
+        return self.family.roles[part_name] == "denoiser"
 
     def taught(self, part_name: str, name: str) -> tuple[Mapping[str, Any], Mapping[str, str]]:
         """Options of a pass that trains, and digests of whom it learns from."""

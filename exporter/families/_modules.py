@@ -139,9 +139,10 @@ class Decoder(nn.Module):
         _keep_scaling(self, vae.config)
 
     def forward(self, latent: Tensor) -> Tensor:
-        """Undo the latent's scaling, decode, and bring the range to [0, 1]."""
+        """Undo the latent's scaling, decode, and bring the range to [0, 1]; in training uncut, so that every pixel learns."""
         image = self.vae.decode(_unscaled(self, latent).to(self.vae.dtype), return_dict=False)[0].float()
-        return (image / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1)
+        image = (image / 2 + 0.5).permute(0, 2, 3, 1)
+        return image if self.training else image.clamp(0, 1)
 
 
 class Encoder(nn.Module):

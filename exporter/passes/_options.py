@@ -186,3 +186,17 @@ class Imitated(Options):
     def watched(self) -> bool:
         """Whether features are compared at all."""
         return self.features is not None and self.weights.feature > 0
+
+
+class Picture(Frozen):
+    """By which each difference of two pictures counts, whose values are in [0, 1]."""
+
+    absolute: Weight = Field(default=1.0, description="mean of the absolute difference")
+    squared: Weight = Field(default=0.0, description="mean of its square, which large errors dominate")
+    edges: Weight = Field(default=0.0, description="mean absolute difference of the steps from pixel to pixel, which keeps edges")
+
+    @model_validator(mode="after")
+    def _something(self) -> Self:
+        if not any(self.model_dump().values()):
+            raise ValueError("every weight is zero, so there is nothing to learn; leave absolute out, or raise one")
+        return self

@@ -63,6 +63,9 @@ def teach(options: Options, student: Part, lesson: Lesson, losses: Losses) -> Pa
         state = training.run()
     network = student.network
     made = type(network).from_config(network.config)
+    for name, child in network._modules.items():  # noqa: SLF001 - its named_children leave out what is not there
+        if child is None:  # of a VAE, the half that the part does without
+            setattr(made, name, None)
     made.load_state_dict(state)
     told = f"{student.name}: {options.told}, {training.outcome}"
     part = student.having(made.eval().requires_grad_(requires_grad=False))

@@ -1,13 +1,15 @@
-"""What stands before it learns from the source: task, output and feature loss, as BK-SDM and KOALA do; runs on accelerate."""
+"""What stands before it learns from the source: a UNet as BK-SDM and KOALA do, a decoder from its pictures; on accelerate."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from pydantic import Field
+
 from engines.errors import UnsupportedError
 from exporter.passes._cut import whole
-from exporter.passes._options import Imitated
+from exporter.passes._options import Imitated, Picture
 
 if TYPE_CHECKING:
     from exporter.lesson import Lesson
@@ -17,7 +19,14 @@ __all__ = ["Distill"]
 
 
 class Distill(Imitated):
-    """Train the network that the passes before have made, on what the source does."""
+    """Train the network that the passes before have made, on what the source does.
+
+    A UNet learns by `weights` and `features`. A VAE decoder, such as one that `swap` has put in place, learns by `picture`.
+    """
+
+    picture: Picture | None = Field(
+        default=None, description="of a decoder: how its pictures are compared with the source's; {} takes the defaults"
+    )
 
     @property
     def remakes(self) -> bool:
@@ -41,8 +50,8 @@ class Distill(Imitated):
 
     @property
     def told(self) -> str:
-        """The pass, how long, and from which features."""
-        return f"distill: {self.steps} steps, {self.features or 'no features'}"
+        """The pass, how long, and from what."""
+        return f"distill: {self.steps} steps, {'pictures' if self.picture else self.features or 'no features'}"
 
     def moved(self, _source: Mapping[str, Any], _findings: Mapping[str, Any]) -> Mapping[str, str]:
         """Every module stays where it is."""
@@ -52,9 +61,19 @@ class Distill(Imitated):
         """The same config.
 
         Raises:
-            UnsupportedError: the network has none of the features, or takes guidance as an input.
+            UnsupportedError: the network has none of the features, takes guidance as an input, or learns by other losses.
 
         """
+        decodes = str(source.get("_class_name")).startswith("Autoencoder")
+        if decodes and (given := sorted({"weights", "features", "empty"} & self.model_fields_set)):
+            raise UnsupportedError(
+                f"distill.{given[0]} is for UNets, and a decoder knows neither noise nor text.\n  Give picture instead."
+            )
+        if decodes != (self.picture is not None):
+            how = "learns from pictures.\n  Give picture: {}." if decodes else "makes none.\n  Leave it out; give weights."
+            raise UnsupportedError(f"distill.picture: a {'decoder' if decodes else 'UNet'} {how}")
+        if decodes:
+            return dict(source)
         if source.get("time_cond_proj_dim") is not None:
             raise UnsupportedError(
                 "distill: this UNet takes guidance as an input (time_cond_proj_dim), and the losses know none.\n"
@@ -87,7 +106,9 @@ class Distill(Imitated):
             MissingDependency: the tracker is not installed.
 
         """
+        from exporter.passes._decode import Decoding  # noqa: PLC0415 - torch
         from exporter.passes._imitate import Imitation  # noqa: PLC0415 - torch
         from exporter.passes._teach import teach  # noqa: PLC0415 - torch
 
-        return teach(self, student, lesson, Imitation(self, student, lesson))
+        losses = Imitation(self, student, lesson) if self.picture is None else Decoding(self, self.picture, lesson)
+        return teach(self, student, lesson, losses)
