@@ -16,6 +16,8 @@ from engines import plugins
 from engines.errors import UnsupportedError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from engines.signature import Dim, Port, Signature
     from exporter.part import Part
 
@@ -39,8 +41,10 @@ class Exported:
         return len(self.model.graph)
 
 
-def export(part: Part, opset: int, *, processor: bool = False) -> Exported:
+def export(part: Part, opset: int, *, processor: bool = False, fused: Sequence[str] = ()) -> Exported:
     """Export a part with every named dimension dynamic within its range, for any engine or for those on a processor.
+
+    `fused` are further graph passes, into operators that the graph's engines all have.
 
     A dimension whose range is one length becomes static. Multiples are derived dimensions (`4*h`), so that a length that the
     network cannot take is not in the graph's type either.
@@ -63,7 +67,7 @@ def export(part: Part, opset: int, *, processor: bool = False) -> Exported:
     model = program.model
     before = len(model.graph)
     first, *rest = GRAPH_PASSES
-    for name in (first, *(PROCESSOR_PASSES if processor else ()), *rest):
+    for name in (first, *(PROCESSOR_PASSES if processor else ()), *rest, *fused):
         model = plugins.load("graph", name)(model)
     _declare(model, part.signature)
     return Exported(model, before)

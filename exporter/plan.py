@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from engines import plugins
 from engines.backends import installed
 from engines.errors import RecipeError, UnsupportedError
+from exporter import suited
 from exporter.cache import Key, code_version, key
 from exporter.families import Family, claim
 from exporter.load import network, resolve
@@ -251,7 +252,7 @@ class Plan:
             measure_key = self._key("measure", name, options, weights | dict(seen))
             yield Stage("measure", name, measure_key, lambda folder, done: self._measure(folder, name, done))
         for opset in self.opsets(name):
-            wanted = options | {"opset": opset, "processor": self._on_processor(name)}
+            wanted = options | {"opset": opset, "processor": self._on_processor(name), "fused": suited.fused(self, name, opset)}
             export_key = self._key("export", f"{name}, opset {opset}", wanted, inputs)
             make = lambda folder, done, opset=opset: self._export(folder, name, opset, done)  # noqa: E731
             yield Stage("export", f"{name}, opset {opset}", export_key, make)
@@ -378,7 +379,7 @@ class Plan:
         from exporter.export import export, save  # noqa: PLC0415
 
         part = self._part(name, done)
-        exported = export(part, opset, processor=self._on_processor(name))
+        exported = export(part, opset, processor=self._on_processor(name), fused=suited.fused(self, name, opset))
         if opset == self.opsets(name)[-1]:
             self._held = None
         save(exported, folder / f"{name}.onnx")

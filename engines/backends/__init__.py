@@ -60,6 +60,11 @@ class Backend(Protocol):
         """Whether engines run on the processor, where a half-precision graph saves no time."""
         ...
 
+    @property
+    def fused(self) -> tuple[str, ...]:
+        """The exporter's graph passes into operators that this library has and others lack, for graphs of its own."""
+        ...
+
     def computes(self, precision: str) -> str:
         """Precision class (fp32, fp16 or bf16) of what an engine answers on this machine, given the class of its graph.
 

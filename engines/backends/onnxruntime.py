@@ -79,6 +79,11 @@ class OnnxRuntime(Frozen):
         """Whether the processor is the only provider."""
         return self.providers == ("CPUExecutionProvider",)
 
+    @property
+    def fused(self) -> tuple[str, ...]:
+        """On CUDA attention is one operator, whose score matrix is never written to memory."""
+        return ("attend",) if self.providers[0] == "CUDAExecutionProvider" else ()
+
     def computes(self, precision: str) -> str:
         """The graph's own precision; fp32 under `tf32` has the mantissa of fp16."""
         return "fp16" if self.tf32 and precision == "fp32" and not self.on_processor else precision

@@ -41,6 +41,7 @@ class OpenVino(Frozen):
     opset: ClassVar[int] = 20
     distribution: ClassVar[str] = "openvino"
     extra: ClassVar[str] = "openvino"
+    fused: ClassVar[tuple[str, ...]] = ()
 
     precision: Literal["auto", "f32", "bf16", "f16"] = "f32"
     threads: int = Field(default=0, ge=0, le=1024)

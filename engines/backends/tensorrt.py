@@ -38,6 +38,7 @@ class Tensorrt(Frozen):
     opset: ClassVar[int] = 20
     distribution: ClassVar[str] = "tensorrt"
     extra: ClassVar[str] = "tensorrt"
+    fused: ClassVar[tuple[str, ...]] = ()
 
     optimization_level: int = Field(default=3, ge=0, le=5)
     tf32: bool = False

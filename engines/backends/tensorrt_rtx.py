@@ -76,6 +76,7 @@ class TensorrtRtx(Frozen):
     opset: ClassVar[int] = 20
     distribution: ClassVar[str] = "tensorrt_rtx"
     extra: ClassVar[str] = "tensorrt-rtx"
+    fused: ClassVar[tuple[str, ...]] = ()
 
     compute_capabilities: Annotated[tuple[Annotated[str, AfterValidator(_capability)], ...], AfterValidator(_ordered)] = ()
     optimization_level: int = Field(default=3, ge=0, le=5)

@@ -90,6 +90,7 @@ class TestOptions:
 
     def test_says_where_it_runs_and_never_computes_finer_than_the_graph(self, backend):
         assert isinstance(backend.on_processor, bool)
+        assert backend.fused == ()  # as it comes, its graphs are anybody's
         classes = ["fp32", "fp16", "bf16"]
         try:
             inside = [backend.computes(precision) for precision in classes]

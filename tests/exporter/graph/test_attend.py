@@ -39,7 +39,7 @@ def part(most, **options):
 def test_attention_becomes_one_operator_that_computes_the_same(most, scale, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
     made = part(most, scale=scale)
-    model = attend(export(made, 20).model)
+    model = export(made, 20, fused=("attend",)).model
     kinds = [node.op_type for node in model.graph]
     assert kinds.count("MultiHeadAttention") == 1
     assert "Softmax" not in kinds
