@@ -137,6 +137,7 @@ class Draft(Frozen):
     verdicts: tuple[Verdict, ...] = ()
     limits: dict[Annotated[str, StringConstraints(pattern=r"^([a-z][a-z0-9_]*\.)?[a-z]+$")], float] = Field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    low_memory: bool = Field(default=False, description="one network in memory at a time, opened anew for each picture")
     versions: dict[str, str]
 
     def named(self) -> set[str]:

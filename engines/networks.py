@@ -43,6 +43,8 @@ def opened(
         wrap: what to call instead of each network.
         devices: how often to open the denoiser; as `Pipeline.open`.
 
+    Where the bundle asks for `low_memory`, a part is opened when it is run, and closed when another one is.
+
     Yields:
         The networks by their part's name, the backends with their versions, and what they compute in where that is not the
         graph's precision, and more networks of the denoiser.
@@ -54,12 +56,19 @@ def opened(
     parts, networks, engines, more = bundle.manifest.running(), dict[str, Network](), dict[str, None](), list[Network]()
     runs = playable(bundle.manifest, backend)
     *_, last = runs
+    frugal = bundle.manifest.low_memory
+    if frugal and devices > 1:
+        raise UnsupportedError("this bundle was built with low_memory: one network at a time, on one device. Build it without.")
     with ExitStack() as stack:
+        turns = stack.enter_context(_Turns())
 
         def opening(name: str, chosen: Backend, files: Sequence[str]) -> Network:
-            return stack.enter_context(chosen.open([bundle.path(file) for file in files], parts[name].signature))
+            return (turns if frugal else stack).enter_context(
+                chosen.open([bundle.path(file) for file in files], parts[name].signature)
+            )
 
         for shared, taken in runs.items():
+            waiting: dict[str, Callable[[], Network]] = {}
             try:
                 for name, part in parts.items():
                     each, built = taken[name], part.engines[taken[name]]
@@ -67,12 +76,18 @@ def opened(
                     open_it = functools.partial(opening, name, chosen, built.files)
                     # Few pictures start from another one, and few programs want several numbers of steps.
                     late = part.role == "encoder" or len(bundle.manifest.having("pipeline")) > 1
-                    networks[name] = wrap(name, each, _late(open_it) if late else open_it())
+                    once = turns.taking(name, open_it) if frugal else functools.cache(open_it)
+                    networks[name] = wrap(name, each, _late(once))
+                    waiting |= {} if late or frugal else {name: once}
                     inside = chosen.computes(part.precision)
                     engines[" ".join([each, chosen.version, *([inside] if inside != part.precision else [])])] = None
                     for device in range(1, devices if part.role == "denoiser" else 1):
                         other = _configure(each, {**built.options, **(options if each == shared else {})}, device)
                         more.append(wrap(name, each, opening(name, other, built.files)))
+                # Reading, checking and compiling of one leaves a processor's cores idle that another can use.
+                with ThreadPoolExecutor(len(waiting) or 1) as threads:
+                    for opening_one in [threads.submit(once) for once in waiting.values()]:
+                        opening_one.result()
                 break
             except MissingDependency:
                 if shared == last:
@@ -82,9 +97,30 @@ def opened(
         yield networks, ", ".join(engines), more
 
 
-def _late(open_it: Callable[[], Network]) -> Network:
-    """A network that is opened when it is first run."""
-    once = functools.cache(open_it)
+class _Turns(ExitStack):
+    """Holds one part's network open, until another part takes its turn."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.name = ""
+
+    def taking(self, name: str, open_it: Callable[[], Network]) -> Callable[[], Network]:
+        """What opens that part, unless it is the one that is open."""
+        found: list[Network] = []
+
+        def take() -> Network:
+            if self.name != name:
+                self.name, found[:] = "", []
+                self.close()
+                found.append(open_it())
+                self.name = name
+            return found[0]
+
+        return take
+
+
+def _late(once: Callable[[], Network]) -> Network:
+    """A network that is there when it is run."""
 
     def run(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         return once()(inputs)

@@ -46,6 +46,7 @@ def lay_out(plan: Plan, done: Done, folder: Path) -> Draft:
         recordings=tuple(recordings),
         limits=dict(recipe.checks.limits),
         notes=tuple(notes),
+        low_memory=recipe.low_memory,
         versions={name: installed("compile", name) for name in _VERSIONS},
     )
 

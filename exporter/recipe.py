@@ -177,6 +177,9 @@ class Recipe(Frozen):
     pipeline: Literal["stepped", "fused"] = Field(
         default="stepped", description="fused: one engine call from prompt to picture, at one size and batch"
     )
+    low_memory: bool = Field(
+        default=False, description="one network in memory at a time: each opens for its stage of a picture, and closes after it"
+    )
     checks: Checks = Checks()
     _origin: Origin = PrivateAttr(default_factory=Origin)
 

@@ -62,6 +62,8 @@ class Core:
         ({"precision": "f32"}, ["FP32"], "bf16", "bf16"),
         ({"precision": "f16"}, ["FP32"], "fp32", "fp16"),
         ({"precision": "bf16"}, ["FP32"], "fp32", "bf16"),
+        ({"precision": "f32", "weights": "f16"}, ["FP32"], "fp32", "fp16"),
+        ({"precision": "bf16", "weights": "f16"}, ["FP32"], "fp32", "bf16"),
     ],
 )
 def test_the_class_of_an_engine_is_the_coarser_of_graph_and_arithmetic(monkeypatch, options, has, graph, inside):
@@ -83,7 +85,7 @@ def test_arithmetic_that_the_processor_does_not_do_is_refused(built):
     core = vendor.Core()
     if "FP16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         pytest.skip("this processor computes in f16")
-    with pytest.raises(UnsupportedError, match=r"part\.xml: openvino would compute in f32 .* not in f16"):
+    with pytest.raises(UnsupportedError, match=r"part\.xml: openvino would compute in b?f(16|32) .* not in f16"):
         OpenVino(precision="f16").open(built, SIGNATURE)
 
 

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from engines import plugins
+from engines.errors import UnsupportedError
 from engines.pipeline import Pipeline
 from engines.samplers.picard import Picard
 from tests.engines import small
@@ -123,6 +125,41 @@ def test_the_command_line_makes_a_picture(real, tmp_path):
     with Image.open(out) as made:
         assert made.size == (32, 32)
         assert made.text["digest"] == real.manifest.model
+
+
+def test_low_memory_holds_one_network_at_a_time(tmp_path, real, monkeypatch):
+    frugal, held, seen = small.make(tmp_path / "frugal", graphs=graphs(), low_memory=True), set(), []
+    kind = plugins.load("backends", "onnxruntime")
+    plain = kind.open
+
+    def opening(self, files, signature):
+        engine = plain(self, files, signature)
+        name, leave = files[0].stem, engine.__exit__
+        held.add(name)
+        seen.append(set(held))
+
+        class Noted(type(engine)):
+            def __exit__(self, *exception):
+                held.remove(name)
+                leave(*exception)
+
+        engine.__class__ = Noted
+        return engine
+
+    monkeypatch.setattr(kind, "open", opening)
+    with Pipeline.open(real.folder) as usual:
+        (want,) = usual.generate("a red square", seed=3)
+        assert held == {"text_encoder", "unet", "vae_decoder"}
+    assert held == set()
+    del seen[:]
+    with Pipeline.open(frugal.folder) as pipeline:
+        for _ in range(2):
+            (image,) = pipeline.generate("a red square", seed=3)
+            np.testing.assert_array_equal(np.asarray(image), np.asarray(want))
+        assert seen == [{"text_encoder"}, {"unet"}, {"vae_decoder"}] * 2
+    assert held == set()
+    with pytest.raises(UnsupportedError, match="built with low_memory"), Pipeline.open(frugal.folder, devices=2):
+        pytest.fail("it opened")
 
 
 def test_two_sessions_make_what_one_makes(real, pipeline):
