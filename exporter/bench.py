@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -57,6 +58,7 @@ class Contestant:
         draw: batch → that many pictures.
         watch: watches its networks.
         command: draws one picture in a fresh Python process; ends before the path of the PNG.
+        python: the interpreter that does.
 
     """
 
@@ -65,6 +67,7 @@ class Contestant:
     draw: Callable[[int], list[Image.Image]]
     watch: Stopwatch
     command: tuple[str, ...] = ()
+    python: str = sys.executable
 
 
 class Timing(Frozen):
@@ -153,7 +156,7 @@ def bench(
         timings, pictures = race(field, batches, repeats, Path(folder), say)
     reference = next((each.name for each in field if each.name == "diffusers"), field[0].name)
     likenesses = {name: likeness(made, pictures[reference]) for name, made in pictures.items()}
-    started = {each.name: _cold(each, say) for each in field} if cold else {}
+    started = {each.name: start(each, say) for each in field} if cold else {}
     return Report(
         task=asked, repeats=repeats, reference=reference, timings=timings, psnr=likenesses, cold=started, environment=surroundings
     )
@@ -291,9 +294,10 @@ def likeness(made: Sequence[Image.Image], wanted: Sequence[Image.Image]) -> floa
     return min(psnr(np.asarray(one, np.float32) / 255, np.asarray(other, np.float32) / 255, 1.0) for one, other in pairs)
 
 
-def _cold(contestant: Contestant, say: Say) -> machine.Cold:
+def start(contestant: Contestant, say: Say = lambda _: None) -> machine.Cold:
+    """Time one picture of a fresh process."""
     say(f"a first picture by {contestant.name}, from a fresh process")
     with TemporaryDirectory() as folder:
         # What torch compiled before is not there for a process that is new.
         variables = {"TORCHINDUCTOR_CACHE_DIR": str(Path(folder) / "torch")}
-        return machine.cold((*contestant.command, str(Path(folder) / "picture.png")), variables)
+        return machine.cold((*contestant.command, str(Path(folder) / "picture.png")), variables, contestant.python)

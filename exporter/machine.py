@@ -83,8 +83,8 @@ def environment() -> Environment:
     )
 
 
-def cold(command: Sequence[str], variables: dict[str, str] | None = None) -> Cold:
-    """Run a Python program (arguments after the interpreter) in a fresh process.
+def cold(command: Sequence[str], variables: dict[str, str] | None = None, python: str = sys.executable) -> Cold:
+    """Run a Python program (arguments after the interpreter, which may be another environment's) in a fresh process.
 
     The interpreter, the imports and the files' reading count; what the system keeps of the files in its cache does not go.
 
@@ -92,7 +92,7 @@ def cold(command: Sequence[str], variables: dict[str, str] | None = None) -> Col
         UnsupportedError: it failed; with the last lines that it printed.
 
     """
-    launcher = [sys.executable, "-I", "-S", "-c", _LAUNCHER, sys.executable, *command]
+    launcher = [sys.executable, "-I", "-S", "-c", _LAUNCHER, python, *command]
     done = subprocess.run(launcher, capture_output=True, text=True, check=False, env={**os.environ, **(variables or {})})  # noqa: S603 - our own interpreter
     *said, measured = done.stderr.strip().splitlines() or [""]
     if done.returncode:
@@ -100,7 +100,7 @@ def cold(command: Sequence[str], variables: dict[str, str] | None = None) -> Col
     status, seconds, peak = json.loads(measured)
     if status:
         told = "\n".join(said[-5:])
-        raise UnsupportedError(f"a fresh process that should draw one picture ended with status {status}:\n{told}")
+        raise UnsupportedError(f"a fresh process ended with status {status}:\n{told}")
     return Cold(seconds=seconds, peak=peak * (1 if sys.platform == "darwin" else 1024))
 
 

@@ -1,14 +1,17 @@
 """Compare a bundle with peers that need other versions of the libraries than this project, each in an environment of its own.
 
-`python -m tools.bench_peers bundles/demo` makes the environments (kept below the cache folder), has each peer export the bundle's
-source model, and times them interleaved with the bundle: same prompt, noise, steps, size and guidance. A peer that can no longer
-be installed, export or draw is in the table too, with the last line of the reason. Run it in the folder of the bundle's recipe.
-The bundle and diffusers draw in this process, each peer in one of its own, since their libraries exclude each other.
+`python -m tools.bench_peers bundles/demo` makes the environments, has each peer export the bundle's source model (both are kept
+below the cache folder), and times each peer in turns with the bundle: same prompt, noise, steps, size and guidance. Two are in
+memory at a time, so a ratio is of one race, and of no two peers. A peer that can no longer be installed, export or draw is in the
+table too, with the last line of the reason. Run it in the folder of the bundle's recipe. The bundle and diffusers draw in this
+process, each other peer in one of its own, since their libraries exclude each other.
 """
 
 from __future__ import annotations
 
 import contextlib
+import gc
+import hashlib
 import json
 import os
 import shutil
@@ -29,12 +32,14 @@ from PIL import Image
 from engines.bundle import Bundle
 from engines.errors import UnsupportedError
 from engines.pipeline import Pipeline
-from exporter import bench, figures, machine, show
-from exporter.baseline import source
+from exporter import bench, machine, show
+from exporter.baseline import KINDS, source
+from exporter.parity import PERFECT
 from exporter.stopwatch import Stopwatch
 
 #: Seconds that installing, exporting or loading may take.
 PATIENCE = 900
+_DONE = "done.json"
 _WORKER = Path(__file__).with_name("peer_worker.py")
 
 
@@ -44,10 +49,11 @@ class PeerError(Exception):
 
 @dataclass(frozen=True)
 class Place:
-    """An environment: what is installed after torch, and how it exports a diffusers folder."""
+    """An environment: what is installed after torch and taken away again, and how it exports a diffusers folder."""
 
     requirements: tuple[str, ...]
     export: tuple[str, ...]
+    without: tuple[str, ...] = ()
 
 
 #: The newest versions that go together, and what their own documentation says to install.
@@ -59,6 +65,8 @@ PLACES = {
     "openvino": Place(
         ("optimum-intel[openvino]==2.2.0", "diffusers", "openvino-genai"),
         ("export", "openvino", "--task", "text-to-image", "--weight-format", "fp32", "--model"),
+        # Its package in the ordinary index is made for torch with CUDA; beside torch for processors it fails to load.
+        ("torchvision",),
     ),
 }
 #: Peer, as the worker knows it → its environment.
@@ -73,52 +81,116 @@ PEERS = {
 
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--peer", "peers", multiple=True, type=click.Choice(list(PEERS)), help="Only this one; repeat for several.")
+@click.option("--peer", "peers", multiple=True, type=click.Choice([*KINDS, *PEERS]), help="Only this one; repeat for several.")
 @click.option("--repeats", type=click.IntRange(min=1), default=10, show_default=True, help="Rounds that count.")
 @click.option("--steps", type=int, help="Of the sampler; the bundle's default unless given.")
+@click.option("--prepare", is_flag=True, help="Only install and export, which a later run finds.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Also write every figure as JSON.")
-def main(bundle: Path, peers: tuple[str, ...], repeats: int, steps: int | None, json_file: Path | None) -> None:
-    """Time BUNDLE and its peers in turns."""
-    chosen, absent = peers or tuple(PEERS), dict[str, str]()
-    opened = Bundle.open(bundle)
-    task = bench.task(opened, steps)
+def main(bundle: Path, peers: tuple[str, ...], repeats: int, steps: int | None, *, prepare: bool, json_file: Path | None) -> None:
+    """Race BUNDLE against each of its peers in turn."""
+    opened, absent = Bundle.open(bundle), dict[str, str]()
+    chosen = peers or (*KINDS, *PEERS)
     root = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "t2iexport-peers"
-    with contextlib.ExitStack() as stack:
-        folder = Path(stack.enter_context(TemporaryDirectory(prefix="t2iexport-peers-")))
-        save_source(opened, folder / "model")
-        field = stack.enter_context(bench.contestants(bundle, ["diffusers"], task))
-        noise = stack.enter_context(Pipeline.open(bundle)).seeded(bench.SEED, 1, task.height, task.width)()
-        np.save(folder / "noise.npy", noise)
-        exports: dict[str, Path | str] = {}
+    exports = {place: exported(opened, root, place) for place in dict.fromkeys(PEERS[name] for name in chosen if name in PEERS)}
+    if prepare:
+        show.show({"exports": [{"place": place, "seconds, peak bytes": str(made)} for place, made in _exports(exports).items()]})
+        return
+    task, surroundings = bench.task(opened, steps), machine.environment()
+    rows, figures = [], dict[str, Any]()
+    with TemporaryDirectory(prefix="t2iexport-peers-") as temporary:
+        folder = Path(temporary)
+        with Pipeline.open(bundle) as pipeline:
+            np.save(folder / "noise.npy", pipeline.seeded(bench.SEED, 1, task.height, task.width)())
+        with bench.contestants(bundle, ["diffusers"], task) as (own, model):
+            reference = model.draw(1)
+            figures["bundle"] = {"cold": bench.start(own).model_dump(), "psnr": bench.likeness(own.draw(1), reference)}
+        rows.append(_row(str(bundle), own.runs_on, figures["bundle"]))
         for name in chosen:
-            place = PEERS[name]
-            if place not in exports:
-                click.echo(f"installing and exporting: {place}", err=True)
-                exports[place] = _prepared(root / place, PLACES[place], folder / "model", folder / place)
-            made = exports[place]
-            if isinstance(made, str):
-                absent[name] = made
-                continue
+            gc.collect()  # a source model is a knot of references
+            click.echo(f"against {name}", err=True)
+            made = exports.get(PEERS.get(name, ""), bundle)
             try:
-                field.append(stack.enter_context(peer(name, root / place, made, folder, task)))
+                with _field(name, bundle, task, root, made, folder) as (own, rival):
+                    (ours, theirs), pictures = bench.race((own, rival), [1], repeats, folder)
+                    found = {"psnr": bench.likeness(pictures[name], reference), "cold": bench.start(rival).model_dump()}
             except PeerError as error:
                 absent[name] = str(error)
-        timings, pictures = bench.race(field, [1], repeats, folder, lambda sentence: click.echo(sentence, err=True))
-    reference = pictures["diffusers"]
-    report = bench.Report(
-        task=task,
-        repeats=repeats,
-        reference="diffusers",
-        timings=timings,
-        psnr={name: bench.likeness(made, reference) for name, made in pictures.items()},
-        cold={},
-        environment=machine.environment(),
-    )
-    facts = {name: value for name, value in figures.tables(report).items() if not name.startswith("where the time")}
-    rows = [{"peer": name, "reason": reason} for name, reason in absent.items()]
-    show.show(facts | ({"not measured": rows} if rows else {}))
+                continue
+            found |= {"ratio": float(np.median(theirs.seconds / ours.seconds)), "runs_on": rival.runs_on}
+            figures[name] = found | {"seconds": theirs.percentile(50), "bundle_seconds": ours.percentile(50)}
+            rows.append(_row(name, rival.runs_on, figures[name]))
+    guidance = "" if task.guidance_scale is None else f", guidance {task.guidance_scale:g}"
+    facts: dict[str, Any] = {
+        "machine": surroundings.sentence,
+        "task": f"{task.prompt!r}, {task.steps} steps, {task.width} x {task.height} px{guidance}",
+        "measured": f"each peer and the bundle in turns, {repeats} rounds after {bench.WARM_UP} to warm up",
+        "PSNR": "of the picture against diffusers in fp32, on the same noise",
+        "peers": rows,
+    }
+    if absent:
+        facts["not measured"] = [{"peer": name, "reason": reason} for name, reason in absent.items()]
+    show.show(facts)
     if json_file:
-        show.write_json(json_file, figures.content(report) | {"not measured": absent})
+        about = {"environment": surroundings.model_dump(mode="json"), "task": task.model_dump(mode="json")}
+        show.write_json(json_file, about | {"peers": figures, "exports": _exports(exports), "not measured": absent})
+
+
+def _row(name: str, runs_on: str, found: dict[str, Any]) -> dict[str, str]:
+    times = {key: f"{found[key] * 1e3:.4g}" if key in found else "" for key in ("seconds", "bundle_seconds")}
+    return {
+        "who": name,
+        "runs on": runs_on,
+        "times as long": f"{found['ratio']:.2f}" if "ratio" in found else "",
+        "ms": times["seconds"],
+        "the bundle's ms": times["bundle_seconds"],
+        "PSNR dB": "exact" if found["psnr"] >= PERFECT else f"{found['psnr']:.1f}",
+        "first picture s": f"{found['cold']['seconds']:.1f}",
+        "peak MB": f"{found['cold']['peak'] / 1e6:.0f}",
+    }
+
+
+@contextlib.contextmanager
+def _field(
+    name: str, bundle: Path, task: bench.Task, root: Path, model: Path | str, folder: Path
+) -> Iterator[tuple[bench.Contestant, bench.Contestant]]:
+    """The bundle and one peer, which is the only one in memory."""
+    if name in KINDS:
+        with bench.contestants(bundle, [name], task) as (own, rival):
+            yield own, rival
+        return
+    if isinstance(model, str):
+        raise PeerError(model)
+    with bench.contestants(bundle, [], task) as (own,), peer(name, root / PEERS[name], model, folder, task) as rival:
+        yield own, rival
+
+
+def exported(bundle: Bundle, root: Path, place: str) -> Path | str:
+    """A bundle's source model as an environment exports it, kept below `root` by content; or why there is none."""
+    _, family = source(bundle)
+    networks = sorted({"unet", "vae", "scheduler", *family.towers, *family.towers.values()})
+    told = json.dumps([place, PLACES[place].export, PLACES[place].requirements, *map(family.checkpoint.digest, networks)])
+    out = root / "exports" / hashlib.sha256(told.encode()).hexdigest()[:16]
+    if (out / _DONE).is_file():
+        return out
+    click.echo(f"installing, and exporting with {place}", err=True)
+    partial = out.with_suffix(".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        install(root / place, PLACES[place])
+        with TemporaryDirectory(prefix="t2iexport-peers-") as folder:
+            save_source(bundle, Path(folder))
+            command = [str(root / place / "bin" / "optimum-cli"), *PLACES[place].export, folder, str(partial)]
+            took = machine.cold(command, _environment(), str(root / place / "bin" / "python"))
+    except (PeerError, UnsupportedError) as error:
+        return last_line(str(error))
+    (partial / _DONE).write_text(took.model_dump_json())
+    partial.replace(out)
+    return out
+
+
+def _exports(made: dict[str, Path | str]) -> dict[str, Any]:
+    """Seconds and peak memory of each export that was made, or why it was not."""
+    return {place: json.loads((out / _DONE).read_text()) if isinstance(out, Path) else out for place, out in made.items()}
 
 
 def save_source(bundle: Bundle, folder: Path) -> None:
@@ -168,6 +240,19 @@ def install(folder: Path, place: Place) -> None:
         _call([*pip, "--dry-run", "--report", str(plan), *wanted])
         refuse_cuda(json.loads(plan.read_text()))
         _call([*pip, *wanted])
+    for unwanted in place.without:
+        _call(
+            [
+                str(folder / "bin" / "python"),
+                "-m",
+                "pip",
+                "--disable-pip-version-check",
+                "uninstall",
+                "--yes",
+                "--quiet",
+                unwanted,
+            ]
+        )
     (folder / "done").write_text("\n".join(place.requirements))
 
 
@@ -177,16 +262,6 @@ def refuse_cuda(plan: dict[str, Any]) -> None:
     if found := [name for name in names if name.startswith("nvidia-") or name == "triton"]:
         count = f"{found[0]} and {len(found) - 1} more for GPUs"
         raise PeerError(f"would install {count}; let pip know where torch's build for processors is")
-
-
-def _prepared(home: Path, place: Place, model: Path, out: Path) -> Path | str:
-    """The exported model, or why there is none."""
-    try:
-        install(home, place)
-        _call([str(home / "bin" / "optimum-cli"), *place.export, str(model), str(out)])
-    except PeerError as error:
-        return str(error)
-    return out
 
 
 def _call(command: Sequence[str]) -> None:
@@ -200,7 +275,7 @@ def _call(command: Sequence[str]) -> None:
 
 def _environment() -> dict[str, str]:
     """Only what the peer's own environment has may be found there, and everything is on this machine."""
-    return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"HF_HUB_OFFLINE": "1"}
+    return {**os.environ, "PYTHONPATH": "", "HF_HUB_OFFLINE": "1"}
 
 
 def last_line(text: str) -> str:
@@ -224,11 +299,14 @@ def peer(name: str, home: Path, model: Path, folder: Path, task: bench.Task) -> 
                 raise PeerError(last_line(log.read()) or "it ended without a word")
             return json.loads(line)
 
+        out = folder / f"{name}.npy"
+
+        def asked(batch: int) -> dict[str, Any]:
+            return task.wishes | {"prompt": task.prompt, "count": batch, "noise": str(folder / "noise.npy"), "out": str(out)}
+
         def draw(batch: int) -> list[Image.Image]:
-            out = folder / f"{name}.npy"
-            ask = task.wishes | {"prompt": task.prompt, "count": batch, "noise": str(folder / "noise.npy"), "out": str(out)}
             if process.stdin:
-                process.stdin.write(json.dumps(ask) + "\n")
+                process.stdin.write(json.dumps(asked(batch)) + "\n")
                 process.stdin.flush()
             answer()
             return [Image.fromarray(image) for image in np.load(out)]
@@ -237,7 +315,8 @@ def peer(name: str, home: Path, model: Path, folder: Path, task: bench.Task) -> 
             versions = answer()["ready"]
             draw(1)
             library = next(each for each in ("openvino", "onnxruntime") if each in versions)
-            yield bench.Contestant(name, f"{library} {versions[library]}", draw, Stopwatch())
+            once = (str(_WORKER), name, str(model), json.dumps(asked(1)))
+            yield bench.Contestant(name, f"{library} {versions[library]}", draw, Stopwatch(), once, str(home / "bin" / "python"))
         finally:
             if process.stdin:
                 with contextlib.suppress(BrokenPipeError):

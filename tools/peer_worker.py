@@ -2,6 +2,7 @@
 
 `python peer_worker.py KIND MODEL` loads the exported model, says `{"ready": …}`, and then answers each line of JSON on stdin with
 one on stdout: prompt, count, steps, height, width, guidance_scale, noise (a .npy) and out (a .npy to write, uint8 N, H, W, 3).
+`python peer_worker.py KIND MODEL ASK PNG` draws one picture, asked for in JSON, and ends.
 """
 
 from __future__ import annotations
@@ -97,8 +98,13 @@ def main() -> None:
         answers.write(json.dumps(content) + "\n")
         answers.flush()
 
-    kind, model = sys.argv[1:]
+    kind, model, *once = sys.argv[1:]
     draw = KINDS[kind](model)
+    if once:
+        from PIL import Image  # noqa: PLC0415 - every environment has it
+
+        Image.fromarray(np.asarray(draw(json.loads(once[0]))[0])).save(once[1])
+        return
     names = ("onnxruntime", "openvino", "openvino-genai", "optimum-onnx", "optimum-intel", "diffusers", "transformers")
     answer({"ready": {name: importlib.metadata.version(name) for name in names if _is_installed(name)}})
     for line in sys.stdin:

@@ -1,6 +1,7 @@
 """A benchmark of the toy bundle: who draws when, what is counted, and what is told. No figure here depends on a real clock."""
 
 import json
+import sys
 from contextlib import contextmanager
 
 import numpy as np
@@ -124,7 +125,8 @@ def test_whoever_cannot_draw_the_task_is_named(path, tmp_path):
 def test_a_fresh_process_draws_the_same_task(path, opened, monkeypatch):
     commands = []
 
-    def cold(command, variables):
+    def cold(command, variables, python):
+        assert python == sys.executable
         commands.append((*command[:-1], variables))
         return machine.Cold(seconds=1.0, peak=2)
 
