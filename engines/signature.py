@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
 from typing import Annotated, Literal, Self
@@ -19,6 +20,7 @@ Dim = Length | Annotated[str, StringConstraints(pattern=r"^([1-9][0-9]{0,3}\*)?[
 _FACTOR = re.compile(r"^(?:(\d+)\*)?(\w+)$")
 
 
+@functools.cache
 def _split(dim: str) -> tuple[int, str]:
     factor, name = _FACTOR.fullmatch(dim).groups()  # type: ignore[union-attr]  # the field's pattern holds
     return int(factor or 1), name
@@ -80,7 +82,7 @@ class Signature(Frozen):
         sizes: dict[str, int] = {}
         for port in self.inputs:
             array = inputs[port.name]
-            if str(array.dtype) != port.dtype or array.ndim != len(port.shape):
+            if array.dtype != port.dtype or array.ndim != len(port.shape):
                 raise UnsupportedError(
                     f"input {port.name!r} must be {port.dtype} {list(port.shape)}, got {array.dtype} {list(array.shape)}"
                 )

@@ -35,7 +35,7 @@ COUNTS = {
     "sdxs-512-0.9": (328_177_284, [OPENCLIP_H], TAESD),
     "lcm-dreamshaper-v7": (859_602_884, [CLIP_L], KL),
     "lcm-sdxl": (2_567_545_604, [CLIP_L, OPENCLIP_G], KL),
-    "micro-sdxl": (1_714_532, [60_160, 61_184], 658_375),  # ours
+    "micro-sdxl": (449_972, [60_160, 61_184], 261_079),  # ours
 }
 
 
