@@ -119,6 +119,7 @@ def main(bundle: Path, peers: tuple[str, ...], repeats: int, steps: int | None, 
             found |= {"ratio": float(np.median(theirs.seconds / ours.seconds)), "runs_on": rival.runs_on}
             figures[name] = found | {"seconds": theirs.percentile(50), "bundle_seconds": ours.percentile(50)}
             rows.append(_row(name, rival.runs_on, figures[name]))
+            click.echo("  ".join(f"{key} {value}" for key, value in rows[-1].items()), err=True)
     guidance = "" if task.guidance_scale is None else f", guidance {task.guidance_scale:g}"
     facts: dict[str, Any] = {
         "machine": surroundings.sentence,
