@@ -50,7 +50,7 @@ def run(
                 torch.cuda.reset_peak_memory_stats()
             began = time.perf_counter()
             training.run()
-            record.note("distill", run_s=_since(began), told=training.told, curve=training.findings)
+            record.note("distill", run_s=_since(began), told=training.outcome, curve=training.findings)
     gate.leave()
 
 
