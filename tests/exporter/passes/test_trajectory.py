@@ -9,6 +9,7 @@ from diffusers import DDIMScheduler
 
 from engines.errors import RecipeError, UnsupportedError
 from exporter import architecture
+from exporter.passes import _teach
 from exporter.passes._schedule import Schedule
 from exporter.passes.trajectory import Trajectory
 from exporter.plan import Plan
@@ -108,3 +109,33 @@ def test_an_aim_is_where_one_step_arrives():
     times, then = torch.tensor([999, 499, 20]), torch.tensor([499, -1, 0])
     _, noise = ours.aim(latent, arrived, times, then)
     assert torch.allclose(ours.step("epsilon", latent, noise, times, then), arrived, atol=1e-3)
+
+
+def test_trainings_follow_each_other(text, data, tmp_path, monkeypatch):
+    short = {"data": str(data), "batch": 4, "checkpoint_every": 1}
+    leap = {"to": 2, "teacher_steps": 4, "count": 6, "guidance": 3.0}
+    recipe = learns(
+        text,
+        {"prune": {"blocks": {"mid_block": None}}},
+        {"distill": short | {"steps": 2}},
+        {"trajectory": short | leap | {"steps": 3}},
+    )
+    whole = train(recipe, tmp_path / "whole")
+    step, calls = _teach.Training._step, []
+
+    def killed(self, number):
+        calls.append(self._options.verb)
+        if calls.count("trajectory") == 2:
+            raise KeyboardInterrupt
+        return step(self, number)
+
+    monkeypatch.setattr(_teach.Training, "_step", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, tmp_path / "cut")
+    monkeypatch.setattr(_teach.Training, "_step", lambda self, number: calls.append(self._options.verb) or step(self, number))
+    resumed = train(recipe, tmp_path / "cut")
+    assert calls == ["distill"] * 2 + ["trajectory"] * 4
+    assert rows(resumed) == rows(whole)
+    stages = {f"{stage.verb} {stage.subject}": stage for stage in Plan(recipe).stages}
+    assert stages["encode unet, distill"].key != stages["encode unet, trajectory"].key  # another empty prompt, without guidance
+    assert Plan(recipe).passes.told("unet")[-1] == "trajectory: 4 → 2 steps, guidance 3, 3 steps of training"
