@@ -19,6 +19,7 @@ from engines.samplers import Draw
 from engines.samplers.table import Table
 from engines.tokenizer import TextTokenizer
 from exporter.recording import HALF_MAX, Case, Run, load_cases, load_run
+from exporter.suited import unread
 
 #: What two equal arrays score; JSON has no infinity.
 PERFECT = 200.0
@@ -190,13 +191,13 @@ def _part(
     for case in cases:
         pairs = [(case.passes[port], case.source[port]) for port in case.source]
         yield judge(name, "passes", case.label, pairs, floor, note=changed)
-    graph = entry.onnx[str(entry.engines[backend].opset)] if backend else next(iter(entry.onnx.values()))
-    answers = [case.passes for case in cases]
-    if entry.precision == "bf16":
+    opset = str(entry.engines[backend].opset) if backend else next(iter(entry.onnx))
+    graph, answers = entry.onnx[opset], [case.passes for case in cases]
+    if why := unread(entry, int(opset)):
         # Said in the table, not passed over: the graph is then held to its limit together with the engine that runs it.
         yield Verdict(
             part=name, stage=STAGES["onnx"], case="", relative_l2=None, psnr=None, limit=None, passed=True,
-            note="not compared: ONNX Runtime has no bf16 kernels on a processor",
+            note=f"not compared: {why}",
         )  # fmt: skip
     else:
         # The graph as it is written, run by the reference runtime with its own optimisations off.

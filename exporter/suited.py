@@ -4,11 +4,28 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from engines import plugins
+
 if TYPE_CHECKING:
+    from engines.bundle import PartEntry
     from exporter.plan import Plan
+
+#: Passes into operators that only a GPU has: no processor can run the graph.
+_GPU = {"group_norm"}
 
 
 def fused(plan: Plan, name: str, opset: int) -> tuple[str, ...]:
     """Graph passes into operators that every engine of a part's graph has; of a fused pipeline's parts none."""
     found = {backend.fused for backend in plan.targets[name].values() if backend.opset == opset}
     return next(iter(found)) if plan.recipe.pipeline == "stepped" and len(found) == 1 else ()
+
+
+def unread(entry: PartEntry, opset: int) -> str:
+    """Why the reference runtime cannot run a part's graph on a processor, or nothing."""
+    if entry.precision == "bf16":
+        return "ONNX Runtime has no bf16 kernels on a processor"
+    if entry.role == "pipeline":  # joined from graphs of anybody's
+        return ""
+    of_graph = {name: built.options for name, built in entry.engines.items() if built.opset == opset}
+    found = [set(plugins.load("backends", name).model_validate(options).fused) for name, options in of_graph.items()]
+    return "its group norms are CUDA's own" if found and _GPU & set.intersection(*found) else ""

@@ -34,7 +34,7 @@ class OnnxRuntime(Frozen):
         graph_optimization: how far the library may rewrite the graph.
         device: number of the device, of providers that have several; the processor is one.
         tf32: on CUDA, let float32 products round their operands to 10 bits of mantissa, as the library does by itself.
-        nhwc: on CUDA, convolve with channels last, for which the graph is transposed where its operators allow.
+        nhwc: on CUDA, convolve with channels last, and group norms are one operator; quicker, where its kernel takes the network.
         search: on CUDA, how cuDNN's algorithm of a convolution is chosen: by a rule, by trying all, or always the same one.
         cuda_graph: on CUDA, capture the whole run once per size and replay it. Every operator must run on the GPU.
         provider_options: further options of a provider, as the library's documentation names them.
@@ -81,8 +81,10 @@ class OnnxRuntime(Frozen):
 
     @property
     def fused(self) -> tuple[str, ...]:
-        """On CUDA attention is one operator, whose score matrix is never written to memory."""
-        return ("attend",) if self.providers[0] == "CUDAExecutionProvider" else ()
+        """On CUDA attention is one operator, whose score matrix is never written to memory; with `nhwc` so are group norms."""
+        if self.providers[0] != "CUDAExecutionProvider":
+            return ()
+        return ("attend", "group_norm") if self.nhwc else ("attend",)
 
     def computes(self, precision: str) -> str:
         """The graph's own precision; fp32 under `tf32` has the mantissa of fp16."""

@@ -58,6 +58,31 @@ def test_a_large_tensor_that_is_no_weight_is_refused(micro, tmp_path, monkeypatc
         graphs.make(str(micro), "decoder", tmp_path, size=64, batch=1, precision="fp32")
 
 
+def test_one_model_and_the_distillation_from_end_to_end(tmp_path):
+    from tests.exporter import models
+    from tools.gpu import training
+    from tools.gpu.model import Measurement, Settings
+
+    source = str(models.save_sdxl(tmp_path / "micro", network=models.unet_xl(layers_per_block=2)))
+    out, work = tmp_path / "out", tmp_path / "work"
+    settings = Settings(
+        model=source, name="micro", graphs=tmp_path / "graphs", work=work, out=out, kinds=("onnxruntime",),
+        variants=("guided", "decoder"), device="cpu", size=32, batch=1, steps=2, compile_mode="", seconds=0.1, rounds=3,
+        patience=5, cores=(0,),
+    )  # fmt: skip
+    Measurement(settings).run()
+    found = json.loads((out / "micro.json").read_text())
+    assert set(found["times"]) == {"guided", "decoder"}
+    assert found["engines"]["guided"]["onnxruntime"]["snr_db"] > 30
+    assert found["image"]["onnxruntime"]["psnr_db"] > 30
+    assert "error" not in json.dumps(found)
+    training.run(source, "koala-700m", out, work, "cpu", size=32, steps=2, batch=1, patience=5)
+    trained = json.loads((out / "distill.json").read_text())["distill"]
+    assert trained["steps"] == 2
+    assert trained["run_s"] > 0
+    assert trained["student"] < trained["teacher"]
+
+
 def test_everybody_has_turns_and_ratios_are_medians_over_rounds():
     order = []
     times = runners.race({name: lambda name=name: order.append(name) for name in "abc"}, 0.0, 30)

@@ -82,6 +82,27 @@ class Measurement:
         if settings.device == "cuda":
             torch.backends.cudnn.benchmark = True
             torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+        self._make()
+        with ThreadPoolExecutor(len(settings.cores)) as builders:
+            building = self._build(builders)
+            for variant in settings.variants:
+                with record.attempt("torch", variant):
+                    self._load(variant)
+                for (other, kind), future in building.items():
+                    if other == variant:
+                        with record.attempt("engines", variant, kind):
+                            self._open(variant, kind, future)
+                self._race(variant)  # before torch compiles, which takes minutes
+        for variant in settings.variants:
+            if settings.compile_mode and variant != "plain" and (variant, "torch") in self.torch:  # the batch alone differs
+                self._compiled(variant)
+                self._race(variant)
+        if not settings.prepare:
+            self._measure()
+
+    def _make(self) -> None:
+        """Graphs and weights, where they are not there yet."""
+        settings, record = self.settings, self.record
         for variant in settings.variants:
             began = time.perf_counter()
             if not (self.folder / f"{variant}.json").is_file():
@@ -94,25 +115,19 @@ class Measurement:
         for variant in settings.variants:
             graphs.fill(self.folder, variant, len(settings.cores))
         record.note("weights", seconds=round(time.perf_counter() - began, 1))
-        with ThreadPoolExecutor(len(settings.cores)) as builders:
-            building = self._build(builders)
-            for variant in settings.variants:
-                with record.attempt("torch", variant):
-                    self._load(variant)
-            for (variant, kind), future in building.items():
-                with record.attempt("engines", variant, kind):
-                    self._open(variant, kind, future)
-        if settings.prepare:
-            return
-        self._measure()
+
+    def _race(self, variant: str) -> None:
+        """Time everybody who has this network by now, alone on the GPU."""
+        if not self.settings.prepare:
+            self.record.note("timing", variant, alone=self.gate.alone(self.settings.patience))
+            with self.record.attempt("times", variant):
+                self._time(variant)
+            self.gate.share()
 
     def _measure(self) -> None:
-        """Time everybody, alone on the GPU."""
+        """Time what needs several networks, alone on the GPU."""
         settings, record = self.settings, self.record
-        record.note("timing", alone=self.gate.alone(settings.patience))
-        for variant in settings.variants:
-            with record.attempt("times", variant):
-                self._time(variant)
+        record.note("timing", "image", alone=self.gate.alone(settings.patience))
         if {"guided", "decoder"} <= set(settings.variants):
             with record.attempt("image"):
                 self._image()
@@ -163,24 +178,31 @@ class Measurement:
             network = network.to(memory_format=torch.channels_last)
         eager = Torch(network, self.inputs[variant], settings.size // self.inputs[variant]["latent"].shape[2])
         right = host(self._exact(eager, variant))
-        np.save(settings.work / f"{settings.name}-{variant}.npy", right)
+        np.save(self._kept(variant), right)
         for _ in range(2):
             got = self._call(eager, variant)()
         self.torch[variant, "torch"] = eager
         record.note("torch", variant, load_s=round(time.perf_counter() - began, 1), snr_db=round(snr(host(got), right), 1))
         self._graph("torch-graph", eager, variant, right)
-        if settings.compile_mode and variant != "plain":  # minutes more for what differs in the batch alone
-            with record.attempt("torch-compile", variant):
-                compiled = self._compile(eager, variant, right)
-                self._graph("torch-compile-graph", compiled, variant, right)
+
+    def _compiled(self, variant: str) -> None:
+        right = np.load(self._kept(variant))
+        with self.record.attempt("torch-compile", variant):
+            compiled = self._compile(self.torch[variant, "torch"], variant, right)
+            self._graph("torch-compile-graph", compiled, variant, right)
+
+    def _kept(self, variant: str) -> Path:
+        return self.settings.work / f"{self.settings.name}-{variant}.npy"
 
     def _one(self, variant: str) -> str:
         return graphs.component(variant)
 
     def _exact(self, eager: Torch, variant: str) -> Any:  # noqa: ANN401
-        """The result in float32, with the same numbers as weights."""
+        """The result in float32, with the same numbers as weights; cuDNN need not search for what is done once."""
+        search, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, False
         exact = Torch(copy.deepcopy(eager.network).float(), self.inputs[variant], self.settings.size // eager.latent.shape[2])
         found = self._call(exact, variant)()
+        torch.backends.cudnn.benchmark = search
         del exact
         gc.collect()
         if self.settings.device == "cuda":
@@ -223,7 +245,7 @@ class Measurement:
         began = time.perf_counter()
         for _ in range(3):
             (got,) = engine(self.inputs[variant]).values()
-        right = np.load(self.settings.work / f"{self.settings.name}-{variant}.npy")
+        right = np.load(self._kept(variant))
         self.engines[variant, kind] = engine
         found = {"open_s": round(opened, 1), "first_three_s": round(time.perf_counter() - began, 2)}
         self.record.note("engines", variant, kind, **found, snr_db=round(snr(host(got), right), 1))

@@ -60,6 +60,11 @@ class Gate:
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("a")
+        self.share()
+
+    def share(self) -> None:
+        """Prepare, beside others who do; waits for the one who measures."""
+        fcntl.flock(self._file, fcntl.LOCK_UN)
         fcntl.flock(self._file, fcntl.LOCK_SH)
 
     def alone(self, patience: float) -> bool:
