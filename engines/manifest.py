@@ -12,8 +12,8 @@ from pydantic import Field, StringConstraints, model_validator
 from engines.frozen import Frozen
 from engines.signature import Name, Port, Signature
 
-#: 2: samplers that start from an image. A manifest of format 1 is read too.
-FORMAT = 2
+#: 2: samplers that start from an image. 3: decoders that work tile by tile. Manifests of earlier formats are read too.
+FORMAT = 3
 #: Relative, contained, without `.` or `..` segments; the file behind it must not be a link.
 _SEGMENT = "[A-Za-z0-9_@-][A-Za-z0-9_.@-]*"
 RelativePath = Annotated[str, StringConstraints(pattern=f"^{_SEGMENT}(/{_SEGMENT})*$", max_length=240)]
@@ -69,10 +69,24 @@ class EngineFiles(Frozen):
     version: str
 
 
+class Tile(Frozen):
+    """How a decoder divides a large latent: side of a tile, and what neighbours share at least, in cells of the latent."""
+
+    size: int = Field(ge=2, description="side of a tile, in cells of the latent; of Stable Diffusion's 64 are 512 pixels")
+    overlap: int = Field(ge=1, description="what two neighbours share at least, over which they are blended")
+
+    @model_validator(mode="after")
+    def _sharing(self) -> Self:
+        if 2 * self.overlap > self.size:
+            raise ValueError(f"overlap {self.overlap} is more than half of size {self.size}; a quarter is usual")
+        return self
+
+
 class PartEntry(Frozen):
     """One network of the pipeline, or the pipeline whole. `onnx` is keyed by operator set ("20"), `engines` by backend.
 
     `remade`: its passes made another network of it on purpose, so that it is no longer held to the source's outputs.
+    `tile`: of a decoder whose engine takes no larger latent than that; the pipeline goes over a larger one tile by tile.
     """
 
     role: Role
@@ -81,8 +95,15 @@ class PartEntry(Frozen):
     parameters: int = Field(ge=0)
     passes: tuple[str, ...] = ()
     remade: bool = False
+    tile: Tile | None = None
     onnx: dict[str, Onnx]
     engines: dict[Name, EngineFiles]
+
+    @model_validator(mode="after")
+    def _divided(self) -> Self:
+        if self.tile and self.role != "decoder":
+            raise ValueError(f"a {self.role} has tiles, and only a decoder's work is divided")
+        return self
 
 
 class SamplerEntry(Frozen):
@@ -262,7 +283,7 @@ class Draft(Frozen):
 class Manifest(Draft):
     """A draft with the proof of what lies beside it; `digest` is that of the manifest's own content without this key."""
 
-    format: Literal[1, 2] = FORMAT
+    format: Literal[1, 2, 3] = FORMAT
     digest: Digest
     files: dict[RelativePath, File]
 
@@ -277,6 +298,8 @@ class Manifest(Draft):
         tokenizers = {name: [entry.length, entry.feeds, *content([entry.file])] for name, entry in self.tokenizers.items()}
         tables = [content(file for file in (entry.file, entry.image) if file) for entry in self.samplers]
         told = {"graphs": graphs, "tokenizers": tokenizers, "samplers": tables, "guidance": self.guidance.model_dump(mode="json")}
+        if tiles := {name: part.tile.model_dump() for name, part in self.parts.items() if part.tile}:
+            told["tiles"] = tiles
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
     @model_validator(mode="after")

@@ -11,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 from PIL import Image
 
-from engines import made, networks, noises, plugins
+from engines import made, networks, noises, plugins, tiles
 from engines.bundle import Bundle, PartEntry, SamplerEntry
 from engines.errors import BundleError, UnsupportedError
 from engines.networks import Network, Wrap
@@ -59,10 +59,11 @@ class Pipeline:
             factor = image[0] // decoder.signature.lengths(_axes(decoder, "latent")[latent_axis])[0]
             latent = denoiser.signature.lengths(_axes(denoiser, "latent")[latent_axis])
             low, high, step = (length * factor for length in latent)
-            if not factor or max(low, image[0]) > min(high, image[1]):
+            top = high if decoder.tile else min(high, image[1])
+            if not factor or max(low, image[0]) > top:
                 raise BundleError(f"{bundle.folder}: no picture size fits both denoiser and decoder. Build the bundle again.")
             self._factors.append(factor)
-            self.sizes.append((max(low, image[0]), min(high, image[1]), math.lcm(step, image[2])))
+            self.sizes.append((max(low, image[0]), top, math.lcm(step, image[2])))
 
     @classmethod
     @contextmanager
@@ -347,7 +348,12 @@ class Pipeline:
 
     def decode(self, latent: np.ndarray) -> np.ndarray:
         """Return images, float32 (pictures, height, width, 3) in [0, 1]."""
-        return self._run(self._decoder, {"latent": latent})["image"]
+        tile = self.bundle.manifest.parts[self._decoder].tile
+
+        def whole(piece: np.ndarray) -> np.ndarray:
+            return self._run(self._decoder, {"latent": piece})["image"]
+
+        return tiles.decoded(whole, latent, tile, self._factors) if tile else whole(latent)
 
     def seeded(self, seed: int, count: int, height: int, width: int) -> Draw:
         """Return noise from one Philox stream per picture, keyed seed, seed + 1 …; the size is in pixels."""

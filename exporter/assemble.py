@@ -114,6 +114,7 @@ def _part(plan: Plan, name: str, done: Done, folder: Path) -> PartEntry:
         parameters=int(facts["parameters"]),
         passes=plan.passes.told(name),
         remade=name in plan.passes.remade,
+        tile=plan.recipe.components[name].tile if name in plan.recipe.components else None,
         onnx=graphs,
         engines={} if plan.wholes.steps else _engines(plan, name, graphs, done, folder),
     )

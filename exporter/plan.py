@@ -37,7 +37,7 @@ _PASS_CODE = ("passes", "remake.py")
 #: Whose code a stage's result depends on.
 _CODE: Mapping[str, tuple[str, ...]] = {
     "tokenize": (*_MODEL_CODE, "plan.py"),
-    "record": (*_MODEL_CODE, "record.py", "recording.py", "loop.py"),
+    "record": (*_MODEL_CODE, "record.py", "recording.py", "loop.py", "../engines/tiles.py"),
     "compile": ("sampler.py", "trace.py", "loop.py", "preview.py", "../engines/samplers/table.py", "../engines/samplers/_ops.py"),
     "process": ("process.py", "sampler.py", "loop.py", "../engines/samplers/_process.py"),
     "encode": (*_MODEL_CODE, "lesson.py", "passes/_encode.py", "passes/_pictures.py", "passes/_datasets.py"),
@@ -188,6 +188,7 @@ class Plan:
         recorded: dict[str, str] = {}
         options = recipe.model_dump(mode="json", include={"sampler", "shapes"}, exclude={"sampler": {"force"}})
         options |= recipe.checks.model_dump(mode="json", exclude={"limits", "faster_than"}) | {"parts": sorted(self.family.roles)}
+        options |= {"tile": str(self._component("vae_decoder").tile)}
         if not recipe.checks.skip:
             record_key = self._key("record", "source", options, everything)
             recorded = {"record": str(record_key)}

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, Field, PrivateAttr, StringConstraints, Vali
 from engines import plugins
 from engines.errors import MissingDependency, RecipeError
 from engines.frozen import Frozen
+from engines.manifest import Tile
 from exporter.document import Document, Place, brief, one_form
 from exporter.problem import sentences
 
@@ -116,6 +117,9 @@ class Component(Frozen):
     passes: tuple[dict[str, dict[str, Any]], ...] = ()
     target: dict[str, dict[str, Any]] | None = Field(
         default=None, description="its only backend, instead of the targets: openvino, or {openvino: {precision: bf16}}"
+    )
+    tile: Tile | None = Field(
+        default=None, description="of vae_decoder: no larger latent is decoded at once; a larger one tile by tile, blended"
     )
 
 

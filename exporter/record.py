@@ -12,10 +12,12 @@ import numpy as np
 import torch
 from PIL import Image
 
+from engines import tiles
 from exporter.loop import Dice
 from exporter.recording import Case, Recording, Run, Setting, Source
 
 if TYPE_CHECKING:
+    from engines.manifest import Tile
     from exporter.families import Family
     from exporter.recipe import Recipe
 
@@ -57,6 +59,8 @@ def record(family: Family, recipe: Recipe, report: Callable[[str], None] = lambd
     """
     pipeline = family.pipeline()
     pipeline.set_progress_bar_config(disable=True)
+    if "vae_decoder" in recipe.components and (tile := recipe.components["vae_decoder"].tile):
+        pipeline.vae.decode = _in_tiles(pipeline.vae.decode, tile, pipeline.vae_scale_factor)
     runs: list[Run] = []
     cases: dict[str, list[Case]] = {name: [] for name in family.roles}
     with torch.no_grad(), _ranges(family, pipeline) as ranges:
@@ -237,6 +241,31 @@ def _latent(pipeline: Any, image: np.ndarray, noise: np.ndarray) -> np.ndarray: 
     return (latent * vae.config.scaling_factor).numpy()
 
 
+def _in_tiles(decode: Callable[..., Any], tile: Tile, factor: int) -> Callable[..., Any]:
+    """A decoder of diffusers, played over tiles as the run time plays the engine; takes and gives what it does."""
+
+    def play(latent: torch.Tensor, return_dict: bool = False, **_: Any) -> tuple[torch.Tensor]:  # noqa: FBT001, FBT002, ARG001, ANN401
+        def one(piece: np.ndarray) -> np.ndarray:
+            return decode(torch.from_numpy(piece), return_dict=False)[0].clamp(-1, 1).permute(0, 2, 3, 1).numpy()
+
+        found = tiles.decoded(one, latent.numpy(), tile, (factor, factor))
+        return (torch.from_numpy(found).permute(0, 3, 1, 2),)
+
+    return play
+
+
+def _image(pipeline: Any, latent: np.ndarray) -> np.ndarray:  # noqa: ANN401 - a diffusers pipeline
+    """What the source's decoder makes of a latent, as its pipeline unscales it, (batch, height, width, 3) in [0, 1]."""
+    vae, found = pipeline.vae, torch.from_numpy(latent)
+    mean, std = (getattr(vae.config, f"latents_{name}", None) for name in ("mean", "std"))
+    if mean is not None and std is not None:
+        found = found * torch.tensor(std).view(1, -1, 1, 1)
+    found = found / vae.config.scaling_factor
+    if mean is not None and std is not None:
+        found = found + torch.tensor(mean).view(1, -1, 1, 1)
+    return (vae.decode(found, return_dict=False)[0] / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).numpy()
+
+
 def _cases(
     role: str,
     family: Family,
@@ -265,7 +294,10 @@ def _cases(
             }
             yield Case(f"{where}, step {index + 1} of {last + 1}", *pick(known))
     elif role == "decoder":
-        yield Case(where, *pick({"latent": run.latent, "image": run.image}))
+        most = [signature.lengths(length)[1] for length in signature.inputs[0].shape[2:]]
+        latent = run.latent[:, :, : most[0], : most[1]]  # of tiles, the first
+        image = run.image if latent.shape == run.latent.shape else _image(pipeline, latent)
+        yield Case(where, *pick({"latent": latent, "image": image}))
     elif role == "encoder":
         eps = noise.standard_normal(run.latent.shape, dtype=np.float32)
         latent = _latent(pipeline, run.image, eps)

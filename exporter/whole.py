@@ -45,6 +45,11 @@ class Wholes:
             for name, component in recipe.components.items()
             if component.target is not None
         ]
+        problems += [
+            f"components.{name}.tile: a fused pipeline decodes at once; leave it out, or write pipeline: stepped"
+            for name, component in recipe.components.items()
+            if component.tile is not None
+        ]
         if "encoder" in family.roles.values():
             problems.append(
                 "components.vae_encoder: a fused pipeline starts from noise only; leave it out, or write pipeline: stepped"

@@ -48,6 +48,7 @@ class LatentDiffusion:
         self.roles: Mapping[str, Role] = roles
         self._refuse_model()
         problems = [*self._component_problems(), *self._guidance_problems(), *self._shape_problems()]
+        problems += self._tile_problems()
         if problems:
             raise RecipeError(problems)
 
@@ -101,7 +102,7 @@ class LatentDiffusion:
                 inputs.append(Port(name="guidance_scale", shape=("batch",)))
             return self._signed(inputs, [Port(name="model_output", shape=latent.shape)])
         if role == "decoder":
-            return self._signed([latent], [image])
+            return self._tiled(self._signed([latent], [image]))
         noise = () if self._tiny else (Port(name="noise", shape=latent.shape),)
         return self._signed([image, *noise], [latent])
 
@@ -269,6 +270,19 @@ class LatentDiffusion:
             return [f"{where}, but guidance is an input of this model (unet.time_cond_proj_dim is set); use embedded"]
         return []
 
+    def _tile_problems(self) -> list[str]:
+        tiled = {name: component.tile for name, component in self.recipe.components.items() if component.tile is not None}
+        problems = [
+            f"components.{name}.tile: only vae_decoder has tiles; leave it out" for name in tiled if name != "vae_decoder"
+        ]
+        if (tile := tiled.get("vae_decoder")) and tile.size % self.multiple:
+            right = max(1, round(tile.size / self.multiple)) * self.multiple
+            problems.append(
+                f"components.vae_decoder.tile.size: {tile.size} is not a multiple of {self.multiple}, as all of this model's "
+                f"latents are; nearest: {right}"
+            )
+        return problems
+
     def _shape_problems(self) -> list[str]:
         step = self.factor * self.multiple
         return [
@@ -278,6 +292,19 @@ class LatentDiffusion:
             for length in dict.fromkeys(getattr(self.recipe.shapes, axis))
             if length % step
         ]
+
+    def _tiled(self, signature: Signature) -> Signature:
+        """The decoder's contract, for no larger latents than a tile of the recipe's."""
+        component = self.recipe.components.get("vae_decoder")
+        if component is None or component.tile is None:
+            return signature
+        most = component.tile.size
+
+        def cut(allowed: Range) -> Range:
+            return allowed.model_copy(update={end: min(getattr(allowed, end), most) for end in ("min", "typical", "max")})
+
+        sides = {name: cut(allowed) for name, allowed in signature.dims.items() if name != "batch"}
+        return signature.model_copy(update={"dims": {**signature.dims, **sides}})
 
     @property
     def _tiny(self) -> bool:
