@@ -140,8 +140,7 @@ class Plan:
         if self._on_processor(name):
             return "fp32", f"{name}: auto chose fp32, every target is a processor, on which a half-precision graph saves no time"
         if self.recipe.checks.skip:
-            configs = self.passes.outline.configs
-            upcast = name.startswith("vae") and configs.get(name, configs["vae"]).get("force_upcast", True)
+            upcast = name.startswith("vae") and (of := self.passes.outline.configs).get(name, of["vae"]).get("force_upcast", True)
             why = "its config asks for force_upcast" if upcast else "its config does not ask for force_upcast"
             return "fp32" if upcast else "fp16", f"{name}: auto chose {'fp32' if upcast else 'fp16'}, unmeasured; {why}"
         peak = json.loads((done[self.reference] / "ranges.json").read_text())[name]
