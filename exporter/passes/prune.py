@@ -1,7 +1,8 @@
-"""Whole pieces of a UNet go: bk-sdm-base|small|tiny, koala-1b|700m, ssd-1b, vega, sdxs, sdxs-0.9, or a block map of your own."""
+"""Whole pieces of a UNet go: by preset (bk-sdm-*, koala-*, ssd-1b, vega, sdxs*), by a block map, or what a search finds."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -16,7 +17,19 @@ if TYPE_CHECKING:
     from exporter.part import Part
 
 __all__ = ["Prune"]
-_WAYS = ("preset", "blocks")
+_WAYS = ("preset", "blocks", "search")
+
+
+class Search(Frozen):
+    """Take pieces away, each time the one that changes the output least for what it saves."""
+
+    budget: float = Field(gt=0, lt=1, description="largest share that may stay")
+    of: Literal["parameters", "time"] = Field(
+        default="parameters", description="what is saved; time is that of a call on the machine that searches"
+    )
+    calls: int = Field(
+        default=12, ge=1, description="recorded calls that are compared, spread evenly over the source's trajectories"
+    )
 
 
 class Prune(Frozen):
@@ -32,7 +45,7 @@ class Prune(Frozen):
     blocks: dict[str, Block | None] | None = Field(
         default=None, description="block → what stays of it: down_blocks.0, up_blocks.2, mid_block; null where nothing does"
     )
-
+    search: Search | None = Field(default=None, description="find the pieces on the source's recorded trajectories")
     weights: Literal["kept", "random"] = Field(
         default="kept", description="random: the shape alone, to compare with training from scratch"
     )
@@ -65,8 +78,8 @@ class Prune(Frozen):
 
     @property
     def recorded(self) -> bool:
-        """Presets and block maps need no recording."""
-        return False
+        """A search compares with what the source did."""
+        return self.search is not None
 
     @property
     def made(self) -> None:
@@ -76,37 +89,54 @@ class Prune(Frozen):
     @property
     def told(self) -> str:
         """The pass and what chose."""
-        return f"prune: {self.preset or 'a block map'}{', random weights' * (self.weights == 'random')}"
+        found = self.search and f"found for {self.search.budget:.0%} of the {self.search.of}"
+        return f"prune: {self.preset or found or 'a block map'}{', random weights' * (self.weights == 'random')}"
 
-    def moved(self, source: Mapping[str, Any], _findings: Mapping[str, Any]) -> Mapping[str, str]:
+    def moved(self, source: Mapping[str, Any], findings: Mapping[str, Any]) -> Mapping[str, str]:
         """Prefix of a module in the smaller network → prefix in the source."""
-        return origin(self._cut(source))
+        return origin(self._found(source, findings) if self.search else self._cut(source))
 
     def config(self, source: Mapping[str, Any]) -> Mapping[str, Any] | None:
-        """Config of the smaller network.
+        """Config of the smaller network; None before a search.
 
         Raises:
             UnsupportedError: the preset does not fit this UNet, a block is not there, or diffusers' config cannot say the result.
 
         """
+        if self.search:
+            whole(source)
+            return None
         return config(source, self._cut(source))
 
     def __call__(self, part: Part) -> Part:
         """Cut the part's network, with its own tensors, unless new ones are asked for.
 
         Raises:
-            UnsupportedError: as for `config`; or the part has no UNet.
+            UnsupportedError: as for `config`; or nothing that can go meets a search's budget.
 
         """
         from exporter.passes._surgery import carry_out, drawn_anew  # noqa: PLC0415 - torch
 
-        network = part.network
-        cut = self._cut(network.config)
+        network, findings = part.network, part.findings
+        if self.search:
+            from exporter.passes._search import search  # noqa: PLC0415 - torch
+
+            found = search(part, self.search.budget, self.search.of, self.search.calls)
+            cut, findings = found.cut, (*findings, ("prune", found.findings))
+        else:
+            cut = self._cut(network.config)
         before = sum(value.numel() for value in network.parameters())
         made = carry_out(network, cut) if self.weights == "kept" else drawn_anew(network, cut, self.seed)
         after = sum(value.numel() for value in made.parameters())
         note = f"{part.name}: {self.told} keeps {after:,} of {before:,} parameters ({after / before:.1%})"
-        return replace(part.having(made), notes=(*part.notes, note))
+        if self.search:
+            note += f"; as a block map: {json.dumps(dict(findings)['prune']['blocks'])}"
+        return replace(part.having(made), notes=(*part.notes, note), findings=findings)
+
+    def _found(self, source: Mapping[str, Any], findings: Mapping[str, Any]) -> Cut:
+        said = {name: None if block is None else Block.model_validate_json(json.dumps(block)) for name, block in
+                findings["blocks"].items()}  # fmt: skip
+        return chosen(whole(source), said)
 
     def _cut(self, source: Mapping[str, Any]) -> Cut:
         everything = whole(source)
