@@ -111,6 +111,9 @@ class Plan:
             asked = self._component(name).precision
             for backend in self.targets[name].values():
                 backend.refuse("fp16" if asked == "auto" else asked)
+            for step in self.passes.of.get(name, {}).values():
+                if hasattr(step, "suits"):
+                    step.suits(name, self.targets[name])
 
     @cached_property
     def stages(self) -> tuple[Stage, ...]:

@@ -1,12 +1,14 @@
 """Build architectures at full size with random weights and an empty cache, and measure time and peak memory.
 
-`python -m tools.measure_full_size koala-700m sdxl-base` prints a table; `--json FILE` keeps one line per model.
+`python -m tools.measure_full_size koala-700m sdxl-base` prints a table; `--json FILE` keeps one line per model. Names are of
+recipes: `sdxl-to-koala-700m` is SDXL, pruned on the way. What KOALA's model card and the hub say stands beside.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -16,6 +18,9 @@ from pathlib import Path
 import click
 import psutil
 
+#: Recipe → parameters of the UNet in millions (etri-vilab/koala-700m's card) and megabytes of its half-precision file (the hub's
+#: listings). Multiply-adds and build times were not published.
+PUBLISHED = {"sdxl-base": (2567, 5140), "sdxl-to-koala-1b": (1161, 2320), "sdxl-to-koala-700m": (782, 1570)}
 #: Seconds between two looks at the memory.
 PACE = 0.1
 SKIP = "random weights at full size, built for time and memory alone"
@@ -26,12 +31,16 @@ SKIP = "random weights at full size, built for time and memory alone"
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Append one line of JSON per model.")
 @click.option("--work", type=click.Path(path_type=Path), default=None, help="Where cache and bundle go [a temporary folder].")
 def main(names: tuple[str, ...], json_file: Path | None, work: Path | None) -> None:
-    """Measure `t2iexport build recipes/NAME.yaml` for architectures of the same NAME."""
+    """Measure `t2iexport build recipes/NAME.yaml`, with random weights as the recipe's header says."""
     for name in names:
         result = measure(name, work)
         print(f"{'model':<14}{'seconds':>9}{'CPU s':>9}{'peak RSS':>11}{'bundle':>11}")
         times = f"{result['seconds']:>9.0f}{result['cpu_seconds']:>9.0f}"
         print(f"{name:<14}{times}{result['peak_gb']:>8.1f} GB{result['bundle_gb']:>8.2f} GB", flush=True)
+        unet, told = result["unet"], PUBLISHED.get(name)
+        beside = f"; published {told[0]} M, {told[1]} MB in half precision" if told else ""
+        size = f"{unet['parameters'] / 1e6:,.0f} M parameters, {unet['multiply_adds'] / 1e9:,.0f} G multiply-adds a call"
+        print(f"    unet: {size}, {unet['engine_mb']:,.0f} MB engine in {unet['engine_seconds']:.0f} s{beside}")
         for row in result["stages"]:
             print(f"    {row['subject']:<32}{row['stage']:<10}{row['seconds']:>8.1f} s")
         if json_file:
@@ -44,12 +53,13 @@ def measure(name: str, work: Path | None) -> dict[str, object]:
 
     Returns:
         Wall-clock and processor seconds; the peak of the resident memory of all its processes together, in GB, mapped weights
-        included and shared pages counted once per process; the bundle's size in GB; the stages.
+        included and shared pages counted once per process; the bundle's size in GB; the stages; of the UNet what one call of the
+        pipeline costs, guidance's two branches included, and its engine.
 
     """
     with tempfile.TemporaryDirectory(dir=work) as folder:
         out, log = Path(folder) / "bundle", Path(folder) / "log"
-        settings = [f"model.source={name}", "model.weights=random", "model.revision=null", f"checks.skip={SKIP}"]
+        settings = [*_made_up(name), f"checks.skip={SKIP}"]
         command = [str(Path(sys.executable).with_name("t2iexport")), "build", f"recipes/{name}.yaml", "--json", "-o", str(out)]
         start = time.perf_counter()
         with log.open("w") as errors:
@@ -63,9 +73,34 @@ def measure(name: str, work: Path | None) -> dict[str, object]:
         if process.returncode:
             raise click.ClickException(f"{name}: exit status {process.returncode}\n{log.read_text()[-2000:]}")
         size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
+        engines = [file.stat().st_size for file in out.glob("engines/*/unet.engine")]
     stages = json.loads(printed)["stages"]
+    unet: dict[str, float] = {**_counted(name)}
+    unet["engine_mb"] = sum(engines) / 1e6
+    unet["engine_seconds"] = sum(
+        row["seconds"] for row in stages if row["stage"] == "engine" and row["subject"].startswith("unet,")
+    )
     figures = {"seconds": seconds, "cpu_seconds": cpu, "peak_gb": peak / 1e9, "bundle_gb": size / 1e9}
-    return {"model": name, **figures, "stages": stages}
+    return {"model": name, **figures, "unet": unet, "stages": stages}
+
+
+def _made_up(name: str) -> list[str]:
+    """The settings by which a recipe's header builds it without weights."""
+    lines = Path(f"recipes/{name}.yaml").read_text().splitlines()
+    told = next((line for line in lines if line.startswith("#") and "model.source=" in line), "")
+    if not told:
+        raise click.ClickException(f"recipes/{name}.yaml does not say how to build it without weights: --set model.source=…")
+    return [*re.findall(r"--set (\S+)", told), "model.revision=null"]
+
+
+def _counted(name: str) -> dict[str, int]:
+    """Parameters and multiply-adds of a recipe's UNet, after its passes."""
+    from exporter.count import count  # noqa: PLC0415 - torch, which shall not stand in the memory of a build
+    from exporter.plan import Plan  # noqa: PLC0415
+    from exporter.recipe import Recipe  # noqa: PLC0415
+
+    size = count(Plan(Recipe.load(Path(f"recipes/{name}.yaml"), _made_up(name))).passes.outline)["unet"]
+    return {"parameters": size.parameters, "multiply_adds": size.multiply_adds}
 
 
 def _watch(process: psutil.Process) -> tuple[int, float]:

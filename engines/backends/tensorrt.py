@@ -29,6 +29,8 @@ class Tensorrt(Frozen):
     `tf32` lets float32 matrix products round their operands to 10 bits of mantissa. TensorRT's default is on; here it is off,
     because a part that was asked for in fp32 was asked for to be exact, and fp16 is both faster and as coarse.
 
+    `sparse_weights` lets it take kernels that skip zeros, for weights that the pass `sparsify` made zero, two in four.
+
     `version_compatible` embeds a lean runtime, so that newer releases of TensorRT load the engine; it may be slower.
 
     `hardware_compatible` widens the engine from the GPU that built it: to `same_compute_capability`, or to `ampere_plus`, which
@@ -42,6 +44,7 @@ class Tensorrt(Frozen):
 
     optimization_level: int = Field(default=3, ge=0, le=5)
     tf32: bool = False
+    sparse_weights: bool = False
     version_compatible: bool = False
     hardware_compatible: Literal["none", "same_compute_capability", "ampere_plus"] = "none"
 
@@ -106,6 +109,7 @@ class Tensorrt(Frozen):
     def _configure(self, trt: Any, config: Any) -> None:  # noqa: ANN401
         config.builder_optimization_level = self.optimization_level
         (config.set_flag if self.tf32 else config.clear_flag)(trt.BuilderFlag.TF32)
+        (config.set_flag if self.sparse_weights else config.clear_flag)(trt.BuilderFlag.SPARSE_WEIGHTS)
         if self.version_compatible:
             config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
         if self.hardware_compatible != "none":

@@ -16,7 +16,8 @@ class Pass(Protocol):
     A pass that remakes gives another network, which computes something else on purpose. It is called once, in
     fp32; its network is kept as diffusers would save it, and every later stage starts from there: the comparison with the source
     is reported and not limited, and the pictures are held to the pipeline that has the new network. The other passes are called
-    whenever the part is loaded, and stand behind those that remake.
+    whenever the part is loaded, and stand behind those that remake. One that pays on some backends alone has
+    `suits(part, targets)`, which raises UnsupportedError where none of the targets is among them.
 
     Attributes:
         remakes: whether it is such a pass.
