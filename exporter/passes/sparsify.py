@@ -61,6 +61,10 @@ class Sparsify(Frozen):
         return False
 
     @property
+    def made(self) -> None:
+        """A model for the same samplers."""
+
+    @property
     def told(self) -> str:
         """The pass and the pattern."""
         return f"sparsify: {self.pattern}"
@@ -107,7 +111,7 @@ class Sparsify(Frozen):
                 continue
             # Groups of four input channels, for every output channel and place of the kernel.
             groups = weight.detach().movedim(1, -1).unflatten(-1, (-1, 4))
-            smallest = groups.abs().argsort(-1, stable=True)[..., :2]
+            smallest = groups.abs().argsort(dim=-1, stable=True)[..., :2]
             mask = torch.ones_like(groups).scatter(-1, smallest, 0.0)
             # The weights may be mapped from a file, which is not to be written to.
             made = (groups * mask).flatten(-2).movedim(-1, 1).contiguous()

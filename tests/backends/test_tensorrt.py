@@ -55,12 +55,15 @@ class Config:
 
 def test_options_reach_the_builder():
     vendor = SimpleNamespace(
-        BuilderFlag=SimpleNamespace(TF32="TF32", VERSION_COMPATIBLE="VC"), HardwareCompatibilityLevel={"AMPERE_PLUS": 1}
+        BuilderFlag=SimpleNamespace(TF32="TF32", VERSION_COMPATIBLE="VC", SPARSE_WEIGHTS="SPARSE"),
+        HardwareCompatibilityLevel={"AMPERE_PLUS": 1},
     )
     Tensorrt()._configure(vendor, plain := Config())
     assert (plain.flags, plain.builder_optimization_level) == (set(), 3)
     options = Tensorrt(tf32=True, version_compatible=True, hardware_compatible="ampere_plus", optimization_level=5)
     options._configure(vendor, full := Config())
+    Tensorrt(sparse_weights=True)._configure(vendor, sparse := Config())
+    assert sparse.flags == {"SPARSE"}
     assert (full.flags, full.builder_optimization_level, full.hardware_compatibility_level) == ({"TF32", "VC"}, 5, 1)
 
 
