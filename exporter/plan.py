@@ -106,14 +106,11 @@ class Plan:
 
     def refuse(self) -> None:
         """Raise UnsupportedError for what no engine can be and no pass can do, before time is spent."""
-        _ = self.passes.outline
+        self.passes.refuse(self.targets)
         for name in self.family.roles:
             asked = self._component(name).precision
             for backend in self.targets[name].values():
                 backend.refuse("fp16" if asked == "auto" else asked)
-            for step in self.passes.of.get(name, {}).values():
-                if hasattr(step, "suits"):
-                    step.suits(name, self.targets[name])
 
     @cached_property
     def stages(self) -> tuple[Stage, ...]:

@@ -18,6 +18,7 @@ from exporter.load import network, placed
 from exporter.pairing import made_by_passes
 
 if TYPE_CHECKING:
+    from engines.backends import Backend
     from exporter.families import Family
     from exporter.load import Checkpoint
     from exporter.part import Part, Precision
@@ -112,6 +113,14 @@ class Passes:
         config = {key: value for key, value in recipe.sampler.config.items() if key != "prediction_type"}
         sampler = recipe.sampler.model_copy(update={"config": config})
         return type(self.family)(self.family.checkpoint, recipe.model_copy(update={"sampler": sampler}))
+
+    def refuse(self, targets: Mapping[str, Mapping[str, Backend]]) -> None:
+        """Raise UnsupportedError for a pass that cannot remake its network, or of which no target of its part can make use."""
+        _ = self.outline
+        for part, steps in self.of.items():
+            for step in steps.values():
+                if hasattr(step, "suits"):
+                    step.suits(part, targets[part])
 
     def waits(self, part: str) -> bool:
         """Whether a pass of the part must see what the source does."""

@@ -67,8 +67,6 @@ class TensorrtRtx(Frozen):
     `tf32` lets float32 matrix products round their operands to 10 bits of mantissa. The library's default is on; here it is off,
     because a part that was asked for in fp32 was asked for to be exact, and fp16 is both faster and as coarse.
 
-    `sparse_weights` lets it take kernels that skip zeros, for weights that the pass `sparsify` made zero, two in four.
-
     `cuda_graph` captures the whole run once for each size, and replays it.
 
     `kernels` says when code is made for sizes that were left open: `lazy` in the background, while the first runs use slower
@@ -83,7 +81,6 @@ class TensorrtRtx(Frozen):
     compute_capabilities: Annotated[tuple[Annotated[str, AfterValidator(_capability)], ...], AfterValidator(_ordered)] = ()
     optimization_level: int = Field(default=3, ge=0, le=5)
     tf32: bool = False
-    sparse_weights: bool = False
     cuda_graph: bool = False
     kernels: Literal["lazy", "eager", "none"] = "lazy"
 
@@ -137,7 +134,6 @@ class TensorrtRtx(Frozen):
         def configure(config: Any) -> None:  # noqa: ANN401
             config.builder_optimization_level = self.optimization_level
             (config.set_flag if self.tf32 else config.clear_flag)(trt.BuilderFlag.TF32)
-            (config.set_flag if self.sparse_weights else config.clear_flag)(trt.BuilderFlag.SPARSE_WEIGHTS)
             config.num_compute_capabilities = len(self.compute_capabilities)
             for index, target in enumerate(self.compute_capabilities):
                 member = getattr(trt.ComputeCapability, f"SM{target.replace('.', '')}", None)

@@ -1,4 +1,4 @@
-"""Half of the weights become zero, two in every four, where TensorRT or TensorRT-RTX has kernels that skip them."""
+"""Half of the weights become zero, two in every four, where TensorRT has kernels that skip them."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ __all__ = ["Sparsify"]
 #: Backend → why its engines gain nothing from zeros.
 _WHY = {
     "onnxruntime": "ONNX Runtime has no kernels that skip zeros",
+    "tensorrt_rtx": "TensorRT-RTX 1.7 takes the builder's flag SPARSE_WEIGHTS and makes the same engine, byte for byte",
     "openvino": "OpenVINO unpacks sparse int8 weights on processors with AMX alone, and computes with the zeros",
 }
-_OPTION = "of a GPU's two patterns it has 2:4, if its option sparse_weights is true"
+_OPTION = "it has kernels for 2:4, if its option sparse_weights is true"
 
 
 class Sparsify(Frozen):
@@ -88,7 +89,7 @@ class Sparsify(Frozen):
         raise UnsupportedError(
             f"sparsify {self.pattern} of {part}: none of its targets can use it.\n  "
             + "\n  ".join(reasons)
-            + "\n  Leave sparsify out, or take pattern 2:4 and a target such as tensorrt_rtx: {sparse_weights: true}."
+            + "\n  Leave sparsify out, or take pattern 2:4 and the target tensorrt: {sparse_weights: true}."
         )
 
     def __call__(self, part: Part) -> Part:

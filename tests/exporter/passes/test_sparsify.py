@@ -49,8 +49,9 @@ def test_what_is_kept_is_the_users(tiny_sdxl):
     ("target", "pattern", "told"),
     [
         ("onnxruntime", "2:4", "onnxruntime: ONNX Runtime has no kernels that skip zeros"),
-        ("tensorrt_rtx", "2:4", "if its option sparse_weights is true"),
-        ("tensorrt_rtx: {sparse_weights: true}", "unstructured", "in the pattern 2:4 alone"),
+        ("tensorrt_rtx", "2:4", "makes the same engine, byte for byte"),
+        ("tensorrt", "2:4", "if its option sparse_weights is true"),
+        ("tensorrt: {sparse_weights: true}", "unstructured", "in the pattern 2:4 alone"),
     ],
 )
 def test_where_no_target_can_use_it(tiny_sdxl, target, pattern, told):
@@ -61,7 +62,7 @@ def test_where_no_target_can_use_it(tiny_sdxl, target, pattern, told):
 
 
 def test_one_target_that_can_is_enough(tiny_sdxl):
-    text = RECIPE.replace("SOURCE", str(tiny_sdxl)).replace("TARGET", "onnxruntime, tensorrt_rtx: {sparse_weights: true}")
+    text = RECIPE.replace("SOURCE", str(tiny_sdxl)).replace("TARGET", "onnxruntime, tensorrt: {sparse_weights: true}")
     plan = Plan(Recipe.parse(text, "sparse"))
     plan.refuse()
     assert plan.passes.told("unet")[0] == "sparsify: 2:4"
