@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from engines.errors import UnsupportedError
-from exporter import architecture, describe
+from exporter import architecture, build, describe
 from exporter.cache import Store
 from exporter.families.sdxl import Sdxl
 from exporter.passes import _cut, _search
@@ -17,7 +17,7 @@ from exporter.passes.prune import Prune
 from exporter.plan import Plan
 from exporter.recipe import Recipe
 from exporter.recording import Case
-from tests.exporter import equality, models
+from tests.exporter import equality, lessons, models
 
 RECIPE = """
 model: {source: SOURCE}
@@ -171,3 +171,21 @@ def test_a_build_searches_on_what_the_source_was_seen_to_do(source, tmp_path):
     found = json.loads((done["pass", "unet, prune"] / "found.txt").read_text())
     assert found["findings"]["prune"]["curve"][-1]["share"] <= 0.9
     assert plan.passes.told("unet") == ("prune: found for 90% of the parameters", "not distilled")
+
+
+def test_what_is_left_learns_from_the_modules_that_it_was(source, tmp_path):
+    (tmp_path / "data").mkdir()
+    folder = lessons.pictures(tmp_path / "data")
+    passes = [
+        {"prune": {"search": {"budget": 0.9, "calls": 2}}},
+        {"distill": {"data": str(folder), "steps": 1, "batch": 2, "features": "resnet"}},
+    ]
+    text = RECIPE.replace("SOURCE", str(source))
+    recipe = Recipe.parse(text, "searched", overrides=[f"components.unet.passes={json.dumps(passes)}"])
+    (made,) = build.distill(recipe, Store(tmp_path / "store"), lambda *_, **__: None).values()
+    pairs = dict(json.loads((made / "found.txt").read_text())["findings"]["distill"]["features"])
+    (cut,) = (path.parent for path in (tmp_path / "store").glob("entries/*/found.txt") if path.parent != made)
+    findings = json.loads((cut / "found.txt").read_text())["findings"]["prune"]
+    moved = Prune(blocks=findings["blocks"]).moved(models.unet_xl().config, {})
+    assert pairs
+    assert all(_search.came_from(own, moved) == other for own, other in pairs.items())
