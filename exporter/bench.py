@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ from exporter.stopwatch import Stopwatch
 
 #: Rounds that are not counted: compilers compile, caches fill, clocks rise.
 WARM_UP = 2
+#: Seconds before each run, in which threads of the one before, which spin while they wait for more work, come to rest.
+REST = 0.05
 #: Of every picture; picture i of a batch is that of SEED + i.
 SEED = 0
 
@@ -220,6 +223,7 @@ def race(
         for turn in range(-WARM_UP, repeats):
             first = turn % len(field)
             for each in (*field[first:], *field[:first]):
+                time.sleep(REST)
                 made, found = each.watch.time(_run, each, batch, folder)
                 if turn >= 0:
                     seconds[each.name].append(found)
