@@ -57,7 +57,7 @@ class ParityError(T2IError):
 
 
 class SpeedError(T2IError):
-    """A bundle is slower than its recipe allows; the text is the figures."""
+    """A bundle is slower, or a quantized network not the better one, than its recipe allows; the text is the figures."""
 
     exit_code = 5
 

@@ -82,6 +82,16 @@ class Tile(Frozen):
         return self
 
 
+class Quantized(Frozen):
+    """How a part's graphs were quantized: layers in all and so many as the format says, those kept from it, and the evidence."""
+
+    format: Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]+$")]
+    layers: int = Field(ge=1)
+    quantized: int = Field(ge=1)
+    kept: tuple[str, ...] = ()
+    calibration: RelativePath
+
+
 class PartEntry(Frozen):
     """One network of the pipeline, or the pipeline whole. `onnx` is keyed by operator set ("20"), `engines` by backend.
 
@@ -96,6 +106,9 @@ class PartEntry(Frozen):
     passes: tuple[str, ...] = ()
     remade: bool = False
     tile: Tile | None = None
+
+
+    quantized: Quantized | None = None
     onnx: dict[str, Onnx]
     engines: dict[Name, EngineFiles]
 
@@ -167,7 +180,8 @@ class Draft(Frozen):
         engines = [file for part in self.parts.values() for engine in part.engines.values() for file in engine.files]
         small = [entry.file for entry in (*self.samplers, *self.tokenizers.values())]
         starts = [entry.image for entry in self.samplers if entry.image]
-        process = [self.process] if self.process else []
+        evidence = [part.quantized.calibration for part in self.parts.values() if part.quantized]
+        process = [self.process, *evidence] if self.process else evidence
         return {*onnx, *engines, *small, *starts, *process, *self.recordings}
 
     def having(self, role: Role) -> dict[str, PartEntry]:

@@ -75,6 +75,7 @@ def _build(folder: Path, entry: PartEntry, name: str) -> EngineFiles:
             f"{name} now wants operator set {backend.opset}; this bundle's graphs have {have}. Build it again from its recipe."
         )
     backend.refuse(entry.precision)
+    backend.refuse(entry.quantized.format.partition("-")[0] if entry.quantized else entry.precision)
     into = folder / "engines" / name
     into.mkdir(parents=True, exist_ok=True)
     files = backend.build(folder / graph.files[0], entry.signature, into)

@@ -24,7 +24,7 @@ def lay_out(plan: Plan, done: Done, folder: Path) -> Draft:
     for name, component in recipe.components.items():
         if component.precision == "auto":
             notes.append(plan.decide(name, done)[1])
-    notes += _found(plan, done, folder)
+    notes += _found(plan, done, folder) + plan.quantized.notes(done)
     recordings: list[str] = []
     if not recipe.checks.skip:
         runs = sorted(done[plan.reference].glob("run_*.npz"))
@@ -102,7 +102,7 @@ def _part(plan: Plan, name: str, done: Done, folder: Path) -> PartEntry:
     graphs: dict[str, Onnx] = {}
     facts: dict[str, int | str] = {}
     for opset in plan.opsets(name):
-        made = done["export", f"{name}, opset {opset}"]
+        made = plan.quantized.graph(name, opset, done)
         facts = json.loads((made / "facts.txt").read_text())
         files = sorted(made.glob(f"{name}.onnx*"))
         placed = tuple(_put(file, folder, f"onnx/opset{opset}/{file.name}") for file in files)
@@ -115,6 +115,7 @@ def _part(plan: Plan, name: str, done: Done, folder: Path) -> PartEntry:
         passes=plan.passes.told(name),
         remade=name in plan.passes.remade,
         tile=plan.recipe.components[name].tile if name in plan.recipe.components else None,
+        quantized=plan.quantized.entry(name, plan.opsets(name)[-1], done, folder),
         onnx=graphs,
         engines={} if plan.wholes.steps else _engines(plan, name, graphs, done, folder),
     )
@@ -142,7 +143,7 @@ def _whole(plan: Plan, name: str, parts: Mapping[str, PartEntry], done: Done, fo
 def _engines(plan: Plan, name: str, graphs: Mapping[str, Onnx], done: Done, folder: Path) -> dict[str, EngineFiles]:
     engines = {}
     for target, backend in plan.targets[name].items():
-        built = sorted(file for file in done["engine", f"{name}, {target}"].iterdir() if file.name != "entry.json")
+        built = sorted(file for file in plan.quantized.engine(name, target, done).iterdir() if file.name != "entry.json")
         # A backend that built nothing runs the graph itself.
         files = tuple(_put(file, folder, f"engines/{target}/{file.name}") for file in built)
         engines[target] = EngineFiles(

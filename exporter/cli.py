@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _COMPILE = {"diffusers", "huggingface_hub", "onnx", "onnx_ir", "onnxscript", "ruamel", "safetensors", "torch"}
 _COMPILE |= {"transformers", "accelerate"}
 _PATH = click.Path(path_type=Path)
+_KINDS = ["families", "passes", "formats", "backends", "samplers", "recipes", "architectures"]
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -165,10 +166,16 @@ def _bench(
 @verbs.command("inspect")
 @click.argument("path", type=_PATH)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def _inspect(path: Path, *, as_json: bool) -> None:
+@click.option("--as-recipe", is_flag=True, help="Print a bundle's recipe, with the layers written out that were kept.")
+def _inspect(path: Path, *, as_json: bool, as_recipe: bool) -> None:
     """Describe a bundle, or a recipe before anything is built."""
     from exporter import describe
 
+    if as_recipe:
+        from exporter.written import written
+
+        click.echo(written(path), nl=False)
+        return
     if path.is_dir() or path.suffix not in {".yaml", ".yml"}:
         _print(describe.bundle(path), as_json=as_json)
         return
@@ -181,9 +188,7 @@ def _inspect(path: Path, *, as_json: bool) -> None:
 
 
 @verbs.command("list")
-@click.argument(
-    "kind", required=False, type=click.Choice(["families", "passes", "backends", "samplers", "recipes", "architectures"])
-)
+@click.argument("kind", required=False, type=click.Choice(_KINDS))
 @click.option("--schema", is_flag=True, help="Print the JSON Schema of a recipe, for editors.")
 def _list(kind: str | None, *, schema: bool) -> None:
     """List what there is to name in a recipe; `list samplers` compiles every scheduler, and measures its order."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from engines import plugins
 from engines.bundle import Bundle, PartEntry
 from engines.errors import RecipeError
-from exporter import pairing
+from exporter import formats, pairing
 
 if TYPE_CHECKING:
     from exporter.cache import Store
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 Row = Mapping[str, Any]
 #: What `list` can list, besides the kinds of plugins that a recipe names.
-LISTS = ("families", "passes", "backends", "samplers", "recipes", "architectures")
+LISTS = ("families", "passes", "formats", "backends", "samplers", "recipes", "architectures")
 _BYTES = {"fp32": 4, "fp16": 2, "bf16": 2, "auto": 4}
 #: Peak memory of exporting and building one part, in sizes of its weights: 3.6 for KOALA-700M's UNet, 3.8 for SDXL's, in fp16.
 _PEAK = 4
@@ -170,6 +170,8 @@ def listing(kind: str) -> list[dict[str, str]]:
         from exporter import architecture  # noqa: PLC0415
 
         return [{"name": name, "what": str(architecture.read(name).get("about", ""))} for name in architecture.names()]
+    if kind == "formats":
+        return formats.rows()
     if kind == "recipes":
         return [{"name": str(file), "what": _headline(file)} for file in _recipes()]
     folder = Path(__file__).parent.parent / plugins.KINDS[kind].replace(".", "/")

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from engines.signature import Dim, Port, Signature
     from exporter.part import Part
 
-#: In this order: folding leaves duplicates, deduplication leaves the unused.
-GRAPH_PASSES = ("fold", "deduplicate", "remove_unused")
+#: In this order: folding makes up names, and leaves duplicates, deduplication leaves the unused.
+GRAPH_PASSES = ("name_weights", "fold", "deduplicate", "remove_unused")
 #: Before them but after folding, where every engine of the graph runs on a processor: fewer products, and more small operators.
 PROCESSOR_PASSES = ("upsample",)
 _DTYPES = {"float32": torch.float32, "int64": torch.int64}
@@ -66,8 +66,8 @@ def export(part: Part, opset: int, *, processor: bool = False, fused: Sequence[s
             raise UnsupportedError(f"{part.name} cannot be exported to ONNX operator set {opset}:\n  {last}") from error
     model = program.model
     before = len(model.graph)
-    first, *rest = GRAPH_PASSES
-    for name in (first, *(PROCESSOR_PASSES if processor else ()), *rest, *fused):
+    named, folded, *rest = GRAPH_PASSES
+    for name in (named, folded, *(PROCESSOR_PASSES if processor else ()), *rest, *fused):
         model = plugins.load("graph", name)(model)
     _declare(model, part.signature)
     return Exported(model, before)

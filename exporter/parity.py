@@ -27,15 +27,15 @@ PERFECT = 200.0
 #: docs/decisions/0004-limits.md has the measurements.
 LIMITS: Mapping[str, Mapping[str, float]] = {
     "passes": {"fp32": 95.0, "fp16": 45.0, "bf16": 28.0},
-    "onnx": {"fp32": 95.0, "fp16": 45.0, "bf16": 28.0},
-    "engine": {"fp32": 95.0, "fp16": 45.0, "bf16": 28.0},
-    "drift": {"fp32": 70.0, "fp16": 35.0, "bf16": 24.0},
-    "latent": {"fp32": 70.0, "fp16": 35.0, "bf16": 24.0},
-    "image": {"fp32": 60.0, "fp16": 35.0, "bf16": 24.0},
+    "onnx": {"fp32": 95.0, "fp16": 45.0, "int8-weights": 30.0, "bf16": 28.0, "int8": 25.0, "fp8": 25.0, "int4-weights": 20.0},
+    "engine": {"fp32": 95.0, "fp16": 45.0, "int8-weights": 32.0, "bf16": 28.0, "int8": 28.0, "fp8": 28.0, "int4-weights": 26.0},
+    "drift": {"fp32": 70.0, "fp16": 35.0, "int8-weights": 24.0, "bf16": 24.0, "int8": 20.0, "fp8": 20.0, "int4-weights": 16.0},
+    "latent": {"fp32": 70.0, "fp16": 35.0, "int8-weights": 24.0, "bf16": 24.0, "int8": 20.0, "fp8": 20.0, "int4-weights": 16.0},
+    "image": {"fp32": 60.0, "fp16": 35.0, "int8-weights": 24.0, "bf16": 24.0, "int8": 16.0, "fp8": 16.0, "int4-weights": 12.0},
     "table": {"fp32": 80.0, "fp16": 80.0, "bf16": 80.0},
 }
-#: Precision classes, from fine to coarse.
-COARSENESS = ("fp32", "fp16", "bf16")
+#: Precision classes, from fine to coarse; the last four are those of quantized graphs.
+COARSENESS = ("fp32", "fp16", "int8-weights", "bf16", "int8", "fp8", "int4-weights")
 #: Key in a recipe's `checks.limits` → the line of the blame table that it limits.
 STAGES = {
     "passes": "source → passes",
@@ -177,16 +177,28 @@ def check(path: Path, backend: str | None, limits: Limits, report: Callable[[str
     return verdicts
 
 
+def class_of(precision: str, form: str = "") -> str:
+    """Precision class of a graph: its own, or a coarser one in which it was quantized."""
+    quantized = form if form in COARSENESS else form.partition("-")[0]
+    return max(precision, quantized or precision, key=COARSENESS.index)
+
+
+def _graph_class(entry: PartEntry) -> str:
+    return class_of(entry.precision, entry.quantized.format if entry.quantized else "")
+
+
 def _class(entry: PartEntry, backend: str) -> str:
     """Precision class of a part's engine on this machine: its graph's, or a coarser one in which the backend computes."""
-    return plugins.load("backends", backend).model_validate(entry.engines[backend].options).computes(entry.precision)
+    inside = plugins.load("backends", backend).model_validate(entry.engines[backend].options).computes(entry.precision)
+    return max(inside, _graph_class(entry), key=COARSENESS.index)
 
 
 def _part(
     bundle: Bundle, name: str, entry: PartEntry, cases: Sequence[Case], backend: str | None, limits: Limits
 ) -> Iterator[Verdict]:
     """From source to passes to graph to engine, on the source's own inputs."""
-    changed = ", ".join([*entry.passes, *([entry.precision] if entry.precision != "fp32" else [])])
+    torch = [step for step in entry.passes if not step.startswith("quantize")]  # which works on the graph
+    changed = ", ".join([*torch, *([entry.precision] if entry.precision != "fp32" else [])])
     floor = limits.of_remade(name) if entry.remade else limits(name, "passes", entry.precision)
     for case in cases:
         pairs = [(case.passes[port], case.source[port]) for port in case.source]
@@ -206,11 +218,12 @@ def _part(
             answers = [engine(case.inputs) for case in cases]
         for case, answer in zip(cases, answers, strict=True):
             pairs = [(answer[port], case.passes[port]) for port in case.passes]
-            yield judge(name, "onnx", case.label, pairs, limits(name, "onnx", entry.precision))
+            told = f"quantize: {entry.quantized.format}" if entry.quantized else ""
+            yield judge(name, "onnx", case.label, pairs, limits(name, "onnx", _graph_class(entry)), note=told)
     if backend is None:
         return
     built, inside = entry.engines[backend], _class(entry, backend)
-    told = backend if inside == entry.precision else f"{backend}, {inside} inside"
+    told = backend if inside in {entry.precision, _graph_class(entry)} else f"{backend}, {inside} inside"
     opener = plugins.load("backends", backend).model_validate(built.options)
     with opener.open([bundle.path(file) for file in built.files], entry.signature) as engine:
         for case, answer in zip(cases, answers, strict=True):

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engines import plugins
-from engines.backends import installed
 from engines.errors import RecipeError, UnsupportedError
 from exporter import suited
-from exporter.cache import Key, code_version, key
+from exporter.cache import Key
 from exporter.families import Family, claim
+from exporter.keys import key_of
 from exporter.load import network, resolve
 from exporter.pairing import judge
+from exporter.quantized import Quantized, digest_of
 from exporter.recording import HALF_MAX
 from exporter.remake import Done, Passes
 from exporter.whole import Wholes
@@ -31,25 +32,6 @@ if TYPE_CHECKING:
 
 #: The largest activation that `auto` trusts to half precision, as a share of the largest half number: other prompts, other seeds.
 HALF_HEADROOM = 0.25
-_LIBRARIES = ("torch", "diffusers", "transformers", "onnx-ir", "onnxscript", "tokenizers")
-_MODEL_CODE = ("families", "load.py", "weights.py", "safetensor.py", "single_file.py", "lora.py", "fuse.py", "part.py")
-_PASS_CODE = ("passes", "remake.py")
-#: Whose code a stage's result depends on.
-_CODE: Mapping[str, tuple[str, ...]] = {
-    "tokenize": (*_MODEL_CODE, "plan.py"),
-    "record": (*_MODEL_CODE, "record.py", "recording.py", "loop.py", "../engines/tiles.py"),
-    "compile": ("sampler.py", "trace.py", "loop.py", "preview.py", "../engines/samplers/table.py", "../engines/samplers/_ops.py"),
-    "process": ("process.py", "sampler.py", "loop.py", "../engines/samplers/_process.py"),
-    "encode": (*_MODEL_CODE, "lesson.py", "passes/_encode.py", "passes/_pictures.py", "passes/_datasets.py"),
-    "play": (*_MODEL_CODE, "lesson.py", "passes/_play.py", "passes/_schedule.py"),
-    "pass": (*_MODEL_CODE, *_PASS_CODE, "borrow.py", "recording.py", "count.py", "lesson.py"),
-    "measure": (*_MODEL_CODE, *_PASS_CODE, "recording.py"),
-    "export": (*_MODEL_CODE, *_PASS_CODE, "export.py", "graph"),
-    "unroll": ("unroll.py", "graph", "../engines/samplers/table.py"),
-    "engine": ("../engines/backends",),
-    "check": ("parity.py", "recording.py", "../engines"),
-    "race": ("bench.py", "baseline.py", "stopwatch.py", "gate.py", "../engines"),
-}
 
 
 @dataclass(frozen=True)
@@ -102,6 +84,7 @@ class Plan:
         own = {name: self._component(name).target for name in (*self.family.roles, *self.wholes.steps)}
         self.targets = {name: shared if target is None else _backends([target]) for name, target in own.items()}
         self.passes = Passes(recipe, self.family)
+        self.quantized = Quantized(self)
         self._held: tuple[str, Part] | None = None
 
     def refuse(self) -> None:
@@ -111,6 +94,7 @@ class Plan:
             asked = self._component(name).precision
             for backend in self.targets[name].values():
                 backend.refuse("fp16" if asked == "auto" else asked)
+        self.quantized.refuse()
 
     @cached_property
     def stages(self) -> tuple[Stage, ...]:
@@ -129,6 +113,10 @@ class Plan:
     def waits(self, name: str) -> bool:
         """Whether a part cannot be exported before the source was recorded."""
         return self._component(name).precision == "auto" or self.passes.waits(name)
+
+    def digest(self, name: str) -> str | None:
+        """Digest of a part's weights; None where a pass has yet to make them."""
+        return digest_of(self, name)
 
     def precision(self, name: str, done: Done) -> Precision:
         """Resolve `auto` by measurement: half precision where the largest activation leaves headroom, else fp32."""
@@ -154,12 +142,12 @@ class Plan:
     def check_stage(self, make: Callable[[Path, Done], None]) -> Stage:
         """The last stage: it depends on everything that is in the bundle."""
         before = {f"{stage.verb} {stage.subject}": str(stage.key) for stage in self.stages}
-        return Stage("check", "bundle", self._key("check", "bundle", dict(self.recipe.checks.limits), before), make)
+        return Stage("check", "bundle", key_of("check", "bundle", dict(self.recipe.checks.limits), before), make)
 
     def race_stage(self, options: Mapping[str, Any], make: Callable[[Path, Done], None]) -> Stage:
         """The stage after the last, where the recipe asks for speed: it depends on the bundle, the rival and the machine."""
         before = {f"{stage.verb} {stage.subject}": str(stage.key) for stage in self.stages}
-        return Stage("race", "bundle", self._key("race", "bundle", options, before), make)
+        return Stage("race", "bundle", key_of("race", "bundle", options, before), make)
 
     def _component(self, name: str) -> Any:  # noqa: ANN401 - recipe.Component, which lives behind TYPE_CHECKING here
         from exporter.recipe import Component  # noqa: PLC0415 - a plan is made from a recipe, which has loaded it
@@ -169,27 +157,27 @@ class Plan:
     def _stages(self) -> Iterator[Stage]:
         recipe, everything = self.recipe, {name: self.checkpoint.digest(name) for name in self._networks}
         for name in self.family.towers.values():
-            stage_key = self._key("tokenize", name, {}, {name: self.checkpoint.digest(name)})
+            stage_key = key_of("tokenize", name, {}, {name: self.checkpoint.digest(name)})
             yield Stage("tokenize", name, stage_key, lambda folder, _done, name=name: self._tokenize(folder, name))
         compiled: dict[tuple[str, str], Key] = {}
         for steps in recipe.sampler.steps:
             options = recipe.sampler.model_dump(mode="json", exclude={"steps", "guidance", "force"}) | {"steps": steps}
-            sampler_key = self._key("compile", f"{steps} steps", options, {"scheduler": self.checkpoint.digest("scheduler")})
+            sampler_key = key_of("compile", f"{steps} steps", options, {"scheduler": self.checkpoint.digest("scheduler")})
             compiled["compile", f"{steps} steps"] = sampler_key
             yield Stage("compile", f"{steps} steps", sampler_key, lambda folder, _done, steps=steps: self._compile(folder, steps))
             if self.edits:
                 name = f"{steps} steps from an image"
-                starts_key = self._key("compile", name, options, {"scheduler": self.checkpoint.digest("scheduler")})
+                starts_key = key_of("compile", name, options, {"scheduler": self.checkpoint.digest("scheduler")})
                 yield Stage("compile", name, starts_key, lambda folder, _done, steps=steps: self._compile_starts(folder, steps))
         options = recipe.sampler.model_dump(mode="json", include={"scheduler", "config"})
-        process_key = self._key("process", "scheduler", options, {"scheduler": self.checkpoint.digest("scheduler")})
+        process_key = key_of("process", "scheduler", options, {"scheduler": self.checkpoint.digest("scheduler")})
         yield Stage("process", "scheduler", process_key, lambda folder, _done: self._process(folder))
         recorded: dict[str, str] = {}
         options = recipe.model_dump(mode="json", include={"sampler", "shapes"}, exclude={"sampler": {"force"}})
         options |= recipe.checks.model_dump(mode="json", exclude={"limits", "faster_than"}) | {"parts": sorted(self.family.roles)}
         options |= {"tile": str(self._component("vae_decoder").tile)}
         if not recipe.checks.skip:
-            record_key = self._key("record", "source", options, everything)
+            record_key = key_of("record", "source", options, everything)
             recorded = {"record": str(record_key)}
             yield Stage("record", "source", record_key, lambda folder, _done: self._record(folder, self.passes.source))
         made: dict[str, str] = {}
@@ -198,7 +186,7 @@ class Plan:
                 made[name] = str(stage.key)
                 yield stage
         if recorded and made:
-            record_key = self._key("record", "passes", options, everything | made)
+            record_key = key_of("record", "passes", options, everything | made)
             recorded = recorded | {"reference": str(record_key)}
             yield Stage("record", "passes", record_key, lambda folder, done: self._record(folder, self.passes.made(done)))
         exported: dict[tuple[str, str], Key] = dict(compiled)
@@ -223,18 +211,18 @@ class Plan:
             if step.swaps:
                 inputs = {"network": self.passes.borrowed(name, pass_name).digest(name)}
             if step.trains:
-                encode_key = self._key("encode", "pictures", *self.passes.keyed(name, pass_name))
+                encode_key = key_of("encode", "pictures", *self.passes.keyed(name, pass_name))
                 encode = lambda folder, _done, pass_name=pass_name: self.passes.encode(folder, name, pass_name)  # noqa: E731
                 yield Stage("encode", f"{name}, {pass_name}", encode_key, encode)
                 options, teacher = self.passes.taught(name, pass_name)
                 inputs |= {"pictures": str(encode_key), **{f"teacher {each}": digest for each, digest in teacher.items()}}
                 if (played := self.passes.plays(name, pass_name)) is not None:
                     known = {key: inputs[key] for key in inputs if key != "weights"}
-                    play_key = self._key("play", name, played, known)
+                    play_key = key_of("play", name, played, known)
                     play = lambda folder, done, pass_name=pass_name: self.passes.play(folder, name, pass_name, done)  # noqa: E731
                     yield Stage("play", f"{name}, {pass_name}", play_key, play)
                     inputs |= {"played": str(play_key)}
-            stage_key = self._key("pass", f"{name}, {pass_name}", options, inputs)
+            stage_key = key_of("pass", f"{name}, {pass_name}", options, inputs)
             make = lambda folder, done, pass_name=pass_name: self.passes.remake(folder, name, pass_name, done)  # noqa: E731
             yield Stage("pass", f"{name}, {pass_name}", stage_key, make, resumes=step.trains)
             before = str(stage_key)
@@ -244,27 +232,38 @@ class Plan:
         component = self._component(name)
         weights = {"weights": digest}
         options = component.model_dump(mode="json", exclude={"target"})
+        options["passes"] = [step for step in options["passes"] if not step.keys() & {"quantize"}]  # which works on the graph
         options |= {"signature": self.family.signature(name).model_dump(mode="json")}
         options |= {"guidance": self.recipe.sampler.guidance.mode}
         inputs = weights | (dict(recorded) if component.precision == "auto" else {})
         if recorded:
             seen = recorded if component.precision == "auto" else {"record": recorded["record"]}
-            measure_key = self._key("measure", name, options, weights | dict(seen))
+            measure_key = key_of("measure", name, options, weights | dict(seen))
             yield Stage("measure", name, measure_key, lambda folder, done: self._measure(folder, name, done))
         for opset in self.opsets(name):
             wanted = options | {"opset": opset, "processor": self._on_processor(name), "fused": suited.fused(self, name, opset)}
-            export_key = self._key("export", f"{name}, opset {opset}", wanted, inputs)
+            export_key = key_of("export", f"{name}, opset {opset}", wanted, inputs)
             make = lambda folder, done, opset=opset: self._export(folder, name, opset, done)  # noqa: E731
             yield Stage("export", f"{name}, opset {opset}", export_key, make)
+            graph, made = export_key, dict[tuple[str, str], Key]()
+            if recorded:
+                made["measure", name] = measure_key
+            for row in self.quantized.stages(name, opset, export_key, recorded, digest):
+                yield (stage := Stage(*row))
+                graph = stage.key
             if self.recipe.pipeline == "stepped":
-                yield from self._engine_stages(name, opset, export_key)
+                engines = self._engine_stages(name, opset, graph)
+                for stage in (*engines, *(Stage(*row) for row in self.quantized.rivals(name, opset, export_key))):
+                    made[stage.name] = stage.key
+                    yield stage
+                yield from (Stage(*row) for row in self.quantized.weighing(name, made))
 
     def _engine_stages(self, name: str, opset: int, graph: Key) -> Iterator[Stage]:
         """One for each target that wants the graph of this operator set."""
         for target, backend in self.targets[name].items():
             if backend.opset == opset:
                 options, versions = backend.model_dump(mode="json"), {target: backend.version}
-                stage_key = self._key("engine", f"{name}, {target}", options, {"export": str(graph)}, versions)
+                stage_key = key_of("engine", f"{name}, {target}", options, {"export": str(graph)}, versions)
                 make = lambda folder, done, target=target: self._engine(folder, name, target, done)  # noqa: E731
                 yield Stage("engine", f"{name}, {target}", stage_key, make)
 
@@ -274,7 +273,7 @@ class Plan:
             for opset in self.opsets(name):
                 inputs = {part: str(made["export", f"{part}, opset {opset}"]) for part in self.family.roles}
                 inputs |= {"sampler": str(made["compile", f"{steps} steps"])}
-                unroll_key = self._key("unroll", f"{name}, opset {opset}", {}, inputs)
+                unroll_key = key_of("unroll", f"{name}, opset {opset}", {}, inputs)
                 make = lambda folder, done, name=name, opset=opset: self.wholes.make(folder, name, opset, done)  # noqa: E731
                 yield Stage("unroll", f"{name}, opset {opset}", unroll_key, make)
                 yield from self._engine_stages(name, opset, unroll_key)
@@ -282,19 +281,6 @@ class Plan:
     @cached_property
     def _networks(self) -> list[str]:
         return sorted({network(name) for name in self.family.roles})
-
-    def _key(
-        self,
-        verb: str,
-        subject: str,
-        options: Mapping[str, Any],
-        inputs: Mapping[str, str],
-        versions: Mapping[str, str] | None = None,
-    ) -> Key:
-        here = Path(__file__).parent
-        code = {part: code_version((here / part).resolve()) for part in _CODE[verb]}
-        versions = versions or {library: installed("compile", library) for library in _LIBRARIES}
-        return key(verb, subject, options=options, inputs=inputs, code=code, versions=versions)
 
     # What each stage does. Heavy imports stand here, so that a plan whose every stage is in the store loads no torch.
 
@@ -390,8 +376,8 @@ class Plan:
     def _engine(self, folder: Path, name: str, target: str, done: Done) -> None:
         gc.collect()  # the exported network is a knot of references, as large as the memory that a builder may want
         backend = self.targets[name][target]
-        graph = done["unroll" if name in self.wholes.steps else "export", f"{name}, opset {backend.opset}"] / f"{name}.onnx"
-        backend.build(graph, self.wholes.signature(name, done), folder)
+        verb = "unroll" if name in self.wholes.steps else "quantize" if name in self.quantized.of else "export"
+        backend.build(done[verb, f"{name}, opset {backend.opset}"] / f"{name}.onnx", self.wholes.signature(name, done), folder)
 
 
 def _backends(targets: Iterable[Mapping[str, Any]]) -> dict[str, Backend]:

@@ -35,6 +35,7 @@ class Passes:
     Attributes:
         of: part → its passes, name → constructed options, in the recipe's order.
         remade: part → names of the passes that make another network of it, each from the one before; others are left out.
+        quantized: part → the pass that works on its exported graph; others are left out.
 
     Raises:
         RecipeError: a pass stands twice, or one that remakes stands behind one that does not.
@@ -66,6 +67,7 @@ class Passes:
             raise RecipeError(problems)
         found = {part: tuple(name for name, step in steps.items() if step.remakes) for part, steps in self.of.items()}
         self.remade: Mapping[str, tuple[str, ...]] = {part: names for part, names in found.items() if names}
+        self.quantized: Mapping[str, Any] = {part: steps["quantize"] for part, steps in self.of.items() if "quantize" in steps}
 
     @cached_property
     def outline(self) -> Family:
@@ -169,7 +171,7 @@ class Passes:
         else:
             part = self.made(done, {part_name: before}).part(part_name, "fp32")
             part = replace(part, signature=self.family.signature(part_name))
-            made = step(replace(part, cases=_seen(part_name, done["record", "source"])) if step.recorded else part)
+            made = step(replace(part, cases=seen(part_name, done["record", "source"])) if step.recorded else part)
         made.network.save_pretrained(folder)
         _keep(folder, made.notes, dict(made.findings))
 
@@ -245,8 +247,8 @@ def _keep(folder: Path, notes: Sequence[str], findings: Mapping[str, Any]) -> No
     (folder / "found.txt").write_text(json.dumps({"notes": notes, "findings": findings}, indent=1) + "\n")
 
 
-def _seen(name: str, folder: Path) -> tuple[Case, ...]:
-    """Every call of the denoiser in every run of the source; of another part, the calls that were recorded."""
+def seen(name: str, folder: Path) -> tuple[Case, ...]:
+    """Every call of the denoiser in every recorded run; of another part, the calls that were recorded."""
     from exporter.recording import load_cases, load_run, trajectory  # noqa: PLC0415 - numpy
 
     cases = load_cases(folder / f"{name}.npz")

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from engines.backends import installed
-from exporter import describe
+from exporter import describe, formats
 from exporter.convergence import STEPS, surveyed
 from exporter.pairing import Pairing, pairings
 from exporter.trace import TOLERANCE
@@ -121,8 +121,32 @@ def _example(pairing: Pairing) -> str:
     return pairing.write.partition(" (")[0]
 
 
+_FORMATS = """\
+# Formats of numbers, and which target takes which
+
+`t2iexport list formats` prints this. A recipe asks for one in a component's passes, `- quantize: {format: int8}`;
+a target that refuses it ends the build before time is spent. Everything is
+explicit, symmetric Q/DQ in the ONNX: weights per output channel (4 bits:
+per block of up to 128), activations per tensor. [How and why](decisions/0017-quantization.md).
+
+"""
+
+
+def format_page() -> str:
+    """Write the table of formats as a page."""
+    lines = ["| format | what | weights | inputs of convolutions | of products | must win, unless told otherwise |"]
+    lines.append("|---|---|---|---|---|---|")
+    for name in formats.offered():
+        form = formats.FORMATS[name]
+        inputs = f"{form.conv or 'float'} | {form.product or 'float'}"
+        lines.append(f"| `{name}` | {form.about} | {form.weights} | {inputs} | {form.gate} |")
+    lines += ["", "| format | target | answer |", "|---|---|---|"]
+    lines += [f"| `{row['format']}` | {row['target']} | {row['answer']} |" for row in formats.rows()]
+    return _MADE.format("formats.py") + _FORMATS + "\n".join(lines) + "\n"
+
+
 #: File in docs/ → what makes its text.
-PAGES: Mapping[str, Callable[[], str]] = {"pairing.md": pairing_page, "samplers.md": sampler_page}
+PAGES: Mapping[str, Callable[[], str]] = {"pairing.md": pairing_page, "samplers.md": sampler_page, "formats.md": format_page}
 
 
 @click.command()

@@ -12,6 +12,8 @@ import numpy as np
 from engines.errors import MissingDependency
 from engines.signature import Signature
 
+Step = tuple[str, str, float]  # operator, type of its numbers, seconds
+
 
 def installed(extra: str, *distributions: str) -> str:
     """Version of a library, under whichever of its names it is installed; raise MissingDependency when it is not."""

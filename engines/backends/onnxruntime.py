@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
 
-from engines.backends import installed
+from engines.backends import Step, installed
 from engines.backends._bound import Bound
 from engines.errors import MissingDependency, UnsupportedError
 from engines.frozen import Frozen
@@ -68,10 +70,10 @@ class OnnxRuntime(Frozen):
         return installed(self.extra, self.distribution, "onnxruntime")
 
     def refuse(self, precision: str) -> None:
-        """Raise UnsupportedError for bf16 on the processor, for which the library has no kernels."""
-        if precision == "bf16" and self.providers[0] == "CPUExecutionProvider":
+        """Raise UnsupportedError for bf16, fp8 and fp4 on the processor, for which the library has no kernels."""
+        if precision in {"bf16", "fp8", "fp4"} and self.providers[0] == "CPUExecutionProvider":
             raise UnsupportedError(
-                "onnxruntime cannot run bf16 on CPUExecutionProvider: it has no such kernels. Use precision fp32 or fp16."
+                f"onnxruntime cannot run {precision} on CPUExecutionProvider: it has no such kernels. Use precision fp32 or fp16."
             )
 
     @property
@@ -102,8 +104,8 @@ class OnnxRuntime(Frozen):
         with self.open(files, signature):
             return files
 
-    def open(self, files: Sequence[Path], signature: Signature) -> _Session:
-        """Load the graph `files[0]`.
+    def open(self, files: Sequence[Path], signature: Signature, options: Any = None) -> _Session:  # noqa: ANN401
+        """Load the graph `files[0]`, in a session of the library's own defaults or with `options`.
 
         Raises:
             UnsupportedError: the library cannot, or would run it elsewhere than asked, or it is not what the signature says.
@@ -117,7 +119,7 @@ class OnnxRuntime(Frozen):
         if missing := [name for name in self.providers if name not in vendor.get_available_providers()]:
             have = ", ".join(vendor.get_available_providers())
             raise UnsupportedError(f"onnxruntime has no {missing[0]} here; it has {have}. Choose among these with providers.")
-        options = vendor.SessionOptions()
+        options = options or vendor.SessionOptions()
         options.intra_op_num_threads = self.threads
         options.log_severity_level = 3  # errors; they are raised as well
         level = {"none": "DISABLE_ALL"}.get(self.graph_optimization, f"ENABLE_{self.graph_optimization.upper()}")
@@ -134,6 +136,18 @@ class OnnxRuntime(Frozen):
             )
         bound = Bound(vendor, session, signature, ("cuda", self.device), graphs=self.cuda_graph) if nvidia else None
         return _Session(session, signature, files[0], bound)
+
+    def profile(self, files: Sequence[Path], signature: Signature, inputs: Mapping[str, np.ndarray]) -> list[Step]:
+        """Operator, type of its numbers (int8 or float) and seconds of every step of one call, as they were executed."""
+        options = _library().SessionOptions()
+        with TemporaryDirectory() as folder:
+            options.enable_profiling, options.profile_file_prefix = True, f"{folder}/run"
+            with self.open(files, signature, options) as engine:
+                engine(inputs)
+                told = json.loads(Path(engine.session.end_profiling()).read_text(encoding="utf-8"))
+        ran = [each for each in told if each.get("cat") == "Node" and each["name"].endswith("_kernel_time")]
+        whole = ["int8" if "int8" in str(each["args"].get("input_type_shape")) else "float" for each in ran]
+        return [(each["args"]["op_name"], kind, each["dur"] / 1e6) for each, kind in zip(ran, whole, strict=True)]
 
     def _chosen(self) -> list[str | tuple[str, dict[str, str]]]:
         """The providers, with their options and, where it is not the first, the device."""
@@ -160,7 +174,8 @@ class _Session:
     """An engine: one loaded graph."""
 
     def __init__(self, session: Any, signature: Signature, file: Path, bound: Bound | None) -> None:  # noqa: ANN401 - a vendor's
-        self._session, self._signature, self._file, self._bound = session, signature, file, bound
+        self.session: Any = session
+        self._signature, self._file, self._bound = signature, file, bound
         for side, ports in ((session.get_inputs(), signature.inputs), (session.get_outputs(), signature.outputs)):
             found = sorted((node.name, node.type) for node in side)
             wanted = sorted((port.name, _TYPES[port.dtype]) for port in ports)
@@ -168,14 +183,14 @@ class _Session:
                 raise UnsupportedError(f"{file} has the ports {found}; its signature says {wanted}. Build the bundle again.")
 
     def __call__(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        if self._session is None:
+        if self.session is None:
             raise RuntimeError(f"{self._file.name} was closed")
         sizes = self._signature.sizes(inputs)
         names = [port.name for port in self._signature.outputs]
         try:
             if self._bound:
                 return self._bound(inputs, sizes)
-            arrays = self._session.run(names, {name: np.ascontiguousarray(array) for name, array in inputs.items()})
+            arrays = self.session.run(names, {name: np.ascontiguousarray(array) for name, array in inputs.items()})
         except Exception as error:  # the library's errors share no narrower root
             raise UnsupportedError(f"onnxruntime failed in {self._file.name}: {error}") from error
         return dict(zip(names, arrays, strict=True))
@@ -184,4 +199,4 @@ class _Session:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._session = self._bound = None
+        self.session = self._bound = None

@@ -12,7 +12,7 @@ from uuid import uuid4
 import numpy as np
 from pydantic import Field
 
-from engines.backends import installed
+from engines.backends import Step, installed
 from engines.errors import MissingDependency, UnsupportedError
 from engines.frozen import Frozen
 from engines.signature import Port, Signature
@@ -116,7 +116,7 @@ class OpenVino(Frozen):
         finally:
             shutil.rmtree(temporary)
 
-    def open(self, files: Sequence[Path], signature: Signature) -> _Compiled:
+    def open(self, files: Sequence[Path], signature: Signature, more: Mapping[str, Any] | None = None) -> _Compiled:
         """Compile the model, whichever of the files is the `.xml`, for this processor.
 
         Raises:
@@ -131,6 +131,7 @@ class OpenVino(Frozen):
         arithmetic = self._arithmetic(core)
         hints: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": arithmetic}
         hints |= {"INFERENCE_NUM_THREADS": self.threads} if self.threads else {}
+        hints |= more or {}
         if self.cache and os.access(file.parent, os.W_OK):
             hints["CACHE_DIR"] = str(file.parent / "cache")
         try:
@@ -145,6 +146,15 @@ class OpenVino(Frozen):
                 f"  Set the target's precision to auto or {found}."
             )
         return _Compiled(vendor, compiled, signature, file)
+
+    def profile(self, files: Sequence[Path], signature: Signature, inputs: Mapping[str, np.ndarray]) -> list[Step]:
+        """Operator, type of its numbers and seconds of every step of one call, as the library fused them."""
+        engine = self.open(files, signature, {"PERF_COUNT": "YES"})
+        engine(inputs)  # which compiles kernels
+        engine(inputs)
+        ran = [step for step in engine.request.profiling_info if step.status.name == "EXECUTED"]
+        kinds = ["int8" if str(step.exec_type).lower().endswith("8") else "float" for step in ran]
+        return [(str(step.node_type), kind, step.real_time.total_seconds()) for step, kind in zip(ran, kinds, strict=True)]
 
     def _arithmetic(self, core: Any) -> str:  # noqa: ANN401 - the library ships no strict types
         if self.precision != "auto":
@@ -187,12 +197,12 @@ class _Compiled:
 
     def __init__(self, vendor: Any, compiled: Any, signature: Signature, file: Path) -> None:  # noqa: ANN401
         self._tensor, self._signature, self._file = vendor.Tensor, signature, file
-        self._request: Any = compiled.create_infer_request()
+        self.request: Any = compiled.create_infer_request()
         self._sizes: dict[str, int] | None = None
         self._given: dict[str, np.ndarray] = {}
 
     def __call__(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        if self._request is None:
+        if self.request is None:
             raise RuntimeError(f"{self._file.name} was closed")
         sizes = self._signature.sizes(inputs)
         try:
@@ -200,12 +210,12 @@ class _Compiled:
                 # Only for a new size: setting tensors makes the library go over its graph: 2% of the time of a small UNet.
                 self._given = {name: np.empty(array.shape, array.dtype) for name, array in inputs.items()}
                 for name, array in self._given.items():
-                    self._request.set_tensor(name, self._tensor(array, shared_memory=True))
+                    self.request.set_tensor(name, self._tensor(array, shared_memory=True))
                 self._sizes = sizes
             for name, array in inputs.items():
                 np.copyto(self._given[name], array)
-            self._request.infer()
-            return {port.name: self._request.get_tensor(port.name).data.copy() for port in self._signature.outputs}
+            self.request.infer()
+            return {port.name: self.request.get_tensor(port.name).data.copy() for port in self._signature.outputs}
         except RuntimeError as error:
             self._sizes = None
             raise UnsupportedError(f"openvino failed in {self._file.name}: {_last(error)}") from error
@@ -214,5 +224,5 @@ class _Compiled:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._request = None
+        self.request = None
         self._given.clear()

@@ -31,7 +31,7 @@ FLAGS = {
         "--parallel",
         "--sampler",  # a recipe has no say: any bundle of a variance-preserving model takes any of them
     },
-    "inspect": {"--json"},
+    "inspect": {"--json", "--as-recipe"},  # a choice that was measured, back as a choice that is written
     "list": {"--schema"},
     "rebuild": {"--backend"},
 }

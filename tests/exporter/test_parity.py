@@ -41,7 +41,9 @@ def test_an_engine_is_held_to_the_coarser_of_graph_and_arithmetic(precision, bac
 
 def test_every_stage_has_a_floor_for_every_class_and_they_fall():
     for stage, floors in parity.LIMITS.items():
-        values = [floors[precision] for precision in parity.COARSENESS]
+        quantized = set() if stage in {"passes", "table"} else {"int8-weights", "int8", "fp8", "int4-weights"}
+        assert set(floors) == {"fp32", "fp16", "bf16"} | quantized, stage
+        values = [floors[precision] for precision in parity.COARSENESS if precision in floors]
         assert values == sorted(values, reverse=True), stage
 
 
@@ -70,3 +72,15 @@ def test_the_table_has_a_line_for_each_backend_and_names_it():
     assert "openvino; SSIM 0.9990" in drawn
     assert "openvino; openvino" not in drawn
     assert "onnxruntime" not in parity.table([verdicts[1]])
+
+
+@pytest.mark.parametrize(
+    ("precision", "form", "wanted"),
+    [
+        ("fp32", "", "fp32"), ("fp16", "", "fp16"), ("fp32", "int8", "int8"), ("fp16", "int8-smoothquant", "int8"),
+        ("fp32", "int8-hybrid", "int8"), ("fp16", "int8-weights", "int8-weights"), ("bf16", "int8-weights", "bf16"),
+        ("fp32", "int4-weights", "int4-weights"), ("fp16", "fp8", "fp8"),
+    ],
+)  # fmt: skip
+def test_a_quantized_graph_is_held_to_its_format(precision, form, wanted):
+    assert parity.class_of(precision, form) == wanted

@@ -27,6 +27,11 @@ def test_the_page_of_samplers_is_current():
             assert one == pytest.approx(other, rel=20 if tiny else 0.1, abs=1e-6 if tiny else 0), f"{stale}\n{old}\n{new}"
 
 
+def test_the_page_of_formats_is_current():
+    stale = "docs/formats.md is stale: python -m tools.write_tables"
+    assert (write_tables.DOCS / "formats.md").read_text(encoding="utf-8") == write_tables.format_page(), stale
+
+
 def test_every_example_is_a_sampler():
     examples = re.findall(r"```yaml\n(.*?)```", write_tables.pairing_page(), re.DOTALL)
     assert len(examples) > 5

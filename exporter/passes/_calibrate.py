@@ -1,0 +1,213 @@
+"""From recorded calls to a decision for every layer, and from decisions to a graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx_ir as ir
+
+from engines.errors import RecipeError, UnsupportedError
+from exporter.export import Exported, save
+from exporter.passes import _factors as factors_of
+from exporter.passes._layers import Layer, delicate, layers, matching
+from exporter.passes._observe import Watched, observe
+from exporter.passes._qdq import write
+from exporter.passes._ranges import reach, seen
+from exporter.passes._scan import Scan
+from exporter.passes._spec import Calibration, Spec
+from exporter.unroll import read
+
+if TYPE_CHECKING:
+    from engines.signature import Signature
+    from exporter.passes._wish import Wish
+    from exporter.recording import Case
+
+#: Calls that are looked at where the recipe does not say.
+SAMPLES = 32
+#: Calls at which the sensitivity is measured: so many evenly spread, and as many of those that end a run.
+_SCANNED = 3
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a calibration starts from.
+
+    Attributes:
+        part: its name in the recipe.
+        where: the pass's place in the recipe, for messages.
+        digest: of the network's weights.
+        graph: the exported ONNX, its weights beside it.
+        signature: of the graph.
+        cases: recorded calls; empty where none are needed.
+        outputs: whether a target wants outputs of convolutions rounded too.
+        folder: where temporary files may lie, on the graph's disk.
+
+    """
+
+    part: str
+    where: str
+    digest: str
+    graph: Path
+    signature: Signature
+    cases: Sequence[Case]
+    outputs: bool
+    folder: Path
+
+
+def calibrate(options: Wish, given: Given) -> Calibration:
+    """Decide; `Quantize.calibrate` says how it can fail."""
+    model = read(given.graph)
+    everything = layers(model)
+    if not everything:
+        raise UnsupportedError(f"{given.part} has no layer that can be quantized.\n  Leave quantize out of its passes.")
+    ends = delicate(everything)
+    named = ends if options.keep is None else matching(options.keep, everything, f"{given.where}.keep")
+    kept = dict.fromkeys(named, "first or last, or time embedding" if options.keep is None else "named in keep")
+    chosen = [layer for layer in everything if layer.name not in kept]
+    if not chosen:
+        raise UnsupportedError(f"{given.part}: keep leaves no layer to quantize.\n  Name fewer.")
+    cases = _samples(options, given) if options.recorded else ()
+    watched, made, factors = _watched(options, given, {layer.name for layer in chosen}, cases)
+    specs = {layer.name: _spec(options, layer, watched, made, factors.get(layer.name, ())) for layer in chosen}
+    sensitivity, measured = dict[str, float](), None
+    if options.keep_above is not None or options.budget is not None:
+        with TemporaryDirectory(dir=given.folder) as work:
+            few = _telling(given.cases)
+            with Scan(given.graph, specs, few, given.signature, Path(work), options.block) as scan:
+                sensitivity = scan.alone()
+                count, measured = _chosen(options, scan, sensitivity, given.part)
+        ranked = sorted(sensitivity, key=lambda name: -sensitivity[name])
+        kept |= {name: f"{sensitivity[name]:.1f} dB when quantized alone" for name in ranked[count:]}
+    specs = {name: spec for name, spec in specs.items() if name not in kept}
+    if options.rest == "int8-weights":
+        specs |= {name: Spec(weights="int8") for name in kept}
+    times = [_time(case) for case in cases]
+    return Calibration(
+        part=given.part,
+        digest=given.digest,
+        format=options.format,
+        ranges=options.ranges if options.form.activations else "",
+        samples=tuple(case.label for case in cases),
+        layers={layer.name: specs[layer.name] for layer in everything if layer.name in specs},
+        kept={layer.name: kept[layer.name] for layer in everything if layer.name in kept},
+        sensitivity=sensitivity,
+        measured=None if measured is None else round(measured, 2),
+        seen={layer.name: seen(watched[layer.name], times) for layer in chosen if layer.name in watched},
+    )
+
+
+def apply(options: Wish, graph: Path, calibration: Calibration, path: Path) -> int:
+    """Write; `Quantize.apply` says how it can fail."""
+    model = read(graph)
+    found = layers(model)
+    if lost := sorted(set(calibration.layers) - {layer.name for layer in found}):
+        raise UnsupportedError(
+            f"{path.name}: the calibration speaks of {lost[0]} and {len(lost) - 1} more that this graph does not have.\n"
+            "  It belongs to another export; calibrate again."
+        )
+    write(model, found, calibration.layers, options.block)
+    save(Exported(model, len(read(graph).graph)), path)
+    return len(model.graph)
+
+
+def _chosen(options: Wish, scan: Scan, sensitivity: Mapping[str, float], part: str) -> tuple[int, float]:
+    """How many of the least sensitive layers are quantized, and the network's PSNR then."""
+    ranked = sorted(sensitivity, key=lambda name: -sensitivity[name])
+    if options.keep_above is not None:
+        count, measured = scan.most(ranked, options.keep_above)
+        if not count:
+            raise UnsupportedError(
+                f"{part}: no layer can be quantized at {options.keep_above:g} dB; the least sensitive, {ranked[0]}, "
+                f"alone leaves {sensitivity[ranked[0]]:.1f} dB.\n  Lower keep_above, or take a format with more bits."
+            )
+        return count, measured
+    count = max(1, round(float(options.budget or 1) * len(ranked)))
+    return count, scan.error(ranked[:count])
+
+
+def _samples(options: Wish, given: Given) -> Sequence[Case]:
+    available = len(given.cases)
+    wanted = options.samples or min(SAMPLES, available)
+    if available < max(2, wanted):
+        raise RecipeError(
+            f"{given.where}.samples: {wanted} calls are asked for and {available} were recorded; add checks.prompts or steps"
+        )
+    return _spread(given.cases, wanted)
+
+
+def _spread(cases: Sequence[Case], count: int) -> list[Case]:
+    """So many of the calls, from the first to the last."""
+    places = np.linspace(0, len(cases) - 1, min(count, len(cases))).round()
+    return [cases[int(place)] for place in np.unique(places)]
+
+
+def _telling(cases: Sequence[Case]) -> list[Case]:
+    """Calls to compare at: some of all, and some of the last of a run, where the noise is least and errors tell most."""
+    numbered = [(case, case.label.rpartition("step ")[2].split(" of ")) for case in cases]
+    last = [case for case, where in numbered if len(where) == 2 and where[0] == where[1]]
+    chosen = {case.label: case for case in (*_spread(cases, _SCANNED), *_spread(last, _SCANNED))}
+    return list(chosen.values())
+
+
+def _watched(
+    options: Wish, given: Given, names: set[str], cases: Sequence[Case]
+) -> tuple[Mapping[str, Watched], Mapping[str, Watched], Mapping[str, tuple[float, ...]]]:
+    """What goes into the layers and comes out of convolutions, and by what the channels are divided."""
+    found: Callable[[ir.Model], Sequence[Layer]] = lambda model: [each for each in layers(model) if each.name in names]  # noqa: E731
+    if not cases or not (options.form.activations or options.form.weights == "int4"):
+        return {}, {}, {}
+
+    def look(factors: Mapping[str, Sequence[float]], *, rows: bool) -> tuple[Mapping[str, Watched], Mapping[str, Watched]]:
+        outputs = _rounds_outputs(options, given)
+        with TemporaryDirectory(dir=given.folder) as work:
+            return observe(
+                given.graph, found, cases, given.signature, Path(work), outputs=outputs, rows=rows, factors=factors
+            )
+
+    searching = options.form.weights == "int4" and options.search
+    if not options.form.activations and not searching:
+        return {}, {}, {}
+    watched, made = look({}, rows=searching)
+    if searching:
+        return watched, made, factors_of.search(found(read(given.graph)), watched, options.block)
+    if options.format != "int8-smoothquant":
+        return watched, made, {}
+    factors = factors_of.smooth(found(read(given.graph)), watched, options.alpha)
+    return *look(factors, rows=False), factors
+
+
+def _rounds_outputs(options: Wish, given: Given) -> bool:
+    return options.form.conv == "int8" and (given.outputs if options.outputs is None else options.outputs)
+
+
+def _spec(
+    options: Wish, layer: Layer, watched: Mapping[str, Watched], made: Mapping[str, Watched], factors: tuple[float, ...]
+) -> Spec:
+    form = options.form
+    kind = form.conv if layer.kind == "conv" else form.product
+    weights = "int8" if form.weights == "int4" and not _fits(layer) else form.weights
+    if not kind:
+        return Spec(weights=weights, factors=factors if weights == "int4" else ())  # type: ignore[arg-type]  # of the table
+    clip = reach(watched[layer.name], options.ranges, options.percentile, kind)
+    output = reach(made[layer.name], options.ranges, options.percentile, "int8") if layer.name in made else None
+    return Spec(weights=weights, activations=kind, range=clip, output=output, factors=factors)  # type: ignore[arg-type]
+
+
+def _fits(layer: Layer) -> bool:
+    """Whether 4-bit weights have a block: of a product along its input channels, of a convolution along all."""
+    return (int(np.prod(layer.shape)) if layer.kind == "conv" else layer.shape[layer.into]) % 16 == 0
+
+
+def _time(case: Case) -> str:
+    times = case.inputs.get("timestep")
+    return case.label if times is None else f"{float(times.flat[0]):g}"
+
+
+def count(graph: Path) -> int:
+    """How many layers a graph has that could be quantized."""
+    return len(layers(read(graph)))

@@ -1,0 +1,148 @@
+"""Which layers a network cannot do without: each is quantized alone, and the network's output compared.
+
+One graph is loaded in which every layer stands twice, quantized and as it was, behind an If; an input says which is taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+import onnx_ir as ir
+
+from engines.signature import Port, Signature
+from exporter.parity import PERFECT, psnr
+from exporter.passes._layers import layers
+from exporter.passes._observe import opened
+from exporter.passes._qdq import Writer, named
+from exporter.unroll import read
+
+if TYPE_CHECKING:
+    from exporter.passes._layers import Layer
+    from exporter.passes._spec import Spec
+    from exporter.recording import Case
+
+_SWITCHES = "switches"
+
+
+class Scan:
+    """A loaded network whose layers can be quantized by name.
+
+    Args:
+        graph: ONNX file, its weights beside it.
+        specs: layer → how it is quantized.
+        cases: calls to compare at.
+        signature: of the graph.
+        work: an empty folder on the same disk.
+        block: of 4-bit weights.
+
+    """
+
+    def __init__(
+        self, graph: Path, specs: Mapping[str, Spec], cases: Sequence[Case], signature: Signature, work: Path, block: int
+    ) -> None:
+        model = read(graph)
+        self._names, self._cases = list(specs), cases
+        _switch(model, [layer for layer in layers(model) if layer.name in specs], specs, block)
+        port = Port(name=_SWITCHES, dtype="int64", shape=(len(specs),))
+        self._engine = opened(model, graph, signature.model_copy(update={"inputs": (*signature.inputs, port)}), work)
+        self._plain = [self._run(case, ()) for case in cases]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._engine.__exit__(kind, error, traceback)
+
+    def error(self, names: Sequence[str]) -> float:
+        """PSNR in dB of the network's outputs with these layers quantized, against none: the worst of the calls."""
+        worst = PERFECT
+        for case, plain in zip(self._cases, self._plain, strict=True):
+            answer = self._run(case, names)
+            worst = min(worst, *(psnr(answer[port], plain[port]) for port in plain))
+        return worst
+
+    def alone(self) -> dict[str, float]:
+        """Layer → `error` of it alone."""
+        return {name: round(self.error([name]), 2) for name in self._names}
+
+    def most(self, ranked: Sequence[str], floor: float) -> tuple[int, float]:
+        """How many of the layers, in this order, can be quantized together at an error of at least `floor`, and that error."""
+        low, high, at = 0, len(ranked), PERFECT
+        while low < high:
+            middle = (low + high + 1) // 2
+            found = self.error(ranked[:middle])
+            if found >= floor:
+                low, at = middle, found
+            else:
+                high = middle - 1
+        return low, at
+
+    def _run(self, case: Case, names: Sequence[str]) -> dict[str, np.ndarray]:
+        switches = np.isin(self._names, names).astype(np.int64)
+        return self._engine({**case.inputs, _SWITCHES: switches})
+
+
+def _switch(model: ir.Model, found: Sequence[Layer], specs: Mapping[str, Spec], block: int) -> None:
+    graph, writer = model.graph, Writer(model, block)
+    order = list(specs)
+    given = ir.Value(name=_SWITCHES, shape=ir.Shape([len(order)]), type=ir.TensorType(ir.DataType.INT64))
+    graph.inputs.append(given)
+    for layer in found:
+        spec, node = specs[layer.name], layer.node
+        index = writer.constant(f"switch.{order.index(layer.name)}", np.array(order.index(layer.name), np.int64))
+        picked = named("Gather", [given, index], f"{layer.name}/switch")
+        taken = named("Cast", picked.outputs, f"{layer.name}/taken", to=ir.DataType.BOOL.value)
+        graph.insert_before(node, [picked, taken])
+
+        nodes, source = writer.divided(layer, spec.factors) if spec.factors else ([], layer.source)
+        if spec.activations and spec.range:
+            more, source = writer.activation(source, spec.range, spec.activations, layer.dtype, f"{layer.name}.input")
+            nodes += more
+        if nodes:
+            node.replace_input_with(0, _either(graph, node, taken.outputs[0], nodes, source, layer.source, layer.name))
+        nodes, weight = writer.weight(layer, spec)
+        node.replace_input_with(1, _either(graph, node, taken.outputs[0], nodes, weight, layer.weight, f"{layer.name}.weight"))
+        if spec.output:
+            _switch_output(graph, writer, layer, spec.output, taken.outputs[0])
+
+
+def _either(
+    graph: ir.Graph, before: ir.Node, taken: ir.Value, nodes: list[ir.Node], quantized: ir.Value, plain: ir.Value, name: str
+) -> ir.Value:
+    """An If in front of a node: the quantized value, or the plain one."""
+    same = named("Identity", [plain], f"{name}/same")
+    branches = {
+        "then_branch": ir.Graph([], [quantized], nodes=nodes, name=f"{name}/quantized"),
+        "else_branch": ir.Graph([], same.outputs, nodes=[same], name=f"{name}/plain"),
+    }
+    chosen = named("If", [taken], f"{name}/if", **branches)
+    graph.insert_before(before, [chosen])
+    return chosen.outputs[0]
+
+
+def _switch_output(graph: ir.Graph, writer: Writer, layer: Layer, clip: float, taken: ir.Value) -> None:
+    """The same behind a convolution, whose bias is added afterwards in both branches' sum."""
+    node, made = layer.node, layer.node.outputs[0]
+    uses, nodes, value = list(made.uses()), list[ir.Node](), made
+    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    rounded, value = writer.activation(made, clip, "int8", layer.dtype, f"{layer.name}.output")
+    same = named("Identity", [made], f"{layer.name}.output/same")
+    branches = {
+        "then_branch": ir.Graph([], [value], nodes=rounded, name=f"{layer.name}/output quantized"),
+        "else_branch": ir.Graph([], same.outputs, nodes=[same], name=f"{layer.name}/output plain"),
+    }
+    nodes = [named("If", [taken], f"{layer.name}.output/if", **branches)]
+    if bias is not None and bias.const_value is not None:
+        array = bias.const_value.numpy()
+        column = writer.constant(f"{layer.name}.bias.column", array.reshape(layer.column))
+        node.replace_input_with(2, None)
+        nodes.append(named("Add", [nodes[0].outputs[0], column], f"{layer.name}/bias"))
+    graph.insert_after(node, nodes)
+    for user, index in uses:
+        user.replace_input_with(index, nodes[-1].outputs[0])

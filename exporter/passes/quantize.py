@@ -1,0 +1,89 @@
+"""Fewer bits: int8, int8-smoothquant, int8-hybrid, fp8, int8-weights, int4-weights; per layer, as measured on recorded calls."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from exporter.passes._wish import Wish
+
+if TYPE_CHECKING:
+    from exporter.part import Part
+    from exporter.passes._calibrate import Given
+    from exporter.passes._spec import Calibration
+
+__all__ = ["Quantize"]
+
+
+class Quantize(Wish):
+    """Explicit symmetric Q/DQ in the exported graph.
+
+    It stands behind every other pass, and works on the graph, not on the torch module: `calibrate` decides, on calls that were
+    recorded, and `apply` writes what was decided.
+    """
+
+    @property
+    def remakes(self) -> bool:
+        """It makes no other network."""
+        return False
+
+    @property
+    def trains(self) -> bool:
+        """It does not."""
+        return False
+
+    @property
+    def swaps(self) -> bool:
+        """It takes nobody else's network."""
+        return False
+
+    @property
+    def on_graph(self) -> bool:
+        """It works on the exported graph."""
+        return True
+
+    @property
+    def told(self) -> str:
+        """The pass and its format."""
+        return f"quantize: {self.format}"
+
+    @property
+    def decides(self) -> Mapping[str, Any]:
+        """The options on which the calibration depends."""
+        return self.model_dump(mode="json", exclude={"gate", "fallback", "calibration"})
+
+    def moved(self, _source: Mapping[str, Any], _findings: Mapping[str, Any]) -> Mapping[str, str]:
+        """Every module stays where it is."""
+        return {}
+
+    def config(self, source: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The same config."""
+        return source
+
+    def __call__(self, part: Part) -> Part:
+        """The torch module is not touched."""
+        return part
+
+    def calibrate(self, given: Given) -> Calibration:
+        """Decide for every layer how it is quantized.
+
+        Raises:
+            RecipeError: `keep` names no layer; too few calls were recorded.
+            UnsupportedError: a layer has no range, or nothing can be quantized; names it.
+
+        """
+        from exporter.passes._calibrate import calibrate  # noqa: PLC0415 - onnx
+
+        return calibrate(self, given)
+
+    def apply(self, graph: Path, calibration: Calibration, path: Path) -> int:
+        """Write the quantized graph to `path`, its weights beside it; the number of its nodes.
+
+        Raises:
+            UnsupportedError: the calibration speaks of layers that the graph lacks, or a layer has no scale.
+
+        """
+        from exporter.passes._calibrate import apply  # noqa: PLC0415 - onnx
+
+        return apply(self, graph, calibration, path)
