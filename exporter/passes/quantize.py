@@ -39,6 +39,11 @@ class Quantize(Wish):
         return False
 
     @property
+    def made(self) -> None:
+        """Any sampler that suited the network suits it."""
+        return
+
+    @property
     def on_graph(self) -> bool:
         """It works on the exported graph."""
         return True

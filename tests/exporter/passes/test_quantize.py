@@ -11,7 +11,7 @@ from engines import plugins
 from engines.errors import RecipeError, UnsupportedError
 from exporter import formats
 from exporter.parity import psnr
-from exporter.passes import _numbers, _ranges
+from exporter.passes import Pass, _numbers, _ranges
 from exporter.passes._calibrate import Given
 from exporter.passes._observe import Watched
 from exporter.passes._spec import Calibration, read
@@ -294,6 +294,13 @@ def test_a_file_that_is_no_calibration_is_refused(tmp_path):
 def test_options_that_make_no_sense_are_refused(options, said):
     with pytest.raises(ValidationError, match=said):
         Quantize(**options)
+
+
+def test_it_answers_all_that_is_asked_of_a_pass():
+    asked = [name for name in vars(Pass) if not name.startswith("_")]
+    assert {"remakes", "made", "told"} <= set(asked)
+    for name in asked:
+        getattr(Quantize(format="int8"), name)
 
 
 def test_formats_without_activations_need_no_recording():
