@@ -23,6 +23,7 @@ def playground(tmp_path_factory):
     return folder
 
 
+@pytest.mark.timeout(1200)  # it builds two bundles, with an empty cache
 def test_the_tour(playground, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     for line in TOUR.strip().splitlines():
