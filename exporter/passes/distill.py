@@ -29,33 +29,9 @@ class Distill(Imitated):
     )
 
     @property
-    def remakes(self) -> bool:
-        """It makes another network."""
-        return True
-
-    @property
-    def swaps(self) -> bool:
-        """It works on the network that is there."""
-        return False
-
-    @property
-    def trains(self) -> bool:
-        """It does."""
-        return True
-
-    @property
-    def recorded(self) -> bool:
-        """It sees pictures of its own."""
-        return False
-
-    @property
     def told(self) -> str:
         """The pass, how long, and from what."""
         return f"distill: {self.steps} steps, {'pictures' if self.picture else self.features or 'no features'}"
-
-    def moved(self, _source: Mapping[str, Any], _findings: Mapping[str, Any]) -> Mapping[str, str]:
-        """Every module stays where it is."""
-        return {}
 
     def config(self, source: Mapping[str, Any]) -> Mapping[str, Any]:
         """The same config.
@@ -92,10 +68,6 @@ class Distill(Imitated):
                 f"distill.features: the student has no {self.features} to compare.\n  Take last_of_stage or resnet, or null."
             )
         return dict(source)
-
-    def __call__(self, part: Part) -> Part:
-        """Nothing can be learned from the part alone; `teach` is called instead."""
-        raise UnsupportedError(f"distill of {part.name} needs a teacher and pictures.\n  Build it, or run t2iexport distill.")
 
     def teach(self, student: Part, lesson: Lesson) -> Part:
         """Train the student's network, from the last checkpoint where there is one.
