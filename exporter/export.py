@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from engines.signature import Dim, Port, Signature
     from exporter.part import Part
 
-#: In this order: folding makes up names, and leaves duplicates, deduplication leaves the unused.
-GRAPH_PASSES = ("name_weights", "fold", "deduplicate", "remove_unused")
+#: In this order: folding makes up names, and leaves duplicates, deduplication and transposing leave the unused.
+GRAPH_PASSES = ("name_weights", "fold", "deduplicate", "transpose", "remove_unused")
 #: Before them but after folding, where every engine of the graph runs on a processor: fewer products, and more small operators.
 PROCESSOR_PASSES = ("upsample",)
 _DTYPES = {"float32": torch.float32, "int64": torch.int64}

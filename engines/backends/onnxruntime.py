@@ -34,6 +34,7 @@ class OnnxRuntime(Frozen):
         threads: of one operator; 0 takes every core.
         spinning: let idle threads spin. Small models run two to three times slower with it.
         graph_optimization: how far the library may rewrite the graph.
+        fused_attention: one operator of this library for attention, on the processor too; no other library reads such a graph.
         device: number of the device, of providers that have several; the processor is one.
         tf32: on CUDA, let float32 products round their operands to 10 bits of mantissa, as the library does by itself.
         nhwc: on CUDA, convolve with channels last, and group norms are one operator; quicker, where its kernel takes the network.
@@ -51,6 +52,7 @@ class OnnxRuntime(Frozen):
     threads: int = Field(default=0, ge=0, le=1024)
     spinning: bool = False
     graph_optimization: Literal["none", "basic", "extended", "all"] = "all"
+    fused_attention: bool = False
     device: int = Field(default=0, ge=0, le=1024)
     tf32: bool = False
     nhwc: bool = False
@@ -72,9 +74,7 @@ class OnnxRuntime(Frozen):
     def refuse(self, precision: str) -> None:
         """Raise UnsupportedError for bf16, fp8 and fp4 on the processor, for which the library has no kernels."""
         if precision in {"bf16", "fp8", "fp4"} and self.providers[0] == "CPUExecutionProvider":
-            raise UnsupportedError(
-                f"onnxruntime cannot run {precision} on CPUExecutionProvider: it has no such kernels. Use precision fp32 or fp16."
-            )
+            raise UnsupportedError(f"onnxruntime has no {precision} kernels on CPUExecutionProvider. Use precision fp32 or fp16.")
 
     @property
     def on_processor(self) -> bool:
@@ -85,7 +85,7 @@ class OnnxRuntime(Frozen):
     def fused(self) -> tuple[str, ...]:
         """On CUDA attention is one operator, whose score matrix is never written to memory; with `nhwc` so are group norms."""
         if self.providers[0] != "CUDAExecutionProvider":
-            return ()
+            return ("attend",) if self.fused_attention else ()
         return ("attend", "group_norm") if self.nhwc else ("attend",)
 
     def computes(self, precision: str) -> str:
@@ -116,9 +116,9 @@ class OnnxRuntime(Frozen):
         if nvidia := [name for name in self.providers if name in _NVIDIA]:
             with contextlib.redirect_stdout(io.StringIO()):  # what it misses is said better below
                 vendor.preload_dlls()  # CUDA and cuDNN from NVIDIA's packages, where they are installed
-        if missing := [name for name in self.providers if name not in vendor.get_available_providers()]:
-            have = ", ".join(vendor.get_available_providers())
-            raise UnsupportedError(f"onnxruntime has no {missing[0]} here; it has {have}. Choose among these with providers.")
+        have = vendor.get_available_providers()
+        if missing := [name for name in self.providers if name not in have]:
+            raise UnsupportedError(f"onnxruntime has no {missing[0]} here. Choose among its providers: {', '.join(have)}.")
         options = options or vendor.SessionOptions()
         options.intra_op_num_threads = self.threads
         options.log_severity_level = 3  # errors; they are raised as well

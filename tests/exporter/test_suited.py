@@ -9,6 +9,7 @@ from exporter.suited import fused, unread
 PROVIDERS = ["CUDAExecutionProvider", "CPUExecutionProvider"]
 CUDA = "{onnxruntime: {providers: [CUDAExecutionProvider, CPUExecutionProvider]}}"
 LAST = CUDA.replace("}}", ", nhwc: true}}")
+OWN = "{onnxruntime: {fused_attention: true}}"
 TEXT = """
 model: {source: koala-700m, weights: random}
 sampler: {scheduler: EulerDiscreteScheduler, steps: [25]}
@@ -24,7 +25,9 @@ targets: [%s]
         ("stepped", CUDA, ("attend",)),
         ("stepped", LAST, ("attend", "group_norm")),
         ("stepped", f"{CUDA}, tensorrt_rtx", ()),
-        ("stepped", "onnxruntime, openvino", ()),
+        ("stepped", "onnxruntime", ()),
+        ("stepped", OWN, ("attend",)),
+        ("stepped", f"{OWN}, openvino", ()),
         ("fused", CUDA, ()),
     ],
 )
