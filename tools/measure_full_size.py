@@ -2,6 +2,13 @@
 
 `python -m tools.measure_full_size koala-700m sdxl-base` prints a table; `--json FILE` keeps one line per model. Names are of
 recipes: `sdxl-to-koala-700m` is SDXL, pruned on the way. What KOALA's model card and the hub say stands beside.
+
+Nothing is recorded or checked, so a format that is calibrated needs `--set checks.skip=null`, and a size and steps that a
+processor can play:
+
+    python -m tools.measure_full_size koala-700m --set checks.skip=null --set "sampler.steps=[2]"
+        --set "shapes={height: [256, 256, 512], width: [256, 256, 512], batch: [1, 1, 2]}"
+        --set "components.unet.passes=[{quantize: {format: int8, rest: int8-weights, gate: size}}]"
 """
 
 from __future__ import annotations
@@ -14,9 +21,12 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import click
 import psutil
+
+from engines.bundle import Bundle
 
 #: Recipe → parameters of the UNet in millions (etri-vilab/koala-700m's card) and megabytes of its half-precision file (the hub's
 #: listings). Multiply-adds and build times were not published.
@@ -28,12 +38,13 @@ SKIP = "random weights at full size, built for time and memory alone"
 
 @click.command()
 @click.argument("names", nargs=-1, required=True)
+@click.option("--set", "assignments", multiple=True, metavar="PATH=VALUE", help="Change the recipes.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Append one line of JSON per model.")
 @click.option("--work", type=click.Path(path_type=Path), default=None, help="Where cache and bundle go [a temporary folder].")
-def main(names: tuple[str, ...], json_file: Path | None, work: Path | None) -> None:
+def main(names: tuple[str, ...], assignments: tuple[str, ...], json_file: Path | None, work: Path | None) -> None:
     """Measure `t2iexport build recipes/NAME.yaml`, with random weights as the recipe's header says."""
     for name in names:
-        result = measure(name, work)
+        result = measure(name, work, assignments)
         print(f"{'model':<14}{'seconds':>9}{'CPU s':>9}{'peak RSS':>11}{'bundle':>11}")
         times = f"{result['seconds']:>9.0f}{result['cpu_seconds']:>9.0f}"
         print(f"{name:<14}{times}{result['peak_gb']:>8.1f} GB{result['bundle_gb']:>8.2f} GB", flush=True)
@@ -41,6 +52,8 @@ def main(names: tuple[str, ...], json_file: Path | None, work: Path | None) -> N
         beside = f"; published {told[0]} M, {told[1]} MB in half precision" if told else ""
         size = f"{unet['parameters'] / 1e6:,.0f} M parameters, {unet['multiply_adds'] / 1e9:,.0f} G multiply-adds a call"
         print(f"    unet: {size}, {unet['engine_mb']:,.0f} MB engine in {unet['engine_seconds']:.0f} s{beside}")
+        for note in result["notes"]:
+            print(f"    {note}")
         for row in result["stages"]:
             print(f"    {row['subject']:<32}{row['stage']:<10}{row['seconds']:>8.1f} s")
         if json_file:
@@ -48,18 +61,18 @@ def main(names: tuple[str, ...], json_file: Path | None, work: Path | None) -> N
                 file.write(json.dumps(result) + "\n")
 
 
-def measure(name: str, work: Path | None) -> dict[str, object]:
-    """Build once in processes of its own.
+def measure(name: str, work: Path | None, assignments: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Build once in processes of its own, with changes to the recipe.
 
     Returns:
         Wall-clock and processor seconds; the peak of the resident memory of all its processes together, in GB, mapped weights
         included and shared pages counted once per process; the bundle's size in GB; the stages; of the UNet what one call of the
-        pipeline costs, guidance's two branches included, and its engine.
+        pipeline costs, guidance's two branches included, and its engine; the bundle's notes on what was quantized.
 
     """
     with tempfile.TemporaryDirectory(dir=work) as folder:
         out, log = Path(folder) / "bundle", Path(folder) / "log"
-        settings = [*_made_up(name), f"checks.skip={SKIP}"]
+        settings = [*_made_up(name), f"checks.skip={SKIP}", *assignments]
         command = [str(Path(sys.executable).with_name("t2iexport")), "build", f"recipes/{name}.yaml", "--json", "-o", str(out)]
         start = time.perf_counter()
         with log.open("w") as errors:
@@ -73,6 +86,7 @@ def measure(name: str, work: Path | None) -> dict[str, object]:
         if process.returncode:
             raise click.ClickException(f"{name}: exit status {process.returncode}\n{log.read_text()[-2000:]}")
         size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
+        notes = [note for note in Bundle.open(out).manifest.notes if ": quantize: " in note]
         engines = [file.stat().st_size for file in out.glob("engines/*/unet.engine")]
     stages = json.loads(printed)["stages"]
     unet: dict[str, float] = {**_counted(name)}
@@ -81,7 +95,7 @@ def measure(name: str, work: Path | None) -> dict[str, object]:
         row["seconds"] for row in stages if row["stage"] == "engine" and row["subject"].startswith("unet,")
     )
     figures = {"seconds": seconds, "cpu_seconds": cpu, "peak_gb": peak / 1e9, "bundle_gb": size / 1e9}
-    return {"model": name, **figures, "unet": unet, "stages": stages}
+    return {"model": name, "set": list(assignments), **figures, "unet": unet, "notes": notes, "stages": stages}
 
 
 def _made_up(name: str) -> list[str]:
