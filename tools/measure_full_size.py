@@ -41,10 +41,13 @@ SKIP = "random weights at full size, built for time and memory alone"
 @click.option("--set", "assignments", multiple=True, metavar="PATH=VALUE", help="Change the recipes.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Append one line of JSON per model.")
 @click.option("--work", type=click.Path(path_type=Path), default=None, help="Where cache and bundle go [a temporary folder].")
-def main(names: tuple[str, ...], assignments: tuple[str, ...], json_file: Path | None, work: Path | None) -> None:
+@click.option("--store", type=click.Path(path_type=Path), help="Reuse what is there: a build is then measured for what differs.")
+def main(
+    names: tuple[str, ...], assignments: tuple[str, ...], json_file: Path | None, work: Path | None, store: Path | None
+) -> None:
     """Measure `t2iexport build recipes/NAME.yaml`, with random weights as the recipe's header says."""
     for name in names:
-        result = measure(name, work, assignments)
+        result = measure(name, work, assignments, store)
         print(f"{'model':<14}{'seconds':>9}{'CPU s':>9}{'peak RSS':>11}{'bundle':>11}")
         times = f"{result['seconds']:>9.0f}{result['cpu_seconds']:>9.0f}"
         print(f"{name:<14}{times}{result['peak_gb']:>8.1f} GB{result['bundle_gb']:>8.2f} GB", flush=True)
@@ -61,8 +64,8 @@ def main(names: tuple[str, ...], assignments: tuple[str, ...], json_file: Path |
                 file.write(json.dumps(result) + "\n")
 
 
-def measure(name: str, work: Path | None, assignments: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Build once in processes of its own, with changes to the recipe.
+def measure(name: str, work: Path | None, assignments: tuple[str, ...] = (), store: Path | None = None) -> dict[str, Any]:
+    """Build once in processes of its own, with changes to the recipe and an empty store or the one given.
 
     Returns:
         Wall-clock and processor seconds; the peak of the resident memory of all its processes together, in GB, mapped weights
@@ -73,12 +76,13 @@ def measure(name: str, work: Path | None, assignments: tuple[str, ...] = ()) -> 
     with tempfile.TemporaryDirectory(dir=work) as folder:
         out, log = Path(folder) / "bundle", Path(folder) / "log"
         settings = [*_made_up(name), f"checks.skip={SKIP}", *assignments]
+        cache = str((store or Path(folder)).absolute())
         command = [str(Path(sys.executable).with_name("t2iexport")), "build", f"recipes/{name}.yaml", "--json", "-o", str(out)]
         start = time.perf_counter()
         with log.open("w") as errors:
             process = subprocess.Popen(
                 [*command, *(f"--set={setting}" for setting in settings)],
-                stdout=subprocess.PIPE, stderr=errors, env={**os.environ, "XDG_CACHE_HOME": folder},
+                stdout=subprocess.PIPE, stderr=errors, env={**os.environ, "XDG_CACHE_HOME": cache},
             )  # fmt: skip
             peak, cpu = _watch(psutil.Process(process.pid))
         printed, _ = process.communicate()
