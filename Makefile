@@ -11,11 +11,11 @@ demo: .venv/.installed
 	$(BIN)/python -m tools.draw_sheet --bundle bundles/demo --output bundles/demo-pictures.png
 
 test: .venv/.installed test-runtime
-	$(BIN)/python -m pytest -n 2 --dist loadgroup $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder $(PYTEST_ARGS)
 
 # What runs without torch is tested where torch is not installed (onnx is there to write the tests' small graphs).
 test-runtime: .venv-runtime/.installed
-	$(RUNTIME)/python -m pytest tests/engines tests/backends tests/hostile
+	$(RUNTIME)/python -m pytest -n 2 --dist loadgroup tests/engines tests/backends tests/hostile
 
 lint: .venv/.installed
 	$(BIN)/ruff check .
@@ -27,9 +27,9 @@ lint: .venv/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[compile,onnxruntime,openvino,tensorrt-rtx,dev]'
 	touch $@
 
-.venv-runtime/.installed: pyproject.toml constraints.txt
+.venv-runtime/.installed: pyproject.toml constraints.txt Makefile
 	$(PYTHON) -m venv .venv-runtime
-	$(RUNTIME)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[onnxruntime,openvino]' onnx pytest pytest-timeout hypothesis
+	$(RUNTIME)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[onnxruntime,openvino]' onnx pytest pytest-timeout pytest-xdist hypothesis
 	touch $@
 
 clean:

@@ -34,10 +34,10 @@ def alone(monkeypatch):
     monkeypatch.setattr(build_module, "ahead", lambda *_: contextlib.nullcontext())
 
 
-def rebuilt(built, tmp_path, *stages):
-    """Build once more with these stages (verb, subject's first word) forgotten; the verdicts of the rejected bundle."""
+def rebuilt(built, recipe, tmp_path, *stages):
+    """Build for processors, with these stages (verb, subject's first word) forgotten; the verdicts of the rejected bundle."""
     shutil.copytree(built.store, tmp_path / "store")
-    store, recipe = Store(tmp_path / "store"), Recipe.load(built.recipe)
+    store, recipe = Store(tmp_path / "store"), Recipe.load(recipe)
     for stage in Plan(recipe).stages:
         if (stage.verb, stage.subject.partition(",")[0]) in stages:
             shutil.rmtree(tmp_path / "store" / "entries" / str(stage.key))
@@ -65,19 +65,19 @@ def test_a_weight_tensor_off_by_one_percent(built, tmp_path):
     assert first_failure(check(damaged, "onnxruntime")) == ("unet", "passes → onnx")
 
 
-def test_two_conditioning_inputs_swapped(built, tmp_path, monkeypatch):
+def test_two_conditioning_inputs_swapped(built, processors, tmp_path, monkeypatch):
     right = _modules.DenoiserXL.forward
 
     def swapped(self, latent, timestep, states, states_2, pooled, scale=None):
         return right(self, latent, timestep, states.flip(1), states_2.flip(1), pooled, scale)
 
     monkeypatch.setattr(_modules.DenoiserXL, "forward", swapped)
-    verdicts, text = rebuilt(built, tmp_path, ("measure", "unet"), ("export", "unet"), ("engine", "unet"))
+    verdicts, text = rebuilt(built, processors, tmp_path, ("measure", "unet"), ("export", "unet"), ("engine", "unet"))
     assert first_failure(verdicts) == ("unet", "source → passes")
     assert "FAIL" in text
 
 
-def test_the_wrong_hidden_layer(built, tmp_path, monkeypatch):
+def test_the_wrong_hidden_layer(built, processors, tmp_path, monkeypatch):
     right = _modules.TextEncoder.__init__
 
     def last(self, encoder, *, penultimate, pooled, empty=None):  # noqa: ARG001 - what is got wrong
@@ -85,18 +85,18 @@ def test_the_wrong_hidden_layer(built, tmp_path, monkeypatch):
 
     monkeypatch.setattr(_modules.TextEncoder, "__init__", last)
     stages = [(verb, "text_encoder") for verb in ("measure", "export", "engine")]
-    verdicts, _ = rebuilt(built, tmp_path, *stages)
+    verdicts, _ = rebuilt(built, processors, tmp_path, *stages)
     assert first_failure(verdicts) == ("text_encoder", "source → passes")
     assert {verdict.part for verdict in verdicts if not verdict.passed} == {"text_encoder", "end to end"}
 
 
-def test_the_wrong_timestep_spacing(built, tmp_path, monkeypatch):
+def test_the_wrong_timestep_spacing(built, processors, tmp_path, monkeypatch):
     right = sampler.compile_sampler
 
     def leading(name, config, *args, **more):
         return right(name, {**config, "timestep_spacing": "leading"}, *args, **more)
 
     monkeypatch.setattr(sampler, "compile_sampler", leading)
-    verdicts, text = rebuilt(built, tmp_path, ("compile", "4 steps"))
+    verdicts, text = rebuilt(built, processors, tmp_path, ("compile", "4 steps"))
     assert first_failure(verdicts) == ("sampler", "source → table")
     assert "times" in text

@@ -13,11 +13,11 @@ from tests.e2e.conftest import silent
 
 pytest.importorskip("openvino")
 pytestmark = [pytest.mark.xdist_group("built"), pytest.mark.timeout(1200)]
-OWN = ["components.vae_decoder.target={openvino: {precision: bf16}}", "targets=[onnxruntime]"]
+OWN = ["components.vae_decoder.target={openvino: {precision: bf16}}"]
 
 
 @pytest.fixture(scope="module")
-def mixed(built, tmp_path_factory):
+def mixed(built, processors, tmp_path_factory):
     seen = {}
 
     def report(stage, seconds=None, *, cached=False, why=""):  # noqa: ARG001 - the protocol's
@@ -25,7 +25,7 @@ def mixed(built, tmp_path_factory):
             seen[stage.verb, stage.subject] = cached
 
     path = tmp_path_factory.mktemp("mixed") / "mixed"
-    _, verdicts = build(Recipe.load(built.recipe, OWN), path, Store(built.store), report)
+    _, verdicts = build(Recipe.load(processors, OWN), path, Store(built.store), report)
     return path, verdicts, seen
 
 
@@ -34,8 +34,7 @@ def test_it_is_built_for_that_alone_and_nothing_of_the_source_is_done_again(mixe
     fresh = {name for name, cached in seen.items() if not cached}
     assert ("engine", "vae_decoder, openvino") in fresh
     assert ("engine", "vae_decoder, onnxruntime") not in seen
-    # Without TensorRT-RTX among the targets every engine runs on a processor, which has graphs of its own.
-    assert {verb for verb, _ in fresh} <= {"export", "engine", "check"}
+    assert {verb for verb, _ in fresh} <= {"engine", "check"}
     engines = {name: list(part.engines) for name, part in Bundle.open(path).manifest.parts.items()}
     assert engines.pop("vae_decoder") == ["openvino"]
     assert set(map(tuple, engines.values())) == {("onnxruntime",)}
@@ -73,9 +72,9 @@ def test_rebuilding_it_drops_what_was_said_of_it_and_of_the_whole(mixed):
         assert pipeline.generate("a red circle", steps=4, height=32, width=32)
 
 
-def test_every_part_on_openvino(built, tmp_path):
+def test_every_part_on_openvino(built, processors, tmp_path):
     targets = ["targets=[openvino: {precision: f32, threads: 1}]"]
-    opened, verdicts = build(Recipe.load(built.recipe, targets), tmp_path / "all", Store(built.store), silent)
+    opened, verdicts = build(Recipe.load(processors, targets), tmp_path / "all", Store(built.store), silent)
     assert list(opened.manifest.runs()) == ["openvino"]
     assert {verdict.backend for verdict in verdicts} == {None, "openvino"}
     assert all(verdict.passed for verdict in verdicts)

@@ -1,0 +1,28 @@
+"""How the tests are shared out where several processes run them (`make test`)."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+#: What takes longest begins first, so that no process is left with it at the end.
+LONG = ("e2e", "test_readme", "exporter/passes", "exporter", "tools")
+HERE = Path(__file__).parent
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Each process takes one thread: threads that wait for each other on processors that they share take several times as long.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Keep a file's tests in one process, which then makes its fixtures once."""
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.path.relative_to(HERE).as_posix()))
+
+    def place(item):
+        name = item.path.relative_to(HERE).as_posix()
+        return next((number for number, start in enumerate(LONG) if name.startswith(start)), len(LONG))
+
+    items.sort(key=place)
