@@ -2,6 +2,7 @@
 
 import json
 
+import click
 import pytest
 
 from engines.backends.openvino import OpenVino
@@ -15,6 +16,7 @@ from exporter.cache import Store
 from exporter.plan import Plan
 from exporter.recipe import Recipe
 from tests.e2e.conftest import silent
+from tools.measure_ranges import WAYS, measure
 
 RECIPE = """
 model: {source: %s}
@@ -73,6 +75,12 @@ def test_it_is_checked_and_rebuilt_like_any_other(small):
     assert all(verdict.passed for verdict in check(root(bundle), None))
     rebuild(root(bundle), None)
     assert Bundle.open(root(bundle)).manifest.parts["unet"].quantized == bundle.manifest.parts["unet"].quantized
+
+
+def test_ranges_are_compared_on_what_is_not_quantized(small):
+    bundle, _ = small
+    with pytest.raises(click.ClickException, match="unet is quantized already; build the recipe without quantize"):
+        measure(root(bundle), WAYS)
 
 
 def test_what_was_measured_can_be_written_into_a_recipe(small, make):
