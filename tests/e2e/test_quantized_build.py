@@ -2,7 +2,6 @@
 
 import json
 
-import click
 import pytest
 
 from engines.backends.openvino import OpenVino
@@ -16,7 +15,6 @@ from exporter.cache import Store
 from exporter.plan import Plan
 from exporter.recipe import Recipe
 from tests.e2e.conftest import silent
-from tools.measure_ranges import WAYS, measure
 
 RECIPE = """
 model: {source: %s}
@@ -28,6 +26,7 @@ sampler:
 shapes: {height: [16, 32, 48], width: [16, 32, 48], batch: [1, 1, 2]}
 components:
   unet: {passes: [quantize: %s]}
+  vae_encoder: {}
 targets: %s
 checks: {prompts: [a red circle, the blue square]%s}
 """
@@ -38,13 +37,17 @@ def root(bundle):
     return bundle.path("tokenizers/tokenizer.json").parent.parent
 
 
+#: One process builds the bundle whose graphs, but for the denoiser's, all of these share.
+pytestmark = [pytest.mark.xdist_group("built"), pytest.mark.timeout(1200)]
+
+
 @pytest.fixture(scope="module")
-def make(tiny_sdxl, tmp_path_factory):
+def make(tiny_sdxl, built, processors, tmp_path_factory):  # noqa: ARG001 - what `processors` made is in the store
     folder = tmp_path_factory.mktemp("quantized")
 
     def call(options, targets="[onnxruntime]", checks="", name="tiny"):
         recipe = Recipe.parse(RECIPE % (tiny_sdxl, options, targets, checks), name)
-        return build(recipe, folder / name, Store(folder / "store"), silent)
+        return build(recipe, folder / name, Store(built.store), silent)
 
     return call
 
@@ -75,12 +78,6 @@ def test_it_is_checked_and_rebuilt_like_any_other(small):
     assert all(verdict.passed for verdict in check(root(bundle), None))
     rebuild(root(bundle), None)
     assert Bundle.open(root(bundle)).manifest.parts["unet"].quantized == bundle.manifest.parts["unet"].quantized
-
-
-def test_ranges_are_compared_on_what_is_not_quantized(small):
-    bundle, _ = small
-    with pytest.raises(click.ClickException, match="unet is quantized already; build the recipe without quantize"):
-        measure(root(bundle), WAYS)
 
 
 def test_what_was_measured_can_be_written_into_a_recipe(small, make):
