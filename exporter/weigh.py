@@ -135,10 +135,10 @@ def _race(
 def _audit(name: str, step: Quantize, pair: Pair, graphs: Sequence[int]) -> None:
     """Refuse an engine that does not hold what was asked, however well it works.
 
-    By size: what quantizing took from the graph's weights must be missing from the engine too. By type: where activations are
-    quantized and the library tells its steps, some must compute in whole numbers.
+    By size: what quantizing took from the graph's weights must be missing from the engine too; half of it where the target halves
+    weights anyway. By type: where activations are quantized and the library tells its steps, some must compute in whole numbers.
     """
-    saved, expected = pair.plain_size - pair.size, graphs[1] - graphs[0]
+    saved, expected = pair.plain_size - pair.size, (graphs[1] - graphs[0]) * min(1.0, pair.plain_size / graphs[1])
     if saved < _SAVED * expected:
         raise UnsupportedError(
             f"{name}: the {step.format} engine of {pair.target} has {pair.size / 1e6:.2f} MB, {saved / 1e6:.2f} MB less than "

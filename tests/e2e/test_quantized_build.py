@@ -156,6 +156,9 @@ def test_an_engine_of_other_numbers_than_asked_is_refused():
     weigh._audit("unet", step, pair(), [30, 100])
     with pytest.raises(UnsupportedError, match="holds wider numbers"):
         weigh._audit("unet", step, pair(size=90), [30, 100])
+    weigh._audit("unet", step, pair(size=28, plain_size=50), [30, 100])  # a target that halves weights saves half as much
+    with pytest.raises(UnsupportedError, match="holds wider numbers"):
+        weigh._audit("unet", step, pair(size=45, plain_size=50), [30, 100])
     with pytest.raises(UnsupportedError, match="none of the 9 steps of openvino's int8 engine computes in whole numbers"):
         weigh._audit("unet", step, pair(whole=0), [30, 100])
     weigh._audit("unet", Quantize(format="int8-weights"), pair(whole=0), [30, 100])
