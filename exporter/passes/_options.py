@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
 from engines.errors import UnsupportedError
 from engines.frozen import Frozen
-from exporter.pairing import Made
+from exporter.passes._plain import Plain
 
 if TYPE_CHECKING:
     from exporter.part import Part
@@ -29,8 +29,11 @@ class Dataset(Frozen):
     caption: Text = Field(default="text", description="column of the captions; of several, the first counts")
 
 
-class Options(Frozen):
+class Options(Plain):
     """Data, and how the optimizer goes."""
+
+    remakes: ClassVar[bool] = True
+    trains: ClassVar[bool] = True
 
     data: Text | Dataset = Field(
         description="folder of pictures with captions (a .txt or .json beside each picture, or a metadata.jsonl), "
@@ -68,31 +71,6 @@ class Options(Frozen):
         return type(self).__name__.lower()
 
     @property
-    def remakes(self) -> bool:
-        """It makes another network."""
-        return True
-
-    @property
-    def swaps(self) -> bool:
-        """It works on the network that is there."""
-        return False
-
-    @property
-    def trains(self) -> bool:
-        """It does."""
-        return True
-
-    @property
-    def recorded(self) -> bool:
-        """It sees pictures of its own."""
-        return False
-
-    @property
-    def made(self) -> Made | None:
-        """Any sampler that suited the network still does."""
-        return None
-
-    @property
     def guides(self) -> bool:
         """Whether the teacher is asked under guidance, so that an empty prompt must be what it is there."""
         return False
@@ -102,9 +80,19 @@ class Options(Frozen):
         """Whether the teacher plays trajectories first, which are kept."""
         return False
 
-    def moved(self, _source: Mapping[str, Any], _findings: Mapping[str, Any]) -> Mapping[str, str]:
-        """Every module stays where it is."""
-        return {}
+    def config(self, source: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """The same config.
+
+        Raises:
+            UnsupportedError: the network takes guidance as an input.
+
+        """
+        if source.get("time_cond_proj_dim") is not None:
+            raise UnsupportedError(
+                f"{self.verb}: this UNet takes guidance as an input (time_cond_proj_dim), and the losses know none.\n"
+                "  Distil the model that it was made from."
+            )
+        return dict(source)
 
     def __call__(self, part: Part) -> Part:
         """Nothing can be learned from the part alone; `teach` is called instead."""
@@ -114,21 +102,6 @@ class Options(Frozen):
     def told(self) -> str:
         """The pass and how long, as the blame table shows it."""
         return f"{self.verb}: {self.steps} steps"
-
-
-def unguided(verb: str, source: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The same config.
-
-    Raises:
-        UnsupportedError: the network takes guidance as an input.
-
-    """
-    if source.get("time_cond_proj_dim") is not None:
-        raise UnsupportedError(
-            f"{verb}: this UNet takes guidance as an input (time_cond_proj_dim), and the losses know none.\n"
-            "  Distil the model that it was made from."
-        )
-    return dict(source)
 
 
 class Played(Options):
@@ -158,7 +131,7 @@ class Played(Options):
     @property
     def played(self) -> dict[str, Any]:
         """What the trajectories depend on, besides teacher and captions."""
-        names = {"guidance", "count", "teacher_steps", "play_batch", "seed"}
+        names = {"guidance", "count", "teacher_steps", "play_batch", "seed", "mixed_precision"}
         return self.model_dump(mode="json", include=names) | {"kept": self.kept}
 
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from exporter.passes._options import Played
 
 PATHS, ROWS = "paths.npy", "rows.npy"
+#: In which the teacher answers, as the student will; what is computed of its answers is float32 all the same.
+_HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @torch.no_grad()
@@ -34,7 +36,7 @@ def play(options: Played, lesson: Lesson, folder: Path) -> None:
     """
     schedule, where = Schedule(lesson.schedule, options.verb), device()
     schedule.settle(where)
-    network = lesson.teacher.module.to(where).eval()
+    network, half = lesson.teacher.module.to(where).eval(), _HALVES.get(options.mixed_precision)
     latents = Rows(lesson.encoded / "latents.npy")
     states = [Rows(lesson.encoded / f"{port}.npy") for port in lesson.ports]
     settle(states, where)
@@ -57,7 +59,8 @@ def play(options: Played, lesson: Lesson, folder: Path) -> None:
         kept = [latent]
         for index in range(options.teacher_steps):
             now, then = (fine[place].expand(len(rows)) for place in (index, index + 1))
-            said = guided(network, latent, now, texts, empty, scale)
+            with torch.autocast(where.type, half, enabled=half is not None):
+                said = guided(network, latent, now, texts, empty, scale)
             latent = schedule.step(schedule.prediction, latent, said, now, then)
             if (index + 1) % every == 0:
                 kept.append(latent)

@@ -7,13 +7,13 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from engines.errors import UnsupportedError
-from engines.frozen import Frozen
 from exporter.formats import FORMATS, Format, refuse
+from exporter.passes._plain import Plain
 
 Text = Annotated[str, StringConstraints(min_length=1)]
 
 
-class Wish(Frozen):
+class Wish(Plain):
     """Format, layers, how ranges are chosen, and what the result must win."""
 
     format: Text = Field(description="t2iexport list formats")

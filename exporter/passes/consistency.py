@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 from pydantic import Field, model_validator
 
 from exporter.pairing import Made
-from exporter.passes._options import Options, unguided
+from exporter.passes._options import Options
 
 if TYPE_CHECKING:
     from exporter.lesson import Lesson
@@ -68,7 +68,7 @@ class Consistency(Options):
             UnsupportedError: the network takes guidance as an input already.
 
         """
-        return {**unguided(self.verb, source), **({"time_cond_proj_dim": self.width} if self.embeds else {})}
+        return {**super().config(source), **({"time_cond_proj_dim": self.width} if self.embeds else {})}
 
     def teach(self, student: Part, lesson: Lesson) -> Part:
         """Train the student's network, from the last checkpoint where there is one.

@@ -50,11 +50,7 @@ class Distill(Imitated):
             raise UnsupportedError(f"distill.picture: a {'decoder' if decodes else 'UNet'} {how}")
         if decodes:
             return dict(source)
-        if source.get("time_cond_proj_dim") is not None:
-            raise UnsupportedError(
-                "distill: this UNet takes guidance as an input (time_cond_proj_dim), and the losses know none.\n"
-                "  Distil the model that it was made from."
-            )
+        same = super().config(source)
         cut = whole(source)
         stages = [*cut.down, *([cut.mid] if cut.mid else []), *cut.up]
         attends = any(stage.layers for stage in stages)
@@ -67,7 +63,7 @@ class Distill(Imitated):
             raise UnsupportedError(
                 f"distill.features: the student has no {self.features} to compare.\n  Take last_of_stage or resnet, or null."
             )
-        return dict(source)
+        return same
 
     def teach(self, student: Part, lesson: Lesson) -> Part:
         """Train the student's network, from the last checkpoint where there is one.

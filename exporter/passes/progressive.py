@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from itertools import pairwise
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from exporter.pairing import Made
-from exporter.passes._options import Options, unguided
+from exporter.passes._options import Options
 
 if TYPE_CHECKING:
     from exporter.lesson import Lesson
@@ -59,15 +58,6 @@ class Progressive(Options):
         rounds = " → ".join(map(str, self.grid))
         guided = "" if self.guidance is None else f", guidance {self.guidance:g}"
         return f"progressive: {rounds} steps{guided}, {self.steps} steps of training a round"
-
-    def config(self, source: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The same config.
-
-        Raises:
-            UnsupportedError: the network takes guidance as an input.
-
-        """
-        return unguided(self.verb, source)
 
     def teach(self, student: Part, lesson: Lesson) -> Part:
         """Train the student's network round by round, from the last checkpoint where there is one.

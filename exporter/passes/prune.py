@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from engines.frozen import Frozen
 from exporter.passes._cut import Block, Cut, chosen, config, origin, whole
+from exporter.passes._plain import Plain
 from exporter.passes._presets import PRESETS
 
 if TYPE_CHECKING:
@@ -32,11 +33,13 @@ class Search(Frozen):
     )
 
 
-class Prune(Frozen):
+class Prune(Plain):
     """Drop stages, resnets, attentions and transformer layers of a UNet; what stays keeps its weights.
 
     The result is a plain UNet2DConditionModel. It is not trained here: without distillation its pictures are noise.
     """
+
+    remakes: ClassVar[bool] = True
 
     preset: (
         Literal["bk-sdm-base", "bk-sdm-small", "bk-sdm-tiny", "koala-1b", "koala-700m", "ssd-1b", "vega", "sdxs", "sdxs-0.9"]
@@ -62,29 +65,9 @@ class Prune(Frozen):
         return self
 
     @property
-    def remakes(self) -> bool:
-        """It makes another network."""
-        return True
-
-    @property
-    def swaps(self) -> bool:
-        """It works on the network that is there."""
-        return False
-
-    @property
-    def trains(self) -> bool:
-        """It does not."""
-        return False
-
-    @property
     def recorded(self) -> bool:
         """A search compares with what the source did."""
         return self.search is not None
-
-    @property
-    def made(self) -> None:
-        """Any sampler that suited the source suits it."""
-        return
 
     @property
     def told(self) -> str:

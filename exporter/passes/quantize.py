@@ -24,26 +24,6 @@ class Quantize(Wish):
     """
 
     @property
-    def remakes(self) -> bool:
-        """It makes no other network."""
-        return False
-
-    @property
-    def trains(self) -> bool:
-        """It does not."""
-        return False
-
-    @property
-    def swaps(self) -> bool:
-        """It takes nobody else's network."""
-        return False
-
-    @property
-    def made(self) -> None:
-        """Any sampler that suited the network suits it."""
-        return
-
-    @property
     def on_graph(self) -> bool:
         """It works on the exported graph."""
         return True
@@ -57,10 +37,6 @@ class Quantize(Wish):
     def decides(self) -> Mapping[str, Any]:
         """The options on which the calibration depends."""
         return self.model_dump(mode="json", exclude={"gate", "fallback", "calibration"})
-
-    def moved(self, _source: Mapping[str, Any], _findings: Mapping[str, Any]) -> Mapping[str, str]:
-        """Every module stays where it is."""
-        return {}
 
     def config(self, source: Mapping[str, Any]) -> Mapping[str, Any]:
         """The same config."""

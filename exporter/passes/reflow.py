@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
 from exporter.pairing import Made
-from exporter.passes._options import Played, unguided
+from exporter.passes._options import Played
 
 if TYPE_CHECKING:
     from exporter.lesson import Lesson
@@ -37,15 +36,6 @@ class Reflow(Played):
     def told(self) -> str:
         """The pass and how long."""
         return f"reflow: {self.count} pairs, guidance {self.guidance:g}, {self.steps} steps of training"
-
-    def config(self, source: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The same config.
-
-        Raises:
-            UnsupportedError: the network takes guidance as an input.
-
-        """
-        return unguided(self.verb, source)
 
     def teach(self, student: Part, lesson: Lesson) -> Part:
         """Train the student's network, from the last checkpoint where there is one.

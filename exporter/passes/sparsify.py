@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from engines.errors import UnsupportedError
-from engines.frozen import Frozen
+from exporter.passes._plain import Plain
 
 if TYPE_CHECKING:
     from engines.backends import Backend
@@ -27,11 +27,13 @@ _WHY = {
 _OPTION = "it has kernels for 2:4, if its option sparse_weights is true"
 
 
-class Sparsify(Frozen):
+class Sparsify(Plain):
     """Zero the smallest weights of convolutions and linear layers, along their input channels.
 
     Nothing is trained afterwards, so it stands behind distill, and the blame table says what it cost.
     """
+
+    remakes: ClassVar[bool] = True
 
     pattern: Literal["2:4", "unstructured"] = Field(
         default="2:4", description="two in every four input channels; unstructured is refused: no engine here is faster with it"
@@ -42,37 +44,9 @@ class Sparsify(Frozen):
     )
 
     @property
-    def remakes(self) -> bool:
-        """It makes another network."""
-        return True
-
-    @property
-    def swaps(self) -> bool:
-        """It does not."""
-        return False
-
-    @property
-    def trains(self) -> bool:
-        """It does not."""
-        return False
-
-    @property
-    def recorded(self) -> bool:
-        """Weights are judged by their size alone."""
-        return False
-
-    @property
-    def made(self) -> None:
-        """A model for the same samplers."""
-
-    @property
     def told(self) -> str:
         """The pass and the pattern."""
         return f"sparsify: {self.pattern}"
-
-    def moved(self, _source: Mapping[str, Any], _findings: Mapping[str, Any]) -> Mapping[str, str]:
-        """Every module stays where it is."""
-        return {}
 
     def config(self, source: Mapping[str, Any]) -> Mapping[str, Any]:
         """The same config."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
 from engines.errors import UnsupportedError
-from engines.frozen import Frozen
+from exporter.passes._plain import Plain
 
 if TYPE_CHECKING:
     from exporter.part import Part
@@ -18,12 +18,15 @@ __all__ = ["Swap"]
 Text = Annotated[str, StringConstraints(min_length=1)]
 
 
-class Swap(Frozen):
+class Swap(Plain):
     """Put another model's network of the same role in the place of the source's.
 
     It must live in the same latent space, read the same text and predict the same; what its config tells of that is compared.
     A VAE decoder may be of another class: its scaling and its range are its own, and stay inside the graph.
     """
+
+    remakes: ClassVar[bool] = True
+    swaps: ClassVar[bool] = True
 
     source: Text | None = Field(
         default=None,
@@ -46,31 +49,6 @@ class Swap(Frozen):
                 "nothing says which network; give source, or weights: random and fields with _class_name: AutoencoderTiny"
             )
         return self
-
-    @property
-    def remakes(self) -> bool:
-        """It puts another network in place."""
-        return True
-
-    @property
-    def swaps(self) -> bool:
-        """The network comes from elsewhere."""
-        return True
-
-    @property
-    def trains(self) -> bool:
-        """It does not."""
-        return False
-
-    @property
-    def recorded(self) -> bool:
-        """It needs no recording."""
-        return False
-
-    @property
-    def made(self) -> None:
-        """Any sampler that suited the source suits it."""
-        return
 
     @property
     def told(self) -> str:

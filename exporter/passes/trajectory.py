@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field, model_validator
 
 from engines.frozen import Frozen
 from exporter.pairing import Made
-from exporter.passes._options import Played, Weight, unguided
+from exporter.passes._options import Played, Weight
 
 if TYPE_CHECKING:
     from exporter.lesson import Lesson
@@ -60,15 +59,6 @@ class Trajectory(Played):
     def told(self) -> str:
         """The pass, from how many steps to how many, and how long."""
         return f"trajectory: {self.teacher_steps} → {self.to} steps, guidance {self.guidance:g}, {self.steps} steps of training"
-
-    def config(self, source: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The same config.
-
-        Raises:
-            UnsupportedError: the network takes guidance as an input.
-
-        """
-        return unguided(self.verb, source)
 
     def teach(self, student: Part, lesson: Lesson) -> Part:
         """Train the student's network, from the last checkpoint where there is one.

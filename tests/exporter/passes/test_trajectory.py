@@ -35,6 +35,15 @@ def test_a_student_that_may_take_the_teachers_steps_has_nothing_to_learn(text, d
     assert row["loss"] < 1e-5
 
 
+def test_the_teacher_answers_in_the_precision_of_the_training(text, data, tmp_path):
+    train(taught(text, data), tmp_path)
+    train(taught(text, data, mixed_precision="bf16"), tmp_path)
+    full, half = (np.load(path) for path in sorted(tmp_path.rglob("paths.npy"), key=lambda path: path.stat().st_mtime_ns))
+    apart = np.square(full - half).mean(axis=(0, 2, 3, 4))
+    assert apart[0] == 0  # the same noise
+    assert 0 < apart[-1] < 0.1 * np.square(full[:, -1]).mean()
+
+
 def test_another_prediction_is_for_the_sampler_to_read(text, data, tmp_path):
     config = {"timestep_spacing": "trailing", "prediction_type": "v_prediction"}
     recipe = taught(text, data, {"config": config}, prediction="v_prediction")
