@@ -21,7 +21,7 @@ _CODE: Mapping[str, tuple[str, ...]] = {
     "encode": (*_MODEL_CODE, "lesson.py", "passes/_encode.py", "passes/_pictures.py", "passes/_datasets.py"),
     "play": (*_MODEL_CODE, "lesson.py", "passes/_play.py", "passes/_schedule.py"),
     "pass": (*_MODEL_CODE, *_PASS_CODE, "borrow.py", "recording.py", "count.py", "lesson.py"),
-    "measure": (*_MODEL_CODE, *_PASS_CODE, "recording.py"),
+    "measure": (*_MODEL_CODE, *_PASS_CODE, "measure.py", "recording.py"),
     "export": (*_MODEL_CODE, *_PASS_CODE, "export.py", "graph"),
     "calibrate": ("passes", "formats.py", "export.py", "unroll.py", "recording.py", "parity.py"),
     "quantize": ("passes", "formats.py", "export.py", "unroll.py"),
