@@ -121,7 +121,7 @@ def test_an_error_while_running_carries_the_file(graph):
 
 
 def test_a_provider_that_is_not_there(graph):
-    with pytest.raises(UnsupportedError, match=r"no NoSuchProvider here; it has .*CPUExecutionProvider"):
+    with pytest.raises(UnsupportedError, match=r"no NoSuchProvider here. Choose .*CPUExecutionProvider"):
         OnnxRuntime(providers=["NoSuchProvider"]).open([graph], SIGNATURE)
 
 
