@@ -26,6 +26,11 @@ VENDORS = {
 ENGINES_BUDGET = 5_000
 
 
+#: What stands beside the four folders of code and the recipes.
+TOP = {"engines", "exporter", "recipes", "tests", "tools", "docs", ".ci", ".gitignore"}
+TOP |= {"pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE", "Makefile", "constraints.txt", "Dockerfile.trt"}
+
+
 def imports(path: Path) -> set[str]:
     """Top-level names of every import in a file, wherever it stands."""
     found = set()
@@ -109,3 +114,10 @@ def test_no_source_names_this_workplace():
         text = path.read_text()
         for word in ("/wo" + "rk/", "../sha" + "red", "farm" + "-bench"):
             assert word not in text, f"{path} names {word}"
+
+
+def test_nothing_else_lies_at_the_top():
+    if not (ROOT / ".git").exists():
+        pytest.skip("this is no checkout, so nobody knows which files belong to it")
+    kept = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert {name.partition("/")[0] for name in kept} == TOP

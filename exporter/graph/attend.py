@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import onnx_ir as ir
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from exporter.graph._match import made_by, only_user, permutation
 
 __all__ = ["attend"]
 
@@ -30,12 +27,12 @@ def attend(model: ir.Model) -> ir.Model:
 
 
 def _replace(graph: ir.Graph, softmax: ir.Node) -> None:
-    scores = _made_by(softmax.inputs[0], "MatMul")
-    mixed = _only_user(softmax.outputs[0], "MatMul")
+    scores = made_by(softmax.inputs[0], "MatMul")
+    mixed = only_user(softmax.outputs[0], "MatMul")
     if scores is None or mixed is None or mixed.inputs[0] is not softmax.outputs[0]:
         return
-    joined = _only_user(mixed.outputs[0], "Transpose")
-    flat = _only_user(joined.outputs[0], "Reshape") if joined is not None and _permutation(joined) == _HEADS else None
+    joined = only_user(mixed.outputs[0], "Transpose")
+    flat = only_user(joined.outputs[0], "Reshape") if joined is not None and permutation(joined) == _HEADS else None
     query, query_scale = _scaled(scores.inputs[0])
     keys, key_scale = _scaled(scores.inputs[1])
     query, keys, value = _split(query), _split(_transposed(keys)), _split(mixed.inputs[1])
@@ -58,24 +55,9 @@ def _replace(graph: ir.Graph, softmax: ir.Node) -> None:
     result.replace_all_uses_with(made.outputs[0], replace_graph_outputs=True)
 
 
-def _made_by(value: ir.Value | None, operator: str) -> ir.Node | None:
-    node = value.producer() if value is not None else None
-    return node if node is not None and node.op_type == operator and node.domain == "" else None
-
-
-def _only_user(value: ir.Value, operator: str) -> ir.Node | None:
-    users = [user for user, _ in value.uses()]
-    return users[0] if len(users) == 1 and users[0].op_type == operator and users[0].domain == "" else None
-
-
-def _permutation(node: ir.Node) -> Sequence[int]:
-    found = node.attributes.get("perm")
-    return tuple(found.as_ints()) if found is not None else ()
-
-
 def _scaled(value: ir.Value | None) -> tuple[ir.Value | None, float | None]:
     """What a constant multiplies, and the constant; 1 where nothing does, None where it is no single number."""
-    node = _made_by(value, "Mul")
+    node = made_by(value, "Mul")
     if node is None:
         return value, 1.0
     factor = node.inputs[1].const_value if node.inputs[1] is not None else None
@@ -84,20 +66,20 @@ def _scaled(value: ir.Value | None) -> tuple[ir.Value | None, float | None]:
 
 def _transposed(value: ir.Value | None) -> ir.Value | None:
     """Of keys (B, H, D, L) those (B, H, L, D) that the exporter transposed, by way of three dimensions or in one step."""
-    after = _made_by(value, "Reshape")
-    turned = _made_by(after.inputs[0] if after is not None else value, "Transpose")
+    after = made_by(value, "Reshape")
+    turned = made_by(after.inputs[0] if after is not None else value, "Transpose")
     if turned is None:
         return None
     if after is None:
-        return turned.inputs[0] if _permutation(turned) == (0, 1, 3, 2) else None
-    before = _made_by(turned.inputs[0], "Reshape") if _permutation(turned) == _KEYS else None
+        return turned.inputs[0] if permutation(turned) == (0, 1, 3, 2) else None
+    before = made_by(turned.inputs[0], "Reshape") if permutation(turned) == _KEYS else None
     return before.inputs[0] if before is not None else None
 
 
 def _split(value: ir.Value | None) -> ir.Node | None:
     """The Reshape from (B, L, H·D) to (B, L, H, D) whose result (B, H, L, D) this is."""
-    node = _made_by(value, "Transpose")
-    found = _made_by(node.inputs[0], "Reshape") if node is not None and _permutation(node) == _HEADS else None
+    node = made_by(value, "Transpose")
+    found = made_by(node.inputs[0], "Reshape") if node is not None and permutation(node) == _HEADS else None
     return found if found is not None and len(_lengths(found)) == 4 else None
 
 
@@ -108,7 +90,7 @@ def _lengths(reshape: ir.Node) -> list[int | None]:
         return []
     if target.const_value is not None:
         return [int(length) for length in target.const_value.numpy()]
-    joined = _made_by(target, "Concat")
+    joined = made_by(target, "Concat")
     lengths = list[int | None]()
     for piece in joined.inputs if joined is not None else ():
         known = piece.const_value if piece is not None else None

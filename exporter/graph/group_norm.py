@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from exporter.graph._match import made_by, only_user
 
 __all__ = ["group_norm"]
 
@@ -32,9 +29,9 @@ def group_norm(model: ir.Model) -> ir.Model:
 
 
 def _replace(graph: ir.Graph, node: ir.Node) -> None:
-    grouped, back = _producer(node.inputs[0], "Reshape"), _only_user(node.outputs[0], "Reshape")
-    scaled = _only_user(back.outputs[0], "Mul") if back else None
-    shifted = _only_user(scaled.outputs[0], "Add") if scaled else None
+    grouped, back = made_by(node.inputs[0], "Reshape"), only_user(node.outputs[0], "Reshape")
+    scaled = only_user(back.outputs[0], "Mul") if back else None
+    shifted = only_user(scaled.outputs[0], "Add") if scaled else None
     groups = node.inputs[1].shape if node.inputs[1] is not None else None
     if grouped is None or scaled is None or shifted is None or groups is None or not groups.is_static():
         return
@@ -61,16 +58,6 @@ def _replace(graph: ir.Graph, node: ir.Node) -> None:
     restored.outputs[0].shape = result.shape
     graph.insert_before(last, [turned, made, restored])
     result.replace_all_uses_with(restored.outputs[0], replace_graph_outputs=True)
-
-
-def _producer(value: ir.Value | None, operator: str) -> ir.Node | None:
-    node = value.producer() if value is not None else None
-    return node if node is not None and node.op_type == operator else None
-
-
-def _only_user(value: ir.Value, operator: str) -> ir.Node | None:
-    users: Sequence[ir.Node] = [user for user, _ in value.uses()]
-    return users[0] if len(users) == 1 and users[0].op_type == operator else None
 
 
 def _constant(node: ir.Node) -> np.ndarray | None:

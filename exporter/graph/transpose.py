@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import onnx_ir as ir
+
+from exporter.graph._match import made_by, permutation
 
 __all__ = ["transpose"]
 
@@ -28,10 +28,10 @@ def transpose(model: ir.Model) -> ir.Model:
 
 
 def _replace(graph: ir.Graph, after: ir.Node) -> None:
-    turned = _made_by(after.inputs[0], "Transpose")
-    before = _made_by(turned.inputs[0], "Reshape") if turned is not None and _permutation(turned) == _FLAT else None
+    turned = made_by(after.inputs[0], "Transpose")
+    before = made_by(turned.inputs[0], "Reshape") if turned is not None and permutation(turned) == _FLAT else None
     source = before.inputs[0] if before is not None else None
-    rank = len(_permutation(_made_by(source, "Transpose")))
+    rank = len(permutation(made_by(source, "Transpose")))
     if before is None or source is None or rank < 3:
         return
     if _lengths(before, source) != [-1, _ROWS, _COLUMNS] or _lengths(after, source) != [_REST, _COLUMNS, _ROWS]:
@@ -44,27 +44,19 @@ def _replace(graph: ir.Graph, after: ir.Node) -> None:
     result.replace_all_uses_with(new, replace_graph_outputs=True)
 
 
-def _made_by(value: ir.Value | None, operator: str) -> ir.Node | None:
-    node = value.producer() if value is not None else None
-    return node if node is not None and node.op_type == operator and node.domain == "" else None
-
-
-def _permutation(node: ir.Node | None) -> Sequence[int]:
-    found = node.attributes.get("perm") if node is not None else None
-    return tuple(found.as_ints()) if found is not None else ()
 
 
 def _lengths(reshape: ir.Node, of: ir.Value) -> list[object]:
     """What a Reshape's target is joined of: numbers, and pieces of that tensor's shape by their bounds."""
-    joined = _made_by(reshape.inputs[1], "Concat")
+    joined = made_by(reshape.inputs[1], "Concat")
     return [_piece(value, of) for value in joined.inputs] if joined is not None else []
 
 
 def _piece(value: ir.Value | None, of: ir.Value) -> object:
     if value is not None and value.const_value is not None:
         return value.const_value.numpy().tolist()[0]
-    piece = _made_by(value, "Slice")
-    shape = _made_by(piece.inputs[0], "Shape") if piece is not None else None
+    piece = made_by(value, "Slice")
+    shape = made_by(piece.inputs[0], "Shape") if piece is not None else None
     if piece is None or shape is None or shape.inputs[0] is not of:
         return None
     return tuple(_number(bound) for bound in piece.inputs[1:3])
