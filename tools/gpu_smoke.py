@@ -8,10 +8,10 @@ Models are measured at full size, 1024 px, with random weights in half precision
 network, KOALA-700M, KOALA-1B and SDXL; engines against diffusers in torch, eager and compiled, on the same numbers, interleaved
 in one process. Further phases build and check the demo's bundles, sample in parallel, and distil SDXL into KOALA for some steps.
 
-Every job is a process of its own with a time limit, and its results are on disk as soon as they are known: one JSON per job, and
-at the end `result.json` and `table.md`. `prepare` makes weights and engines and lets torch compile, all models at once; `models`
-then finds them, and measures one model at a time, alone on the GPU. What fails is a result too, with its words; the other jobs go
-on. Results that are there already are kept: name only what is missing to go on after an interruption.
+Every job is a process of its own with a time limit, and its results are on disk as soon as they are known: one JSON per job,
+and at the end `result.json` and `table.md`. Models are prepared side by side; who measures stops the others meanwhile.
+`prepare` makes weights and engines and lets torch compile, which `models` then finds. What fails is a result too, with its
+words; the other jobs go on. Results that are there already are kept: name only what is missing to go on after an interruption.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ import click
 
 from exporter import machine
 from tools.gpu import table
+from tools.gpu.record import wake
 
 #: Name → what `model.source` takes, and the picture's side in pixels.
 MODELS: Mapping[str, tuple[str, int]] = {
@@ -69,7 +70,7 @@ def _list(_context: click.Context, _parameter: click.Parameter, value: str) -> l
 @click.option("--compile-mode", default="default", show_default=True, help="Of torch.compile; empty leaves it out.")
 @click.option("--seconds", default=6.0, show_default=True, help="Of timing, for each comparison.")
 @click.option("--rounds", default=30, show_default=True, help="At most, for each comparison.")
-@click.option("--patience", default=240.0, show_default=True, help="Seconds to wait for the GPU alone.")
+@click.option("--patience", default=240.0, show_default=True, help="Seconds to wait while another job measures.")
 @click.option("--distill-steps", default=200, show_default=True)
 @click.option("--distill-batch", default=1, show_default=True)
 @click.option("--distill-models", default="sdxl-base,koala-700m", callback=_list, show_default=True, help="Teacher and cut.")
@@ -160,6 +161,7 @@ def run(jobs: Mapping[str, Sequence[str]], out: Path, work: Path, limit: float) 
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
+                wake(work / "gate")
             how = f"killed after {limit:.0f} s" if late else f"exit status {process.returncode}"
             if process.returncode:
                 words = (out / f"{name}.log").read_text(errors="replace").splitlines()[-15:]

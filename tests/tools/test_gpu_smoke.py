@@ -1,10 +1,12 @@
 import json
+import os
 import subprocess
 import sys
 from types import SimpleNamespace
 
 import numpy as np
 import onnx_ir as ir
+import psutil
 import pytest
 import torch
 from click.testing import CliRunner
@@ -13,7 +15,7 @@ from engines import plugins
 from engines.errors import UnsupportedError
 from tools import gpu_smoke
 from tools.gpu import graphs, runners, table
-from tools.gpu.record import Gate, Record
+from tools.gpu.record import Gate, Record, wake
 
 
 @pytest.fixture
@@ -105,18 +107,40 @@ def test_what_fails_is_a_result_and_the_rest_goes_on(tmp_path):
         raise KeyboardInterrupt
 
 
-def test_who_measures_is_alone(tmp_path):
-    first, second = Gate(tmp_path / "gate"), Gate(tmp_path / "gate")
-    assert not first.alone(0.1), "the second one prepares"
-    assert second.alone(0.1)
-    third = subprocess.run(
-        [sys.executable, "-c", f"import fcntl; fcntl.flock(open({str(tmp_path / 'gate')!r}), fcntl.LOCK_SH | fcntl.LOCK_NB)"],
-        capture_output=True, check=False,
-    )  # fmt: skip
-    assert third.returncode
-    second.leave()
-    assert first.alone(0.1)
-    first.leave()
+def test_who_measures_stops_the_others_and_lets_them_go_on(tmp_path):
+    folder = tmp_path / "gate"
+    other = """
+import pathlib, sys, time
+from tools.gpu.record import Gate
+gate = Gate(pathlib.Path(sys.argv[1]))
+print(gate.alone(0.1), flush=True)
+sys.stdin.readline()
+gate.share()
+print("on", flush=True)
+time.sleep(60)
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", other, str(folder)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        try:
+            assert process.stdout.readline() == "True\n"
+            gate = Gate(folder)
+            assert not gate.alone(0.1), "the other one measures"
+            process.stdin.write("\n")
+            process.stdin.flush()
+            assert process.stdout.readline() == "on\n"
+            assert gate.alone(5)
+            assert psutil.Process(process.pid).status() == psutil.STATUS_STOPPED
+            gate.share()
+            assert psutil.Process(process.pid).status() != psutil.STATUS_STOPPED
+            assert gate.alone(5)
+            wake(folder)  # as if the one who measures had been killed
+            assert psutil.Process(process.pid).status() != psutil.STATUS_STOPPED
+            gate.leave()
+            assert not (folder / str(os.getpid())).exists()
+        finally:
+            process.kill()
 
 
 def test_a_job_that_hangs_or_breaks_is_noted(tmp_path, monkeypatch):

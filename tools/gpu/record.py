@@ -6,12 +6,18 @@ import contextlib
 import fcntl
 import json
 import os
+import signal
 import threading
 import time
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import psutil
+
+#: Seconds in which the GPU ends what the stopped had asked of it.
+_DRAIN = 0.3
 
 
 class Record:
@@ -56,31 +62,59 @@ class Record:
 
 
 class Gate:
-    """Who prepares shares the GPU; who measures has it alone."""
+    """Everybody who works on one GPU, each known by a file that is named after its process; who measures stops the others.
 
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("a")
-        self.share()
+    Args:
+        folder: of the files, the same for all; whoever is no Gate may be put there by hand.
 
-    def share(self) -> None:
-        """Prepare, beside others who do; waits for the one who measures."""
-        fcntl.flock(self._file, fcntl.LOCK_UN)
-        fcntl.flock(self._file, fcntl.LOCK_SH)
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder, self._own = folder, folder / str(os.getpid())
+        self._lock = (folder / "lock").open("a")
+        self._own.touch()
 
     def alone(self, patience: float) -> bool:
-        """Wait until nobody prepares or measures, or until patience ends; whether it is alone then."""
-        fcntl.flock(self._file, fcntl.LOCK_UN)
+        """Wait until nobody else measures, then stop the others, their children too; False if patience ended first."""
         end = time.monotonic() + patience
         while True:
             try:
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 if time.monotonic() > end:
                     return False
                 time.sleep(0.05)
             else:
-                return True
+                break
+        _signal(self._folder, signal.SIGSTOP, os.getpid())
+        time.sleep(_DRAIN)
+        return True
+
+    def share(self) -> None:
+        """Let the others go on."""
+        _signal(self._folder, signal.SIGCONT, os.getpid())
+        fcntl.flock(self._lock, fcntl.LOCK_UN)
 
     def leave(self) -> None:
-        """Let the next one in."""
-        self._file.close()
+        """Let the others go on, and do not be stopped any more."""
+        self.share()
+        self._own.unlink(missing_ok=True)
+        self._lock.close()
+
+
+def wake(folder: Path) -> None:
+    """Let everybody go on, whom one that was killed had stopped."""
+    _signal(folder, signal.SIGCONT)
+
+
+def _signal(folder: Path, number: signal.Signals, but: int = 0) -> None:
+    for file in folder.glob("[0-9]*"):
+        if int(file.name) == but:
+            continue
+        try:
+            process = psutil.Process(int(file.name))
+            for each in (process, *process.children(recursive=True)):
+                each.send_signal(number)
+        except psutil.NoSuchProcess:  # it ended, and could not take its name away
+            continue
