@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from engines import plugins
 from engines.bundle import Bundle, PartEntry, SamplerEntry, Verdict
-from engines.errors import T2IError
+from engines.errors import ParityError, T2IError, UnsupportedError
 from engines.networks import playable
 from engines.original import Original
 from engines.pipeline import Pipeline
@@ -147,6 +148,11 @@ def check(path: Path, backend: str | None, limits: Limits, report: Callable[[str
     engine is checked on that.
 
     The source's side was recorded when the bundle was built and travels with it, so this runs wherever the engines run.
+
+    Raises:
+        UnsupportedError, MissingDependency: an engine cannot be opened here.
+        ParityError: an engine was opened, and fails when it is called.
+
     """
     bundle = Bundle.open(path)
     manifest = bundle.manifest
@@ -173,8 +179,18 @@ def check(path: Path, backend: str | None, limits: Limits, report: Callable[[str
     with Pipeline.open(path, backend) as pipeline:
         coarsest = max((_class(entry, taken[name]) for name, entry in manifest.running().items()), key=COARSENESS.index)
         for run in runs:
-            verdicts += _end_to_end(pipeline, run, backend, coarsest, limits)
+            with _answering(f"the pipeline on {backend}"):
+                verdicts += _end_to_end(pipeline, run, backend, coarsest, limits)
     return verdicts
+
+
+@contextmanager
+def _answering(what: str) -> Iterator[None]:
+    """What opens must answer: a failure here is the engine's, and not what the machine lacks."""
+    try:
+        yield
+    except UnsupportedError as error:
+        raise ParityError(f"{what} was opened here, and fails when it is called.\n  {error}") from error
 
 
 def class_of(precision: str, form: str = "") -> str:
@@ -214,7 +230,8 @@ def _part(
     else:
         # The graph as it is written, run by the reference runtime with its own optimisations off.
         reference = plugins.load("backends", "onnxruntime")(graph_optimization="none")
-        with reference.open([bundle.path(file) for file in graph.files], entry.signature) as engine:
+        files = [bundle.path(file) for file in graph.files]
+        with reference.open(files, entry.signature) as engine, _answering(f"{name}: its graph"):
             answers = [engine(case.inputs) for case in cases]
         for case, answer in zip(cases, answers, strict=True):
             pairs = [(answer[port], case.passes[port]) for port in case.passes]
@@ -227,7 +244,8 @@ def _part(
     opener = plugins.load("backends", backend).model_validate(built.options)
     with opener.open([bundle.path(file) for file in built.files], entry.signature) as engine:
         for case, answer in zip(cases, answers, strict=True):
-            got = engine(case.inputs)
+            with _answering(f"{name}: its engine of {backend}"):
+                got = engine(case.inputs)
             pairs = [(got[port], answer[port]) for port in answer]
             yield judge(name, "engine", case.label, pairs, limits(name, "engine", inside), backend=backend, note=told)
 

@@ -68,8 +68,11 @@ def test_siblings_never_import_each_other(kind):
 @pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind in plugins.KINDS for name in plugins.names(kind)])
 def test_a_plugin_has_one_public_name_and_a_test_file(kind, name):
     path = ROOT / plugins.KINDS[kind].replace(".", "/") / f"{name}.py"
-    public = [ast.literal_eval(node.value) for node in ast.parse(path.read_text()).body
-              if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "__all__"]
+    public = [
+        ast.literal_eval(node.value)
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "__all__"
+    ]
     assert [len(names) for names in public] == [1], f"{path} must state __all__ with one name"
     tested = {test.stem for test in ROOT.glob("tests/**/test_*.py")}
     assert f"test_{name}" in tested, f"no test_{name}.py"

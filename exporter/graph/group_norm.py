@@ -11,13 +11,16 @@ from exporter.graph._match import made_by, only_user
 __all__ = ["group_norm"]
 
 _LAST, _FIRST = (0, 2, 3, 1), (0, 3, 1, 2)
+#: Channels of one group that the kernel takes: an even number, as each thread has two, and no more than a block has.
+_PAIR, _BLOCK = 2, 512
 
 
 def group_norm(model: ir.Model) -> ir.Model:
     """Replace what torch's exporter writes for a group norm of pictures: five nodes, or seven with SiLU.
 
     The kernel takes channels last, so that each is put between two transposes; where convolutions take channels last too, they
-    cancel. There is no such kernel for processors: a graph that went through this runs on CUDA alone.
+    cancel. There is no such kernel for processors: a graph that went through this runs on CUDA alone. Norms whose groups have a
+    number of channels that the kernel refuses (LaunchGroupNormKernel in onnxruntime) stay as they are.
     """
     for node in list(model.graph):
         if node.op_type == "InstanceNormalization":
@@ -37,6 +40,9 @@ def _replace(graph: ir.Graph, node: ir.Node) -> None:
         return
     weight, bias = _constant(scaled), _constant(shifted)
     if weight is None or bias is None or [weight.shape[1:], bias.shape[1:]] != [(1, 1)] * 2:  # another rank than a picture's
+        return
+    channels, rest = divmod(weight.size, int(groups[0]))
+    if rest or channels % _PAIR or channels > _BLOCK:
         return
     activated = _activated(shifted)
     last = activated if activated is not None else shifted

@@ -44,8 +44,6 @@ def _replace(graph: ir.Graph, after: ir.Node) -> None:
     result.replace_all_uses_with(new, replace_graph_outputs=True)
 
 
-
-
 def _lengths(reshape: ir.Node, of: ir.Value) -> list[object]:
     """What a Reshape's target is joined of: numbers, and pieces of that tensor's shape by their bounds."""
     joined = made_by(reshape.inputs[1], "Concat")

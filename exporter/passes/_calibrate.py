@@ -165,9 +165,7 @@ def _watched(
     def look(factors: Mapping[str, Sequence[float]], *, rows: bool) -> tuple[Mapping[str, Watched], Mapping[str, Watched]]:
         outputs = _rounds_outputs(options, given)
         with TemporaryDirectory(dir=given.folder) as work:
-            return observe(
-                given.graph, found, cases, given.signature, Path(work), outputs=outputs, rows=rows, factors=factors
-            )
+            return observe(given.graph, found, cases, given.signature, Path(work), outputs=outputs, rows=rows, factors=factors)
 
     searching = options.form.weights == "int4" and options.search
     if not options.form.activations and not searching:

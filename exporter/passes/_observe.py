@@ -159,9 +159,7 @@ def _unbiased(model: ir.Model, layer: Layer) -> ir.Value:
     if bias is None or bias.const_value is None:
         return node.outputs[0]
     array = bias.const_value.numpy()
-    column = ir.Value(
-        name=f"{layer.name}.bias.column", const_value=ir.tensor(array.reshape(layer.column))
-    )
+    column = ir.Value(name=f"{layer.name}.bias.column", const_value=ir.tensor(array.reshape(layer.column)))
     model.graph.register_initializer(column)
     less = ir.node("Sub", [node.outputs[0], column])
     model.graph.append(less)

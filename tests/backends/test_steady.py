@@ -32,7 +32,5 @@ def test_an_error_of_the_disk_stays_one(tmp_path, monkeypatch):
 
 
 def test_paths_of_any_length_give_the_same_bytes(graphs, tmp_path):
-    first, second = (
-        TensorrtRtx().build(graphs(20), SIGNATURE, tmp_path / name)[0].read_bytes() for name in ("a", "a" * 100)
-    )
+    first, second = (TensorrtRtx().build(graphs(20), SIGNATURE, tmp_path / name)[0].read_bytes() for name in ("a", "a" * 100))
     assert first == second

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from engines.bundle import Bundle
-from engines.errors import UnsupportedError
+from engines.errors import ParityError, UnsupportedError
 from engines.made import Made
 from engines.picture import save
 from engines.pipeline import Pipeline
@@ -147,6 +147,22 @@ def test_check_keeps_verdicts_in_the_manifest(built, tmp_path):
     manifest = Bundle.open(copy).manifest
     assert all(verdict.passed for verdict in verdicts)
     assert manifest.verdicts == built.bundle.manifest.verdicts
+
+
+def test_an_engine_that_opens_and_does_not_answer_fails_the_check(built, tmp_path, monkeypatch):
+    from engines.backends import onnxruntime
+
+    answer = onnxruntime._Session.__call__
+
+    def refused(self, inputs):
+        if self._file.name != "unet.onnx":
+            return answer(self, inputs)
+        raise UnsupportedError("GroupNorm does not support the input")
+
+    monkeypatch.setattr(onnxruntime._Session, "__call__", refused)
+    copy = shutil.copytree(built.path, tmp_path / "copy")
+    with pytest.raises(ParityError, match=r"(?s)unet.* fails when it is called.*GroupNorm does not"):
+        check(copy, None)
 
 
 def test_check_needs_nothing_that_only_a_build_needs(built, tmp_path):

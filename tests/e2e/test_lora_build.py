@@ -27,8 +27,7 @@ def test_it_builds_checks_and_says_what_is_in_it(tiny_sdxl, tmp_path):
 
     pipeline = StableDiffusionXLPipeline.from_pretrained(tiny_sdxl)
     layers = [
-        {name: loras.layers(getattr(pipeline, name), endings, seed=seed) for name, endings in NETWORKS.items()}
-        for seed in (1, 2)
+        {name: loras.layers(getattr(pipeline, name), endings, seed=seed) for name, endings in NETWORKS.items()} for seed in (1, 2)
     ]
     lcm = loras.save_kohya(tmp_path / "tiny-lcm-lora.safetensors", layers[0], step=1.0)
     style = loras.save(tmp_path / "style.safetensors", layers[1])

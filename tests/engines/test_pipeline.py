@@ -273,9 +273,7 @@ def with_backends(folder, *names, **own):
         return {name: EngineFiles(options=options, opset=20, files=part.onnx["20"].files, version="1") for name in names}
 
     entries = {
-        key: part.model_copy(
-            update={"engines": engines(part, own[key], threads=9) if key in own else engines(part, names)}
-        )
+        key: part.model_copy(update={"engines": engines(part, own[key], threads=9) if key in own else engines(part, names)})
         for key, part in small.draft().parts.items()
     }
     return small.make(folder, parts=entries)

@@ -43,9 +43,7 @@ def pipeline(request):
 def made(pipeline):
     """Layers for all three networks, of the first and of a second LoRA."""
     kinds = {"unet": loras.UNET, "text_encoder": loras.TEXT, "text_encoder_2": loras.TEXT}
-    return [
-        {name: loras.layers(getattr(pipeline, name), kinds[name], seed=seed) for name in NETWORKS} for seed in (1, 2)
-    ]
+    return [{name: loras.layers(getattr(pipeline, name), kinds[name], seed=seed) for name in NETWORKS} for seed in (1, 2)]
 
 
 def theirs(source, *files_and_scales, cls=StableDiffusionXLPipeline):

@@ -93,8 +93,10 @@ colour: red
         "recipes/x.yaml:16  targets[3]: 'tensorrt_rtx' is named twice; keep one, with all its options",
         "recipes/x.yaml:17  targets[4]: has 2 names; write '- backend' or '- backend: {option: value}', one each",
         "recipes/x.yaml:19  checks.limits.image: must be more than 0.0, not -3",
-        ("recipes/x.yaml:20  colour: unknown field; there are: model, sampler, shapes, components, targets, pipeline, "
-        "low_memory, checks"),
+        (
+            "recipes/x.yaml:20  colour: unknown field; there are: model, sampler, shapes, components, targets, pipeline, "
+            "low_memory, checks"
+        ),
     ]
     assert [line for line in expected if line not in found] == []
     starts = ["recipes/x.yaml:10  components.unet.passes[0]: unknown pass 'no_such_pass'", "recipes/x.yaml:15  targets[2]."]

@@ -32,7 +32,8 @@ def play_if_it_loads(path):
         with np.errstate(over="ignore", invalid="ignore"):  # what a hostile schedule makes of float32 is for the checks to find
             try:
                 played = sampler.play(
-                    lambda latent, *_: np.tanh(latent), lambda: noise.standard_normal((1, 1, 2, 2), dtype=np.float32)  # noqa: B023
+                    lambda latent, *_: np.tanh(latent),
+                    lambda: noise.standard_normal((1, 1, 2, 2), dtype=np.float32),  # noqa: B023
                 )
             except UnsupportedError:
                 continue

@@ -52,6 +52,7 @@ def kinds(file):
 
 # ── numbers
 
+
 def test_eight_bits_keep_every_channel_within_half_a_step():
     weight = np.random.default_rng(0).standard_normal((8, 5, 3, 3)).astype(np.float32)
     weight[2] *= 1000
@@ -90,6 +91,7 @@ def test_weights_without_a_scale_are_refused(value, said):
 
 # ── ranges
 
+
 def watched(*arrays):
     found = Watched()
     for array in arrays:
@@ -124,6 +126,7 @@ def test_a_histogram_grows_without_losing_a_number():
 
 
 # ── the graph
+
 
 def test_what_is_delicate_stays_and_the_rest_is_quantized(tmp_path):
     found, file = quantized(tmp_path, format="int8")
@@ -206,6 +209,7 @@ def test_a_calibration_is_read_back_as_it_was_written(tmp_path):
 
 # ── what is sensitive
 
+
 def test_a_budget_keeps_the_most_sensitive(tmp_path):
     found, _ = quantized(tmp_path, format="int4-weights", budget=0.5)
     assert set(found.sensitivity) == MIDDLE
@@ -236,6 +240,7 @@ def test_what_nothing_can_keep_is_said(tmp_path):
 
 
 # ── what is refused
+
 
 def test_a_pattern_that_means_nothing_is_told(tmp_path):
     with pytest.raises(RecipeError, match=r"quantize\.keep: 'midle' is no layer of this graph; did you mean 'middle'"):
