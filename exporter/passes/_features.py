@@ -8,12 +8,13 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-Kind = Literal["last_of_stage", "self_attention", "cross_attention", "resnet", "feed_forward"]
+Kind = Literal["last_of_stage", "self_attention", "cross_attention", "resnet", "feed_forward", "layers"]
 _NAMED = {
     "self_attention": re.compile(r".*\.transformer_blocks\.\d+\.attn1"),
     "cross_attention": re.compile(r".*\.transformer_blocks\.\d+\.attn2"),
     "feed_forward": re.compile(r".*\.transformer_blocks\.\d+\.ff"),
     "resnet": re.compile(r".*\.resnets\.\d+"),
+    "layers": re.compile(r".*\.(resnets|attentions)\.\d+"),
 }
 Moved = Mapping[str, str]
 
@@ -29,7 +30,8 @@ def pairs(kind: Kind, student: Any, teacher: Any, moved: Moved) -> list[tuple[st
 
     `last_of_stage` is BK-SDM's: what every down and up block gives on. Where a block has lost its sampler with the stage
     behind it, the last attention's (or resnet's) output stands in on both sides, as for BK-SDM-Tiny. The other kinds pair each
-    module that stayed with itself: KOALA's is `self_attention`.
+    module that stayed with itself: KOALA's is `self_attention`; `layers`, every resnet and every attention whole, is the
+    layer-level loss of SSD-1B (2401.02677).
     """
     if kind == "last_of_stage":
         return [

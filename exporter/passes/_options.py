@@ -147,8 +147,9 @@ class Imitated(Options):
     """Losses of a student that imitates its teacher."""
 
     weights: Weights = Weights()
-    features: Literal["last_of_stage", "self_attention", "cross_attention", "resnet", "feed_forward"] | None = Field(
-        default="self_attention", description="what the feature loss compares: BK-SDM last_of_stage, KOALA self_attention"
+    features: Literal["last_of_stage", "self_attention", "cross_attention", "resnet", "feed_forward", "layers"] | None = Field(
+        default="self_attention",
+        description="what the feature loss compares: BK-SDM last_of_stage, KOALA self_attention, SSD-1B layers",
     )
     feature_error: Literal["summed", "relative"] = Field(
         default="summed",

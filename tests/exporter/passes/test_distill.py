@@ -24,7 +24,7 @@ from exporter.recipe import Model, Recipe
 from tests.exporter import models
 from tests.exporter.lessons import read, rows, train
 
-KINDS = ["last_of_stage", "self_attention", "cross_attention", "resnet", "feed_forward"]
+KINDS = ["last_of_stage", "self_attention", "cross_attention", "resnet", "feed_forward", "layers"]
 
 
 def skeleton(name, prune=None):
@@ -83,6 +83,21 @@ def test_koala_compares_self_attentions_of_the_layers_that_stayed(preset, depth,
                 inside = f"transformer_blocks.{layer}.attn1"
                 want[f"{block}.attentions.{new}.{inside}"] = f"{block}.attentions.{old}.{inside}"
     assert found == want
+
+
+def test_the_layer_level_loss_compares_every_resnet_and_attention_that_stayed():
+    found = paired("sdxl-base", "ssd-1b", "layers")
+    names = [name for name, _ in found]
+    assert names == [*dict.fromkeys(names)]
+    # All resnets of SDXL but one of the middle, and the attentions of which layers stayed.
+    assert [name for name in names if ".resnets." in name] == [
+        *(f"down_blocks.{block}.resnets.{index}" for block in range(3) for index in range(2)),
+        *(f"up_blocks.{block}.resnets.{index}" for block in range(3) for index in range(3)),
+        "mid_block.resnets.0",
+    ]
+    attentions = {name: source for name, source in found if ".attentions." in name}
+    assert attentions
+    assert all(name == source for name, source in attentions.items())
 
 
 def test_layers_that_stayed_learn_from_their_own():
