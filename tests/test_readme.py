@@ -36,10 +36,28 @@ def test_the_tour(playground, tmp_path, monkeypatch):
     assert sum(1 for _ in (playground / "steps").glob("step_*_0.png")) == 25
 
 
+def headings(path: Path) -> list[str]:
+    """The headings of a page; lines inside code blocks are comments there, not headings."""
+    return re.findall(r"^#+ (.+)$", re.sub(r"```.*?```", "", path.read_text(), flags=re.DOTALL), re.MULTILINE)
+
+
+def anchor(heading: str) -> str:
+    """As GitHub makes it: lower case, punctuation left out, hyphens for spaces."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
 def test_links_lead_somewhere():
     for path in [ROOT / "README.md", *ROOT.glob("docs/**/*.md"), ROOT / "recipes" / "demo" / "README.md"]:
-        for target in re.findall(r"\]\((?!https?:)([^)#]+)", path.read_text()):
-            assert (path.parent / target).exists(), f"{path.name}: {target}"
+        for target, section in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", path.read_text()):
+            page = path.parent / target if target else path
+            assert page.exists(), f"{path.name}: {target}"
+            assert not section or section in map(anchor, headings(page)), f"{path.name}: {target}#{section}"
+
+
+def test_sections_that_recipes_name_are_there():
+    for path in ROOT.glob("recipes/*.yaml"):
+        for page, section in re.findall(r'((?:README|docs/\w+)\.md), "(.*?)"', path.read_text()):
+            assert section in headings(ROOT / page), f'{path.name}: {page}, "{section}"'
 
 
 def test_the_recipe_example_is_a_recipe():
