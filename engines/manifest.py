@@ -107,7 +107,6 @@ class PartEntry(Frozen):
     remade: bool = False
     tile: Tile | None = None
 
-
     quantized: Quantized | None = None
     onnx: dict[str, Onnx]
     engines: dict[Name, EngineFiles]

@@ -24,7 +24,7 @@ def unread(entry: PartEntry, opset: int) -> str:
     """Why the reference runtime cannot run a part's graph on a processor, or nothing."""
     if entry.precision == "bf16":
         return "ONNX Runtime has no bf16 kernels on a processor"
-    if entry.role == "pipeline":  # joined from graphs of anybody's
+    if entry.role in {"pipeline", "text"}:  # joined from graphs of anybody's; and no picture, whose norms are meant
         return ""
     of_graph = {name: built.options for name, built in entry.engines.items() if built.opset == opset}
     found = [set(plugins.load("backends", name).model_validate(options).fused) for name, options in of_graph.items()]

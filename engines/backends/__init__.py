@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import ctypes
+import importlib
+import sys
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import ClassVar, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 
-from engines.errors import MissingDependency
+from engines.errors import MissingDependency, UnsupportedError
 from engines.signature import Signature
 
 Step = tuple[str, str, float]  # operator, type of its numbers, seconds
+DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 
 
 def installed(extra: str, *distributions: str) -> str:
@@ -23,6 +27,38 @@ def installed(extra: str, *distributions: str) -> str:
         except metadata.PackageNotFoundError:
             continue
     raise MissingDependency(distributions[0], extra)
+
+
+def vendor(module: str, library: str, extra: str) -> Any:  # noqa: ANN401 - vendors ship no types
+    """Import a vendor's module on demand, so that options can be validated where it is not installed.
+
+    Raises:
+        MissingDependency: it is not installed.
+
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        # Something else missing inside an installed library is that library's error.
+        if error.name not in {module, module.partition(".")[0]}:
+            raise
+        raise MissingDependency(library, extra) from error
+
+
+def has_driver() -> bool:
+    """Whether this machine has an NVIDIA driver. Starts nothing on the GPU."""
+    try:
+        return bool(ctypes.CDLL(DRIVER))
+    except OSError:
+        return False
+
+
+def require_driver(purpose: str, remedy: str) -> None:
+    """Raise UnsupportedError when this machine has no NVIDIA driver."""
+    if not has_driver():
+        raise UnsupportedError(
+            f"{purpose} needs an NVIDIA GPU, and this machine has no NVIDIA driver ({DRIVER} is not found).\n  {remedy}"
+        )
 
 
 class Engine(Protocol):

@@ -1,4 +1,4 @@
-"""What the two TensorRT backends share: importing the vendor's module, and ONNX → engine file.
+"""What the two TensorRT backends share: ONNX → engine file.
 
 The vendor module `trt` is an argument, because TensorRT and TensorRT-RTX have one builder interface. Networks are strongly typed:
 every precision stands in the graph, and no builder flag changes it.
@@ -14,16 +14,13 @@ Facts that shaped this file, each measured with TensorRT-RTX 1.7.1:
 
 from __future__ import annotations
 
-import ctypes
 import functools
-import importlib
-import sys
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from engines.errors import MissingDependency, UnsupportedError
+from engines.errors import UnsupportedError
 from engines.plugins import did_you_mean
 from engines.signature import Port, Signature
 
@@ -34,33 +31,6 @@ OLDEST: dict[str, tuple[int, int]] = {
 }  # fmt: skip
 #: dtype of a port → name of the vendor's DataType.
 DTYPES = {"float32": "FLOAT", "int64": "INT64"}
-
-
-def vendor(module: str, library: str, extra: str) -> Any:  # noqa: ANN401 - vendors ship no types
-    """Import a vendor's module on demand, so that options can be validated where it is not installed.
-
-    Raises:
-        MissingDependency: it is not installed.
-
-    """
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        # Something else missing inside an installed library is that library's error.
-        if error.name not in {module, module.partition(".")[0]}:
-            raise
-        raise MissingDependency(library, extra) from error
-
-
-def require_driver(purpose: str, remedy: str) -> None:
-    """Raise UnsupportedError when this machine has no NVIDIA driver. Starts nothing on the GPU."""
-    library = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
-    try:
-        ctypes.CDLL(library)
-    except OSError as error:
-        raise UnsupportedError(
-            f"{purpose} needs an NVIDIA GPU, and this machine has no NVIDIA driver ({library} is not found).\n  {remedy}"
-        ) from error
 
 
 def oldest(precision: str) -> tuple[int, int]:

@@ -13,9 +13,9 @@ from typing import Any, ClassVar, Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from engines.backends import Step, installed
+from engines.backends import Step, has_driver, installed, require_driver, vendor
 from engines.backends._bound import Bound
-from engines.errors import MissingDependency, UnsupportedError
+from engines.errors import UnsupportedError
 from engines.frozen import Frozen
 from engines.signature import Signature
 
@@ -95,12 +95,16 @@ class OnnxRuntime(Frozen):
     def build(self, onnx: Path, signature: Signature, folder: Path) -> Sequence[Path]:  # noqa: ARG002 - the protocol's
         """Return the graph and, where there is one, its external data `<graph>.data`; load it once to know that it runs.
 
+        For an NVIDIA GPU that this machine has not, whoever opens it is the first to know.
+
         Raises:
             UnsupportedError: the library cannot load it, or it is not what the signature says.
             MissingDependency: the library is not installed.
 
         """
         files = [file for file in (onnx, onnx.with_name(f"{onnx.name}.data")) if file.exists()]
+        if set(_NVIDIA) & set(self.providers) and not has_driver():
+            return files
         with self.open(files, signature):
             return files
 
@@ -112,21 +116,22 @@ class OnnxRuntime(Frozen):
             MissingDependency: the library is not installed.
 
         """
-        vendor = _library()
+        library = _library()
         if nvidia := [name for name in self.providers if name in _NVIDIA]:
+            require_driver(f"onnxruntime's {nvidia[0]}", f"{_LIBRARIES}, or name another provider.")
             with contextlib.redirect_stdout(io.StringIO()):  # what it misses is said better below
-                vendor.preload_dlls()  # CUDA and cuDNN from NVIDIA's packages, where they are installed
-        have = vendor.get_available_providers()
+                library.preload_dlls()  # CUDA and cuDNN from NVIDIA's packages, where they are installed
+        have = library.get_available_providers()
         if missing := [name for name in self.providers if name not in have]:
             raise UnsupportedError(f"onnxruntime has no {missing[0]} here. Choose among its providers: {', '.join(have)}.")
-        options = options or vendor.SessionOptions()
+        options = options or library.SessionOptions()
         options.intra_op_num_threads = self.threads
         options.log_severity_level = 3  # errors; they are raised as well
         level = {"none": "DISABLE_ALL"}.get(self.graph_optimization, f"ENABLE_{self.graph_optimization.upper()}")
-        options.graph_optimization_level = getattr(vendor.GraphOptimizationLevel, f"ORT_{level}")
+        options.graph_optimization_level = getattr(library.GraphOptimizationLevel, f"ORT_{level}")
         options.add_session_config_entry("session.intra_op.allow_spinning", str(int(self.spinning)))
         try:
-            session = vendor.InferenceSession(files[0], options, providers=self._chosen())
+            session = library.InferenceSession(files[0], options, providers=self._chosen())
         except Exception as error:  # the library's errors share no narrower root
             raise UnsupportedError(f"onnxruntime cannot load {files[0]}: {error}") from error
         if session.get_providers()[0] != self.providers[0]:
@@ -134,7 +139,7 @@ class OnnxRuntime(Frozen):
                 f"onnxruntime cannot start {self.providers[0]} and would run {files[0].name} on {session.get_providers()[0]}. "
                 f"{_LIBRARIES if nvidia else 'Install the libraries of the provider'}, or name that provider."
             )
-        bound = Bound(vendor, session, signature, ("cuda", self.device), graphs=self.cuda_graph) if nvidia else None
+        bound = Bound(library, session, signature, ("cuda", self.device), graphs=self.cuda_graph) if nvidia else None
         return _Session(session, signature, files[0], bound)
 
     def profile(self, files: Sequence[Path], signature: Signature, inputs: Mapping[str, np.ndarray]) -> list[Step]:
@@ -163,11 +168,7 @@ class OnnxRuntime(Frozen):
 
 
 def _library() -> Any:  # noqa: ANN401 - the library ships no types
-    try:
-        import onnxruntime  # noqa: PLC0415 # pyright: ignore[reportMissingTypeStubs] - options are known without it
-    except ImportError as error:
-        raise MissingDependency("onnxruntime", "onnxruntime") from error
-    return onnxruntime
+    return vendor("onnxruntime", "onnxruntime", "onnxruntime")
 
 
 class _Session:

@@ -12,8 +12,8 @@ from uuid import uuid4
 import numpy as np
 from pydantic import Field
 
-from engines.backends import Step, installed
-from engines.errors import MissingDependency, UnsupportedError
+from engines.backends import Step, installed, vendor
+from engines.errors import UnsupportedError
 from engines.frozen import Frozen
 from engines.signature import Port, Signature
 
@@ -163,13 +163,7 @@ class OpenVino(Frozen):
 
 
 def _library() -> Any:  # noqa: ANN401
-    try:
-        import openvino  # noqa: PLC0415 # pyright: ignore[reportMissingTypeStubs, reportMissingImports, reportUnknownVariableType]
-    except ModuleNotFoundError as error:
-        if error.name != "openvino":
-            raise
-        raise MissingDependency("openvino", "openvino") from error
-    return openvino  # pyright: ignore[reportUnknownVariableType]
+    return vendor("openvino", "openvino", "openvino")
 
 
 def _last(error: RuntimeError) -> str:

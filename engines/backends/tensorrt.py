@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from engines.backends import Engine, _tensorrt, installed
+from engines.backends import Engine, _tensorrt, installed, require_driver, vendor
 from engines.backends._tensorrt_engine import DeviceEngine
 from engines.errors import UnsupportedError
 from engines.frozen import Frozen
@@ -80,7 +80,7 @@ class Tensorrt(Frozen):
 
         """
         trt = self._vendor()
-        _tensorrt.require_driver(
+        require_driver(
             "TensorRT builds for the GPU it finds; it",
             "Carry the bundle to the machine with the GPU and run: t2iexport rebuild BUNDLE.\n"
             "  The target tensorrt_rtx builds without one.",
@@ -96,15 +96,15 @@ class Tensorrt(Frozen):
 
         """
         trt = self._vendor()
-        _tensorrt.require_driver(
+        require_driver(
             f"Running the TensorRT engine {files[0].name}",
             "Copy the bundle to the machine with the GPU; here, run it with the backend onnxruntime.",
         )
-        cuda = _tensorrt.vendor("cuda.bindings.runtime", "cuda-bindings", self.extra)
+        cuda = vendor("cuda.bindings.runtime", "cuda-bindings", self.extra)
         return DeviceEngine(trt, cuda, files[0], signature, lambda engine: (engine.create_execution_context(), _nothing))
 
     def _vendor(self) -> Any:  # noqa: ANN401
-        return _tensorrt.vendor("tensorrt", "TensorRT", self.extra)
+        return vendor("tensorrt", "TensorRT", self.extra)
 
     def _configure(self, trt: Any, config: Any) -> None:  # noqa: ANN401
         config.builder_optimization_level = self.optimization_level

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
-from engines.backends import Engine, _steady, _tensorrt, installed
+from engines.backends import Engine, _steady, _tensorrt, installed, require_driver, vendor
 from engines.backends._tensorrt_engine import DeviceEngine, capability
 from engines.errors import UnsupportedError
 from engines.frozen import Frozen
@@ -156,11 +156,11 @@ class TensorrtRtx(Frozen):
 
         """
         trt = self._vendor()
-        _tensorrt.require_driver(
+        require_driver(
             f"Running the TensorRT-RTX engine {files[0].name}",
             "Copy the bundle to the machine with the GPU; here, run it with the backend onnxruntime.",
         )
-        cuda = _tensorrt.vendor("cuda.bindings.runtime", "cuda-bindings", self.extra)
+        cuda = vendor("cuda.bindings.runtime", "cuda-bindings", self.extra)
         _inspect(trt, files[0], capability(cuda, files[0]))
         # Kernels that were compiled for this GPU are kept beside the engine, so that the next start is quick.
         cache = files[0].parent / "cache" / files[0].name
@@ -189,7 +189,7 @@ class TensorrtRtx(Frozen):
         return engine.create_execution_context(config), save
 
     def _vendor(self) -> Any:  # noqa: ANN401
-        return _tensorrt.vendor("tensorrt_rtx", "TensorRT-RTX", self.extra)
+        return vendor("tensorrt_rtx", "TensorRT-RTX", self.extra)
 
 
 def _inspect(trt: Any, engine: Path, capability: tuple[int, int] | None = None) -> None:  # noqa: ANN401

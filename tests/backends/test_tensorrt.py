@@ -6,7 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from engines.backends import _tensorrt
+from engines import backends
+from engines.backends import tensorrt
 from engines.backends.tensorrt import Tensorrt
 from engines.errors import MissingDependency, UnsupportedError
 from tests.backends.small_graph import SIGNATURE
@@ -15,16 +16,16 @@ rtx = pytest.importorskip("tensorrt_rtx")
 
 
 def test_builds_with_the_vendor_module_that_it_is_given(graphs, tmp_path, monkeypatch):
-    monkeypatch.setattr(_tensorrt, "vendor", lambda *_: rtx)
-    monkeypatch.setattr(_tensorrt, "require_driver", lambda *_: None)
+    monkeypatch.setattr(tensorrt, "vendor", lambda *_: rtx)
+    monkeypatch.setattr(tensorrt, "require_driver", lambda *_: None)
     (engine,) = Tensorrt().build(graphs(20), SIGNATURE, tmp_path)
     assert list(tmp_path.iterdir()) == [engine]
     assert engine.stat().st_size > 1000
 
 
 def test_without_a_driver_says_where_to_build(graphs, tmp_path, monkeypatch):
-    monkeypatch.setattr(_tensorrt, "vendor", lambda *_: rtx)
-    monkeypatch.setattr(_tensorrt.ctypes, "CDLL", lambda name: (_ for _ in ()).throw(OSError(name)))
+    monkeypatch.setattr(tensorrt, "vendor", lambda *_: rtx)
+    monkeypatch.setattr(backends, "DRIVER", "no_such_driver.so")
     with pytest.raises(UnsupportedError, match=r"no NVIDIA driver(.|\n)*rebuild(.|\n)*tensorrt_rtx"):
         Tensorrt().build(graphs(20), SIGNATURE, tmp_path)
     with pytest.raises(UnsupportedError, match=r"part\.engine needs an NVIDIA GPU(.|\n)*onnxruntime"):
@@ -35,9 +36,9 @@ def test_an_error_inside_an_installed_library_is_not_called_missing(tmp_path, mo
     (tmp_path / "broken_library.py").write_text("import no_such_module_anywhere\n")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ModuleNotFoundError, match="no_such_module_anywhere"):
-        _tensorrt.vendor("broken_library", "Broken", "tensorrt")
+        backends.vendor("broken_library", "Broken", "tensorrt")
     with pytest.raises(MissingDependency, match=r"t2iexport\[tensorrt\]"):
-        _tensorrt.vendor("no_such_module_anywhere.runtime", "Missing", "tensorrt")
+        backends.vendor("no_such_module_anywhere.runtime", "Missing", "tensorrt")
 
 
 class Config:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import enum
+import sys
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from engines.backends import _tensorrt, tensorrt_rtx
+from engines.backends import tensorrt_rtx
 from engines.backends.tensorrt import Tensorrt
 from engines.backends.tensorrt_rtx import TensorrtRtx
 from engines.errors import UnsupportedError
@@ -199,8 +200,9 @@ def file(tmp_path):
 @pytest.fixture(params=[TensorrtRtx, Tensorrt])
 def opened(request, vendor, cuda, file, monkeypatch):
     """Opens the engine with the stand-ins."""
-    monkeypatch.setattr(_tensorrt, "vendor", lambda module, *_: cuda if module.startswith("cuda") else vendor)
-    monkeypatch.setattr(_tensorrt, "require_driver", lambda *_: None)
+    module = sys.modules[request.param.__module__]
+    monkeypatch.setattr(module, "vendor", lambda name, *_: cuda if name.startswith("cuda") else vendor)
+    monkeypatch.setattr(module, "require_driver", lambda *_: None)
     return lambda: request.param().open([file], SIGNATURE)
 
 
@@ -280,8 +282,8 @@ def test_memory_that_runs_out_is_named_and_given_back(opened, cuda):
 
 @pytest.mark.parametrize("bit", Diagnostics)
 def test_every_reason_of_rtx_has_its_remedy(bit, vendor, cuda, file, monkeypatch):
-    monkeypatch.setattr(_tensorrt, "vendor", lambda module, *_: cuda if module.startswith("cuda") else vendor)
-    monkeypatch.setattr(_tensorrt, "require_driver", lambda *_: None)
+    monkeypatch.setattr(tensorrt_rtx, "vendor", lambda module, *_: cuda if module.startswith("cuda") else vendor)
+    monkeypatch.setattr(tensorrt_rtx, "require_driver", lambda *_: None)
     vendor.diagnostics = int(bit)
     with pytest.raises(UnsupportedError, match=r"part\.engine: this engine cannot run here\.\n  \w") as error:
         TensorrtRtx().open([file], SIGNATURE)
@@ -298,8 +300,8 @@ def test_every_reason_of_rtx_has_its_remedy(bit, vendor, cuda, file, monkeypatch
     ],
 )
 def test_rtx_says_whether_a_gpu_could_have_engines(major, minor, remedy, vendor, cuda, file, monkeypatch):
-    monkeypatch.setattr(_tensorrt, "vendor", lambda module, *_: cuda if module.startswith("cuda") else vendor)
-    monkeypatch.setattr(_tensorrt, "require_driver", lambda *_: None)
+    monkeypatch.setattr(tensorrt_rtx, "vendor", lambda module, *_: cuda if module.startswith("cuda") else vendor)
+    monkeypatch.setattr(tensorrt_rtx, "require_driver", lambda *_: None)
     vendor.diagnostics, cuda.capability = int(Diagnostics.UNSUPPORTED_CC), {"major": major, "minor": minor}
     with pytest.raises(UnsupportedError, match=remedy):
         TensorrtRtx().open([file], SIGNATURE)
@@ -316,8 +318,8 @@ def test_where_rtx_builds_only_the_file_counts(bit, vendor, file):
 
 
 def test_rtx_is_told_how_to_run(vendor, cuda, file, monkeypatch):
-    monkeypatch.setattr(_tensorrt, "vendor", lambda module, *_: cuda if module.startswith("cuda") else vendor)
-    monkeypatch.setattr(_tensorrt, "require_driver", lambda *_: None)
+    monkeypatch.setattr(tensorrt_rtx, "vendor", lambda module, *_: cuda if module.startswith("cuda") else vendor)
+    monkeypatch.setattr(tensorrt_rtx, "require_driver", lambda *_: None)
     for options, told in (({}, (None, "lazy")), ({"cuda_graph": True, "kernels": "eager"}, ("whole", "eager"))):
         with TensorrtRtx(**options).open([file], SIGNATURE):
             config = vendor.configs[-1]
@@ -325,8 +327,8 @@ def test_rtx_is_told_how_to_run(vendor, cuda, file, monkeypatch):
 
 
 def test_rtx_keeps_compiled_kernels_beside_the_engine(vendor, cuda, file, monkeypatch):
-    monkeypatch.setattr(_tensorrt, "vendor", lambda module, *_: cuda if module.startswith("cuda") else vendor)
-    monkeypatch.setattr(_tensorrt, "require_driver", lambda *_: None)
+    monkeypatch.setattr(tensorrt_rtx, "vendor", lambda module, *_: cuda if module.startswith("cuda") else vendor)
+    monkeypatch.setattr(tensorrt_rtx, "require_driver", lambda *_: None)
     for expected_kernels in (b"kernel", b"kernelkernel"):
         with TensorrtRtx().open([file], SIGNATURE):
             pass
@@ -335,8 +337,8 @@ def test_rtx_keeps_compiled_kernels_beside_the_engine(vendor, cuda, file, monkey
 
 
 def test_rtx_opens_a_bundle_that_cannot_be_written(vendor, cuda, file, monkeypatch):
-    monkeypatch.setattr(_tensorrt, "vendor", lambda module, *_: cuda if module.startswith("cuda") else vendor)
-    monkeypatch.setattr(_tensorrt, "require_driver", lambda *_: None)
+    monkeypatch.setattr(tensorrt_rtx, "vendor", lambda module, *_: cuda if module.startswith("cuda") else vendor)
+    monkeypatch.setattr(tensorrt_rtx, "require_driver", lambda *_: None)
     (file.parent / "cache").write_text("a file where the folder would be")
     with TensorrtRtx().open([file], SIGNATURE) as engine:
         engine(feed())

@@ -42,6 +42,7 @@ def test_an_operator_of_one_library_stands_only_in_graphs_of_its_own(pipeline, t
         ("denoiser", "bf16", {"openvino": {}}, "no bf16 kernels"),
         ("denoiser", "fp16", {"onnxruntime": {"providers": PROVIDERS, "nhwc": True}}, "CUDA's own"),
         ("pipeline", "fp16", {"onnxruntime": {"providers": PROVIDERS, "nhwc": True}}, ""),
+        ("text", "fp16", {"onnxruntime": {"providers": PROVIDERS, "nhwc": True}}, ""),
         ("denoiser", "fp16", {"onnxruntime": {"providers": PROVIDERS}}, ""),
         ("denoiser", "fp16", {"onnxruntime": {"providers": PROVIDERS, "nhwc": True}, "tensorrt_rtx": {}}, ""),
     ],

@@ -13,7 +13,8 @@ onnx = pytest.importorskip("onnx")
 
 from pydantic import ValidationError  # noqa: E402
 
-from engines import plugins  # noqa: E402
+from engines import backends, plugins  # noqa: E402
+from engines.backends import onnxruntime as module  # noqa: E402
 from engines.backends._bound import Bound  # noqa: E402
 from engines.backends.onnxruntime import OnnxRuntime  # noqa: E402
 
@@ -151,12 +152,22 @@ def test_options_of_a_provider_that_is_not_named():
         OnnxRuntime(provider_options={"CUDAExecutionProvider": {"device_id": "0"}})
 
 
+def test_it_is_built_for_a_gpu_that_this_machine_has_not(graph, tmp_path, monkeypatch):
+    monkeypatch.setattr(backends, "DRIVER", "no_such_driver.so")
+    backend = OnnxRuntime(providers=CUDA, nhwc=True)
+    files = backend.build(graph, SIGNATURE, tmp_path)
+    assert files[0] == graph
+    with pytest.raises(UnsupportedError, match=r"CUDAExecutionProvider needs an NVIDIA GPU(.|\n)*onnxruntime-gpu\[cuda"):
+        backend.open(files, SIGNATURE)
+
+
 @pytest.mark.filterwarnings("ignore:.*CUDAExecutionProvider.*")
-def test_a_provider_that_cannot_start_here_is_named(graph):
+def test_a_provider_that_cannot_start_here_is_named(graph, monkeypatch):
     import onnxruntime
 
     if CUDA[0] not in onnxruntime.get_available_providers() or Path("/dev/nvidia0").exists():
         pytest.skip("needs onnxruntime-gpu on a machine without a GPU")
+    monkeypatch.setattr(module, "require_driver", lambda *_: None)  # a driver without CUDA's libraries
     with pytest.raises(UnsupportedError, match=r"cannot start CUDAExecutionProvider and would run .* CPU.*onnxruntime-gpu\[cuda"):
         OnnxRuntime(providers=CUDA).open([graph], SIGNATURE)
 
