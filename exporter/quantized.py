@@ -120,7 +120,9 @@ class Quantized:
 
     def notes(self, done: Done) -> list[str]:
         """What was decided, a sentence each."""
-        return [note for name in self.of for note in self._weighed(name, done)["notes"]]
+        notes = [note for name in self.of for note in self._weighed(name, done)["notes"]]
+        lowered = [name for name, step in self.of.items() if step.rest != "none" and self.kept(name, done)]
+        return notes + [self._stayed(name, done) for name in lowered]
 
     def entry(self, name: str, opset: int, done: Done, folder: Path) -> Entry | None:
         """What the manifest says of a part, with the calibration put into the bundle's folder; None where it is not quantized."""
@@ -141,6 +143,14 @@ class Quantized:
             kept=tuple(found.kept),
             calibration=relative,
         )
+
+    def _stayed(self, name: str, done: Done) -> str:
+        """How many of the layers that the format left alone have their weights in 8 bits."""
+        from exporter.passes._spec import read  # noqa: PLC0415
+
+        found = read(done["calibrate", f"{name}, opset {self._plan.opsets(name)[-1]}"] / _CALIBRATION, name)
+        lowered = sum(layer in found.layers for layer in found.kept)
+        return f"{name}: {lowered} of the {len(found.kept)} layers that stay have weights in 8 bits; the calibration says why"
 
     def _where(self, name: str) -> str:
         passes = self._plan.recipe.components[name].passes

@@ -17,7 +17,10 @@ def written(path: Path) -> str:
     """
     from ruamel.yaml import YAML  # noqa: PLC0415 - a bundle is described without it
 
-    manifest = Bundle.open(path).manifest
+    from exporter.passes._spec import read  # noqa: PLC0415
+
+    bundle = Bundle.open(path)
+    manifest = bundle.manifest
     yaml = YAML()
     yaml.width = 120
     document = yaml.load(manifest.recipe)
@@ -28,6 +31,9 @@ def written(path: Path) -> str:
                 for chooser in ("keep_above", "budget"):
                     options.pop(chooser, None)
                 options["keep"] = list(part.quantized.kept)
+                if options.get("rest", "none") != "none":
+                    found = read(bundle.path(part.quantized.calibration), name)
+                    options["untouched"] = [layer for layer in found.kept if layer not in found.layers]
     text = io.StringIO()
     yaml.dump(document, text)
     return text.getvalue()

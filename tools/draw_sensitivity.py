@@ -18,7 +18,12 @@ from engines.errors import T2IError
 from exporter.passes._spec import Calibration, read
 
 _SHOWN = 20
-_INK, _BLUE, _RED, _PALE = "#1f2933", "#1d4e89", "#a23b2a", "#d5dbe1"
+_INK, _PALE = "#1f2933", "#d5dbe1"
+#: What became of a layer → colour and marker.
+_KINDS = {
+    "quantized": ("#1d4e89", "o"), "weights in 8 bits": ("#b7791f", "s"), "stays as it was": ("#a23b2a", "D"),
+}  # fmt: skip
+_STAYED = {True: "weights in 8 bits", False: "stays as it was"}
 _UNNAMED = "remade by graph passes"
 
 
@@ -26,14 +31,16 @@ def draw(found: Calibration) -> Figure:
     """Left every layer in the network's order, a row a group; right the most sensitive ones by name."""
     scanned = list(found.sensitivity.items())  # in the network's order
     worst = sorted(scanned, key=lambda pair: pair[1])[:_SHOWN]
-    stays = {name for name, why in found.kept.items() if name in found.sensitivity}
+    became = {name: "quantized" if name not in found.kept else _STAYED[name in found.layers] for name in found.sensitivity}
     figure = Figure(figsize=(13, 5.6), layout="constrained", facecolor="white")
     left, right = figure.subplots(1, 2, width_ratios=[1.15, 1])
     groups = _groups([name for name, _ in scanned])
-    for kind, colour, marker in (("quantized", _BLUE, "o"), ("stays as it was", _RED, "D")):
-        some = [(decibels, name) for name, decibels in scanned if (name in stays) == (marker == "D")]
+    for kind, (colour, marker) in _KINDS.items():
+        some = [(decibels, name) for name, decibels in scanned if became[name] == kind]
+        if not some:
+            continue
         heights = [groups[name] for _, name in some]
-        size = 30 if marker == "D" else 18
+        size = 18 if marker == "o" else 30
         label = f"{kind}: {len(some)} layers"
         left.scatter([x for x, _ in some], heights, s=size, c=colour, marker=marker, alpha=0.75, linewidths=0, label=label)
     rows = list(dict.fromkeys(_group(name) for name in groups))
@@ -43,16 +50,16 @@ def draw(found: Calibration) -> Figure:
     if found.measured is not None:
         left.axvline(found.measured, color=_INK, linewidth=1, linestyle=(0, (4, 3)), zorder=0)
         left.annotate(
-            f"the {len(scanned) - len(stays)} together: {found.measured:.1f} dB", (found.measured, -0.85), (5, 0),
+            f"all of it together: {found.measured:.1f} dB", (found.measured, -0.85), (5, 0),
             textcoords="offset points", va="center", fontsize=8, color=_INK,
         )  # fmt: skip
     left.legend(loc="lower right", fontsize=8, frameon=True, framealpha=0.9, edgecolor=_PALE)
     lowest, top = worst[0][1], worst[-1][1]
     start = lowest - 0.12 * (top - lowest + 1)
     for place, (name, decibels) in enumerate(worst):
-        colour = _RED if name in stays else _BLUE
+        colour, marker = _KINDS[became[name]]
         right.plot([start, decibels], [place, place], color=_PALE, linewidth=1.5, zorder=1)
-        right.plot([decibels], [place], "D" if name in stays else "o", color=colour, markersize=5, zorder=2)
+        right.plot([decibels], [place], marker, color=colour, markersize=5, zorder=2)
         right.annotate(
             f"{decibels:.1f}", (decibels, place), (6, 0), textcoords="offset points", va="center", fontsize=8, color=_INK
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,7 +18,7 @@ from exporter.passes._layers import Layer, delicate, layers, matching
 from exporter.passes._observe import Watched, observe
 from exporter.passes._qdq import write
 from exporter.passes._ranges import reach, seen
-from exporter.passes._scan import Scan
+from exporter.passes._scan import Move, Scan
 from exporter.passes._spec import Calibration, Spec
 from exporter.unroll import read
 
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 SAMPLES = 32
 #: Calls at which the sensitivity is measured: so many evenly spread, and as many of those that end a run.
 _SCANNED = 3
+#: What `rest` makes of a layer that stays.
+_REST = Spec(weights="int8")
 
 
 @dataclass(frozen=True)
@@ -74,18 +76,23 @@ def calibrate(options: Wish, given: Given) -> Calibration:
     cases = _samples(options, given) if options.recorded else ()
     watched, made, factors = _watched(options, given, {layer.name for layer in chosen}, cases)
     specs = {layer.name: _spec(options, layer, watched, made, factors.get(layer.name, ())) for layer in chosen}
-    sensitivity, measured = dict[str, float](), None
+    forms = _forms(options, given, everything, specs)
+    levels = {name: len(each) for name, each in forms.items()}
+    alone, measured = dict[Move, float](), None
     if options.keep_above is not None or options.budget is not None:
         with TemporaryDirectory(dir=given.folder) as work:
             few = _telling(given.cases)
-            with Scan(given.graph, specs, few, given.signature, Path(work), options.block) as scan:
-                sensitivity = scan.alone()
-                count, measured = _chosen(options, scan, sensitivity, given.part)
-        ranked = sorted(sensitivity, key=lambda name: -sensitivity[name])
-        kept |= {name: f"{sensitivity[name]:.1f} dB when quantized alone" for name in ranked[count:]}
-    specs = {name: spec for name, spec in specs.items() if name not in kept}
-    if options.rest == "int8-weights":
-        specs |= {name: Spec(weights="int8") for name in kept}
+            with Scan(given.graph, forms, few, given.signature, Path(work), options.block) as scan:
+                alone = scan.alone()
+                moves, measured = _chosen(options, scan, alone, {(name, levels[name]) for name in specs}, given.part)
+        levels = {name: max((level for moved, level in moves if moved == name), default=0) for name in forms}
+    sensitivity = {name: alone[name, len(forms[name])] for name in specs if alone}
+    rest = {name: alone[name, 1] for name, each in forms.items() if alone and each != (specs.get(name),)}
+    short = [name for name in sensitivity if levels[name] < len(forms[name])]
+    kept |= {name: f"{sensitivity[name]:.1f} dB when quantized alone" for name in short}
+    if options.rest != "none":
+        kept = {name: f"{why}; {_instead(levels.get(name, 0), rest.get(name))}" for name, why in kept.items()}
+    specs = {name: forms[name][level - 1] for name, level in levels.items() if level}
     times = [_time(case) for case in cases]
     return Calibration(
         part=given.part,
@@ -96,6 +103,7 @@ def calibrate(options: Wish, given: Given) -> Calibration:
         layers={layer.name: specs[layer.name] for layer in everything if layer.name in specs},
         kept={layer.name: kept[layer.name] for layer in everything if layer.name in kept},
         sensitivity=sensitivity,
+        rest=rest,
         measured=None if measured is None else round(measured, 2),
         seen={layer.name: seen(watched[layer.name], times) for layer in chosen if layer.name in watched},
     )
@@ -115,19 +123,43 @@ def apply(options: Wish, graph: Path, calibration: Calibration, path: Path) -> i
     return len(model.graph)
 
 
-def _chosen(options: Wish, scan: Scan, sensitivity: Mapping[str, float], part: str) -> tuple[int, float]:
-    """How many of the least sensitive layers are quantized, and the network's PSNR then."""
-    ranked = sorted(sensitivity, key=lambda name: -sensitivity[name])
+def _forms(options: Wish, given: Given, everything: Sequence[Layer], specs: Mapping[str, Spec]) -> Mapping[str, Sequence[Spec]]:
+    """Layer → what can become of it, from fine to coarse: weights in 8 bits where `rest` says so, and what the format says."""
+    left = set(matching(options.untouched, everything, f"{given.where}.untouched"))
+    forms: dict[str, Sequence[Spec]] = {}
+    for name in (layer.name for layer in everything):
+        own = (specs[name],) if name in specs else ()
+        finer = (_REST,) if options.rest == "int8-weights" and name not in left and own != (_REST,) else ()
+        if finer or own:
+            forms[name] = (*finer, *own)
+    return forms
+
+
+def _chosen(
+    options: Wish, scan: Scan, alone: Mapping[Move, float], whole: Collection[Move], part: str
+) -> tuple[Sequence[Move], float]:
+    """The least sensitive moves, as many as hold, and the network's PSNR then; `whole` are those to what the format says."""
+    ranked = sorted(alone, key=lambda move: -alone[move])
     if options.keep_above is not None:
         count, measured = scan.most(ranked, options.keep_above)
-        if not count:
+        if not any(move in whole for move in ranked[:count]):
+            best = next(move for move in ranked if move in whole)
             raise UnsupportedError(
-                f"{part}: no layer can be quantized at {options.keep_above:g} dB; the least sensitive, {ranked[0]}, "
-                f"alone leaves {sensitivity[ranked[0]]:.1f} dB.\n  Lower keep_above, or take a format with more bits."
+                f"{part}: no layer can be quantized at {options.keep_above:g} dB; the least sensitive, {best[0]}, "
+                f"alone leaves {alone[best]:.1f} dB.\n  Lower keep_above, or take a format with more bits."
             )
-        return count, measured
-    count = max(1, round(float(options.budget or 1) * len(ranked)))
-    return count, scan.error(ranked[:count])
+        return ranked[:count], measured
+    wanted = [place for place, move in enumerate(ranked, start=1) if move in whole]
+    count = wanted[max(1, round(float(options.budget or 1) * len(wanted))) - 1]
+    return ranked[:count], scan.error(ranked[:count])
+
+
+def _instead(level: int, alone: float | None) -> str:
+    """What a layer that stays became, in words."""
+    told = "weights in 8 bits" if level else "stays as it is"
+    if alone is not None:
+        told += f": {alone:.1f} dB alone" if level else f": weights in 8 bits alone leave {alone:.1f} dB"
+    return told
 
 
 def _samples(options: Wish, given: Given) -> Sequence[Case]:

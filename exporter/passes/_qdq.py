@@ -28,10 +28,17 @@ Made = tuple[list[ir.Node], ir.Value]
 
 
 class Writer:
-    """Makes the nodes; who puts them where is the caller's matter. Constants go into the graph at once, each once."""
+    """Makes the nodes; who puts them where is the caller's matter. Constants go into the graph at once, each once.
 
-    def __init__(self, model: ir.Model, block: int) -> None:
-        self.graph, self._block = model.graph, block
+    Args:
+        model: to which they belong.
+        block: of 4-bit weights, at most.
+        mark: before every name, where several writers quantize one layer.
+
+    """
+
+    def __init__(self, model: ir.Model, block: int, mark: str = "") -> None:
+        self.graph, self._block, self._mark = model.graph, block, mark
 
     def weight(self, layer: Layer, spec: Spec) -> Made:
         """The weight as the engine will see it: quantized, after its channels were scaled.
@@ -49,22 +56,24 @@ class Writer:
                 return self._blocks(layer, array)
             numbers, scale = per_channel(array, layer.out, spec.weights)
         except ValueError as error:
-            raise UnsupportedError(f"{layer.name} cannot be quantized: {error}.\n  Name it in keep.") from error
+            raise UnsupportedError(
+                f"{layer.name} cannot be quantized: {error}.\n  Name it in keep, and in untouched where rest is asked for."
+            ) from error
         scale = _finite(scale, layer.dtype, layer.name)
         inputs = [
             self.constant(f"{value.name}.{spec.weights}", numbers),
             self.constant(f"{value.name}.scale", scale),
             self.constant(f"{value.name}.zero", np.zeros(scale.shape, numbers.dtype)),
         ]
-        node = named("DequantizeLinear", inputs, f"{layer.name}/weight", axis=layer.out)
+        node = self._named("DequantizeLinear", inputs, f"{layer.name}/weight", axis=layer.out)
         return [node], node.outputs[0]
 
     def activation(self, value: ir.Value, clip: float, kind: str, dtype: ir.DataType, name: str) -> Made:
         """A value with few numbers: clipped to ±clip, rounded."""
         scale = self.constant(f"{name}.scale", _finite(np.array(clip / LARGEST[kind], np.float32), dtype, name))
         zero = self.constant(f"zero.{kind}", np.zeros((), _ZERO[kind]))
-        down = named("QuantizeLinear", [value, scale, zero], f"{name}/q")
-        up = named("DequantizeLinear", [down.outputs[0], scale, zero], f"{name}/dq")
+        down = self._named("QuantizeLinear", [value, scale, zero], f"{name}/q")
+        up = self._named("DequantizeLinear", [down.outputs[0], scale, zero], f"{name}/dq")
         return [down, up], up.outputs[0]
 
     def divided(self, layer: Layer, factors: Sequence[float]) -> Made:
@@ -72,16 +81,20 @@ class Writer:
         array = (1.0 / np.array(factors, np.float32)).astype(_numpy(layer.dtype))
         if layer.kind == "conv":
             array = array.reshape(layer.column)
-        node = named("Mul", [layer.source, self.constant(f"{layer.name}.factors", array)], f"{layer.name}/divide")
+        node = self._named("Mul", [layer.source, self.constant(f"{layer.name}.factors", array)], f"{layer.name}/divide")
         return [node], node.outputs[0]
 
     def constant(self, name: str, array: np.ndarray) -> ir.Value:
         """An initializer of the graph, made once."""
+        name = f"{self._mark}{name}"
         if name not in self.graph.initializers:
             tensor = ir.tensor(array, name=name)
             made = ir.Value(name=name, const_value=tensor, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype))
             self.graph.register_initializer(made)
         return self.graph.initializers[name]
+
+    def _named(self, operator: str, inputs: Sequence[ir.Value], name: str, **attributes: Any) -> ir.Node:  # noqa: ANN401 - ONNX's
+        return named(operator, inputs, f"{self._mark}{name}", **attributes)
 
     def _blocks(self, layer: Layer, array: np.ndarray) -> Made:
         """Four bits: of a product in blocks along its input channels, of a convolution along its flattened weight."""
@@ -100,10 +113,10 @@ class Writer:
             self.constant(f"{name}.int4", np.ascontiguousarray(numbers).astype(ml_dtypes.int4)),
             self.constant(f"{name}.scale", np.ascontiguousarray(scale)),
         ]
-        made = [named("DequantizeLinear", inputs, f"{layer.name}/weight", axis=axis, block_size=block)]
+        made = [self._named("DequantizeLinear", inputs, f"{layer.name}/weight", axis=axis, block_size=block)]
         if flat:
             shape = self.constant(f"{name}.shape", np.array(array.shape, np.int64))
-            made.append(named("Reshape", [made[0].outputs[0], shape], f"{layer.name}/shape"))
+            made.append(self._named("Reshape", [made[0].outputs[0], shape], f"{layer.name}/shape"))
         self.graph.opset_imports[""] = max(BLOCKS_SINCE, self.graph.opset_imports[""])
         return made, made[-1].outputs[0]
 

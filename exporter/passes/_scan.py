@@ -1,11 +1,12 @@
 """Which layers a network cannot do without: each is quantized alone, and the network's output compared.
 
-One graph is loaded in which every layer stands twice, quantized and as it was, behind an If; an input says which is taken.
+One graph is loaded in which every layer stands once in each of its forms, as it was and quantized, behind Ifs; an input says
+which is taken.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from exporter.recording import Case
 
 _SWITCHES = "switches"
+#: A layer, and how far it goes: 1 is the first of its forms, with 0 it would be as it was.
+Move = tuple[str, int]
 
 
 class Scan:
@@ -33,7 +36,7 @@ class Scan:
 
     Args:
         graph: ONNX file, its weights beside it.
-        specs: layer → how it is quantized.
+        forms: layer → the ways in which it can be quantized, each coarser than the one before.
         cases: calls to compare at.
         signature: of the graph.
         work: an empty folder on the same disk.
@@ -42,12 +45,13 @@ class Scan:
     """
 
     def __init__(
-        self, graph: Path, specs: Mapping[str, Spec], cases: Sequence[Case], signature: Signature, work: Path, block: int
-    ) -> None:
+        self, graph: Path, forms: Mapping[str, Sequence[Spec]], cases: Sequence[Case], signature: Signature, work: Path,
+        block: int,
+    ) -> None:  # fmt: skip
         model = read(graph)
-        self._names, self._cases = list(specs), cases
-        _switch(model, [layer for layer in layers(model) if layer.name in specs], specs, block)
-        port = Port(name=_SWITCHES, dtype="int64", shape=(len(specs),))
+        self._forms, self._cases = forms, cases
+        _switch(model, [layer for layer in layers(model) if layer.name in forms], forms, block)
+        port = Port(name=_SWITCHES, dtype="int64", shape=(len(forms),))
         self._engine = opened(model, graph, signature.model_copy(update={"inputs": (*signature.inputs, port)}), work)
         self._plain = [self._run(case, ()) for case in cases]
 
@@ -57,20 +61,21 @@ class Scan:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         self._engine.__exit__(kind, error, traceback)
 
-    def error(self, names: Sequence[str]) -> float:
-        """PSNR in dB of the network's outputs with these layers quantized, against none: the worst of the calls."""
-        worst = PERFECT
+    def error(self, moves: Iterable[Move]) -> float:
+        """PSNR in dB of the network's outputs with these moves made, against none: the worst of the calls."""
+        made, worst = tuple(moves), PERFECT
         for case, plain in zip(self._cases, self._plain, strict=True):
-            answer = self._run(case, names)
+            answer = self._run(case, made)
             worst = min(worst, *(psnr(answer[port], plain[port]) for port in plain))
         return worst
 
-    def alone(self) -> dict[str, float]:
-        """Layer → `error` of it alone."""
-        return {name: round(self.error([name]), 2) for name in self._names}
+    def alone(self) -> dict[Move, float]:
+        """Every move → `error` of it alone, in the graph's order."""
+        moves = ((name, level) for name, forms in self._forms.items() for level in range(1, len(forms) + 1))
+        return {move: round(self.error([move]), 2) for move in moves}
 
-    def most(self, ranked: Sequence[str], floor: float) -> tuple[int, float]:
-        """How many of the layers, in this order, can be quantized together at an error of at least `floor`, and that error."""
+    def most(self, ranked: Sequence[Move], floor: float) -> tuple[int, float]:
+        """How many of the moves, in this order, can be made together at an error of at least `floor`, and that error."""
         low, high, at = 0, len(ranked), PERFECT
         while low < high:
             middle = (low + high + 1) // 2
@@ -81,33 +86,44 @@ class Scan:
                 high = middle - 1
         return low, at
 
-    def _run(self, case: Case, names: Sequence[str]) -> dict[str, np.ndarray]:
-        switches = np.isin(self._names, names).astype(np.int64)
-        return self._engine({**case.inputs, _SWITCHES: switches})
+    def _run(self, case: Case, moves: Sequence[Move]) -> dict[str, np.ndarray]:
+        levels = dict.fromkeys(self._forms, 0)
+        for name, level in moves:
+            levels[name] = max(levels[name], level)
+        return self._engine({**case.inputs, _SWITCHES: np.array(list(levels.values()), np.int64)})
 
 
-def _switch(model: ir.Model, found: Sequence[Layer], specs: Mapping[str, Spec], block: int) -> None:
-    graph, writer = model.graph, Writer(model, block)
-    order = list(specs)
+def _switch(model: ir.Model, found: Sequence[Layer], forms: Mapping[str, Sequence[Spec]], block: int) -> None:
+    graph, order = model.graph, list(forms)
     given = ir.Value(name=_SWITCHES, shape=ir.Shape([len(order)]), type=ir.TensorType(ir.DataType.INT64))
     graph.inputs.append(given)
     for layer in found:
-        spec, node = specs[layer.name], layer.node
-        index = writer.constant(f"switch.{order.index(layer.name)}", np.array(order.index(layer.name), np.int64))
-        picked = named("Gather", [given, index], f"{layer.name}/switch")
-        taken = named("Cast", picked.outputs, f"{layer.name}/taken", to=ir.DataType.BOOL.value)
-        graph.insert_before(node, [picked, taken])
+        node, source, weight = layer.node, layer.source, layer.weight
+        before: Spec | None = None
+        for level, spec in enumerate(forms[layer.name], start=1):
+            # The forms of one layer need names of their own: two may scale one weight differently.
+            writer = Writer(model, block, mark := "" if level == 1 else f"form{level}.")
+            name = f"{mark}{layer.name}"
+            index = writer.constant(f"switch.{order.index(layer.name)}", np.array(order.index(layer.name), np.int64))
+            picked = named("Gather", [given, index], f"{name}/switch")
+            reached = named("GreaterOrEqual", [*picked.outputs, writer.constant("level", np.array(level))], f"{name}/taken")
+            graph.insert_before(node, [picked, reached])
+            taken = reached.outputs[0]
 
-        nodes, source = writer.divided(layer, spec.factors) if spec.factors else ([], layer.source)
-        if spec.activations and spec.range:
-            more, source = writer.activation(source, spec.range, spec.activations, layer.dtype, f"{layer.name}.input")
-            nodes += more
-        if nodes:
-            node.replace_input_with(0, _either(graph, node, taken.outputs[0], nodes, source, layer.source, layer.name))
-        nodes, weight = writer.weight(layer, spec)
-        node.replace_input_with(1, _either(graph, node, taken.outputs[0], nodes, weight, layer.weight, f"{layer.name}.weight"))
-        if spec.output:
-            _switch_output(graph, writer, layer, spec.output, taken.outputs[0])
+            nodes, quantized = writer.divided(layer, spec.factors) if spec.factors else ([], layer.source)
+            if spec.activations and spec.range:
+                more, quantized = writer.activation(quantized, spec.range, spec.activations, layer.dtype, f"{layer.name}.input")
+                nodes += more
+            if nodes:
+                source = _either(graph, node, taken, nodes, quantized, source, name)
+            if before is None or (before.weights, before.factors) != (spec.weights, spec.factors):
+                nodes, quantized = writer.weight(layer, spec)
+                weight = _either(graph, node, taken, nodes, quantized, weight, f"{name}.weight")
+            if spec.output:
+                _switch_output(graph, writer, layer, spec.output, taken)
+            before = spec
+        node.replace_input_with(0, source)
+        node.replace_input_with(1, weight)
 
 
 def _either(

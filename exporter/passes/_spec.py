@@ -62,8 +62,9 @@ class Calibration(Frozen):
         ranges: how ranges were chosen.
         samples: labels of the calls that were looked at.
         layers: name → how it is quantized, in the graph's order.
-        kept: name → why it is not quantized as the format says.
+        kept: name → why it is not quantized as the format says, and what it is instead where `rest` was asked for.
         sensitivity: name → PSNR in dB of the network's output when that layer alone is quantized, the worst of the calls.
+        rest: the same when that layer's weights alone are in 8 bits, where `rest` was asked for.
         measured: the same with all of `layers` quantized, as far as that was measured.
         seen: name → what its input was seen to be.
 
@@ -77,6 +78,7 @@ class Calibration(Frozen):
     layers: dict[str, Spec]
     kept: dict[str, str]
     sensitivity: dict[str, float] = Field(default_factory=dict)
+    rest: dict[str, float] = Field(default_factory=dict)
     measured: float | None = None
     seen: dict[str, Seen] = Field(default_factory=dict)
 

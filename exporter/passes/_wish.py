@@ -27,7 +27,14 @@ class Wish(Plain):
         description="PSNR in dB that the network's output must keep; the most sensitive layers stay as they are until it does",
     )
     budget: float | None = Field(default=None, gt=0, le=1, description="share of the layers to quantize, the least sensitive")
-    rest: Literal["none", "int8-weights"] = Field(default="none", description="what becomes of the layers that stay")
+    rest: Literal["none", "int8-weights"] = Field(
+        default="none",
+        description="what becomes of the layers that stay: weights in 8 bits; with keep_above or budget, of those that bear it",
+    )
+    untouched: tuple[Text, ...] = Field(
+        default=(),
+        description="layers that rest leaves too, by name or pattern, besides those that keep_above or budget find",
+    )
     ranges: Literal["stepwise", "percentile", "minmax"] = Field(
         default="stepwise", description="how ranges of activations are chosen; stepwise weighs every step alike"
     )
@@ -63,6 +70,8 @@ class Wish(Plain):
         given = [name for name in ("keep_above", "budget", "calibration") if getattr(self, name) is not None]
         if len(given) > 1:
             raise ValueError(f"{' and '.join(given)} each say which layers are quantized; keep one")
+        if self.untouched and self.rest == "none":
+            raise ValueError("untouched says what rest leaves, and rest is none; write rest: int8-weights, or leave it out")
         return self
 
     @property

@@ -91,6 +91,23 @@ def test_what_was_measured_can_be_written_into_a_recipe(small, make):
     assert graphs[0] == graphs[1]
 
 
+def test_what_became_of_the_layers_that_stay_is_told_and_written_too(make):
+    chosen = "{format: int4-weights, search: false, keep_above: 33, rest: int8-weights, untouched: [conv_in]}"
+    bundle, _ = make(chosen, name="rest")
+    entry = bundle.manifest.parts["unet"].quantized
+    found = json.loads(bundle.path(entry.calibration).read_text())
+    lowered = [name for name in entry.kept if name in found["layers"]]
+    assert 0 < len(lowered) < len(entry.kept)
+    said = f"unet: {len(lowered)} of the {len(entry.kept)} layers that stay have weights in 8 bits; the calibration says why"
+    assert said in bundle.manifest.notes
+    (step,) = Recipe.parse(written.written(root(bundle)), "again").components["unet"].passes
+    assert step["quantize"]["untouched"] == [name for name in entry.kept if name not in lowered]
+    again, _ = make(json.dumps(step["quantize"]), name="rest-again")
+    for file in (0, 1):
+        first, second = (each.path(each.manifest.parts["unet"].onnx["20"].files[file]) for each in (bundle, again))
+        assert first.read_bytes() == second.read_bytes()
+
+
 def test_a_calibration_is_used_again_and_only_for_its_own_model(small, make, tmp_path):
     bundle, _ = small
     file = bundle.path(bundle.manifest.parts["unet"].quantized.calibration)

@@ -29,9 +29,15 @@ def test_groups_in_the_networks_order_and_the_worst_first():
     assert kept[:, 0].tolist() == [31.0]
     assert quantized[:, 0].tolist() == [50.0, 70.0, 60.0]
     assert quantized[:, 1].round().tolist() == [0, 1, 2]
-    assert [text.get_text() for text in left.texts] == ["the 3 together: 48.2 dB"]
+    assert [text.get_text() for text in left.texts] == ["all of it together: 48.2 dB"]
     assert [label.get_text() for label in right.get_yticklabels()] == [NAMES[0], NAMES[1], NAMES[3], NAMES[2]]
     assert [text.get_text() for text in right.texts] == ["31.0", "50.0", "60.0", "70.0"]
+
+
+def test_weights_in_8_bits_are_a_kind_of_their_own():
+    found = FOUND.model_copy(update={"layers": {**FOUND.layers, NAMES[0]: Spec(weights="int8")}})
+    left, _ = draw(found).axes
+    assert [text.get_text() for text in left.get_legend().get_texts()] == ["quantized: 3 layers", "weights in 8 bits: 1 layers"]
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,14 @@
-"""A network of two convolutions and two products in one graph, with a weight that is delicate, and calls of it."""
+"""A network of two convolutions and two products in one graph, with a weight that is delicate, calls of it, and it quantized."""
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from engines import plugins
 from engines.signature import Port, Range, Signature
+from exporter.parity import psnr
+from exporter.passes._calibrate import Given
+from exporter.passes.quantize import Quantize
 from exporter.recording import Case
 
 SIGNATURE = Signature(
@@ -75,3 +79,29 @@ def cases(count=6, scale=1.0):
         inputs = {"latent": latent, "timestep": np.array([float(index)], np.float32)}
         found.append(Case(f"run, step {index + 1} of {count}", inputs, {"model_output": latent}))
     return found
+
+
+def given(tmp_path, calls=None, *, outputs=False, **graph):
+    """What a calibration of it starts from."""
+    path = write(tmp_path / "export", **graph)
+    calls = cases() if calls is None else calls
+    return Given("unet", "components.unet.passes.0.quantize", "0" * 64, path, SIGNATURE, calls, outputs, tmp_path)
+
+
+def quantized(tmp_path, *, outputs=False, cases=None, graph=None, **options):
+    """Calibrate and write; the calibration, and the file."""
+    step, start = Quantize(**options), given(tmp_path, cases, outputs=outputs, **graph or {})
+    found = step.calibrate(start)
+    (tmp_path / "quantized").mkdir()
+    step.apply(start.graph, found, tmp_path / "quantized" / "unet.onnx")
+    return found, tmp_path / "quantized" / "unet.onnx"
+
+
+def error(file, plain, backend="onnxruntime", folder=None, **options):
+    """PSNR of a graph against another on the calls, the worst."""
+    chosen = plugins.load("backends", backend)(**options)
+    built = chosen.build(file, SIGNATURE, folder) if folder else [file]
+    reference = plugins.load("backends", "onnxruntime")(graph_optimization="none")
+    with chosen.open(built, SIGNATURE) as engine, reference.open([plain], SIGNATURE) as exact:
+        pairs = [(engine(case.inputs)["model_output"], exact(case.inputs)["model_output"]) for case in cases()]
+    return min(psnr(*pair) for pair in pairs)

@@ -10,40 +10,14 @@ from pydantic import ValidationError
 from engines import plugins
 from engines.errors import RecipeError, UnsupportedError
 from exporter import formats
-from exporter.parity import psnr
 from exporter.passes import Pass, _numbers, _ranges
-from exporter.passes._calibrate import Given
 from exporter.passes._observe import Watched
 from exporter.passes._spec import Calibration, read
 from exporter.passes.quantize import Quantize
 from tests.exporter.passes import layered
+from tests.exporter.passes.layered import error, quantized
 
 MIDDLE = {"middle", "to_q", "to_k", "to_out"}
-
-
-def given(tmp_path, cases=None, *, outputs=False, **graph):
-    path = layered.write(tmp_path / "export", **graph)
-    calls = layered.cases() if cases is None else cases
-    return Given("unet", "components.unet.passes.0.quantize", "0" * 64, path, layered.SIGNATURE, calls, outputs, tmp_path)
-
-
-def quantized(tmp_path, *, outputs=False, cases=None, graph=None, **options):
-    """Calibrate and write; the calibration, and the file."""
-    step, start = Quantize(**options), given(tmp_path, cases, outputs=outputs, **graph or {})
-    found = step.calibrate(start)
-    (tmp_path / "quantized").mkdir()
-    step.apply(start.graph, found, tmp_path / "quantized" / "unet.onnx")
-    return found, tmp_path / "quantized" / "unet.onnx"
-
-
-def error(file, plain, backend="onnxruntime", folder=None, **options):
-    """PSNR of a graph against another on the calls, the worst."""
-    chosen = plugins.load("backends", backend)(**options)
-    built = chosen.build(file, layered.SIGNATURE, folder) if folder else [file]
-    reference = plugins.load("backends", "onnxruntime")(graph_optimization="none")
-    with chosen.open(built, layered.SIGNATURE) as engine, reference.open([plain], layered.SIGNATURE) as exact:
-        pairs = [(engine(case.inputs)["model_output"], exact(case.inputs)["model_output"]) for case in layered.cases()]
-    return min(psnr(*pair) for pair in pairs)
 
 
 def kinds(file):
@@ -192,7 +166,7 @@ def test_smoothing_saves_what_one_large_channel_costs(tmp_path):
 def test_the_same_calls_give_the_same_bytes(tmp_path):
     twice = []
     for name in ("first", "second"):
-        found, file = quantized(tmp_path / name, format="int8-smoothquant", keep_above=30.0)
+        found, file = quantized(tmp_path / name, format="int8-smoothquant", keep_above=30.0, rest="int8-weights")
         found.dump(tmp_path / name / "c.json")
         twice.append([path.read_bytes() for path in (tmp_path / name / "c.json", file, file.with_name("unet.onnx.data"))])
     assert twice[0] == twice[1]
@@ -293,6 +267,7 @@ def test_a_file_that_is_no_calibration_is_refused(tmp_path):
         ({"format": "nvfp4"}, "needs tensors on a CUDA device"),
         ({"format": "svdquant"}, "needs tensors on a CUDA device"),
         ({"format": "int8", "keep_above": 30, "budget": 0.5}, "keep_above and budget each say"),
+        ({"format": "int8", "untouched": ["conv_in"]}, "untouched says what rest leaves, and rest is none"),
         ({"format": "int8", "samples": 1}, "greater than or equal to 2"),
     ],
 )
