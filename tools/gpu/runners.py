@@ -107,9 +107,8 @@ class Torch:
         self.synchronize()
         return found
 
-    @torch.inference_mode()
     def decode(self, latent: torch.Tensor) -> torch.Tensor:
-        """Latent → image in [0, 1], channels last, as the decoder's graph does."""
+        """Latent → image in [0, 1], channels last, as the decoder's graph does; for callers that want no gradients."""
         image = self.network.decode(latent / self.network.config.scaling_factor, return_dict=False)[0]
         return (image / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1)
 
