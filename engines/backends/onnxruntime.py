@@ -20,6 +20,8 @@ from engines.frozen import Frozen
 from engines.signature import Signature
 
 __all__ = ["OnnxRuntime"]
+#: Module, library and extra.
+_NAMES = ("onnxruntime",) * 3
 _TYPES = {"float32": "tensor(float)", "int64": "tensor(int64)"}
 _LIBRARIES = "Install an NVIDIA driver, and CUDA and cuDNN with: pip install 'onnxruntime-gpu[cuda,cudnn]'"
 #: Providers whose tensors stay on an NVIDIA GPU between calls.
@@ -98,11 +100,13 @@ class OnnxRuntime(Frozen):
         For an NVIDIA GPU that this machine has not, whoever opens it is the first to know.
 
         Raises:
-            UnsupportedError: the library cannot load it, or it is not what the signature says.
+            UnsupportedError: the library cannot load it, or it is not what the signature says, or is open and shall be captured.
             MissingDependency: the library is not installed.
 
         """
         files = [file for file in (onnx, onnx.with_name(f"{onnx.name}.data")) if file.exists()]
+        if self.cuda_graph and (free := [name for name, dim in signature.dims.items() if dim.min != dim.max]):
+            raise UnsupportedError(f"cuda_graph wants one size, and {free[0]} is open. Fix it in shapes, or drop cuda_graph.")
         if set(_NVIDIA) & set(self.providers) and not has_driver():
             return files
         with self.open(files, signature):
@@ -116,7 +120,7 @@ class OnnxRuntime(Frozen):
             MissingDependency: the library is not installed.
 
         """
-        library = _library()
+        library = vendor(*_NAMES)
         if nvidia := [name for name in self.providers if name in _NVIDIA]:
             require_driver(f"onnxruntime's {nvidia[0]}", f"{_LIBRARIES}, or name another provider.")
             with contextlib.redirect_stdout(io.StringIO()):  # what it misses is said better below
@@ -144,7 +148,7 @@ class OnnxRuntime(Frozen):
 
     def profile(self, files: Sequence[Path], signature: Signature, inputs: Mapping[str, np.ndarray]) -> list[Step]:
         """Operator, type of its numbers (int8 or float) and seconds of every step of one call, as they were executed."""
-        options = _library().SessionOptions()
+        options = vendor(*_NAMES).SessionOptions()
         with TemporaryDirectory() as folder:
             options.enable_profiling, options.profile_file_prefix = True, f"{folder}/run"
             with self.open(files, signature, options) as engine:
@@ -165,10 +169,6 @@ class OnnxRuntime(Frozen):
             told |= self.provider_options.get(name, {})
             chosen.append((name, told) if told else name)
         return chosen
-
-
-def _library() -> Any:  # noqa: ANN401 - the library ships no types
-    return vendor("onnxruntime", "onnxruntime", "onnxruntime")
 
 
 class _Session:

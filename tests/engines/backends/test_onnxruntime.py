@@ -161,6 +161,12 @@ def test_it_is_built_for_a_gpu_that_this_machine_has_not(graph, tmp_path, monkey
         backend.open(files, SIGNATURE)
 
 
+def test_only_one_size_can_be_captured(graph, tmp_path):
+    backend = OnnxRuntime(providers=CUDA, cuda_graph=True)
+    with pytest.raises(UnsupportedError, match=r"cuda_graph wants one size, and batch is open.*shapes"):
+        backend.build(graph, SIGNATURE, tmp_path)
+
+
 @pytest.mark.filterwarnings("ignore:.*CUDAExecutionProvider.*")
 def test_a_provider_that_cannot_start_here_is_named(graph, monkeypatch):
     import onnxruntime
