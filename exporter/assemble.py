@@ -21,16 +21,14 @@ _VERSIONS = ("t2iexport", "torch", "diffusers", "transformers", "onnx", "onnx-ir
 def lay_out(plan: Plan, done: Done, folder: Path) -> Draft:
     """Fill `folder` with what the stages made, and draft the manifest that says what it is."""
     recipe, notes = plan.recipe, list(plan.pairing.notes)
-    for name, component in recipe.components.items():
-        if component.precision == "auto":
-            notes.append(plan.decide(name, done)[1])
-    notes += _found(plan, done, folder) + plan.quantized.notes(done)
+    notes += plan.precisions.notes(done) + _found(plan, done, folder) + plan.quantized.notes(done)
     recordings: list[str] = []
     if not recipe.checks.skip:
         runs = sorted(done[plan.reference].glob("run_*.npz"))
         cases = [done["measure", name] / f"{name}.npz" for name in plan.family.roles]
-        ranges = done[plan.reference] / "ranges.json"
-        recordings = [_put(file, folder, f"recordings/{file.name}") for file in (*runs, *cases, ranges)]
+        recordings = [_put(file, folder, f"recordings/{file.name}") for file in (*runs, *cases)]
+        recordings.append("recordings/ranges.json")
+        (folder / recordings[-1]).write_text(json.dumps(plan.precisions.ranges(done), indent=2, sort_keys=True) + "\n")
     guidance = recipe.sampler.guidance
     parts = {name: _part(plan, name, done, folder) for name in plan.family.roles}
     return Draft(

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Row = Mapping[str, Any]
 #: What `list` can list, besides the kinds of plugins that a recipe names.
 LISTS = ("families", "passes", "formats", "backends", "samplers", "recipes", "architectures")
-_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2, "auto": 4}
+_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2, "mixed": 2, "auto": 4}
 #: Peak memory of exporting and building one part, in sizes of its weights: 3.6 for KOALA-700M's UNet, 3.8 for SDXL's, in fp16.
 _PEAK = 4
 #: What the libraries take before any weight is loaded, in bytes.

@@ -6,7 +6,7 @@ import logging
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import onnx
 import onnx_ir as ir
@@ -14,6 +14,7 @@ import torch
 
 from engines import plugins
 from engines.errors import UnsupportedError
+from exporter.traced import traced
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 GRAPH_PASSES = ("name_weights", "fold", "deduplicate", "transpose", "remove_unused")
 #: Before them but after folding, where every engine of the graph runs on a processor: fewer products, and more small operators.
 PROCESSOR_PASSES = ("upsample",)
-_DTYPES = {"float32": torch.float32, "int64": torch.int64}
 
 
 @dataclass(frozen=True)
@@ -54,13 +54,11 @@ def export(part: Part, opset: int, *, processor: bool = False, fused: Sequence[s
 
     """
     logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)  # "torchvision is not installed"
-    inputs, shapes = _example(part.signature)
     with warnings.catch_warnings(), torch.no_grad():
         # The exporter warns about its own internals; what matters to a user is measured by the checks.
         warnings.simplefilter("ignore")
         try:
-            traced = torch.export.export(part.module, inputs, dynamic_shapes=shapes, strict=False)
-            program = _translated(traced, part.signature, opset)
+            program = _translated(traced(part), part.signature, opset)
         except (torch.onnx.OnnxExporterError, torch._dynamo.exc.UserError) as error:  # noqa: SLF001 - torch.export's only public face
             last = "\n  ".join(str(error).strip().splitlines()[-3:])
             raise UnsupportedError(f"{part.name} cannot be exported to ONNX operator set {opset}:\n  {last}") from error
@@ -129,34 +127,6 @@ def save(exported: Exported, path: Path) -> tuple[Path, ...]:
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise UnsupportedError(f"{path.name}: the exported graph is not valid ONNX:\n  {error}") from error
     return (path, data) if data.exists() else (path,)
-
-
-def _example(signature: Signature) -> tuple[tuple[torch.Tensor, ...], tuple[dict[int, Any], ...]]:
-    """Example tensors and, per input, the dynamic axes as torch.export wants them."""
-    symbols: dict[str, Any] = {}
-    sizes: dict[str, int] = {}
-    for name, allowed in signature.dims.items():
-        if allowed.min == allowed.max:
-            sizes[name] = allowed.min
-            continue
-        low, high = allowed.min // allowed.multiple, allowed.max // allowed.multiple
-        root = torch.export.Dim(f"{name}_{allowed.multiple}" if allowed.multiple > 1 else name, min=low, max=high)
-        symbols[name] = allowed.multiple * root if allowed.multiple > 1 else root
-        # Lengths 0 and 1 are special to torch.export, and equal lengths of two dimensions would be taken for one.
-        sizes[name] = allowed.multiple * min(high, max(low, 2 + len(symbols)))
-    tensors, shapes = [], []
-    for port in signature.inputs:
-        tensors.append(torch.zeros(signature.shape(port, sizes), dtype=_DTYPES[port.dtype]))
-        shapes.append({axis: symbol for axis, dim in enumerate(port.shape) if (symbol := _symbol(dim, symbols)) is not None})
-    return tuple(tensors), tuple(shapes)
-
-
-def _symbol(dim: Dim, symbols: dict[str, Any]) -> Any:  # noqa: ANN401 - torch's Dim has no public type
-    if isinstance(dim, int):
-        return None
-    factor, _, name = dim.rpartition("*")
-    symbol = symbols.get(name)
-    return int(factor) * symbol if factor and symbol is not None else symbol
 
 
 def _declare(model: ir.Model, signature: Signature) -> None:

@@ -12,6 +12,7 @@ from exporter.cache import Key, code_version, key
 _LIBRARIES = ("torch", "diffusers", "transformers", "onnx-ir", "onnxscript", "tokenizers")
 _MODEL_CODE = ("families", "load.py", "weights.py", "safetensor.py", "single_file.py", "lora.py", "fuse.py", "part.py")
 _PASS_CODE = ("passes", "remake.py")
+_TRACE_CODE = ("traced.py", "islands.py")
 #: Whose code a stage's result depends on.
 _CODE: Mapping[str, tuple[str, ...]] = {
     "tokenize": (*_MODEL_CODE, "plan.py", "keys.py"),
@@ -21,8 +22,9 @@ _CODE: Mapping[str, tuple[str, ...]] = {
     "encode": (*_MODEL_CODE, "lesson.py", "passes/_encode.py", "passes/_pictures.py", "passes/_datasets.py"),
     "play": (*_MODEL_CODE, "lesson.py", "passes/_play.py", "passes/_schedule.py"),
     "pass": (*_MODEL_CODE, *_PASS_CODE, "borrow.py", "recording.py", "count.py", "lesson.py"),
-    "measure": (*_MODEL_CODE, *_PASS_CODE, "measure.py", "recording.py"),
-    "export": (*_MODEL_CODE, *_PASS_CODE, "export.py", "graph"),
+    "islands": (*_MODEL_CODE, *_PASS_CODE, *_TRACE_CODE, "precision.py", "recording.py"),
+    "measure": (*_MODEL_CODE, *_PASS_CODE, *_TRACE_CODE, "measure.py", "recording.py"),
+    "export": (*_MODEL_CODE, *_PASS_CODE, *_TRACE_CODE, "export.py", "graph"),
     "calibrate": ("passes", "formats.py", "export.py", "unroll.py", "recording.py", "parity.py"),
     "quantize": ("passes", "formats.py", "export.py", "unroll.py"),
     "weigh": ("weigh.py", "parity.py", "recording.py", "../engines"),

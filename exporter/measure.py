@@ -12,6 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from exporter.islands import run
+from exporter.traced import traced
+
 if TYPE_CHECKING:
     from exporter.part import Part
     from exporter.recording import Case
@@ -20,10 +23,12 @@ if TYPE_CHECKING:
 def measure(part: Part, cases: Iterable[Case]) -> list[Case]:
     """The cases with `passes` filled in: the part's outputs by port name, float32."""
     ports, names = part.signature.inputs, [port.name for port in part.signature.outputs]
+    program = traced(part) if part.single else None
     measured = []
     with torch.no_grad(), _summed_in_single(part.module):
         for case in cases:
-            outputs = part.module(*(torch.from_numpy(case.inputs[port.name]) for port in ports))
+            inputs = [torch.from_numpy(case.inputs[port.name]) for port in ports]
+            outputs = part.module(*inputs) if program is None else run(program, inputs)
             tensors = outputs if isinstance(outputs, tuple) else (outputs,)
             found = {name: tensor.float().numpy() for name, tensor in zip(names, tensors, strict=True)}
             measured.append(replace(case, passes=found))

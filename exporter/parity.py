@@ -59,11 +59,11 @@ def relative_l2(got: np.ndarray, want: np.ndarray) -> float:
 
 
 def psnr(got: np.ndarray, want: np.ndarray, peak: float | None = None) -> float:
-    """Peak signal-to-noise ratio in dB; `peak` is the range of `want` unless given (1.0 for pictures)."""
+    """Peak signal-to-noise ratio in dB; `peak` is the range of `want` unless given (1.0 for pictures). NaN is furthest."""
     peak = float(np.ptp(want)) if peak is None else peak
     error = float(np.sqrt(np.mean(np.square(got.astype(np.float64) - want))))
-    if not error:
-        return PERFECT
+    if not error or not np.isfinite(error):
+        return -PERFECT if error else PERFECT
     return min(PERFECT, 20.0 * float(np.log10(peak / error))) if peak else -PERFECT
 
 
@@ -90,8 +90,9 @@ def judge(
     for got, want in pairs:
         if got.shape != want.shape:
             note = f"shape {list(got.shape)} instead of {list(want.shape)}"
-        elif not np.isfinite(got).all():
-            note = f"{np.count_nonzero(~np.isfinite(got))} of {got.size} values are NaN or infinite"
+        elif bad := [side for side in (got, want) if not np.isfinite(side).all()]:
+            whose = "" if bad[0] is got else " that it is held to"
+            note = f"{np.count_nonzero(~np.isfinite(bad[0]))} of {bad[0].size} values{whose} are NaN or infinite"
         else:
             continue
         return _verdict(part, stage, case, None, None, limit, note, more)

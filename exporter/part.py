@@ -26,6 +26,7 @@ class Part:
             one float32 tensor per output port (a tuple when there are several).
         signature: ports, and ranges of the named dimensions.
         precision: the type that weights and arithmetic have inside.
+        single: steps of its trace that compute in float32 all the same, as `islands.find` names them.
         cases: recorded calls.
         notes: what the passes have to say to whoever reads the bundle, a sentence each.
         findings: what a pass found out, as JSON holds it, by the pass's name; it travels in the bundle.
@@ -37,6 +38,7 @@ class Part:
     module: nn.Module
     signature: Signature
     precision: Precision = "fp32"
+    single: tuple[str, ...] = ()
     cases: tuple[Case, ...] = ()
     notes: tuple[str, ...] = ()
     findings: tuple[tuple[str, Any], ...] = ()

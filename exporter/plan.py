@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,8 +18,8 @@ from exporter.families import Family, claim
 from exporter.keys import key_of
 from exporter.load import network, resolve
 from exporter.pairing import judge
+from exporter.precision import Precisions
 from exporter.quantized import Quantized, digest_of
-from exporter.recording import HALF_MAX
 from exporter.remake import Done, Passes
 from exporter.whole import Wholes
 
@@ -29,9 +29,6 @@ if TYPE_CHECKING:
     from exporter.part import Part, Precision
     from exporter.recipe import Recipe
     from exporter.recording import Recording
-
-#: The largest activation that `auto` trusts to half precision, as a share of the largest half number: other prompts, other seeds.
-HALF_HEADROOM = 0.25
 
 
 @dataclass(frozen=True)
@@ -62,6 +59,7 @@ class Plan:
         family: how the networks are wrapped.
         targets: part → name → constructed options, in the recipe's order; a part may have one of its own.
         passes: of every part.
+        precisions: of every part.
         pairing: what the model was made for, and what is unusual about the sampler.
 
     Raises:
@@ -84,6 +82,7 @@ class Plan:
         own = {name: self._component(name).target for name in (*self.family.roles, *self.wholes.steps)}
         self.targets = {name: shared if target is None else _backends([target]) for name, target in own.items()}
         self.passes = Passes(recipe, self.family)
+        self.precisions = Precisions(self)
         self.quantized = Quantized(self)
         self._held: tuple[str, Part] | None = None
 
@@ -93,7 +92,8 @@ class Plan:
         for name in self.family.roles:
             asked = self._component(name).precision
             for backend in self.targets[name].values():
-                backend.refuse("fp16" if asked == "auto" else asked)
+                backend.refuse("fp16" if asked in {"auto", "mixed"} else asked)
+        self.precisions.refuse()
         self.quantized.refuse()
 
     @cached_property
@@ -112,30 +112,17 @@ class Plan:
 
     def waits(self, name: str) -> bool:
         """Whether a part cannot be exported before the source was recorded."""
-        return self._component(name).precision == "auto" or self.passes.waits(name)
+        return self.precisions.measured(name) or self.passes.waits(name)
 
     def digest(self, name: str) -> str | None:
         """Digest of a part's weights; None where a pass has yet to make them."""
         return digest_of(self, name)
 
     def precision(self, name: str, done: Done) -> Precision:
-        """Resolve `auto` by measurement: half precision where the largest activation leaves headroom, else fp32."""
-        asked = self._component(name).precision
-        return self.decide(name, done)[0] if asked == "auto" else asked
+        """A part's precision; `auto` is resolved by measurement."""
+        return self.precisions.of(name, done)
 
-    def decide(self, name: str, done: Done) -> tuple[Precision, str]:
-        """The precision that `auto` chooses for a part, and the sentence that says why."""
-        if self._on_processor(name):
-            return "fp32", f"{name}: auto chose fp32, every target is a processor, on which a half-precision graph saves no time"
-        if self.recipe.checks.skip:
-            upcast = name.startswith("vae") and (of := self.passes.outline.configs).get(name, of["vae"]).get("force_upcast", True)
-            why = "its config asks for force_upcast" if upcast else "its config does not ask for force_upcast"
-            return "fp32" if upcast else "fp16", f"{name}: auto chose {'fp32' if upcast else 'fp16'}, unmeasured; {why}"
-        peak = json.loads((done[self.reference] / "ranges.json").read_text())[name]
-        chosen: Precision = "fp16" if peak <= HALF_HEADROOM * HALF_MAX else "fp32"
-        return chosen, f"{name}: auto chose {chosen}, the largest activation seen is {peak:.4g} of 65504"
-
-    def _on_processor(self, name: str) -> bool:
+    def on_processor(self, name: str) -> bool:
         """Whether every engine of a part runs on a processor; of a fused pipeline's part, every engine of the pipeline."""
         return all(backend.on_processor for each in (name, *self.wholes.steps) for backend in self.targets[each].values())
 
@@ -235,13 +222,16 @@ class Plan:
         options["passes"] = [step for step in options["passes"] if not step.keys() & {"quantize"}]  # which works on the graph
         options |= {"signature": self.family.signature(name).model_dump(mode="json")}
         options |= {"guidance": self.recipe.sampler.guidance.mode}
-        inputs = weights | (dict(recorded) if component.precision == "auto" else {})
+        measured = self.precisions.measured(name)
+        inputs = weights | (dict(recorded) if measured else {})
         if recorded:
-            seen = recorded if component.precision == "auto" else {"record": recorded["record"]}
-            measure_key = key_of("measure", name, options, weights | dict(seen))
+            for row in self.precisions.stages(name, options, inputs):
+                yield (stage := Stage(*row))
+                inputs |= {"islands": str(stage.key)}
+            measure_key = key_of("measure", name, options, inputs if measured else weights | {"record": recorded["record"]})
             yield Stage("measure", name, measure_key, lambda folder, done: self._measure(folder, name, done))
         for opset in self.opsets(name):
-            wanted = options | {"opset": opset, "processor": self._on_processor(name), "fused": suited.fused(self, name, opset)}
+            wanted = options | {"opset": opset, "processor": self.on_processor(name), "fused": suited.fused(self, name, opset)}
             export_key = key_of("export", f"{name}, opset {opset}", wanted, inputs)
             make = lambda folder, done, opset=opset: self._export(folder, name, opset, done)  # noqa: E731
             yield Stage("export", f"{name}, opset {opset}", export_key, make)
@@ -351,7 +341,8 @@ class Plan:
         """Load, wrap and pass; keep the last one, since its stages follow each other."""
         if self._held is None or self._held[0] != name:
             self._held = None
-            self._held = name, self.passes.part(name, self.precision(name, done), done)
+            part = self.passes.part(name, self.precision(name, done), done)
+            self._held = name, replace(part, single=self.precisions.single(name, done))
         return self._held[1]
 
     def _measure(self, folder: Path, name: str, done: Done) -> None:
@@ -365,7 +356,7 @@ class Plan:
         from exporter.export import export, save  # noqa: PLC0415
 
         part = self._part(name, done)
-        exported = export(part, opset, processor=self._on_processor(name), fused=suited.fused(self, name, opset))
+        exported = export(part, opset, processor=self.on_processor(name), fused=suited.fused(self, name, opset))
         if opset == self.opsets(name)[-1]:
             self._held = None
         save(exported, folder / f"{name}.onnx")

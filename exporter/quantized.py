@@ -61,7 +61,7 @@ class Quantized:
                 raise RecipeError(
                     f"{where}: {step.format} is calibrated on what the source does, so that is recorded; leave checks.skip out"
                 )
-            if step.fallback and component.precision not in {step.fallback, "auto"}:
+            if step.fallback and {"mixed": "fp16"}.get(component.precision, component.precision) not in {step.fallback, "auto"}:
                 raise RecipeError(
                     f"{where}.fallback: {step.fallback}, but unquantized the component is {component.precision}; write that"
                 )

@@ -113,7 +113,11 @@ class Shapes(Frozen):
 class Component(Frozen):
     """One network's precision, passes and, where it differs from the others', target."""
 
-    precision: Literal["fp32", "fp16", "bf16", "auto"] = "fp32"
+    precision: Literal["fp32", "fp16", "bf16", "mixed", "auto"] = Field(
+        default="fp32",
+        description="of weights and arithmetic; mixed: fp16, but fp32 where the recording shows values too large for that; "
+        "auto: fp16 or mixed where values allow it and a target is a GPU, else fp32",
+    )
     passes: tuple[dict[str, dict[str, Any]], ...] = ()
     target: dict[str, dict[str, Any]] | None = Field(
         default=None, description="its only backend, instead of the targets: openvino, or {openvino: {precision: bf16}}"

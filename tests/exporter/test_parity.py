@@ -1,5 +1,6 @@
 """Limits by precision class, and the table when several backends are in it. What the numbers are is for tests/e2e."""
 
+import numpy as np
 import pytest
 
 from engines.bundle import EngineFiles, Onnx, PartEntry, Verdict
@@ -45,6 +46,16 @@ def test_every_stage_has_a_floor_for_every_class_and_they_fall():
         assert set(floors) == {"fp32", "fp16", "bf16"} | quantized, stage
         values = [floors[precision] for precision in parity.COARSENESS if precision in floors]
         assert values == sorted(values, reverse=True), stage
+
+
+def test_nan_fails_on_whichever_side_it_is():
+    good, bad = np.linspace(0, 1, 4), np.array([0.0, np.nan, 1.0, np.inf])
+    assert parity.psnr(bad, good) == parity.psnr(good, bad, 1.0) == -parity.PERFECT
+    for pair, said in (((bad, good), "2 of 4 values are NaN"), ((good, bad), "2 of 4 values that it is held to are NaN")):
+        found = parity.judge("vae_decoder", "onnx", "c", [pair], None)
+        assert not found.passed
+        assert found.relative_l2 is None
+        assert said in found.note
 
 
 def verdict(part, stage, backend, db, note=""):

@@ -87,7 +87,7 @@ colour: red
         "recipes/x.yaml:8  shapes.height: [512, 256, 1024] must rise: smallest, typical, largest; sorted it is [256, 512, 1024]",
         "recipes/x.yaml:8  shapes.width: has 2 values, [64, 64], and needs more",
         "recipes/x.yaml:8  shapes.batch: must be a list, not 4; write [4]",
-        "recipes/x.yaml:10  components.unet.precision: must be 'fp32', 'fp16', 'bf16' or 'auto', not 'fp8'",
+        "recipes/x.yaml:10  components.unet.precision: must be 'fp32', 'fp16', 'bf16', 'mixed' or 'auto', not 'fp8'",
         "recipes/x.yaml:11  components.vae_decoder: the anchor &a is not part of a recipe; write the value where it is used",
         "recipes/x.yaml:13  targets[0]: unknown backend 'onnxrutnime'; did you mean 'onnxruntime'?",
         "recipes/x.yaml:16  targets[3]: 'tensorrt_rtx' is named twice; keep one, with all its options",

@@ -87,7 +87,7 @@ def test_a_tiny_decoder_draws_what_diffusers_draws_with_it(tiny_sdxl, tiny, tmp_
     assert np.mean((case.passes["image"] - wanted) ** 2) < 10**-4.5, "45 dB in half precision"
     ranges = json.loads((done["record", "passes"] / "ranges.json").read_text())
     assert 0 < ranges["vae_decoder"] < 100
-    precision, why = chosen.decide("vae_decoder", done)
+    precision, why = chosen.precisions.decide("vae_decoder", done)
     assert (precision, f"{ranges['vae_decoder']:.4g}" in why) == ("fp16", True), (
         "half precision by what this decoder was seen to do"
     )
