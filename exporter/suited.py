@@ -15,9 +15,13 @@ _GPU = {"group_norm"}
 
 
 def fused(plan: Plan, name: str, opset: int) -> tuple[str, ...]:
-    """Graph passes into operators that every engine of a part's graph has; of a fused pipeline's parts none."""
+    """Graph passes into operators that every engine of a part's graph has.
+
+    The parts of a fused pipeline have no engines, so each is compared on a processor alone, and has only what that has too.
+    """
     found = {backend.fused for backend in plan.targets[name].values() if backend.opset == opset}
-    return next(iter(found)) if plan.recipe.pipeline == "stepped" and len(found) == 1 else ()
+    passes = next(iter(found)) if len(found) == 1 else ()
+    return tuple(each for each in passes if plan.recipe.pipeline == "stepped" or each not in _GPU)
 
 
 def unread(entry: PartEntry, opset: int) -> str:

@@ -28,7 +28,10 @@ targets: [%s]
         ("stepped", "onnxruntime", ()),
         ("stepped", OWN, ("attend",)),
         ("stepped", f"{OWN}, openvino", ()),
-        ("fused", CUDA, ()),
+        ("fused", CUDA, ("attend",)),
+        ("fused", LAST, ("attend",)),
+        ("fused", OWN, ("attend",)),
+        ("fused", f"{OWN}, openvino", ()),
     ],
 )
 def test_an_operator_of_one_library_stands_only_in_graphs_of_its_own(pipeline, targets, passes):

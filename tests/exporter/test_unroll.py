@@ -51,7 +51,7 @@ WEIGHTS = {
 
 
 def graph(text):
-    model = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["" : 20]> part {text}')
+    model = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["" : 20, "com.microsoft" : 1]> part {text}')
     used = {name for node in model.graph.node for name in node.input}
     model.graph.initializer.extend(onnx.numpy_helper.from_array(WEIGHTS[name], name) for name in sorted(used & set(WEIGHTS)))
     return onnx.shape_inference.infer_shapes(model)
@@ -103,8 +103,8 @@ def given_inputs(seed=0):
     }
 
 
-def stepped(sampler, inputs, folder):
-    parts = {name: graph(text) for name, text in (("text", TEXT), ("denoiser", DENOISER), ("decoder", DECODER))}
+def stepped(sampler, inputs, folder, denoiser=DENOISER):
+    parts = {name: graph(text) for name, text in (("text", TEXT), ("denoiser", denoiser), ("decoder", DECODER))}
     known = run(parts["text"], folder / "text.onnx", inputs) | inputs
 
     def denoise(latent, time):
@@ -121,6 +121,14 @@ def test_one_call_gives_what_the_steps_give(tmp_path):
     onnx.checker.check_model(proto, full_check=True)
     got = run(proto, tmp_path / "fused.onnx", inputs)["image"]
     np.testing.assert_allclose(got, stepped(MULTISTEP, inputs, tmp_path), rtol=1e-5, atol=1e-6)
+
+
+def test_an_operator_of_one_library_stays_what_it_is(tmp_path):
+    own, inputs = DENOISER.replace("Tanh(timed)", "com.microsoft.QuickGelu<alpha = 1.0>(timed)"), given_inputs()
+    model = fused(MULTISTEP, own)
+    assert [node.domain for node in model.graph if node.op_type == "QuickGelu"] == ["com.microsoft"] * 3
+    got = run(ir.to_proto(model), tmp_path / "fused.onnx", inputs)["image"]
+    np.testing.assert_allclose(got, stepped(MULTISTEP, inputs, tmp_path, own), rtol=1e-5, atol=1e-6)
 
 
 ROWS = st.lists(st.floats(-2, 2, width=32), min_size=0, max_size=3)
