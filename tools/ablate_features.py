@@ -127,7 +127,7 @@ def draw(rows: Sequence[dict[str, Any]]) -> Figure:
     for name in (SOURCE, CUT):
         for share in _shares(rows, name):
             axes.axhline(share, color=_GRAY, linewidth=1, linestyle="--", zorder=1)
-            axes.annotate(f"{name}: {share:.1%}", (len(names) - 0.5, share), color=_GRAY, ha="right", va="bottom", fontsize=9)
+            axes.annotate(f"{name}: {share:.1%}", (-0.47, share), color=_GRAY, ha="left", va="bottom", fontsize=9)
     axes.set_xticks(range(len(names)), [name.replace("_", "\n", 1) for name in names])
     axes.set_xlim(-0.5, len(names) - 0.35)
     axes.yaxis.set_major_formatter(PercentFormatter(1))
