@@ -19,7 +19,6 @@ from pathlib import Path
 import click
 import numpy as np
 
-from engines import plugins
 from engines.backends.openvino import OpenVino
 from engines.bundle import Bundle
 from engines.signature import Signature
@@ -82,7 +81,7 @@ def main(bundle: Path, part: str, rounds: int, seconds: float) -> None:
     if BACKEND not in entry.engines:
         raise click.ClickException(f"{bundle}: {part} has no engine of {BACKEND}; it has {', '.join(entry.engines)}.")
     files = [opened.path(file) for file in entry.engines[BACKEND].files]
-    backend: OpenVino = plugins.load("backends", BACKEND).model_validate(entry.engines[BACKEND].options)
+    backend = OpenVino.model_validate(entry.engines[BACKEND].options)
     given, own, theirs = inputs(entry.signature), list[float](), list[float]()
     precision = {"fp32": "f32", "fp16": "f16"}.get(backend.computes(entry.precision), "bf16")
     with backend.open(files, entry.signature) as engine:

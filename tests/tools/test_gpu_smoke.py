@@ -1,5 +1,6 @@
 import json
 import os
+import signal
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -113,20 +114,25 @@ def test_who_measures_stops_the_others_and_lets_them_go_on(tmp_path):
 import pathlib, sys, time
 from tools.gpu.record import Gate
 gate = Gate(pathlib.Path(sys.argv[1]))
+gate._folder = gate._folder / "nobody"  # it shall not stop the test
 print(gate.alone(0.1), flush=True)
 sys.stdin.readline()
 gate.share()
 print("on", flush=True)
 time.sleep(60)
 """
+    gate = Gate(folder)
     with subprocess.Popen(
         [sys.executable, "-c", other, str(folder)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     ) as process:  # fmt: skip
         try:
             assert process.stdout.readline() == "True\n"
-            gate = Gate(folder)
+            os.kill(process.pid, signal.SIGSTOP)  # as if somebody had stopped it
             assert not gate.alone(0.1), "the other one measures"
+            gate.share()
+            assert psutil.Process(process.pid).status() == psutil.STATUS_STOPPED, "who did not get its turn wakes nobody"
+            os.kill(process.pid, signal.SIGCONT)
             process.stdin.write("\n")
             process.stdin.flush()
             assert process.stdout.readline() == "on\n"

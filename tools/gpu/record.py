@@ -72,8 +72,10 @@ class Gate:
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder, self._own = folder, folder / str(os.getpid())
-        self._lock = (folder / "lock").open("a")
+        self._lock, self._alone = (folder / "lock").open("a"), False
         self._own.touch()
+        fcntl.flock(self._lock, fcntl.LOCK_SH)  # who comes while another measures was not stopped, and waits
+        fcntl.flock(self._lock, fcntl.LOCK_UN)
 
     def alone(self, patience: float) -> bool:
         """Wait until nobody else measures, then stop the others, their children too; False if patience ended first."""
@@ -87,12 +89,16 @@ class Gate:
                 time.sleep(0.05)
             else:
                 break
+        self._alone = True
         _signal(self._folder, signal.SIGSTOP, os.getpid())
         time.sleep(_DRAIN)
         return True
 
     def share(self) -> None:
-        """Let the others go on."""
+        """Let the others go on, if it was this one who stopped them."""
+        if not self._alone:
+            return
+        self._alone = False
         _signal(self._folder, signal.SIGCONT, os.getpid())
         fcntl.flock(self._lock, fcntl.LOCK_UN)
 
