@@ -40,7 +40,9 @@ def fetch(repo: str, revision: str | None, *, weights: bool = True, only: Iterab
         return Path(huggingface_hub.snapshot_download(repo, revision=commit, allow_patterns=patterns)), commit
 
 
-def fetch_network(repo: str, revision: str | None, component: str, *, weights: bool = True) -> tuple[Path, str]:
+def fetch_network(
+    repo: str, revision: str | None, component: str, *, weights: bool = True, beside: Iterable[str] = ()
+) -> tuple[Path, str]:
     """Download one network, of a whole pipeline or of a repository that holds nothing else; returns the repository's folder.
 
     Of a pipeline its index and its scheduler's config come along, which tell what the network predicts.
@@ -50,6 +52,7 @@ def fetch_network(repo: str, revision: str | None, component: str, *, weights: b
         revision: branch, tag or commit; null is the default branch.
         component: folder of the network in a pipeline, such as `unet`.
         weights: false takes the config alone.
+        beside: files that come along where the network stands alone.
 
     Raises:
         UnsupportedError: the hub cannot be reached, or has no such network there, or it is a pickle.
@@ -63,7 +66,8 @@ def fetch_network(repo: str, revision: str | None, component: str, *, weights: b
             patterns = ["model_index.json", "scheduler/scheduler_config.json", *_wanted(files, component, weights=weights)]
         else:
             inside = [file for file in files if "/" not in file]
-            patterns = ["config.json", *(safetensor.chosen(inside, repo) if weights and "config.json" in inside else ())]
+            chosen = safetensor.chosen(inside, repo) if weights and "config.json" in inside else ()
+            patterns = ["config.json", *beside, *chosen]
         return Path(huggingface_hub.snapshot_download(repo, revision=info.sha, allow_patterns=patterns)), str(info.sha)
 
 

@@ -41,6 +41,7 @@ class Lesson:
         kept: folder that survives a kill.
         say: prints a line of progress.
         played: folder of the teacher's trajectories, where the pass learns from such.
+        sight: the classifier and the decoder of what it looks at, where the pass has such.
 
     """
 
@@ -52,6 +53,7 @@ class Lesson:
     kept: Path
     say: Callable[[str], None]
     played: Path | None = None
+    sight: tuple[Checkpoint, Part] | None = None
 
 
 def found(step: Options, recipe: Recipe, where: str) -> list[_pictures.Picture]:

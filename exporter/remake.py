@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from engines import plugins
 from engines.errors import RecipeError
-from exporter import lesson, show
+from exporter import classifier, lesson, show
 from exporter.borrow import borrow
 from exporter.load import network, placed
 from exporter.pairing import made_by_passes
@@ -201,7 +201,16 @@ class Passes:
         """Options of a pass that trains, and digests of whom it learns from."""
         step: Any = self.of[part_name][name]
         teacher = lesson.teacher(step, self.family.checkpoint, self.family.recipe.root)
-        return lesson.options_of(step), {each: teacher.digest(each) for each in (network(part_name), "scheduler")}
+        digests = {each: teacher.digest(each) for each in (network(part_name), "scheduler")}
+        if step.sees:
+            seen = self._classifier(part_name, name)
+            digests |= {each: seen.digest(each) for each in (classifier.CLASSIFIER, classifier.PREPROCESSOR)}
+            digests |= {"decoder": self.family.checkpoint.digest("vae")}
+        return lesson.options_of(step), digests
+
+    def _classifier(self, part_name: str, name: str) -> Checkpoint:
+        step: Any = self.of[part_name][name]
+        return classifier.find(step.sees, self.family.recipe.root, f"{self._place(part_name, name)}.classifier.source")
 
     def plays(self, part_name: str, name: str) -> Mapping[str, Any] | None:
         """Options of the teacher's trajectories, where a pass learns from such."""
@@ -235,6 +244,7 @@ class Passes:
             kept=done.get(("unfinished", f"{part_name}, {name}"), Path()),
             say=show.console(error=True).print,
             played=done.get(("play", f"{part_name}, {name}")),
+            sight=(self._classifier(part_name, name), self.family.part("vae_decoder", "fp32")) if step.sees else None,
         )
 
     def _place(self, part_name: str, name: str) -> str:

@@ -29,6 +29,17 @@ class Dataset(Frozen):
     caption: Text = Field(default="text", description="column of the captions; of several, the first counts")
 
 
+class Classifier(Frozen):
+    """A frozen image classifier, whose features the last rounds compare (RCFD, arXiv 2211.12039)."""
+
+    source: Text = Field(description="folder or hub id of a classifier of transformers, with its preprocessor_config.json")
+    revision: Text | None = Field(default=None, description="hub revision")
+    temperature: float = Field(default=0.9, gt=0, description="of the teacher's features; below 1 it sharpens them")
+    rounds: int = Field(default=1, ge=1, description="last rounds that learn by it; those before learn the clean latent")
+    weight: Weight = Field(default=1.0, description="of the features' divergence")
+    latent: Weight = Field(default=0.0, description="of the squared error of the clean latent, which stays beside it")
+
+
 class Options(Plain):
     """Data, and how the optimizer goes."""
 
@@ -79,6 +90,11 @@ class Options(Plain):
     def plays(self) -> bool:
         """Whether the teacher plays trajectories first, which are kept."""
         return False
+
+    @property
+    def sees(self) -> Classifier | None:
+        """The classifier through whose eyes pictures are compared, where the pass has one."""
+        return None
 
     def config(self, source: Mapping[str, Any]) -> Mapping[str, Any] | None:
         """The same config.

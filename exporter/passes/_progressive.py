@@ -18,6 +18,7 @@ from exporter.lesson import LATENTS, Lesson
 from exporter.part import Part
 from exporter.passes._draw import Draws
 from exporter.passes._schedule import Schedule, guided
+from exporter.passes._sight import Sight
 from exporter.passes._teach import CURVE, teach
 
 _DONE = "network"
@@ -33,7 +34,9 @@ def rounds(options: Any, student: Part, lesson: Lesson) -> Part:  # noqa: ANN401
         kept = lesson.kept / f"round-{number + 1}"
         kept.mkdir(exist_ok=True)
         given = replace(lesson, kept=kept)
-        losses = Halving(options, given, teacher, said, (before, after), options.guidance if number == 0 else None)
+        guidance = options.guidance if number == 0 else None
+        sees = options.classifier is not None and number >= len(options.grid) - 1 - options.classifier.rounds
+        losses = Halving(options, given, teacher, said, (before, after), guidance, sees=sees)
         if (kept / _DONE).is_dir():
             student = student.having(type(student.network).from_pretrained(kept / _DONE))
             found = json.loads((kept / "findings.txt").read_text())
@@ -63,7 +66,9 @@ def _keep(student: Part, folder: Path, found: Mapping[str, Any]) -> None:
 
 
 class Halving:
-    """Squared error of the clean latent with which one step of the student arrives where several of the teacher do.
+    """Error of the clean latent with which one step of the student arrives where several of the teacher do.
+
+    It is the squared error, or how differently a classifier sees the pictures that the two clean latents become.
 
     Attributes:
         said: what the student predicts.
@@ -80,12 +85,15 @@ class Halving:
         taught: str,
         grid: tuple[int, int],
         guidance: float | None,
+        *,
+        sees: bool = False,
     ) -> None:
         self._options, self._teacher, self._steps, self._guidance = options, teacher, grid, guidance
         self._schedule, self._draws = Schedule(lesson.schedule, options.verb), Draws(options, lesson, LATENTS)
         self._taught = taught or self._schedule.prediction
         self.said = options.prediction or self._taught
-        self.frozen = sum(value.numel() for value in teacher.parameters())
+        self._sight = Sight(*lesson.sight, options.classifier.temperature) if sees and lesson.sight else None
+        self.frozen = sum(value.numel() for value in teacher.parameters()) + (self._sight.frozen if self._sight else 0)
         self.findings = {"prediction": self.said}
         self._grids: list[Tensor] = []
 
@@ -96,6 +104,8 @@ class Halving:
         self._draws.settle(device)
         self._grids = [self._schedule.grid(steps) for steps in self._steps]
         self._empty = self._draws.empty()
+        if self._sight:
+            self._sight.settle(device)
 
     def draw(self, share: int) -> tuple[Tensor, ...]:
         """Noisy latents, which step of the student's they are at, and conditioning."""
@@ -114,7 +124,11 @@ class Halving:
                 arrived = schedule.step(self._taught, arrived, self._asked(arrived, start, states), start, stop)
             aim, _ = schedule.aim(latent, arrived, now, then)
         clean, _ = schedule.split(self.said, latent, model(latent, now.float(), *states).float(), now)
-        return {"loss": (schedule.weight(self._options.weighting, now) * (clean - aim) ** 2).mean()}
+        latents = (schedule.weight(self._options.weighting, now) * (clean - aim) ** 2).mean()
+        if self._sight is None:
+            return {"loss": latents}
+        seen, weights = self._sight(clean, aim), self._options.classifier
+        return {"loss": weights.weight * seen + weights.latent * latents, "features": seen, "latent": latents}
 
     def _asked(self, latent: Tensor, times: Tensor, states: Sequence[Tensor]) -> Tensor:
         if self._guidance is None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from exporter.pairing import Made
-from exporter.passes._options import Options
+from exporter.passes._options import Classifier, Options
 
 if TYPE_CHECKING:
     from exporter.lesson import Lesson
@@ -35,11 +35,17 @@ class Progressive(Options):
         default=None, description="what the student says, for sampler.config.prediction_type; null is what the teacher says"
     )
 
+    classifier: Classifier | None = Field(
+        default=None, description="compare pictures by a frozen classifier's features in the last rounds, instead of latents"
+    )
+
     @model_validator(mode="after")
     def _divides(self) -> Self:
         for before, after in pairwise(self.grid):
             if before % after:
                 raise ValueError(f"grid: {before} is not a multiple of {after}; a student's times must be among its teacher's")
+        if self.classifier and self.classifier.rounds >= len(self.grid):
+            raise ValueError(f"classifier.rounds: {self.classifier.rounds}, but this grid has {len(self.grid) - 1}")
         return self
 
     @property
@@ -51,6 +57,11 @@ class Progressive(Options):
     def guides(self) -> bool:
         """Where guidance is folded in."""
         return self.guidance is not None
+
+    @property
+    def sees(self) -> Classifier | None:
+        """The classifier of the last rounds."""
+        return self.classifier
 
     @property
     def told(self) -> str:
