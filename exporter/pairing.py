@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 from pydantic import TypeAdapter
 
 from engines import plugins
@@ -83,6 +84,7 @@ class Made:
         told_by: what says so: a name, a field, the recipe.
         steps: of this very file, where its name tells, or of the pass that made it.
         prediction: what the network predicts, where a pass changed it.
+        starts: where its steps begin, as places of a trailing grid of so many steps; None where they are that grid.
 
     """
 
@@ -90,6 +92,7 @@ class Made:
     told_by: str = ""
     steps: int | None = None
     prediction: str = ""
+    starts: tuple[int, tuple[int, ...]] | None = None
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,7 @@ def judge(recipe: Recipe, checkpoint: Checkpoint) -> Judgement:
     """Compare the recipe's sampler with what the model was made for; `sampler.force` turns problems into notes."""
     made = made_for(recipe, checkpoint)
     problems = [*_schedule_problems(recipe, checkpoint, made), *_guidance_problems(recipe, made), *_zero_snr(recipe, checkpoint)]
-    problems += [*_rival_loras(recipe), *_predicts(recipe, checkpoint, made)]
+    problems += [*_rival_loras(recipe), *_predicts(recipe, checkpoint, made), *_times(recipe, checkpoint, made)]
     notes = list(_other_mode(recipe, made))
     (problems if _strict(made) else notes).extend(_other_steps(recipe, made))
     unusual = [f"unusual: {note}" for note in notes]
@@ -234,6 +237,21 @@ def _predicts(recipe: Recipe, checkpoint: Checkpoint, made: Made) -> Iterator[st
     if made.prediction and made.prediction != found:
         where = _where(recipe, "prediction_type")
         yield f"{where}: prediction_type is {found!r}, but {made.told_by} makes it {made.prediction!r}; write that here"
+
+
+def _times(recipe: Recipe, checkpoint: Checkpoint, made: Made) -> Iterator[str]:
+    """A network that was taught leaps from times of its own is called at no other."""
+    if made.starts:
+        steps, places = made.starts
+        grid = trailing(_setting(recipe, checkpoint, "num_train_timesteps") or 1000, steps)
+        if recipe.sampler.timesteps != (times := tuple(grid[place] for place in places)):
+            found = list(recipe.sampler.timesteps) if recipe.sampler.timesteps else "null"
+            yield f"sampler.timesteps: {found}, but {made.told_by} teaches leaps from {list(times)}; write that here"
+
+
+def trailing(count: int, steps: int) -> list[int]:
+    """Times of a grid with trailing spacing on a schedule of `count`, the last first, as diffusers rounds them."""
+    return [int(time) - 1 for time in np.round(np.arange(count, 0, -count / steps))[:steps]]
 
 
 def _strict(made: Made) -> bool:

@@ -130,9 +130,9 @@ class Played(Options):
     empty: float = Field(default=0.0, ge=0, le=0, description="none: guidance is in the trajectories")
 
     @property
-    def kept(self) -> int:
-        """Steps into which a trajectory is cut."""
-        return 1
+    def stops(self) -> tuple[int, ...]:
+        """After how many of the teacher's steps a trajectory is kept, besides its start; the last is its end."""
+        return (self.teacher_steps,)
 
     @property
     def guides(self) -> bool:
@@ -148,7 +148,7 @@ class Played(Options):
     def played(self) -> dict[str, Any]:
         """What the trajectories depend on, besides teacher and captions."""
         names = {"guidance", "count", "teacher_steps", "play_batch", "seed", "mixed_precision"}
-        return self.model_dump(mode="json", include=names) | {"kept": self.kept}
+        return self.model_dump(mode="json", include=names) | {"stops": self.stops}
 
 
 class Weights(Frozen):

@@ -26,9 +26,9 @@ _HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 @torch.no_grad()
 def play(options: Played, lesson: Lesson, folder: Path) -> None:
-    """Write `paths.npy`, float32 (count, kept + 1, C, H, W), and `rows.npy`, the caption of each.
+    """Write `paths.npy`, float32 (count, stops + 1, C, H, W), and `rows.npy`, the caption of each.
 
-    A path starts at pure noise as samplers with trailing spacing do, and is kept at every time of the coarse grid and at its end.
+    A path starts at pure noise as samplers with trailing spacing do, and is kept at each of the options' stops.
 
     Raises:
         UnsupportedError: as `Schedule` says.
@@ -41,11 +41,11 @@ def play(options: Played, lesson: Lesson, folder: Path) -> None:
     states = [Rows(lesson.encoded / f"{port}.npy") for port in lesson.ports]
     settle(states, where)
     empty = [rows.take(np.zeros(1, np.int64)).unsqueeze(1) for rows in states]
-    fine, every = schedule.grid(options.teacher_steps), options.teacher_steps // options.kept
+    fine = schedule.grid(options.teacher_steps)
     # Captions in turn, each as often as the others; row 0 is the empty prompt.
     picked = (np.arange(options.count) % (len(states[0]) - 1)) + 1
     np.save(folder / ROWS, picked)
-    shape = (options.count, options.kept + 1, *latents.shape[1:])
+    shape = (options.count, len(options.stops) + 1, *latents.shape[1:])
     paths = open_memmap(folder / PATHS, "w+", np.float32, shape)
     size = options.play_batch
     told = max(1, options.count // size // 10)
@@ -62,7 +62,7 @@ def play(options: Played, lesson: Lesson, folder: Path) -> None:
             with torch.autocast(where.type, half, enabled=half is not None):
                 said = guided(network, latent, now, texts, empty, scale)
             latent = schedule.step(schedule.prediction, latent, said, now, then)
-            if (index + 1) % every == 0:
+            if index + 1 in options.stops:
                 kept.append(latent)
         paths[start : start + size] = torch.stack(kept, dim=1).cpu().numpy()
         if number % told == told - 1:
@@ -85,7 +85,7 @@ class Paths:
         settle([self._paths, *self._states], device)
 
     def take(self, share: int) -> tuple[Tensor, np.random.Generator, list[Tensor]]:
-        """Trajectories (N, kept + 1, C, H, W), what else is random, and conditioning (N, 1, …); each comes once per round."""
+        """Trajectories (N, stops + 1, C, H, W), what else is random, and conditioning (N, 1, …); each comes once per round."""
         options = self._options
         picked = order(options.seed, share, options.batch, len(self._paths))
         rng = np.random.default_rng((options.seed, 2, share))

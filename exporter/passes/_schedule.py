@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from engines.errors import UnsupportedError
+from exporter.pairing import trailing
 
 Prediction = Literal["epsilon", "v_prediction", "sample"]
 Weighting = Literal["truncated_snr", "snr_plus_one", "none"]
@@ -52,8 +52,7 @@ class Schedule:
 
     def grid(self, steps: int) -> Tensor:
         """Times (steps + 1,) of a sampler with trailing spacing, int64, the end last: T - 1 first, as diffusers rounds them."""
-        times = np.round(np.arange(self.count, 0, -self.count / steps))[:steps].astype(np.int64) - 1
-        return torch.from_numpy(np.append(times, -1)).to(self._signal.device)
+        return torch.tensor([*trailing(self.count, steps), -1], device=self._signal.device)
 
     def level(self, times: Tensor) -> tuple[Tensor, Tensor]:
         """A and s at times (N,), each (N, 1, 1, 1)."""

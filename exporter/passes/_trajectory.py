@@ -26,14 +26,15 @@ class Leaps:
         self._options, self._schedule = options, Schedule(lesson.schedule, options.verb)
         self._paths = Paths(options, lesson)
         self._said = options.prediction or self._schedule.prediction
-        self._grid = self._schedule.grid(options.to)
+        self._stops = torch.tensor((0, *options.stops))
+        self._grid = self._schedule.grid(options.teacher_steps)[self._stops]
         self.findings = {"prediction": self._said, "times": self._grid[:-1].tolist()}
 
     def settle(self, device: torch.device, _dtype: torch.dtype) -> None:
         """Bring the data there."""
         self._schedule.settle(device)
         self._paths.settle(device)
-        self._grid = self._schedule.grid(self._options.to)
+        self._grid = self._grid.to(device)
 
     def draw(self, share: int) -> tuple[Tensor, ...]:
         """Whole trajectories (N, steps + 1, C, H, W), which step of each, and conditioning."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, Self
+from dataclasses import replace
+from itertools import accumulate
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -31,6 +33,11 @@ class Trajectory(Played):
     """
 
     to: int = Field(default=4, ge=1, description="steps of the student")
+    leaps: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(
+        default=None,
+        min_length=1,
+        description="teacher's steps that each step of the student spans, first to last, for sampler.timesteps; null: all alike",
+    )
     weights: Weights = Weights()
     weighting: Literal["truncated_snr", "snr_plus_one", "none"] = Field(
         default="truncated_snr", description="of a step's squared error of the clean latent, by time, as in progressive"
@@ -41,24 +48,32 @@ class Trajectory(Played):
 
     @model_validator(mode="after")
     def _divides(self) -> Self:
-        if self.teacher_steps % self.to:
+        if self.leaps and (len(self.leaps), sum(self.leaps)) != (self.to, self.teacher_steps):
+            raise ValueError(
+                f"leaps {list(self.leaps)} are {len(self.leaps)} steps over {sum(self.leaps)}, and not to {self.to} over "
+                f"teacher_steps {self.teacher_steps}"
+            )
+        if not self.leaps and self.teacher_steps % self.to:
             raise ValueError(f"teacher_steps {self.teacher_steps} is not a multiple of to {self.to}, whose times it must hold")
         return self
 
     @property
-    def kept(self) -> int:
-        """Steps into which a trajectory is cut."""
-        return self.to
+    def stops(self) -> tuple[int, ...]:
+        """Where each step of the student arrives."""
+        return tuple(accumulate(self.leaps or [self.teacher_steps // self.to] * self.to))
 
     @property
     def made(self) -> Made:
-        """So many steps, trailing, without guidance."""
-        return Made("few_step", f"the pass {self.verb}", self.to, self.prediction or "")
+        """So many steps, trailing or at times of their own, without guidance."""
+        made = Made("few_step", f"the pass {self.verb}", self.to, self.prediction or "")
+        return replace(made, starts=(self.teacher_steps, (0, *self.stops[:-1]))) if self.leaps else made
 
     @property
     def told(self) -> str:
         """The pass, from how many steps to how many, and how long."""
-        return f"trajectory: {self.teacher_steps} → {self.to} steps, guidance {self.guidance:g}, {self.steps} steps of training"
+        leaps = " in leaps of " + ", ".join(map(str, self.leaps)) if self.leaps else ""
+        grid = f"{self.teacher_steps} → {self.to} steps{leaps}"
+        return f"trajectory: {grid}, guidance {self.guidance:g}, {self.steps} steps of training"
 
     def teach(self, student: Part, lesson: Lesson) -> Part:
         """Train the student's network, from the last checkpoint where there is one.

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler
+from diffusers import DDIMScheduler, EulerDiscreteScheduler
 
 from engines.errors import RecipeError, UnsupportedError
 from exporter import architecture
@@ -71,6 +71,22 @@ def test_another_number_of_steps_is_noted(text, data):
     assert any("made for 2 steps" in note for note in Plan(taught(text, data, {"steps": [3]})).pairing.notes)
 
 
+def test_leaps_of_unequal_length(text, data, tmp_path):
+    leaps = {"leaps": [3, 1], "guidance": 1.0, "steps": 1}
+    times = {"timesteps": [999, 249]}
+    folder = train(taught(text, data, times, **leaps), tmp_path)
+    assert json.loads((folder / "found.txt").read_text())["findings"]["trajectory"]["times"] == [999, 249]
+    (path,) = tmp_path.rglob("paths.npy")
+    known = np.load(path)
+    train(taught(text, data, {"steps": [4]}, to=4, guidance=1.0, steps=1), tmp_path)
+    (other,) = set(tmp_path.rglob("paths.npy")) - {path}
+    assert np.array_equal(known, np.load(other)[:, [0, 3, 4]])
+    with pytest.raises(RecipeError, match=r"timesteps: null, but the pass trajectory teaches leaps from \[999, 249\]; write"):
+        Plan(taught(text, data, **leaps))
+    with pytest.raises(RecipeError, match=r"timesteps: \[999, 499\], but"):
+        Plan(taught(text, data, {"timesteps": [999, 499]}, **leaps))
+
+
 def test_trajectories_are_played_once_for_all_trainings(text, data):
     def keys(recipe):
         return {stage.verb: stage.key.digest for stage in Plan(recipe).stages if stage.verb in {"play", "pass"}}
@@ -84,6 +100,8 @@ def test_trajectories_are_played_once_for_all_trainings(text, data):
 def test_what_cannot_be(text, data):
     with pytest.raises(RecipeError, match="teacher_steps 5 is not a multiple of to 2"):
         taught(text, data, teacher_steps=5)
+    with pytest.raises(RecipeError, match=r"leaps \[3, 2\] are 2 steps over 5, and not to 2 over teacher_steps 4"):
+        taught(text, data, leaps=[3, 2])
     with pytest.raises(UnsupportedError, match="takes guidance as an input"):
         Trajectory(data="d", steps=1).config(architecture.configs("lcm-dreamshaper-v7")["unet"])
     with pytest.raises(UnsupportedError, match="trajectory: FlowMatchEulerDiscreteScheduler is a flow"):
@@ -109,6 +127,21 @@ def test_steps_are_those_of_diffusers(prediction):
         latent = ours.step(prediction, latent, said, grid[index : index + 1], grid[index + 1 : index + 2])
         other = theirs.step(torch.sin(3 * other), theirs.timesteps[index], other).prev_sample
         assert torch.allclose(latent, other, rtol=1e-3, atol=1e-3 * float(other.abs().max()))
+
+
+def test_unequal_steps_are_those_of_eulers_own_times():
+    times, ours = [999, 624, 311, 124], Schedule({**CONFIG, "prediction_type": "epsilon"}, "x")
+    theirs = EulerDiscreteScheduler(**CONFIG)
+    theirs.set_timesteps(timesteps=times)
+    grid = torch.tensor([*times, -1])
+    noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0)).double()
+    latent, other = ours.level(grid[:1])[1] * noise, theirs.sigmas[0] * noise
+    for index, time in enumerate(theirs.timesteps):
+        scaled = theirs.scale_model_input(other, time)
+        assert torch.allclose(latent, scaled, rtol=1e-3, atol=1e-3)
+        latent = ours.step("epsilon", latent, torch.sin(3 * latent), grid[index : index + 1], grid[index + 1 : index + 2])
+        other = theirs.step(torch.sin(3 * scaled), time, other).prev_sample
+    assert torch.allclose(latent, other, rtol=1e-3, atol=1e-3 * float(other.abs().max()))
 
 
 def test_an_aim_is_where_one_step_arrives():
