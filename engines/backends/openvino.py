@@ -34,7 +34,7 @@ class OpenVino(Frozen):
             opened: bf16 where it has instructions for it (AMX, AVX512_BF16), else f32. bf16 elsewhere is right, and slow.
         weights: in the engine's file, and mapped from it: as the graph has them, or halved to `f16`, which is finer than bf16
             arithmetic and takes half the disk and a third of the memory less.
-        threads: of one network; 0 takes every core.
+        threads: of one network, and not pinned, since every process would pin its own to the same cores; 0 takes every core.
         cache: keep the compiled model in `cache` beside the engine, where that can be written, and start from it next time.
             It saves a second for small graphs of many nodes and nothing for large ones, and takes as much disk as the weights.
 
@@ -130,7 +130,7 @@ class OpenVino(Frozen):
         core = vendor.Core()
         arithmetic = self._arithmetic(core)
         hints: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": arithmetic}
-        hints |= {"INFERENCE_NUM_THREADS": self.threads} if self.threads else {}
+        hints |= {"INFERENCE_NUM_THREADS": self.threads, "ENABLE_CPU_PINNING": False} if self.threads else {}
         hints |= more or {}
         if self.cache and os.access(file.parent, os.W_OK):
             hints["CACHE_DIR"] = str(file.parent / "cache")
