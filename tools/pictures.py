@@ -92,7 +92,7 @@ def from_recipe(
     from exporter.recipe import Recipe  # noqa: PLC0415 - a bundle draws without the exporter
 
     recipe = Recipe.load(path, assignments)
-    pipeline = _made(recipe).pipeline()
+    pipeline = made(recipe).pipeline()
     more: dict[str, object] = {"timesteps": list(recipe.sampler.timesteps)} if recipe.sampler.timesteps else {}
     more |= {"height": recipe.shapes.height[1], "width": recipe.shapes.width[1]}
     scale = recipe.sampler.guidance.scale if guidance is None else guidance
@@ -100,7 +100,7 @@ def from_recipe(
     yield _source(pipeline, steps or recipe.sampler.steps[0], 1.0 if scale is None else scale, unet, vae, device, **more)
 
 
-def _made(recipe: Recipe) -> Family:
+def made(recipe: Recipe) -> Family:
     """The recipe's family, with the networks that its passes made."""
     from exporter.cache import Store  # noqa: PLC0415 - as above
     from exporter.plan import Plan  # noqa: PLC0415
@@ -133,7 +133,7 @@ def _source(
     for name, folder in (("unet", unet), ("vae", vae)):
         if folder is not None:
             # Set, not registered: the pipeline would otherwise reckon its sizes anew from the other config.
-            setattr(pipeline, name, _network(folder))
+            setattr(pipeline, name, network(folder))
     pipeline.to(device)
     pipeline.set_progress_bar_config(disable=True)
     networks = {"unet": pipeline.unet, "vae_decoder": pipeline.vae.decoder}
@@ -148,7 +148,8 @@ def _source(
     return Source(draw_with(pipeline, steps, guidance, **more), facts)
 
 
-def _network(folder: Path) -> Any:  # noqa: ANN401 - a model of diffusers
+def network(folder: Path) -> Any:  # noqa: ANN401 - a model of diffusers
+    """A network's folder, opened by diffusers in float32."""
     import diffusers  # noqa: PLC0415 - a bundle draws without torch
     import torch  # noqa: PLC0415
 
