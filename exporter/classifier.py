@@ -44,7 +44,14 @@ def _opened(folder: Path, told: dict[str, str]) -> Checkpoint:
             "  Take a model that transformers loads as AutoModelForImageClassification."
         )
     if "auto_map" in config:
-        raise UnsupportedError(f"{folder}: its classifier is code that comes with the model, and none is run.")
+        raise UnsupportedError(
+            f"{folder}: its classifier is code that comes with the model, and none is run.\n  Take one of transformers' own."
+        )
+    if not (folder / _SAID).is_file():
+        raise UnsupportedError(
+            f"{folder} has no {_SAID}, so nothing says how its classifier wants its pictures.\n"
+            "  Save the image processor that it was trained with beside it: processor.save_pretrained(folder)."
+        )
     configs = {
         "model_index": {CLASSIFIER: ["transformers", kind]},
         CLASSIFIER: config,

@@ -1,6 +1,7 @@
 """Tells which step of a few-step student loses pictures: its guided teacher makes some of the steps in its place.
 
-    python -m tools.measure_leaps recipes/demo-trajectory-4step.yaml --count 250
+    python -m tools.measure_leaps recipes/demo-trajectory-4step.yaml --count 250                                 # as distilled
+    python -m tools.measure_leaps recipes/demo-trajectory-4step.yaml --unet DIR --leaps 4,4,4,4 --rows ssss --rows ssst
 
 For a recipe whose last pass is ``trajectory``. Each row is who makes each of the student's steps, ``s`` the student in one call,
 ``t`` the teacher in as many guided DDIM steps as that spans, and how many pictures are right. Which rows: ``--rows``; without it
@@ -48,10 +49,14 @@ class Play:
         prompts: all that will be drawn.
         unet: folder of the student, instead of what the recipe's training left.
         device: where it runs.
+        leaps: of the student, instead of the recipe's.
+
+    Raises:
+        click.ClickException: the recipe has no trajectory, or one that does not leap so.
 
     """
 
-    def __init__(self, recipe: Recipe, prompts: Sequence[Prompt], unet: Path | None, device: str) -> None:
+    def __init__(self, recipe: Recipe, prompts: Sequence[Prompt], unet: Path | None, device: str, leaps: str = "") -> None:
         import torch  # noqa: PLC0415 - help needs none
 
         from engines import plugins  # noqa: PLC0415 - as above
@@ -60,10 +65,14 @@ class Play:
         from exporter.passes import _encode  # noqa: PLC0415
         from exporter.passes._schedule import Schedule  # noqa: PLC0415
 
-        options = next((step["trajectory"] for step in reversed(recipe.components["unet"].passes) if "trajectory" in step), None)
+        options = next((step["trajectory"] for step in _passes(recipe) if "trajectory" in step), None)
         if options is None:
             raise click.ClickException(f"{recipe.name}: no trajectory among the UNet's passes")
-        self.options: Trajectory = plugins.load("passes", "trajectory").model_validate(options)
+        given = {"leaps": leaps.split(","), "to": leaps.count(",") + 1} if leaps else {}
+        try:
+            self.options: Trajectory = plugins.load("passes", "trajectory").model_validate(options | given)
+        except ValueError as error:
+            raise click.ClickException(f"--leaps {leaps}: {error}") from error
         source = claim(resolve(recipe.model, recipe.root), recipe)
         plain = lesson.plain(source, source.checkpoint)
         learned = network(unet) if unet else made(recipe).checkpoint.module("unet")
@@ -118,18 +127,24 @@ class Play:
         return latent
 
 
+def _passes(recipe: Recipe) -> list[dict[str, dict[str, object]]]:
+    """The UNet's, the last first."""
+    return list(reversed(recipe.components["unet"].passes)) if "unet" in recipe.components else []
+
+
 @click.command()
 @click.argument("path", metavar="RECIPE", type=click.Path(path_type=Path, exists=True))
 @click.option(
     "--unet", type=click.Path(path_type=Path, exists=True), help="Folder of the student.  [default: as it was distilled]"
 )
 @click.option("--rows", "chosen", multiple=True, metavar="sstt", help="Who makes each step.")
+@click.option("--leaps", default="", metavar="4,4,4,4", help="Of the student.  [default: the recipe's]")
 @click.option("--count", default=500, show_default=True, help="Prompts of each kind.")
 @click.option("--seed", default=0, show_default=True)
-def main(path: Path, unet: Path | None, chosen: tuple[str, ...], count: int, seed: int) -> None:
+def main(path: Path, unet: Path | None, chosen: tuple[str, ...], leaps: str, count: int, seed: int) -> None:
     """Tells which step of a few-step student loses pictures."""
     prompts = evaluation_prompts(count)
-    play = Play(Recipe.load(path), prompts, unet, best_device())
+    play = Play(Recipe.load(path), prompts, unet, best_device(), leaps)
     steps = play.options.to
     if wrong := [row for row in chosen if len(row) != steps or set(row) - {STUDENT, TEACHER}]:
         raise click.BadParameter(f"{wrong[0]} is not {steps} letters {STUDENT} or {TEACHER}", param_hint="--rows")

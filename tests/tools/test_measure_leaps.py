@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from click import ClickException
 from click.testing import CliRunner
 
 from exporter.recipe import Recipe
@@ -20,7 +21,7 @@ def source(tmp_path_factory):
     return models.save_sdxl(tmp_path_factory.mktemp("source"))
 
 
-def play(source, **options):
+def play(source, told="", **options):
     options = {"data": "nowhere", "steps": 1, "to": 2, "teacher_steps": 4, "guidance": 3.0} | options
     text = json.dumps(
         {
@@ -30,7 +31,7 @@ def play(source, **options):
             "components": {"unet": {"passes": [{"trajectory": options}]}},
         }
     )
-    return Play(Recipe.parse(text, "x"), [Prompt(text, "two") for text in TEXTS], source / "unet", "cpu")
+    return Play(Recipe.parse(text, "x"), [Prompt(text, "two") for text in TEXTS], source / "unet", "cpu", told)
 
 
 def test_who_makes_which():
@@ -56,6 +57,14 @@ def test_a_picture_depends_on_its_own_seed_alone(source):
     drawn = play(source)
     both, second = drawn("st", TEXTS, 5), drawn("st", TEXTS[1:], 6)
     assert np.abs(both[1:].astype(int) - second).max() <= 1
+
+
+def test_other_leaps_than_the_recipe_s(source):
+    long, named = play(source, leaps=[3, 1]), play(source)
+    assert not np.array_equal(long("ss", TEXTS, 0), named("ss", TEXTS, 0))
+    assert np.array_equal(long("ss", TEXTS, 0), play(source, told="3,1")("ss", TEXTS, 0))
+    with pytest.raises(ClickException, match="leaps \\[3, 2\\] are 2 steps over 5"):
+        play(source, told="3,2")
 
 
 def test_a_row_that_is_none(tmp_path, source, monkeypatch):

@@ -62,14 +62,10 @@ def test_a_transformers_features_are_what_its_head_takes(tmp_path, decoder):
     assert sight(tmp_path, decoder).features(torch.zeros(2, 4, 8, 8)).shape == (2, 12)
 
 
-def test_the_divergence_is_nothing_for_the_same_picture_and_teaches_every_pixel(eye, decoder):
+def test_the_divergence_is_nothing_for_the_same_picture(eye, decoder):
     latent = 5 * torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(1))
     assert float(sight(eye, decoder)(latent, latent)) == pytest.approx(0, abs=1e-6)
-    other = latent.clone().requires_grad_()
-    loss = sight(eye, decoder, 0.5)(other, latent)
-    loss.backward()
-    assert loss > 0  # the teacher's is sharper
-    assert (other.grad != 0).all()
+    assert sight(eye, decoder, 0.5)(latent, latent) > 0  # the teacher's is sharper
 
 
 def test_following_its_gradient_makes_the_pictures_alike(eye, decoder):
@@ -124,6 +120,10 @@ def test_what_is_no_classifier(text, data, eye, tiny_sdxl, tmp_path, decoder):
         taught(text, data, eye, rounds=3)
     with pytest.raises(UnsupportedError, match="does not end in a linear layer"):
         sight(models.save_classifier(tmp_path, labels=0), decoder)
+    (tmp_path / "preprocessor_config.json").rename(tmp_path / "aside.json")
+    with pytest.raises(UnsupportedError, match=r"has no preprocessor_config.json, .*\n  Save the image processor"):
+        sight(tmp_path, decoder)
+    (tmp_path / "aside.json").rename(tmp_path / "preprocessor_config.json")
     config = json.loads((eye / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config))  # with a head that was not saved
     with pytest.raises(UnsupportedError, match=r"lacks 2 weights of its network, classifier.1.bias among them"):
