@@ -13,6 +13,7 @@ from engines.errors import UnsupportedError
 from exporter.lesson import LATENTS, Lesson
 from exporter.part import Part
 from exporter.passes._draw import Draws
+from exporter.passes._memory import own
 from exporter.passes._schedule import Schedule, guided
 
 #: LCMScheduler's: deviation of the data, and by what its times are multiplied.
@@ -56,8 +57,8 @@ class Agreement:
 
     def settle(self, device: torch.device, dtype: torch.dtype) -> None:
         """Bring teacher, average and data there; the average stays float32, or small changes would not move it."""
-        self._teacher = self._teacher.to(device, dtype).eval()
-        self._average.to(device)
+        self._teacher = own(self._teacher).to(device, dtype).eval()
+        own(self._average).to(device)
         self._followers = list(self._average.parameters())
         self._schedule.settle(device)
         self._draws.settle(device)

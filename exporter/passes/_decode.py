@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from exporter.lesson import LATENTS, Lesson
 from exporter.passes._draw import Rows, order, settle
+from exporter.passes._memory import own
 
 if TYPE_CHECKING:
     from exporter.passes._options import Options, Picture
@@ -32,7 +33,7 @@ class Decoding:
     def settle(self, device: torch.device, dtype: torch.dtype) -> None:
         """Bring teacher and latents there."""
         self._device = device
-        self._teacher = self._teacher.to(device, dtype).eval()
+        self._teacher = own(self._teacher).to(device, dtype).eval()
         settle([self._latents], device)
 
     def draw(self, share: int) -> tuple[Tensor, ...]:

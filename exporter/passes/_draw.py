@@ -114,7 +114,8 @@ class Rows:
         """The rows, float32."""
         if self._table is not None:
             return self._table[torch.from_numpy(rows).to(self._device, non_blocking=True)].float()
-        return torch.from_numpy(self._array[rows]).to(self._device, non_blocking=True).float()
+        # A copy even of float32: numpy aligns less than torch does, and kernels are chosen by alignment.
+        return torch.from_numpy(self._array[rows]).to(self._device, non_blocking=True).to(torch.float32, copy=True)
 
 
 def settle(arrays: list[Rows], device: torch.device) -> None:

@@ -13,6 +13,7 @@ from exporter.lesson import LATENTS, Lesson
 from exporter.part import Part
 from exporter.passes import _features
 from exporter.passes._draw import Draws
+from exporter.passes._memory import own
 
 if TYPE_CHECKING:
     from exporter.passes._options import Imitated
@@ -40,7 +41,7 @@ class Imitation:
 
     def settle(self, device: torch.device, dtype: torch.dtype) -> None:
         """Bring teacher and data there."""
-        self._teacher = self._teacher.to(device, dtype).eval()
+        self._teacher = own(self._teacher).to(device, dtype).eval()
         self._draws.settle(device)
 
     def draw(self, share: int) -> tuple[Tensor, ...]:

@@ -1,4 +1,4 @@
-"""How much memory a training takes at least, before it starts."""
+"""Memory that a training takes: how much at least, before it starts, and where its networks' weights lie."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 
 from engines.errors import UnsupportedError
 
@@ -48,3 +49,15 @@ def available(device: torch.device) -> int:
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) * 1024
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def own(network: nn.Module) -> nn.Module:
+    """Give every weight and buffer of a network memory of its own, aligned as torch aligns what it allocates.
+
+    Weights read from a file are views of the mapped file, at whatever offset they have there, and a deep copy keeps the offset.
+    Libraries choose kernels by alignment, and kernels differ in their last digit: a training that goes on with networks read
+    from a file would not repeat one that never stopped.
+    """
+    for tensor in (*network.parameters(), *network.buffers()):
+        tensor.data = tensor.data.clone()
+    return network

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from exporter.lesson import LATENTS, Lesson
 from exporter.part import Part
 from exporter.passes._draw import Draws
+from exporter.passes._memory import own
 from exporter.passes._schedule import Schedule, guided
 from exporter.passes._sight import Sight
 from exporter.passes._teach import CURVE, teach
@@ -99,7 +100,7 @@ class Halving:
 
     def settle(self, device: torch.device, dtype: torch.dtype) -> None:
         """Bring teacher and data there."""
-        self._teacher = self._teacher.to(device, dtype).eval()
+        self._teacher = own(self._teacher).to(device, dtype).eval()
         self._schedule.settle(device)
         self._draws.settle(device)
         self._grids = [self._schedule.grid(steps) for steps in self._steps]

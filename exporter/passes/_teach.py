@@ -26,7 +26,7 @@ from engines.errors import DivergenceError, MissingDependency, UnsupportedError
 from exporter.lesson import Lesson
 from exporter.part import Part
 from exporter.passes._capture import Capture
-from exporter.passes._memory import refuse_memory
+from exporter.passes._memory import own, refuse_memory
 
 if TYPE_CHECKING:
     from exporter.passes._losses import Losses
@@ -111,8 +111,7 @@ class Training:
         network, device = student.network, accelerator.device
         self._refuse(network)
         self.findings: dict[str, Any] = dict(losses.findings)
-        for parameter in network.parameters():
-            parameter.data = parameter.data.clone()  # it may be a file that is mapped
+        own(network)
         network.requires_grad_(requires_grad=True)
         if options.gradient_checkpointing:
             network.enable_gradient_checkpointing()
