@@ -56,15 +56,14 @@ class Baseline:
         recipe, family = source(bundle, root)
         self._recipe, self._dtype, self._dice = recipe, getattr(torch, dtype), Dice
         self._tensor: Callable[[Any], torch.Tensor] = torch.from_numpy
-        self._pipeline = family.pipeline()
-        self._pipeline.set_progress_bar_config(disable=True)
+        reference = family.reference()
+        self._pipeline = reference.pipeline
         for network in self._pipeline.components.values():
             if isinstance(network, torch.nn.Module):
                 torch.nn.Module.to(network, self._dtype)  # diffusers' own `to` warns of parts that these models have not
-        for name, role in family.roles.items():
-            if role == "encoder":
+        for name, (owner, method) in reference.calls.items():
+            if (role := family.roles[name]) == "encoder":
                 continue
-            owner, method = (self._pipeline.vae, "decode") if role == "decoder" else (getattr(self._pipeline, name), "forward")
             function = getattr(owner, method)
             setattr(owner, method, watch.watch(role, torch.compile(function, dynamic=False) if compiled else function))
 

@@ -15,7 +15,7 @@ from engines import plugins
 from engines.errors import RecipeError
 from exporter.models import classifier
 from exporter.models.checkpoint import network, placed
-from exporter.models.compatibility import borrow
+from exporter.models.compatibility import borrow, teacher
 from exporter.models.sampler_compat import made_by_passes
 from exporter.training import context
 
@@ -81,7 +81,7 @@ class Passes:
         checkpoint = self.family.checkpoint
         for part, names in self.remade.items():
             checkpoint = replace(checkpoint, configs=placed(checkpoint.configs, part, self._outlined(part, names)[0]))
-        return type(self.family)(checkpoint, self.family.recipe)
+        return self.family.replacing(checkpoint=checkpoint)
 
     @property
     def untold(self) -> list[str]:
@@ -115,7 +115,7 @@ class Passes:
             return self.family
         config = {key: value for key, value in recipe.sampler.config.items() if key != "prediction_type"}
         sampler = recipe.sampler.model_copy(update={"config": config})
-        return type(self.family)(self.family.checkpoint, recipe.model_copy(update={"sampler": sampler}))
+        return self.family.replacing(recipe=recipe.model_copy(update={"sampler": sampler}))
 
     def refuse(self, targets: Mapping[str, Mapping[str, Backend]]) -> None:
         """Raise UnsupportedError for a pass that cannot remake its network, or of which no target of its part can make use."""
@@ -141,7 +141,7 @@ class Passes:
         for part, names in (self.remade if only is None else only).items():
             if names:
                 checkpoint = checkpoint.having(part, done["pass", f"{part}, {names[-1]}"])
-        return type(self.family)(checkpoint, self.family.recipe)
+        return self.family.replacing(checkpoint=checkpoint)
 
     def part(self, name: str, precision: Precision, done: Done) -> Part:
         """Load a part as all its passes leave it."""
@@ -201,8 +201,8 @@ class Passes:
     def taught(self, part_name: str, name: str) -> tuple[Mapping[str, Any], Mapping[str, str]]:
         """Options of a pass that trains, and digests of whom it learns from."""
         step: Any = self.of[part_name][name]
-        teacher = context.teacher(step, self.family.checkpoint, self.family.recipe.root)
-        digests = {each: teacher.digest(each) for each in (network(part_name), "scheduler")}
+        taught = teacher(step.teacher, self.family.checkpoint, self.family.recipe.root, f"{step.verb}.teacher")
+        digests = {each: taught.digest(each) for each in (network(part_name), "scheduler")}
         if step.sees:
             seen = self._classifier(part_name, name)
             digests |= {each: seen.digest(each) for each in (classifier.CLASSIFIER, classifier.PREPROCESSOR)}
@@ -235,7 +235,7 @@ class Passes:
     def _lesson(self, part_name: str, name: str, before: tuple[str, ...], done: Done) -> context.Lesson:
         step: Any = self.of[part_name][name]
         checkpoint = self.family.checkpoint
-        source = context.teacher(step, checkpoint, self.family.recipe.root)
+        source = teacher(step.teacher, checkpoint, self.family.recipe.root, f"{step.verb}.teacher")
         denoiser = context.plain(self.family, source)
         folders = {each: done["pass", f"{part_name}, {each}"] for each in before}
         return context.Lesson(
