@@ -176,15 +176,15 @@ def _judge(path: Path, backends: list[str], limits: parity.Limits, say: Callable
 def _check(plan: Plan, path: Path, store: Store, report: Report, done: Done) -> tuple[list[Verdict], list[str]]:
     if plan.recipe.checks.skip:
         return [], [f"unchecked: {plan.recipe.checks.skip}"]
-    limits = parity.Limits(plan.recipe.checks.limits)
+    limits = plan.recipe.checks.limits
 
     def make(folder: Path, _done: object) -> None:
-        verdicts, unable = _judge(path, list(Bundle.open(path).manifest.runs()), limits, lambda _: None)
+        verdicts, unable = _judge(path, list(Bundle.open(path).manifest.runs()), parity.Limits(limits), lambda _: None)
         if not verdicts:
-            verdicts = parity.check(path, None, limits)
+            verdicts = parity.check(path, None, parity.Limits(limits))
         assemble.write_verdicts(folder, verdicts, unable)
 
-    return assemble.read_verdicts(_run(plan.check_stage(make), store, report, done))
+    return assemble.read_verdicts(_run(plan.last_stage("check", limits, make, assemble.lay_out), store, report, done))
 
 
 def _build_twice(plan: Plan, store: Store, done: Done) -> None:

@@ -200,7 +200,7 @@ class Store:
                 return f"its entry was damaged: {name} is missing"
             if status.st_size != said["size"]:
                 return f"its entry was damaged: {name} has {status.st_size} bytes instead of {said['size']}"
-            if status.st_mtime_ns != said["mtime_ns"] and _digest(folder / name) != said["sha256"]:
+            if status.st_mtime_ns != said["mtime_ns"] and file_digest(folder / name) != said["sha256"]:
                 return f"its entry was damaged: {name} has other content"
         return ""
 
@@ -245,14 +245,10 @@ def default_root() -> Path:
     return (base if base.is_absolute() else Path.home() / ".cache") / "t2iexport"
 
 
-def code_version(*paths: Path) -> str:
-    """SHA-256 of source files, and of every `*.py` below folders; imports nothing."""
-    total = hashlib.sha256()
-    for path in paths:
-        files = sorted(path.rglob("*.py")) if path.is_dir() else [path]
-        for file in files:
-            total.update(f"{file.relative_to(path.parent).as_posix()} {_digest(file)}\n".encode())
-    return total.hexdigest()
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def mounted_at(path: Path) -> Path:
@@ -339,7 +335,7 @@ def _sealed(file: Path) -> dict[str, Any]:
     file.chmod(0o444)
     _sync(file)
     status = file.stat()
-    return {"size": status.st_size, "mtime_ns": status.st_mtime_ns, "sha256": _digest(file)}
+    return {"size": status.st_size, "mtime_ns": status.st_mtime_ns, "sha256": file_digest(file)}
 
 
 def _write(path: Path, content: object) -> None:
@@ -353,8 +349,3 @@ def _sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -12,7 +12,7 @@ import numpy as np
 from engines import plugins
 from engines.bundle import MANIFEST, Bundle
 from engines.errors import RecipeError, SpeedError, UnsupportedError
-from exporter import baseline, bench, machine
+from exporter import assemble, baseline, bench, machine
 from exporter.plan import Done, Plan, Stage
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def stage(plan: Plan, path: Path) -> Stage:
     def make(folder: Path, _done: Done) -> None:
         (folder / _RESULT).write_text(json.dumps(hold(path, wish, plan.recipe.root)), encoding="utf-8")
 
-    return plan.race_stage(options, make)
+    return plan.last_stage("race", options, make, assemble.lay_out)
 
 
 def read(folder: Path) -> str:
