@@ -176,6 +176,11 @@ def _judge(path: Path, backends: list[str], limits: parity.Limits, say: Callable
 def _check(plan: Plan, path: Path, store: Store, report: Report, done: Done) -> tuple[list[Verdict], list[str]]:
     if plan.recipe.checks.skip:
         return [], [f"unchecked: {plan.recipe.checks.skip}"]
+    return assemble.read_verdicts(_run(check_stage(plan, path), store, report, done))
+
+
+def check_stage(plan: Plan, path: Path) -> Stage:
+    """The check of the bundle at `path` as a stage: one that passed is not run again for the same bundle and limits."""
     limits = plan.recipe.checks.limits
 
     def make(folder: Path, _done: object) -> None:
@@ -184,7 +189,7 @@ def _check(plan: Plan, path: Path, store: Store, report: Report, done: Done) -> 
             verdicts = parity.check(path, None, parity.Limits(limits))
         assemble.write_verdicts(folder, verdicts, unable)
 
-    return assemble.read_verdicts(_run(plan.last_stage("check", limits, make, assemble.lay_out), store, report, done))
+    return plan.last_stage("check", limits, make, assemble.lay_out)
 
 
 def _build_twice(plan: Plan, store: Store, done: Done) -> None:

@@ -27,6 +27,7 @@ class Sources:
         self._tops: dict[str, Path | None] = dict.fromkeys(PACKAGES, root)
         self._files: dict[str, Path | None] = {}
         self._sources: dict[str, Source] = {}
+        self._places: dict[Place, tuple[frozenset[Statement], tuple[Place, ...]]] = {}
         self._digests: dict[tuple[Place, ...], Mapping[str, str]] = {}
 
     def code(self, makers: Iterable[object]) -> Mapping[str, str]:
@@ -82,23 +83,33 @@ class Sources:
         reached: dict[str, set[Statement]] = defaultdict(set)
         seen, left = set[Place](), list(places)
         while left:
-            place = left.pop()
-            if place in seen or self.file(place[0]) is None:
-                continue
-            seen.add(place)
-            module, source = place[0], self._source(place[0])
-            touched = module in reached
-            found = [*self._found(*place), *(() if touched else source.always)]
-            reached[module].update(found)
-            left += [] if touched else [(package, "") for package in _packages(module)]
-            for statement in found:
-                left += self._used(module, statement)
-                if place[1] and "." in place[1] and statement in source.of(place[1]):  # a method alone: whom it asks of its class
-                    kind = place[1].rpartition(".")[0]
-                    mine = {name.partition(".")[2] for name in statement.names if name.partition(".")[0] in {"self", "cls"}}
-                    left += [(module, f"{kind}.{name}") for name in mine if source.of(f"{kind}.{name}")]
-            left += self._imported(module, place[1])
+            if (place := left.pop()) not in seen:
+                seen.add(place)
+                found, leads = self._opened(place)
+                if found:
+                    reached[place[0]].update(found)
+                left += leads
         return reached
+
+    def _opened(self, place: Place) -> tuple[frozenset[Statement], tuple[Place, ...]]:
+        """What stands in a place, and where that leads; of any place of a module also what its import runs."""
+        if place not in self._places:
+            self._places[place] = self._open(*place) if self.file(place[0]) else (frozenset(), ())
+        return self._places[place]
+
+    def _open(self, module: str, name: str | None) -> tuple[frozenset[Statement], tuple[Place, ...]]:
+        source = self._source(module)
+        found = {*self._found(module, name), *source.always}
+        leads = {(package, "") for package in _packages(module)} | set(self._imported(module, name))
+        for statement in found:
+            leads.update(self._used(module, statement))
+        if name and "." in name:  # a method alone: whom it asks of its class
+            kind = name.rpartition(".")[0]
+            asked = (each.partition(".") for statement in source.of(name) for each in statement.names)
+            leads |= {
+                (module, f"{kind}.{each}") for who, _, each in asked if who in {"self", "cls"} and source.of(f"{kind}.{each}")
+            }
+        return frozenset(found), tuple(leads)
 
     def _found(self, module: str, name: str | None) -> tuple[Statement, ...]:
         """Statements of a module that bind a name; of a method's, what its class says outside of methods too."""

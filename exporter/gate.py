@@ -45,7 +45,7 @@ def stage(plan: Plan, path: Path) -> Stage:
     def make(folder: Path, _done: Done) -> None:
         (folder / _RESULT).write_text(json.dumps(hold(path, wish, plan.recipe.root)), encoding="utf-8")
 
-    return plan.last_stage("race", options, make, assemble.lay_out)
+    return plan.last_stage("race", options, make, assemble.lay_out, type(plan.family))
 
 
 def read(folder: Path) -> str:

@@ -130,7 +130,8 @@ class Plan:
         """One of those that judge the bundle, and so depend on everything that is in it and on who laid it out."""
         before = {f"{stage.verb} {stage.subject}": str(stage.key) for stage in self.stages}
         kinds = {type(backend) for backends in self.targets.values() for backend in backends.values()}
-        return Stage(verb, "bundle", key_of(verb, "bundle", options, before, {make, *makers, *kinds}), make)
+        played = "engines.samplers.table"
+        return Stage(verb, "bundle", key_of(verb, "bundle", options, before, {make, *makers, *kinds, played}), make)
 
     def loaders(self, name: str) -> tuple[object, ...]:
         """Who loads a part as its passes leave it: makers of every stage for which it is loaded."""
@@ -237,7 +238,8 @@ class Plan:
                 yield (stage := Stage(*row))
                 inputs |= {"islands": str(stage.key)}
             inputs_seen = inputs if measured else weights | {"record": recorded["record"]}
-            measure_key = key_of("measure", name, options, inputs_seen, (self._measure, *self.loaders(name)))
+            wanted, makers = options | {"processor": self.on_processor(name)}, (self._measure, *self.loaders(name))
+            measure_key = key_of("measure", name, wanted, inputs_seen, makers)
             yield Stage("measure", name, measure_key, lambda folder, done: self._measure(folder, name, done))
         for opset in self.opsets(name):
             processor, fused = self.on_processor(name), suited.fused(self, name, opset)
@@ -265,7 +267,8 @@ class Plan:
         for target, backend in self.targets[name].items():
             if backend.opset == opset:
                 options, versions = backend.model_dump(mode="json"), {target: backend.version}
-                makers = (self._engine, self.wholes.signature, type(self.family), type(backend))
+                joined = [self.wholes.signature] if name in self.wholes.steps else []
+                makers = (self._engine, type(self.family), type(backend), *joined)
                 stage_key = key_of("engine", f"{name}, {target}", options, {"export": str(written)}, makers, versions)
                 make = lambda folder, done, target=target: self._engine(folder, name, target, done)  # noqa: E731
                 yield Stage("engine", f"{name}, {target}", stage_key, make)

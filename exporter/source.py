@@ -142,7 +142,8 @@ class _Reader:
     # What is special of a node; whether that is all.
 
     def _name(self, node: ast.Name) -> None:
-        self.names.add(node.id)
+        if not isinstance(node.ctx, ast.Store):
+            self.names.add(node.id)
 
     def _attribute(self, node: ast.Attribute) -> bool:
         """An attribute of a name is one name, lest all of a module count where one thing of it is used."""
