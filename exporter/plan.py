@@ -193,7 +193,7 @@ class Plan:
 
     def _pass_stages(self, name: str, recorded: Mapping[str, str]) -> Iterator[Stage]:
         """One for each pass that makes another network, which is kept, because making one may take long."""
-        before = self.checkpoint.digest(network(name))
+        digest = self.checkpoint.digest(network(name))
         for pass_name in self.passes.remade[name]:
             step = self.passes.of[name][pass_name]
             if step.recorded and not recorded:
@@ -201,7 +201,7 @@ class Plan:
                     f"checks.skip: {pass_name} of {name} has to see what the source does, so that is recorded; leave it out"
                 )
             options = step.model_dump(mode="json")  # type: ignore[attr-defined]  # a plugin's options are a Frozen
-            inputs = {"weights": before} | (recorded if step.recorded else {})
+            inputs = {"weights": digest} | (recorded if step.recorded else {})
             if step.swaps:
                 inputs = {"network": self.passes.borrowed(name, pass_name).digest(name)}
             if step.trains:
@@ -217,11 +217,12 @@ class Plan:
                     play = lambda folder, done, pass_name=pass_name: self.passes.play(folder, name, pass_name, done)  # noqa: E731
                     yield Stage("play", f"{name}, {pass_name}", play_key, play)
                     inputs |= {"played": str(play_key)}
-            maker = self.passes.maker(name, pass_name)
-            stage_key = key_of("pass", f"{name}, {pass_name}", options, inputs, (maker, type(step), *self._model))
+            maker, before = self.passes.maker(name, pass_name), self.passes.before(name, pass_name)
+            kinds = {type(self.passes.of[name][each]) for each in (*before, pass_name)}
+            stage_key = key_of("pass", f"{name}, {pass_name}", options, inputs, (maker, *kinds, *self._model))
             make = lambda folder, done, maker=maker, pass_name=pass_name: maker(folder, name, pass_name, done)  # noqa: E731
             yield Stage("pass", f"{name}, {pass_name}", stage_key, make, resumes=step.trains)
-            before = str(stage_key)
+            digest = str(stage_key)
 
     def _part_stages(self, name: str, recorded: Mapping[str, str], digest: str) -> Iterator[Stage]:
         """Measure, export, then engines: the torch module is let go before the engines need the memory."""

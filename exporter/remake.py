@@ -173,7 +173,7 @@ class Passes:
     def teach(self, folder: Path, part_name: str, name: str, done: Done) -> None:
         """Train the network."""
         step: Any = self.of[part_name][name]
-        before = self._before(part_name, name)
+        before = self.before(part_name, name)
         student = lesson.plain(self.family, self.made(done, {part_name: before}).checkpoint).part(part_name, "fp32")
         made = step.teach(student, self._lesson(part_name, name, before, done))
         shutil.copy(done["unfinished", f"{part_name}, {name}"] / "curve.jsonl", folder / "curve.jsonl")
@@ -187,13 +187,14 @@ class Passes:
     def change(self, folder: Path, part_name: str, name: str, done: Done) -> None:
         """Make another network of the one that is there."""
         step = self.of[part_name][name]
-        part = self.made(done, {part_name: self._before(part_name, name)}).part(part_name, "fp32")
+        part = self.made(done, {part_name: self.before(part_name, name)}).part(part_name, "fp32")
         part = replace(part, signature=self.family.signature(part_name))
         made = step(replace(part, cases=seen(part_name, done["record", "source"])) if step.recorded else part)
         made.network.save_pretrained(folder)
         _keep(folder, made.notes, dict(made.findings))
 
-    def _before(self, part_name: str, name: str) -> tuple[str, ...]:
+    def before(self, part_name: str, name: str) -> tuple[str, ...]:
+        """The passes whose network a pass is given."""
         names = self.remade[part_name]
         return names[: names.index(name)]
 

@@ -3,17 +3,16 @@
 import ast
 import re
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
 
-from exporter import build, gate, keys
+from exporter import build, gate
 from exporter.closure import PACKAGES, ROOT, Sources
 from exporter.plan import Plan
 from exporter.recipe import Recipe
 from exporter.source import read
-from tests.exporter import lessons
+from tests.exporter import lessons, watched
 
 #: Every kind of stage is in one of these.
 RECIPES = {
@@ -56,35 +55,20 @@ def texts(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def makers():
-    """Digest of a key → who makes its stage; filled wherever keys are made."""
-    found, own = {}, keys.key_of
-
-    def key_of(verb, subject, options, inputs, who, versions=None):
-        key = own(verb, subject, options, inputs, who := tuple(who), versions)
-        found[key.digest] = who
-        return key
-
-    with pytest.MonkeyPatch.context() as patch:
-        for module in [module for module in sys.modules.values() if getattr(module, "key_of", None) is own]:
-            patch.setattr(module, "key_of", key_of)
-        yield found
-
-
-@pytest.fixture(scope="module")
 def own():
     return Sources()
 
 
 @pytest.fixture(scope="module")
-def stages(texts, makers):
+def stages(texts):
     """Recipe and stage → its makers; of every kind that there is."""
     found = {}
-    for name, text in texts.items():
-        plan = Plan(Recipe.parse(text, name))
-        last = [build.check_stage(plan, Path("bundle"))]
-        last += [gate.stage(plan, Path("bundle"))] if plan.recipe.checks.faster_than else []
-        found |= {(name, *stage.name): makers[stage.key.digest] for stage in (*plan.stages, *last)}
+    with watched.makers() as makers:
+        for name, text in texts.items():
+            plan = Plan(Recipe.parse(text, name))
+            last = [build.check_stage(plan, Path("bundle"))]
+            last += [gate.stage(plan, Path("bundle"))] if plan.recipe.checks.faster_than else []
+            found |= {(name, *stage.name): makers[stage.key.digest] for stage in (*plan.stages, *last)}
     assert {verb for _, verb, _ in found} == VERBS
     return found
 
