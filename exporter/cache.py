@@ -22,6 +22,8 @@ from engines.errors import T2IError
 ENTRY = "entry.json"
 #: A stage that failed with less than this much left on the disk failed because of it: vendors' writers hide the errno.
 _NOTHING_LEFT = 2**20
+#: Modules that `why` names at most.
+_MODULES = 3
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -293,14 +295,16 @@ def _flock(path: Path, wait: Callable[[], None] | None = None) -> Iterator[Path]
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
     """One phrase per ingredient that differs."""
     before, after = dict(_leaves(old)), dict(_leaves(new))
-    for name in sorted(before.keys() | after.keys()):
+    changed = [name for name in sorted(before.keys() | after.keys()) if before.get(name) != after.get(name)]
+    if modules := [name.removeprefix("code.") for name in changed if name.startswith("code.")]:
+        more = f" and {len(modules) - _MODULES} more" if len(modules) > _MODULES else ""
+        yield f"code of {', '.join(modules[:_MODULES])}{more} changed"
+    for name in (name for name in changed if not name.startswith("code.")):
         kind, _, rest = name.partition(".")
-        if before.get(name) == after.get(name):
-            continue
-        said = {"inputs": f"input {rest}", "code": f"code of {rest}", "versions": rest}.get(kind, name)
+        said = {"inputs": f"input {rest}", "versions": rest}.get(kind, name)
         if name not in before or name not in after:
             yield f"{said} {'added' if name in after else 'removed'}"
-        elif kind in {"inputs", "code"}:
+        elif kind == "inputs":
             yield f"{said} changed"
         else:
             yield f"{said} {_brief(before[name])} → {_brief(after[name])}"

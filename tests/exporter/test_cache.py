@@ -96,6 +96,7 @@ def test_a_key_is_its_content_and_not_its_order():
         ({"inputs": {"weights": "w2"}}, "input weights changed"),
         ({"inputs": {"weights": "w1", "record": "r"}}, "input record added"),
         ({"code": {"export.py": "c2"}}, "code of export.py changed"),
+        ({"code": {"export.py": "c2", "a": "1", "b": "1", "c": "1"}}, "code of a, b, c and 1 more changed"),
         ({"versions": {"torch": "2.14.0"}}, "torch 2.13.0 → 2.14.0"),
         (
             {"options": {"opset": 20, "passes": [], "deep": {}}, "versions": {"torch": "3"}},
