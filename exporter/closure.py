@@ -38,7 +38,7 @@ class Sources:
         their class: an object that a function is given comes with its class as one more maker.
 
         Raises:
-            LookupError: there is no such module, or nothing of that name in it.
+            LookupError: there is no such module.
 
         """
         places = tuple(sorted({self._place(maker) for maker in makers}, key=str))
@@ -71,10 +71,12 @@ class Sources:
 
     def _digest(self, places: tuple[Place, ...]) -> Iterator[tuple[str, str]]:
         for module, statements in sorted(self._reach(places).items()):
-            total = hashlib.sha256()
+            total, imports = hashlib.sha256(), self._source(module).imports
             folder = (self.file(module) or Path()).parent
             for statement in sorted(statements, key=lambda statement: statement.line):
-                total.update(f"{statement.digest}\n".encode())
+                # What an imported name stands for is no part of the syntax that uses it, and may be another library's.
+                used = sorted({name.partition(".")[0] for name in statement.names} & imports.keys())
+                total.update(f"{statement.digest} {[imports[name] for name in used]}\n".encode())
                 for file in (file for name in statement.data for file in _files(folder / name)):
                     total.update(f"{file.relative_to(folder).as_posix()} ".encode() + file.read_bytes())
             yield module, total.hexdigest()

@@ -239,8 +239,8 @@ def _imports(node: ast.Import | ast.ImportFrom) -> dict[str, str]:
 
 @cache
 def _reader() -> str:
-    """Who reads: another Python may see another tree, and this file may change."""
-    return f"{sys.version_info[:2]} {hashlib.sha256(Path(__file__).read_bytes()).hexdigest()}"
+    """Who reads: another Python may see another tree, this file may change, and so may the folders of plugins."""
+    return f"{sys.version_info[:2]} {KINDS} {hashlib.sha256(Path(__file__).read_bytes()).hexdigest()}"
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 - a value of JSON

@@ -12,19 +12,21 @@ FILES = {
 from exporter import tool
 from exporter.kinds import Child
 from exporter.unused import nothing
+from math import sin as wave
+from math import tan as idle
 
 class Plan:
     size = 1
 
     def make(self):
         from exporter.lazy import work
-        return work(self._table(), tool.used())
+        return work(self._table(), wave(tool.used()))
 
     def _table(self):
         return Child()
 
     def other(self):
-        return nothing()
+        return idle(nothing())
 """,
     "exporter/kinds.py": """
 from exporter.base import Base
@@ -66,7 +68,9 @@ class Make:
         ("maker", "size = 1", "size = 2", True),  # what a method reads of its class
         ("maker", "work(self", "work(self, self", True),
         ("maker", "return Child()", "return Child(0)", True),  # a method that it calls
-        ("maker", "return nothing()", "return 0", False),
+        ("maker", "idle(nothing())", "idle(0)", False),
+        ("maker", "from math import sin as wave", "from math import cos as wave", True),
+        ("maker", "from math import tan as idle", "from math import atan as idle", False),
         ("unused", "10", "0", False),
         ("kinds", "return LIMIT", "return 1", True),
         ("kinds", "LIMIT = 3", "LIMIT = 2", True),
