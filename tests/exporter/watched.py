@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from exporter import keys
-from exporter.closure import ROOT
+from exporter.stages import keys
+from exporter.stages.closure import ROOT
 
 
 @contextlib.contextmanager
