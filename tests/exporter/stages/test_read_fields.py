@@ -6,8 +6,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from engines.frozen import Frozen
 
+from engines.strict import Frozen
 from exporter.onnx import export
 from exporter.passes.distill import Distill
 from exporter.recipe.schema import Recipe
