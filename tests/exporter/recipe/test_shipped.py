@@ -10,7 +10,7 @@ from exporter import cli
 from exporter.recipe import shipped
 from exporter.recipe.schema import Recipe
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(autouse=True)
