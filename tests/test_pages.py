@@ -11,7 +11,7 @@ import pytest
 
 from engines.__main__ import generate
 from exporter.cli import verbs
-from exporter.recipe import Recipe
+from exporter.recipe.schema import Recipe
 
 ROOT = Path(__file__).parent.parent
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/**/*.md")), *sorted(ROOT.glob("recipes/**/*.md"))]

@@ -11,9 +11,9 @@ from engines.errors import UnsupportedError
 if TYPE_CHECKING:
     from engines.bundle import Role, Tokenizer
     from engines.signature import Signature
-    from exporter.load import Checkpoint
+    from exporter.models.checkpoint import Checkpoint
     from exporter.part import Part, Precision
-    from exporter.recipe import Recipe
+    from exporter.recipe.schema import Recipe
 
 
 class Family(Protocol):

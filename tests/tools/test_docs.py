@@ -6,7 +6,7 @@ import pytest
 
 from engines.errors import T2IError
 from engines.manifest import Manifest
-from exporter.recipe import Recipe
+from exporter.recipe.schema import Recipe
 from tools.docs import errors, samplers
 from tools.docs.blocks import blocks, filled, table
 from tools.docs.pages import BLOCKS, FILES, ROOT, pages

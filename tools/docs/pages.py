@@ -7,7 +7,9 @@ import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from exporter import describe, formats, recipe
+from exporter.quantization import formats
+from exporter.recipe import schema
+from exporter.report import describe
 from tools.docs import errors, samplers, schemas
 from tools.docs.blocks import filled, table
 
@@ -34,7 +36,7 @@ def _listed(kind: str) -> str:
 
 
 def _schema() -> str:
-    return json.dumps(recipe.schema(), indent=2) + "\n"
+    return json.dumps(schema.schema(), indent=2) + "\n"
 
 
 #: Name of a block → what makes its text.

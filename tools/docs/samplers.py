@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from engines.backends import installed
-from exporter.convergence import STEPS, surveyed
-from exporter.pairing import Pairing, pairings
-from exporter.trace import TOLERANCE
+from exporter.models.sampler_compat import Pairing, pairings
+from exporter.schedulers.convergence import STEPS, surveyed
+from exporter.schedulers.trace import TOLERANCE
 from tools.docs.blocks import table
 
 
