@@ -110,6 +110,23 @@ def test_python_is_python(page):
             compile(block, page.name, "exec")
 
 
+PATH = re.compile(r"`((?:exporter|engines|tools|tests|docs|recipes)/[\w./-]*\w/?)`")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_paths_that_are_named_are_there(page):
+    for path in PATH.findall(whole(page)):
+        assert (ROOT / path).exists() or (ROOT / f"{path}.yaml").exists(), f"{page.name}: {path}"
+
+
+def test_the_walk_through_the_folders_leaves_none_out():
+    walked = {Path(path) for path in PATH.findall(whole(ROOT / "docs/architecture.md"))}
+    for package in ("exporter", "engines"):
+        found = (ROOT / package).iterdir()
+        inside = {path.relative_to(ROOT) for path in found if path.suffix == ".py" or (path / "__init__.py").exists()}
+        assert inside - {Path(package) / "__init__.py"} <= walked
+
+
 def headings(path: Path) -> list[str]:
     """The headings of a page; lines inside code blocks are comments there, not headings."""
     return re.findall(r"^#+ (.+)$", CODE.sub("", whole(path)), re.MULTILINE)
