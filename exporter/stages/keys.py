@@ -59,7 +59,7 @@ _CODE: Mapping[str, tuple[str, ...]] = {
         *_PASS_CODE,
         "models/compatibility.py",
         "reference/recording.py",
-        "families/_cost.py",
+        "reference/cost.py",
         "training/context.py",
     ),
     "islands": (*_MODEL_CODE, *_PASS_CODE, *_TRACE_CODE, "stages/precision.py", "reference/recording.py"),
