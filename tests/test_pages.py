@@ -12,6 +12,7 @@ import pytest
 from engines.__main__ import generate
 from exporter.cli import verbs
 from exporter.recipe.schema import Recipe
+from exporter.stages.plan import Plan
 
 ROOT = Path(__file__).parent.parent
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/**/*.md")), *sorted(ROOT.glob("recipes/**/*.md"))]
@@ -125,6 +126,13 @@ def test_the_walk_through_the_folders_leaves_none_out():
         found = (ROOT / package).iterdir()
         inside = {path.relative_to(ROOT) for path in found if path.suffix == ".py" or (path / "__init__.py").exists()}
         assert inside - {Path(package) / "__init__.py"} <= walked
+
+
+@pytest.mark.parametrize("name", ["demo", "demo-fused", "demo-image-to-image", "demo-int8", "demo-koala-700m", "demo-search"])
+def test_the_walk_names_every_stage(name):
+    cells = [line.split("|")[1] for line in whole(ROOT / "docs/architecture.md").splitlines() if line.startswith("| `")]
+    walked = set(re.findall(r"`(\w+)", " ".join(cells)))
+    assert {stage.verb for stage in Plan(Recipe.load(ROOT / f"recipes/{name}.yaml")).stages} <= walked
 
 
 def headings(path: Path) -> list[str]:

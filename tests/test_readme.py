@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from engines import plugins
+from exporter.recipe.schema import Recipe
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 TOUR = [README, (ROOT / "docs/sampling.md").read_text()]
@@ -60,6 +63,15 @@ def test_the_tour(playground, tmp_path, monkeypatch):
         assert (playground / name).stat().st_size > 500
     assert (playground / "again.png").read_bytes() == (playground / "filled.png").read_bytes()
     assert sum(1 for _ in (playground / "steps").glob("step_*_0.png")) == 25
+
+
+def test_what_it_installs_builds_what_it_builds():
+    extras = set(re.search(r"pip install '\.\[(.*?)\]'", README)[1].split(","))
+    built = re.findall(r"^t2iexport build (\S+\.yaml)$", "".join(fenced(README, "console")), re.MULTILINE)
+    recipes = [Recipe.load(ROOT / name) for name in built]
+    needed = {plugins.load("backends", name).extra for recipe in recipes for target in recipe.targets for name in target}
+    assert needed
+    assert needed | {"compile"} <= extras
 
 
 def test_its_python_loads_no_torch():
