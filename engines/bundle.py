@@ -58,8 +58,7 @@ MANIFEST = "manifest.json"
 #: Folders of this name hold what a backend learns while it runs; they come and go, and are no part of the bundle.
 _CACHE = "cache"
 _LIMIT = 16 * 2**20
-#: What `link` says where a file cannot be linked there, and can be copied.
-_UNLINKABLE = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP}
+_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 class Bundle:
@@ -186,14 +185,32 @@ def publish(temporary: Path, final: Path) -> None:
 
 
 def place(source: Path, destination: Path) -> None:
-    """Put a finished file into a bundle's folder: a hard link, or a copy where the bundle lies on another filesystem."""
+    """Put a finished file into a folder as a file of its own: a clone where the file system shares blocks, else a copy.
+
+    Not a hard link: ONNX's own readers refuse weights in a file that has two names.
+    """
     destination.parent.mkdir(parents=True, exist_ok=True)
     try:
-        os.link(source, destination)
-    except OSError as error:
-        if error.errno not in _UNLINKABLE:
-            raise
-        shutil.copyfile(source, destination)
+        if not _cloned(source, destination):
+            shutil.copyfile(source, destination)
+    except OSError as error:  # which names the source, or nothing, where the destination's disk is full
+        raise OSError(error.errno, error.strerror, str(destination)) from error
+
+
+def _cloned(source: Path, destination: Path) -> bool:
+    """Whether the kernel made the copy: it shares blocks on Btrfs, XFS and the like, and copies them elsewhere."""
+    if not hasattr(os, "copy_file_range"):
+        return False  # not Linux
+    with source.open("rb") as read, destination.open("xb") as written:
+        left = os.fstat(read.fileno()).st_size
+        try:
+            while left and (moved := os.copy_file_range(read.fileno(), written.fileno(), left)):
+                left -= moved
+        except OSError as error:
+            if error.errno in _FULL:
+                raise
+            return False  # between these two file systems it cannot
+    return not left
 
 
 def _compatible(found: object, where: Path) -> None:

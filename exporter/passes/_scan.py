@@ -19,7 +19,6 @@ from exporter.parity import PERFECT, psnr
 from exporter.passes._layers import layers
 from exporter.passes._observe import opened
 from exporter.passes._qdq import Writer, named
-from exporter.unroll import read
 
 if TYPE_CHECKING:
     from exporter.passes._layers import Layer
@@ -48,7 +47,7 @@ class Scan:
         self, graph: Path, forms: Mapping[str, Sequence[Spec]], cases: Sequence[Case], signature: Signature, work: Path,
         block: int,
     ) -> None:  # fmt: skip
-        model = read(graph)
+        model = ir.load(graph)
         self._forms, self._cases = forms, cases
         _switch(model, [layer for layer in layers(model) if layer.name in forms], forms, block)
         port = Port(name=_SWITCHES, dtype="int64", shape=(len(forms),))
