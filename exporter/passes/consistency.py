@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 from pydantic import Field, model_validator
 
 from exporter.pairing import Made
+from exporter.passes._cut import require_unet
 from exporter.passes._options import Options
 
 if TYPE_CHECKING:
@@ -65,9 +66,11 @@ class Consistency(Options):
         """The same config, with an input for guidance where that is a range.
 
         Raises:
-            UnsupportedError: the network takes guidance as an input already.
+            UnsupportedError: the network takes guidance as an input already, or is of a class that has none.
 
         """
+        if self.embeds:
+            require_unet(source, "consistency.guidance: a range")
         return {**super().config(source), **({"time_cond_proj_dim": self.width} if self.embeds else {})}
 
     def teach(self, student: Part, lesson: Lesson) -> Part:
