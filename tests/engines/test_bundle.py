@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from engines import bundle as module
 from engines.bundle import Bundle, Draft, SamplerEntry, publish, write
+from engines.disk import DiskFull, mounted_at
 from engines.errors import BundleError, UnsupportedError
 from engines.signature import Port, Signature
 from tests.engines import small
@@ -201,9 +202,9 @@ def test_publish_refuses_an_unfinished_bundle(tmp_path):
         publish(tmp_path / "temporary", tmp_path / "final")
 
 
-def test_a_full_disk_is_an_oserror(bundle, monkeypatch):
+def test_a_full_disk_is_told(bundle, monkeypatch):
     monkeypatch.setattr("pathlib.Path.write_bytes", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(DiskFull, match=r"manifest\.json: the disk at .* is full"):
         write(bundle.folder, small.draft())
 
 
@@ -250,6 +251,5 @@ def test_a_full_disk_is_the_one_of_the_new_file(tmp_path, monkeypatch):
 
     (tmp_path / "a").write_text("x")
     monkeypatch.setattr(module.os, "copy_file_range", full, raising=False)
-    with pytest.raises(OSError, match="No space left") as caught:
+    with pytest.raises(DiskFull, match=rf"writing {tmp_path / 'b'}: the disk at {mounted_at(tmp_path)} is full"):
         module.place(tmp_path / "a", tmp_path / "b")
-    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(tmp_path / "b"))
