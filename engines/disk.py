@@ -16,7 +16,7 @@ FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 #: Of what the system refuses, that which is the machine's state. A file that is not there may be a mistake of this program.
 _STATE = frozenset({
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.EFBIG, errno.EMFILE, errno.ENFILE, errno.ENOMEM),
-    *(errno.ENAMETOOLONG, errno.ELOOP, errno.ESTALE, errno.EBUSY, errno.ETXTBSY, errno.ENODEV, errno.ENXIO),
+    *(errno.ENAMETOOLONG, errno.ELOOP, errno.ENOLCK, errno.ESTALE, errno.EBUSY, errno.ETXTBSY, errno.ENODEV, errno.ENXIO),
 })  # fmt: skip
 #: Work that failed with less than this much left on the disk failed because of it: vendors' writers hide the errno.
 _NOTHING_LEFT = 2**20

@@ -58,12 +58,13 @@ def test_an_output_is_refused_before_the_bundle_is_opened(monkeypatch, tmp_path,
     assert isinstance(done.exception, UnsupportedError if "." not in place or "jpg" in place else MachineError)
     assert place.partition("/")[0] in str(done.exception)
     (tmp_path / "file").write_text("")
-    done = CliRunner().invoke(program.generate, ["a bundle", "a", "-o", str(tmp_path / "x.png"), "--previews", str(tmp_path / "file/x")])
+    arguments = ["a bundle", "a", "-o", tmp_path / "x.png", "--previews", tmp_path / "file/x"]
+    done = CliRunner().invoke(program.generate, [str(argument) for argument in arguments])
     assert isinstance(done.exception, MachineError)
     assert [path.name for path in tmp_path.iterdir() if path.suffix == ".partial"] == []
 
 
-def test_each_picture_is_written_before_the_next_are_begun(run, bundle, monkeypatch, tmp_path):
+def test_each_picture_is_written_before_the_next_are_begun(run, monkeypatch, tmp_path):
     made, generate = [], Pipeline.generate
 
     def watched(self, prompts, **options):

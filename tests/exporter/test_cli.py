@@ -180,7 +180,7 @@ def test_a_place_for_a_bundle_is_tried_before_the_work(run, recipe, tiny_sd, mon
         assert (code, told in err) == (status, True), err
 
 
-def test_a_cache_that_cannot_be_is_a_sentence(run, recipe, monkeypatch, tmp_path):
+def test_a_cache_that_cannot_be_is_a_sentence(run, recipe, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(recipe))
     code, _, err = run("build", recipe)
     assert code == 7
