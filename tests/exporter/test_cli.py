@@ -14,11 +14,11 @@ from click.testing import CliRunner
 from engines.bundle import Bundle, Verdict
 from engines.errors import BundleError, DivergenceError, ParityError, RecipeError, SpeedError, UnsupportedError
 from exporter import cli
-from exporter.cache import Store, key
-from exporter.plan import Stage
+from exporter.stages.plan import Stage
+from exporter.stages.store import Store, key
 from tests.engines import small
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[2]
 #: New knobs go into the recipe. Whoever adds a flag here has read docs/decisions, and has a reason that `--set` is not.
 FLAGS = {
     "bench": {"--against", "--batch", "--repeats", "--steps", "--json", "--plot"},
@@ -164,7 +164,7 @@ def test_an_error_of_the_build_has_its_exit_code(run, recipe, monkeypatch, error
 @pytest.mark.parametrize(("place", "told"), [("none/x.svg", "there is no folder"), ("file/x.svg", "there is no folder")])
 def test_outputs_are_tried_before_the_work(run, bundle, monkeypatch, tmp_path, wish, place, told):
     (tmp_path / "file").write_text("")
-    for work in ("exporter.build.check", "exporter.bench.bench"):
+    for work in ("exporter.build.check", "exporter.bench.run.bench"):
         monkeypatch.setattr(work, lambda *_, **__: pytest.fail("it was done"))
     verb, option = wish.split()
     code, _, err = run(verb, bundle.folder, option, tmp_path / place)
@@ -268,7 +268,7 @@ def test_check_writes_what_it_found(run, bundle, monkeypatch, tmp_path):
 
 
 def test_bench_asks_and_writes_what_it_found(run, bundle, monkeypatch, tmp_path):
-    from tests.exporter.test_bench import report
+    from tests.exporter.bench.test_run import report
 
     asked = []
 
@@ -277,7 +277,7 @@ def test_bench_asks_and_writes_what_it_found(run, bundle, monkeypatch, tmp_path)
         asked.append((path, against, options))
         return report()
 
-    monkeypatch.setattr("exporter.bench.bench", bench)
+    monkeypatch.setattr("exporter.bench.run.bench", bench)
     code, out, err = run("bench", bundle.folder)
     assert (code, err) == (0, "opening\n")
     assert "where the time of mine goes" in out
