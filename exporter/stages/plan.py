@@ -389,8 +389,12 @@ class Plan:
     def _engine(self, folder: Path, name: str, target: str, done: Done) -> None:
         gc.collect()  # the exported network is a knot of references, as large as the memory that a builder may want
         backend = self.targets[name][target]
-        verb = "unroll" if name in self.wholes.steps else "quantize" if name in self.quantized.of else "export"
-        backend.build(done[verb, f"{name}, opset {backend.opset}"] / f"{name}.onnx", self.wholes.signature(name, done), folder)
+        if name in self.wholes.steps:
+            with self.wholes.beside_weights(name, backend.opset, folder, done) as graph:
+                backend.build(graph, self.wholes.signature(name, done), folder)
+            return
+        verb = "quantize" if name in self.quantized.of else "export"
+        backend.build(done[verb, f"{name}, opset {backend.opset}"] / f"{name}.onnx", self.family.signature(name), folder)
 
 
 def _backends(targets: Iterable[Mapping[str, Any]]) -> dict[str, Backend]:
