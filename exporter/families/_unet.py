@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from engines.errors import RecipeError, UnsupportedError
 from engines.manifest import Role, Tokenizer
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import transformers
     from torch import nn
 
+    from exporter.families._reference import LatentDiffusionReference
     from exporter.models.checkpoint import Checkpoint
     from exporter.recipe.schema import Recipe
 
@@ -36,6 +37,7 @@ class LatentDiffusion:
 
     #: Text tower → its tokenizer.
     towers: Mapping[str, str] = {}
+    image_encoder = "vae_encoder"
     #: Class name of the pipeline in diffusers.
     pipeline_class = ""
 
@@ -43,8 +45,8 @@ class LatentDiffusion:
         self.checkpoint, self.recipe = checkpoint, recipe
         self.configs = checkpoint.configs
         roles: dict[str, Role] = {**dict.fromkeys(self.towers, "text"), "unet": "denoiser", "vae_decoder": "decoder"}
-        if "vae_encoder" in recipe.components:
-            roles["vae_encoder"] = "encoder"
+        if self.image_encoder in recipe.components:
+            roles[self.image_encoder] = "encoder"
         self.roles: Mapping[str, Role] = roles
         self._refuse_model()
         problems = [*self._component_problems(), *self._guidance_problems(), *self._shape_problems()]
@@ -65,7 +67,7 @@ class LatentDiffusion:
     @property
     def multiple(self) -> int:
         """Latent heights and widths must be multiples of this: the UNet halves them once per stage but the last."""
-        return 2 ** (len(self.configs["unet"]["down_block_types"]) - 1)
+        return 2 ** (len(self.configs["unet"].get("down_block_types", [""] * 4)) - 1)
 
     @property
     def channels(self) -> int:
@@ -205,8 +207,22 @@ class LatentDiffusion:
             raise RecipeError(f"sampler.scheduler: diffusers has no scheduler named {name!r}{did_you_mean(name, known)}")
         return cls.from_config({**config, **self.recipe.sampler.config})
 
+    def latent_shape(self, batch: int, height: int, width: int) -> tuple[int, ...]:
+        """Shape of the latent for images of height × width pixels."""
+        return batch, self.channels, height // self.factor, width // self.factor
+
+    def replacing(self, *, checkpoint: Checkpoint | None = None, recipe: Recipe | None = None) -> Self:
+        """The same family of another checkpoint or recipe."""
+        return type(self)(checkpoint or self.checkpoint, recipe or self.recipe)
+
+    def reference(self) -> LatentDiffusionReference:
+        """The source model as diffusers runs it, fp32."""
+        from exporter.families._reference import LatentDiffusionReference  # noqa: PLC0415 - torch
+
+        return LatentDiffusionReference(self, self.pipeline())
+
     def pipeline(self) -> Any:  # noqa: ANN401 - a diffusers pipeline
-        """Assemble the source model as diffusers runs it, fp32, for recording."""
+        """Assemble the pipeline of diffusers, fp32."""
         import diffusers  # noqa: PLC0415 - torch
         import transformers  # noqa: PLC0415 - torch
 

@@ -13,7 +13,8 @@ from engines.errors import RecipeError, UnsupportedError
 from engines.plugins import did_you_mean
 from engines.strict import Frozen
 from exporter.models import architectures, hub, safetensors_header
-from exporter.models.checkpoint import SCHEME, Checkpoint, network, placed, read_json
+from exporter.models.checkpoint import SCHEME, Checkpoint, network, placed, read_json, resolve
+from exporter.recipe.schema import Model
 
 Config = Mapping[str, Any]
 #: What the other parts rely on: fields of a network's config, with what the libraries take where one is left out.
@@ -101,6 +102,39 @@ def borrow(step: NetworkSource, part: str, source: Checkpoint, root: Path, where
         files = tuple(folder / name for name in safetensors_header.chosen((file.name for file in folder.iterdir()), str(folder)))
     configs = placed(source.configs, part, config)
     return replace(source, configs=configs, provenance=told, files={part: files}, seed=seed, single=False, remade=frozenset())
+
+
+def teacher(name: str | None, source: Checkpoint, root: Path, where: str) -> Checkpoint:
+    """The model to learn from: the source, unless a pass names another.
+
+    Args:
+        name: folder, hub id or architecture of the other; None for the source.
+        source: the model that the student comes from.
+        root: the recipe's folder.
+        where: the pass's option, for the message.
+
+    Raises:
+        UnsupportedError: its latents, its text or what it predicts are not the source's.
+        RecipeError: there is no such model.
+
+    """
+    if name is None:
+        return source
+    other = resolve(Model(source=name), root)
+    for what, component, fields in (
+        ("latent space", "vae", ("_class_name", "latent_channels", "scaling_factor", "shift_factor", "block_out_channels")),
+        ("latent space", "unet", ("in_channels", "out_channels")),
+        ("text width", "unet", ("cross_attention_dim", "addition_embed_type", "projection_class_embeddings_input_dim")),
+        ("prediction type", "scheduler", ("prediction_type",)),
+    ):
+        own, others = ({each: config.configs.get(component, {}).get(each) for each in fields} for config in (source, other))
+        for each in fields:
+            if own[each] != others[each]:
+                raise UnsupportedError(
+                    f"{where}: {name} has another {what}: {component}.{each} is {others[each]!r}, "
+                    f"the student's {own[each]!r}.\n  Take a teacher that its student could replace."
+                )
+    return other
 
 
 def _find(step: NetworkSource, part: str, root: Path, where: str) -> _Found:

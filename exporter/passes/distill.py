@@ -37,7 +37,8 @@ class Distill(Imitated):
         """The same config.
 
         Raises:
-            UnsupportedError: the network has none of the features, takes guidance as an input, or learns by other losses.
+            UnsupportedError: the network is no UNet, has none of the features, takes guidance as an input, or learns by other
+                losses.
 
         """
         decodes = str(source.get("_class_name")).startswith("Autoencoder")
@@ -51,7 +52,7 @@ class Distill(Imitated):
         if decodes:
             return dict(source)
         same = super().config(source)
-        cut = whole(source)
+        cut = whole(source, "distill")
         stages = [*cut.down, *([cut.mid] if cut.mid else []), *cut.up]
         attends = any(stage.layers for stage in stages)
         lacking = {

@@ -41,7 +41,7 @@ def count(family: Family) -> Mapping[str, Size]:
     """Part → size, in the order in which the pipeline runs them."""
     checkpoint = family.checkpoint
     outline = _Outline(**{each.name: getattr(checkpoint, each.name) for each in fields(checkpoint)})
-    drawn = type(family)(outline, family.recipe)
+    drawn = family.replacing(checkpoint=outline)
     found: dict[str, Size] = {}
     with torch.device("meta"):
         for name in drawn.roles:

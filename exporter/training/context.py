@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from engines.errors import UnsupportedError
-from exporter.models.checkpoint import resolve
-from exporter.recipe.schema import Component, Guidance, Model, Recipe
+from exporter.recipe.schema import Component, Guidance, Recipe
 from exporter.training import captioned_images, hf_datasets
 
 if TYPE_CHECKING:
@@ -79,47 +78,20 @@ def options(step: Options, recipe: Recipe) -> dict[str, Any]:
 
 def steered(step: Options, family: Family) -> Family:
     """The family whose text encoders make the empty prompt what it is under guidance, where the teacher is asked so."""
-    recipe = family.recipe  # type: ignore[attr-defined]  # every family keeps it
+    recipe = family.recipe
     if not step.guides or recipe.sampler.guidance.mode == "classifier_free":
         return family
     sampler = recipe.sampler.model_copy(update={"guidance": Guidance(mode="classifier_free", scale=1.0)})
     made = recipe.model_copy(update={"sampler": sampler, "components": {}})
-    return type(family)(family.checkpoint, made)  # type: ignore[attr-defined]
-
-
-def teacher(step: Options, source: Checkpoint, root: Path) -> Checkpoint:
-    """The model to learn from: the source, unless the pass names another.
-
-    Raises:
-        UnsupportedError: its latents, its text or what it predicts are not the source's.
-        RecipeError: there is no such model.
-
-    """
-    if step.teacher is None:
-        return source
-    other = resolve(Model(source=step.teacher), root)
-    for what, component, fields in (
-        ("latent space", "vae", ("_class_name", "latent_channels", "scaling_factor", "shift_factor", "block_out_channels")),
-        ("latent space", "unet", ("in_channels", "out_channels")),
-        ("text width", "unet", ("cross_attention_dim", "addition_embed_type", "projection_class_embeddings_input_dim")),
-        ("prediction type", "scheduler", ("prediction_type",)),
-    ):
-        own, others = ({field: config.configs.get(component, {}).get(field) for field in fields} for config in (source, other))
-        for field in fields:
-            if own[field] != others[field]:
-                raise UnsupportedError(
-                    f"{step.verb}.teacher: {step.teacher} has another {what}: {component}.{field} is {others[field]!r}, "
-                    f"the student's {own[field]!r}.\n  Take a teacher that its student could replace."
-                )
-    return other
+    return family.replacing(recipe=made)
 
 
 def plain(family: Family, checkpoint: Checkpoint) -> Family:
     """The family without guidance, whose denoiser takes one prompt per picture, and with a picture encoder."""
-    recipe = family.recipe  # type: ignore[attr-defined]  # every family keeps it
+    recipe = family.recipe
     sampler = recipe.sampler.model_copy(update={"guidance": Guidance()})
-    made = recipe.model_copy(update={"sampler": sampler, "components": {"vae_encoder": Component()}})
-    return type(family)(checkpoint, made)
+    made = recipe.model_copy(update={"sampler": sampler, "components": {family.image_encoder: Component()}})
+    return family.replacing(checkpoint=checkpoint, recipe=made)
 
 
 def encode(family: Family, recipe: Recipe, pictures: list[captioned_images.Picture], folder: Path, *, texts: bool) -> None:
@@ -134,10 +106,10 @@ def encode(family: Family, recipe: Recipe, pictures: list[captioned_images.Pictu
     from exporter.training import encode  # noqa: PLC0415 - torch
 
     height, width = (getattr(recipe.shapes, side)[1] for side in ("height", "width"))
-    encoder = plain(family, family.checkpoint)  # type: ignore[attr-defined]  # every family keeps it
-    latent = encoder.signature("vae_encoder").outputs[0]
-    extent = {**encoder.signature("vae_encoder").extent("typical"), "batch": 1}
-    per_picture = int(np.prod(encoder.signature("vae_encoder").shape(latent, extent)))
+    encoder = plain(family, family.checkpoint)
+    signature = encoder.signature(encoder.image_encoder)
+    extent = {**signature.extent("typical"), "batch": 1}
+    per_picture = int(np.prod(signature.shape(signature.outputs[0], extent)))
     for tower in family.towers if texts else ():
         signature = family.signature(tower)
         per_picture += sum(int(np.prod(signature.shape(port, {"batch": 1})[2:])) for port in signature.outputs)

@@ -61,7 +61,7 @@ def captions(family: Family, texts: Sequence[str], folder: Path, batch: int) -> 
 @torch.no_grad()
 def latents(family: Family, pictures: Sequence[Picture], size: tuple[int, int], path: Path, batch: int) -> None:
     """Write float16 (pictures, C, H, W): each picture, scaled to cover `size` (height, width) and cut at its centre, encoded."""
-    part = family.part("vae_encoder", "fp32")
+    part = family.part(family.image_encoder, "fp32")
     module, ports = part.module.to(where := device()), [port.name for port in part.signature.inputs]
     generator, array = torch.Generator().manual_seed(0), None
     for start in range(0, len(pictures), batch):

@@ -381,3 +381,8 @@ def test_a_recipe_that_trains_nothing(text, tmp_path):
     recipe = Recipe.parse(text, "plain", overrides=["components.unet.passes=[]"])
     with pytest.raises(RecipeError, match="no pass of this recipe trains"):
         train(recipe, tmp_path)
+
+
+def test_a_denoiser_of_another_class_is_refused_by_name():
+    with pytest.raises(UnsupportedError, match=r"distill knows UNet2DConditionModel alone, .* is SD3Transformer2DModel"):
+        Distill(data="d", steps=1).config({"_class_name": "SD3Transformer2DModel"})
