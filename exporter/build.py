@@ -183,15 +183,20 @@ def _judge(path: Path, backends: list[str], limits: Limits, say: Callable[[str],
 def _check(plan: Plan, path: Path, store: Store, report: Report, done: Done) -> tuple[list[Verdict], list[str]]:
     if plan.recipe.checks.skip:
         return [], [f"unchecked: {plan.recipe.checks.skip}"]
-    limits = Limits(plan.recipe.checks.limits)
+    return assemble.read_verdicts(_run(check_stage(plan, path), store, report, done))
+
+
+def check_stage(plan: Plan, path: Path) -> Stage:
+    """The check of the bundle at `path` as a stage: one that passed is not run again for the same bundle and limits."""
+    limits = plan.recipe.checks.limits
 
     def make(folder: Path, _done: object) -> None:
-        verdicts, unable = _judge(path, list(Bundle.open(path).manifest.runs()), limits, lambda _: None)
+        verdicts, unable = _judge(path, list(Bundle.open(path).manifest.runs()), Limits(limits), lambda _: None)
         if not verdicts:
-            verdicts = compare(path, None, limits)
+            verdicts = compare(path, None, Limits(limits))
         assemble.write_verdicts(folder, verdicts, unable)
 
-    return assemble.read_verdicts(_run(plan.check_stage(make), store, report, done))
+    return plan.last_stage("check", limits, make, assemble.lay_out)
 
 
 def _build_twice(plan: Plan, store: Store, done: Done) -> None:

@@ -42,7 +42,7 @@ verbs.add_command(generate)
 @click.option("--check-reproducible", is_flag=True, help="Build every engine twice; both must be the same bytes.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON; the stages go to stderr.")
 def _build(recipe: Path, output: Path | None, assignments: tuple[str, ...], **flags: bool) -> None:
-    """Turn a recipe into a checked bundle."""
+    """Turn a recipe, a YAML file or a name of `t2iexport list recipes`, into a checked bundle."""
     from exporter.recipe.schema import Recipe
     from exporter.report import console, describe
     from exporter.stages.store import Store
@@ -176,6 +176,7 @@ def _bench(
 @click.option("--as-recipe", is_flag=True, help="Print a bundle's recipe, with the layers written out that were kept.")
 def _inspect(path: Path, *, as_json: bool, as_recipe: bool) -> None:
     """Describe a bundle, or a recipe before anything is built."""
+    from exporter.recipe import shipped
     from exporter.report import describe
 
     if as_recipe:
@@ -183,7 +184,8 @@ def _inspect(path: Path, *, as_json: bool, as_recipe: bool) -> None:
 
         click.echo(written(path), nl=False)
         return
-    if path.is_dir() or path.suffix not in {".yaml", ".yml"}:
+    named = shipped.is_bare(path) and not path.exists()
+    if path.is_dir() or not (named or path.suffix in shipped.SUFFIXES):
         _print(describe.bundle(path), as_json=as_json)
         return
     from exporter.recipe.schema import Recipe

@@ -1,4 +1,4 @@
-"""OpenVINO: the quickest way on an x86 processor, with bf16 where it has the instructions."""
+"""OpenVINO: x86 and Arm CPUs, in bf16 where the CPU has instructions for it."""
 
 from __future__ import annotations
 

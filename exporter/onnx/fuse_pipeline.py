@@ -153,11 +153,12 @@ class _Sheet:
 
 def _tightened(model: ir.Model) -> ir.Model:
     """Share what the steps have in common, and compute what is constant."""
+    passes = plugins.load("graph", "deduplicate"), plugins.load("graph", "remove_unused")
     for _ in range(2):  # a constant time makes constants of what follows it only once shapes before it are known
         fold_constants_ir(model, onnx_shape_inference=True, should_fold=_small, input_size_limit=2**62, output_size_limit=FOLDED)
         LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
-        for name in ("deduplicate", "remove_unused"):
-            model = plugins.load("graph", name)(model)
+        for each in passes:
+            model = each(model)
     return model
 
 

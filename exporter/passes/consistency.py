@@ -1,4 +1,4 @@
-"""LCM (2310.04378): from any time straight to the picture, with guidance as an input or in the weights."""
+"""Latent consistency distillation (LCM, 2310.04378): from any timestep straight to x0, guidance as an input or in the weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What stands before it learns from the source: a UNet as BK-SDM and KOALA do, a decoder from its pictures; on accelerate."""
+"""Train a pruned or swapped network to do what the source does: a UNet as BK-SDM and KOALA do, a VAE decoder by its images."""
 
 from __future__ import annotations
 

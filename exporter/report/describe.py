@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from engines import plugins
 from engines.bundle import Bundle, PartEntry
-from engines.errors import RecipeError
 from exporter.models import sampler_compat
 from exporter.quantization import formats
+from exporter.recipe import shipped
 
 if TYPE_CHECKING:
     from exporter.families import Family
@@ -175,7 +175,7 @@ def listing(kind: str) -> list[dict[str, str]]:
     if kind == "formats":
         return formats.rows()
     if kind == "recipes":
-        return [{"name": str(file), "what": _headline(file)} for file in _recipes()]
+        return [{"name": name, "what": _headline(file)} for name, file in shipped.recipes().items()]
     folder = Path(__file__).parents[2] / plugins.KINDS[kind].replace(".", "/")
     return [{"name": name, "what": _docstring(folder / f"{name}.py")} for name in plugins.names(kind)]
 
@@ -277,13 +277,6 @@ def _made_for(plan: Plan) -> str:
 def _precision(plan: Plan, name: str) -> str:
     component = plan.recipe.components.get(name)
     return component.precision if component else "fp32"
-
-
-def _recipes() -> list[Path]:
-    folder = next((place for place in (Path("recipes"), Path(__file__).parents[2] / "recipes") if place.is_dir()), None)
-    if folder is None:
-        raise RecipeError("there is no folder recipes/ here; change to the project's folder, or write a recipe of your own")
-    return sorted(folder.glob("*.yaml"))
 
 
 def _headline(file: Path) -> str:

@@ -60,6 +60,10 @@ class Wholes:
             raise RecipeError(problems)
         self.steps = {f"pipeline_{steps}": steps for steps in recipe.sampler.steps}
 
+    def makers(self, name: str) -> tuple[object, ...]:
+        """Who makes the contract of a whole pipeline; nobody that of a part, which is the family's."""
+        return (self.signature,) if name in self.steps else ()
+
     def signature(self, name: str, done: Done) -> Signature:
         """The contract of a part, or of a whole pipeline, which takes all the noise of its sampler at once."""
         if name not in self.steps:

@@ -20,6 +20,8 @@ from engines.disk import require_folder, writing
 from engines.errors import MachineError
 
 ENTRY = "entry.json"
+#: Modules that `why` names at most.
+_MODULES = 3
 
 
 @dataclass(frozen=True)
@@ -187,7 +189,7 @@ class Store:
                 return f"its entry was damaged: {name} is missing"
             if status.st_size != said["size"]:
                 return f"its entry was damaged: {name} has {status.st_size} bytes instead of {said['size']}"
-            if status.st_mtime_ns != said["mtime_ns"] and _digest(folder / name) != said["sha256"]:
+            if status.st_mtime_ns != said["mtime_ns"] and file_digest(folder / name) != said["sha256"]:
                 return f"its entry was damaged: {name} has other content"
         return ""
 
@@ -232,14 +234,10 @@ def default_root() -> Path:
     return (base if base.is_absolute() else Path.home() / ".cache") / "t2iexport"
 
 
-def code_version(*paths: Path) -> str:
-    """SHA-256 of source files, and of every `*.py` below folders; imports nothing."""
-    total = hashlib.sha256()
-    for path in paths:
-        files = sorted(path.rglob("*.py")) if path.is_dir() else [path]
-        for file in files:
-            total.update(f"{file.relative_to(path.parent).as_posix()} {_digest(file)}\n".encode())
-    return total.hexdigest()
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextlib.contextmanager
@@ -259,14 +257,16 @@ def _flock(path: Path, wait: Callable[[], None] | None = None) -> Iterator[Path]
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
     """One phrase per ingredient that differs."""
     before, after = dict(_leaves(old)), dict(_leaves(new))
-    for name in sorted(before.keys() | after.keys()):
+    changed = [name for name in sorted(before.keys() | after.keys()) if before.get(name) != after.get(name)]
+    if modules := [name.removeprefix("code.") for name in changed if name.startswith("code.")]:
+        more = f" and {len(modules) - _MODULES} more" if len(modules) > _MODULES else ""
+        yield f"code of {', '.join(modules[:_MODULES])}{more} changed"
+    for name in (name for name in changed if not name.startswith("code.")):
         kind, _, rest = name.partition(".")
-        if before.get(name) == after.get(name):
-            continue
-        said = {"inputs": f"input {rest}", "code": f"code of {rest}", "versions": rest}.get(kind, name)
+        said = {"inputs": f"input {rest}", "versions": rest}.get(kind, name)
         if name not in before or name not in after:
             yield f"{said} {'added' if name in after else 'removed'}"
-        elif kind in {"inputs", "code"}:
+        elif kind == "inputs":
             yield f"{said} changed"
         else:
             yield f"{said} {_brief(before[name])} → {_brief(after[name])}"
@@ -301,7 +301,7 @@ def _sealed(file: Path) -> dict[str, Any]:
     file.chmod(0o444)
     _sync(file)
     status = file.stat()
-    return {"size": status.st_size, "mtime_ns": status.st_mtime_ns, "sha256": _digest(file)}
+    return {"size": status.st_size, "mtime_ns": status.st_mtime_ns, "sha256": file_digest(file)}
 
 
 def _write(path: Path, content: object) -> None:
@@ -315,8 +315,3 @@ def _sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
