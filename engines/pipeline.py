@@ -14,7 +14,7 @@ from PIL import Image
 from engines import made, networks, noises, plugins, tiles
 from engines.bundle import Bundle, PartEntry, SamplerEntry
 from engines.errors import BundleError, UnsupportedError
-from engines.networks import Network, Wrap
+from engines.networks import Network, Wrap, in_turn, turn
 from engines.original import Original
 from engines.picture import picture
 from engines.samplers import Draw, OnStep, Player, Sampler
@@ -24,7 +24,10 @@ from engines.tokenizer import TextTokenizer
 
 
 class Pipeline:
-    """A bundle at work.
+    """A bundle at work, for as many threads as like: each call's pictures are those that it makes alone.
+
+    ONNX Runtime on a processor runs calls side by side; elsewhere the calls of one network run one after another, and under
+    `low_memory` whole pictures do. Close it when every call has returned.
 
     Attributes:
         bundle: what is played.
@@ -41,6 +44,7 @@ class Pipeline:
         `denoisers` are more of the denoiser's networks, of other devices; each batch of it is split between all of them.
         """
         self.bundle, self.engine = bundle, engine
+        self.turn = turn(bundle.manifest)
         manifest = bundle.manifest
         ((self._denoiser, denoiser),) = manifest.having("denoiser").items()
         self._networks = {name: [network] for name, network in networks.items()}
@@ -97,6 +101,7 @@ class Pipeline:
         with networks.opened(bundle, backend, options, wrap, devices) as (found, engine, denoisers):
             yield cls(bundle, found, engine, denoisers)
 
+    @in_turn
     def generate(
         self,
         prompts: str | Sequence[str],

@@ -65,7 +65,7 @@ class Engine(Protocol):
     """A network that is ready to run: named arrays in, named arrays out."""
 
     def __call__(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Run once. Outputs are the caller's: the engine never writes to them again."""
+        """Run once, for as many threads at once as call it. Outputs are the caller's: the engine never writes to them again."""
         ...
 
     def __enter__(self) -> Self: ...

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -144,7 +145,7 @@ class OnnxRuntime(Frozen):
                 f"{_LIBRARIES if nvidia else 'Install the libraries of the provider'}, or name that provider."
             )
         bound = Bound(library, session, signature, ("cuda", self.device), graphs=self.cuda_graph) if nvidia else None
-        return _Session(session, signature, files[0], bound)
+        return _Session(session, signature, files[0], bound, turns=not self.on_processor)
 
     def profile(self, files: Sequence[Path], signature: Signature, inputs: Mapping[str, np.ndarray]) -> list[Step]:
         """Operator, type of its numbers (int8 or float) and seconds of every step of one call, as they were executed."""
@@ -172,10 +173,15 @@ class OnnxRuntime(Frozen):
 
 
 class _Session:
-    """An engine: one loaded graph."""
+    """An engine: one loaded graph.
 
-    def __init__(self, session: Any, signature: Signature, file: Path, bound: Bound | None) -> None:  # noqa: ANN401 - a vendor's
+    On the processor the library runs a session for several threads at once. With `turns` they take turns: bound tensors belong to
+    one call, and other providers promise no more.
+    """
+
+    def __init__(self, session: Any, signature: Signature, file: Path, bound: Bound | None, *, turns: bool) -> None:  # noqa: ANN401
         self.session: Any = session
+        self._turn = threading.Lock() if turns else contextlib.nullcontext()
         self._signature, self._file, self._bound = signature, file, bound
         for side, ports in ((session.get_inputs(), signature.inputs), (session.get_outputs(), signature.outputs)):
             found = sorted((node.name, node.type) for node in side)
@@ -184,14 +190,16 @@ class _Session:
                 raise UnsupportedError(f"{file} has the ports {found}; its signature says {wanted}. Build the bundle again.")
 
     def __call__(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        if self.session is None:
+        session, bound = self.session, self._bound  # another thread may close it meanwhile
+        if session is None:
             raise RuntimeError(f"{self._file.name} was closed")
         sizes = self._signature.sizes(inputs)
         names = [port.name for port in self._signature.outputs]
         try:
-            if self._bound:
-                return self._bound(inputs, sizes)
-            arrays = self.session.run(names, {name: np.ascontiguousarray(array) for name, array in inputs.items()})
+            with self._turn:
+                if bound:
+                    return bound(inputs, sizes)
+                arrays = session.run(names, {name: np.ascontiguousarray(array) for name, array in inputs.items()})
         except Exception as error:  # the library's errors share no narrower root
             raise UnsupportedError(f"onnxruntime failed in {self._file.name}: {error}") from error
         return dict(zip(names, arrays, strict=True))

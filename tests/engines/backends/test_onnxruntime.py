@@ -1,5 +1,7 @@
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -197,6 +199,29 @@ def test_bound_tensors_follow_the_sizes(bound):
         np.testing.assert_allclose(bound(other, SIGNATURE.sizes(other))["y"], kept + 3, rtol=1e-6)
         np.testing.assert_array_equal(got, kept)
     assert len(bound._sized) == 2
+
+
+def test_threads_take_turns_on_bound_tensors(bound, graph):
+    run = bound._session.run_with_iobinding
+
+    class Slow:
+        def __getattr__(self, name):
+            return getattr(session, name)
+
+        def run_with_iobinding(self, *arguments):
+            time.sleep(1e-3)  # so that another thread comes in the middle of a call, as on a GPU
+            run(*arguments)
+
+    session, bound._session = bound._session, Slow()
+    engine = module._Session(session, SIGNATURE, graph, bound, turns=not OnnxRuntime(providers=CUDA).on_processor)
+
+    def work(index):
+        given = {name: array + index for name, array in arrays().items()}
+        want = given["x"] * 3 + given["ids"][:, None]
+        return sum(not np.allclose(engine(given)["y"], want, rtol=1e-6) for _ in range(20))
+
+    with ThreadPoolExecutor(3) as threads:
+        assert list(threads.map(work, range(3))) == [0, 0, 0]
 
 
 def test_what_nobody_can_change_is_not_copied_again(bound):
