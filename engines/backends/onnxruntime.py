@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import io
 import json
+import re
 import threading
 from collections.abc import Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, ClassVar, Literal, Self
@@ -14,9 +17,9 @@ from typing import Any, ClassVar, Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from engines.backends import Step, has_driver, installed, require_driver, vendor
+from engines.backends import Step, half, has_driver, require_driver, vendor
 from engines.backends._bound import Bound
-from engines.errors import UnsupportedError
+from engines.errors import MissingDependency, UnsupportedError
 from engines.frozen import Frozen
 from engines.signature import Signature
 
@@ -71,8 +74,18 @@ class OnnxRuntime(Frozen):
 
     @property
     def version(self) -> str:
-        """Version of the library, under whichever of its two names it is installed."""
-        return installed(self.extra, self.distribution, "onnxruntime")
+        """Version of the library that is imported, read off its files.
+
+        Two packages of other versions may share its folder, `onnxruntime` and `onnxruntime-gpu`; the last one installed wrote it.
+        """
+        spec = importlib.util.find_spec("onnxruntime")
+        if spec is None:
+            raise MissingDependency(*_NAMES[1:])
+        for folder in spec.submodule_search_locations or []:
+            told = Path(folder) / "capi" / "build_and_package_info.py"
+            if told.is_file() and (found := re.search(r"^__version__ = ['\"](.+)['\"]", told.read_text("utf-8"), re.MULTILINE)):
+                return found[1]
+        raise half(*_NAMES)
 
     def refuse(self, precision: str) -> None:
         """Raise UnsupportedError for bf16, fp8 and fp4 on the processor, for which the library has no kernels."""
@@ -128,7 +141,9 @@ class OnnxRuntime(Frozen):
                 library.preload_dlls()  # CUDA and cuDNN from NVIDIA's packages, where they are installed
         have = library.get_available_providers()
         if missing := [name for name in self.providers if name not in have]:
-            raise UnsupportedError(f"onnxruntime has no {missing[0]} here. Choose among its providers: {', '.join(have)}.")
+            raise UnsupportedError(
+                f"onnxruntime has no {missing[0]} here. Choose among its providers: {', '.join(have)}.{_twice()}"
+            )
         options = options or library.SessionOptions()
         options.intra_op_num_threads = self.threads
         options.log_severity_level = 3  # errors; they are raised as well
@@ -170,6 +185,17 @@ class OnnxRuntime(Frozen):
             told |= self.provider_options.get(name, {})
             chosen.append((name, told) if told else name)
         return chosen
+
+
+def _twice() -> str:
+    """What to do where both packages are installed, of which one has fewer providers."""
+    both = ("onnxruntime", "onnxruntime-gpu")
+    if not set(both) <= set(metadata.packages_distributions().get("onnxruntime", [])):
+        return ""
+    return (
+        f"\n  {' and '.join(both)} are both installed and share one folder, which the later one wrote. Keep the one you want:\n"
+        f"  pip uninstall {' '.join(both)}, then pip install onnxruntime-gpu"
+    )
 
 
 class _Session:
