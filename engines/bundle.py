@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, Self
 from uuid import uuid4
 
+from engines.disk import FULL, writing
 from engines.errors import BundleError, UnsupportedError
-from engines.frozen import read_bytes, read_json, regular
 from engines.manifest import (
     FORMAT,
     Defaults,
@@ -34,6 +34,7 @@ from engines.manifest import (
     Tokenizer,
     Verdict,
 )
+from engines.strict import read_bytes, read_json, regular
 
 __all__ = [
     "FORMAT",
@@ -60,7 +61,8 @@ MANIFEST = "manifest.json"
 #: Folders of this name hold what a backend learns while it runs; they come and go, and are no part of the bundle.
 _CACHE = "cache"
 _LIMIT = 16 * 2**20
-#: What `link` says where a file cannot be linked there, and can be copied.
+
+#: What `link` says where the filesystem has no hard links, or it is another one.
 _UNLINKABLE = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP}
 
 
@@ -132,13 +134,15 @@ def write(folder: Path, draft: Draft, others: Mapping[str, File] | None = None) 
 
     Raises:
         BundleError: the folder holds a link or an unfit name, or lacks a file that the draft names.
-        OSError: the disk is full, or the like.
+        MachineError: the disk is full, or the like.
 
     """
     own = folder / MANIFEST
     listed = [path for path in folder.rglob("*") if _CACHE not in path.relative_to(folder).parts[:-1] and path != own]
     found = sorted(path for path in listed if path.is_symlink() or not path.is_dir())
-    return _seal(folder, draft, {**(others or {}), **{path.relative_to(folder).as_posix(): _measure(path) for path in found}})
+    files = {path.relative_to(folder).as_posix(): _measure(path) for path in found}
+    with writing(folder, f"writing {own}"):
+        return _seal(folder, draft, {**(others or {}), **files})
 
 
 def revise(bundle: Bundle, **changes: Any) -> Bundle:  # noqa: ANN401 - fields of the draft
@@ -181,19 +185,13 @@ def publish(temporary: Path, final: Path) -> None:
 
     """
     new = Bundle.open(temporary).manifest.files
+    require_place(final)
     if not os.path.lexists(final):
         final.parent.mkdir(parents=True, exist_ok=True)
         temporary.rename(final)
         return
     final = final.resolve()  # a link to a bundle stays, and leads to the new one
-    old: Mapping[str, File] = {}
-    if not final.is_dir() or any(path.name == MANIFEST or not path.name.startswith(".") for path in final.iterdir()):
-        try:
-            old = Bundle.open(final).manifest.files
-        except BundleError as error:
-            raise UnsupportedError(
-                f"{final} is not a whole bundle, so it is not replaced. Remove it, or name another."
-            ) from error
+    old = Bundle.open(final).manifest.files if (final / MANIFEST).exists() else {}
     everything = {path.relative_to(temporary).as_posix() for path in temporary.rglob("*") if not path.is_dir()}
     names = [*sorted(everything - {MANIFEST}), MANIFEST]
     gone = sorted(set(old) - set(new))
@@ -274,15 +272,45 @@ def _tidy(folder: Path, name: str) -> None:
             (folder / above).rmdir()
 
 
+def require_place(final: Path) -> None:
+    """Raise UnsupportedError where something else than a bundle or a folder of nothing but hidden files would be written to."""
+    final = final.resolve()
+    if final.exists() and (
+        not final.is_dir() or any(path.name == MANIFEST or not path.name.startswith(".") for path in final.iterdir())
+    ):
+        try:
+            Bundle.open(final)
+        except BundleError as error:
+            raise UnsupportedError(
+                f"{final} is not a whole bundle, so it is not replaced. Remove it, or name another."
+            ) from error
+
+
 def place(source: Path, destination: Path) -> None:
-    """Put a finished file into a bundle's folder: a hard link, or a copy where the bundle lies on another filesystem."""
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(source, destination)
-    except OSError as error:
-        if error.errno not in _UNLINKABLE:
-            raise
-        shutil.copyfile(source, destination)
+    """Put a finished file into a folder as a file of its own: a clone where the file system shares blocks, else a copy.
+
+    Not a hard link: ONNX's own readers refuse weights in a file that has two names.
+    """
+    with writing(destination, f"writing {destination}"):
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        if not _cloned(source, destination):
+            shutil.copyfile(source, destination)
+
+
+def _cloned(source: Path, destination: Path) -> bool:
+    """Whether the kernel made the copy: it shares blocks on Btrfs, XFS and the like, and copies them elsewhere."""
+    if not hasattr(os, "copy_file_range"):
+        return False  # not Linux
+    with source.open("rb") as read, destination.open("xb") as written:
+        left = os.fstat(read.fileno()).st_size
+        try:
+            while left and (moved := os.copy_file_range(read.fileno(), written.fileno(), left)):
+                left -= moved
+        except OSError as error:
+            if error.errno in FULL:
+                raise
+            return False  # between these two file systems it cannot
+    return not left
 
 
 def _compatible(found: object, where: Path) -> None:

@@ -11,23 +11,23 @@ from typing import Any, Self
 import numpy as np
 from PIL import Image
 
-from engines import made, networks, noises, plugins, tiles
+from engines import plugins, sessions
 from engines.bundle import Bundle, PartEntry, SamplerEntry
 from engines.errors import BundleError, UnsupportedError
-from engines.networks import Network, Wrap, in_turn, turn
-from engines.original import Original
-from engines.picture import picture
+from engines.images import noises, provenance, tiling
+from engines.images.init_image import Original
+from engines.images.png import picture
+from engines.parallel.picard import Parallel, Picard
+from engines.sampler_parse import solver
 from engines.samplers import Draw, OnStep, Player, Sampler
-from engines.samplers._wish import solver
-from engines.samplers.picard import Parallel, Picard
+from engines.sessions import Network, Wrap, in_turn, turn
 from engines.tokenizer import TextTokenizer
 
 
 class Pipeline:
-    """A bundle at work, for as many threads as like: each call's pictures are those that it makes alone.
+    """A bundle at work, for as many threads as like: each call's images are those that it makes alone.
 
-    ONNX Runtime on a processor runs calls side by side; elsewhere the calls of one network run one after another, and under
-    `low_memory` whole pictures do. Close it when every call has returned.
+    ONNX Runtime on a CPU runs calls side by side; else one network's run in turn, and under `low_memory` whole images do.
 
     Attributes:
         bundle: what is played.
@@ -76,7 +76,7 @@ class Pipeline:
         path: Path | str,
         backend: str | None = None,
         *,
-        wrap: Wrap = networks.unwrapped,
+        wrap: Wrap = sessions.unwrapped,
         devices: int = 1,
         **options: Any,  # noqa: ANN401 - the backend's
     ) -> Generator[Self]:
@@ -98,7 +98,7 @@ class Pipeline:
 
         """
         bundle = Bundle.open(path)
-        with networks.opened(bundle, backend, options, wrap, devices) as (found, engine, denoisers):
+        with sessions.opened(bundle, backend, options, wrap, devices) as (found, engine, denoisers):
             yield cls(bundle, found, engine, denoisers)
 
     @in_turn
@@ -180,7 +180,7 @@ class Pipeline:
             images = self.decode(latent)
         images = images if original is None else original.keep(images)
         scale = self.bundle.manifest.guidance.scale if guidance_scale is None else guidance_scale
-        facts = made.facts(self.bundle.manifest, self.engine, negative_prompt, scale)
+        facts = provenance.facts(self.bundle.manifest, self.engine, negative_prompt, scale)
         facts |= {"parallel": str(parallel)} if parallel else {}
         facts |= {"steps": str(steps)} if sampler is None else {"sampler": sampler}
         facts |= {"height": str(height), "width": str(width), **(original.facts() if original else {})}
@@ -193,6 +193,12 @@ class Pipeline:
             own |= player.efforts[index].facts() if isinstance(player, Parallel) else {}
             pictures.append(picture(image_made, {**own, **facts}))
         return pictures
+
+    @property
+    def batch(self) -> int:
+        """How many pictures the denoiser, or a fused pipeline, takes at once."""
+        parts = self.bundle.manifest.having("pipeline") or self.bundle.manifest.having("denoiser")
+        return min(part.signature.lengths(part.signature.inputs[0].shape[0])[1] for part in parts.values())
 
     def original(
         self,
@@ -358,7 +364,7 @@ class Pipeline:
         def whole(piece: np.ndarray) -> np.ndarray:
             return self._run(self._decoder, {"latent": piece})["image"]
 
-        return tiles.decoded(whole, latent, tile, self._factors) if tile else whole(latent)
+        return tiling.decoded(whole, latent, tile, self._factors) if tile else whole(latent)
 
     def seeded(self, seed: int, count: int, height: int, width: int) -> Draw:
         """Return noise from one Philox stream per picture, keyed seed, seed + 1 …; the size is in pixels."""
@@ -379,7 +385,7 @@ class Pipeline:
                 "pipeline: stepped."
             )
         signature = self.bundle.manifest.parts[name].signature
-        return networks.run(self._networks[name], signature, {port.name: pool[port.name] for port in signature.inputs})
+        return sessions.run(self._networks[name], signature, {port.name: pool[port.name] for port in signature.inputs})
 
 
 def _fixed(array: np.ndarray) -> np.ndarray:

@@ -18,10 +18,10 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from engines.backends import Step, half, has_driver, require_driver, vendor
-from engines.backends._bound import Bound
+from engines.backends._device_tensors import Bound
 from engines.errors import MissingDependency, UnsupportedError
-from engines.frozen import Frozen
 from engines.signature import Signature
+from engines.strict import Frozen
 
 __all__ = ["OnnxRuntime"]
 #: Module, library and extra.

@@ -1,4 +1,4 @@
-"""TensorRT: engines for the GPU of the machine that builds them. The builder is TensorRT-RTX's, with another vendor module."""
+"""TensorRT: engines for the GPU of the machine that builds them. It shares TensorRT-RTX's builder, with another vendor module."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pydantic import Field
 from engines.backends import Engine, _tensorrt, installed, require_driver, vendor
 from engines.backends._tensorrt_engine import DeviceEngine
 from engines.errors import UnsupportedError
-from engines.frozen import Frozen
 from engines.signature import Signature
+from engines.strict import Frozen
 
 __all__ = ["Tensorrt"]
 

@@ -1,4 +1,4 @@
-"""LCM (2310.04378): from any time straight to the picture, with guidance as an input or in the weights."""
+"""Latent consistency distillation (LCM, 2310.04378): from any timestep straight to x0, guidance as an input or in the weights."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
-from exporter.pairing import Made
-from exporter.passes._options import Options
+from exporter.pruning.blocks import require_unet
+from exporter.recipe.purpose import ModelPurpose
+from exporter.training.options import Options
 
 if TYPE_CHECKING:
-    from exporter.lesson import Lesson
     from exporter.part import Part
+    from exporter.training.context import Lesson
 
 __all__ = ["Consistency"]
 
@@ -46,9 +47,9 @@ class Consistency(Options):
         return isinstance(self.guidance, tuple)
 
     @property
-    def made(self) -> Made:
+    def made(self) -> ModelPurpose:
         """LCM's sampler, with guidance as an input or without."""
-        return Made("lcm" if self.embeds else "lcm_fixed", f"the pass {self.verb}")
+        return ModelPurpose("lcm" if self.embeds else "lcm_fixed", f"the pass {self.verb}")
 
     @property
     def guides(self) -> bool:
@@ -65,9 +66,11 @@ class Consistency(Options):
         """The same config, with an input for guidance where that is a range.
 
         Raises:
-            UnsupportedError: the network takes guidance as an input already.
+            UnsupportedError: the network takes guidance as an input already, or is of a class that has none.
 
         """
+        if self.embeds:
+            require_unet(source, "consistency.guidance: a range")
         return {**super().config(source), **({"time_cond_proj_dim": self.width} if self.embeds else {})}
 
     def teach(self, student: Part, lesson: Lesson) -> Part:
@@ -77,8 +80,8 @@ class Consistency(Options):
             UnsupportedError, DivergenceError, MissingDependency: as for `distill`.
 
         """
-        from exporter.passes._consistency import Agreement, steered  # noqa: PLC0415 - torch
-        from exporter.passes._teach import teach  # noqa: PLC0415 - torch
+        from exporter.training.objectives.consistency import Agreement, steered  # noqa: PLC0415 - torch
+        from exporter.training.trainer import teach  # noqa: PLC0415 - torch
 
         student = steered(self, student)
         return teach(self, student, lesson, Agreement(self, student, lesson))

@@ -1,4 +1,4 @@
-"""What stands before it learns from the source: a UNet as BK-SDM and KOALA do, a decoder from its pictures; on accelerate."""
+"""Train a pruned or swapped network to do what the source does: a UNet as BK-SDM and KOALA do, a VAE decoder by its images."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from engines.errors import UnsupportedError
-from exporter.passes._cut import whole
-from exporter.passes._options import Imitated, Picture
+from exporter.pruning.blocks import whole
+from exporter.training.options import Imitated, Picture
 
 if TYPE_CHECKING:
-    from exporter.lesson import Lesson
     from exporter.part import Part
+    from exporter.training.context import Lesson
 
 __all__ = ["Distill"]
 
@@ -37,7 +37,8 @@ class Distill(Imitated):
         """The same config.
 
         Raises:
-            UnsupportedError: the network has none of the features, takes guidance as an input, or learns by other losses.
+            UnsupportedError: the network is no UNet, has none of the features, takes guidance as an input, or learns by other
+                losses.
 
         """
         decodes = str(source.get("_class_name")).startswith("Autoencoder")
@@ -51,7 +52,7 @@ class Distill(Imitated):
         if decodes:
             return dict(source)
         same = super().config(source)
-        cut = whole(source)
+        cut = whole(source, "distill")
         stages = [*cut.down, *([cut.mid] if cut.mid else []), *cut.up]
         attends = any(stage.layers for stage in stages)
         lacking = {
@@ -74,9 +75,9 @@ class Distill(Imitated):
             MissingDependency: the tracker is not installed.
 
         """
-        from exporter.passes._decode import Decoding  # noqa: PLC0415 - torch
-        from exporter.passes._imitate import Imitation  # noqa: PLC0415 - torch
-        from exporter.passes._teach import teach  # noqa: PLC0415 - torch
+        from exporter.training.objectives.decoder import Decoding  # noqa: PLC0415 - torch
+        from exporter.training.objectives.imitation import Imitation  # noqa: PLC0415 - torch
+        from exporter.training.trainer import teach  # noqa: PLC0415 - torch
 
         losses = Imitation(self, student, lesson) if self.picture is None else Decoding(self, self.picture, lesson)
         return teach(self, student, lesson, losses)

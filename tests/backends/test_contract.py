@@ -109,7 +109,7 @@ class TestOptions:
 #: Runs in a fresh interpreter: what is loaded besides the run time's own dependencies, and the same with everything else blocked.
 FRESH = """
 import sys, json
-import engines.plugins, engines.signature, engines.frozen, engines.backends, numpy, pydantic
+import engines.plugins, engines.signature, engines.strict, engines.backends, numpy, pydantic
 tops = lambda: {name.partition(".")[0] for name in sys.modules}
 before = tops()
 class Wall:

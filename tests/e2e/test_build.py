@@ -16,16 +16,16 @@ from PIL import Image
 
 from engines.bundle import Bundle
 from engines.errors import ParityError, UnsupportedError
-from engines.made import Made
-from engines.picture import save
+from engines.images.png import save
+from engines.images.provenance import Made
 from engines.pipeline import Pipeline
 from exporter.build import build, check
-from exporter.cache import Store
-from exporter.plan import Plan
-from exporter.recipe import Recipe
-from tests.e2e.conftest import silent
+from exporter.recipe.schema import Recipe
+from exporter.stages.plan import Plan
+from exporter.stages.store import Store
+from tests.e2e.conftest import silent, standard_tools_open
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[2]
 
 #: One process builds the bundle that all of these share.
 pytestmark = [pytest.mark.xdist_group("built"), pytest.mark.timeout(1200)]
@@ -38,6 +38,11 @@ def test_every_line_of_the_blame_table_passes(built):
     for part in ("text_encoder", "text_encoder_2", "unet", "vae_decoder"):
         assert {(part, stage) for stage in ("source → passes", "passes → onnx", "onnx → engine")} <= lines
     assert {("sampler", "source → table"), ("tokenizers", "source → tokens"), ("end to end", "image")} <= lines
+
+
+def test_standard_tools_open_a_bundle_and_the_store_where_they_were_built(built):
+    assert standard_tools_open(built.path) == 5
+    assert standard_tools_open(built.store) == 5
 
 
 def test_checks_cover_batch_shape_and_guidance(built):
@@ -114,9 +119,9 @@ def test_a_plan_of_finished_stages_loads_no_torch(built):
     code = f"""
 import sys
 from pathlib import Path
-from exporter.recipe import Recipe
-from exporter.cache import Store
-from exporter.plan import Plan
+from exporter.recipe.schema import Recipe
+from exporter.stages.store import Store
+from exporter.stages.plan import Plan
 store = Store(Path({str(built.store)!r}))
 plan = Plan(Recipe.load(Path({str(built.recipe)!r})))
 print([stage.name for stage in plan.stages if store.why(stage.key)])
@@ -239,8 +244,8 @@ def test_killed_at_twenty_random_moments_it_completes_with_the_same_digests(buil
     code = f"""
 from pathlib import Path
 from exporter.build import build
-from exporter.cache import Store
-from exporter.recipe import Recipe
+from exporter.stages.store import Store
+from exporter.recipe.schema import Recipe
 recipe, out, store = (Path(word) for word in {[str(built.recipe), str(tmp_path / "out"), str(tmp_path / "store")]!r})
 build(Recipe.load(recipe), out, Store(store), lambda *a, **k: None)
 """

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engines import networks, plugins
+from engines import plugins, sessions
 from engines.errors import UnsupportedError
+from engines.parallel.picard import Picard
 from engines.pipeline import Pipeline
-from engines.samplers.picard import Picard
 from tests.engines import small
 
 onnx = pytest.importorskip("onnx")
@@ -210,7 +210,7 @@ def test_a_network_that_is_opened_late_is_opened_once():
         names.append("opened")
         return dict
 
-    once = networks._once(slow)
+    once = sessions._once(slow)
     with ThreadPoolExecutor(4) as threads:
         found = list(threads.map(lambda _: once(), range(4)))
     assert names == ["opened"]

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from engines import bundle as module
 from engines.bundle import FORMAT, MANIFEST, Bundle
 from engines.errors import BundleError
-from engines.frozen import read_json
 from engines.pipeline import Pipeline
+from engines.strict import read_json
 from tests.engines import small
 
 BEHIND_A_FIXTURE = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
@@ -374,6 +374,6 @@ def test_a_folder_behind_a_link_in_the_hub_s_cache(cached, above):
 
 
 def test_a_file_that_another_user_keeps_to_himself(bundle, monkeypatch):
-    monkeypatch.setattr("engines.frozen.os.access", lambda *_: False)  # these tests may run as root
+    monkeypatch.setattr("engines.strict.os.access", lambda *_: False)  # these tests may run as root
     with pytest.raises(BundleError, match=r"manifest\.json may not be read by this user"):
         Bundle.open(bundle.folder)

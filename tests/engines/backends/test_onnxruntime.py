@@ -18,7 +18,7 @@ from pydantic import ValidationError  # noqa: E402
 
 from engines import backends, plugins  # noqa: E402
 from engines.backends import onnxruntime as module  # noqa: E402
-from engines.backends._bound import Bound  # noqa: E402
+from engines.backends._device_tensors import Bound  # noqa: E402
 from engines.backends.onnxruntime import OnnxRuntime  # noqa: E402
 
 ROOT = Path(__file__).parents[3]
