@@ -123,7 +123,7 @@ def recipe(chosen: Recipe, store: Store) -> dict[str, Any]:
             }
             for name, size in sizes.items()
         ],
-        "notes": list(plan.pairing.notes),
+        "notes": list(plan.notes),
         "stages": [] if note else stages(plan, store),
     }
 
@@ -135,7 +135,7 @@ def dry_run(plan: Plan, store: Store) -> dict[str, Any]:
     listed = stages(plan, store)
     reused = f"{sum(not row['why'] for row in listed)} of {len(listed)} stages"
     needs = estimate(plan, _counted(plan.passes.outline))
-    return {"reused": reused, **needs, "notes": list(plan.pairing.notes), "stages": listed}
+    return {"reused": reused, **needs, "notes": list(plan.notes), "stages": listed}
 
 
 def stages(plan: Plan, store: Store) -> list[dict[str, Any]]:

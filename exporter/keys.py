@@ -10,7 +10,7 @@ from engines.backends import installed
 from exporter.cache import Key, code_version, key
 
 _LIBRARIES = ("torch", "diffusers", "transformers", "onnx-ir", "onnxscript", "tokenizers")
-_MODEL_CODE = ("families", "load.py", "weights.py", "safetensor.py", "single_file.py", "lora.py", "fuse.py", "part.py")
+_MODEL_CODE = ("families", "models", "load.py", "weights.py", "safetensor.py", "single_file.py", "lora.py", "fuse.py", "part.py")
 _PASS_CODE = ("passes", "remake.py")
 _TRACE_CODE = ("traced.py", "islands.py")
 #: Whose code a stage's result depends on.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 from engines.errors import RecipeError, UnsupportedError
 from engines.plugins import did_you_mean
 from exporter import architecture, hub, lora, safetensor
+from exporter.models import kinds, leftovers, recognition, statements
+from exporter.models.statements import Statement
 
 if TYPE_CHECKING:
     from torch import nn
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 SCHEME = "uniform-1"
 #: Libraries whose classes may be built; anything else would be code that comes with the model.
 _LIBRARIES = ("diffusers", "transformers")
+#: Words of a single file's metadata that the bundle keeps.
+_TOLD = ("modelspec.title", "modelspec.architecture", "modelspec.resolution")
 _NETWORKS = re.compile(r"unet|transformer|vae|text_encoder(_\d)?")
 _TOKENIZERS = re.compile(r"tokenizer(_\d)?")
 
@@ -41,6 +45,8 @@ class Checkpoint:
         seed: of random weights, else None.
         single: whether `files` is one file that holds every network.
         loras: fused into the networks that they change.
+        statements: what a single file says of its model, already in `configs`.
+        notes: what of the source is left out, or said and not read; a sentence each.
         remade: networks that a pass made: they have a folder of their own, whatever the rest comes from.
 
     """
@@ -52,6 +58,8 @@ class Checkpoint:
     seed: int | None = None
     single: bool = False
     loras: tuple[lora.Lora, ...] = ()
+    statements: tuple[Statement, ...] = ()
+    notes: tuple[str, ...] = ()
     remade: frozenset[str] = frozenset()
 
     def having(self, component: str, folder: Path) -> Checkpoint:
@@ -163,7 +171,8 @@ def resolve(model: Model, root: Path) -> Checkpoint:
     found = _resolve(model, root)
     changes = lora.resolve(model, root, found.configs)
     named = {f"lora {number}": change.provenance for number, change in enumerate(changes, 1)}
-    return replace(found, loras=changes, provenance={**found.provenance, **named}) if changes else found
+    notes = (*found.notes, *(note for change in changes for note in change.notes))
+    return replace(found, loras=changes, provenance={**found.provenance, **named}, notes=notes) if changes else found
 
 
 def _resolve(model: Model, root: Path) -> Checkpoint:
@@ -233,8 +242,13 @@ def _single(file: Path, model: Model, seed: int | None) -> Checkpoint:
         raise RecipeError(
             f"model.architecture: no architecture named {model.architecture!r}{did_you_mean(model.architecture, known)}"
         )
-    name = model.architecture or _recognised(file)
-    configs = _trusted(architecture.configs(name), name)
+    header = safetensor.header(file)
+    kind = kinds.of_file(header.shapes, header.metadata)
+    if kind is not None and not (kind is kinds.NO_VAE and model.vae):
+        raise UnsupportedError(kind.sentence(file))
+    said = statements.stated(file)
+    name = model.architecture or _recognised(file, said)
+    configs = statements.applied(_trusted(architecture.configs(name), name), said)
     folders = {part: file.parent / part for part in configs if _TOKENIZERS.fullmatch(part)}
     if any(not folder.is_dir() for folder in folders.values()):
         source = architecture.hub(name)
@@ -251,32 +265,46 @@ def _single(file: Path, model: Model, seed: int | None) -> Checkpoint:
                 f"folder{'s' * (len(folders) > 1)} {' and '.join(folders)} of a diffusers pipeline beside the file."
             ) from error
         folders = {part: folder / part for part in folders}
-    provenance = {"source": model.source, "architecture": name}
+    words = header.metadata
+    provenance = {"source": model.source, "architecture": name} | {key: words[key] for key in _TOLD if words.get(key)}
+    if said:
+        provenance["says"] = "; ".join(f"{each.field} {each.value} ({each.by})" for each in said)
     files = {part: (file,) for part in configs if _NETWORKS.fullmatch(part)}
-    return Checkpoint(configs, provenance, files, folders, seed, single=True)
+    notes = tuple(filter(None, [_left_out(file, files), *statements.remarks(words, file.name)]))
+    return Checkpoint(configs, provenance, files, folders, seed, single=True, statements=said, notes=notes)
 
 
-def _recognised(file: Path) -> str:
-    """Name the architecture of a single file by the exact size of its UNet."""
-    shapes = safetensor.shapes(file)
-    count = safetensor.elements(shapes, "model.diffusion_model.") or safetensor.elements(shapes, "unet.")
-    same = [name for name in architecture.names() if architecture.parameters(name).get("unet") == count]
-    kinds = {
-        json.dumps([architecture.configs(name)["scheduler"].get("prediction_type"), len(architecture.configs(name))])
-        for name in same
-    }
-    if len(kinds) != 1:
-        listed = (
-            f"these have one of that size: {', '.join(same)}"
-            if same
-            else f"none known has; there are: {', '.join(architecture.names())}"
-        )
-        raise UnsupportedError(
-            f"{file} does not tell its architecture: its UNet has {count:,} parameters, and {listed}.\n"
-            "  Set model.architecture, or convert the file to a diffusers folder."
-        )
-    # Those that others refer to are the originals; the rest differ by sampler alone, which is the recipe's business.
-    return next((name for name in same if "$use" not in architecture.read(name)["unet"]), same[0])
+def _left_out(file: Path, networks: Iterable[str]) -> str:
+    """A sentence on the weights of a single file that stand under no network's name."""
+    known = tuple(start for name in networks for start in (*leftovers.PREFIXES.get(name, ()), f"{name}."))
+    left = [name for name in safetensor.shapes(file) if not name.startswith(known) and not leftovers.harmless(name)]
+    return leftovers.sentence(file.name, [name for name in left if not statements.MARKERS.fullmatch(name)])
+
+
+def _recognised(file: Path, said: Iterable[Statement]) -> str:
+    """Name the architecture of a single file by the shapes in its UNet, and by what the file says that it predicts."""
+    found = recognition.outline(safetensor.shapes(file))
+    same = recognition.same(found) if found else []
+    told = {each.value for each in said if each.field == "prediction_type"}
+    configs = {name: architecture.configs(name) for name in same}
+    predicts = {name: configs[name]["scheduler"].get("prediction_type") for name in same}
+    if len(told) == 1:
+        same = [name for name in same if predicts[name] in told] or same
+    if len({(predicts[name], len(configs[name])) for name in same}) == 1:
+        # Those that others refer to are the originals; the rest differ by sampler alone, which is the recipe's business.
+        return next((name for name in same if "$use" not in architecture.read(name)["unet"]), same[0])
+    if same:
+        listed = f"{' and '.join(same)} have the same UNet and read its answer differently"
+    elif found:
+        name, differs = recognition.nearest(found)
+        listed = f"the nearest is {name}, whose UNet has other {' and '.join(differs)}"
+    else:
+        listed = "it has no UNet whose names are known"
+    raise UnsupportedError(
+        f"{file} does not tell its architecture: {listed}.\n"
+        f"  Set model.architecture to one of: {', '.join(same or architecture.names())}; or convert the file where its config is "
+        "known: StableDiffusionPipeline.from_single_file(FILE).save_pretrained(FOLDER)."
+    )
 
 
 def _trusted(configs: Mapping[str, Mapping[str, Any]], where: str) -> Mapping[str, Mapping[str, Any]]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from engines.errors import RecipeError, UnsupportedError
 from engines.plugins import did_you_mean
 from exporter import hub, safetensor
+from exporter.models import statements
 
 if TYPE_CHECKING:
     from exporter.recipe import Lora as Asked
@@ -38,6 +39,7 @@ class Lora:
         components: networks that it changes.
         title: what the file calls itself, else empty.
         provenance: for the bundle: source, commit, file and scale.
+        notes: what its file says of the model that it was trained on, where this one is another.
 
     """
 
@@ -46,9 +48,10 @@ class Lora:
     components: frozenset[str]
     title: str
     provenance: str
+    notes: tuple[str, ...] = ()
 
 
-def resolve(model: Model, root: Path, components: Collection[str]) -> tuple[Lora, ...]:
+def resolve(model: Model, root: Path, configs: Mapping[str, Mapping[str, Any]]) -> tuple[Lora, ...]:
     """Find every LoRA of a recipe, and tell what it changes.
 
     Raises:
@@ -58,21 +61,22 @@ def resolve(model: Model, root: Path, components: Collection[str]) -> tuple[Lora
     """
     if model.loras and model.weights == "random":
         raise RecipeError("model.loras: random weights hold nothing that a LoRA could change; leave the list out")
-    return tuple(_resolved(asked, f"model.loras[{index}]", root, components) for index, asked in enumerate(model.loras))
+    return tuple(_resolved(asked, f"model.loras[{index}]", root, configs) for index, asked in enumerate(model.loras))
 
 
-def _resolved(asked: Asked, place: str, root: Path, components: Collection[str]) -> Lora:
+def _resolved(asked: Asked, place: str, root: Path, configs: Mapping[str, Mapping[str, Any]]) -> Lora:
     file, commit = _file(asked, place, root)
     if file.suffix != ".safetensors":
         safetensor.refuse_pickle(str(file), [file.name])
         raise UnsupportedError(f"{file} is not a .safetensors file.\n  A LoRA is a .safetensors file.")
     names = sorted(safetensor.shapes(file))
     owners = {name: next((part for part, starts in _PREFIXES.items() if name.startswith(starts)), "") for name in names}
-    refuse_left(file, [name for name in names if owners[name] not in components])
+    refuse_left(file, [name for name in names if owners[name] not in configs])
     words = safetensor.metadata(file)
+    notes = tuple(statements.remarks(words, f"LoRA {file.name}", configs))
     title = next((words[key] for key in _TITLES if words.get(key)), "")
     told = f"{asked.source}{f' at {commit}' if commit else ''}{f' {file.name}' if file.name not in asked.source else ''}"
-    return Lora(file, asked.scale, frozenset(owners.values()), title, f"{told} × {asked.scale:g}")
+    return Lora(file, asked.scale, frozenset(owners.values()), title, f"{told} × {asked.scale:g}", notes)
 
 
 def refuse_left(file: Path, names: Sequence[str]) -> None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
+import functools
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
+
 from engines.errors import UnsupportedError
 
-#: Longest header that the format allows, in bytes.
-_LONGEST = 100_000_000
 _WEIGHTS = re.compile(r"(?:diffusion_pytorch_model|model)(?:\.(\w+))?(?:-\d+-of-\d+)?\.safetensors")
 _VARIANTS = (None, "fp16", "bf16", "non_ema")  # best first; one is enough
 _PICKLES = (".bin", ".ckpt", ".pt", ".pth")
@@ -45,54 +47,57 @@ def refuse_pickle(where: str, names: Iterable[str]) -> None:
         )
 
 
-def shapes(file: Path) -> Mapping[str, tuple[int, ...]]:
-    """Tensor name → shape.
+@dataclass(frozen=True)
+class Header:
+    """What a file says before its data: tensor → shape, tensor → type (`F32`, `F8_E4M3` …), and its writer's words."""
+
+    shapes: Mapping[str, tuple[int, ...]]
+    types: Mapping[str, str]
+    metadata: Mapping[str, str]
+
+
+def header(file: Path) -> Header:
+    """Read a file's header.
 
     Raises:
         UnsupportedError: not a safetensors file, or cut short.
 
     """
-    header, start = _header(file)
-    try:
-        tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
-        end = max((entry["data_offsets"][1] for entry in tensors.values()), default=0)
-        found = {name: tuple(map(int, entry["shape"])) for name, entry in tensors.items()}
-    except (AttributeError, KeyError, TypeError, IndexError, ValueError) as error:
-        raise UnsupportedError(_damaged(file, "its header lacks shapes or offsets")) from error
-    if end + start != (size := file.stat().st_size):
-        raise UnsupportedError(_damaged(file, f"it should have {end + start} bytes and has {size}"))
-    return found
+    status = file.stat()
+    return _header(file, status.st_size, status.st_mtime_ns)
+
+
+def shapes(file: Path) -> Mapping[str, tuple[int, ...]]:
+    """Tensor name → shape; raises as `header` does."""
+    return header(file).shapes
 
 
 def metadata(file: Path) -> Mapping[str, str]:
-    """Words about the file that its writer put into it.
-
-    Raises:
-        UnsupportedError: not a safetensors file.
-
-    """
-    header, _ = _header(file)
-    words = header.get("__metadata__") if isinstance(header, dict) else None
-    return {str(key): str(value) for key, value in words.items()} if isinstance(words, dict) else {}
+    """Words about the file that its writer put into it; raises as `header` does."""
+    return header(file).metadata
 
 
-def _header(file: Path) -> tuple[Any, int]:
-    """Parse the header; returns it and the byte where data begins."""
-    size = file.stat().st_size
-    with file.open("rb") as stream:
-        length = int.from_bytes(stream.read(8), "little")
-        if size < 8 or not 2 <= length <= min(_LONGEST, size - 8):
-            raise UnsupportedError(_damaged(file, f"its header says {length} bytes, the file has {size}"))
+def numbers(file: Path, name: str) -> list[float]:
+    """A small tensor's values, flat; NaN where its type is one that numpy has not."""
+    with _opened(file) as handle:
         try:
-            return json.loads(stream.read(length)), length + 8
-        except (ValueError, RecursionError) as error:
-            raise UnsupportedError(_damaged(file, "its header is not JSON")) from error
+            return [float(value) for value in handle.get_tensor(name).reshape(-1)]
+        except TypeError:
+            return [math.nan]
 
 
-def elements(tensors: Mapping[str, tuple[int, ...]], prefix: str) -> int:
-    """Numbers held by the tensors whose name starts with `prefix`."""
-    return sum(math.prod(shape) for name, shape in tensors.items() if name.startswith(prefix))
+@functools.lru_cache(maxsize=64)
+def _header(file: Path, _size: int, _changed: int) -> Header:
+    with _opened(file) as handle:
+        slices = {name: handle.get_slice(name) for name in handle.keys()}  # noqa: SIM118 - not a dict
+        found = {name: tuple(each.get_shape()) for name, each in slices.items()}
+        return Header(found, {name: str(each.get_dtype()) for name, each in slices.items()}, dict(handle.metadata() or {}))
 
 
-def _damaged(file: Path, how: str) -> str:
-    return f"{file} is not a whole safetensors file: {how}.\n  Download or copy it again."
+@contextlib.contextmanager
+def _opened(file: Path) -> Iterator[Any]:
+    try:
+        with safe_open(file, framework="np") as handle:  # of torch's it would load the library
+            yield handle
+    except (SafetensorError, OSError) as error:
+        raise UnsupportedError(f"{file} is not a whole safetensors file: {error}.\n  Download or copy it again.") from error

@@ -11,15 +11,9 @@ from torch import Tensor, nn
 
 from engines.errors import UnsupportedError
 from exporter import weights
+from exporter.models.leftovers import PREFIXES
 
 _Tensors = dict[str, Tensor]
-#: Component → where the original layouts keep it.
-_PREFIXES = {
-    "unet": ("model.diffusion_model.",),
-    "vae": ("first_stage_model.",),
-    "text_encoder": ("cond_stage_model.", "conditioner.embedders.0."),
-    "text_encoder_2": ("conditioner.embedders.1.",),
-}
 #: What an OpenCLIP tower has beside the tower that the pipelines use; SD 2 stops one layer early and leaves out the projection.
 _UNUSED = ("logit_scale", "position_ids", "text_projection", *ldm.SD_2_TEXT_ENCODER_KEYS_TO_IGNORE)
 
@@ -34,7 +28,7 @@ def component(file: Path, name: str, skeleton: nn.Module, config: Mapping[str, A
     tensors = weights.opened(file)
     if own := [key for key in tensors if key.startswith(f"{name}.")]:
         return {key.removeprefix(f"{name}."): tensors[key] for key in own}
-    prefixes = _PREFIXES.get(name, ())
+    prefixes = PREFIXES.get(name, ())
     source = {key: get() for key, get in tensors.items() if key.startswith(prefixes)} if prefixes else {}
     if not source:
         raise UnsupportedError(

@@ -1,0 +1,1 @@
+"""What model files say of themselves: statements, leftovers, architectures, kinds. Reads headers and configs, without torch."""
