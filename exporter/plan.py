@@ -108,7 +108,7 @@ class Plan:
     @property
     def notes(self) -> tuple[str, ...]:
         """What of the source is left out, and what is unusual about the sampler."""
-        return (*self.checkpoint.notes, *self.pairing.notes)
+        return (*self.checkpoint.notes, *self.family.notes, *self.pairing.notes)
 
     @property
     def reference(self) -> tuple[str, str]:

@@ -191,7 +191,10 @@ def _ids(family: Family, pipeline: Any, setting: Setting) -> dict[str, np.ndarra
     for tower, name in family.towers.items():
         (port,) = family.signature(tower).inputs
         texts = [text for prompt in setting.prompts for text in (setting.negative_prompt or "", prompt)[-int(port.shape[1]) :]]
-        rows = getattr(pipeline, name)(texts, padding="max_length", max_length=port.shape[2], truncation=True)["input_ids"]
+        # What the pipeline tokenizes: it writes out textual inversions of several vectors.
+        tokenizer = getattr(pipeline, name)
+        texts = pipeline.maybe_convert_prompt(texts, tokenizer)
+        rows = tokenizer(texts, padding="max_length", max_length=port.shape[2], truncation=True)["input_ids"]
         found[port.name] = np.array(rows, dtype=np.int64).reshape(len(setting.prompts), *map(int, port.shape[1:]))
     return found
 

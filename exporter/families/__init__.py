@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from engines import plugins
@@ -39,6 +39,11 @@ class Family(Protocol):
 
     #: Text part → its tokenizer.
     towers: Mapping[str, str]
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What of the model's components and configs is left out, a sentence each."""
+        ...
 
     def signature(self, name: str) -> Signature:
         """The contract of one part at the recipe's shapes."""

@@ -10,7 +10,7 @@ from engines.errors import RecipeError, UnsupportedError
 from engines.manifest import Role, Tokenizer
 from engines.plugins import did_you_mean
 from engines.signature import Dim, Port, Range, Signature
-from exporter.models import kinds
+from exporter.models import kinds, leftovers
 from exporter.pairing import made_by_passes
 from exporter.part import Part
 from exporter.part import Precision as Precision  # noqa: PLC0414 - the families' own argument type
@@ -52,6 +52,14 @@ class LatentDiffusion:
         problems += self._tile_problems()
         if problems:
             raise RecipeError(problems)
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What of the model's components and configs is left out, a sentence each."""
+        used = {"unet", "vae", "scheduler", *self.towers, *self.towers.values()}
+        networks = used - set(self.towers.values())
+        found = leftovers.components(self.configs["model_index"], used, self.pipeline_class)
+        return (*found, *leftovers.fields(self.configs, networks))
 
     # What the configs say.
 

@@ -63,6 +63,7 @@ CLASSES = Kind(
     "a model whose UNet has an input that is neither text, time nor size",
     "Take a plain text-to-image model; unCLIP, class-conditional and audio models have such an input.",
 )
+TEXT = Kind("a model whose text encoder is none of CLIP's", "Take a model with CLIP text encoders.")
 LDM3D = Kind("a VAE whose pictures have other channels than red, green and blue", "Take a plain text-to-image model.")
 
 #: Channels that a UNet takes beside the latent's four make it another kind of model.
@@ -85,6 +86,7 @@ _MARKS: Mapping[str, Kind] = {
     r"(image_proj|ip_adapter|adapter|body)\..*": ADAPTER,
     r"(encoder\.|decoder\.)?\d+\.(weight|bias|conv\.0\.weight)": TINY,
 }
+_CLIP = {"CLIPTextModel", "CLIPTextModelWithProjection", "CLIPTokenizer", "CLIPTokenizerFast"}
 _UNET = r"(model\.diffusion_model\.|unet\.)?(input_blocks|output_blocks|down_blocks|up_blocks)\..*"
 _VAE = r"(first_stage_model\.|vae\.)?(encoder|decoder)\.(conv_in|mid|mid_block|down|up|down_blocks|up_blocks)\..*"
 _TEXT = r"(cond_stage_model|conditioner|text_encoder(_2)?|text_encoders)\..*|(.*\.)?(text_model|transformer\.resblocks)\..*"
@@ -125,6 +127,10 @@ def of_configs(configs: Configs) -> tuple[Kind, str] | None:
     for name in ("class_embed_type", "num_class_embeds", "encoder_hid_dim_type"):
         if unet.get(name) is not None:
             return CLASSES, f"unet.{name} is {unet[name]!r}"
+    index = configs["model_index"]
+    for name in (each for each in ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2") if each in configs):
+        if (found := str(index[name][1])) not in _CLIP:
+            return TEXT, f"its {name} is a {found}"
     return None
 
 
