@@ -57,5 +57,4 @@ def _opened(folder: Path, told: dict[str, str]) -> Checkpoint:
         CLASSIFIER: config,
         PREPROCESSOR: read_json(folder / _SAID),
     }
-    names = safetensor.chosen((file.name for file in folder.iterdir()), str(folder))
-    return Checkpoint(configs, told, {CLASSIFIER: tuple(folder / name for name in names)}, {CLASSIFIER: folder})
+    return Checkpoint(configs, told, {CLASSIFIER: safetensor.files(folder)}, {CLASSIFIER: folder})

@@ -43,7 +43,7 @@ class Checkpoint:
         files: network → its safetensors files; empty for random weights.
         folders: component → the folder that its config (for a tokenizer, its vocabulary) came from.
         seed: of random weights, else None.
-        single: whether `files` is one file that holds every network.
+        originals: networks whose file is not diffusers' own: it may hold several, or name its weights in the original layout.
         loras: fused into the networks that they change.
         statements: what a single file says of its model, already in `configs`.
         notes: what of the source is left out, or said and not read; a sentence each.
@@ -56,7 +56,7 @@ class Checkpoint:
     files: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
     folders: Mapping[str, Path] = field(default_factory=dict)
     seed: int | None = None
-    single: bool = False
+    originals: frozenset[str] = frozenset()
     loras: tuple[lora.Lora, ...] = ()
     statements: tuple[Statement, ...] = ()
     notes: tuple[str, ...] = ()
@@ -67,7 +67,7 @@ class Checkpoint:
 
         Half of a VAE has a place of its own, `vae_decoder` or `vae_encoder`, beside the `vae` that keeps the other half.
         """
-        files = tuple(folder / name for name in safetensor.chosen((file.name for file in folder.iterdir()), str(folder)))
+        files = safetensor.files(folder)
         config = read_json(folder / "config.json")
         return replace(
             self,
@@ -132,7 +132,7 @@ class Checkpoint:
         files = self.files.get(component, ())
         for file in files:
             safetensor.shapes(file)  # a truncated file is refused before memory is mapped
-        if self.single and component not in self.remade:
+        if component in self.originals and component not in self.remade:
             tensors = single_file.component(files[0], component, skeleton, self.configs[component])
             return weights.put(skeleton, tensors, precision, component)
         return weights.read(skeleton, files, precision, component)
@@ -169,6 +169,10 @@ def resolve(model: Model, root: Path) -> Checkpoint:
 
     """
     found = _resolve(model, root)
+    if model.vae is not None:
+        from exporter.borrow import with_vae  # noqa: PLC0415 - which puts networks into checkpoints
+
+        found = with_vae(found, model, root)
     changes = lora.resolve(model, root, found.configs)
     named = {f"lora {number}": change.provenance for number, change in enumerate(changes, 1)}
     notes = (*found.notes, *(note for change in changes for note in change.notes))
@@ -226,7 +230,7 @@ def _folder(folder: Path, provenance: dict[str, str], seed: int | None) -> Check
         else:
             configs[name] = read_json(inside / "config.json")
             if seed is None:
-                files[name] = tuple(inside / file for file in safetensor.chosen((f.name for f in inside.iterdir()), str(inside)))
+                files[name] = safetensor.files(inside)
     if seed is not None:
         provenance |= {"weights": "random", "seed": str(seed), "scheme": SCHEME}
     return Checkpoint(_trusted(configs, str(folder)), provenance, files, folders, seed)
@@ -271,7 +275,7 @@ def _single(file: Path, model: Model, seed: int | None) -> Checkpoint:
         provenance["says"] = "; ".join(f"{each.field} {each.value} ({each.by})" for each in said)
     files = {part: (file,) for part in configs if _NETWORKS.fullmatch(part)}
     notes = tuple(filter(None, [_left_out(file, files), *statements.remarks(words, file.name)]))
-    return Checkpoint(configs, provenance, files, folders, seed, single=True, statements=said, notes=notes)
+    return Checkpoint(configs, provenance, files, folders, seed, originals=frozenset(files), statements=said, notes=notes)
 
 
 def _left_out(file: Path, networks: Iterable[str]) -> str:

@@ -38,6 +38,11 @@ def chosen(names: Iterable[str], component: str) -> list[str]:
     )
 
 
+def files(folder: Path) -> tuple[Path, ...]:
+    """Files of a component's folder that hold its weights; raises as `chosen` does."""
+    return tuple(folder / name for name in chosen((file.name for file in folder.iterdir()), str(folder)))
+
+
 def refuse_pickle(where: str, names: Iterable[str]) -> None:
     """Raise UnsupportedError where there are names of pickles."""
     if pickles := [name for name in names if name.endswith(_PICKLES)]:

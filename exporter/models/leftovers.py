@@ -14,9 +14,11 @@ from typing import Any
 PREFIXES = {
     "unet": ("model.diffusion_model.",),
     "vae": ("first_stage_model.",),
-    "text_encoder": ("cond_stage_model.", "conditioner.embedders.0."),
-    "text_encoder_2": ("conditioner.embedders.1.",),
+    "text_encoder": ("cond_stage_model.", "conditioner.embedders.0.", "text_encoders.clip_l."),
+    "text_encoder_2": ("conditioner.embedders.1.", "text_encoders.clip_g."),
 }
+#: What the names of a file with several networks start with.
+STARTS = (*(start for starts in PREFIXES.values() for start in starts), *(f"{name}." for name in PREFIXES))
 #: How a leftover's name reads → why the picture does not depend on it. Names as in single files and in folders.
 HARMLESS = {
     r"(.*\.)?position_ids": "0, 1, 2 …, which the text tower counts itself",
@@ -24,11 +26,10 @@ HARMLESS = {
     r"(.*\.)?(text|visual)_projection(\.weight)?": "projects a pooled state, in a tower of which nobody reads that",
     r"(.*\.)?(vision_model|visual)\..*": "CLIP's image tower, saved with its text tower",
     r"(.*\.)?model_ema\..*": "running averages, which training needs; the weights themselves are taken, as everywhere",
-    r"((first_stage_model|vae)\.)?loss\..*": "discriminator and perceptual loss of the VAE's training",
+    r"(.*\.)?loss\..*": "discriminator and perceptual loss of the VAE's training",
     r"(betas|alphas_cumprod(_prev)?|sqrt_.*|log_one_minus_.*|posterior_.*|logvar|lvlb_weights)": "ldm's noise schedule, which "
     "the sampler's scheduler has",
     r"(denoiser|model\.denoiser)\.(sigmas|log_sigmas)": "sgm's noise schedule; the sampler's scheduler has it",
-    r"cond_stage_model\.model\.transformer\.resblocks\.23\..*": "the last layer of SD 2's text tower, of which no pipeline reads",
     r"global_step|epoch|step|num_updates": "counts of a training",
     r"(.*\.)?scaled_fp8": "says that fp8 weights have scales, which are multiplied in",
     r"(.*\.)?(scale_input|input_scale)": "scale of activations for products in fp8; the recipe's precision computes in none",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -134,3 +135,25 @@ def _blocks(config: Mapping[str, Any]) -> Iterator[tuple[int, list[tuple[int, in
 def _each(value: Any, count: int) -> list[Any]:  # noqa: ANN401 - a config's value
     """One value for every stage or layer, as a list of them."""
     return list(value) if isinstance(value, list | tuple) else [value] * count
+
+
+def vae(shapes: Shapes) -> dict[str, Any]:
+    """Fields of an AutoencoderKL's config that its weights' shapes tell, in either layout; none where there is no such VAE."""
+    start = next((start for start in ("first_stage_model.", "vae.") if any(name.startswith(start) for name in shapes)), "")
+    own = {name.removeprefix(start): tuple(shape) for name, shape in shapes.items() if name.startswith(start)}
+    first = re.compile(r"encoder\.(?:down_blocks|down)\.(\d+)\.(?:resnets|block)\.(\d+)\.conv1\.weight")
+    blocks = {tuple(map(int, match.groups())): shape[0] for name, shape in own.items() if (match := first.fullmatch(name))}
+    if not blocks or "decoder.conv_in.weight" not in own:
+        return {}
+    widths = [blocks[stage, 0] for stage in range(1 + max(stage for stage, _ in blocks))]
+    return {
+        "block_out_channels": widths,
+        "down_block_types": ["DownEncoderBlock2D"] * len(widths),
+        "up_block_types": ["UpDecoderBlock2D"] * len(widths),
+        "layers_per_block": 1 + max(layer for _, layer in blocks),
+        "latent_channels": own["decoder.conv_in.weight"][1],
+        "in_channels": own["encoder.conv_in.weight"][1],
+        "out_channels": own["decoder.conv_out.weight"][0],
+        "use_quant_conv": "quant_conv.weight" in own,
+        "use_post_quant_conv": "post_quant_conv.weight" in own,
+    }

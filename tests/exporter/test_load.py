@@ -133,7 +133,7 @@ class TestDamage:
 
     def test_missing(self, copy):
         change(copy, "unet", lambda tensors: tensors.pop("conv_in.weight"))
-        self.refused(copy, "unet", "1 weights are missing", "conv_in.weight", "Take the config")
+        self.refused(copy, "unet", "1 weights are missing", "conv_in.weight", "take both from one place")
 
     def test_surplus(self, copy):
         change(copy, "unet", lambda tensors: tensors.update(extra=torch.zeros(1)))
