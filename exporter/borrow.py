@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from engines.errors import RecipeError, UnsupportedError
 from engines.plugins import did_you_mean
 from exporter import architecture, hub, safetensor
-from exporter.load import SCHEME, Checkpoint, network, placed, read_json
+from exporter.load import SCHEME, Checkpoint, network, placed
 from exporter.models import kinds, recognition, statements
+from exporter.safetensor import read_json
 
 if TYPE_CHECKING:
     from exporter.passes.swap import Swap
@@ -148,8 +149,8 @@ class _Look:
                 f"{self.where}: {name!r} is neither a file or folder (looked in {self.root} and {Path.cwd()}), nor a hub id "
                 f"(owner/name), nor an architecture{did_you_mean(name, architecture.names())}"
             )
-        place, commit = hub.fetch_network(name, self.revision, network(self.part), weights=not self.random)
-        return self._opened(place, {"source": name, "revision": commit})
+        fetched = hub.fetch_network(name, self.revision, network(self.part), weights=not self.random)
+        return self._opened(fetched.place, {"source": name, "revision": fetched.commit})
 
     def _architecture(self, name: str) -> _Found:
         if not self.random:

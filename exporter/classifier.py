@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from engines.errors import RecipeError, UnsupportedError
 from exporter import hub, safetensor
-from exporter.load import Checkpoint, read_json
+from exporter.load import Checkpoint
+from exporter.safetensor import read_json
 
 if TYPE_CHECKING:
     from exporter.passes._options import Classifier
@@ -31,8 +32,8 @@ def find(option: Classifier, root: Path, where: str) -> Checkpoint:
             return _opened(place, {"source": name})
     if not hub.ID.fullmatch(name):
         raise RecipeError(f"{where}: {name!r} is neither a folder (looked in {root} and {Path.cwd()}), nor a hub id (owner/name)")
-    folder, commit = hub.fetch_network(name, option.revision, CLASSIFIER, beside=[_SAID])
-    return _opened(folder, {"source": name, "revision": commit})
+    fetched = hub.fetch_network(name, option.revision, CLASSIFIER, beside=[_SAID])
+    return _opened(fetched.place, {"source": name, "revision": fetched.commit})
 
 
 def _opened(folder: Path, told: dict[str, str]) -> Checkpoint:

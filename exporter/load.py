@@ -16,6 +16,7 @@ from engines.plugins import did_you_mean
 from exporter import architecture, hub, lora, safetensor
 from exporter.models import kinds, leftovers, recognition, statements
 from exporter.models.statements import Statement
+from exporter.safetensor import read_json
 
 if TYPE_CHECKING:
     from torch import nn
@@ -101,7 +102,7 @@ class Checkpoint:
         for change in self._changes(component):
             status = change.file.stat()
             content = _file_digest(change.file, status.st_size, status.st_mtime_ns)
-            total.update(f"LoRA {content} × {change.scale!r}".encode())
+            total.update(f"LoRA {content} {change.config} × {change.scale!r}".encode())
         return total.hexdigest()
 
     def _changes(self, component: str) -> list[lora.Lora]:
@@ -183,7 +184,7 @@ def _resolve(model: Model, root: Path) -> Checkpoint:
     seed = model.seed if model.weights == "random" else None
     for place in (root / Path(model.source).expanduser(), Path(model.source).expanduser()):
         if place.is_dir():
-            return _folder(place, {"source": model.source}, seed)
+            return _folder(place, {"source": model.source}, seed, model.variant)
         if place.is_file():
             return _single(place, model, seed)
     if model.source in architecture.names():
@@ -198,8 +199,9 @@ def _resolve(model: Model, root: Path) -> Checkpoint:
             f"model.source: {model.source!r} is neither a file or folder (looked in {root} and {Path.cwd()}), nor a hub id "
             f"(owner/name), nor an architecture{did_you_mean(model.source, architecture.names())}"
         )
-    folder, commit = hub.fetch(model.source, model.revision, weights=seed is None)
-    return _folder(folder, {"source": model.source, "revision": commit}, seed)
+    found = hub.fetch(model.source, model.revision, weights=seed is None, variant=model.variant)
+    checkpoint = _folder(found.place, {"source": model.source, "revision": found.commit}, seed, model.variant)
+    return replace(checkpoint, notes=found.notes)
 
 
 def _made_up(name: str, seed: int) -> Checkpoint:
@@ -207,7 +209,7 @@ def _made_up(name: str, seed: int) -> Checkpoint:
     return Checkpoint(_trusted(architecture.configs(name), name), provenance, seed=seed)
 
 
-def _folder(folder: Path, provenance: dict[str, str], seed: int | None) -> Checkpoint:
+def _folder(folder: Path, provenance: dict[str, str], seed: int | None, variant: str | None) -> Checkpoint:
     index_file = folder / "model_index.json"
     if not index_file.is_file():
         safetensor.refuse_pickle(str(folder), [file.name for file in folder.iterdir()])
@@ -230,7 +232,9 @@ def _folder(folder: Path, provenance: dict[str, str], seed: int | None) -> Check
         else:
             configs[name] = read_json(inside / "config.json")
             if seed is None:
-                files[name] = safetensor.files(inside)
+                files[name] = safetensor.files(inside, variant)
+    if variant and not any(variant in file.name for each in files.values() for file in each):
+        raise RecipeError(f"model.variant: no component of {folder} has weights of the variant {variant!r}; leave the line out")
     if seed is not None:
         provenance |= {"weights": "random", "seed": str(seed), "scheme": SCHEME}
     return Checkpoint(_trusted(configs, str(folder)), provenance, files, folders, seed)
@@ -253,6 +257,7 @@ def _single(file: Path, model: Model, seed: int | None) -> Checkpoint:
     said = statements.stated(file)
     name = model.architecture or _recognised(file, said)
     configs = statements.applied(_trusted(architecture.configs(name), name), said)
+    came: tuple[str, ...] = ()
     folders = {part: file.parent / part for part in configs if _TOKENIZERS.fullmatch(part)}
     if any(not folder.is_dir() for folder in folders.values()):
         source = architecture.hub(name)
@@ -262,19 +267,19 @@ def _single(file: Path, model: Model, seed: int | None) -> Checkpoint:
                 f"{' and '.join(folders)} of a diffusers pipeline beside it."
             )
         try:
-            folder, _ = hub.fetch(source, None, weights=False, only=folders)
+            fetched = hub.fetch(source, None, weights=False, only=folders)
         except UnsupportedError as error:
             raise UnsupportedError(
                 f"{file} holds weights and no tokenizer, and {source}, which has one, is out of reach.\n  Put the "
                 f"folder{'s' * (len(folders) > 1)} {' and '.join(folders)} of a diffusers pipeline beside the file."
             ) from error
-        folders = {part: folder / part for part in folders}
+        folders, came = {part: fetched.place / part for part in folders}, fetched.notes
     words = header.metadata
     provenance = {"source": model.source, "architecture": name} | {key: words[key] for key in _TOLD if words.get(key)}
     if said:
         provenance["says"] = "; ".join(f"{each.field} {each.value} ({each.by})" for each in said)
     files = {part: (file,) for part in configs if _NETWORKS.fullmatch(part)}
-    notes = tuple(filter(None, [_left_out(file, files), *statements.remarks(words, file.name)]))
+    notes = tuple(filter(None, [*came, _left_out(file, files), *statements.remarks(words, file.name)]))
     return Checkpoint(configs, provenance, files, folders, seed, originals=frozenset(files), statements=said, notes=notes)
 
 
@@ -326,23 +331,6 @@ def _trusted(configs: Mapping[str, Mapping[str, Any]], where: str) -> Mapping[st
                 f"  Components must be classes of {' or '.join(_LIBRARIES)}."
             )
     return configs
-
-
-def read_json(file: Path) -> dict[str, Any]:
-    """Read one config.
-
-    Raises:
-        UnsupportedError: it is not there, or not JSON.
-
-    """
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UnsupportedError(
-            f"{file} cannot be read: {error.strerror}.\n  The folder is not a whole diffusers pipeline."
-        ) from error
-    except ValueError as error:
-        raise UnsupportedError(f"{file} is not JSON: {error}.\n  Download or copy it again.") from error
 
 
 @cache

@@ -153,7 +153,7 @@ class TestRefusals:
         monkeypatch.setattr(hub, "fetch", offline)
         with pytest.raises(UnsupportedError, match="owner/name, which has one, is out of reach"):
             resolved(file)
-        monkeypatch.setattr(hub, "fetch", lambda *_, **__: (tiny_sd, "c0ffee"))
+        monkeypatch.setattr(hub, "fetch", lambda *_, **__: hub.Fetched(tiny_sd, "c0ffee"))
         assert resolved(file).folders == {"tokenizer": tiny_sd / "tokenizer"}
 
     def test_unknown_architecture(self, tiny_sd, tmp_path):
