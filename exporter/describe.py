@@ -218,7 +218,9 @@ def _without_weights(chosen: Recipe) -> tuple[Recipe, str]:
         return any((place / source).exists() for place in (chosen.root, Path()))
 
     chosen, lacking = _without_swapped(chosen, here)
-    if model.weights == "random" or all(map(here, [model.source, *(change.source for change in model.loras)])):
+    if model.weights == "random" or all(
+        map(here, [model.source, *filter(None, [model.vae]), *(change.source for change in model.loras)])
+    ):
         return chosen, lacking
     same = architecture.of_hub(model.source)
     told = f"from the named architecture {same}" if same else "from the hub's configuration files"
@@ -226,6 +228,8 @@ def _without_weights(chosen: Recipe) -> tuple[Recipe, str]:
         update={
             "weights": "random",
             "source": same or model.source,
+            "vae": None,
+            "variant": None,
             "loras": (),  # they change no size; what they say of the sampler is kept
             "made_for": model.made_for or pairing.made_by_loras(chosen).kind or None,
         }

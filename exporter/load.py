@@ -233,7 +233,7 @@ def _folder(folder: Path, provenance: dict[str, str], seed: int | None, variant:
             configs[name] = read_json(inside / "config.json")
             if seed is None:
                 files[name] = safetensor.files(inside, variant)
-    if variant and not any(variant in file.name for each in files.values() for file in each):
+    if seed is None and variant and not any(variant in file.name for each in files.values() for file in each):
         raise RecipeError(f"model.variant: no component of {folder} has weights of the variant {variant!r}; leave the line out")
     if seed is not None:
         provenance |= {"weights": "random", "seed": str(seed), "scheme": SCHEME}
@@ -252,7 +252,7 @@ def _single(file: Path, model: Model, seed: int | None) -> Checkpoint:
         )
     header = safetensor.header(file)
     kind = kinds.of_file(header.shapes, header.metadata)
-    if kind is not None and not (kind is kinds.NO_VAE and model.vae):
+    if kind is not None and not (kind is kinds.NO_VAE and (model.vae or seed is not None)):
         raise UnsupportedError(kind.sentence(file))
     said = statements.stated(file)
     name = model.architecture or _recognised(file, said)

@@ -239,3 +239,13 @@ def test_a_swapped_unet_says_what_it_predicts(tiny_sdxl, tmp_path):
         planned(tiny_sdxl, components=swapped("vae_decoder", tiny)).refuse()
 
 
+
+
+def test_a_vae_from_elsewhere_is_not_needed_to_describe(written, tmp_path):
+    """The sizes are told without the VAE, which may be on the hub."""
+    from exporter import describe
+    from exporter.cache import Store
+
+    bare = written(lambda t: {k: v for k, v in t.items() if not k.startswith(V)})
+    recipe = Recipe.parse(RECIPE % (bare, ", vae: owner/name, variant: fp16", ""), "x")
+    assert {row["part"] for row in describe.recipe(recipe, Store(tmp_path / "store"))["parts"]} >= {"unet", "vae_decoder"}
