@@ -13,9 +13,9 @@ import click
 from engines.errors import T2IError, UnsupportedError
 
 if TYPE_CHECKING:
+    from engines.parallel.picard import Picard
     from engines.pipeline import Pipeline
     from engines.samplers import Step
-    from engines.samplers.picard import Picard
 
 #: More than a machine has.
 _DEVICES = 64
@@ -56,7 +56,7 @@ def generate(
     **options: Any,  # noqa: ANN401
 ) -> None:
     """Make one picture per prompt and write it as PNG, with what made it as text inside."""
-    from engines.picture import save  # noqa: PLC0415 - --help stays quick
+    from engines.images.png import save  # noqa: PLC0415 - --help stays quick
     from engines.pipeline import Pipeline  # noqa: PLC0415
 
     picard, devices = _parallel(parallel) if parallel is not None else (None, 1)
@@ -85,11 +85,11 @@ def generate(
 
 def _wishes(pipeline: Pipeline, source: Path | None, options: dict[str, Any]) -> dict[str, Any]:
     """Arguments of `Pipeline.generate`: what the options say, and before them what a picture says of how it was made."""
-    from engines import noises, original  # noqa: PLC0415
-    from engines.made import Made  # noqa: PLC0415
+    from engines.images import init_image, noises  # noqa: PLC0415
+    from engines.images.provenance import Made  # noqa: PLC0415
 
     wishes = {name: value for name, value in options.items() if value is not None}
-    for name, read in (("image", original.read), ("mask", original.read), ("noise", noises.read)):
+    for name, read in (("image", init_image.read), ("mask", init_image.read), ("noise", noises.read)):
         if name in wishes:
             wishes[name] = read(wishes[name])
     if source is None:
@@ -118,7 +118,7 @@ def _progress() -> Callable[[Step], None] | None:
 
 def _previews(pipeline: Pipeline, folder: Path, shown: list[Path]) -> Callable[[Step], None]:
     """Write step_01_0.png and so on, the step and the picture of the batch, and note them in `shown`."""
-    from engines.picture import picture, save  # noqa: PLC0415
+    from engines.images.png import picture, save  # noqa: PLC0415
 
     folder.mkdir(parents=True, exist_ok=True)
     tell = _progress()
@@ -140,9 +140,9 @@ def _parallel(text: str) -> tuple[Picard, int]:
     """Read `window=32,tolerance=0.03`; how to sample in parallel, and on how many devices."""
     from pydantic import ValidationError  # noqa: PLC0415 - --help stays quick
 
-    from engines.frozen import describe  # noqa: PLC0415
+    from engines.parallel.picard import Picard  # noqa: PLC0415
     from engines.plugins import did_you_mean  # noqa: PLC0415
-    from engines.samplers.picard import Picard  # noqa: PLC0415
+    from engines.strict import describe  # noqa: PLC0415
 
     known, numbers = [*Picard.model_fields, "devices"], dict[str, str]()
     for pair in text.split(","):

@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from engines.frozen import Frozen
 from engines.signature import Name, Port, Signature
+from engines.strict import Frozen
 
 #: 2: samplers that start from an image. 3: decoders that work tile by tile. Manifests of earlier formats are read too.
 FORMAT = 3

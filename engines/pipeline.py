@@ -11,15 +11,16 @@ from typing import Any, Self
 import numpy as np
 from PIL import Image
 
-from engines import made, networks, noises, plugins, tiles
+from engines import plugins, sessions
 from engines.bundle import Bundle, PartEntry, SamplerEntry
 from engines.errors import BundleError, UnsupportedError
-from engines.networks import Network, Wrap
-from engines.original import Original
-from engines.picture import picture
+from engines.images import noises, provenance, tiling
+from engines.images.init_image import Original
+from engines.images.png import picture
+from engines.parallel.picard import Parallel, Picard
+from engines.sampler_parse import solver
 from engines.samplers import Draw, OnStep, Player, Sampler
-from engines.samplers._wish import solver
-from engines.samplers.picard import Parallel, Picard
+from engines.sessions import Network, Wrap
 from engines.tokenizer import TextTokenizer
 
 
@@ -72,7 +73,7 @@ class Pipeline:
         path: Path | str,
         backend: str | None = None,
         *,
-        wrap: Wrap = networks.unwrapped,
+        wrap: Wrap = sessions.unwrapped,
         devices: int = 1,
         **options: Any,  # noqa: ANN401 - the backend's
     ) -> Generator[Self]:
@@ -94,7 +95,7 @@ class Pipeline:
 
         """
         bundle = Bundle.open(path)
-        with networks.opened(bundle, backend, options, wrap, devices) as (found, engine, denoisers):
+        with sessions.opened(bundle, backend, options, wrap, devices) as (found, engine, denoisers):
             yield cls(bundle, found, engine, denoisers)
 
     def generate(
@@ -175,7 +176,7 @@ class Pipeline:
             images = self.decode(latent)
         images = images if original is None else original.keep(images)
         scale = self.bundle.manifest.guidance.scale if guidance_scale is None else guidance_scale
-        facts = made.facts(self.bundle.manifest, self.engine, negative_prompt, scale)
+        facts = provenance.facts(self.bundle.manifest, self.engine, negative_prompt, scale)
         facts |= {"parallel": str(parallel)} if parallel else {}
         facts |= {"steps": str(steps)} if sampler is None else {"sampler": sampler}
         facts |= {"height": str(height), "width": str(width), **(original.facts() if original else {})}
@@ -353,7 +354,7 @@ class Pipeline:
         def whole(piece: np.ndarray) -> np.ndarray:
             return self._run(self._decoder, {"latent": piece})["image"]
 
-        return tiles.decoded(whole, latent, tile, self._factors) if tile else whole(latent)
+        return tiling.decoded(whole, latent, tile, self._factors) if tile else whole(latent)
 
     def seeded(self, seed: int, count: int, height: int, width: int) -> Draw:
         """Return noise from one Philox stream per picture, keyed seed, seed + 1 …; the size is in pixels."""
@@ -374,7 +375,7 @@ class Pipeline:
                 "pipeline: stepped."
             )
         signature = self.bundle.manifest.parts[name].signature
-        return networks.run(self._networks[name], signature, {port.name: pool[port.name] for port in signature.inputs})
+        return sessions.run(self._networks[name], signature, {port.name: pool[port.name] for port in signature.inputs})
 
 
 def _fixed(array: np.ndarray) -> np.ndarray:

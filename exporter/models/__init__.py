@@ -1,1 +1,1 @@
-"""What model files say of themselves: statements, leftovers, architectures, kinds. Reads headers and configs, without torch."""
+"""Where weights come from: diffusers folders, single files, the hub, LoRAs, architectures without weights; and what fits what."""

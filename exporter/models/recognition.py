@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from exporter import architecture
+from exporter.models import architectures
 
 Shapes = Mapping[str, Sequence[int]]
 #: What the names of a UNet's weights start with, in single files; alone it may have none of them.
@@ -74,7 +74,7 @@ def outline(shapes: Shapes) -> Outline | None:
 @functools.cache
 def known() -> Mapping[str, Outline]:
     """Outline of every architecture that has a UNet."""
-    return {name: of_config(architecture.configs(name)["unet"]) for name in architecture.names()}
+    return {name: of_config(architectures.configs(name)["unet"]) for name in architectures.names()}
 
 
 def same(found: Outline) -> list[str]:

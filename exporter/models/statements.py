@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from exporter import safetensor
+from exporter.models import safetensors_header
 
 Configs = Mapping[str, Mapping[str, Any]]
 #: Scheduler of Playground 2.5, whose first and second sigma_data-scaled moments lie in the file; as diffusers' loader makes it.
@@ -54,7 +54,7 @@ def stated(file: Path) -> tuple[Statement, ...]:
         UnsupportedError: not a whole safetensors file.
 
     """
-    found = safetensor.header(file)
+    found = safetensors_header.header(file)
     return (*_of_metadata(found.metadata), *_of_keys(file, found.shapes))
 
 
@@ -77,7 +77,7 @@ def _of_keys(file: Path, shapes: Mapping[str, Sequence[int]]) -> Iterator[Statem
 
 def _values(file: Path, key: str, count: int) -> list[float] | None:
     """A marker's numbers; None where they are not as many, or none that a config can hold."""
-    values = safetensor.numbers(file, key)
+    values = safetensors_header.numbers(file, key)
     return values if len(values) == count and all(map(math.isfinite, values)) else None
 
 

@@ -1,0 +1,1 @@
+"""Pictures in and out: PNG, provenance, initial images, noise, tiles."""

@@ -1,0 +1,338 @@
+"""One view of every source of a model: a diffusers folder, a hub id, a single .safetensors file, or random weights."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engines.errors import RecipeError, UnsupportedError
+from engines.plugins import did_you_mean
+from exporter.models import architectures, hub, kinds, leftovers, lora, recognition, safetensors_header, statements
+from exporter.models.safetensors_header import read_json
+from exporter.models.statements import Statement
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from exporter.part import Precision
+    from exporter.recipe.schema import Model
+
+#: Changes when the same seed gives other random weights.
+SCHEME = "uniform-1"
+#: Libraries whose classes may be built; anything else would be code that comes with the model.
+_LIBRARIES = ("diffusers", "transformers")
+#: Words of a single file's metadata that the bundle keeps.
+_TOLD = ("modelspec.title", "modelspec.architecture", "modelspec.resolution")
+_NETWORKS = re.compile(r"unet|transformer|vae|text_encoder(_\d)?")
+_TOKENIZERS = re.compile(r"tokenizer(_\d)?")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model on disk, or made up; nothing is loaded until a component is asked for.
+
+    Attributes:
+        configs: component → its config; `model_index`, `scheduler` and the tokenizers are among them.
+        provenance: what the bundle says about where the model came from.
+        files: network → its safetensors files; empty for random weights.
+        folders: component → the folder that its config (for a tokenizer, its vocabulary) came from.
+        seed: of random weights, else None.
+        originals: networks whose file is not diffusers' own: it may hold several, or name its weights in the original layout.
+        loras: fused into the networks that they change.
+        statements: what a single file says of its model, already in `configs`.
+        notes: what of the source is left out, or said and not read; a sentence each.
+        remade: networks that a pass made: they have a folder of their own, whatever the rest comes from.
+
+    """
+
+    configs: Mapping[str, Mapping[str, Any]]
+    provenance: Mapping[str, str]
+    files: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
+    folders: Mapping[str, Path] = field(default_factory=dict)
+    seed: int | None = None
+    originals: frozenset[str] = frozenset()
+    loras: tuple[lora.Lora, ...] = ()
+    statements: tuple[Statement, ...] = ()
+    notes: tuple[str, ...] = ()
+    remade: frozenset[str] = frozenset()
+
+    def having(self, component: str, folder: Path) -> Checkpoint:
+        """The same model with another network in one place, read from where `save_pretrained` wrote it.
+
+        Half of a VAE has a place of its own, `vae_decoder` or `vae_encoder`, beside the `vae` that keeps the other half.
+        """
+        files = safetensors_header.files(folder)
+        config = read_json(folder / "config.json")
+        return replace(
+            self,
+            configs=placed(self.configs, component, config),
+            files={**self.files, component: files},
+            remade=self.remade | {component},
+        )
+
+    def digest(self, component: str) -> str:
+        """SHA-256 over a component's config and weights (or seed and scheme), or over a tokenizer's folder.
+
+        A network's covers its class and the pipeline's options too, and a text tower's its tokenizer, whose empty prompt the
+        tower may have to know; and of every LoRA that changes the network the file and the scale.
+        """
+        config = {key: value for key, value in self.configs[component].items() if not key.startswith(("_name", "_diffusers"))}
+        index = self.configs["model_index"]
+        options = {key: value for key, value in index.items() if not isinstance(value, list) and not key.startswith("_")}
+        total = hashlib.sha256(json.dumps([component, index.get(component), options, config], sort_keys=True).encode())
+        if (tokenizer := component.replace("text_encoder", "tokenizer")) != component and tokenizer in self.configs:
+            total.update(self.digest(tokenizer).encode())
+        if _TOKENIZERS.fullmatch(component) and component in self.folders:
+            files = tuple(file for file in sorted(self.folders[component].iterdir()) if file.is_file())
+        elif self.seed is None:
+            files = self.files.get(component, ())
+        else:
+            files = ()
+            total.update(f"{SCHEME} {self.seed}".encode())
+        for file in files:
+            status = file.stat()
+            total.update(f"{file.name} {_file_digest(file, status.st_size, status.st_mtime_ns)}".encode())
+        for change in self._changes(component):
+            status = change.file.stat()
+            content = _file_digest(change.file, status.st_size, status.st_mtime_ns)
+            total.update(f"LoRA {content} {change.config} × {change.scale!r}".encode())
+        return total.hexdigest()
+
+    def _changes(self, component: str) -> list[lora.Lora]:
+        return [each for each in self.loras if component in each.components and component not in self.remade]
+
+    def module(self, component: str, precision: Precision = "fp32") -> nn.Module:
+        """Build one network and fill it: in eval mode, on the CPU, without gradients, in one type throughout.
+
+        Raises:
+            UnsupportedError: weights missing, surplus, of another shape, or not finite; a class that cannot be built; a LoRA
+                that does not fit.
+
+        """
+        if changes := self._changes(component):
+            from exporter.models import lora_fuse, weights  # noqa: PLC0415 - torch; a plan needs configs alone
+
+            # In float32, whatever comes of it: a change is often smaller than half precision's step.
+            fused = lora_fuse.fuse(self._plain(component, "fp32"), component, changes, self.configs["unet"])
+            return weights.cast(fused, precision, component)
+        return self._plain(component, precision)
+
+    def _plain(self, component: str, precision: Precision) -> nn.Module:
+        from exporter.models import single_file, weights  # noqa: PLC0415 - torch; a plan needs configs alone
+
+        skeleton = self.skeleton(component)
+        if self.seed is not None and component not in self.remade:
+            return weights.make_up(skeleton, self.seed, precision, component)
+        files = self.files.get(component, ())
+        for file in files:
+            safetensors_header.shapes(file)  # a truncated file is refused before memory is mapped
+        if component in self.originals and component not in self.remade:
+            tensors = single_file.component(files[0], component, skeleton, self.configs[component])
+            return weights.put(skeleton, tensors, precision, component)
+        return weights.read(skeleton, files, precision, component)
+
+    def skeleton(self, component: str) -> nn.Module:
+        """Build one network on the meta device: shapes and names, no memory."""
+        from exporter.models import weights  # noqa: PLC0415 - torch; a plan needs configs alone
+
+        library, name = self.configs["model_index"][component]
+        return weights.skeleton(library, name, self.configs[component])
+
+
+def network(part: str) -> str:
+    """Component of a source that holds a part's weights: encoder and decoder are halves of one VAE."""
+    return "vae" if part.startswith("vae_") else part
+
+
+def placed(configs: Mapping[str, Mapping[str, Any]], component: str, config: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Configs with another network's in the place of a component, or of half a VAE, and the index that names its class."""
+    index = configs["model_index"]
+    library, name = index.get(component) or index[network(component)]
+    return {**configs, component: config, "model_index": {**index, component: [library, config.get("_class_name", name)]}}
+
+
+def resolve(model: Model, root: Path) -> Checkpoint:
+    """Find a recipe's model and its LoRAs. Reads configs and file names only, and imports no torch.
+
+    A source is looked for beside the recipe (`root`), then in the working directory, then among the architectures, then on
+    the hub.
+
+    Raises:
+        RecipeError: nothing is there under that name, or weights are asked of an architecture.
+        UnsupportedError: pickles, custom code, a damaged file, a hub out of reach.
+
+    """
+    found = _resolve(model, root)
+    if model.vae is not None:
+        from exporter.models.compatibility import with_vae  # noqa: PLC0415 - which puts networks into checkpoints
+
+        found = with_vae(found, model, root)
+    changes = lora.resolve(model, root, found.configs)
+    named = {f"lora {number}": change.provenance for number, change in enumerate(changes, 1)}
+    notes = (*found.notes, *(note for change in changes for note in change.notes))
+    return replace(found, loras=changes, provenance={**found.provenance, **named}, notes=notes) if changes else found
+
+
+def _resolve(model: Model, root: Path) -> Checkpoint:
+    seed = model.seed if model.weights == "random" else None
+    for place in (root / Path(model.source).expanduser(), Path(model.source).expanduser()):
+        if place.is_dir():
+            return _folder(place, {"source": model.source}, seed, model.variant)
+        if place.is_file():
+            return _single(place, model, seed)
+    if model.source in architectures.names():
+        if seed is None:
+            raise RecipeError(
+                f"model.source: {model.source!r} is an architecture, which has no weights of its own; "
+                f"set model.weights: random, or model.source: {architectures.hub(model.source) or 'a folder or hub id'}"
+            )
+        return _made_up(model.source, seed)
+    if not hub.ID.fullmatch(model.source) or model.source.endswith((".safetensors", ".ckpt")):
+        raise RecipeError(
+            f"model.source: {model.source!r} is neither a file or folder (looked in {root} and {Path.cwd()}), nor a hub id "
+            f"(owner/name), nor an architecture{did_you_mean(model.source, architectures.names())}"
+        )
+    found = hub.fetch(model.source, model.revision, weights=seed is None, variant=model.variant)
+    checkpoint = _folder(found.place, {"source": model.source, "revision": found.commit}, seed, model.variant)
+    return replace(checkpoint, notes=found.notes)
+
+
+def _made_up(name: str, seed: int) -> Checkpoint:
+    provenance = {"source": name, "weights": "random", "seed": str(seed), "scheme": SCHEME}
+    return Checkpoint(_trusted(architectures.configs(name), name), provenance, seed=seed)
+
+
+def _folder(folder: Path, provenance: dict[str, str], seed: int | None, variant: str | None) -> Checkpoint:
+    index_file = folder / "model_index.json"
+    if not index_file.is_file():
+        safetensors_header.refuse_pickle(str(folder), [file.name for file in folder.iterdir()])
+        raise UnsupportedError(
+            f"{folder} has no model_index.json, so it is not a diffusers pipeline.\n"
+            "  Name the folder that save_pretrained wrote, or a single .safetensors file."
+        )
+    index = read_json(index_file)
+    configs: dict[str, Mapping[str, Any]] = {"model_index": index}
+    files: dict[str, tuple[Path, ...]] = {}
+    folders: dict[str, Path] = {}
+    for name in (n for n in index if _NETWORKS.fullmatch(n) or _TOKENIZERS.fullmatch(n) or n == "scheduler"):
+        if not isinstance(index[name], list) or index[name][1] is None:
+            continue
+        inside = folders[name] = folder / name
+        if _TOKENIZERS.fullmatch(name):
+            configs[name] = read_json(inside / "tokenizer_config.json")
+        elif name == "scheduler":
+            configs[name] = read_json(inside / "scheduler_config.json")
+        else:
+            configs[name] = read_json(inside / "config.json")
+            if seed is None:
+                files[name] = safetensors_header.files(inside, variant)
+    if seed is None and variant and not any(variant in file.name for each in files.values() for file in each):
+        raise RecipeError(f"model.variant: no component of {folder} has weights of the variant {variant!r}; leave the line out")
+    if seed is not None:
+        provenance |= {"weights": "random", "seed": str(seed), "scheme": SCHEME}
+    return Checkpoint(_trusted(configs, str(folder)), provenance, files, folders, seed)
+
+
+def _single(file: Path, model: Model, seed: int | None) -> Checkpoint:
+    if file.suffix != ".safetensors":
+        safetensors_header.refuse_pickle(str(file), [file.name])
+        raise UnsupportedError(
+            f"{file} is not a .safetensors file.\n  A model is a diffusers folder, or a single .safetensors file."
+        )
+    if model.architecture and model.architecture not in (known := architectures.names()):
+        raise RecipeError(
+            f"model.architecture: no architecture named {model.architecture!r}{did_you_mean(model.architecture, known)}"
+        )
+    header = safetensors_header.header(file)
+    kind = kinds.of_file(header.shapes, header.metadata)
+    if kind is not None and not (kind is kinds.NO_VAE and (model.vae or seed is not None)):
+        raise UnsupportedError(kind.sentence(file))
+    said = statements.stated(file)
+    name = model.architecture or _recognised(file, said)
+    configs = statements.applied(_trusted(architectures.configs(name), name), said)
+    came: tuple[str, ...] = ()
+    folders = {part: file.parent / part for part in configs if _TOKENIZERS.fullmatch(part)}
+    if any(not folder.is_dir() for folder in folders.values()):
+        source = architectures.hub(name)
+        if source is None:
+            raise UnsupportedError(
+                f"{file} holds weights and no tokenizer.\n  Put the folder{'s' * (len(folders) > 1)} "
+                f"{' and '.join(folders)} of a diffusers pipeline beside it."
+            )
+        try:
+            fetched = hub.fetch(source, None, weights=False, only=folders)
+        except UnsupportedError as error:
+            raise UnsupportedError(
+                f"{file} holds weights and no tokenizer, and {source}, which has one, is out of reach.\n  Put the "
+                f"folder{'s' * (len(folders) > 1)} {' and '.join(folders)} of a diffusers pipeline beside the file."
+            ) from error
+        folders, came = {part: fetched.place / part for part in folders}, fetched.notes
+    words = header.metadata
+    provenance = {"source": model.source, "architecture": name} | {key: words[key] for key in _TOLD if words.get(key)}
+    if said:
+        provenance["says"] = "; ".join(f"{each.field} {each.value} ({each.by})" for each in said)
+    files = {part: (file,) for part in configs if _NETWORKS.fullmatch(part)}
+    notes = tuple(filter(None, [*came, _left_out(file, files), *statements.remarks(words, file.name)]))
+    return Checkpoint(configs, provenance, files, folders, seed, originals=frozenset(files), statements=said, notes=notes)
+
+
+def _left_out(file: Path, networks: Iterable[str]) -> str:
+    """A sentence on the weights of a single file that stand under no network's name."""
+    known = tuple(start for name in networks for start in (*leftovers.PREFIXES.get(name, ()), f"{name}."))
+    left = [name for name in safetensors_header.shapes(file) if not name.startswith(known) and not leftovers.harmless(name)]
+    return leftovers.sentence(file.name, [name for name in left if not statements.MARKERS.fullmatch(name)])
+
+
+def _recognised(file: Path, said: Iterable[Statement]) -> str:
+    """Name the architecture of a single file by the shapes in its UNet, and by what the file says that it predicts."""
+    found = recognition.outline(safetensors_header.shapes(file))
+    same = recognition.same(found) if found else []
+    told = {each.value for each in said if each.field == "prediction_type"}
+    configs = {name: architectures.configs(name) for name in same}
+    predicts = {name: configs[name]["scheduler"].get("prediction_type") for name in same}
+    if len(told) == 1:
+        same = [name for name in same if predicts[name] in told] or same
+    if len({(predicts[name], len(configs[name])) for name in same}) == 1:
+        # Those that others refer to are the originals; the rest differ by sampler alone, which is the recipe's business.
+        return next((name for name in same if "$use" not in architectures.read(name)["unet"]), same[0])
+    if same:
+        listed = f"{' and '.join(same)} have the same UNet and read its answer differently"
+    elif found:
+        name, differs = recognition.nearest(found)
+        listed = f"the nearest is {name}, whose UNet has other {' and '.join(differs)}"
+    else:
+        listed = "it has no UNet whose names are known"
+    raise UnsupportedError(
+        f"{file} does not tell its architecture: {listed}.\n"
+        f"  Set model.architecture to one of: {', '.join(same or architectures.names())}; or convert the file where its "
+        "config is known: StableDiffusionPipeline.from_single_file(FILE).save_pretrained(FOLDER)."
+    )
+
+
+def _trusted(configs: Mapping[str, Mapping[str, Any]], where: str) -> Mapping[str, Mapping[str, Any]]:
+    index = configs["model_index"]
+    if not isinstance(index.get("_class_name"), str):
+        raise UnsupportedError(
+            f"{where}: its pipeline {index.get('_class_name')!r} is code that comes with the model, and none is run.\n"
+            "  Take a model that works without trust_remote_code."
+        )
+    for name in configs:
+        library = index[name][0] if name in index else "diffusers"
+        if library not in _LIBRARIES or "auto_map" in configs[name]:
+            raise UnsupportedError(
+                f"{where}: {name} is of {library!r}, code that comes with the model, and none is run.\n"
+                f"  Components must be classes of {' or '.join(_LIBRARIES)}."
+            )
+    return configs
+
+
+@cache
+def _file_digest(file: Path, _size: int, _changed: int) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

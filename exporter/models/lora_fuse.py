@@ -1,0 +1,114 @@
+"""LoRAs into weights, once and for all; every weight of a LoRA must find its place.
+
+Names and sums are ours: where layers of a kohya file differ in alpha, diffusers 0.42 with peft 0.21 ignores those of attention
+layers, and its loaders leave out in silence what they do not know.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from engines.errors import UnsupportedError
+from exporter.models import lora_changes, lora_names, weights
+from exporter.models.lora import Lora, refuse_left
+
+_Layers = dict[str, dict[str, Tensor]]
+
+
+def fuse(module: nn.Module, component: str, loras: Sequence[Lora], unet: Mapping[str, Any]) -> nn.Module:
+    """Add every LoRA's change, times its scale, to a network's weights; float32 in, float32 out.
+
+    Args:
+        module: the network, without gradients.
+        component: its name in the pipeline.
+        loras: those that change it.
+        unet: config of the pipeline's UNet, whose blocks files in the original layout number.
+
+    Raises:
+        UnsupportedError: a weight of a LoRA that has no place here, or another shape than its place.
+
+    """
+    for lora in loras:
+        for name, pieces in layers(module, component, lora, unet).items():
+            _add(module.get_submodule(name), pieces, lora, f"{component}.{name}")
+    return module
+
+
+def layers(module: nn.Module, component: str, lora: Lora, unet: Mapping[str, Any]) -> _Layers:
+    """Layer of a network → what a LoRA's file has of it, by what it is.
+
+    Raises:
+        UnsupportedError: weights that belong to no layer, or are not finite.
+
+    """
+    known = lora_names.spellings(component, (name for name, each in module.named_modules() if hasattr(each, "weight")), unet)
+    found: _Layers = {}
+    left = []
+    for name, get in weights.opened(lora.file).items():
+        if lora_names.owner(name) != component:
+            continue
+        layer, what = lora_names.split(name) or ("", "")
+        place = known.get(layer)
+        if place is None or what in found.get(place, {}):
+            left.append(name)
+            continue
+        value = get().float()
+        if not torch.isfinite(value).all():
+            raise UnsupportedError(f"{lora.file}: {name} has NaN or infinite values.\n  Download or copy it again.")
+        found.setdefault(place, {})[what] = value
+    refuse_left(lora.file, sorted(left))
+    return found
+
+
+def _add(layer: Any, pieces: Mapping[str, Tensor], lora: Lora, name: str) -> None:  # noqa: ANN401 - a layer with a weight
+    rank = len(pieces["down"]) if "down" in pieces and pieces["down"].ndim else 0
+    try:
+        changes = {"weight": _of_weight(layer.weight, pieces, lora, name, rank), "bias": lora_changes.bias(pieces)}
+        found = {
+            what: _sum(getattr(layer, what, None), change, lora.scale) for what, change in changes.items() if change is not None
+        }
+    except lora_changes.UnfitError as error:
+        raise UnsupportedError(f"{lora.file}: {name} {error}.\n  The LoRA is for another model.") from error
+    for what, value in found.items():
+        # Not in place: the weight may be a file that is mapped into memory.
+        setattr(layer, what, nn.Parameter(value, requires_grad=False))
+
+
+def _of_weight(before: Tensor, pieces: Mapping[str, Tensor], lora: Lora, name: str, rank: int) -> Tensor | None:
+    if rank and _peft(lora, name).get("use_dora") and "magnitude" not in pieces:
+        told = "has no lora_magnitude_vector, and its config says DoRA"
+        raise lora_changes.UnfitError(told)
+    return lora_changes.weight(pieces, before, _strength(lora, name, rank) if rank else None)
+
+
+def _sum(before: Tensor | None, change: Tensor, scale: float) -> Tensor:
+    if before is None or before.shape != change.shape:
+        there = "none" if before is None else list(before.shape)
+        told = f"has a bias {list(change.shape)}, and the model's is {there}"
+        raise lora_changes.UnfitError(told)
+    return (before + scale * change).to(before.dtype)
+
+
+def _peft(lora: Lora, name: str) -> Mapping[str, Any]:
+    """What peft wrote about the component of a layer: into the file, or beside it."""
+    component = name.partition(".")[0]
+    told = json.loads(lora.config) if lora.config else {}
+    own = {key.removeprefix(f"{component}."): value for key, value in told.items() if key.startswith(f"{component}.")}
+    return own or {key: value for key, value in told.items() if "." not in key}
+
+
+def _strength(lora: Lora, name: str, rank: int) -> float:
+    """Alpha over rank as peft wrote it; 1 where it did not, and the file has it, or means 1."""
+    config = _peft(lora, name)
+    if "lora_alpha" not in config:
+        return 1.0
+    patterns, layer = config.get("alpha_pattern") or {}, name.partition(".")[2]
+    alpha = next((value for key, value in patterns.items() if re.fullmatch(rf"(.*\.)?({key})", layer)), config["lora_alpha"])
+    return float(alpha) / (math.sqrt(rank) if config.get("use_rslora") else rank)
