@@ -15,7 +15,7 @@ test: .venv/.installed test-runtime
 
 # The inner loop: the run time, the laws, the wheel and the recipe's language; nothing that loads or builds a network.
 FAST := tests/engines tests/hostile tests/test_architecture.py tests/test_wheel.py $(addprefix tests/exporter/, \
-	test_gate.py test_loop.py test_machine.py test_recipe.py test_shipped.py test_stopwatch.py)
+	bench/test_speed_gate.py bench/test_stopwatch.py recipe schedulers/test_loop.py test_machine.py)
 test-fast: .venv/.installed
 	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder --ignore tests/engines/test_real_engines.py $(FAST) $(PYTEST_ARGS)
 

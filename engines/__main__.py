@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import statistics
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from engines.errors import T2IError, UnsupportedError
+from engines import exits
+from engines.disk import require_file, require_folder
+from engines.errors import UnsupportedError
 
 if TYPE_CHECKING:
     from engines.parallel.picard import Picard
@@ -56,29 +58,36 @@ def generate(
     **options: Any,  # noqa: ANN401
 ) -> None:
     """Make one picture per prompt and write it as PNG, with what made it as text inside."""
-    from engines.images.png import save  # noqa: PLC0415 - --help stays quick
+    from engines.images.png import places, write  # noqa: PLC0415 - --help stays quick
     from engines.pipeline import Pipeline  # noqa: PLC0415
 
     picard, devices = _parallel(parallel) if parallel is not None else (None, 1)
     source, previews = options.pop("source"), options.pop("previews")
     if not prompts and not source:
         raise click.UsageError("Missing argument 'PROMPTS...': what to draw, or --from a picture.")
+    paths = places(output, len(prompts) or 1)
+    for path in paths:
+        require_file(path)
+    if previews:
+        require_folder(previews)
+    shown, infos = list[Path](), list[dict[Any, Any]]()
     with Pipeline.open(bundle, backend, devices=devices) as pipeline:
         wishes = _wishes(pipeline, source, {"prompts": prompts or None, "parallel": picard, **options})
-        shown: list[Path] = []
-        on_step = _progress() if previews is None else _previews(pipeline, previews, shown)
-        pictures = pipeline.generate(**wishes, on_step=on_step)
+        for batch in _batches(pipeline, wishes):
+            on_step = _progress() if previews is None else _previews(pipeline, previews, shown, len(infos))
+            for picture in pipeline.generate(**batch, on_step=on_step):
+                write(picture, path := paths[len(infos)])
+                infos.append(picture.info)
+                click.echo(path)
     if previews and not shown:
         click.echo("note: this sampler does not say which picture a step is towards, so there are no previews", err=True)
-    if "iterations" in pictures[0].info:
-        iterations, steps = (max(int(made.info[key]) for made in pictures) for key in ("iterations", "sequential"))
-        evaluations = sum(int(made.info["evaluations"]) for made in pictures)
-        text = f"{iterations} iterations, {evaluations} evaluations; one after the other: {steps}, {steps * len(pictures)}"
+    if "iterations" in infos[0]:
+        iterations, steps = (max(int(info[key]) for info in infos) for key in ("iterations", "sequential"))
+        evaluations = sum(int(info["evaluations"]) for info in infos)
+        text = f"{iterations} iterations, {evaluations} evaluations; one after the other: {steps}, {steps * len(infos)}"
         click.echo(f"{text}; {steps - iterations} steps saved", err=True)
-    for path in save(pictures, output):
-        click.echo(path)
     if wishes.get("sampler"):
-        counts = [int(made.info["evaluations"]) for made in pictures]
+        counts = [int(info["evaluations"]) for info in infos]
         most = f"; median {statistics.median(counts):g}, most {max(counts)}"
         click.echo(f"evaluations: {', '.join(map(str, counts))}{most if len(counts) > 1 else ''}", err=True)
 
@@ -109,6 +118,21 @@ def _wishes(pipeline: Pipeline, source: Path | None, options: dict[str, Any]) ->
     return wishes
 
 
+def _batches(pipeline: Pipeline, wishes: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """As many pictures at a time as the denoiser takes, so that each is written before the next ones are begun.
+
+    All at once where that costs more: in parallel sampling pictures share batches, and `low_memory` loads every network anew.
+    """
+    prompts = [wishes["prompts"]] if isinstance(wishes["prompts"], str) else list(wishes["prompts"])
+    noise, seed, count = wishes.get("noise"), wishes.get("seed") or 0, len(prompts)
+    if noise is not None and noise.shape[-4] != count:
+        raise UnsupportedError(f"the noise is that of {noise.shape[-4]} pictures, and {count} are asked for. Give as many.")
+    size = count if wishes.get("parallel") or pipeline.bundle.manifest.low_memory else pipeline.batch
+    for start in range(0, count, size):
+        own = {"noise": noise[..., start : start + size, :, :, :]} if noise is not None else {"seed": seed + start}
+        yield {**wishes, **own, "prompts": prompts[start : start + size]}
+
+
 def _progress() -> Callable[[Step], None] | None:
     def told(step: Step) -> None:
         click.echo(f"\rstep {step.index} of {step.total or '?'}", err=True, nl=step.index == step.total)
@@ -116,11 +140,10 @@ def _progress() -> Callable[[Step], None] | None:
     return told if sys.stderr.isatty() else None
 
 
-def _previews(pipeline: Pipeline, folder: Path, shown: list[Path]) -> Callable[[Step], None]:
-    """Write step_01_0.png and so on, the step and the picture of the batch, and note them in `shown`."""
+def _previews(pipeline: Pipeline, folder: Path, shown: list[Path], before: int) -> Callable[[Step], None]:
+    """Write step_01_0.png and so on, the step and the picture, and note them in `shown`; `before` is how many are done."""
     from engines.images.png import picture, save  # noqa: PLC0415
 
-    folder.mkdir(parents=True, exist_ok=True)
     tell = _progress()
 
     def told(step: Step) -> None:
@@ -129,7 +152,7 @@ def _previews(pipeline: Pipeline, folder: Path, shown: list[Path]) -> Callable[[
         if step.preview is None:
             return
         digits = max(2, len(str(step.total or 0)))
-        for index, image in enumerate(pipeline.decode(step.preview)):
+        for index, image in enumerate(pipeline.decode(step.preview), before):
             facts = {"step": f"{step.index} of {step.total or '?'}"}
             shown.extend(save([picture(image, facts)], folder / f"step_{step.index:0{digits}}_{index}.png"))
 
@@ -162,15 +185,8 @@ def _parallel(text: str) -> tuple[Picard, int]:
 
 
 def main() -> None:
-    """Run the command; an error that the user can act on is a sentence and its exit status."""
-    try:
-        generate(prog_name="python -m engines")
-    except T2IError as error:
-        click.echo(f"error: {error}", err=True)
-        sys.exit(error.exit_code)
-    except OSError as error:
-        click.echo(f"error: {error}. Is there room, and may this user write there?", err=True)
-        sys.exit(1)
+    """Run the command, and exit with its status."""
+    exits.run(generate, "python -m engines")
 
 
 if __name__ == "__main__":

@@ -190,6 +190,12 @@ class Pipeline:
             pictures.append(picture(image_made, {**own, **facts}))
         return pictures
 
+    @property
+    def batch(self) -> int:
+        """How many pictures the denoiser, or a fused pipeline, takes at once."""
+        parts = self.bundle.manifest.having("pipeline") or self.bundle.manifest.having("denoiser")
+        return min(part.signature.lengths(part.signature.inputs[0].shape[0])[1] for part in parts.values())
+
     def original(
         self,
         image: Image.Image | None,

@@ -9,6 +9,7 @@ from uuid import uuid4
 import numpy as np
 from PIL import Image, PngImagePlugin
 
+from engines.disk import writing
 from engines.errors import UnsupportedError
 
 
@@ -26,30 +27,45 @@ def picture(image: np.ndarray, facts: Mapping[str, str]) -> Image.Image:
     return made
 
 
-def save(pictures: Sequence[Image.Image], path: Path) -> list[Path]:
-    """Write PNG files with their facts as text: `path`, or `path` with -1, -2 … before the suffix when there are several.
-
-    Each is written beside its place and put there when all are whole.
+def places(path: Path, count: int) -> list[Path]:
+    """Where so many pictures go: `path`, or `path` with -1, -2 … before the suffix when there are several.
 
     Raises:
         UnsupportedError: the path does not end in .png.
-        OSError: the disk is full, or the like.
 
     """
     if path.suffix.lower() != ".png":
         raise UnsupportedError(f"{path}: pictures are written as PNG. End the name in .png.")
-    count = len(pictures)
-    paths = [path] if count == 1 else [path.with_stem(f"{path.stem}-{index}") for index in range(1, count + 1)]
-    partial = {place: place.with_name(f".{place.name}.{uuid4().hex[:8]}.partial") for place in paths}
-    try:
-        for made, place in zip(pictures, paths, strict=True):
-            text = PngImagePlugin.PngInfo()
-            for key, value in made.info.items():
-                text.add_itxt(str(key), str(value))
-            made.save(partial[place], format="PNG", pnginfo=text)
-        for place, written in partial.items():
-            written.replace(place)
-    finally:
-        for written in partial.values():
-            written.unlink(missing_ok=True)
+    return [path] if count == 1 else [path.with_stem(f"{path.stem}-{index}") for index in range(1, count + 1)]
+
+
+def save(pictures: Sequence[Image.Image], path: Path) -> list[Path]:
+    """Write PNG files with their facts as text, each to its place.
+
+    Raises:
+        UnsupportedError, MachineError: as for `places` and `write`.
+
+    """
+    paths = places(path, len(pictures))
+    for made, place in zip(pictures, paths, strict=True):
+        write(made, place)
     return paths
+
+
+def write(made: Image.Image, path: Path) -> None:
+    """Write one PNG file with its facts as text: beside its place, and put there when it is whole.
+
+    Raises:
+        MachineError: the disk is full, or the like.
+
+    """
+    partial = path.with_name(f".{path.name}.{uuid4().hex[:8]}.partial")
+    text = PngImagePlugin.PngInfo()
+    for key, value in made.info.items():
+        text.add_itxt(str(key), str(value))
+    with writing(path.parent, f"writing {path}"):
+        try:
+            made.save(partial, format="PNG", pnginfo=text)
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)

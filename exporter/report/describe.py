@@ -157,11 +157,12 @@ def estimate(plan: Plan, sizes: Mapping[str, Size]) -> dict[str, str]:
     recording = remaking if plan.recipe.checks.skip else 4 * sum(size.parameters for size in source.values())
     kept = 4 * sum(sizes[name].parameters for name in plan.passes.remade)
     memory = _LIBRARIES + max(recording, *(_PEAK * size for size in weights.values()))
-    # A graph per operator set, and an engine per target that builds one; the bundle's own files are links into the cache.
+    # A graph per operator set, and an engine per target that builds one; and the bundle's own files, unless they are clones.
     copies = {name: len(plan.opsets(name)) + sum(target != "onnxruntime" for target in plan.targets[name]) for name in weights}
+    made = sum(copies[name] * size for name, size in weights.items())
     return {
         "memory": f"about {memory / 1e9:.1f} GB",
-        "disk": f"about {(sum(copies[name] * size for name, size in weights.items()) + kept) / 1e9:.2f} GB",
+        "disk": f"about {(made + kept) / 1e9:.2f} GB, and {made / 1e9:.2f} GB more where files cannot share blocks (ext4)",
     }
 
 

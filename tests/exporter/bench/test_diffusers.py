@@ -8,7 +8,7 @@ from engines.bundle import Bundle
 from exporter.bench.diffusers import source
 from tests.engines import small
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from exporter import cli
 from exporter.recipe import shipped
 from exporter.recipe.schema import Recipe
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(autouse=True)
@@ -71,7 +71,7 @@ def test_what_is_missing_is_told_with_what_is_near(empty):
 
 def test_a_package_without_its_recipes_says_so(empty, monkeypatch):
     monkeypatch.setattr(shipped.resources, "files", lambda _package: empty / "site" / "exporter")
-    assert "site/exporter/recipes" in told("demo")
+    assert "site/recipes" in told("demo")
     (empty / "mine").write_text("a file needs none of them")
     assert shipped.find(Path("mine")) == Path("mine")
 
