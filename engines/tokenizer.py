@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,9 @@ from engines.errors import BundleError
 
 class TextTokenizer:
     """One tokenizer, set to return `length` ids.
+
+    A word of several vectors (textual inversion) stands in the file as added tokens `<cat>`, `<cat>_1`, `<cat>_2` …, and is
+    written out as all of them before the text is tokenized, as diffusers' `maybe_convert_prompt` does.
 
     Raises:
         BundleError: the file is no tokenizer, or does not say how it pads.
@@ -31,6 +36,7 @@ class TextTokenizer:
             raise BundleError(f"{file} is not a tokenizer for {length} ids: {error}. Build the bundle again.") from error
         if not padding or self._tokenizer.num_special_tokens_to_add(False) > length:  # noqa: FBT003 - the library's signature
             raise BundleError(f"{file} does not say which id pads, or adds more than {length} ids. Build the bundle again.")
+        self._words = _of_several_vectors({token.content for token in self._tokenizer.get_added_tokens_decoder().values()})
 
     def encode(self, texts: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...]]:
         """Tokenize.
@@ -40,11 +46,31 @@ class TextTokenizer:
             A cut text keeps its end token, and is logged as a warning.
 
         """
+        texts = [self._written_out(text) for text in texts]
         encodings = [self._tokenizer.encode(text) for text in texts]
         cuts = tuple(_cut(text, encoding) for text, encoding in zip(texts, encodings, strict=True))
         for cut in filter(None, cuts):
             logging.getLogger(__name__).warning("the prompt is too long; the model does not read its end: %r", cut)
         return np.array([encoding.ids for encoding in encodings], np.int64), cuts
+
+    def _written_out(self, text: str) -> str:
+        if not self._words:
+            return text
+        whole = self._tokenizer.encode(text)
+        tokens = {token for piece in (whole, *whole.overflowing) for token in piece.tokens}
+        for word in sorted(tokens & self._words.keys()):
+            text = text.replace(word, self._words[word])
+        return text
+
+
+def _of_several_vectors(added: AbstractSet[str]) -> dict[str, str]:
+    """Word → all of its tokens, in order; of words with one vector nothing."""
+    found = dict[str, str]()
+    for word in added:
+        count = next(number for number in itertools.count(1) if f"{word}_{number}" not in added)
+        if count > 1:
+            found[word] = " ".join([word, *(f"{word}_{number}" for number in range(1, count))])
+    return found
 
 
 def _cut(text: str, encoding: tokenizers.Encoding) -> str:

@@ -99,6 +99,11 @@ class Family(Protocol):
     #: Text part → its tokenizer.
     towers: Mapping[str, str]
 
+    @property
+    def notes(self) -> Sequence[str]:
+        """What of the model's components and configs is left out, a sentence each."""
+        ...
+
     def signature(self, name: str) -> Signature:
         """The contract of one part at the recipe's shapes."""
         ...

@@ -57,7 +57,9 @@ class LatentDiffusionReference:
             (port,) = self._family.signature(tower).inputs
             texts = [text for prompt in prompts for text in (negative or "", prompt)[-int(port.shape[1]) :]]
             options = {"padding": "max_length", "max_length": port.shape[2], "truncation": True}
-            rows = getattr(self.pipeline, name)(texts, **options)["input_ids"]
+            # What the pipeline tokenizes: it writes out textual inversions of several vectors.
+            tokenizer = getattr(self.pipeline, name)
+            rows = tokenizer(self.pipeline.maybe_convert_prompt(texts, tokenizer), **options)["input_ids"]
             found[port.name] = np.array(rows, dtype=np.int64).reshape(len(prompts), *map(int, port.shape[1:]))
         return found
 

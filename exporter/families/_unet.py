@@ -10,6 +10,7 @@ from engines.errors import RecipeError, UnsupportedError
 from engines.manifest import Role, Tokenizer
 from engines.plugins import did_you_mean
 from engines.signature import Dim, Port, Range, Signature
+from exporter.models import kinds, leftovers
 from exporter.models.sampler_compat import made_by_passes
 from exporter.part import Part
 from exporter.part import Precision as Precision  # noqa: PLC0414 - the families' own argument type
@@ -53,6 +54,14 @@ class LatentDiffusion:
         problems += self._tile_problems()
         if problems:
             raise RecipeError(problems)
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What of the model's components and configs is left out, a sentence each."""
+        used = {"unet", "vae", "scheduler", *self.towers, *self.towers.values()}
+        networks = used - set(self.towers.values())
+        found = leftovers.components(self.configs["model_index"], used, self.pipeline_class)
+        return (*found, *leftovers.fields(self.configs, networks))
 
     # What the configs say.
 
@@ -249,19 +258,8 @@ class LatentDiffusion:
     # Problems.
 
     def _refuse_model(self) -> None:
-        unet, vae = self.configs["unet"], self.configs["vae"]
-        out, latent = int(unet.get("out_channels", 4)), int(vae.get("latent_channels", 4))
-        if not self.channels == out == latent:
-            raise UnsupportedError(
-                f"the UNet takes {self.channels} channels and gives {out}, the VAE has {latent}: "
-                "this is an inpainting, depth or upscaling model.\n  Take a plain text-to-image model."
-            )
-        for name in ("class_embed_type", "encoder_hid_dim_type"):
-            if unet.get(name) is not None:
-                raise UnsupportedError(
-                    f"unet.{name} is {unet[name]!r}: an input that is neither text, time nor size.\n"
-                    "  Take a plain text-to-image model."
-                )
+        if found := kinds.of_configs(self.configs):
+            raise UnsupportedError(found[0].sentence(self.recipe.model.source, found[1]))
         for tower in self.towers:
             if self.configs[tower].get("use_attention_mask"):
                 raise UnsupportedError(

@@ -17,6 +17,7 @@ from pydantic import TypeAdapter
 
 from engines import plugins
 from engines.strict import Frozen
+from exporter.models.statements import Statement
 from exporter.recipe.purpose import ModelPurpose
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 FILE = Path(__file__).parent / "pairings.json"
 #: A scheduler that only models distilled for it can use.
 _CONSISTENCY = "LCMScheduler"
+#: How the names of schedulers begin that call a network as EDM does (Karras et al. 2022).
+_EDM = "EDM"
 _NOT_CONSISTENT = (
     "nothing says that this is one: the network has no guidance input (unet.time_cond_proj_dim); "
     "take another scheduler, add an LCM LoRA to model.loras, or say model.made_for: lcm_lora"
@@ -96,6 +99,7 @@ def judge(recipe: Recipe, checkpoint: Checkpoint) -> Judgement:
     made = made_for(recipe, checkpoint)
     problems = [*_schedule_problems(recipe, checkpoint, made), *_guidance_problems(recipe, made), *_zero_snr(recipe, checkpoint)]
     problems += [*_rival_loras(recipe), *_predicts(recipe, checkpoint, made), *_times(recipe, checkpoint, made)]
+    problems += [*_stated(recipe, checkpoint), *_other_process(recipe, checkpoint)]
     notes = list(_other_mode(recipe, made))
     (problems if _strict(made) else notes).extend(_other_steps(recipe, made))
     unusual = [f"unusual: {note}" for note in notes]
@@ -218,6 +222,45 @@ def _predicts(recipe: Recipe, checkpoint: Checkpoint, made: ModelPurpose) -> Ite
     if made.prediction and made.prediction != found:
         where = _where(recipe, "prediction_type")
         yield f"{where}: prediction_type is {found!r}, but {made.told_by} makes it {made.prediction!r}; write that here"
+
+
+def _stated(recipe: Recipe, checkpoint: Checkpoint) -> Iterator[str]:
+    """A recipe must not say another thing than a single file does; where the file says two things, the recipe decides."""
+    told: dict[str, list[Statement]] = {}
+    for each in checkpoint.statements:
+        told.setdefault(each.field, []).append(each)
+    for field, statements in told.items():
+        given, values = recipe.sampler.config.get(field), [each.value for each in statements]
+        says = " and ".join(f"{each.value!r} ({each.by})" for each in statements)
+        if statements[0].component != "scheduler":
+            if None in values:
+                yield f"model.source: {statements[0].by} holds no numbers for {field}; take a whole file"
+        elif field in recipe.sampler.config and given not in values and None not in values:
+            yield f"sampler.config.{field}: {given!r}, but the model's file says {says}; leave the line out"
+        elif field not in recipe.sampler.config and None in values:
+            yield f"sampler.config: the model's file says of {field} what diffusers has no word for: {says}; write it here"
+        elif field not in recipe.sampler.config and any(value != values[0] for value in values):
+            yield f"sampler.config: the model's file says of {field} both {says}; write here which it is"
+
+
+def _other_process(recipe: Recipe, checkpoint: Checkpoint) -> Iterator[str]:
+    """A network of EDM's form is called with other inputs and times than the rest are, so only EDM's schedulers play it."""
+    own = checkpoint.configs.get("scheduler", {})
+    name = recipe.sampler.scheduler or str(own.get("_class_name"))
+    if str(own.get("_class_name")).startswith(_EDM) == name.startswith(_EDM):
+        return
+    if not name.startswith(_EDM):
+        by = next((f" ({each.by})" for each in checkpoint.statements if each.field == "_class_name"), "")
+        merged = {**own, **recipe.sampler.config}
+        unit = own.get("sigma_data", 0.5) == 1.0 and merged.get("prediction_type") == "v_prediction"
+        spread = any(merged.get(f"use_{kind}_sigmas") for kind in ("karras", "exponential", "beta"))
+        if not (unit and name == "EulerDiscreteScheduler" and merged.get("timestep_type") == "continuous" and spread):
+            yield (
+                f"sampler.scheduler: {name}, but the model is of EDM's form{by}, which EDMEulerScheduler and "
+                "EDMDPMSolverMultistepScheduler play; take one of them, or leave the line out"
+            )
+    else:
+        yield f"sampler.scheduler: {name} is for models of EDM's form, and this model's own is {own.get('_class_name')}"
 
 
 def _times(recipe: Recipe, checkpoint: Checkpoint, made: ModelPurpose) -> Iterator[str]:

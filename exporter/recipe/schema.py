@@ -58,7 +58,11 @@ class Model(Frozen):
     weights: Literal["pretrained", "random"] = "pretrained"
     seed: int = Field(default=0, ge=0, description="seed of random weights")
     revision: str | None = Field(default=None, description="hub revision; the resolved commit goes into the bundle")
+    variant: Text | None = Field(default=None, description="of the weights, such as fp16, where source has several")
     architecture: str | None = Field(default=None, description="configuration for a single file that does not tell its own")
+    vae: Text | None = Field(
+        default=None, description="another VAE than source's, or for a file without: a folder, a hub id, or a .safetensors file"
+    )
     loras: tuple[Lora, ...] = Field(default=(), description="fused into UNet and text encoders, in this order")
     made_for: MadeFor | None = Field(
         default=None, description="how the model was distilled, where its files do not tell; decides which samplers suit it"

@@ -124,7 +124,7 @@ def recipe(chosen: Recipe, store: Store) -> dict[str, Any]:
             }
             for name, size in sizes.items()
         ],
-        "notes": list(plan.pairing.notes),
+        "notes": list(plan.notes),
         "stages": [] if note else stages(plan, store),
     }
 
@@ -136,7 +136,7 @@ def dry_run(plan: Plan, store: Store) -> dict[str, Any]:
     listed = stages(plan, store)
     reused = f"{sum(not row['why'] for row in listed)} of {len(listed)} stages"
     needs = estimate(plan, _counted(plan.passes.outline))
-    return {"reused": reused, **needs, "notes": list(plan.pairing.notes), "stages": listed}
+    return {"reused": reused, **needs, "notes": list(plan.notes), "stages": listed}
 
 
 def stages(plan: Plan, store: Store) -> list[dict[str, Any]]:
@@ -220,7 +220,9 @@ def _without_weights(chosen: Recipe) -> tuple[Recipe, str]:
         return any((place / source).exists() for place in (chosen.root, Path()))
 
     chosen, lacking = _without_swapped(chosen, here)
-    if model.weights == "random" or all(map(here, [model.source, *(change.source for change in model.loras)])):
+    if model.weights == "random" or all(
+        map(here, [model.source, *filter(None, [model.vae]), *(change.source for change in model.loras)])
+    ):
         return chosen, lacking
     same = architectures.of_hub(model.source)
     told = f"from the named architecture {same}" if same else "from the hub's configuration files"
@@ -228,6 +230,8 @@ def _without_weights(chosen: Recipe) -> tuple[Recipe, str]:
         update={
             "weights": "random",
             "source": same or model.source,
+            "vae": None,
+            "variant": None,
             "loras": (),  # they change no size; what they say of the sampler is kept
             "made_for": model.made_for or sampler_compat.made_by_loras(chosen).kind or None,
         }

@@ -20,7 +20,7 @@ _VERSIONS = ("t2iexport", "torch", "diffusers", "transformers", "onnx", "onnx-ir
 
 def lay_out(plan: Plan, done: Done, folder: Path) -> Draft:
     """Fill `folder` with what the stages made, and draft the manifest that says what it is."""
-    recipe, notes = plan.recipe, list(plan.pairing.notes)
+    recipe, notes = plan.recipe, list(plan.notes)
     notes += plan.precisions.notes(done) + _found(plan, done, folder) + plan.quantized.notes(done)
     recordings: list[str] = []
     if not recipe.checks.skip:

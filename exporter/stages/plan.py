@@ -107,6 +107,11 @@ class Plan:
         return tuple(sorted({backend.opset for backend in self.targets[name].values()}))
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """What of the source is left out, and what is unusual about the sampler."""
+        return (*self.checkpoint.notes, *self.family.notes, *self.pairing.notes)
+
+    @property
     def reference(self) -> tuple[str, str]:
         """The recording that pictures are held to: of the source, or of the pipeline with the networks that passes made."""
         return "record", "passes" if self.passes.remade else "source"

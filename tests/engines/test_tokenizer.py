@@ -69,3 +69,18 @@ def test_a_file_without_padding_is_a_bundle_error(tmp_path):
 def test_a_length_without_room_for_the_special_tokens_is_a_bundle_error(file):
     with pytest.raises(BundleError, match="more than 1 ids"):
         TextTokenizer(file, 1)
+
+
+def test_a_word_of_several_vectors_is_written_out(tmp_path):
+    content = json.loads(small.tokenizer_json())
+    size = len(content["model"]["vocab"])
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": False}
+    for number, word in enumerate(("<cat>", "<cat>_1", "<cat>_2", "<dog>")):
+        content["added_tokens"].append({"id": size + number, "content": word, **flags})
+    (tmp_path / "t.json").write_text(json.dumps(content))
+    tokenizer = TextTokenizer(tmp_path / "t.json", 9)
+    one, two, three, dog = range(size, size + 4)
+    assert tokenizer.encode(["a <cat> red <dog>"])[0].tolist() == [[START, A, one, two, three, RED, dog, END, PAD]]
+    ids, (cut,) = tokenizer.encode(["a a a a a <cat>"])
+    assert ids.tolist() == [[START, A, A, A, A, A, one, two, END]]
+    assert cut == "<cat>_2"
