@@ -45,12 +45,12 @@ class UnsupportedError(T2IError):
 
 
 class MissingDependency(T2IError):  # noqa: N818 - the name says what happened, and reads well in an except clause
-    """An optional library is absent."""
+    """An optional library is absent, or a part of it; then `text` says so."""
 
     exit_code = 4
 
-    def __init__(self, library: str, extra: str) -> None:
-        super().__init__(f"{library} is not installed, and this needs it.\n  pip install 't2iexport[{extra}]'")
+    def __init__(self, library: str, extra: str, text: str = "") -> None:
+        super().__init__(text or f"{library} is not installed, and this needs it.\n  pip install 't2iexport[{extra}]'")
         self.library, self.extra = library, extra
 
 

@@ -20,12 +20,14 @@ from engines.images.png import picture
 from engines.parallel.picard import Parallel, Picard
 from engines.sampler_parse import solver
 from engines.samplers import Draw, OnStep, Player, Sampler
-from engines.sessions import Network, Wrap
+from engines.sessions import Network, Wrap, in_turn, turn
 from engines.tokenizer import TextTokenizer
 
 
 class Pipeline:
-    """A bundle at work.
+    """A bundle at work, for as many threads as like: each call's images are those that it makes alone.
+
+    ONNX Runtime on a CPU runs calls side by side; else one network's run in turn, and under `low_memory` whole images do.
 
     Attributes:
         bundle: what is played.
@@ -42,6 +44,7 @@ class Pipeline:
         `denoisers` are more of the denoiser's networks, of other devices; each batch of it is split between all of them.
         """
         self.bundle, self.engine = bundle, engine
+        self.turn = turn(bundle.manifest)
         manifest = bundle.manifest
         ((self._denoiser, denoiser),) = manifest.having("denoiser").items()
         self._networks = {name: [network] for name, network in networks.items()}
@@ -98,6 +101,7 @@ class Pipeline:
         with sessions.opened(bundle, backend, options, wrap, devices) as (found, engine, denoisers):
             yield cls(bundle, found, engine, denoisers)
 
+    @in_turn
     def generate(
         self,
         prompts: str | Sequence[str],

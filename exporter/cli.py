@@ -104,7 +104,8 @@ def _distill(recipe: Path, assignments: tuple[str, ...]) -> None:
 @click.option("--backend", help="Only this one.  [default: every backend that opens here]")
 @click.option("--json", "json_file", type=_PATH, help="Also write the verdicts as JSON.")
 @click.option("--junit", "junit_file", type=_PATH, help="Also write the verdicts as JUnit XML.")
-def _check(bundle: Path, backend: str | None, json_file: Path | None, junit_file: Path | None) -> None:
+@click.option("--no-receipt", is_flag=True, help="Only read the bundle; keep no verdicts in it.")
+def _check(bundle: Path, backend: str | None, json_file: Path | None, junit_file: Path | None, *, no_receipt: bool) -> None:
     """Hold a bundle's engines to its source model, on the same noise."""
     from exporter.build import check
     from exporter.parity import table
@@ -112,7 +113,7 @@ def _check(bundle: Path, backend: str | None, json_file: Path | None, junit_file
 
     for file in filter(None, (json_file, junit_file)):
         require_file(file)
-    verdicts = check(bundle, backend)
+    verdicts = check(bundle, backend, lambda line: click.echo(f"note: {line}", err=True), receipt=not no_receipt)
     if json_file:
         console.write_json(json_file, {"bundle": str(bundle), "verdicts": console.verdict_rows(verdicts)})
     if junit_file:

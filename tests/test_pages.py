@@ -12,6 +12,7 @@ import pytest
 from engines.__main__ import generate
 from exporter.cli import verbs
 from exporter.recipe.schema import Recipe
+from exporter.recipe.shipped import find
 from exporter.stages.plan import Plan
 
 ROOT = Path(__file__).parent.parent
@@ -79,9 +80,11 @@ def parsed(command: click.Command, words: list[str], line: str) -> None:
         assert command is not None, f"{line}: no verb {name}"
     options, extra, _ = command.make_parser(click.Context(command)).parse_args(words)
     assert not extra, f"{line}: {extra} is too much"
-    recipes = [word for word in words if re.fullmatch(r"recipes/[\w.-]+\.yaml", word) and "NAME" not in word]
+    recipes = [ROOT / word for word in words if re.fullmatch(r"recipes/[\w.-]+\.yaml", word) and "NAME" not in word]
+    if command.name in {"build", "distill"} and re.fullmatch(r"[a-z0-9-]+", str(options.get("recipe"))):
+        recipes.append(find(Path(options["recipe"])))
     for recipe in recipes:
-        assert Recipe.load(ROOT / recipe, options.get("assignments", ()))
+        assert Recipe.load(recipe, options.get("assignments", ()))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

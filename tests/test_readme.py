@@ -10,6 +10,7 @@ import pytest
 
 from engines import plugins
 from exporter.recipe.schema import Recipe
+from exporter.recipe.shipped import find
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -67,8 +68,8 @@ def test_the_tour(playground, tmp_path, monkeypatch):
 
 def test_what_it_installs_builds_what_it_builds():
     extras = set(re.search(r"pip install '\.\[(.*?)\]'", README)[1].split(","))
-    built = re.findall(r"^t2iexport build (\S+\.yaml)$", "".join(fenced(README, "console")), re.MULTILINE)
-    recipes = [Recipe.load(ROOT / name) for name in built]
+    built = re.findall(r"^t2iexport build (\S+)$", "".join(fenced(README, "console")), re.MULTILINE)
+    recipes = [Recipe.load(find(Path(name))) for name in built]
     needed = {plugins.load("backends", name).extra for recipe in recipes for target in recipe.targets for name in target}
     assert needed
     assert needed | {"compile"} <= extras

@@ -70,7 +70,8 @@ class Distill(Imitated):
         """Train the student's network, from the last checkpoint where there is one.
 
         Raises:
-            UnsupportedError: too little memory, or a teacher that this student cannot learn from.
+            UnsupportedError: a teacher that this student cannot learn from.
+            MachineError: too little memory.
             DivergenceError: the loss is not finite; the last checkpoint is kept.
             MissingDependency: the tracker is not installed.
 

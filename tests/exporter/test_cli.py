@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 FLAGS = {
     "bench": {"--against", "--batch", "--repeats", "--steps", "--json", "--plot"},
     "build": {"-o", "--output", "--set", "--dry-run", "--check-reproducible", "--json"},
-    "check": {"--backend", "--json", "--junit"},
+    "check": {"--backend", "--json", "--junit", "--no-receipt"},
     "distill": {"--set"},
     "generate": {
         *("-o", "--output", "--negative-prompt", "--seed", "--steps", "--height", "--width", "--guidance-scale", "--backend"),
@@ -259,10 +259,19 @@ def test_build_prints_json_alone_on_stdout(run, recipe, built, tmp_path):
 
 
 def test_check_writes_what_it_found(run, bundle, monkeypatch, tmp_path):
-    monkeypatch.setattr("exporter.build.check", lambda _path, backend: [GOOD, BAD] if backend == "b" else [GOOD])
-    code, out, _ = run("check", bundle.folder)
-    assert code == 0
+    asked = []
+
+    def check(_path, backend, say, *, receipt):
+        asked.append(receipt)
+        say("the disk is read-only")
+        return [GOOD, BAD] if backend == "b" else [GOOD]
+
+    monkeypatch.setattr("exporter.build.check", check)
+    code, out, err = run("check", bundle.folder)
+    assert (code, err) == (0, "note: the disk is read-only\n")
     assert "60.0 dB" in out
+    run("check", bundle.folder, "--no-receipt")
+    assert asked == [True, False]
     code, out, err = run("check", bundle.folder, "--backend", "b", "--json", tmp_path / "v.json", "--junit", tmp_path / "v.xml")
     assert (code, out) == (ParityError.exit_code, "")
     assert "FAIL" in err

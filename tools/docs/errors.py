@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from engines.errors import T2IError
+from engines.exits import INTERRUPTED, NOBODY_READS
 from tools.docs.blocks import table
 
 _ROOT = Path(__file__).parents[2]
@@ -18,9 +19,14 @@ _ROOT = Path(__file__).parents[2]
 def statuses() -> str:
     """One row for each exit status, with the errors that have it."""
     rows = {0: ["0", "", "done"], 1: ["1", "any other", "a bug in t2iexport: a traceback; please report it"]}
+    rows |= {INTERRUPTED: [str(INTERRUPTED), "", "interrupted by Ctrl-C; what was finished is kept"]}
+    rows |= {NOBODY_READS: [str(NOBODY_READS), "", "nobody reads the output any more"]}
     for error in tree():
         rows.setdefault(error.exit_code, [str(error.exit_code), "", ""])
         row = rows[error.exit_code]
+        if error.__base__ is not T2IError:  # a case of its base, which says more
+            row[1] += f", `{error.__name__}`"
+            continue
         summary = re.split(r"[;.]( |$)", " ".join(inspect.cleandoc(error.__doc__ or "").split()))[0]
         row[1:] = [", ".join(filter(None, [row[1], f"`{error.__name__}`"])), "; ".join(filter(None, [row[2], _lower(summary)]))]
     return table(["exit status", "error", "what happened"], (rows[status] for status in sorted(rows)))
