@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import Field, StringConstraints, model_validator
 
@@ -133,17 +133,30 @@ class SamplerEntry(Frozen):
 
 
 class Verdict(Frozen):
-    """One line of the blame table: what was compared, how far it is off, and the limit that it was held to."""
+    """One line of the blame table: what was compared, how far it is off, and the limits that it was held to.
+
+    `values`: metric → its worst value, of those that were measured. `limit`: metric → what its value must not be worse than.
+    """
 
     part: str
     stage: str
     case: str
     backend: str | None = None
-    relative_l2: float | None
-    psnr: float | None
-    limit: float | None
+    values: dict[Name, float] = Field(default_factory=dict)
+    limit: dict[Name, float] = Field(default_factory=dict)
     passed: bool
     note: str = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _upgraded(cls, content: Any) -> Any:  # noqa: ANN401 - unchecked JSON
+        """Up to format 3 a verdict had two metrics, each a field or null, and its limit was one of PSNR."""
+        if not isinstance(content, dict) or "values" in content or not {"relative_l2", "psnr"} <= content.keys():
+            return cast("Any", content)
+        rest = dict(cast("dict[str, Any]", content))
+        values = {name: value for name in ("relative_l2", "psnr") if (value := rest.pop(name)) is not None}
+        limit = rest.pop("limit", None)
+        return {**rest, "values": values, "limit": {} if limit is None else {"psnr": limit}}
 
 
 class Defaults(Frozen):
@@ -168,7 +181,9 @@ class Draft(Frozen):
     process: RelativePath | None = Field(default=None, description="what adaptive samplers solve; null where there is none")
     recordings: tuple[RelativePath, ...] = ()
     verdicts: tuple[Verdict, ...] = ()
-    limits: dict[Annotated[str, StringConstraints(pattern=r"^([a-z][a-z0-9_]*\.)?[a-z]+$")], float] = Field(default_factory=dict)
+    limits: dict[Annotated[str, StringConstraints(pattern=r"^([a-z][a-z0-9_]*\.)?[a-z]+$")], float | dict[Name, float]] = Field(
+        default_factory=dict, description="the recipe's own: a floor of PSNR in dB, or limits by metric"
+    )
     notes: tuple[str, ...] = ()
     low_memory: bool = Field(default=False, description="one network in memory at a time, opened anew for each picture")
     versions: dict[str, str]

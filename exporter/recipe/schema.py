@@ -8,7 +8,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, PrivateAttr, StringConstraints, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    Discriminator,
+    Field,
+    PrivateAttr,
+    StringConstraints,
+    Tag,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from engines import plugins
 from engines.errors import MissingDependency, RecipeError
@@ -39,6 +49,12 @@ def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
     return values
 
 
+#: A bound must be positive, whatever it is of. The tags are no part of a place in the recipe.
+Bound = Annotated[float, Field(gt=0)]
+Limit = Annotated[
+    Annotated[Bound, Tag("|number")] | Annotated[dict[Text, Bound], Tag("|mapping")],
+    Discriminator(lambda value: "|mapping" if isinstance(value, dict) else "|number"),
+]
 Triple = Annotated[tuple[Length, Length, Length], AfterValidator(_rising)]
 
 
@@ -151,17 +167,18 @@ class Checks(Frozen):
     negative_prompt: str | None = None
     seed: int = Field(default=0, ge=0)
     skip: Text | None = Field(default=None, description="a reason to build without checking; it goes into the bundle")
-    limits: dict[str, Annotated[float, Field(gt=0)]] = Field(
-        default_factory=dict, description="PSNR floors in dB: of a stage (engine: 35) or a stage of one part (unet.engine: 35)"
+    limits: dict[str, Limit] = Field(
+        default_factory=dict,
+        description="PSNR floors in dB: of a stage (engine: 35) or a stage of one part (unet.engine: 35); "
+        "a mapping names other metrics instead (image: {ssim: 0.9})",
     )
-
     faster_than: FasterThan | None = Field(
         default=None, description="measured after the check; a bundle that is slower is not published"
     )
 
     @field_validator("limits")
     @classmethod
-    def _stages(cls, limits: dict[str, float]) -> dict[str, float]:
+    def _stages(cls, limits: dict[str, Limit]) -> dict[str, Limit]:
         for name in limits:
             if (stage := name.rpartition(".")[2]) not in LIMITS:
                 raise ValueError(f"{name!r} names no stage{plugins.did_you_mean(stage, list(LIMITS))}")

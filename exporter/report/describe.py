@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from engines import plugins
 from engines.bundle import Bundle, PartEntry
 from exporter.models import sampler_compat
+from exporter.parity.metrics import label, shown
+from exporter.parity.table import limits
 from exporter.quantization import formats
 from exporter.recipe import shipped
 
@@ -40,6 +42,7 @@ def bundle(path: Path) -> dict[str, Any]:
     """
     manifest = Bundle.open(path).manifest
     sizes = {name: file.size for name, file in manifest.files.items()}
+    measured = list(dict.fromkeys(name for verdict in manifest.verdicts for name in verdict.values))
     return {
         "bundle": manifest.name,
         "source": ", ".join(f"{key} {value}" for key, value in manifest.source.items()),
@@ -69,9 +72,8 @@ def bundle(path: Path) -> dict[str, Any]:
                 "part": verdict.part,
                 "stage": verdict.stage,
                 "backend": verdict.backend or "",
-                "rel. L2": "" if verdict.relative_l2 is None else f"{verdict.relative_l2:.1e}",
-                "PSNR dB": "" if verdict.psnr is None else f"{verdict.psnr:.1f}",
-                "limit dB": "" if verdict.limit is None else f"{verdict.limit:g}",
+                **{label(name): shown(name, verdict.values[name]) if name in verdict.values else "" for name in measured},
+                "limit": limits(verdict.limit),
                 "verdict": "ok" if verdict.passed else "FAIL",
             }
             for verdict in manifest.verdicts

@@ -17,6 +17,7 @@ from exporter.families import Family, claim
 from exporter.models.checkpoint import network, resolve
 from exporter.models.sampler_compat import judge
 from exporter.onnx import target_ops
+from exporter.parity import metrics
 from exporter.stages.fused import Wholes
 from exporter.stages.keys import key_of
 from exporter.stages.passes import Done, Passes
@@ -76,8 +77,8 @@ class Plan:
             self.family = claim(self.checkpoint, recipe)
         except RecipeError as error:
             raise RecipeError([*error.problems, *self.pairing.problems]) from error
-        if self.pairing.problems:
-            raise RecipeError(self.pairing.problems)
+        if problems := [*self.pairing.problems, *metrics.problems(recipe.checks.limits)]:
+            raise RecipeError(problems)
         self.wholes = Wholes(recipe, self.family)
         shared = _backends(recipe.targets)
         own = {name: self._component(name).target for name in (*self.family.roles, *self.wholes.steps)}

@@ -42,9 +42,15 @@ shapes: {height: [32, 32, 64], width: [32, 32, 64]}
 targets: [tensorrt_rtx]
 """
 GOOD = Verdict(
-    part="unet", stage="onnx → engine", case="t 999", backend="b", relative_l2=1e-3, psnr=60.0, limit=45.0, passed=True
+    part="unet",
+    stage="onnx → engine",
+    case="t 999",
+    backend="b",
+    values={"relative_l2": 1e-3, "psnr": 60.0},
+    limit={"psnr": 45.0},
+    passed=True,
 )
-BAD = GOOD.model_copy(update={"psnr": 12.5, "passed": False, "note": "half"})
+BAD = GOOD.model_copy(update={"values": {"psnr": 12.5}, "passed": False, "note": "half"})
 
 
 @pytest.fixture
@@ -248,7 +254,7 @@ def test_build_prints_json_alone_on_stdout(run, recipe, built, tmp_path):
     assert code == 0
     assert found["bundle"] == str(built["out"]) == str(tmp_path / "b")
     assert [stage["cached"] for stage in found["stages"]] == [True, False]
-    assert found["verdicts"][0]["psnr"] == 60.0
+    assert found["verdicts"][0]["values"]["psnr"] == 60.0
     assert "export   unet" in err
 
 
@@ -273,7 +279,7 @@ def test_check_writes_what_it_found(run, bundle, monkeypatch, tmp_path):
     assert [verdict["passed"] for verdict in json.loads((tmp_path / "v.json").read_text())["verdicts"]] == [True, False]
     suite = ET.parse(tmp_path / "v.xml").getroot()  # noqa: S314 - it was written two lines above
     assert (suite.get("tests"), suite.get("failures")) == ("2", "1")
-    assert suite.find("testcase/failure").get("message") == "12.5 dB, limit 45.0 dB. half"
+    assert suite.find("testcase/failure").get("message") == "PSNR 12.5 dB; limit 45 dB. half"
 
 
 def test_bench_asks_and_writes_what_it_found(run, bundle, monkeypatch, tmp_path):
