@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from engines import plugins
@@ -69,6 +70,25 @@ class Reference(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Driving:
+    """How the pipeline of a family drives its scheduler.
+
+    Attributes:
+        pipeline: its name in diffusers.
+        begins: whether it tells the scheduler at which step it begins, which diffusers calls the begin index. A scheduler that
+            is not told looks its first time up, and takes the second of two steps at one time.
+        needs: what it reads off the scheduler, beside what every scheduler has.
+        step: the arguments of `scheduler.step` that it gives to a scheduler which has them.
+
+    """
+
+    pipeline: str = "a pipeline of diffusers"
+    begins: bool = True
+    needs: tuple[str, ...] = ()
+    step: Mapping[str, float] = field(default_factory=dict)
+
+
 class Family(Protocol):
     """What the build asks of a family. Everything but `part` and `reference` reads configs only and imports no torch.
 
@@ -103,6 +123,9 @@ class Family(Protocol):
     def notes(self) -> Sequence[str]:
         """What of the model's components and configs is left out, a sentence each."""
         ...
+
+    #: How its pipeline drives the scheduler.
+    driving: Driving
 
     def signature(self, name: str) -> Signature:
         """The contract of one part at the recipe's shapes."""

@@ -10,6 +10,7 @@ from engines.errors import RecipeError, UnsupportedError
 from engines.manifest import Role, Tokenizer
 from engines.plugins import did_you_mean
 from engines.signature import Dim, Port, Range, Signature
+from exporter.families import Driving
 from exporter.models import kinds, leftovers
 from exporter.models.sampler_compat import made_by_passes
 from exporter.part import Part
@@ -41,6 +42,8 @@ class LatentDiffusion:
     image_encoder = "vae_encoder"
     #: Class name of the pipeline in diffusers.
     pipeline_class = ""
+    #: Whether that pipeline tells its scheduler the begin index.
+    begins = True
 
     def __init__(self, checkpoint: Checkpoint, recipe: Recipe) -> None:
         self.checkpoint, self.recipe = checkpoint, recipe
@@ -62,6 +65,11 @@ class LatentDiffusion:
         networks = used - set(self.towers.values())
         found = leftovers.components(self.configs["model_index"], used, self.pipeline_class)
         return (*found, *leftovers.fields(self.configs, networks))
+
+    @property
+    def driving(self) -> Driving:
+        """How the pipelines drive a scheduler: eta is 0 unless they are told otherwise, whatever the scheduler's default is."""
+        return Driving(self.pipeline_class, self.begins, ("init_noise_sigma", "scale_model_input"), {"eta": 0.0})
 
     # What the configs say.
 

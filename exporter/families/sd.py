@@ -19,6 +19,7 @@ class Sd(LatentDiffusion):
 
     towers = {"text_encoder": "tokenizer"}  # noqa: RUF012 - a Mapping by its declared type
     pipeline_class = "StableDiffusionPipeline"
+    begins = False
 
     @staticmethod
     def claims(configs: Mapping[str, Mapping[str, Any]]) -> bool:

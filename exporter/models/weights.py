@@ -88,9 +88,7 @@ def put(module: nn.Module, tensors: Mapping[str, Callable[[], Tensor]], precisio
     ]
     if problems:
         raise UnsupportedError(
-            f"{component}: weights and config do not belong together.\n  "
-            + "\n  ".join(problems)
-            + f"\n  {_OTHER}"
+            f"{component}: weights and config do not belong together.\n  " + "\n  ".join(problems) + f"\n  {_OTHER}"
         )
     state = {spelled: _checked(component, name, tensors[name](), wanted[spelled], precision) for spelled, name in named.items()}
     module.load_state_dict(state, strict=True, assign=True)
@@ -156,8 +154,7 @@ def _spelling(name: str, wanted: Mapping[str, Any]) -> str:
 def _checked(component: str, name: str, tensor: Tensor, shape: torch.Size, precision: str) -> Tensor:
     if tensor.shape != shape:
         raise UnsupportedError(
-            f"{component}: {name!r} is {list(tensor.shape)} in the file and {list(shape)} in the model.\n"
-            f"  {_OTHER}"
+            f"{component}: {name!r} is {list(tensor.shape)} in the file and {list(shape)} in the model.\n  {_OTHER}"
         )
     tensor = tensor.to(DTYPES[precision])
     # The sum is cheap and finite almost always; only when it is not does every element have to be looked at.

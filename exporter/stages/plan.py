@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -163,6 +163,7 @@ class Plan:
         for steps in recipe.sampler.steps:
             options = recipe.sampler.model_dump(mode="json", exclude={"steps", "guidance", "force"}) | {"steps": steps}
             options |= {"size": [recipe.shapes.height[1], recipe.shapes.width[1]], "edits": self.edits}
+            options["driving"] = asdict(self.family.driving)
             sampler_key = key_of("compile", f"{steps} steps", options, schedule, [self._compile])
             compiled["compile", f"{steps} steps"] = sampler_key
             yield Stage("compile", f"{steps} steps", sampler_key, lambda folder, _done, steps=steps: self._compile(folder, steps))
@@ -332,7 +333,7 @@ class Plan:
         sampler, own = self.recipe.sampler, self.checkpoint.configs["scheduler"]
         sizes = {"height": self.recipe.shapes.height[1], "width": self.recipe.shapes.width[1]}
         options = {"config": sampler.config, "own": own, "step": sampler.step, "timesteps": sampler.timesteps}
-        return sampler.scheduler or own["_class_name"], {**options, **sizes}
+        return sampler.scheduler or own["_class_name"], {**options, **sizes, "driving": self.family.driving}
 
     def _compile(self, folder: Path, steps: int) -> None:
         self.table(steps).dump(folder / f"{steps}.json")

@@ -239,8 +239,6 @@ def test_a_swapped_unet_says_what_it_predicts(tiny_sdxl, tmp_path):
         planned(tiny_sdxl, components=swapped("vae_decoder", tiny)).refuse()
 
 
-
-
 def test_a_vae_from_elsewhere_is_not_needed_to_describe(written, tmp_path):
     """The sizes are told without the VAE, which may be on the hub."""
     from exporter.report import describe

@@ -9,9 +9,10 @@ import torch
 
 from engines.errors import MissingDependency, RecipeError, UnsupportedError
 from engines.samplers.table import Draw, Emit, Eval, Table
+from exporter.families import Driving
 from exporter.schedulers import compile_sampler as module
 from exporter.schedulers.compile_sampler import compile_sampler, survey
-from exporter.schedulers.loop import Loop, drive
+from exporter.schedulers.loop import Dice, Loop, drive
 from exporter.schedulers.trace import TOLERANCE, prove, trace
 
 # diffusers hands torch tensors to numpy, which numpy 2 warns about.
@@ -79,6 +80,76 @@ def test_compiles_and_proves(case):
 
 def test_all_twenty_four_classes_are_tried():
     assert len({name for name, _, _ in CASES.values()}) == 24
+
+
+#: Their first two steps are at one model time, so who is not told where to begin takes the second for the first.
+TWICE = {
+    "dpm++beta": ("DPMSolverMultistepScheduler", {**SD, "use_beta_sigmas": True}, 50),
+    "euler-sigma-max": ("EulerDiscreteScheduler", {**SD, "use_karras_sigmas": True, "sigma_max": 29.2, "sigma_min": 0.03}, 12),
+    "deis-beta": ("DEISMultistepScheduler", {**SD, "use_beta_sigmas": True}, 50),
+    "sa-beta": ("SASolverScheduler", {**SD, "use_beta_sigmas": True}, 50),
+    "singlestep-beta-50": ("DPMSolverSinglestepScheduler", {**SD, "use_beta_sigmas": True}, 50),
+    "singlestep-beta-100": ("DPMSolverSinglestepScheduler", {**SD, "use_beta_sigmas": True}, 100),
+}
+
+
+def as_a_pipeline(scheduler, steps, noise, answer, draws):
+    """Denoise as the pipelines of diffusers with a begin index do, in float32."""
+    scheduler.set_timesteps(steps)
+    scheduler.set_begin_index(0)
+    latent = noise * scheduler.init_noise_sigma
+    for time in scheduler.timesteps:
+        output = answer(scheduler.scale_model_input(latent, time), time)
+        with Dice(lambda _: torch.from_numpy(next(draws))):
+            latent = scheduler.step(output, time, latent, return_dict=False)[0]
+    return latent.numpy()
+
+
+@pytest.mark.parametrize("case", TWICE)
+def test_two_steps_at_one_time_are_what_the_pipeline_makes_of_them(case):
+    name, config, steps = TWICE[case]
+    table = compile_sampler(name, config, steps, 512, 512)
+    times = [op.t for op in table.ops if isinstance(op, Eval)]
+    assert times[0] == times[1]
+    draws = np.random.Generator(np.random.Philox(3)).standard_normal((2 * steps, 1, 4, 6, 5), dtype=np.float32)
+    scheduler = getattr(diffusers, name)(**config)
+    answer = lambda latent, time: torch.tanh(latent) + float(time) / 1000  # noqa: E731
+    wanted = as_a_pipeline(scheduler, steps, torch.from_numpy(draws[0].copy()), answer, iter(draws[1:]))
+    mine = iter(draws)
+    got = table.play(lambda latent, time: np.tanh(latent) + np.float32(time / 1000), lambda: next(mine))
+    assert np.abs(got - wanted).max() < 1e-4 * np.abs(wanted).max()
+
+
+def test_a_pipeline_that_does_not_say_where_to_begin_fails_as_diffusers_does():
+    untold = Driving("StableDiffusionPipeline", begins=False)
+    name, config, steps = TWICE["dpm++beta"]
+    with pytest.raises(
+        UnsupportedError, match=r"IndexError.*\nIts first two steps are at one time.*StableDiffusionPipeline.*fails too"
+    ):
+        compile_sampler(name, config, steps, 512, 512, driving=untold)
+    told, same = compile_sampler(name, config, 20, 512, 512), compile_sampler(name, config, 20, 512, 512, driving=untold)
+    assert told.ops == same.ops
+
+
+def test_eta_is_what_the_pipeline_says_unless_the_recipe_does():
+    driving = Driving(step={"eta": 0.0})
+    plain, drawn = (compile_sampler("TCDScheduler", SD, 4, 512, 512, driving=driving, step=step) for step in ({}, {"eta": 0.3}))
+    assert [sum(isinstance(op, Draw) for op in table.ops) for table in (plain, drawn)] == [1, 4]
+    assert compile_sampler("EulerDiscreteScheduler", SD, 2, 512, 512, driving=driving).ops
+
+
+@pytest.mark.parametrize("name", ["EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler"])
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_the_rounding_of_a_schedule_of_zero_signal_is_not_taken_for_a_bend(name, steps):
+    """It begins at sigma 4096, where float32 rounds 1.6e-4 of the result away."""
+    config = {key: value for key, value in ZERO_SNR.items() if key != "clip_sample"}
+    table = compile_sampler(name, config, steps, 512, 512)
+    assert table.provenance.deviation < 1e-6
+    if name == "EulerDiscreteScheduler":
+        noise = torch.from_numpy(np.random.Generator(np.random.Philox(4)).standard_normal((1, 4, 6, 5), dtype=np.float32))
+        wanted = as_a_pipeline(getattr(diffusers, name)(**config), steps, noise, lambda latent, _: torch.tanh(latent), iter(()))
+        got = table.play(lambda latent, _: np.tanh(latent), noise.numpy)
+        assert np.abs(got - wanted).max() < 1e-3
 
 
 @pytest.mark.parametrize("name", GOLDEN_CASES)
