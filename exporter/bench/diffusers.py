@@ -77,11 +77,11 @@ class Baseline:
             wishes: steps, height, width, guidance_scale (None where the model takes none).
 
         """
-        own, scale = self._recipe.sampler.timesteps, wishes["guidance_scale"]
+        scale = wishes["guidance_scale"]
         with self._fed(noise):
             return self._pipeline(
                 list(texts),
-                **({"timesteps": list(own)} if own else {}),
+                **self._recipe.sampler.asked(),
                 **({"latents": self._tensor(noise()).to(self._dtype)} if noise else {}),
                 **{name: wishes[name] for name in _SIZES},
                 num_inference_steps=wishes["steps"],

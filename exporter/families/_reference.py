@@ -98,11 +98,10 @@ class LatentDiffusionReference:
         arguments = {name: torch.from_numpy(array[:, -1].copy()) for name, array in named.items()}
         if joined.shape[1] == 2 and guidance_scale != 1.0:
             arguments |= {f"negative_{name}": torch.from_numpy(array[:, 0].copy()) for name, array in named.items()}
-        own = self._family.recipe.sampler.timesteps
         pipeline = options.pop("pipeline", self.pipeline)
         return pipeline(
             **arguments,
-            **({"timesteps": list(own)} if own else {}),
+            **self._family.recipe.sampler.asked(),
             **options,
             guidance_scale=1.0 if guidance_scale is None else guidance_scale,
         )

@@ -44,6 +44,8 @@ class LatentDiffusion:
     pipeline_class = ""
     #: Whether that pipeline tells its scheduler the begin index.
     begins = True
+    #: Whether those that start from an image know guidance_rescale.
+    rescales_from_images = True
 
     def __init__(self, checkpoint: Checkpoint, recipe: Recipe) -> None:
         self.checkpoint, self.recipe = checkpoint, recipe
@@ -290,6 +292,11 @@ class LatentDiffusion:
             return [f"{where}, but this model has no input for it (unet.time_cond_proj_dim is null); use classifier_free or none"]
         if mode == "classifier_free" and takes:
             return [f"{where}, but guidance is an input of this model (unet.time_cond_proj_dim is set); use embedded"]
+        rescale = self.recipe.sampler.guidance.rescale
+        if rescale and "vae_encoder" in self.recipe.components and not self.rescales_from_images:
+            other = self.pipeline_class.replace("Pipeline", "Img2ImgPipeline")
+            told = f"{rescale}, but diffusers' {other} has none to check it against; leave it out, or leave vae_encoder out"
+            return [f"sampler.guidance.rescale: {told} of the components"]
         return []
 
     def _tile_problems(self) -> list[str]:

@@ -176,6 +176,10 @@ def _setting(recipe: Recipe, checkpoint: Checkpoint, key: str) -> Any:  # noqa: 
     return {**checkpoint.configs.get("scheduler", {}), **recipe.sampler.config}.get(key)
 
 
+def _gridded(recipe: Recipe) -> bool:
+    return bool(recipe.sampler.timesteps or recipe.sampler.sigmas)
+
+
 def _where(recipe: Recipe, key: str) -> str:
     return f"sampler.config.{key}" if key in recipe.sampler.config else "sampler.config"
 
@@ -191,7 +195,7 @@ def _schedule_problems(recipe: Recipe, checkpoint: Checkpoint, made: ModelPurpos
         yield f"sampler.scheduler: {name} is for latent consistency models, and {_NOT_CONSISTENT}"
     spacing = pairings()[made.kind].spacing if made.kind else None
     found = _setting(recipe, checkpoint, "timestep_spacing")
-    if spacing and found != spacing and not recipe.sampler.timesteps:
+    if spacing and found != spacing and not _gridded(recipe):
         own = "" if "timestep_spacing" in recipe.sampler.config else ", from the model's own scheduler config"
         shown = f"{found!r}{own}" if found else "the scheduler's default"
         yield f"{_where(recipe, 'timestep_spacing')}: timestep_spacing is {shown}, but {_model(made)}, and needs {spacing!r}"
@@ -212,7 +216,7 @@ def _zero_snr(recipe: Recipe, checkpoint: Checkpoint) -> Iterator[str]:
     where = _where(recipe, "rescale_betas_zero_snr")
     if _setting(recipe, checkpoint, "prediction_type") in {None, "epsilon"}:
         yield f"{where}: rescale_betas_zero_snr needs prediction_type: v_prediction, since noise says nothing at zero signal"
-    if _setting(recipe, checkpoint, "timestep_spacing") != "trailing" and not recipe.sampler.timesteps:
+    if _setting(recipe, checkpoint, "timestep_spacing") != "trailing" and not _gridded(recipe):
         yield f"{where}: rescale_betas_zero_snr needs timestep_spacing: trailing, or the steps do not begin at zero signal"
 
 

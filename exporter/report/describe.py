@@ -18,7 +18,7 @@ from exporter.recipe import shipped
 
 if TYPE_CHECKING:
     from exporter.families import Family
-    from exporter.recipe.schema import Recipe
+    from exporter.recipe.schema import Guidance, Recipe
     from exporter.reference.cost import Size
     from exporter.stages.plan import Plan
     from exporter.stages.store import Store
@@ -104,7 +104,7 @@ def recipe(chosen: Recipe, store: Store) -> dict[str, Any]:
         "sampler": f"{sampler.scheduler or 'as the model says'}, {_list(sampler.steps)} steps",
         "made for": _made_for(plan),
         "LoRAs": _list(f"{change.source} × {change.scale:g}" for change in chosen.model.loras),
-        "guidance": " ".join(str(value) for value in (sampler.guidance.mode, sampler.guidance.scale) if value is not None),
+        "guidance": _guidance(sampler.guidance),
         "height": f"{_list(shapes.height)} px",
         "width": f"{_list(shapes.width)} px",
         "batch": _list(shapes.batch),
@@ -129,6 +129,11 @@ def recipe(chosen: Recipe, store: Store) -> dict[str, Any]:
         "notes": list(plan.notes),
         "stages": [] if note else stages(plan, store),
     }
+
+
+def _guidance(guidance: Guidance) -> str:
+    words = [guidance.mode] if guidance.scale is None else [guidance.mode, f"{guidance.scale}"]
+    return " ".join([*words, f"rescaled by {guidance.rescale:g}"] if guidance.rescale else words)
 
 
 def dry_run(plan: Plan, store: Store) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from engines.errors import MissingDependency, RecipeError, UnsupportedError
 from engines.plugins import did_you_mean
 from engines.samplers.table import Draw, Eval, Provenance, Starts, Table
 from exporter.families import Driving
+from exporter.recipe import aliases
 from exporter.recipe.yaml_source import brief
 from exporter.scheduler_config import Settings
 from exporter.schedulers.loop import FailedError, Loop, blame, refuse_given, refuse_undriven, set_times, shift
@@ -139,7 +140,7 @@ def configure(
     problems += [
         f"sampler.scheduler: {name} has no {key}, and the model's own scheduler has {key}: {own[key]}{_having(key)}"
         for key in _MEANING
-        if own and own.get(key) not in {None, False, "epsilon"} and key not in known
+        if own and own.get(key) not in (None, False, "epsilon") and key not in known
     ]
     if timesteps is not None and len(timesteps) != steps and name != "SCMScheduler":  # whose grid holds the arrival too
         problems.append(f"sampler: {len(timesteps)} own times are not {steps} steps. Name as many as there are steps.")
@@ -202,8 +203,13 @@ def _scheduler(name: str) -> Any:  # noqa: ANN401 - a class of diffusers'
         )
     if missing := [library for library in getattr(found, "_backends", ()) if importlib.util.find_spec(library) is None]:
         raise MissingDependency(" and ".join(missing), "compile")
+    lacking = f"sampler.scheduler: diffusers has no scheduler named {name!r}"
+    if found := aliases.absent(name):
+        raise RecipeError(f"{lacking}; the nearest that it has is {found!r}")
     compiled = [row.scheduler for row in survey() if not row.reason]
-    raise RecipeError(f"sampler.scheduler: diffusers has no scheduler named {name!r}{did_you_mean(name, compiled)}")
+    hint = did_you_mean(name, compiled)
+    close = None if hint.startswith("; did you mean") else aliases.near(name)
+    raise RecipeError(f"{lacking}; did you mean {close!r}?" if close else f"{lacking}{hint}")
 
 
 def _unknown(where: str, given: Iterable[str], known: list[str]) -> list[str]:

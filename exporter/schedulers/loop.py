@@ -87,9 +87,9 @@ class Dice(TorchFunctionMode):
 
     """
 
-    def __init__(self, draw: Drawing) -> None:
+    def __init__(self, draw: Drawing, caller: str = "the scheduler") -> None:
         super().__init__()
-        self._draw = draw
+        self._draw, self._caller = draw, caller
 
     def __torch_function__(
         self,
@@ -113,7 +113,7 @@ class Dice(TorchFunctionMode):
             return args[0].copy_(self._normal(*args[1:], **{"size": args[0].shape, **kwargs}))
         if _is_random(name) and not _at_rest(kwargs):
             raise UnsupportedError(
-                f"the scheduler calls torch's {name}; only normal noise (randn, randn_like, normal, normal_) can be supplied. "
+                f"{self._caller} calls torch's {name}; only normal noise (randn, randn_like, normal, normal_) can be supplied. "
                 "Choose another scheduler: `t2iexport list samplers`."
             )
         return func(*args, **kwargs)
@@ -197,7 +197,7 @@ def drive(
     quirk = _quirk(scheduler)
 
     def call(method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - diffusers' own
-        with blame(type(scheduler).__name__, method.__name__, advice), Unrounded(), Dice(draw):
+        with blame(type(scheduler).__name__, method.__name__, advice), Unrounded(), Dice(draw, type(scheduler).__name__):
             return method(*args, **kwargs)
 
     def noised(time: torch.Tensor) -> torch.Tensor:
@@ -207,7 +207,7 @@ def drive(
 
     advice, noise = "", draw(shape)
     original = given() if given else None
-    with Dice(draw):
+    with Dice(draw, type(scheduler).__name__):
         set_times(scheduler, loop)
     times, first = _times(scheduler, loop, quirk)
     if first is not None:
@@ -306,7 +306,7 @@ def shift(config: Mapping[str, Any], tokens: int) -> float:
 
 
 class FailedError(UnsupportedError):
-    """diffusers' own code raised, and nobody knows yet which value of the config it is due to."""
+    """diffusers' own code raised or gave no number, and nobody knows yet which value of the config it is due to."""
 
 
 @contextmanager

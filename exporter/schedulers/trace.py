@@ -21,7 +21,7 @@ import torch
 from engines.errors import UnsupportedError
 from engines.samplers import Step
 from engines.samplers.table import Draw, Emit, Eval, Given, Provenance, Table
-from exporter.schedulers.loop import Loop, drive
+from exporter.schedulers.loop import FailedError, Loop, drive
 
 #: How far the table may be from the scheduler, as a share of the terms summed: linear ones stay below 2e-5, clipping shows 0.1.
 TOLERANCE = 1e-4
@@ -78,6 +78,8 @@ class _Probes:
 
     def model(self, latent: torch.Tensor, time: float) -> torch.Tensor:
         """Answer as the model."""
+        if not math.isfinite(time):
+            raise FailedError(f"{self._name} asks the model at time {time}.\nChoose other steps or another scheduler.")
         return self._append(Eval(t=time, **self.mixed(latent)))
 
     def peek(self, clean: torch.Tensor | None) -> None:
@@ -93,8 +95,8 @@ class _Probes:
         fits, width = tuple(latent.shape) == self.shape, len(self.ops)
         rows = latent.reshape(-1, self.shape[-1]).numpy() if fits else np.full((1, 1), np.nan)
         if not np.isfinite(rows).all():
-            raise UnsupportedError(
-                f"{self._name} gives NaN, infinity or another shape at {self._steps} steps. "
+            raise FailedError(
+                f"{self._name} gives NaN, infinity or another shape at {self._steps} steps.\n"
                 "Choose other steps or another scheduler."
             )
         if rows[:, width:].any():

@@ -239,7 +239,8 @@ class Plan:
         options = component.model_dump(mode="json", exclude={"target"})
         options["passes"] = [step for step in options["passes"] if not step.keys() & {"quantize"}]  # which works on the graph
         options |= {"signature": self.family.signature(name).model_dump(mode="json")}
-        options |= {"guidance": self.recipe.sampler.guidance.mode}
+        guidance = self.recipe.sampler.guidance
+        options |= {"guidance": guidance.mode, **({"rescale": guidance.rescale} if guidance.rescale else {})}
         measured = self.precisions.measured(name)
         inputs = weights | (dict(recorded) if measured else {})
         if recorded:
@@ -332,7 +333,8 @@ class Plan:
         """Name of the scheduler, and the arguments of `configure` that the number of steps leaves open."""
         sampler, own = self.recipe.sampler, self.checkpoint.configs["scheduler"]
         sizes = {"height": self.recipe.shapes.height[1], "width": self.recipe.shapes.width[1]}
-        options = {"config": sampler.config, "own": own, "step": sampler.step, "timesteps": sampler.timesteps}
+        options = {"config": sampler.config, "own": own, "step": sampler.step}
+        options |= {"timesteps": sampler.timesteps, "sigmas": sampler.sigmas}
         return sampler.scheduler or own["_class_name"], {**options, **sizes, "driving": self.family.driving}
 
     def _compile(self, folder: Path, steps: int) -> None:
