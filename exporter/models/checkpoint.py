@@ -231,13 +231,19 @@ def _folder(folder: Path, provenance: dict[str, str], seed: int | None, variant:
         if _TOKENIZERS.fullmatch(name):
             configs[name] = read_json(inside / "tokenizer_config.json")
         elif name == "scheduler":
-            configs[name] = read_json(inside / "scheduler_config.json")
+            configs[name] = {"_class_name": index[name][1], **read_json(inside / "scheduler_config.json")}
         else:
             configs[name] = read_json(inside / "config.json")
             if seed is None:
                 files[name] = safetensors_header.files(inside, variant)
     if seed is None and variant and not any(variant in file.name for each in files.values() for file in each):
         raise RecipeError(f"model.variant: no component of {folder} has weights of the variant {variant!r}; leave the line out")
+    if "scheduler" not in configs:
+        raise UnsupportedError(
+            f"{index_file} names no scheduler, so nothing says what noise this model was trained on, and diffusers cannot load "
+            "it either.\n  Copy the scheduler folder of the model that it was made from, and name it in model_index.json: "
+            '"scheduler": ["diffusers", "EulerDiscreteScheduler"].'
+        )
     if seed is not None:
         provenance |= {"weights": "random", "seed": str(seed), "scheme": SCHEME}
     return Checkpoint(_trusted(configs, str(folder)), provenance, files, folders, seed)

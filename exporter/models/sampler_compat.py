@@ -220,6 +220,43 @@ def _zero_snr(recipe: Recipe, checkpoint: Checkpoint) -> Iterator[str]:
         yield f"{where}: rescale_betas_zero_snr needs timestep_spacing: trailing, or the steps do not begin at zero signal"
 
 
+def process_of(name: str, config: Mapping[str, Any]) -> str:
+    """The kind of noise process that a scheduler undoes, in words: a model trained on one is noise under another."""
+    if config.get("use_flow_sigmas") or config.get("prediction_type") == "flow_prediction" or "FlowMatch" in name:
+        return "flow matching"
+    if name.startswith(("EDM", "Cosine")) or config.get("timestep_type") == "continuous":
+        return "EDM"
+    return {"SCMScheduler": "TrigFlow", "CMStochasticIterativeScheduler": "consistency"}.get(name, "diffusion")
+
+
+def _other_process(recipe: Recipe, checkpoint: Checkpoint) -> Iterator[str]:
+    """A network is called with the inputs and times of the noise process that it was trained on, and with no other's."""
+    own = checkpoint.configs.get("scheduler", {})
+    theirs = str(own.get("_class_name"))
+    name, asked = recipe.sampler.scheduler or theirs, {**own, **recipe.sampler.config}
+    needed, found = process_of(theirs, own), process_of(name, asked)
+    where = "sampler.scheduler" if name != theirs else "sampler.config"
+    if needed != found:
+        by = next((f" ({each.by})" for each in checkpoint.statements if each.field == "_class_name"), "")
+        shift = own.get("shift", own.get("flow_shift", 1.0))
+        flow = f"{{prediction_type: flow_prediction, use_flow_sigmas: true, flow_shift: {shift}}}"
+        right = {
+            "flow matching": f"take UniPCMultistepScheduler with config: {flow}",
+            "EDM": "take EDMEulerScheduler or EDMDPMSolverMultistepScheduler, or leave the line out",
+        }.get(needed, f"take one for that, as {theirs} is")
+        yield f"{where}: {name} undoes {found}, but the model's own {theirs} says that it was trained by {needed}{by}; {right}"
+    elif theirs.startswith(_EDM) and not name.startswith(_EDM) and not _plays_edm(name, own, asked):
+        how = "with v_prediction, sigma_data 1 and karras, exponential or beta sigmas"
+        yield f"{where}: {name} plays models of EDM's form only {how}; take {theirs}"
+
+
+def _plays_edm(name: str, own: Mapping[str, Any], asked: Mapping[str, Any]) -> bool:
+    """Whether a scheduler that is not EDM's calls a network of EDM's form as one of EDM's would."""
+    unit = own.get("sigma_data", 0.5) == 1.0 and asked.get("prediction_type") == "v_prediction"
+    spread = any(asked.get(f"use_{kind}_sigmas") for kind in ("karras", "exponential", "beta"))
+    return unit and spread and name == "EulerDiscreteScheduler"
+
+
 def _predicts(recipe: Recipe, checkpoint: Checkpoint, made: ModelPurpose) -> Iterator[str]:
     """The sampler must read what the network says as a pass has taught it to."""
     found = _setting(recipe, checkpoint, "prediction_type") or "epsilon"
@@ -245,26 +282,6 @@ def _stated(recipe: Recipe, checkpoint: Checkpoint) -> Iterator[str]:
             yield f"sampler.config: the model's file says of {field} what diffusers has no word for: {says}; write it here"
         elif field not in recipe.sampler.config and any(value != values[0] for value in values):
             yield f"sampler.config: the model's file says of {field} both {says}; write here which it is"
-
-
-def _other_process(recipe: Recipe, checkpoint: Checkpoint) -> Iterator[str]:
-    """A network of EDM's form is called with other inputs and times than the rest are, so only EDM's schedulers play it."""
-    own = checkpoint.configs.get("scheduler", {})
-    name = recipe.sampler.scheduler or str(own.get("_class_name"))
-    if str(own.get("_class_name")).startswith(_EDM) == name.startswith(_EDM):
-        return
-    if not name.startswith(_EDM):
-        by = next((f" ({each.by})" for each in checkpoint.statements if each.field == "_class_name"), "")
-        merged = {**own, **recipe.sampler.config}
-        unit = own.get("sigma_data", 0.5) == 1.0 and merged.get("prediction_type") == "v_prediction"
-        spread = any(merged.get(f"use_{kind}_sigmas") for kind in ("karras", "exponential", "beta"))
-        if not (unit and name == "EulerDiscreteScheduler" and merged.get("timestep_type") == "continuous" and spread):
-            yield (
-                f"sampler.scheduler: {name}, but the model is of EDM's form{by}, which EDMEulerScheduler and "
-                "EDMDPMSolverMultistepScheduler play; take one of them, or leave the line out"
-            )
-    else:
-        yield f"sampler.scheduler: {name} is for models of EDM's form, and this model's own is {own.get('_class_name')}"
 
 
 def _times(recipe: Recipe, checkpoint: Checkpoint, made: ModelPurpose) -> Iterator[str]:
