@@ -1,5 +1,6 @@
 """Every scheduler that is linear compiles and proves; every other is refused, with what to change."""
 
+import re
 from pathlib import Path
 
 import diffusers
@@ -136,6 +137,114 @@ def test_eta_is_what_the_pipeline_says_unless_the_recipe_does():
     plain, drawn = (compile_sampler("TCDScheduler", SD, 4, 512, 512, driving=driving, step=step) for step in ({}, {"eta": 0.3}))
     assert [sum(isinstance(op, Draw) for op in table.ops) for table in (plain, drawn)] == [1, 4]
     assert compile_sampler("EulerDiscreteScheduler", SD, 2, 512, 512, driving=driving).ops
+
+
+XL = Driving("StableDiffusionXLPipeline", needs=("init_noise_sigma", "scale_model_input"), step={"eta": 0.0})
+
+
+def test_flow_matching_on_a_pipeline_that_cannot_drive_it_is_told_what_can():
+    with pytest.raises(
+        UnsupportedError, match=r"StableDiffusionXLPipeline, which reads its init_noise_sigma and .*flow_shift: 3}"
+    ):
+        compile_sampler("FlowMatchEulerDiscreteScheduler", {"shift": 3.0}, 4, 512, 512, driving=XL)
+    ours = compile_sampler("UniPCMultistepScheduler", {**FLOW, "solver_order": 1}, 4, 512, 512, driving=XL)
+    theirs = compile_sampler("FlowMatchEulerDiscreteScheduler", {"shift": 3.0}, 4, 512, 512)
+    assert [type(op) for op in ours.ops] == [type(op) for op in theirs.ops]
+
+
+#: The model's own config, the recipe's → what the sentence must say.
+FAULTS = {
+    "null": (
+        {**SD, "prediction_type": None},
+        {},
+        ["prediction_type in the model's own scheduler_config.json is null", "epsilon"],
+    ),
+    "text for a number": (
+        {**SD, "beta_end": "0.012"},
+        {},
+        ["beta_end in", "is '0.012', and must be a number", "config: {beta_end"],
+    ),
+    "a word that it does not know": (
+        {**SD, "timestep_spacing": "even"},
+        {},
+        ["timestep_spacing in the model's own", "is 'even'"],
+    ),
+    "two of which one": (
+        {**SD, "use_karras_sigmas": True},
+        {"use_beta_sigmas": True},
+        ["set_timesteps|constructor", "_sigmas in the"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", FAULTS)
+def test_what_diffusers_refuses_is_put_down_to_a_value_and_its_place(case):
+    own, config, words = FAULTS[case]
+    with pytest.raises(UnsupportedError) as caught:
+        compile_sampler("EulerDiscreteScheduler", config, 4, 512, 512, own=own)
+    first, second = str(caught.value).splitlines()
+    assert first.startswith("EulerDiscreteScheduler failed in ")  # with the vendor's words
+    for word in words:
+        assert re.search(word, f"{first} {second}"), str(caught.value)
+
+
+def test_values_of_another_type_in_the_recipe_are_problems_all_at_once():
+    config = {"beta_end": "0.012", "use_karras_sigmas": "false", "num_train_timesteps": 1000.5, "sigma_min": 1}
+    with pytest.raises(RecipeError) as caught:
+        compile_sampler("EulerDiscreteScheduler", config, 4, 512, 512)
+    assert caught.value.problems == (
+        "sampler.config.beta_end: must be a number, not '0.012'",
+        "sampler.config.use_karras_sigmas: must be true or false, not 'false'",
+        "sampler.config.num_train_timesteps: must be a whole number, not 1000.5",
+    )
+
+
+def test_own_sigmas_are_diffusers_own():
+    sigmas = (14.6, 5.0, 1.5, 0.4, 0.0)
+    table = compile_sampler("EulerDiscreteScheduler", SD, 4, 512, 512, sigmas=sigmas)
+    scheduler = diffusers.EulerDiscreteScheduler(**SD)
+    scheduler.set_timesteps(sigmas=list(sigmas))
+    assert [op.t for op in table.ops if isinstance(op, Eval)] == scheduler.timesteps.tolist()
+    assert table.ops[1].row[0] == pytest.approx(1.0, abs=3e-3)  # sigma over sqrt(sigma² + 1), of sigma times the noise
+    with pytest.raises(RecipeError, match=r"sampler.sigmas: 4 sigmas are 3 steps of EulerDiscreteScheduler, not 4, .*add 0\.0"):
+        compile_sampler("EulerDiscreteScheduler", SD, 4, 512, 512, sigmas=sigmas[:4])
+
+
+#: Playground 2.5's, and CosXL's: continuous v-prediction.
+EDM = {
+    "playground": ("EDMDPMSolverMultistepScheduler", {"sigma_max": 80.0, "sigma_min": 0.002, "solver_order": 2}),
+    "cosxl": (
+        "EDMEulerScheduler",
+        {
+            "sigma_max": 120.0,
+            "sigma_min": 0.002,
+            "sigma_data": 1.0,
+            "prediction_type": "v_prediction",
+            "sigma_schedule": "exponential",
+        },
+    ),
+    "svd": (
+        "EulerDiscreteScheduler",
+        {
+            "prediction_type": "v_prediction",
+            "timestep_type": "continuous",
+            "sigma_max": 700.0,
+            "sigma_min": 0.002,
+            "use_karras_sigmas": True,
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("case", EDM)
+def test_edm_and_continuous_v_prediction_are_tables(case):
+    name, config = EDM[case]
+    table = compile_sampler(name, config, 10, 512, 512, driving=XL)
+    assert table.provenance.deviation < 1e-6
+    noise = torch.from_numpy(np.random.Generator(np.random.Philox(4)).standard_normal((1, 4, 6, 5), dtype=np.float32))
+    wanted = as_a_pipeline(getattr(diffusers, name)(**config), 10, noise, lambda latent, _: torch.tanh(latent), iter(()))
+    got = table.play(lambda latent, _: np.tanh(latent), noise.numpy)
+    assert np.abs(got - wanted).max() < 1e-4 * config["sigma_max"]
 
 
 @pytest.mark.parametrize("name", ["EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler"])
