@@ -75,12 +75,16 @@ class Configured:
 
     def _proved(self, loop: Loop) -> tuple[Table, float]:
         try:
-            table = trace(self.make, loop, self.provenance)
-            return table, prove(table, self.make, loop)
+            return _read(self.make, loop, self.provenance)
         except FailedError as error:
-            raise self.settings.explained(
-                error, lambda config: trace(_maker(self.settings.kind, config), loop, self.provenance)
-            ) from error
+            kind = self.settings.kind
+            raise self.settings.explained(error, lambda config: _read(_maker(kind, config), loop, self.provenance)) from error
+
+
+def _read(make: Callable[[], Any], loop: Loop, provenance: Provenance) -> tuple[Table, float]:
+    """A table and how far it is off in its proof."""
+    table = trace(make, loop, provenance)
+    return table, prove(table, make, loop)
 
 
 def compile_sampler(name: str, config: Mapping[str, Any], steps: int, height: int, width: int, **options: Any) -> Table:  # noqa: ANN401 - `configure` types them

@@ -23,7 +23,7 @@ from engines.samplers import Step
 from engines.samplers.table import Draw, Emit, Eval, Given, Provenance, Table
 from exporter.schedulers.loop import FailedError, Loop, drive
 
-#: How far the table may be from the scheduler, as a share of the terms summed: linear ones stay below 2e-5, clipping shows 0.1.
+#: How far the table may be from the scheduler, as a share of the terms summed: linear ones stay near 1e-6, clipping shows 0.1.
 TOLERANCE = 1e-4
 #: Sizes of the latents in the proof: a bend that shows only far from, or only near, the origin shows in one of them.
 SCALES = (1e-2, 1.0, 30.0)
