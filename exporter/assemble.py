@@ -35,7 +35,7 @@ def lay_out(plan: Plan, done: Done, folder: Path) -> Draft:
         name=recipe.name,
         recipe=recipe.text,
         source=dict(plan.checkpoint.provenance),
-        guidance=Guidance(mode=guidance.mode, scale=guidance.scale),
+        guidance=Guidance.of(guidance.mode, guidance.scale),
         defaults=Defaults(height=recipe.shapes.height[1], width=recipe.shapes.width[1], steps=recipe.sampler.steps[0]),
         tokenizers={name: _tokenizer(name, done, folder) for name in plan.family.towers.values()},
         parts=parts | {name: _whole(plan, name, parts, done, folder) for name in plan.wholes.steps},

@@ -23,7 +23,7 @@ VENDORS = {
     "tensorrt": "engines/backends/tensorrt.py",
 }
 #: Lines of engines/ (its budget; raising it is a decision).
-ENGINES_BUDGET = 5_000
+ENGINES_BUDGET = 6_500
 
 
 #: What stands beside the four folders of code and the recipes.

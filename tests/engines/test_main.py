@@ -60,7 +60,7 @@ def run_with_encoder(with_encoder, monkeypatch):
         yield with_encoder
 
     monkeypatch.setattr(Pipeline, "open", opened)
-    return lambda *arguments: CliRunner().invoke(program.generate, ["a bundle", *map(str, arguments)])
+    return lambda *arguments: CliRunner().invoke(program.generate, [str(with_encoder.bundle.folder), *map(str, arguments)])
 
 
 def pixels(path):
