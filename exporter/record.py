@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from engines import tiles
+from engines.guidance import Guidance
 from exporter.loop import Dice
 from exporter.recording import Case, Recording, Run, Setting, Source
 
@@ -21,11 +22,14 @@ if TYPE_CHECKING:
     from exporter.families import Family
     from exporter.recipe import Recipe
 
+#: What is recorded with guidance where the recipe's own scale is one that is off, and users may ask for another.
+_GUIDED = 3.0
+
 
 def settings(recipe: Recipe) -> tuple[Setting, ...]:
     """Choose the runs: every step count at the typical size; one that is not square, with a batch; every one without guidance.
 
-    The one with a batch takes the fewest steps that the recipe has. With an encoder, there is one more from an image and one that
+    Where the recipe's own scale switches guidance off, the last are with it. The one with a batch takes the fewest steps that the recipe has. With an encoder, there is one more from an image and one that
     keeps a part of it, of the fewest steps too. A recipe of one size, or of batch 1, has no run with a batch to offer.
     """
     shapes, sampler, prompts = recipe.shapes, recipe.sampler, recipe.checks.prompts
@@ -39,9 +43,11 @@ def settings(recipe: Recipe) -> tuple[Setting, ...]:
         label = f"{other}×{height}, batch {batch}"
         pair = tuple(prompts[index % len(prompts)] for index in range(batch))
         chosen.append(Setting(label, pair, negative, fewest, height, other, scale))
-    if sampler.guidance.mode == "classifier_free":
+    if sampler.guidance.mode == "classifier_free" and scale is not None:
+        word, other_scale = ("off", 1.0) if scale > 1 else ("on", _GUIDED)
         chosen += [
-            Setting(f"guidance off, {steps} steps", prompts[-1:], negative, steps, height, width, 1.0) for steps in sampler.steps
+            Setting(f"guidance {word}, {steps} steps", prompts[-1:], negative, steps, height, width, other_scale)
+            for steps in sampler.steps
         ]
     if "vae_encoder" in recipe.components:
         given = prompts[-1:], negative, fewest, height, width, scale
@@ -62,6 +68,7 @@ def record(family: Family, recipe: Recipe, report: Callable[[str], None] = lambd
     if "vae_decoder" in recipe.components and (tile := recipe.components["vae_decoder"].tile):
         pipeline.vae.decode = _in_tiles(pipeline.vae.decode, tile, pipeline.vae_scale_factor)
     runs: list[Run] = []
+    guidance = Guidance.of(recipe.sampler.guidance.mode, recipe.sampler.guidance.scale)
     cases: dict[str, list[Case]] = {name: [] for name in family.roles}
     with torch.no_grad(), _ranges(family, pipeline) as ranges:
         for number, setting in enumerate(settings(recipe)):
@@ -71,7 +78,7 @@ def record(family: Family, recipe: Recipe, report: Callable[[str], None] = lambd
             run = _run(family, pipeline, recipe, setting, conditioning, noise, runs[0].image[0] if setting.strength else None)
             runs.append(run)
             for name, role in family.roles.items():
-                cases[name] += _cases(role, family, pipeline, name, run, {**ids, **conditioning}, noise)
+                cases[name] += _cases(role, family, pipeline, name, run, {**ids, **conditioning}, noise, guidance)
     return Recording(tuple(runs), {name: tuple(found) for name, found in cases.items()}, dict(ranges))
 
 
@@ -140,7 +147,7 @@ def _run(
             **({"timesteps": list(recipe.sampler.timesteps)} if recipe.sampler.timesteps else {}),
             **own,
             num_inference_steps=setting.steps,
-            # diffusers switches guidance off at 1; a model without guidance runs like that.
+            # diffusers switches guidance off at 1 and below; a model without guidance runs like that.
             guidance_scale=1.0 if setting.guidance_scale is None else setting.guidance_scale,
             callback_on_step_end=saw_latent,
             output_type="np",
@@ -223,7 +230,7 @@ def _embeds(family: Family, setting: Setting, conditioning: Mapping[str, np.ndar
     pooled = [conditioning[port.name] for port in ports if len(port.shape) == 3]
     named = {"prompt_embeds": states, **({"pooled_prompt_embeds": pooled[0]} if pooled else {})}
     arguments = {name: torch.from_numpy(array[:, -1].copy()) for name, array in named.items()}
-    if states.shape[1] == 2 and setting.guidance_scale != 1.0:
+    if states.shape[1] == 2 and (setting.guidance_scale or 0.0) > 1:
         arguments |= {f"negative_{name}": torch.from_numpy(array[:, 0].copy()) for name, array in named.items()}
     return arguments
 
@@ -274,9 +281,12 @@ def _cases(
     run: Run,
     values: Mapping[str, np.ndarray],
     noise: np.random.Generator,
+    guidance: Guidance,
 ) -> Iterator[Case]:
     """The calls of one part that a run contains, under the part's contract."""
     signature, setting = family.signature(name), run.setting
+    # What the run time feeds for it: a classifier-free scale that is off is 1.
+    steered = guidance.fed(setting.guidance_scale) if setting.guidance_scale is not None else {}
     where = f"{setting.label}, {setting.width}×{setting.height}"
 
     def pick(found: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
@@ -289,7 +299,7 @@ def _cases(
                 **values,
                 "latent": run.model_inputs[index],
                 "timestep": np.full(batch, run.times[index], np.float32),
-                "guidance_scale": np.full(batch, setting.guidance_scale or 0.0, np.float32),
+                **{scale: np.full(batch, value, np.float32) for scale, value in steered.items()},
                 "model_output": run.model_outputs[index],
             }
             yield Case(f"{where}, step {index + 1} of {last + 1}", *pick(known))
