@@ -42,7 +42,7 @@ def bundle(path: Path) -> dict[str, Any]:
     return {
         "bundle": manifest.name,
         "source": ", ".join(f"{key} {value}" for key, value in manifest.source.items()),
-        "guidance": " ".join(str(value) for value in (manifest.guidance.mode, manifest.guidance.scale) if value is not None),
+        "guidance": _list([manifest.guidance.mode, *(f"{scale.name} {scale.default:g}" for scale in manifest.guidance.scales)]),
         "default": f"{manifest.defaults.width} x {manifest.defaults.height} px, {manifest.defaults.steps} steps",
         "size": f"{_megabytes(sum(sizes.values()))} MB",
         "versions": _pairs(manifest.versions),
@@ -58,6 +58,16 @@ def bundle(path: Path) -> dict[str, Any]:
             }
             for name, part in manifest.parts.items()
             for backend, engine in part.engines.items()
+        ],
+        "inputs": [
+            {
+                "input": name,
+                "kind": entry.kind,
+                "shape": _list(entry.shape),
+                "default": "must be given" if entry.default is None else f"{entry.default:g}",
+                "about": entry.about,
+            }
+            for name, entry in manifest.inputs.items()
         ],
         "samplers": [
             {"steps": entry.steps, "kind": entry.kind, "size": f"{entry.width} x {entry.height} px" if entry.height else "any"}

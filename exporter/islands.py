@@ -268,5 +268,3 @@ def _work(target: Any, args: Sequence[Any], made: Any) -> int:  # noqa: ANN401 -
     if target is _ATTENTION:
         return 2 * args[0].numel() * args[1].shape[-2]
     return 0
-
-

@@ -283,8 +283,8 @@ def _off(recipe: Recipe) -> Iterator[str]:
     guidance = recipe.sampler.guidance
     if guidance.mode == "classifier_free" and guidance.scale is not None and guidance.scale <= 1:
         yield (
-            f"sampler.guidance.scale: {guidance.scale:g}, and at 1 and below guidance is off, as in diffusers; mode: none draws the "
-            "same pictures, and asks the network for one branch instead of two"
+            f"sampler.guidance.scale: {guidance.scale:g}, and at 1 and below guidance is off, as in diffusers; mode: none draws "
+            "the same pictures, and asks the network for one branch instead of two"
         )
 
 

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, Field, PrivateAttr, StringConstraints, Vali
 from engines import plugins
 from engines.errors import MissingDependency, RecipeError
 from engines.frozen import Frozen
-from engines.manifest import Tile
+from engines.manifest import Generator, Tile
 from exporter.document import Document, Place, brief, one_form
 from exporter.problem import sentences
 
@@ -184,6 +184,9 @@ class Recipe(Frozen):
     targets: tuple[dict[str, dict[str, Any]], ...] = Field(default=({"onnxruntime": {}},), min_length=1)
     pipeline: Literal["stepped", "fused"] = Field(
         default="stepped", description="fused: one engine call from prompt to picture, at one size and batch"
+    )
+    generator: Generator = Field(
+        default="numpy", description="whose noise a seed is by default; torch-cpu: a seed draws what it does in diffusers"
     )
     low_memory: bool = Field(
         default=False, description="one network in memory at a time: each opens for its stage of a picture, and closes after it"

@@ -13,7 +13,6 @@ import torch
 from PIL import Image
 
 from engines import tiles
-from engines.guidance import Guidance
 from exporter.loop import Dice
 from exporter.recording import Case, Recording, Run, Setting, Source
 
@@ -29,8 +28,9 @@ _GUIDED = 3.0
 def settings(recipe: Recipe) -> tuple[Setting, ...]:
     """Choose the runs: every step count at the typical size; one that is not square, with a batch; every one without guidance.
 
-    Where the recipe's own scale switches guidance off, the last are with it. The one with a batch takes the fewest steps that the recipe has. With an encoder, there is one more from an image and one that
-    keeps a part of it, of the fewest steps too. A recipe of one size, or of batch 1, has no run with a batch to offer.
+    Where the recipe's own scale switches guidance off, the last are with it. The one with a batch takes the fewest steps of the
+    recipe. With an encoder, there is one more from an image and one that keeps a part of it, of the fewest steps too. A recipe of
+    one size, or of batch 1, has no run with a batch to offer.
     """
     shapes, sampler, prompts = recipe.shapes, recipe.sampler, recipe.checks.prompts
     scale = sampler.guidance.scale if sampler.guidance.mode != "none" else None
@@ -68,7 +68,6 @@ def record(family: Family, recipe: Recipe, report: Callable[[str], None] = lambd
     if "vae_decoder" in recipe.components and (tile := recipe.components["vae_decoder"].tile):
         pipeline.vae.decode = _in_tiles(pipeline.vae.decode, tile, pipeline.vae_scale_factor)
     runs: list[Run] = []
-    guidance = Guidance.of(recipe.sampler.guidance.mode, recipe.sampler.guidance.scale)
     cases: dict[str, list[Case]] = {name: [] for name in family.roles}
     with torch.no_grad(), _ranges(family, pipeline) as ranges:
         for number, setting in enumerate(settings(recipe)):
@@ -78,7 +77,7 @@ def record(family: Family, recipe: Recipe, report: Callable[[str], None] = lambd
             run = _run(family, pipeline, recipe, setting, conditioning, noise, runs[0].image[0] if setting.strength else None)
             runs.append(run)
             for name, role in family.roles.items():
-                cases[name] += _cases(role, family, pipeline, name, run, {**ids, **conditioning}, noise, guidance)
+                cases[name] += _cases(role, family, pipeline, name, run, {**ids, **conditioning}, noise)
     return Recording(tuple(runs), {name: tuple(found) for name, found in cases.items()}, dict(ranges))
 
 
@@ -281,12 +280,11 @@ def _cases(
     run: Run,
     values: Mapping[str, np.ndarray],
     noise: np.random.Generator,
-    guidance: Guidance,
 ) -> Iterator[Case]:
     """The calls of one part that a run contains, under the part's contract."""
     signature, setting = family.signature(name), run.setting
     # What the run time feeds for it: a classifier-free scale that is off is 1.
-    steered = guidance.fed(setting.guidance_scale) if setting.guidance_scale is not None else {}
+    steered = family.guidance.fed(setting.guidance_scale) if setting.guidance_scale is not None else {}
     where = f"{setting.label}, {setting.width}×{setting.height}"
 
     def pick(found: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
