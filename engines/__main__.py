@@ -14,9 +14,9 @@ from engines.errors import T2IError, UnsupportedError
 
 if TYPE_CHECKING:
     from engines.manifest import Manifest
+    from engines.parallel.picard import Picard
     from engines.pipeline import Pipeline
     from engines.samplers import Step
-    from engines.samplers.picard import Picard
 
 #: More than a machine has.
 _DEVICES = 64
@@ -68,7 +68,7 @@ def generate(
     What may be repeated is given once for all, once a prompt, or once a picture.
     """
     from engines.bundle import Bundle  # noqa: PLC0415 - --help stays quick
-    from engines.picture import save, writable  # noqa: PLC0415
+    from engines.images.png import save, writable  # noqa: PLC0415
     from engines.pipeline import Pipeline  # noqa: PLC0415
 
     writable(output)
@@ -98,14 +98,14 @@ def generate(
 
 def _wishes(pipeline: Pipeline, source: Path | None, options: dict[str, Any]) -> dict[str, Any]:
     """Arguments of `Pipeline.generate`: what the options say, and before them what a picture says of how it was made."""
-    from engines import noises, original  # noqa: PLC0415
-    from engines.made import Made  # noqa: PLC0415
+    from engines.images import init_image, noises  # noqa: PLC0415
+    from engines.images.provenance import Made  # noqa: PLC0415
 
     manifest = pipeline.bundle.manifest
     wishes: dict[str, Any] = {name: value for name, value in options.items() if value not in (None, ())}
     for name in ("image", "mask"):
         if name in wishes:
-            wishes[name] = tuple(original.read(path) for path in wishes[name])
+            wishes[name] = tuple(init_image.read(path) for path in wishes[name])
     if "noise" in wishes:
         wishes["noise"] = noises.read(wishes["noise"])
     inputs = _inputs(manifest, wishes.pop("inputs", ()))
@@ -141,7 +141,7 @@ def _alone(given: Mapping[str, Any]) -> dict[str, Any]:
 
 def _inputs(manifest: Manifest, pairs: tuple[str, ...]) -> dict[str, tuple[Any, ...]]:
     """Read `NAME=FILE` and `NAME=NUMBER`, by what the bundle says of the name; each as often as it was given."""
-    from engines import original  # noqa: PLC0415 - --help stays quick
+    from engines.images import init_image  # noqa: PLC0415 - --help stays quick
 
     scales = [scale.name for scale in manifest.guidance.scales]
     found: dict[str, tuple[Any, ...]] = {}
@@ -152,7 +152,7 @@ def _inputs(manifest: Manifest, pairs: tuple[str, ...]) -> dict[str, tuple[Any, 
         entry = manifest.inputs.get(name)
         value: Any = text  # of a name that nobody knows; the pipeline says which there are
         if entry.pictured if entry else name in {"image", "mask"}:
-            value = original.read(Path(text))
+            value = init_image.read(Path(text))
         elif entry or name in {*scales, "strength"}:
             try:
                 value = float(text)
@@ -171,7 +171,7 @@ def _progress() -> Callable[[Step], None] | None:
 
 def _previews(pipeline: Pipeline, folder: Path, shown: list[Path]) -> Callable[[Step], None]:
     """Write step_01_0.png and so on, the step and the picture of the batch, and note them in `shown`."""
-    from engines.picture import picture, save  # noqa: PLC0415
+    from engines.images.png import picture, save  # noqa: PLC0415
 
     folder.mkdir(parents=True, exist_ok=True)
     tell = _progress()
@@ -193,9 +193,9 @@ def _parallel(text: str) -> tuple[Picard, int]:
     """Read `window=32,tolerance=0.03`; how to sample in parallel, and on how many devices."""
     from pydantic import ValidationError  # noqa: PLC0415 - --help stays quick
 
-    from engines.frozen import describe  # noqa: PLC0415
+    from engines.parallel.picard import Picard  # noqa: PLC0415
     from engines.plugins import did_you_mean  # noqa: PLC0415
-    from engines.samplers.picard import Picard  # noqa: PLC0415
+    from engines.strict import describe  # noqa: PLC0415
 
     known, numbers = [*Picard.model_fields, "devices"], dict[str, str]()
     for pair in text.split(","):

@@ -17,7 +17,6 @@ from typing import Any, Self
 from uuid import uuid4
 
 from engines.errors import BundleError, UnsupportedError
-from engines.frozen import read_bytes, read_json
 from engines.guidance import Guidance
 from engines.manifest import (
     FORMAT,
@@ -32,6 +31,7 @@ from engines.manifest import (
     Tokenizer,
     Verdict,
 )
+from engines.strict import read_bytes, read_json
 from engines.upgrade import upgraded
 from engines.wiring import Role
 

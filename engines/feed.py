@@ -11,8 +11,8 @@ from PIL import Image
 
 from engines.errors import UnsupportedError
 from engines.images import preprocess
+from engines.images.init_image import digest
 from engines.inputs import Input
-from engines.original import digest
 from engines.signature import dimension
 
 

@@ -11,9 +11,9 @@ import numpy as np
 from pydantic import model_validator
 
 from engines.errors import UnsupportedError
-from engines.frozen import Frozen
 from engines.plugins import did_you_mean
 from engines.signature import Name
+from engines.strict import Frozen
 
 Mode = Literal["none", "classifier_free", "embedded"]
 #: The scale that `--guidance-scale` sets; a denoiser can have others beside it or instead of it.

@@ -7,8 +7,8 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from engines.frozen import Frozen
 from engines.signature import Dim, Port
+from engines.strict import Frozen
 
 #: Channels of a picture: grey, or red, green and blue.
 _GREY, _RGB = 1, 3

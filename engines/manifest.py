@@ -10,10 +10,10 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, StringConstraints, model_validator
 
 from engines import wiring
-from engines.frozen import Frozen
 from engines.guidance import Guidance
 from engines.inputs import Input
 from engines.signature import Name, Signature
+from engines.strict import Frozen
 from engines.wiring import Role
 
 #: 2: samplers that start from an image. 3: decoders that work tile by tile. 4: inputs that users feed, condition parts, several

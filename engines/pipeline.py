@@ -10,17 +10,18 @@ from typing import Any, Self
 import numpy as np
 from PIL import Image
 
-from engines import made, manifest, networks, noises, plugins, request, tiles
+from engines import manifest, plugins, request, sessions
 from engines.bundle import Bundle, SamplerEntry
 from engines.errors import UnsupportedError
 from engines.guidance import Numbers
-from engines.networks import Network, Wrap
-from engines.original import Original
-from engines.picture import picture
+from engines.images import noises, provenance, tiling
+from engines.images.init_image import Original
+from engines.images.png import picture
+from engines.parallel.picard import Parallel, Picard
 from engines.request import Request
+from engines.sampler_parse import solver
 from engines.samplers import Draw, OnStep, Player, Sampler
-from engines.samplers._wish import solver
-from engines.samplers.picard import Parallel, Picard
+from engines.sessions import Network, Wrap
 from engines.sizes import Sizes, axes
 from engines.tokenizer import Tokenizers
 
@@ -59,7 +60,7 @@ class Pipeline:
         path: Path | str,
         backend: str | None = None,
         *,
-        wrap: Wrap = networks.unwrapped,
+        wrap: Wrap = sessions.unwrapped,
         devices: int = 1,
         **options: Any,  # noqa: ANN401 - the backend's
     ) -> Generator[Self]:
@@ -81,7 +82,7 @@ class Pipeline:
 
         """
         bundle = Bundle.open(path)
-        with networks.opened(bundle, backend, options, wrap, devices) as (found, engine, denoisers):
+        with sessions.opened(bundle, backend, options, wrap, devices) as (found, engine, denoisers):
             yield cls(bundle, found, engine, denoisers)
 
     def generate(
@@ -181,7 +182,7 @@ class Pipeline:
             conditioning = self.condition(fed, draw)
             images = self.decode(self.sample(conditioning, draw, player, asked.scales, on_step, original, counts), conditioning)
         images = images if original is None else original.keep(images)
-        facts = made.facts(about, self.engine)
+        facts = provenance.facts(about, self.engine)
         facts |= {"parallel": str(parallel)} if parallel else {}
         facts |= {"steps": str(steps)} if sampler is None else {"sampler": sampler}
         facts |= {"height": str(height), "width": str(width)}
@@ -351,7 +352,7 @@ class Pipeline:
         def whole(piece: np.ndarray) -> np.ndarray:
             return self._run(self._decoder, {**(conditioning or {}), "latent": piece})["image"]
 
-        return tiles.decoded(whole, latent, tile, self._sizes.factors) if tile else whole(latent)
+        return tiling.decoded(whole, latent, tile, self._sizes.factors) if tile else whole(latent)
 
     def seeded(
         self, seed: int | Sequence[int], count: int, height: int, width: int, generator: manifest.Generator = "numpy"
@@ -371,7 +372,7 @@ class Pipeline:
                 "pipeline: stepped."
             )
         signature = self.bundle.manifest.parts[name].signature
-        return networks.run(self._networks[name], signature, {port.name: pool[port.name] for port in signature.inputs})
+        return sessions.run(self._networks[name], signature, {port.name: pool[port.name] for port in signature.inputs})
 
 
 def _fixed(array: np.ndarray) -> np.ndarray:

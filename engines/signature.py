@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import Field, StringConstraints, model_validator
 
 from engines.errors import UnsupportedError
-from engines.frozen import Frozen
+from engines.strict import Frozen
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
 Length = Annotated[int, Field(ge=1, le=2**24)]

@@ -13,11 +13,15 @@ from typing import Protocol
 from engines import bundle
 from engines.bundle import Bundle, Verdict
 from engines.errors import MissingDependency, ParityError, RecipeError, SpeedError, UnsupportedError
-from exporter import assemble, gate, parity
-from exporter.ahead import ahead
-from exporter.cache import Store
-from exporter.plan import Done, Plan, Stage
-from exporter.recipe import Recipe
+from exporter.bench import speed_gate
+from exporter.parity import table
+from exporter.parity.compare import compare
+from exporter.recipe.limits import Limits
+from exporter.recipe.schema import Recipe
+from exporter.stages import assemble
+from exporter.stages.plan import Done, Plan, Stage
+from exporter.stages.store import Store
+from exporter.stages.worker import ahead
 
 
 class Report(Protocol):
@@ -44,7 +48,7 @@ def build(recipe: Recipe, out: Path, store: Store, report: Report, *, reproducib
     """
     plan = Plan(recipe)
     plan.refuse()
-    gate.refuse(recipe)
+    speed_gate.refuse(recipe)
     done: dict[tuple[str, str], Path] = {}
     with ahead(plan, store):
         for stage in plan.stages:
@@ -97,14 +101,14 @@ def check(path: Path, backend: str | None, say: Callable[[str], None] = lambda _
     if not opened.manifest.recordings:
         told = next((note for note in opened.manifest.notes if note.startswith("unchecked")), "unchecked")
         raise UnsupportedError(f"{path} has no recordings to check against ({told}). Build it without checks.skip.")
-    limits = parity.Limits(opened.manifest.limits)
+    limits = Limits(opened.manifest.limits)
     backends = [backend] if backend else list(opened.manifest.runs())
     verdicts, unable = _judge(path, backends, limits, say)
     if unable and len(unable) == len(backends):
         raise UnsupportedError("\n".join(unable))
     judged = {(verdict.part, verdict.backend) for verdict in verdicts}
     others = [old for old in opened.manifest.verdicts if old.backend and (old.part, old.backend) not in judged]
-    kept = (*parity.worst(verdicts), *others)
+    kept = (*table.worst(verdicts), *others)
     checked = tuple(f"{name} was built again" for _, name in judged)
     notes = [note for note in opened.manifest.notes if not note.startswith(checked)]
     bundle.write(path, bundle.draft(opened.manifest, verdicts=kept, notes=tuple(notes)))
@@ -130,17 +134,17 @@ def _publish(plan: Plan, out: Path, store: Store, report: Report, done: Done) ->
         draft = assemble.lay_out(plan, done, temporary)
         bundle.write(temporary, draft)
         verdicts, notes = _check(plan, temporary, store, report, done)
-        kept = tuple(parity.worst(verdicts))
+        kept = tuple(table.worst(verdicts))
         receipts = {"verdicts": kept, "notes": (*draft.notes, *notes)}
         bundle.write(temporary, draft.model_copy(update=receipts))
         if failed := [verdict for verdict in verdicts if not verdict.passed]:
             raise ParityError(
-                f"{parity.table(verdicts)}\n\n{len(failed)} of {len(verdicts)} comparisons are out of limits. "
+                f"{table.table(verdicts)}\n\n{len(failed)} of {len(verdicts)} comparisons are out of limits. "
                 f"{_reject(temporary, out)} The first line that fails names the part and the stage to blame."
             )
         if plan.recipe.checks.faster_than:
             try:
-                raced = gate.read(_run(gate.stage(plan, temporary), store, report, done))
+                raced = speed_gate.read(_run(speed_gate.stage(plan, temporary), store, report, done))
             except SpeedError as error:
                 raise SpeedError(f"{error}\n{_reject(temporary, out)}") from error
             bundle.write(temporary, draft.model_copy(update=receipts | {"notes": (*receipts["notes"], raced)}))
@@ -158,13 +162,13 @@ def _reject(temporary: Path, out: Path) -> str:
     return f"The rejected one lies at {rejected}; {out} was not touched."
 
 
-def _judge(path: Path, backends: list[str], limits: parity.Limits, say: Callable[[str], None]) -> tuple[list[Verdict], list[str]]:
+def _judge(path: Path, backends: list[str], limits: Limits, say: Callable[[str], None]) -> tuple[list[Verdict], list[str]]:
     """Verdicts of every backend that opens here, and for each of the others a sentence saying why it does not."""
     verdicts: list[Verdict] = []
     unable: list[str] = []
     for backend in backends:
         try:
-            found = parity.check(path, backend, limits, say)
+            found = compare(path, backend, limits, say)
         except (UnsupportedError, MissingDependency) as error:
             unable.append(f"{backend} was not run: {str(error).splitlines()[0]}")
             continue
@@ -176,12 +180,12 @@ def _judge(path: Path, backends: list[str], limits: parity.Limits, say: Callable
 def _check(plan: Plan, path: Path, store: Store, report: Report, done: Done) -> tuple[list[Verdict], list[str]]:
     if plan.recipe.checks.skip:
         return [], [f"unchecked: {plan.recipe.checks.skip}"]
-    limits = parity.Limits(plan.recipe.checks.limits)
+    limits = Limits(plan.recipe.checks.limits)
 
     def make(folder: Path, _done: object) -> None:
         verdicts, unable = _judge(path, list(Bundle.open(path).manifest.runs()), limits, lambda _: None)
         if not verdicts:
-            verdicts = parity.check(path, None, limits)
+            verdicts = compare(path, None, limits)
         assemble.write_verdicts(folder, verdicts, unable)
 
     return assemble.read_verdicts(_run(plan.check_stage(make), store, report, done))

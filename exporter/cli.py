@@ -16,7 +16,7 @@ from engines.__main__ import generate
 from engines.errors import MissingDependency, ParityError, RecipeError, T2IError
 
 if TYPE_CHECKING:
-    from exporter.recipe import Recipe
+    from exporter.recipe.schema import Recipe
 
 #: What the extra [compile] installs, by the name that is imported.
 _COMPILE = {"diffusers", "huggingface_hub", "onnx", "onnx_ir", "onnxscript", "ruamel", "safetensors", "torch"}
@@ -43,23 +43,23 @@ verbs.add_command(generate)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON; the stages go to stderr.")
 def _build(recipe: Path, output: Path | None, assignments: tuple[str, ...], **flags: bool) -> None:
     """Turn a recipe into a checked bundle."""
-    from exporter import describe, show
-    from exporter.cache import Store
-    from exporter.recipe import Recipe
+    from exporter.recipe.schema import Recipe
+    from exporter.report import console, describe
+    from exporter.stages.store import Store
 
     chosen = Recipe.load(recipe, assignments)
-    lines = show.StageLines(error=flags["as_json"])
+    lines = console.StageLines(error=flags["as_json"])
     store = Store(say=lines.say)
     with _located(chosen):
         if flags["dry_run"]:
-            from exporter.plan import Plan
+            from exporter.stages.plan import Plan
 
             plan = Plan(chosen)
             plan.refuse()
             _print(describe.dry_run(plan, store), as_json=flags["as_json"])
             return
-        from exporter import parity
         from exporter.build import build
+        from exporter.parity import table
 
         out = output or Path("bundles") / chosen.name
         try:
@@ -68,10 +68,10 @@ def _build(recipe: Path, output: Path | None, assignments: tuple[str, ...], **fl
             lines.close()
     reused = sum(row["cached"] for row in lines.rows)
     if flags["as_json"]:
-        content = {"bundle": str(out), "stages": lines.rows, "verdicts": show.verdict_rows(verdicts)}
+        content = {"bundle": str(out), "stages": lines.rows, "verdicts": console.verdict_rows(verdicts)}
         _print(content | {"notes": list(bundle.manifest.notes)}, as_json=True)
         return
-    click.echo(f"\n{parity.table(verdicts)}" if verdicts else "")
+    click.echo(f"\n{table.table(verdicts)}" if verdicts else "")
     for note in bundle.manifest.notes:
         click.echo(note)
     size = sum(file.size for file in bundle.manifest.files.values()) / 1e6
@@ -83,12 +83,13 @@ def _build(recipe: Path, output: Path | None, assignments: tuple[str, ...], **fl
 @click.option("--set", "assignments", multiple=True, metavar="PATH=VALUE", help="Change the recipe, as for build.")
 def _distill(recipe: Path, assignments: tuple[str, ...]) -> None:
     """Train what a recipe's distill passes ask for; build finds it."""
-    from exporter import build, show
-    from exporter.cache import Store
-    from exporter.recipe import Recipe
+    from exporter import build
+    from exporter.recipe.schema import Recipe
+    from exporter.report import console
+    from exporter.stages.store import Store
 
     chosen = Recipe.load(recipe, assignments)
-    lines = show.StageLines(error=True)
+    lines = console.StageLines(error=True)
     with _located(chosen):
         try:
             trained = build.distill(chosen, Store(say=lines.say), lines)
@@ -105,18 +106,19 @@ def _distill(recipe: Path, assignments: tuple[str, ...]) -> None:
 @click.option("--junit", "junit_file", type=_PATH, help="Also write the verdicts as JUnit XML.")
 def _check(bundle: Path, backend: str | None, json_file: Path | None, junit_file: Path | None) -> None:
     """Hold a bundle's engines to its source model, on the same noise."""
-    from exporter import parity, show
     from exporter.build import check
+    from exporter.parity import table
+    from exporter.report import console
 
     verdicts = check(bundle, backend)
     if json_file:
-        show.write_json(json_file, {"bundle": str(bundle), "verdicts": show.verdict_rows(verdicts)})
+        console.write_json(json_file, {"bundle": str(bundle), "verdicts": console.verdict_rows(verdicts)})
     if junit_file:
-        show.write_junit(junit_file, bundle.resolve().name, verdicts)
+        console.write_junit(junit_file, bundle.resolve().name, verdicts)
     if failed := [verdict for verdict in verdicts if not verdict.passed]:
         blame = "The first line that fails names the part and the stage to blame."
-        raise ParityError(f"{parity.table(verdicts)}\n\n{len(failed)} of {len(verdicts)} comparisons are out of limits. {blame}")
-    click.echo(parity.table(verdicts))
+        raise ParityError(f"{table.table(verdicts)}\n\n{len(failed)} of {len(verdicts)} comparisons are out of limits. {blame}")
+    click.echo(table.table(verdicts))
 
 
 @verbs.command("bench")
@@ -143,8 +145,9 @@ def _bench(
     plot_file: Path | None,
 ) -> None:
     """Measure where a bundle's time goes, and how it stands beside others on the same noise."""
-    from exporter import figures, show
-    from exporter.bench import bench
+    from exporter.bench import figures
+    from exporter.bench.run import bench
+    from exporter.report import console
 
     sizes = batches.split(",")
     if not all(size.strip().isdecimal() and int(size) for size in sizes):
@@ -153,14 +156,14 @@ def _bench(
         figures.require_plot()
         if plot_file.suffix not in {".png", ".svg", ".pdf"}:
             raise click.BadParameter(f"{plot_file} must end in .png, .svg or .pdf.", param_hint="--plot")
-    progress = show.console(error=True)
+    progress = console.console(error=True)
     options = {"batches": [int(size) for size in sizes], "repeats": repeats, "steps": steps}
     report = bench(bundle, against, **options, say=progress.print)
     if json_file:
-        show.write_json(json_file, figures.content(report))
+        console.write_json(json_file, figures.content(report))
     if plot_file:
         figures.plot(report, plot_file)
-    show.show(figures.tables(report))
+    console.show(figures.tables(report))
 
 
 @verbs.command("inspect")
@@ -169,18 +172,18 @@ def _bench(
 @click.option("--as-recipe", is_flag=True, help="Print a bundle's recipe, with the layers written out that were kept.")
 def _inspect(path: Path, *, as_json: bool, as_recipe: bool) -> None:
     """Describe a bundle, or a recipe before anything is built."""
-    from exporter import describe
+    from exporter.report import describe
 
     if as_recipe:
-        from exporter.written import written
+        from exporter.stages.freeze import written
 
         click.echo(written(path), nl=False)
         return
     if path.is_dir() or path.suffix not in {".yaml", ".yml"}:
         _print(describe.bundle(path), as_json=as_json)
         return
-    from exporter.cache import Store
-    from exporter.recipe import Recipe
+    from exporter.recipe.schema import Recipe
+    from exporter.stages.store import Store
 
     chosen = Recipe.load(path)
     with _located(chosen):
@@ -192,18 +195,18 @@ def _inspect(path: Path, *, as_json: bool, as_recipe: bool) -> None:
 @click.option("--schema", is_flag=True, help="Print the JSON Schema of a recipe, for editors.")
 def _list(kind: str | None, *, schema: bool) -> None:
     """List what there is to name in a recipe; `list samplers` compiles every scheduler, and measures its order."""
-    from exporter import describe, show
+    from exporter.report import console, describe
 
     if schema:
-        from exporter.recipe import schema as recipe_schema
+        from exporter.recipe.schema import schema as recipe_schema
 
         click.echo(json.dumps(recipe_schema(), indent=2))
         return
     if kind == "samplers":
-        show.show(describe.samplers())
+        console.show(describe.samplers())
         return
     kinds = [kind] if kind else describe.LISTS
-    show.show({each: describe.listing(each) or ["none"] for each in kinds})
+    console.show({each: describe.listing(each) or ["none"] for each in kinds})
 
 
 @verbs.command("rebuild")
@@ -218,12 +221,12 @@ def _rebuild(bundle: Path, backend: str | None) -> None:
 
 
 def _print(facts: dict[str, object], *, as_json: bool) -> None:
-    from exporter import show
+    from exporter.report import console
 
     if as_json:
         click.echo(json.dumps(facts, indent=2, ensure_ascii=False))
     else:
-        show.show(facts)
+        console.show(facts)
 
 
 @contextlib.contextmanager
@@ -250,7 +253,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except OSError as error:
         if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
             raise
-        from exporter.cache import DiskFull
+        from exporter.stages.store import DiskFull
 
         _fail(DiskFull(Path(error.filename or "."), "writing"))
     except ModuleNotFoundError as error:

@@ -16,7 +16,7 @@ from pathlib import Path
 from pydantic import Field
 
 from engines.errors import UnsupportedError
-from engines.frozen import Frozen
+from engines.strict import Frozen
 
 #: Distributions whose versions a figure depends on, where they are installed.
 _LIBRARIES = ("t2iexport", "numpy", "pillow", "tokenizers", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt-rtx")

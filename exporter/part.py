@@ -2,17 +2,38 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
 
 if TYPE_CHECKING:
     from torch import nn
 
     from engines.bundle import Role
     from engines.signature import Signature
-    from exporter.recording import Case
 
 Precision = Literal["fp32", "fp16", "bf16"]
+Arrays = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One recorded call of a part: what the source pipeline fed it, and what came out.
+
+    Attributes:
+        label: where on the trajectory, at which size, batch and guidance, in words for the blame table.
+        inputs: float32 or int64 arrays by input port.
+        source: outputs of the source model, by output port.
+        passes: outputs of the part after its passes and precision, by output port; empty until measured.
+
+    """
+
+    label: str
+    inputs: Arrays
+    source: Arrays
+    passes: Arrays = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ def test_sections_that_recipes_name_are_there():
 
 
 def test_the_recipe_example_is_a_recipe():
-    from exporter.recipe import Recipe
+    from exporter.recipe.schema import Recipe
 
     example = next(block for block in re.findall(r"```yaml\n(.*?)```", README, re.DOTALL))
     recipe = Recipe.parse(example, "example")

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from exporter import recipe as schema
-from exporter.plan import Plan
-from exporter.recipe import Recipe
+from exporter.recipe import schema
+from exporter.recipe.schema import Recipe
+from exporter.stages.plan import Plan
 
 RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))
 

@@ -211,7 +211,7 @@ def main(
 
 
 def _template(recipe: Path) -> list[dict[str, Any]]:
-    from exporter.recipe import Recipe  # noqa: PLC0415 - a table is drawn without the exporter
+    from exporter.recipe.schema import Recipe  # noqa: PLC0415 - a table is drawn without the exporter
 
     passes = Recipe.load(recipe).components["unet"].passes
     if [next(iter(step)) for step in passes] != ["prune", "distill"]:

@@ -32,10 +32,12 @@ from PIL import Image
 from engines.bundle import Bundle
 from engines.errors import UnsupportedError
 from engines.pipeline import Pipeline
-from exporter import bench, machine, show
-from exporter.baseline import KINDS, source
-from exporter.parity import PERFECT
-from exporter.stopwatch import Stopwatch
+from exporter import machine
+from exporter.bench import run
+from exporter.bench.diffusers import KINDS, source
+from exporter.bench.stopwatch import Stopwatch
+from exporter.parity.metrics import PERFECT
+from exporter.report import console
 
 #: Seconds that installing, exporting or loading may take.
 PATIENCE = 900
@@ -93,17 +95,19 @@ def main(bundle: Path, peers: tuple[str, ...], repeats: int, steps: int | None, 
     root = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "t2iexport-peers"
     exports = {place: exported(opened, root, place) for place in dict.fromkeys(PEERS[name] for name in chosen if name in PEERS)}
     if prepare:
-        show.show({"exports": [{"place": place, "seconds, peak bytes": str(made)} for place, made in _exports(exports).items()]})
+        console.show(
+            {"exports": [{"place": place, "seconds, peak bytes": str(made)} for place, made in _exports(exports).items()]}
+        )
         return
-    task, surroundings = bench.task(opened, steps), machine.environment()
+    task, surroundings = run.task(opened, steps), machine.environment()
     rows, figures = [], dict[str, Any]()
     with TemporaryDirectory(prefix="t2iexport-peers-") as temporary:
         folder = Path(temporary)
         with Pipeline.open(bundle) as pipeline:
-            np.save(folder / "noise.npy", pipeline.seeded(bench.SEED, 1, task.height, task.width)())
-        with bench.contestants(bundle, ["diffusers"], task) as (own, model):
+            np.save(folder / "noise.npy", pipeline.seeded(run.SEED, 1, task.height, task.width)())
+        with run.contestants(bundle, ["diffusers"], task) as (own, model):
             reference = model.draw(1)
-            figures["bundle"] = {"cold": bench.start(own).model_dump(), "psnr": bench.likeness(own.draw(1), reference)}
+            figures["bundle"] = {"cold": run.start(own).model_dump(), "psnr": run.likeness(own.draw(1), reference)}
         rows.append(_row(str(bundle), own.runs_on, figures["bundle"]))
         for name in chosen:
             gc.collect()  # a source model is a knot of references
@@ -111,8 +115,8 @@ def main(bundle: Path, peers: tuple[str, ...], repeats: int, steps: int | None, 
             made = exports.get(PEERS.get(name, ""), bundle)
             try:
                 with _field(name, bundle, task, root, made, folder) as (own, rival):
-                    (ours, theirs), pictures = bench.race((own, rival), [1], repeats, folder)
-                    found = {"psnr": bench.likeness(pictures[name], reference), "cold": bench.start(rival).model_dump()}
+                    (ours, theirs), pictures = run.race((own, rival), [1], repeats, folder)
+                    found = {"psnr": run.likeness(pictures[name], reference), "cold": run.start(rival).model_dump()}
             except PeerError as error:
                 absent[name] = str(error)
                 continue
@@ -124,16 +128,16 @@ def main(bundle: Path, peers: tuple[str, ...], repeats: int, steps: int | None, 
     facts: dict[str, Any] = {
         "machine": surroundings.sentence,
         "task": f"{task.prompt!r}, {task.steps} steps, {task.width} x {task.height} px{guidance}",
-        "measured": f"each peer and the bundle in turns, {repeats} rounds after {bench.WARM_UP} to warm up",
+        "measured": f"each peer and the bundle in turns, {repeats} rounds after {run.WARM_UP} to warm up",
         "PSNR": "of the picture against diffusers in fp32, on the same noise",
         "peers": rows,
     }
     if absent:
         facts["not measured"] = [{"peer": name, "reason": reason} for name, reason in absent.items()]
-    show.show(facts)
+    console.show(facts)
     if json_file:
         about = {"environment": surroundings.model_dump(mode="json"), "task": task.model_dump(mode="json")}
-        show.write_json(json_file, about | {"peers": figures, "exports": _exports(exports), "not measured": absent})
+        console.write_json(json_file, about | {"peers": figures, "exports": _exports(exports), "not measured": absent})
 
 
 def _row(name: str, runs_on: str, found: dict[str, Any]) -> dict[str, str]:
@@ -152,16 +156,16 @@ def _row(name: str, runs_on: str, found: dict[str, Any]) -> dict[str, str]:
 
 @contextlib.contextmanager
 def _field(
-    name: str, bundle: Path, task: bench.Task, root: Path, model: Path | str, folder: Path
-) -> Iterator[tuple[bench.Contestant, bench.Contestant]]:
+    name: str, bundle: Path, task: run.Task, root: Path, model: Path | str, folder: Path
+) -> Iterator[tuple[run.Contestant, run.Contestant]]:
     """The bundle and one peer, which is the only one in memory."""
     if name in KINDS:
-        with bench.contestants(bundle, [name], task) as (own, rival):
+        with run.contestants(bundle, [name], task) as (own, rival):
             yield own, rival
         return
     if isinstance(model, str):
         raise PeerError(model)
-    with bench.contestants(bundle, [], task) as (own,), peer(name, root / PEERS[name], model, folder, task) as rival:
+    with run.contestants(bundle, [], task) as (own,), peer(name, root / PEERS[name], model, folder, task) as rival:
         yield own, rival
 
 
@@ -286,7 +290,7 @@ def last_line(text: str) -> str:
 
 
 @contextlib.contextmanager
-def peer(name: str, home: Path, model: Path, folder: Path, task: bench.Task) -> Iterator[bench.Contestant]:
+def peer(name: str, home: Path, model: Path, folder: Path, task: run.Task) -> Iterator[run.Contestant]:
     """Start a peer's process, wait until it has loaded, and end it at the end of the `with`."""
     log = (folder / f"{name}.log").open("w+")
     command = [str(home / "bin" / "python"), str(_WORKER), name, str(model)]
@@ -317,7 +321,7 @@ def peer(name: str, home: Path, model: Path, folder: Path, task: bench.Task) -> 
             draw(1)
             library = next(each for each in ("openvino", "onnxruntime") if each in versions)
             once = (str(_WORKER), name, str(model), json.dumps(asked(1)))
-            yield bench.Contestant(name, f"{library} {versions[library]}", draw, Stopwatch(), once, str(home / "bin" / "python"))
+            yield run.Contestant(name, f"{library} {versions[library]}", draw, Stopwatch(), once, str(home / "bin" / "python"))
         finally:
             if process.stdin:
                 with contextlib.suppress(BrokenPipeError):

@@ -15,7 +15,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from engines.errors import T2IError
-from exporter.passes._spec import Calibration, read
+from exporter.quantization.calibration import Calibration, read
 
 _SHOWN = 20
 _INK, _PALE = "#1f2933", "#d5dbe1"

@@ -15,10 +15,10 @@ import click
 import numpy as np
 
 from engines.bundle import Bundle
-from engines.networks import Network
 from engines.pipeline import Pipeline
-from exporter.parity import psnr
-from exporter.recording import Setting, load_run
+from engines.sessions import Network
+from exporter.parity.metrics import psnr
+from exporter.reference.recording import Setting, load_run
 
 #: Final latents that differ by more are counted as of another picture, in dB.
 FORK = 20.0

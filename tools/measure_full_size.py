@@ -113,9 +113,9 @@ def _made_up(name: str) -> list[str]:
 
 def _counted(name: str) -> dict[str, int]:
     """Parameters and multiply-adds of a recipe's UNet, after its passes."""
-    from exporter.count import count  # noqa: PLC0415 - torch, which shall not stand in the memory of a build
-    from exporter.plan import Plan  # noqa: PLC0415
-    from exporter.recipe import Recipe  # noqa: PLC0415
+    from exporter.recipe.schema import Recipe  # noqa: PLC0415
+    from exporter.reference.cost import count  # noqa: PLC0415 - torch, which shall not stand in the memory of a build
+    from exporter.stages.plan import Plan  # noqa: PLC0415
 
     size = count(Plan(Recipe.load(Path(f"recipes/{name}.yaml"), _made_up(name))).passes.outline)["unet"]
     return {"parameters": size.parameters, "multiply_adds": size.multiply_adds}

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING
 import click
 import numpy as np
 
-from exporter import lesson
-from exporter.recipe import Recipe
+from exporter.recipe.schema import Recipe
+from exporter.training import context
 from tools.captions import Prompt, evaluation_prompts
 from tools.pictures import best_device, made, network
 from tools.score_demo import score
@@ -61,9 +61,9 @@ class Play:
 
         from engines import plugins  # noqa: PLC0415 - as above
         from exporter.families import claim  # noqa: PLC0415
-        from exporter.load import resolve  # noqa: PLC0415
-        from exporter.passes import _encode  # noqa: PLC0415
-        from exporter.passes._schedule import Schedule  # noqa: PLC0415
+        from exporter.models.checkpoint import resolve  # noqa: PLC0415
+        from exporter.training import encode  # noqa: PLC0415
+        from exporter.training.noise_schedule import Schedule  # noqa: PLC0415
 
         options = next((step["trajectory"] for step in _passes(recipe) if "trajectory" in step), None)
         if options is None:
@@ -74,7 +74,7 @@ class Play:
         except ValueError as error:
             raise click.ClickException(f"--leaps {leaps}: {error}") from error
         source = claim(resolve(recipe.model, recipe.root), recipe)
-        plain = lesson.plain(source, source.checkpoint)
+        plain = context.plain(source, source.checkpoint)
         learned = network(unet) if unet else made(recipe).checkpoint.module("unet")
         self.student, self.teacher = (
             plain.denoiser(each.to(device).eval()) for each in (learned, source.checkpoint.module("unet"))
@@ -88,7 +88,7 @@ class Play:
         self.texts = sorted({prompt.text for prompt in prompts})
         ports = [port.name for port in plain.signature("unet").inputs[2:]]
         with tempfile.TemporaryDirectory() as folder:
-            _encode.captions(lesson.steered(self.options, source), self.texts, Path(folder), 256)
+            encode.captions(context.steered(self.options, source), self.texts, Path(folder), 256)
             arrays = [np.load(Path(folder) / f"{port}.npy") for port in ports]
         self.states = [torch.from_numpy(array).float().to(device) for array in arrays]
 
@@ -116,7 +116,7 @@ class Play:
     def _walk(self, latent: Tensor, times: Tensor, states: Sequence[Tensor]) -> Tensor:
         import torch  # noqa: PLC0415 - help needs none
 
-        from exporter.passes._schedule import guided  # noqa: PLC0415 - as above
+        from exporter.training.noise_schedule import guided  # noqa: PLC0415 - as above
 
         scale = torch.full((len(latent),), self.options.guidance, device=latent.device)
         empty = [each[:1].unsqueeze(1) for each in self.states]

@@ -17,9 +17,9 @@ from pathlib import Path
 import click
 import numpy as np
 
+from engines.parallel.picard import Picard
 from engines.pipeline import Pipeline
 from engines.samplers import Draw
-from engines.samplers.picard import Picard
 from tools.captions import evaluation_prompts, parse
 from tools.score_demo import complaint
 

@@ -19,10 +19,10 @@ from matplotlib.figure import Figure
 
 from engines import plugins
 from engines.bundle import Bundle
-from exporter.parity import psnr
-from exporter.passes._calibrate import Given
+from exporter.parity.metrics import psnr
 from exporter.passes.quantize import Quantize
-from exporter.remake import seen
+from exporter.quantization.calibrate import Given
+from exporter.stages.passes import seen
 
 #: Label → the pass's options.
 WAYS: Mapping[str, Mapping[str, Any]] = {

@@ -14,7 +14,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from exporter.families import Family
-    from exporter.recipe import Recipe
+    from exporter.recipe.schema import Recipe
 
 Pictures = Callable[[list[str], int], np.ndarray]
 """Draws prompts: (texts, seed) to uint8 (N, 64, 64, 3)."""
@@ -89,7 +89,7 @@ def from_recipe(
 
     A cut is made where it is missing; a training is not.
     """
-    from exporter.recipe import Recipe  # noqa: PLC0415 - a bundle draws without the exporter
+    from exporter.recipe.schema import Recipe  # noqa: PLC0415 - a bundle draws without the exporter
 
     recipe = Recipe.load(path, assignments)
     pipeline = made(recipe).pipeline()
@@ -102,8 +102,8 @@ def from_recipe(
 
 def made(recipe: Recipe) -> Family:
     """The recipe's family, with the networks that its passes made."""
-    from exporter.cache import Store  # noqa: PLC0415 - as above
-    from exporter.plan import Plan  # noqa: PLC0415
+    from exporter.stages.plan import Plan  # noqa: PLC0415
+    from exporter.stages.store import Store  # noqa: PLC0415 - as above
 
     plan, store, done = Plan(recipe), Store(), dict[tuple[str, str], Path]()
     passes = [stage for stage in plan.stages if stage.verb == "pass"]

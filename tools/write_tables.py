@@ -8,10 +8,11 @@ from pathlib import Path
 import click
 
 from engines.backends import installed
-from exporter import describe, formats
-from exporter.convergence import STEPS, surveyed
-from exporter.pairing import Pairing, pairings
-from exporter.trace import TOLERANCE
+from exporter.models.sampler_compat import Pairing, pairings
+from exporter.quantization import formats
+from exporter.report import describe
+from exporter.schedulers.convergence import STEPS, surveyed
+from exporter.schedulers.trace import TOLERANCE
 
 DOCS = Path(__file__).parent.parent / "docs"
 _MADE = "<!-- Made by `python -m tools.write_tables`; change exporter/{} instead. -->\n"

@@ -14,10 +14,10 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from engines.backends import Step, has_driver, installed, require_driver, vendor
-from engines.backends._bound import Bound
+from engines.backends._device_tensors import Bound
 from engines.errors import UnsupportedError
-from engines.frozen import Frozen
 from engines.signature import Signature
+from engines.strict import Frozen
 
 __all__ = ["OnnxRuntime"]
 #: Module, library and extra.

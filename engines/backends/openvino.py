@@ -14,8 +14,8 @@ from pydantic import Field
 
 from engines.backends import Step, installed, vendor
 from engines.errors import UnsupportedError
-from engines.frozen import Frozen
 from engines.signature import Port, Signature
+from engines.strict import Frozen
 
 __all__ = ["OpenVino"]
 #: dtype of a port → name of the library's element type.

@@ -11,8 +11,8 @@ from pydantic import Field
 from engines.backends import Engine, _tensorrt, installed, require_driver, vendor
 from engines.backends._tensorrt_engine import DeviceEngine
 from engines.errors import UnsupportedError
-from engines.frozen import Frozen
 from engines.signature import Signature
+from engines.strict import Frozen
 
 __all__ = ["Tensorrt"]
 

@@ -9,12 +9,12 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
-from engines.backends import Engine, _steady, _tensorrt, installed, require_driver, vendor
+from engines.backends import Engine, _reproducible_build, _tensorrt, installed, require_driver, vendor
 from engines.backends._tensorrt_engine import DeviceEngine, capability
 from engines.errors import UnsupportedError
-from engines.frozen import Frozen
 from engines.plugins import did_you_mean
 from engines.signature import Signature
+from engines.strict import Frozen
 
 __all__ = ["TensorrtRtx"]
 
@@ -125,7 +125,7 @@ class TensorrtRtx(Frozen):
 
         """
         self._vendor()  # a missing library is said here, not by the other process
-        return _steady.build("tensorrt_rtx", self, onnx, signature, folder)
+        return _reproducible_build.build("tensorrt_rtx", self, onnx, signature, folder)
 
     def build_here(self, onnx: Path, signature: Signature, folder: Path) -> list[Path]:
         """Build in this process."""

@@ -1,1 +1,1 @@
-"""Pictures on their way in and out."""
+"""Pictures in and out: PNG, provenance, initial images, noise, tiles."""

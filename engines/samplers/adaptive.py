@@ -19,8 +19,8 @@ import math
 import numpy as np
 from pydantic import Field
 
+from engines.noise_process import Continuous, Model, endless, rms, spread
 from engines.samplers import Draw, OnStep, Step
-from engines.samplers._process import Continuous, Model, endless, rms, spread
 
 __all__ = ["Adaptive"]
 #: Safety factor and exponent of the next step's length, and a bound on how much longer it may be than the one before. The

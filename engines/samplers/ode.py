@@ -14,8 +14,8 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
+from engines.noise_process import Continuous, Model, endless, rms, spread
 from engines.samplers import Draw, OnStep, Step
-from engines.samplers._process import Continuous, Model, endless, rms, spread
 
 __all__ = ["Ode"]
 

@@ -11,8 +11,8 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
+from engines.noise_process import Continuous, Model, mixture, rms, spread
 from engines.samplers import Draw, OnStep, Step
-from engines.samplers._process import Continuous, Model, mixture, rms, spread
 
 __all__ = ["PredictorCorrector"]
 #: A score of nothing but zeros has no direction: it is not divided by.

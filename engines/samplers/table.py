@@ -16,10 +16,10 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from engines.errors import UnsupportedError
-from engines.frozen import Frozen, read_bytes, read_json
+from engines.sampler_ops import Draw, Emit, Eval, Given, Ops, Row, append, fitting, no_rows_for_a_mask, not_finite, step_name
 from engines.samplers import Denoise, OnStep, Step
 from engines.samplers import Draw as Drawing
-from engines.samplers._ops import Draw, Emit, Eval, Given, Ops, Row, append, fitting, no_rows_for_a_mask, not_finite, step_name
+from engines.strict import Frozen, read_bytes, read_json
 
 __all__ = ["Table"]
 _LIMIT = 256 * 2**20

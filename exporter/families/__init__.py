@@ -2,24 +2,77 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from engines import plugins
 from engines.errors import UnsupportedError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor, nn
+
     from engines.bundle import Role, Tokenizer
     from engines.guidance import Guidance
     from engines.inputs import Input
     from engines.signature import Signature
-    from exporter.load import Checkpoint
+    from exporter.models.checkpoint import Checkpoint
     from exporter.part import Part, Precision
-    from exporter.recipe import Recipe
+    from exporter.recipe.schema import Recipe
+
+
+class Reference(Protocol):
+    """The source model as diffusers runs it, fp32; everything that knows the names of its networks and its arguments.
+
+    Attributes:
+        pipeline: the diffusers pipeline.
+        denoiser: the network that the sampler calls.
+        components: part → the module whose values are the part's.
+        calls: part → whose method the pipeline calls for it, and its name.
+
+    """
+
+    pipeline: Any
+    denoiser: nn.Module
+
+    @property
+    def components(self) -> Mapping[str, nn.Module]: ...  # noqa: D102 - above
+    @property
+    def calls(self) -> Mapping[str, tuple[object, str]]: ...  # noqa: D102
+
+    def seen(self, args: Sequence[Any], kwargs: Mapping[str, Any], batch: int) -> tuple[Tensor, float]:
+        """Latent (batch, C, H, W) and model time of a call of the denoiser, from its arguments."""
+        ...
+
+    def tokenize(self, prompts: Sequence[str], negative: str | None) -> dict[str, np.ndarray]:
+        """Token ids as the source's own tokenizers make them, int64 (batch, branches, length), by input port."""
+        ...
+
+    def encode(self, prompts: Sequence[str], negative: str | None) -> dict[str, np.ndarray]:
+        """Conditioning as the source makes it, float32 (batch, branches, …), by port."""
+        ...
+
+    def call(self, conditioning: Mapping[str, np.ndarray], guidance_scale: float | None, **options: Any) -> Any:  # noqa: ANN401 - diffusers'
+        """Run the pipeline, or the one that `options["pipeline"]` names, on conditioning that `encode` returned."""
+        ...
+
+    def from_image(
+        self, pixels: np.ndarray, anew: np.ndarray | None, strength: float | None, size: Mapping[str, int]
+    ) -> tuple[Any, dict[str, Any]]:
+        """The pipeline that plays the same networks from an image (height, width, 3), and its own arguments."""
+        ...
+
+    def encode_image(self, image: np.ndarray, noise: np.ndarray) -> np.ndarray:
+        """Latent, float32 (B, C, h, w), of images (B, height, width, 3) in [0, 1], with the encoder's noise given."""
+        ...
+
+    def decode(self, latent: np.ndarray) -> np.ndarray:
+        """Images, float32 (B, height, width, 3) in [0, 1], of a latent."""
+        ...
 
 
 class Family(Protocol):
-    """What the build asks of a family. Everything but `part` and `pipeline` reads configs only and imports no torch.
+    """What the build asks of a family. Everything but `part` and `reference` reads configs only and imports no torch.
 
     Port names are the wiring. Text parts: `<tokenizer>_ids` int64 (batch, branches, length) → conditioning, float32
     (batch, branches, …). Denoiser: `latent` (batch, channels, latent_height, latent_width), `timestep` (batch,),
@@ -37,8 +90,14 @@ class Family(Protocol):
         """Whether a model with these component configs belongs to this family."""
         ...
 
+    checkpoint: Checkpoint
+    recipe: Recipe
+
     #: Component name → role, in the order in which the pipeline runs them.
     roles: Mapping[str, Role]
+
+    #: Name of the part that encodes images; among the roles where the recipe asks for it.
+    image_encoder: str
 
     #: Text part → its tokenizer.
     towers: Mapping[str, str]
@@ -63,8 +122,21 @@ class Family(Protocol):
         """Per tokenizer: manifest entry, and the text of its `tokenizers` JSON file."""
         ...
 
-    def pipeline(self) -> Any:  # noqa: ANN401 - a diffusers pipeline, which this module must not import
-        """The source model as diffusers runs it, fp32, for recording."""
+    @property
+    def factor(self) -> int:
+        """Pixels per latent cell and side."""
+        ...
+
+    def latent_shape(self, batch: int, height: int, width: int) -> tuple[int, ...]:
+        """Shape of the denoiser's latent for images of height × width pixels."""
+        ...
+
+    def replacing(self, *, checkpoint: Checkpoint | None = None, recipe: Recipe | None = None) -> Self:
+        """The same family of another checkpoint or recipe."""
+        ...
+
+    def reference(self) -> Reference:
+        """The source model as diffusers runs it, fp32."""
         ...
 
 

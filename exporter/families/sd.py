@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from engines.signature import Port
-from exporter.families._latent_diffusion import LatentDiffusion, conditioned
+from exporter.families._unet import LatentDiffusion, conditioned
 
 if TYPE_CHECKING:
     from torch import nn
@@ -37,13 +37,13 @@ class Sd(LatentDiffusion):
 
     def text(self, tower: str, network: nn.Module) -> nn.Module:  # noqa: ARG002 - there is one tower
         """Wrap the text tower."""
-        from exporter.families._modules import TextEncoder  # noqa: PLC0415 - torch
+        from exporter.families._wrappers import TextEncoder  # noqa: PLC0415 - torch
 
         return TextEncoder(network, penultimate=False, pooled=False)
 
     def denoiser(self, network: nn.Module) -> nn.Module:
         """Wrap the UNet."""
-        from exporter.families._modules import Denoiser  # noqa: PLC0415 - torch
+        from exporter.families._wrappers import Denoiser  # noqa: PLC0415 - torch
 
         return Denoiser(network, embedded=self.recipe.sampler.guidance.mode == "embedded")
 

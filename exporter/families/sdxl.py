@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from engines.signature import Port
-from exporter.families._latent_diffusion import LatentDiffusion, conditioned
+from exporter.families._unet import LatentDiffusion, conditioned
 
 if TYPE_CHECKING:
     from torch import nn
@@ -48,7 +48,7 @@ class Sdxl(LatentDiffusion):
         """Wrap one text tower."""
         import torch  # noqa: PLC0415
 
-        from exporter.families._modules import TextEncoder  # noqa: PLC0415 - torch
+        from exporter.families._wrappers import TextEncoder  # noqa: PLC0415 - torch
 
         zeros = self.configs["model_index"].get("force_zeros_for_empty_prompt", True) and self.branches == 2
         empty = torch.tensor(self.empty(tower)) if zeros else None
@@ -56,7 +56,7 @@ class Sdxl(LatentDiffusion):
 
     def denoiser(self, network: nn.Module) -> nn.Module:
         """Wrap the UNet."""
-        from exporter.families._modules import DenoiserXL  # noqa: PLC0415 - torch
+        from exporter.families._wrappers import DenoiserXL  # noqa: PLC0415 - torch
 
         return DenoiserXL(network, embedded=self.recipe.sampler.guidance.mode == "embedded", factor=self.factor)
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from exporter.pairing import Made
     from exporter.part import Part
+    from exporter.recipe.purpose import ModelPurpose
 
 
 class Pass(Protocol):
@@ -21,7 +21,8 @@ class Pass(Protocol):
 
     Attributes:
         remakes: whether it is such a pass.
-        swaps: whether it takes a network from elsewhere, which `exporter.borrow` finds: neither called nor asked for a config.
+        swaps: whether it takes a network from elsewhere, which `models.compatibility` finds: neither called nor asked
+            for a config.
         trains: whether it teaches the new network what the source does: it has `teach(part, lesson)`, which is called instead.
         recorded: whether it must see `part.cases`: the calls of the source on whole trajectories.
         made: what kind of model it makes the denoiser, by which samplers are judged; None where that stays as it is.
@@ -38,7 +39,7 @@ class Pass(Protocol):
     @property
     def recorded(self) -> bool: ...  # noqa: D102
     @property
-    def made(self) -> Made | None: ...  # noqa: D102
+    def made(self) -> ModelPurpose | None: ...  # noqa: D102
     @property
     def told(self) -> str: ...  # noqa: D102
 

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
-from exporter.pairing import Made
-from exporter.passes._options import Options
+from exporter.recipe.purpose import ModelPurpose
+from exporter.training.options import Options
 
 if TYPE_CHECKING:
-    from exporter.lesson import Lesson
     from exporter.part import Part
+    from exporter.training.context import Lesson
 
 __all__ = ["Consistency"]
 
@@ -46,9 +46,9 @@ class Consistency(Options):
         return isinstance(self.guidance, tuple)
 
     @property
-    def made(self) -> Made:
+    def made(self) -> ModelPurpose:
         """LCM's sampler, with guidance as an input or without."""
-        return Made("lcm" if self.embeds else "lcm_fixed", f"the pass {self.verb}")
+        return ModelPurpose("lcm" if self.embeds else "lcm_fixed", f"the pass {self.verb}")
 
     @property
     def guides(self) -> bool:
@@ -77,8 +77,8 @@ class Consistency(Options):
             UnsupportedError, DivergenceError, MissingDependency: as for `distill`.
 
         """
-        from exporter.passes._consistency import Agreement, steered  # noqa: PLC0415 - torch
-        from exporter.passes._teach import teach  # noqa: PLC0415 - torch
+        from exporter.training.objectives.consistency import Agreement, steered  # noqa: PLC0415 - torch
+        from exporter.training.trainer import teach  # noqa: PLC0415 - torch
 
         student = steered(self, student)
         return teach(self, student, lesson, Agreement(self, student, lesson))

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from engines.errors import UnsupportedError
-from exporter.passes._cut import whole
-from exporter.passes._options import Imitated, Picture
+from exporter.pruning.blocks import whole
+from exporter.training.options import Imitated, Picture
 
 if TYPE_CHECKING:
-    from exporter.lesson import Lesson
     from exporter.part import Part
+    from exporter.training.context import Lesson
 
 __all__ = ["Distill"]
 
@@ -74,9 +74,9 @@ class Distill(Imitated):
             MissingDependency: the tracker is not installed.
 
         """
-        from exporter.passes._decode import Decoding  # noqa: PLC0415 - torch
-        from exporter.passes._imitate import Imitation  # noqa: PLC0415 - torch
-        from exporter.passes._teach import teach  # noqa: PLC0415 - torch
+        from exporter.training.objectives.decoder import Decoding  # noqa: PLC0415 - torch
+        from exporter.training.objectives.imitation import Imitation  # noqa: PLC0415 - torch
+        from exporter.training.trainer import teach  # noqa: PLC0415 - torch
 
         losses = Imitation(self, student, lesson) if self.picture is None else Decoding(self, self.picture, lesson)
         return teach(self, student, lesson, losses)

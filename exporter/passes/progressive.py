@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from exporter.pairing import Made
-from exporter.passes._options import Classifier, Options
+from exporter.recipe.purpose import ModelPurpose
+from exporter.training.options import Classifier, Options
 
 if TYPE_CHECKING:
-    from exporter.lesson import Lesson
     from exporter.part import Part
+    from exporter.training.context import Lesson
 
 __all__ = ["Progressive"]
 
@@ -49,9 +49,9 @@ class Progressive(Options):
         return self
 
     @property
-    def made(self) -> Made:
+    def made(self) -> ModelPurpose:
         """So many steps, trailing, without guidance where that was folded in."""
-        return Made("few_step", f"the pass {self.verb}", self.grid[-1], self.prediction or "")
+        return ModelPurpose("few_step", f"the pass {self.verb}", self.grid[-1], self.prediction or "")
 
     @property
     def guides(self) -> bool:
@@ -77,6 +77,6 @@ class Progressive(Options):
             UnsupportedError, DivergenceError, MissingDependency: as for `distill`.
 
         """
-        from exporter.passes._progressive import rounds  # noqa: PLC0415 - torch
+        from exporter.training.objectives.progressive import rounds  # noqa: PLC0415 - torch
 
         return rounds(self, student, lesson)

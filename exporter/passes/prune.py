@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from engines.frozen import Frozen
-from exporter.passes._cut import Block, Cut, chosen, config, origin, whole
-from exporter.passes._plain import Plain
-from exporter.passes._presets import PRESETS
+from engines.strict import Frozen
+from exporter.pruning.blocks import Block, Cut, chosen, config, origin, whole
+from exporter.pruning.presets import PRESETS
+from exporter.recipe.pass_options import PassOptions
 
 if TYPE_CHECKING:
     from exporter.part import Part
@@ -33,7 +33,7 @@ class Search(Frozen):
     )
 
 
-class Prune(Plain):
+class Prune(PassOptions):
     """Drop stages, resnets, attentions and transformer layers of a UNet; what stays keeps its weights.
 
     The result is a plain UNet2DConditionModel. It is not trained here: without distillation its pictures are noise.
@@ -98,11 +98,11 @@ class Prune(Plain):
             UnsupportedError: as for `config`; or nothing that can go meets a search's budget.
 
         """
-        from exporter.passes._surgery import carry_out, drawn_anew  # noqa: PLC0415 - torch
+        from exporter.pruning.surgery import carry_out, drawn_anew  # noqa: PLC0415 - torch
 
         network, findings = part.network, part.findings
         if self.search:
-            from exporter.passes._search import search  # noqa: PLC0415 - torch
+            from exporter.pruning.search import search  # noqa: PLC0415 - torch
 
             found = search(part, self.search.budget, self.search.of, self.search.calls)
             cut, findings = found.cut, (*findings, ("prune", found.findings))

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from exporter.passes._wish import Wish
+from exporter.quantization.options import Wish
 
 if TYPE_CHECKING:
     from exporter.part import Part
-    from exporter.passes._calibrate import Given
-    from exporter.passes._spec import Calibration
+    from exporter.quantization.calibrate import Given
+    from exporter.quantization.calibration import Calibration
 
 __all__ = ["Quantize"]
 
@@ -54,7 +54,7 @@ class Quantize(Wish):
             UnsupportedError: a layer has no range, or nothing can be quantized; names it.
 
         """
-        from exporter.passes._calibrate import calibrate  # noqa: PLC0415 - onnx
+        from exporter.quantization.calibrate import calibrate  # noqa: PLC0415 - onnx
 
         return calibrate(self, given)
 
@@ -65,6 +65,6 @@ class Quantize(Wish):
             UnsupportedError: the calibration speaks of layers that the graph lacks, or a layer has no scale.
 
         """
-        from exporter.passes._calibrate import apply  # noqa: PLC0415 - onnx
+        from exporter.quantization.calibrate import apply  # noqa: PLC0415 - onnx
 
         return apply(self, graph, calibration, path)

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from exporter.pairing import Made
-from exporter.passes._options import Played
+from exporter.recipe.purpose import ModelPurpose
+from exporter.training.options import Played
 
 if TYPE_CHECKING:
-    from exporter.lesson import Lesson
     from exporter.part import Part
+    from exporter.training.context import Lesson
 
 __all__ = ["Reflow"]
 
@@ -28,9 +28,9 @@ class Reflow(Played):
     )
 
     @property
-    def made(self) -> Made:
+    def made(self) -> ModelPurpose:
         """Few steps, without guidance."""
-        return Made("rectified", f"the pass {self.verb}", None, self.prediction or "")
+        return ModelPurpose("rectified", f"the pass {self.verb}", None, self.prediction or "")
 
     @property
     def told(self) -> str:
@@ -44,7 +44,7 @@ class Reflow(Played):
             UnsupportedError, DivergenceError, MissingDependency: as for `distill`.
 
         """
-        from exporter.passes._reflow import Straight  # noqa: PLC0415 - torch
-        from exporter.passes._teach import teach  # noqa: PLC0415 - torch
+        from exporter.training.objectives.reflow import Straight  # noqa: PLC0415 - torch
+        from exporter.training.trainer import teach  # noqa: PLC0415 - torch
 
         return teach(self, student, lesson, Straight(self, lesson))

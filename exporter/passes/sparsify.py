@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from engines.errors import UnsupportedError
-from exporter.passes._plain import Plain
+from exporter.recipe.pass_options import PassOptions
 
 if TYPE_CHECKING:
     from engines.backends import Backend
@@ -27,7 +27,7 @@ _WHY = {
 _OPTION = "it has kernels for 2:4, if its option sparse_weights is true"
 
 
-class Sparsify(Plain):
+class Sparsify(PassOptions):
     """Zero the smallest weights of convolutions and linear layers, along their input channels.
 
     Nothing is trained afterwards, so it stands behind distill, and the blame table says what it cost.

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import model_validator
 
 from engines.errors import UnsupportedError
-from exporter.passes._plain import Plain
+from exporter.models.compatibility import NetworkSource
+from exporter.recipe.pass_options import PassOptions
 
 if TYPE_CHECKING:
     from exporter.part import Part
 
 __all__ = ["Swap"]
 
-Text = Annotated[str, StringConstraints(min_length=1)]
 
-
-class Swap(Plain):
+class Swap(NetworkSource, PassOptions):
     """Put another model's network of the same role in the place of the source's.
 
     It must live in the same latent space, read the same text and predict the same; what its config tells of that is compared.
@@ -27,18 +26,6 @@ class Swap(Plain):
 
     remakes: ClassVar[bool] = True
     swaps: ClassVar[bool] = True
-
-    source: Text | None = Field(
-        default=None,
-        description="folder or hub id of the network, or of a pipeline that has it; an architecture, for random weights",
-    )
-    revision: Text | None = Field(default=None, description="hub revision; the resolved commit goes into the bundle")
-    weights: Literal["pretrained", "random"] = "pretrained"
-    seed: int = Field(default=0, ge=0, description="seed of random weights")
-    fields: dict[str, Any] = Field(
-        default_factory=dict,
-        description="of a network with random weights: fields of its config that change source's, or all, with _class_name",
-    )
 
     @model_validator(mode="after")
     def _found(self) -> Self:
@@ -61,9 +48,9 @@ class Swap(Plain):
         return {}
 
     def config(self, _source: Mapping[str, Any]) -> Mapping[str, Any] | None:
-        """The source's config does not tell; `exporter.borrow` does."""
+        """The source's config does not tell; `exporter.models.compatibility` does."""
         return None
 
     def __call__(self, part: Part) -> Part:
-        """The network is not made from the part's; `exporter.borrow` finds it."""
+        """The network is not made from the part's; `exporter.models.compatibility` finds it."""
         raise UnsupportedError(f"swap of {part.name} needs the other network's files.\n  Build it.")

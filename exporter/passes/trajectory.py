@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from engines.frozen import Frozen
-from exporter.pairing import Made
-from exporter.passes._options import Played, Weight
+from engines.strict import Frozen
+from exporter.recipe.purpose import ModelPurpose
+from exporter.training.options import Played, Weight
 
 if TYPE_CHECKING:
-    from exporter.lesson import Lesson
     from exporter.part import Part
+    from exporter.training.context import Lesson
 
 __all__ = ["Trajectory"]
 
@@ -63,9 +63,9 @@ class Trajectory(Played):
         return tuple(accumulate(self.leaps or [self.teacher_steps // self.to] * self.to))
 
     @property
-    def made(self) -> Made:
+    def made(self) -> ModelPurpose:
         """So many steps, trailing or at times of their own, without guidance."""
-        made = Made("few_step", f"the pass {self.verb}", self.to, self.prediction or "")
+        made = ModelPurpose("few_step", f"the pass {self.verb}", self.to, self.prediction or "")
         return replace(made, starts=(self.teacher_steps, (0, *self.stops[:-1]))) if self.leaps else made
 
     @property
@@ -82,7 +82,7 @@ class Trajectory(Played):
             UnsupportedError, DivergenceError, MissingDependency: as for `distill`.
 
         """
-        from exporter.passes._teach import teach  # noqa: PLC0415 - torch
-        from exporter.passes._trajectory import Leaps  # noqa: PLC0415 - torch
+        from exporter.training.objectives.trajectory import Leaps  # noqa: PLC0415 - torch
+        from exporter.training.trainer import teach  # noqa: PLC0415 - torch
 
         return teach(self, student, lesson, Leaps(self, lesson))

@@ -7,8 +7,8 @@ import pytest
 
 from engines.bundle import Bundle, Verdict
 from exporter.build import build
-from exporter.cache import Store
-from exporter.recipe import Recipe
+from exporter.recipe.schema import Recipe
+from exporter.stages.store import Store
 from tests.exporter import models
 
 RECIPE = """

@@ -10,22 +10,22 @@ from PIL import Image
 
 from engines.bundle import Bundle
 from engines.errors import SpeedError, UnsupportedError
-from exporter import bench
-from exporter.baseline import source
+from exporter.bench import run
+from exporter.bench.diffusers import source
+from exporter.bench.stopwatch import Stopwatch
 from exporter.build import build
-from exporter.cache import Store
-from exporter.recipe import Recipe
-from exporter.stopwatch import Stopwatch
+from exporter.recipe.schema import Recipe
+from exporter.stages.store import Store
 from tests.e2e.conftest import silent
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[2]
 #: One process builds the bundle that all of these share.
 pytestmark = [pytest.mark.xdist_group("built"), pytest.mark.timeout(1200)]
 
 
 def drawn_alike(path, against=("diffusers", "diffusers-bf16")):
     """Bench with one round; the baselines' pictures must be the bundle's."""
-    report = bench.bench(path, against, batches=(1, 2), repeats=1, cold=False)
+    report = run.bench(path, against, batches=(1, 2), repeats=1, cold=False)
     assert report.reference == "diffusers"
     assert report.psnr[str(path)] >= 50
     assert report.psnr["diffusers"] == 200
@@ -79,14 +79,14 @@ def rival(monkeypatch):
             clock[0] += seconds()
             return [Image.new("RGB", (8, 8))] * batch
 
-        return bench.Contestant(name, "a test", draw, Stopwatch(lambda: clock[0]))
+        return run.Contestant(name, "a test", draw, Stopwatch(lambda: clock[0]))
 
     @contextmanager
     def contestants(path, against, task, *, root):
         races.append((path.name, against, task.steps, root))
         yield [contestant("own", lambda: 1.0), contestant("rival", lambda: times[0])]
 
-    monkeypatch.setattr(bench, "contestants", contestants)
+    monkeypatch.setattr(run, "contestants", contestants)
     return times, races
 
 
@@ -116,7 +116,7 @@ def test_the_gate_decides_over_publishing(built, rival, tmp_path):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script_method.*:DeprecationWarning")  # torch's own compiler
 def test_what_torch_compiles_draws_the_same_in_a_fresh_process_too(built):
-    report = bench.bench(built.path, ["diffusers", "diffusers-compile"], repeats=1)
+    report = run.bench(built.path, ["diffusers", "diffusers-compile"], repeats=1)
     assert report.psnr["diffusers-compile"] >= 50
     assert set(report.cold) == {str(built.path), "diffusers", "diffusers-compile"}
     assert all(found.peak > 2**26 for found in report.cold.values())

@@ -12,12 +12,12 @@ from engines import bundle as format_
 from engines.bundle import Bundle
 from engines.errors import ParityError
 from exporter import build as build_module
-from exporter import sampler
 from exporter.build import build, check
-from exporter.cache import Store
-from exporter.families import _modules
-from exporter.plan import Plan
-from exporter.recipe import Recipe
+from exporter.families import _wrappers
+from exporter.recipe.schema import Recipe
+from exporter.schedulers import compile_sampler
+from exporter.stages.plan import Plan
+from exporter.stages.store import Store
 from tests.e2e.conftest import silent
 
 #: One process builds the bundle that all of these share.
@@ -66,24 +66,24 @@ def test_a_weight_tensor_off_by_one_percent(built, tmp_path):
 
 
 def test_two_conditioning_inputs_swapped(built, processors, tmp_path, monkeypatch):
-    right = _modules.DenoiserXL.forward
+    right = _wrappers.DenoiserXL.forward
 
     def swapped(self, latent, timestep, states, states_2, pooled, scale=None):
         return right(self, latent, timestep, states.flip(1), states_2.flip(1), pooled, scale)
 
-    monkeypatch.setattr(_modules.DenoiserXL, "forward", swapped)
+    monkeypatch.setattr(_wrappers.DenoiserXL, "forward", swapped)
     verdicts, text = rebuilt(built, processors, tmp_path, ("measure", "unet"), ("export", "unet"), ("engine", "unet"))
     assert first_failure(verdicts) == ("unet", "source → passes")
     assert "FAIL" in text
 
 
 def test_the_wrong_hidden_layer(built, processors, tmp_path, monkeypatch):
-    right = _modules.TextEncoder.__init__
+    right = _wrappers.TextEncoder.__init__
 
     def last(self, encoder, *, penultimate, pooled, empty=None):  # noqa: ARG001 - what is got wrong
         right(self, encoder, penultimate=False, pooled=pooled, empty=empty)
 
-    monkeypatch.setattr(_modules.TextEncoder, "__init__", last)
+    monkeypatch.setattr(_wrappers.TextEncoder, "__init__", last)
     stages = [(verb, "text_encoder") for verb in ("measure", "export", "engine")]
     verdicts, _ = rebuilt(built, processors, tmp_path, *stages)
     assert first_failure(verdicts) == ("text_encoder", "source → passes")
@@ -91,12 +91,12 @@ def test_the_wrong_hidden_layer(built, processors, tmp_path, monkeypatch):
 
 
 def test_the_wrong_timestep_spacing(built, processors, tmp_path, monkeypatch):
-    right = sampler.compile_sampler
+    right = compile_sampler.compile_sampler
 
     def leading(name, config, *args, **more):
         return right(name, {**config, "timestep_spacing": "leading"}, *args, **more)
 
-    monkeypatch.setattr(sampler, "compile_sampler", leading)
+    monkeypatch.setattr(compile_sampler, "compile_sampler", leading)
     verdicts, text = rebuilt(built, processors, tmp_path, ("compile", "4 steps"))
     assert first_failure(verdicts) == ("sampler", "source → table")
     assert "times" in text

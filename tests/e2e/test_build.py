@@ -15,16 +15,16 @@ from PIL import Image
 
 from engines.bundle import Bundle
 from engines.errors import ParityError, UnsupportedError
-from engines.made import Made
-from engines.picture import save
+from engines.images.png import save
+from engines.images.provenance import Made
 from engines.pipeline import Pipeline
 from exporter.build import build, check
-from exporter.cache import Store
-from exporter.plan import Plan
-from exporter.recipe import Recipe
+from exporter.recipe.schema import Recipe
+from exporter.stages.plan import Plan
+from exporter.stages.store import Store
 from tests.e2e.conftest import silent
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[2]
 
 #: One process builds the bundle that all of these share.
 pytestmark = [pytest.mark.xdist_group("built"), pytest.mark.timeout(1200)]
@@ -113,9 +113,9 @@ def test_a_plan_of_finished_stages_loads_no_torch(built):
     code = f"""
 import sys
 from pathlib import Path
-from exporter.recipe import Recipe
-from exporter.cache import Store
-from exporter.plan import Plan
+from exporter.recipe.schema import Recipe
+from exporter.stages.store import Store
+from exporter.stages.plan import Plan
 store = Store(Path({str(built.store)!r}))
 plan = Plan(Recipe.load(Path({str(built.recipe)!r})))
 print([stage.name for stage in plan.stages if store.why(stage.key)])
@@ -185,8 +185,8 @@ def test_killed_at_twenty_random_moments_it_completes_with_the_same_digests(buil
     code = f"""
 from pathlib import Path
 from exporter.build import build
-from exporter.cache import Store
-from exporter.recipe import Recipe
+from exporter.stages.store import Store
+from exporter.recipe.schema import Recipe
 recipe, out, store = (Path(word) for word in {[str(built.recipe), str(tmp_path / "out"), str(tmp_path / "store")]!r})
 build(Recipe.load(recipe), out, Store(store), lambda *a, **k: None)
 """

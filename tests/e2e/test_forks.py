@@ -1,7 +1,7 @@
 """A bundle ends where it ended when it was recorded; with noise on its denoiser it does not."""
 
-from exporter.parity import psnr
-from exporter.recording import load_run
+from exporter.parity.metrics import psnr
+from exporter.reference.recording import load_run
 from tools.measure_forks import play, settings
 
 

@@ -6,10 +6,10 @@ import torch
 
 from engines.pipeline import Pipeline
 from exporter.build import build
-from exporter.cache import Store
 from exporter.families import claim
-from exporter.load import resolve
-from exporter.recipe import Recipe
+from exporter.models.checkpoint import resolve
+from exporter.recipe.schema import Recipe
+from exporter.stages.store import Store
 from tests.e2e.conftest import RECIPE, silent
 
 pytestmark = [pytest.mark.xdist_group("built"), pytest.mark.timeout(1200)]

@@ -4,8 +4,8 @@ import pytest
 
 from engines.bundle import Bundle
 from exporter.build import build
-from exporter.cache import Store
-from exporter.recipe import Recipe
+from exporter.recipe.schema import Recipe
+from exporter.stages.store import Store
 from tests.e2e.conftest import silent
 from tests.exporter import loras
 

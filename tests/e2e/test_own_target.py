@@ -5,10 +5,11 @@ import pytest
 from engines.bundle import Bundle
 from engines.pipeline import Pipeline
 from engines.rebuild import rebuild
-from exporter import parity
 from exporter.build import build, check
-from exporter.cache import Store
-from exporter.recipe import Recipe
+from exporter.parity import table
+from exporter.recipe import limits
+from exporter.recipe.schema import Recipe
+from exporter.stages.store import Store
 from tests.e2e.conftest import silent
 
 pytest.importorskip("openvino")
@@ -43,12 +44,12 @@ def test_it_is_built_for_that_alone_and_nothing_of_the_source_is_done_again(mixe
 def test_its_line_names_it_and_its_limits_are_those_of_what_it_computes_in(mixed):
     path, verdicts, _ = mixed
     assert all(verdict.passed for verdict in verdicts)
-    lines = {(line.part, line.stage): line for line in parity.worst(verdicts)}
+    lines = {(line.part, line.stage): line for line in table.worst(verdicts)}
     decoder, unet = lines["vae_decoder", "onnx → engine"], lines["unet", "onnx → engine"]
     assert (decoder.backend, decoder.note) == ("openvino", "openvino, bf16 inside")
-    assert decoder.limit == parity.LIMITS["engine"]["bf16"]
-    assert (unet.backend, unet.limit) == ("onnxruntime", parity.LIMITS["engine"]["fp32"])
-    assert lines["end to end", "image"].limit == parity.LIMITS["image"]["bf16"]
+    assert decoder.limit == limits.LIMITS["engine"]["bf16"]
+    assert (unet.backend, unet.limit) == ("onnxruntime", limits.LIMITS["engine"]["fp32"])
+    assert lines["end to end", "image"].limit == limits.LIMITS["image"]["bf16"]
     manifest = Bundle.open(path).manifest
     assert manifest.runs() == {"onnxruntime": dict.fromkeys(manifest.parts, "onnxruntime") | {"vae_decoder": "openvino"}}
 

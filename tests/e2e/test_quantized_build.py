@@ -9,11 +9,12 @@ from engines.bundle import Bundle
 from engines.errors import ParityError, RecipeError, SpeedError, UnsupportedError
 from engines.pipeline import Pipeline
 from engines.rebuild import rebuild
-from exporter import weigh, written
 from exporter.build import build, check
-from exporter.cache import Store
-from exporter.plan import Plan
-from exporter.recipe import Recipe
+from exporter.quantization import gate
+from exporter.recipe.schema import Recipe
+from exporter.stages import freeze
+from exporter.stages.plan import Plan
+from exporter.stages.store import Store
 from tests.e2e.conftest import silent
 
 RECIPE = """
@@ -82,7 +83,7 @@ def test_it_is_checked_and_rebuilt_like_any_other(small):
 
 def test_what_was_measured_can_be_written_into_a_recipe(small, make):
     bundle, _ = small
-    text = written.written(root(bundle))
+    text = freeze.written(root(bundle))
     assert "keep_above" not in text
     (step,) = Recipe.parse(text, "again").components["unet"].passes
     assert step["quantize"]["keep"] == list(bundle.manifest.parts["unet"].quantized.kept)
@@ -100,7 +101,7 @@ def test_what_became_of_the_layers_that_stay_is_told_and_written_too(make):
     assert 0 < len(lowered) < len(entry.kept)
     said = f"unet: {len(lowered)} of the {len(entry.kept)} layers that stay have weights in 8 bits; the calibration says why"
     assert said in bundle.manifest.notes
-    (step,) = Recipe.parse(written.written(root(bundle)), "again").components["unet"].passes
+    (step,) = Recipe.parse(freeze.written(root(bundle)), "again").components["unet"].passes
     assert step["quantize"]["untouched"] == [name for name in entry.kept if name not in lowered]
     again, _ = make(json.dumps(step["quantize"]), name="rest-again")
     for file in (0, 1):
@@ -143,7 +144,7 @@ def test_the_fallback_keeps_the_better_one_and_says_so(make):
 
 
 def test_what_is_not_faster_is_refused_with_the_figures(make, monkeypatch):
-    monkeypatch.setattr(weigh, "_race", lambda *_: ((0.012, 0.010), 0.83))
+    monkeypatch.setattr(gate, "_race", lambda *_: ((0.012, 0.010), 0.83))
     said = r"unet: quantize: int8 is not faster on onnxruntime\.\n.*0\.83 times as fast \(12 ms"
     with pytest.raises(SpeedError, match=said) as e:
         make("{format: int8}", name="slow")
@@ -151,7 +152,7 @@ def test_what_is_not_faster_is_refused_with_the_figures(make, monkeypatch):
 
 
 def pair(**changes):
-    return weigh.Pair(**{"target": "openvino", "size": 30, "plain_size": 100, "seconds": (1.0, 1.5), "ratio": 1.5,
+    return gate.Pair(**{"target": "openvino", "size": 30, "plain_size": 100, "seconds": (1.0, 1.5), "ratio": 1.5,
                          "whole": 3, "steps": 9} | changes)  # fmt: skip
 
 
@@ -170,15 +171,15 @@ def test_an_engine_of_other_numbers_than_asked_is_refused():
     from exporter.passes.quantize import Quantize
 
     step = Quantize(format="int8")
-    weigh._audit("unet", step, pair(), [30, 100])
+    gate._audit("unet", step, pair(), [30, 100])
     with pytest.raises(UnsupportedError, match="holds wider numbers"):
-        weigh._audit("unet", step, pair(size=90), [30, 100])
-    weigh._audit("unet", step, pair(size=28, plain_size=50), [30, 100])  # a target that halves weights saves half as much
+        gate._audit("unet", step, pair(size=90), [30, 100])
+    gate._audit("unet", step, pair(size=28, plain_size=50), [30, 100])  # a target that halves weights saves half as much
     with pytest.raises(UnsupportedError, match="holds wider numbers"):
-        weigh._audit("unet", step, pair(size=45, plain_size=50), [30, 100])
+        gate._audit("unet", step, pair(size=45, plain_size=50), [30, 100])
     with pytest.raises(UnsupportedError, match="none of the 9 steps of openvino's int8 engine computes in whole numbers"):
-        weigh._audit("unet", step, pair(whole=0), [30, 100])
-    weigh._audit("unet", Quantize(format="int8-weights"), pair(whole=0), [30, 100])
+        gate._audit("unet", step, pair(whole=0), [30, 100])
+    gate._audit("unet", Quantize(format="int8-weights"), pair(whole=0), [30, 100])
 
 
 @pytest.mark.parametrize(
@@ -210,7 +211,7 @@ def test_both_processors_tell_what_they_computed_in(small):
     entry = bundle.manifest.parts["unet"]
     files = [bundle.path(file) for file in entry.engines["onnxruntime"].files]
     from engines import plugins
-    from exporter.recording import load_cases
+    from exporter.reference.recording import load_cases
 
     inputs = load_cases(bundle.path("recordings/unet.npz"))[0].inputs
     steps = plugins.load("backends", "onnxruntime")().profile(files, entry.signature, inputs)

@@ -5,8 +5,8 @@ import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers, processors
 
 from engines.bundle import Defaults, Draft, EngineFiles, Guidance, Onnx, PartEntry, SamplerEntry, Tokenizer, write
-from engines.samplers._process import Process
-from engines.samplers._process import Provenance as ProcessProvenance
+from engines.noise_process import Process
+from engines.noise_process import Provenance as ProcessProvenance
 from engines.samplers.table import Draw, Emit, Eval, Given, Provenance, Starts, Table
 from engines.signature import Port, Range, Signature
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from engines.errors import UnsupportedError
+from engines.parallel.picard import Picard
 from engines.pipeline import Pipeline
-from engines.samplers.picard import Picard
 from tests.engines import small
 
 

@@ -10,13 +10,13 @@ from engines import __main__ as program
 from engines.bundle import Bundle, Draft, write
 from engines.errors import UnsupportedError
 from engines.guidance import Guidance, Scale
+from engines.images.png import save
+from engines.images.provenance import Made
 from engines.inputs import Input, Preprocessing
-from engines.made import Made
-from engines.picture import save
 from engines.pipeline import Pipeline
 from engines.signature import Port
 from tests.engines import conditioned, small
-from tests.engines.test_original import image, mask
+from tests.engines.images.test_init_image import image, mask
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from engines import __main__ as program
 from engines.errors import UnsupportedError
 from engines.pipeline import Pipeline
 from tests.engines import small
-from tests.engines.test_original import image, mask
+from tests.engines.images.test_init_image import image, mask
 
 
 @pytest.fixture

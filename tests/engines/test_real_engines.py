@@ -9,8 +9,8 @@ from PIL import Image
 
 from engines import plugins
 from engines.errors import UnsupportedError
+from engines.parallel.picard import Picard
 from engines.pipeline import Pipeline
-from engines.samplers.picard import Picard
 from tests.engines import small
 
 onnx = pytest.importorskip("onnx")

@@ -5,8 +5,8 @@ import pytest
 from engines import plugins
 from engines.bundle import Bundle, Verdict
 from engines.errors import BundleError, UnsupportedError
-from engines.frozen import Frozen
 from engines.rebuild import rebuild
+from engines.strict import Frozen
 from tests.engines import small
 
 

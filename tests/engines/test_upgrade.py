@@ -14,7 +14,7 @@ from engines.guidance import Guidance
 from engines.pipeline import Pipeline
 from engines.upgrade import upgraded
 from tests.engines import small
-from tests.engines.test_original import image
+from tests.engines.images.test_init_image import image
 
 RECORDED = Path(__file__).parent / "recorded"
 #: Of the picture below, made by the version that wrote the bundle; all three have the same networks.

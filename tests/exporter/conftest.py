@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.exporter import models
+from tests.exporter import lessons, models
 
 
 @pytest.fixture(scope="session")
@@ -17,3 +17,15 @@ def tiny_sd(tmp_path_factory) -> Path:
 def tiny_sdxl(tmp_path_factory) -> Path:
     """An SDXL pipeline on disk: 4 px per latent cell, sizes are multiples of 16 px. Not to be written to."""
     return models.save_sdxl(tmp_path_factory.mktemp("tiny_sdxl"))
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory):
+    """Pictures to learn from."""
+    return lessons.pictures(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="session")
+def text(tiny_sdxl, data):
+    """A recipe that learns from them."""
+    return lessons.RECIPE.replace("SOURCE", str(tiny_sdxl)).replace("DATA", str(data))

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from engines.errors import RecipeError
-from exporter.load import resolve
-from exporter.recipe import Component, Guidance, Model, Recipe, Sampler, Shapes
+from exporter.models.checkpoint import resolve
+from exporter.recipe.schema import Component, Guidance, Model, Recipe, Sampler, Shapes
 
 #: Relative error that rounding in another order may cause in float32: at most 3e-6 seen on these models.
 ROUNDING = 2e-5

@@ -14,11 +14,11 @@ from click.testing import CliRunner
 from engines.bundle import Bundle, Verdict
 from engines.errors import ParityError, RecipeError, UnsupportedError
 from exporter import cli
-from exporter.cache import key
-from exporter.plan import Stage
+from exporter.stages.plan import Stage
+from exporter.stages.store import key
 from tests.engines import small
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[2]
 #: New knobs go into the recipe. Whoever adds a flag here has read docs/decisions, and has a reason that `--set` is not.
 FLAGS = {
     "bench": {"--against", "--batch", "--repeats", "--steps", "--json", "--plot"},
@@ -222,7 +222,7 @@ def test_check_writes_what_it_found(run, bundle, monkeypatch, tmp_path):
 
 
 def test_bench_asks_and_writes_what_it_found(run, bundle, monkeypatch, tmp_path):
-    from tests.exporter.test_bench import report
+    from tests.exporter.bench.test_run import report
 
     asked = []
 
@@ -231,7 +231,7 @@ def test_bench_asks_and_writes_what_it_found(run, bundle, monkeypatch, tmp_path)
         asked.append((path, against, options))
         return report()
 
-    monkeypatch.setattr("exporter.bench.bench", bench)
+    monkeypatch.setattr("exporter.bench.run.bench", bench)
     code, out, err = run("bench", bundle.folder)
     assert (code, err) == (0, "opening\n")
     assert "where the time of mine goes" in out

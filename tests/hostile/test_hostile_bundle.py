@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from engines import bundle as module
 from engines.bundle import FORMAT, MANIFEST, Bundle
 from engines.errors import BundleError
-from engines.frozen import read_json
 from engines.pipeline import Pipeline
+from engines.strict import read_json
 from tests.engines import small
 
 BEHIND_A_FIXTURE = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engines.errors import BundleError, UnsupportedError
-from engines.samplers._process import Process
+from engines.noise_process import Process
 from engines.samplers.adaptive import Adaptive
 from engines.samplers.ode import Ode
 from engines.samplers.predictor_corrector import PredictorCorrector

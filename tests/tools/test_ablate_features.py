@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from exporter.recipe import Recipe
+from exporter.recipe.schema import Recipe
 from tests.exporter import models
 from tools import ablate_features
 from tools.ablate_features import CUT, NONE, SCRATCH, SOURCE, draw, jobs, write

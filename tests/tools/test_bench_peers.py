@@ -6,10 +6,10 @@ import sys
 import numpy as np
 import pytest
 
-from exporter import bench
+from exporter.bench import run
 from tools import bench_peers
 
-TASK = bench.Task(prompt="a sea", steps=2, height=16, width=24, guidance_scale=None)
+TASK = run.Task(prompt="a sea", steps=2, height=16, width=24, guidance_scale=None)
 #: A peer's process that draws without any library: the value of the noise everywhere.
 WORKER = """
 import json, sys

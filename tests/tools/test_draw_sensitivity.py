@@ -3,7 +3,7 @@
 import pytest
 from click.testing import CliRunner
 
-from exporter.passes._spec import Calibration, Spec
+from exporter.quantization.calibration import Calibration, Spec
 from tools.draw_sensitivity import draw, main
 
 NAMES = ("down_blocks.0.resnets.0.conv1", "down_blocks.0.resnets.0.conv2", "mid_block.attentions.0.proj_in", "node_Conv_1")

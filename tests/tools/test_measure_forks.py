@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from exporter.parity import psnr
+from exporter.parity.metrics import psnr
 from tools.measure_forks import _noisy, row
 
 

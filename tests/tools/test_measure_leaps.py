@@ -7,7 +7,7 @@ import pytest
 from click import ClickException
 from click.testing import CliRunner
 
-from exporter.recipe import Recipe
+from exporter.recipe.schema import Recipe
 from tests.exporter import models
 from tools import measure_leaps
 from tools.captions import Prompt

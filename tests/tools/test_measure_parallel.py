@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from engines.samplers.picard import Picard
+from engines.parallel.picard import Picard
 from tools import measure_parallel
 
 

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from exporter import build
-from exporter.cache import Store
-from exporter.recipe import Recipe
+from exporter.recipe.schema import Recipe
+from exporter.stages.store import Store
 from tests.exporter import models
 from tools.pictures import from_diffusers, from_recipe
 

@@ -1,6 +1,6 @@
 """Scenes on disk are what the distill pass reads, with captions that are true."""
 
-from exporter.passes._pictures import pictures
+from exporter.training.captioned_images import pictures
 from tools import captions, scenes
 from tools.write_scenes import write
 

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from exporter.recipe import Recipe
+from exporter.recipe.schema import Recipe
 from tools import write_tables
 
 NUMBER = re.compile(r"(?<=\| )\d[\d.]*(?:e[-+]\d+)?(?= \|)")

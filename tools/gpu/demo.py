@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from engines.parallel.picard import Picard
 from engines.pipeline import Pipeline
 from engines.samplers import Player
-from engines.samplers.picard import Picard
 from tools.captions import evaluation_prompts
 from tools.gpu.record import Gate, Record
 from tools.gpu.runners import KINDS

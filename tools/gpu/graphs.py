@@ -24,13 +24,13 @@ import torch
 from engines import plugins
 from engines.errors import UnsupportedError
 from engines.signature import Signature
-from exporter import weights
-from exporter.export import export
 from exporter.families import claim
-from exporter.families._modules import Decoder
-from exporter.load import resolve
+from exporter.families._wrappers import Decoder
+from exporter.models import weights
+from exporter.models.checkpoint import resolve
+from exporter.onnx.export import export
 from exporter.part import Part
-from exporter.recipe import Recipe
+from exporter.recipe.schema import Recipe
 
 #: Elements up to which a weight is real when a graph is made, because the export may compute with it; and up to which it stays
 #: in the graph.

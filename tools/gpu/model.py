@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from diffusers import EulerDiscreteScheduler
 
-from engines.samplers.picard import Picard
+from engines.parallel.picard import Picard
 from engines.samplers.table import Table
-from exporter.load import resolve
-from exporter.sampler import compile_sampler
+from exporter.models.checkpoint import resolve
+from exporter.schedulers.compile_sampler import compile_sampler
 from tools.gpu import graphs
 from tools.gpu.record import Gate, Record
 from tools.gpu.runners import KINDS, Graphed, Torch, feed, host, race, snr, told

@@ -10,16 +10,16 @@ import numpy as np
 import torch
 
 from engines.errors import UnsupportedError
-from exporter import weights
 from exporter.families import claim
-from exporter.lesson import LATENTS, Lesson, plain
-from exporter.load import resolve
+from exporter.models import weights
+from exporter.models.checkpoint import resolve
 from exporter.part import Part
-from exporter.passes._imitate import Imitation
-from exporter.passes._teach import Training, _accelerated
 from exporter.passes.distill import Distill
 from exporter.passes.prune import Prune
-from exporter.recipe import Recipe
+from exporter.recipe.schema import Recipe
+from exporter.training.context import LATENTS, Lesson, plain
+from exporter.training.objectives.imitation import Imitation
+from exporter.training.trainer import Training, _accelerated
 from tools.gpu.record import Gate, Record
 
 #: Pictures that are made up.

@@ -15,7 +15,7 @@ from pydantic import ValidationError  # noqa: E402
 
 from engines import backends, plugins  # noqa: E402
 from engines.backends import onnxruntime as module  # noqa: E402
-from engines.backends._bound import Bound  # noqa: E402
+from engines.backends._device_tensors import Bound  # noqa: E402
 from engines.backends.onnxruntime import OnnxRuntime  # noqa: E402
 
 DIMS = {"batch": Range(min=1, typical=1, max=2), "width": Range(min=2, typical=4, max=8, multiple=2)}

@@ -6,7 +6,7 @@ from PIL import Image
 
 from engines.errors import UnsupportedError
 from engines.images import modes
-from engines.original import Original, read
+from engines.images.init_image import Original, read
 
 RAMP = np.tile(np.linspace(0, 1, 64), (8, 1))
 EIGHT = (RAMP * 255).round()

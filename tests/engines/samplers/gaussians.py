@@ -8,7 +8,7 @@ import itertools
 
 import numpy as np
 
-from engines.samplers._process import Process, Provenance
+from engines.noise_process import Process, Provenance
 
 WEIGHTS = np.array([0.3, 0.7])
 MEANS = np.array([[-1.0, 0.5], [0.8, -0.2]])

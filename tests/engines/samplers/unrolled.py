@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from engines.samplers._ops import Draw, Emit, Eval
+from engines.sampler_ops import Draw, Emit, Eval
 from engines.samplers.table import Table
 from tests.engines import small
 

@@ -11,7 +11,7 @@ from engines.errors import RecipeError, UnsupportedError
 from engines.tokenizer import TextTokenizer
 from exporter.families.sd import Sd
 from exporter.families.sdxl import Sdxl
-from exporter.load import resolve
+from exporter.models.checkpoint import resolve
 from tests.exporter import equality, models
 
 PYRAMID = {

@@ -5,8 +5,8 @@ import torch
 from torch.nn import functional as F
 
 from engines.signature import Port, Range, Signature
-from exporter.export import export
 from exporter.graph.attend import attend
+from exporter.onnx.export import export
 from exporter.part import Part
 
 

@@ -6,8 +6,8 @@ from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
 from engines.signature import Port, Range, Signature
-from exporter.export import export
 from exporter.graph.group_norm import group_norm
+from exporter.onnx.export import export
 from exporter.part import Part
 
 

@@ -6,10 +6,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from engines import plugins
 from engines.signature import Port, Range, Signature
-from exporter.parity import psnr
-from exporter.passes._calibrate import Given
+from exporter.parity.metrics import psnr
+from exporter.part import Case
 from exporter.passes.quantize import Quantize
-from exporter.recording import Case
+from exporter.quantization.calibrate import Given
 
 SIGNATURE = Signature(
     inputs=(Port(name="latent", shape=("batch", 16, 8, 8)), Port(name="timestep", shape=("batch",))),

@@ -7,12 +7,12 @@ from diffusers import LCMScheduler, UNet2DConditionModel
 
 from engines.errors import RecipeError
 from exporter import build
-from exporter.cache import Store
-from exporter.passes import _teach
-from exporter.passes._consistency import Agreement, steered
 from exporter.passes.consistency import Consistency
-from exporter.plan import Plan
-from exporter.recipe import Recipe
+from exporter.recipe.schema import Recipe
+from exporter.stages.plan import Plan
+from exporter.stages.store import Store
+from exporter.training import trainer
+from exporter.training.objectives.consistency import Agreement, steered
 from tests.exporter.lessons import learns, rows, train
 
 EMBEDDED = {"mode": "embedded", "scale": 3.0}
@@ -34,8 +34,8 @@ def test_guidance_becomes_an_input(text, data, tmp_path):
 
 
 def test_at_first_it_has_no_effect(tiny_sdxl):
-    from exporter.load import resolve
-    from exporter.recipe import Model
+    from exporter.models.checkpoint import resolve
+    from exporter.recipe.schema import Model
 
     before = resolve(Model(source=str(tiny_sdxl)), tiny_sdxl).module("unet")
 
@@ -77,17 +77,17 @@ def test_its_sampler(text, data, sampler, changes, told):
 def test_a_killed_training_goes_on_as_if_it_had_not_been(text, data, tmp_path, monkeypatch):
     recipe = taught(text, data, checkpoint_every=2)
     whole = train(recipe, tmp_path / "whole")
-    step = _teach.Training._step
+    step = trainer.Training._step
 
     def killed(self, number):
         if number == 3:
             raise KeyboardInterrupt
         return step(self, number)
 
-    monkeypatch.setattr(_teach.Training, "_step", killed)
+    monkeypatch.setattr(trainer.Training, "_step", killed)
     with pytest.raises(KeyboardInterrupt):
         train(recipe, tmp_path / "cut")
-    monkeypatch.setattr(_teach.Training, "_step", step)
+    monkeypatch.setattr(trainer.Training, "_step", step)
     assert rows(train(recipe, tmp_path / "cut")) == rows(whole)
 
 

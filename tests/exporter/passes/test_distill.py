@@ -13,14 +13,16 @@ from diffusers import UNet2DConditionModel
 from PIL import Image
 
 from engines.errors import DivergenceError, MissingDependency, RecipeError, UnsupportedError
-from exporter import architecture
-from exporter.cache import Store
-from exporter.load import resolve
-from exporter.passes import _features, _imitate, _memory, _pictures, _teach
+from exporter.models import architectures
+from exporter.models.checkpoint import resolve
 from exporter.passes.distill import Distill
 from exporter.passes.prune import Prune
-from exporter.plan import Plan
-from exporter.recipe import Model, Recipe
+from exporter.pruning import origin
+from exporter.recipe.schema import Model, Recipe
+from exporter.stages.plan import Plan
+from exporter.stages.store import Store
+from exporter.training import captioned_images, memory, trainer
+from exporter.training.objectives import features, imitation
 from tests.exporter import models
 from tests.exporter.lessons import read, rows, train
 
@@ -39,7 +41,7 @@ def paired(source, preset, kind):
     prune = Prune(preset=preset)
     teacher = skeleton(source)
     student = skeleton(source, prune)
-    found = _features.pairs(kind, student, teacher, prune.moved(teacher.config, {}))
+    found = features.pairs(kind, student, teacher, prune.moved(teacher.config, {}))
     assert found
     assert {name for pair in found for name in pair[:1]} <= {name for name, _ in student.named_modules()}
     assert {name for pair in found for name in pair[1:]} <= {name for name, _ in teacher.named_modules()}
@@ -101,13 +103,13 @@ def test_the_layer_level_loss_compares_every_resnet_and_attention_that_stayed():
 
 
 def test_layers_that_stayed_learn_from_their_own():
-    config = architecture.configs("sdxl-base")["unet"]
+    config = architectures.configs("sdxl-base")["unet"]
     blocks = {"down_blocks.2": {"layers": [1, 8]}, "mid_block": {"layers": [3, 9]}}
     moved = Prune(blocks=blocks).moved(config, {})
-    assert _features.came_from("down_blocks.2.attentions.1.transformer_blocks.1.attn1", moved) == (
+    assert origin.came_from("down_blocks.2.attentions.1.transformer_blocks.1.attn1", moved) == (
         "down_blocks.2.attentions.1.transformer_blocks.8.attn1"
     )
-    assert _features.came_from("mid_block.attentions.0.transformer_blocks.0.ff", moved) == (
+    assert origin.came_from("mid_block.attentions.0.transformer_blocks.0.ff", moved) == (
         "mid_block.attentions.0.transformer_blocks.3.ff"
     )
 
@@ -120,8 +122,8 @@ def test_an_attention_that_became_one_to_the_text_learns_from_none():
 @pytest.mark.parametrize("kind", KINDS)
 def test_pairs_have_one_shape_and_nothing_is_lost_on_an_untouched_network(kind):
     network = models.unet()
-    pairs = _features.pairs(kind, network, network, {})
-    watches = [_features.Watch(network, [pair[side] for pair in pairs]) for side in (0, 1)]
+    pairs = features.pairs(kind, network, network, {})
+    watches = [features.Watch(network, [pair[side] for pair in pairs]) for side in (0, 1)]
     for watch in watches:
         watch.arm()
     network(torch.randn(1, 4, 16, 16), torch.tensor(5), torch.randn(1, 7, 16))
@@ -160,12 +162,12 @@ def test_relative_features_weigh_the_same_however_large_and_many_they_are(text, 
 
 def test_relative_errors_by_hand(text, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        _features.Watch, "take", lambda self: [torch.tensor([3.0, 1.0]), torch.tensor([[20.0]])]
+        features.Watch, "take", lambda self: [torch.tensor([3.0, 1.0]), torch.tensor([[20.0]])]
         if self is taken[0] else [torch.tensor([1.0, 1.0]), torch.tensor([[10.0]])],
     )  # fmt: skip
     taken = []
-    original = _features.Watch.__init__
-    monkeypatch.setattr(_features.Watch, "__init__", lambda self, *given: (taken.append(self), original(self, *given))[1])
+    original = features.Watch.__init__
+    monkeypatch.setattr(features.Watch, "__init__", lambda self, *given: (taken.append(self), original(self, *given))[1])
     relative = rows(train(read(text, feature_error="relative", steps=1), tmp_path))[0]["feature"]
     taken.clear()
     summed = rows(train(read(text, steps=1), tmp_path))[0]["feature"]
@@ -183,19 +185,19 @@ def test_weights_choose_the_losses(text, tmp_path):
 def test_a_killed_training_goes_on_as_if_it_had_not_been(text, tmp_path, monkeypatch, more):
     recipe = read(text, steps=5, **more)
     whole = train(recipe, tmp_path / "whole")
-    step = _teach.Training._step
+    step = trainer.Training._step
 
     def killed(self, number):
         if number == 3:
             raise KeyboardInterrupt
         return step(self, number)
 
-    monkeypatch.setattr(_teach.Training, "_step", killed)
+    monkeypatch.setattr(trainer.Training, "_step", killed)
     with pytest.raises(KeyboardInterrupt):
         train(recipe, tmp_path / "cut")
     (kept,) = (tmp_path / "cut" / "unfinished").iterdir()
     assert (kept / "checkpoint-2").is_dir()
-    monkeypatch.setattr(_teach.Training, "_step", step)
+    monkeypatch.setattr(trainer.Training, "_step", step)
     resumed = train(recipe, tmp_path / "cut")
     assert rows(resumed) == rows(whole)
     assert (resumed / "diffusion_pytorch_model.safetensors").read_bytes() == (
@@ -252,8 +254,8 @@ def test_keys_follow_what_is_learned_and_not_how_it_is_watched(text, data, tmp_p
 @pytest.mark.slow
 def test_two_processes_train_one_network(text, tmp_path):
     program = (
-        "import sys; from pathlib import Path; from exporter import build; from exporter.cache import Store\n"
-        "from exporter.recipe import Recipe\n"
+        "import sys; from pathlib import Path; from exporter import build; from exporter.stages.store import Store\n"
+        "from exporter.recipe.schema import Recipe\n"
         "recipe = Recipe.parse(Path(sys.argv[1]).read_text(), 'taught')\n"
         "build.distill(recipe, Store(Path(sys.argv[2])), lambda *_, **__: None)"
     )
@@ -272,13 +274,13 @@ def test_two_processes_train_one_network(text, tmp_path):
 
 
 def test_a_loss_that_is_not_finite_stops_the_training(text, tmp_path, monkeypatch):
-    draw = _imitate.Imitation.draw
+    draw = imitation.Imitation.draw
 
     def broken(self, share):
         target, *inputs = draw(self, share)
         return target * float("nan") if share == 3 else target, *inputs
 
-    monkeypatch.setattr(_imitate.Imitation, "draw", broken)
+    monkeypatch.setattr(imitation.Imitation, "draw", broken)
     with pytest.raises(DivergenceError, match=r"at step 4 the loss is nan.* checkpoint after step 2 is kept") as caught:
         train(read(text, steps=6), tmp_path)
     (kept,) = tmp_path.glob("unfinished/*/checkpoint-2")
@@ -286,7 +288,7 @@ def test_a_loss_that_is_not_finite_stops_the_training(text, tmp_path, monkeypatc
 
 
 def test_too_little_memory_is_said_before_it_starts(text, tmp_path, monkeypatch):
-    monkeypatch.setattr(_memory, "available", lambda _device: 1000)
+    monkeypatch.setattr(memory, "available", lambda _device: 1000)
     with pytest.raises(UnsupportedError, match=r"needs at least .* GB of memory .* of 0.00 GB free on cpu"):
         train(read(text), tmp_path)
 
@@ -294,10 +296,10 @@ def test_too_little_memory_is_said_before_it_starts(text, tmp_path, monkeypatch)
 def test_memory_counts_weights_gradients_moments_and_average():
     plain = Distill(data="d", steps=1)
     device = torch.device("cpu")
-    told = _memory.refuse_memory(10**6, 10**7, plain, device, 1)
+    told = memory.refuse_memory(10**6, 10**7, plain, device, 1)
     assert "at least 0.06 GB" in told
     average = Distill(data="d", steps=1, ema=0.9, mixed_precision="bf16")
-    assert "at least 0.04 GB" in _memory.refuse_memory(10**6, 10**7, average, device, 1)
+    assert "at least 0.04 GB" in memory.refuse_memory(10**6, 10**7, average, device, 1)
 
 
 @pytest.mark.parametrize(
@@ -321,16 +323,16 @@ def test_pictures_and_captions_belong_together(tmp_path, change, told):
     for number in range(2):
         Image.new("RGB", (8, 8)).save(folder / f"{number}.png")
         (folder / f"{number}.txt").write_text(f"caption {number}\n")
-    assert [picture.caption for picture in _pictures.pictures(folder, "x")] == ["caption 0", "caption 1"]
+    assert [picture.caption for picture in captioned_images.pictures(folder, "x")] == ["caption 0", "caption 1"]
     change(folder)
     with pytest.raises(RecipeError, match=told):
-        _pictures.pictures(folder, "components.unet.passes.1.distill.data")
+        captioned_images.pictures(folder, "components.unet.passes.1.distill.data")
 
 
 def test_captions_may_stand_in_one_file(tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     (tmp_path / "metadata.jsonl").write_text('{"file_name": "a.png", "text": "a star"}\n')
-    assert [picture.caption for picture in _pictures.pictures(tmp_path, "x")] == ["a star"]
+    assert [picture.caption for picture in captioned_images.pictures(tmp_path, "x")] == ["a star"]
 
 
 def test_a_damaged_picture_is_named(text, data, tmp_path):
@@ -354,7 +356,7 @@ def test_a_feature_that_the_student_lacks(kind):
 
 def test_guidance_as_an_input_is_refused():
     with pytest.raises(UnsupportedError, match="guidance as an input"):
-        Distill(data="d", steps=1).config(architecture.configs("lcm-dreamshaper-v7")["unet"])
+        Distill(data="d", steps=1).config(architectures.configs("lcm-dreamshaper-v7")["unet"])
 
 
 def test_a_teacher_of_another_kind_is_refused(text, tiny_sdxl, tmp_path):
@@ -370,7 +372,7 @@ def test_a_teacher_of_another_kind_is_refused(text, tiny_sdxl, tmp_path):
 
 
 def test_a_tracker_that_is_not_installed(text, tmp_path, monkeypatch):
-    monkeypatch.setattr(_teach.importlib.util, "find_spec", lambda _name: None)
+    monkeypatch.setattr(trainer.importlib.util, "find_spec", lambda _name: None)
     with pytest.raises(MissingDependency, match=r"t2iexport\[tensorboard\]"):
         train(read(text, log_with="tensorboard"), tmp_path)
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from engines.errors import RecipeError
-from exporter.passes import _teach
-from exporter.plan import Plan
+from exporter.stages.plan import Plan
+from exporter.training import trainer
 from tests.exporter.lessons import learns, rows, train
 
 
@@ -45,7 +45,7 @@ def test_as_many_steps_as_the_teacher_have_nothing_to_learn_but_guidance(text, d
 def test_a_killed_training_goes_on_as_if_it_had_not_been(text, data, tmp_path, monkeypatch, killed_at):
     recipe = taught(text, data)
     whole = train(recipe, tmp_path / "whole")
-    step, calls = _teach.Training._step, []
+    step, calls = trainer.Training._step, []
 
     def killed(self, number):
         calls.append(number)
@@ -53,10 +53,10 @@ def test_a_killed_training_goes_on_as_if_it_had_not_been(text, data, tmp_path, m
             raise KeyboardInterrupt
         return step(self, number)
 
-    monkeypatch.setattr(_teach.Training, "_step", killed)
+    monkeypatch.setattr(trainer.Training, "_step", killed)
     with pytest.raises(KeyboardInterrupt):
         train(recipe, tmp_path / "cut")
-    monkeypatch.setattr(_teach.Training, "_step", step)
+    monkeypatch.setattr(trainer.Training, "_step", step)
     resumed = train(recipe, tmp_path / "cut")
     assert rows(resumed) == rows(whole)
     name = "diffusion_pytorch_model.safetensors"

@@ -8,14 +8,14 @@ from diffusers import UNet2DConditionModel
 from pydantic import ValidationError
 
 from engines.errors import UnsupportedError
-from exporter import architecture
 from exporter.families.sdxl import Sdxl
-from exporter.load import resolve
-from exporter.passes import _cut
-from exporter.passes._presets import PRESETS
-from exporter.passes._surgery import carry_out, outline
+from exporter.models import architectures
+from exporter.models.checkpoint import resolve
 from exporter.passes.prune import Prune
-from exporter.recipe import Model
+from exporter.pruning import blocks
+from exporter.pruning.presets import PRESETS
+from exporter.pruning.surgery import carry_out, outline
+from exporter.recipe.schema import Model
 from tests.exporter import equality, models
 
 #: Source, preset, what it must equal, parameters of its UNet.
@@ -64,7 +64,7 @@ def test_every_preset_is_compared_with_a_published_network():
 @pytest.mark.parametrize(("source", "preset", "published", "parameters"), PUBLISHED)
 def test_the_published_network(source, preset, published, parameters):
     before = skeleton(source)
-    found = Prune(preset=preset).config(architecture.configs(source)["unet"])
+    found = Prune(preset=preset).config(architectures.configs(source)["unet"])
     made = cut(Prune(preset=preset), before)
     assert sum(value.numel() for value in made.parameters()) == parameters
     want = skeleton(published)
@@ -197,11 +197,11 @@ def test_layers_are_shares_of_what_the_model_has():
 
 @pytest.mark.parametrize(("source", "preset"), [(source, preset) for source, preset, _, _ in PUBLISHED])
 def test_a_cut_can_be_written_as_a_block_map(source, preset):
-    config = architecture.configs(source)["unet"]
-    whole = _cut.whole(config)
+    config = architectures.configs(source)["unet"]
+    whole = blocks.whole(config)
     made = PRESETS[preset](preset, whole)
-    said = _cut.blocks(made, whole)
-    assert _cut.chosen(whole, said) == made
+    said = blocks.blocks(made, whole)
+    assert blocks.chosen(whole, said) == made
     written = {name: block and block.model_dump(mode="json", exclude_defaults=True) for name, block in said.items()}
     assert Prune(blocks=written).config(config) == Prune(preset=preset).config(config)
 
@@ -219,7 +219,7 @@ def test_it_flows_through_the_wrapped_denoiser(tiny_sdxl):
         assert made.module(*inputs).shape == inputs[0].shape
 
 
-SD, XL = architecture.configs("sd-v1-5")["unet"], architecture.configs("sdxl-base")["unet"]
+SD, XL = architectures.configs("sd-v1-5")["unet"], architectures.configs("sdxl-base")["unet"]
 
 
 @pytest.mark.parametrize(
@@ -228,8 +228,8 @@ SD, XL = architecture.configs("sd-v1-5")["unet"], architecture.configs("sdxl-bas
         (SD, {"preset": "koala-700m"}, "0 transformer layers there: it is a cut of SDXL"),
         (XL, {"preset": "bk-sdm-tiny"}, "here 1280 and 640"),
         (XL, {"preset": "sdxs-0.9"}, "this UNet has none"),
-        (architecture.configs("koala-1b")["unet"], {"preset": "koala-700m"}, r"this UNet's down blocks have \[1, 1, 1\]"),
-        (architecture.configs("koala-1b")["unet"], {"preset": "ssd-1b"}, r"3 pairs, and this UNet's have \[2, 2, 2\]"),
+        (architectures.configs("koala-1b")["unet"], {"preset": "koala-700m"}, r"this UNet's down blocks have \[1, 1, 1\]"),
+        (architectures.configs("koala-1b")["unet"], {"preset": "ssd-1b"}, r"3 pairs, and this UNet's have \[2, 2, 2\]"),
         (SD, {"blocks": {"up_block.1": {}}}, "did you mean 'up_blocks.1'"),
         (SD, {"blocks": {"down_blocks.4": None}}, "has no such block"),
         (SD, {"blocks": {"down_blocks.0": {"pairs": [2]}}}, "there is no pair 2"),

@@ -9,11 +9,11 @@ from pydantic import ValidationError
 
 from engines import plugins
 from engines.errors import RecipeError, UnsupportedError
-from exporter import formats
-from exporter.passes import Pass, _numbers, _ranges
-from exporter.passes._observe import Watched
-from exporter.passes._spec import Calibration, read
+from exporter.passes import Pass
 from exporter.passes.quantize import Quantize
+from exporter.quantization import clipping, formats, numerics
+from exporter.quantization.calibration import Calibration, read
+from exporter.quantization.observer import Watched
 from tests.exporter.passes import layered
 from tests.exporter.passes.layered import error, quantized
 
@@ -31,7 +31,7 @@ def test_eight_bits_keep_every_channel_within_half_a_step():
     weight = np.random.default_rng(0).standard_normal((8, 5, 3, 3)).astype(np.float32)
     weight[2] *= 1000
     weight[4] = 0
-    numbers, scale = _numbers.per_channel(weight, 0, "int8")
+    numbers, scale = numerics.per_channel(weight, 0, "int8")
     back = numbers.astype(np.float32) * scale[:, None, None, None]
     assert numbers.dtype == np.int8
     assert (np.abs(back - weight) <= scale[:, None, None, None] / 2 * 1.0001).all()
@@ -40,7 +40,7 @@ def test_eight_bits_keep_every_channel_within_half_a_step():
 
 def test_four_bits_in_blocks_beat_plain_rounding_to_the_largest():
     rows = np.random.default_rng(0).standard_t(3, (64, 128)).astype(np.float32)
-    numbers, scale = _numbers.in_blocks(rows, 32)
+    numbers, scale = numerics.in_blocks(rows, 32)
     back = (numbers.reshape(-1, 32) * scale.reshape(-1, 1)).reshape(rows.shape)
     blocks = rows.reshape(-1, 32)
     peak = np.abs(blocks).max(axis=1, keepdims=True) / 7
@@ -54,13 +54,13 @@ def test_four_bits_in_blocks_beat_plain_rounding_to_the_largest():
     ("length", "wanted", "block"), [(128, 64, 64), (96, 64, 32), (720, 128, 16), (40, 64, 0), (1280, 128, 128)]
 )
 def test_a_block_divides_its_row(length, wanted, block):
-    assert _numbers.block_of(length, wanted) == block
+    assert numerics.block_of(length, wanted) == block
 
 
 @pytest.mark.parametrize(("value", "said"), [(0.0, "zero throughout"), (np.nan, "NaN")])
 def test_weights_without_a_scale_are_refused(value, said):
     with pytest.raises(ValueError, match=said):
-        _numbers.per_channel(np.full((4, 4), value, np.float32), 0, "int8")
+        numerics.per_channel(np.full((4, 4), value, np.float32), 0, "int8")
 
 
 # ── ranges
@@ -74,21 +74,21 @@ def watched(*arrays):
 
 
 def test_minmax_is_the_largest_of_all_calls():
-    assert _ranges.reach(watched([1, -3, 2], [0.5, 7]), "minmax", 99.9, "int8") == 7.0
+    assert clipping.reach(watched([1, -3, 2], [0.5, 7]), "minmax", 99.9, "int8") == 7.0
 
 
 def test_a_percentile_leaves_rare_large_numbers_out():
     random = np.random.default_rng(0)
     found = watched(np.append(random.uniform(-1, 1, 100_000), 50.0))
-    assert _ranges.reach(found, "minmax", 99.9, "int8") == 50.0
-    assert _ranges.reach(found, "percentile", 99.9, "int8") < 1.1
+    assert clipping.reach(found, "minmax", 99.9, "int8") == 50.0
+    assert clipping.reach(found, "percentile", 99.9, "int8") < 1.1
 
 
 def test_stepwise_lets_a_quiet_step_count_as_much_as_a_loud_one():
     random = np.random.default_rng(0)
     quiet, loud = random.normal(0, 0.02, 50_000), np.append(random.normal(0, 0.02, 50_000), random.normal(0, 1.0, 500))
-    few = _ranges.reach(watched(*[quiet] * 7, loud), "stepwise", 99.9, "int8")
-    alone = _ranges.reach(watched(loud), "stepwise", 99.9, "int8")
+    few = clipping.reach(watched(*[quiet] * 7, loud), "stepwise", 99.9, "int8")
+    alone = clipping.reach(watched(loud), "stepwise", 99.9, "int8")
     assert few < alone <= np.abs(loud).max() * 1.01
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from engines.errors import RecipeError
-from exporter.passes._spec import Spec
+from exporter.quantization.calibration import Spec
 from tests.exporter.passes.layered import error, quantized
 
 MIDDLE = {"middle", "to_q", "to_k", "to_out"}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from engines.errors import RecipeError
-from exporter.plan import Plan
+from exporter.stages.plan import Plan
 from tests.exporter.lessons import learns, rows, train
 
 

@@ -7,8 +7,8 @@ from torch import nn
 from engines.errors import UnsupportedError
 from exporter.families.sdxl import Sdxl
 from exporter.passes.sparsify import Sparsify
-from exporter.plan import Plan
-from exporter.recipe import Recipe
+from exporter.recipe.schema import Recipe
+from exporter.stages.plan import Plan
 from tests.exporter import equality
 
 RECIPE = """

@@ -11,12 +11,12 @@ import torch
 from safetensors.torch import save_file
 
 from engines.errors import RecipeError, UnsupportedError
-from exporter import describe
-from exporter.cache import Store
 from exporter.passes.swap import Swap
-from exporter.plan import Plan
-from exporter.recipe import Recipe
-from exporter.recording import load_cases, load_run
+from exporter.recipe.schema import Recipe
+from exporter.reference.recording import load_cases, load_run
+from exporter.report import describe
+from exporter.stages.plan import Plan
+from exporter.stages.store import Store
 from tests.exporter import loras, models
 
 RECIPE = """

@@ -8,11 +8,11 @@ import torch
 from diffusers import DDIMScheduler, EulerDiscreteScheduler
 
 from engines.errors import RecipeError, UnsupportedError
-from exporter import architecture
-from exporter.passes import _teach
-from exporter.passes._schedule import Schedule
+from exporter.models import architectures
 from exporter.passes.trajectory import Trajectory
-from exporter.plan import Plan
+from exporter.stages.plan import Plan
+from exporter.training import trainer
+from exporter.training.noise_schedule import Schedule
 from tests.exporter.lessons import learns, rows, train
 
 
@@ -103,7 +103,7 @@ def test_what_cannot_be(text, data):
     with pytest.raises(RecipeError, match=r"leaps \[3, 2\] are 2 steps over 5, and not to 2 over teacher_steps 4"):
         taught(text, data, leaps=[3, 2])
     with pytest.raises(UnsupportedError, match="takes guidance as an input"):
-        Trajectory(data="d", steps=1).config(architecture.configs("lcm-dreamshaper-v7")["unet"])
+        Trajectory(data="d", steps=1).config(architectures.configs("lcm-dreamshaper-v7")["unet"])
     with pytest.raises(UnsupportedError, match="trajectory: FlowMatchEulerDiscreteScheduler is a flow"):
         Schedule({"_class_name": "FlowMatchEulerDiscreteScheduler"}, "trajectory")
 
@@ -163,7 +163,7 @@ def test_trainings_follow_each_other(text, data, tmp_path, monkeypatch):
         {"trajectory": short | leap | {"steps": 3}},
     )
     whole = train(recipe, tmp_path / "whole")
-    step, calls = _teach.Training._step, []
+    step, calls = trainer.Training._step, []
 
     def killed(self, number):
         calls.append(self._options.verb)
@@ -171,10 +171,10 @@ def test_trainings_follow_each_other(text, data, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return step(self, number)
 
-    monkeypatch.setattr(_teach.Training, "_step", killed)
+    monkeypatch.setattr(trainer.Training, "_step", killed)
     with pytest.raises(KeyboardInterrupt):
         train(recipe, tmp_path / "cut")
-    monkeypatch.setattr(_teach.Training, "_step", lambda self, number: calls.append(self._options.verb) or step(self, number))
+    monkeypatch.setattr(trainer.Training, "_step", lambda self, number: calls.append(self._options.verb) or step(self, number))
     resumed = train(recipe, tmp_path / "cut")
     assert calls == ["distill"] * 2 + ["trajectory"] * 4
     assert rows(resumed) == rows(whole)

@@ -1,0 +1,1 @@
+"""Parallel sampling: many steps of one picture in one batch."""

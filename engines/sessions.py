@@ -1,0 +1,183 @@
+"""Open a bundle's engines: which backend, when, and until when."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Generator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import numpy as np
+from pydantic import ValidationError
+
+from engines import plugins
+from engines.backends import Backend
+from engines.bundle import Bundle, Draft
+from engines.errors import MissingDependency, UnsupportedError
+from engines.signature import Signature
+from engines.strict import describe
+
+#: A network that is ready to run: an engine, or in a test any function.
+Network = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
+#: `wrap(part, backend, network)`: what to call instead of a network, such as one that takes its time.
+Wrap = Callable[[str, str, Network], Network]
+
+
+def unwrapped(_part: str, _backend: str, network: Network) -> Network:
+    """The network itself."""
+    return network
+
+
+@contextmanager
+def opened(
+    bundle: Bundle, backend: str | None, options: Mapping[str, Any], wrap: Wrap = unwrapped, devices: int = 1
+) -> Generator[tuple[dict[str, Network], str, list[Network]]]:
+    """Open every part's engine, and close them at the end of the `with`; one that may not be needed when it is first run.
+
+    Args:
+        bundle: whose engines.
+        backend: by default onnxruntime, or else the first whose library is here. A part that has only another one's engine runs
+            on that.
+        options: fields of the backend, instead of those that the engines were built with.
+        wrap: what to call instead of each network.
+        devices: how often to open the denoiser; as `Pipeline.open`.
+
+    Where the bundle asks for `low_memory`, a part is opened when it is run, and closed when another one is.
+
+    Yields:
+        The networks by their part's name, the backends with their versions, and what they compute in where that is not the
+        graph's precision, and more networks of the denoiser.
+
+    Raises:
+        BundleError, UnsupportedError, MissingDependency: as `Pipeline.open`.
+
+    """
+    parts, networks, engines, more = bundle.manifest.running(), dict[str, Network](), dict[str, None](), list[Network]()
+    runs = playable(bundle.manifest, backend)
+    *_, last = runs
+    frugal = bundle.manifest.low_memory
+    if frugal and devices > 1:
+        raise UnsupportedError("this bundle was built with low_memory: one network at a time, on one device. Build it without.")
+    with ExitStack() as stack:
+        turns = stack.enter_context(_Turns())
+
+        def opening(name: str, chosen: Backend, files: Sequence[str]) -> Network:
+            return (turns if frugal else stack).enter_context(
+                chosen.open([bundle.path(file) for file in files], parts[name].signature)
+            )
+
+        for shared, taken in runs.items():
+            waiting: dict[str, Callable[[], Network]] = {}
+            try:
+                for name, part in parts.items():
+                    each, built = taken[name], part.engines[taken[name]]
+                    chosen = _configure(each, {**built.options, **(options if each == shared else {})})
+                    open_it = functools.partial(opening, name, chosen, built.files)
+                    # Few pictures start from another one, and few programs want several numbers of steps.
+                    late = part.role == "encoder" or len(bundle.manifest.having("pipeline")) > 1
+                    once = turns.taking(name, open_it) if frugal else functools.cache(open_it)
+                    networks[name] = wrap(name, each, _late(once))
+                    waiting |= {} if late or frugal else {name: once}
+                    inside = chosen.computes(part.precision)
+                    engines[" ".join([each, chosen.version, *([inside] if inside != part.precision else [])])] = None
+                    for device in range(1, devices if part.role == "denoiser" else 1):
+                        other = _configure(each, {**built.options, **(options if each == shared else {})}, device)
+                        more.append(wrap(name, each, opening(name, other, built.files)))
+                # Reading, checking and compiling of one leaves a processor's cores idle that another can use.
+                with ThreadPoolExecutor(len(waiting) or 1) as threads:
+                    for opening_one in [threads.submit(once) for once in waiting.values()]:
+                        opening_one.result()
+                break
+            except MissingDependency:
+                if shared == last:
+                    raise
+                engines.clear()
+                more.clear()
+        yield networks, ", ".join(engines), more
+
+
+class _Turns(ExitStack):
+    """Holds one part's network open, until another part takes its turn."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.name = ""
+
+    def taking(self, name: str, open_it: Callable[[], Network]) -> Callable[[], Network]:
+        """What opens that part, unless it is the one that is open."""
+        found: list[Network] = []
+
+        def take() -> Network:
+            if self.name != name:
+                self.name, found[:] = "", []
+                self.close()
+                found.append(open_it())
+                self.name = name
+            return found[0]
+
+        return take
+
+
+def _late(once: Callable[[], Network]) -> Network:
+    """A network that is there when it is run."""
+
+    def run(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return once()(inputs)
+
+    return run
+
+
+def playable(manifest: Draft, wanted: str | None) -> dict[str, dict[str, str]]:
+    """Return the backends to try, in order, each with the backend that every part then runs on; all of them, or the wanted one.
+
+    Raises:
+        UnsupportedError: there is none.
+
+    """
+    runs = manifest.runs()
+    if not runs or (wanted and wanted not in runs):
+        raise UnsupportedError(
+            f"this bundle has no engines of {wanted or 'one backend for all parts'}; it has {', '.join(sorted(runs)) or 'none'}. "
+            "Build them with: t2iexport rebuild BUNDLE"
+        )
+    return {wanted: runs[wanted]} if wanted else runs
+
+
+def _configure(name: str, options: Mapping[str, Any], device: int = 0) -> Backend:
+    kind = plugins.load("backends", name)
+    number = {"device": device} if device and "device" in getattr(kind, "model_fields", ()) else {}
+    try:
+        return kind(**{**options, **number})
+    except ValidationError as error:
+        raise UnsupportedError(f"{name} does not take these options:\n{describe(error)}") from error
+
+
+def run(networks: Sequence[Network], signature: Signature, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Run a part in batches that it can take; a short last one is filled up and cut.
+
+    Where it has several networks, each takes an equal share of the items in a thread of its own.
+    """
+    low, high, step = signature.lengths(signature.inputs[0].shape[0])
+    count = len(next(iter(inputs.values())))
+    if len(networks) == 1 and low <= count <= high and not count % step:
+        return networks[0](inputs)
+    size = min(high, -(-count // (len(networks) * step)) * step)
+    starts = range(0, count, size)
+
+    def piece(network: Network, start: int) -> dict[str, np.ndarray]:
+        length = min(size, count - start)
+        rows = np.minimum(np.arange(start, start + max(low, -(-length // step) * step)), count - 1)
+        outputs = network(inputs if len(rows) == count else {key: array[rows] for key, array in inputs.items()})
+        return {key: array[:length] for key, array in outputs.items()}
+
+    def share(index: int) -> list[dict[str, np.ndarray]]:
+        return [piece(networks[index], start) for start in starts[index :: len(networks)]]
+
+    if len(networks) == 1:
+        results = share(0)
+    else:
+        with ThreadPoolExecutor(len(networks)) as threads:
+            shares = list(threads.map(share, range(len(networks))))
+        results = [shares[index % len(networks)][index // len(networks)] for index in range(len(starts))]
+    return {key: np.concatenate([result[key] for result in results]) for key in results[0]}

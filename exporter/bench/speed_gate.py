@@ -1,0 +1,85 @@
+"""The recipe's wish for speed: a short race after the check; its result goes into the bundle, or the bundle is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from engines import plugins
+from engines.bundle import MANIFEST, Bundle
+from engines.errors import RecipeError, SpeedError, UnsupportedError
+from exporter import machine
+from exporter.bench import diffusers, run
+from exporter.stages.plan import Done, Plan, Stage
+
+if TYPE_CHECKING:
+    from exporter.recipe.schema import FasterThan, Recipe
+
+#: Rounds that count; an odd number, so that the median is one of them.
+REPEATS = 7
+_RESULT = "race.json"
+
+
+def refuse(recipe: Recipe) -> None:
+    """Raise RecipeError where nobody is there to race against, before time is spent."""
+    wish = recipe.checks.faster_than
+    known = [*diffusers.KINDS, *plugins.names("backends")]
+    if wish and wish.against not in known and not (_place(wish, recipe.root) / MANIFEST).is_file():
+        hint = plugins.did_you_mean(wish.against, known)
+        raise RecipeError(f"checks.faster_than.against: {wish.against!r} is not the folder of a bundle{hint}")
+
+
+def stage(plan: Plan, path: Path) -> Stage:
+    """The race of the bundle at `path` as a stage: one that was won is not run again for the same bundle, rival and machine."""
+    wish = plan.recipe.checks.faster_than
+    if wish is None:
+        raise UnsupportedError("the recipe has no checks.faster_than, so there is no race. Add it.")
+    options: dict[str, Any] = {**wish.model_dump(), "machine": machine.environment().processor}
+    rival = _place(wish, plan.recipe.root)
+    if wish.against not in diffusers.KINDS and (rival / MANIFEST).is_file():
+        options["digest"] = Bundle.open(rival).manifest.digest
+
+    def make(folder: Path, _done: Done) -> None:
+        (folder / _RESULT).write_text(json.dumps(hold(path, wish, plan.recipe.root)), encoding="utf-8")
+
+    return plan.race_stage(options, make)
+
+
+def read(folder: Path) -> str:
+    """The note of a race that was won."""
+    return json.loads((folder / _RESULT).read_text(encoding="utf-8"))
+
+
+def hold(path: Path, wish: FasterThan, root: Path) -> str:
+    """Race the bundle at `path` at its defaults, batch 1; return the figures in a sentence.
+
+    Raises:
+        SpeedError: it is slower than the recipe allows.
+
+    """
+    place = _place(wish, root)
+    against = wish.against if wish.against in diffusers.KINDS or not place.is_dir() else str(place)
+    task = run.task(Bundle.open(path))
+    surroundings = machine.environment()
+    with run.contestants(path, [against], task, root=root) as field, TemporaryDirectory() as folder:
+        (own, other), _ = run.race(field, [1], REPEATS, Path(folder))
+    ratio = float(np.median(other.seconds / own.seconds))
+    mine, theirs = (each.percentile(50) * 1e3 for each in (own, other))
+    sentence = (
+        f"{ratio:.2f} times as fast as {wish.against}, at least {wish.ratio:g} is asked: {mine:.4g} ms ({own.runs_on}) against "
+        f"{theirs:.4g} ms, medians of {REPEATS} interleaved runs, {task.steps} steps, {task.width} x {task.height} px, "
+        f"{surroundings.sentence}"
+    )
+    if ratio < wish.ratio:
+        raise SpeedError(f"too slow: {sentence}")
+    return f"speed: {sentence}"
+
+
+def _place(wish: FasterThan, root: Path) -> Path:
+    """A rival's folder, which counts from the recipe's, then from the working directory."""
+    beside = root / Path(wish.against).expanduser()
+    return beside if beside.exists() else Path(wish.against).expanduser()

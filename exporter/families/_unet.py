@@ -1,0 +1,372 @@
+"""What Stable Diffusion and SDXL share: CLIP text towers, and a UNet in a VAE's latent space. Reads configs without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Self
+
+from engines.errors import RecipeError, UnsupportedError
+from engines.guidance import Guidance
+from engines.inputs import Input
+from engines.manifest import Role, Tokenizer
+from engines.plugins import did_you_mean
+from engines.signature import Dim, Port, Range, Signature
+from exporter.models.sampler_compat import made_by_passes
+from exporter.part import Part
+from exporter.part import Precision as Precision  # noqa: PLC0414 - the families' own argument type
+
+if TYPE_CHECKING:
+    import transformers
+    from torch import nn
+
+    from exporter.families._reference import LatentDiffusionReference
+    from exporter.models.checkpoint import Checkpoint
+    from exporter.recipe.schema import Recipe
+
+#: The special tokens of every CLIP vocabulary, in the order of their ids, which are the last two.
+_START, _END = "<|startoftext|>", "<|endoftext|>"
+
+
+class LatentDiffusion:
+    """A family of diffusers pipelines; subclasses say which text towers there are and how their outputs are used.
+
+    Raises:
+        RecipeError: every way in which the recipe does not fit the model.
+        UnsupportedError: the model itself cannot be expressed.
+
+    """
+
+    #: Text tower → its tokenizer.
+    towers: Mapping[str, str] = {}
+    inputs: Mapping[str, Input] = {}
+    image_encoder = "vae_encoder"
+    #: Class name of the pipeline in diffusers.
+    pipeline_class = ""
+
+    def __init__(self, checkpoint: Checkpoint, recipe: Recipe) -> None:
+        self.checkpoint, self.recipe = checkpoint, recipe
+        self.configs = checkpoint.configs
+        roles: dict[str, Role] = {**dict.fromkeys(self.towers, "text"), "unet": "denoiser", "vae_decoder": "decoder"}
+        if self.image_encoder in recipe.components:
+            roles[self.image_encoder] = "encoder"
+        self.roles: Mapping[str, Role] = roles
+        self._refuse_model()
+        problems = [*self._component_problems(), *self._guidance_problems(), *self._shape_problems()]
+        problems += self._tile_problems()
+        if problems:
+            raise RecipeError(problems)
+
+    # What the configs say.
+
+    @property
+    def factor(self) -> int:
+        """Pixels per latent cell and side."""
+        vae = self.configs["vae"]
+        if self._tiny:
+            return int(vae.get("upsampling_scaling_factor", 2)) ** (len(vae.get("decoder_block_out_channels", [64] * 4)) - 1)
+        return 2 ** (len(vae.get("block_out_channels", [64])) - 1)
+
+    @property
+    def multiple(self) -> int:
+        """Latent heights and widths must be multiples of this: the UNet halves them once per stage but the last."""
+        return 2 ** (len(self.configs["unet"]["down_block_types"]) - 1)
+
+    @property
+    def channels(self) -> int:
+        """Channels of the latent."""
+        return int(self.configs["unet"].get("in_channels", 4))
+
+    @property
+    def guidance(self) -> Guidance:
+        """The recipe's, with the one scale that these pipelines have."""
+        return Guidance.of(self.recipe.sampler.guidance.mode, self.recipe.sampler.guidance.scale)
+
+    @property
+    def branches(self) -> int:
+        """Prompts per picture: negative and positive, or one."""
+        return self.guidance.branches
+
+    def length(self, tower: str) -> int:
+        """Token ids per prompt of one text tower."""
+        limit = self.configs[self.towers[tower]].get("model_max_length", 77)
+        return min(int(limit), int(self.configs[tower].get("max_position_embeddings", 77)))
+
+    def width(self, tower: str) -> int:
+        """Channels of one text tower's hidden states."""
+        return int(self.configs[tower].get("hidden_size", 512))
+
+    def signature(self, name: str) -> Signature:
+        """Say what goes into one part and what comes out, at the recipe's shapes."""
+        role, image, latent = self.roles[name], self._image(), self._latent()
+        if role == "text":
+            ids = Port(name=f"{self.towers[name]}_ids", dtype="int64", shape=("batch", self.branches, self.length(name)))
+            return self._signed([ids], self.conditioning(name))
+        if role == "denoiser":
+            inputs = [
+                latent,
+                Port(name="timestep", shape=("batch",)),
+                *(port for t in self.towers for port in self.conditioning(t)),
+            ]
+            if self.recipe.sampler.guidance.mode != "none":
+                inputs.append(Port(name="guidance_scale", shape=("batch",)))
+            return self._signed(inputs, [Port(name="model_output", shape=latent.shape)])
+        if role == "decoder":
+            return self._tiled(self._signed([latent], [image]))
+        noise = () if self._tiny else (Port(name="noise", shape=latent.shape),)
+        return self._signed([image, *noise], [latent])
+
+    def conditioning(self, tower: str) -> Sequence[Port]:
+        """List the outputs of one text tower, which are inputs of the denoiser."""
+        raise NotImplementedError
+
+    def part(self, name: str, precision: Precision) -> Part:
+        """Load one network at a precision and wrap it.
+
+        Raises:
+            UnsupportedError: the weights do not fit the config.
+
+        """
+        from exporter.families import _wrappers  # noqa: PLC0415 - torch
+
+        role = self.roles[name]
+        network = self.checkpoint.module(name if name in self.configs else "vae", precision)
+        if role == "text":
+            module = self.text(name, network)
+        elif role == "denoiser":
+            module = self.denoiser(network)
+        elif role == "decoder":
+            module = _wrappers.Decoder(network)
+        else:
+            module = (_wrappers.TinyEncoder if self._tiny else _wrappers.Encoder)(network)
+        return Part(name, role, module.eval(), self.signature(name), precision)
+
+    def text(self, tower: str, network: nn.Module) -> nn.Module:
+        """Wrap one text tower."""
+        raise NotImplementedError
+
+    def denoiser(self, network: nn.Module) -> nn.Module:
+        """Wrap the UNet."""
+        raise NotImplementedError
+
+    # Tokens.
+
+    def tokenizers(self) -> Mapping[str, tuple[Tokenizer, str]]:
+        """Per tokenizer: manifest entry, and the text of its `tokenizers` JSON file, which says how it pads."""
+        found: dict[str, tuple[Tokenizer, str]] = {}
+        for tower, name in self.towers.items():
+            source, length = self.tokenizer(name), self.length(tower)
+            own = type(source.backend_tokenizer).from_str(source.backend_tokenizer.to_str())
+            own.no_truncation()
+            own.enable_padding(length=length, pad_id=source.pad_token_id, pad_token=source.pad_token)
+            entry = Tokenizer(file=f"tokenizers/{name}.json", length=length, feeds=f"{name}_ids")
+            found[name] = (entry, own.to_str())
+        return found
+
+    def tokenizer(self, name: str) -> transformers.CLIPTokenizer:
+        """One tokenizer as transformers has it; for a model without vocabulary, one that spells every byte.
+
+        Raises:
+            UnsupportedError: the folder is incomplete, or the vocabulary is larger than the text tower's.
+
+        """
+        from transformers import CLIPTokenizer  # noqa: PLC0415 - a plan needs no vocabulary
+
+        folder = self.checkpoint.folders.get(name)
+        tower = next(tower for tower, own in self.towers.items() if own == name)
+        size = int(self.configs[tower]["vocab_size"])
+        if folder is None:
+            special = {key: str(self.configs[name].get(key, _END)) for key in ("pad_token", "unk_token")}
+            return CLIPTokenizer(
+                _bytes(size), [], bos_token=_START, eos_token=_END, model_max_length=self.length(tower), **special
+            )
+        if not any((folder / file).is_file() for file in ("vocab.json", "tokenizer.json")):
+            raise UnsupportedError(
+                f"{folder} has neither vocab.json nor tokenizer.json.\n  Copy the model's {name} folder whole."
+            )
+        found = CLIPTokenizer.from_pretrained(folder)
+        if len(found) > size:
+            raise UnsupportedError(
+                f"{folder} has {len(found)} tokens, {tower} has room for {size}.\n  Take the tokenizer saved with these weights."
+            )
+        return found
+
+    def empty(self, tower: str) -> list[int]:
+        """Ids of the empty prompt."""
+        found = self.tokenizer(self.towers[tower])
+        return list(found("", padding="max_length", max_length=self.length(tower))["input_ids"])
+
+    # The source model.
+
+    def scheduler(self) -> Any:  # noqa: ANN401 - a diffusers scheduler
+        """Build the recipe's scheduler: its class, with the model's own config and the recipe's changes.
+
+        Raises:
+            RecipeError: diffusers has no such scheduler.
+
+        """
+        import diffusers  # noqa: PLC0415 - torch
+
+        config = self.configs["scheduler"]
+        name = self.recipe.sampler.scheduler or config["_class_name"]
+        cls = getattr(diffusers, name, None)
+        if not hasattr(cls, "set_timesteps"):
+            known = sorted(each for each in dir(diffusers) if each.endswith("Scheduler"))
+            raise RecipeError(f"sampler.scheduler: diffusers has no scheduler named {name!r}{did_you_mean(name, known)}")
+        return cls.from_config({**config, **self.recipe.sampler.config})
+
+    def latent_shape(self, batch: int, height: int, width: int) -> tuple[int, ...]:
+        """Shape of the latent for images of height × width pixels."""
+        return batch, self.channels, height // self.factor, width // self.factor
+
+    def replacing(self, *, checkpoint: Checkpoint | None = None, recipe: Recipe | None = None) -> Self:
+        """The same family of another checkpoint or recipe."""
+        return type(self)(checkpoint or self.checkpoint, recipe or self.recipe)
+
+    def reference(self) -> LatentDiffusionReference:
+        """The source model as diffusers runs it, fp32."""
+        from exporter.families._reference import LatentDiffusionReference  # noqa: PLC0415 - torch
+
+        return LatentDiffusionReference(self, self.pipeline())
+
+    def pipeline(self) -> Any:  # noqa: ANN401 - a diffusers pipeline
+        """Assemble the pipeline of diffusers, fp32."""
+        import diffusers  # noqa: PLC0415 - torch
+        import transformers  # noqa: PLC0415 - torch
+
+        # diffusers' pipelines name image processors that this model has not, and transformers warns that they lack torchvision.
+        transformers.logging.set_verbosity_error()
+        from exporter.families import _wrappers  # noqa: PLC0415 - torch
+
+        networks = {name: self.checkpoint.module(name, "fp32") for name in ("unet", "vae", *self.towers)}
+        # diffusers has one VAE for both halves; a pass may have put another's half in a part's place.
+        for half in ("vae_encoder", "vae_decoder"):
+            if half in self.configs:
+                _wrappers.transplant(networks["vae"], half, self.checkpoint.module(half, "fp32"))
+        tokenizers = {name: self.tokenizer(name) for name in self.towers.values()}
+        cls = getattr(diffusers, self.pipeline_class)
+        found = cls(**networks, **tokenizers, scheduler=None, feature_extractor=None, **self.pipeline_options())
+        # Set afterwards: the constructor would rewrite fields of the scheduler's config that it deems outdated.
+        found.scheduler = self.scheduler()
+        return found
+
+    def pipeline_options(self) -> Mapping[str, Any]:
+        """Further arguments of the pipeline's constructor."""
+        raise NotImplementedError
+
+    # Problems.
+
+    def _refuse_model(self) -> None:
+        unet, vae = self.configs["unet"], self.configs["vae"]
+        out, latent = int(unet.get("out_channels", 4)), int(vae.get("latent_channels", 4))
+        if not self.channels == out == latent:
+            raise UnsupportedError(
+                f"the UNet takes {self.channels} channels and gives {out}, the VAE has {latent}: "
+                "this is an inpainting, depth or upscaling model.\n  Take a plain text-to-image model."
+            )
+        for name in ("class_embed_type", "encoder_hid_dim_type"):
+            if unet.get(name) is not None:
+                raise UnsupportedError(
+                    f"unet.{name} is {unet[name]!r}: an input that is neither text, time nor size.\n"
+                    "  Take a plain text-to-image model."
+                )
+        for tower in self.towers:
+            if self.configs[tower].get("use_attention_mask"):
+                raise UnsupportedError(
+                    f"{tower}.use_attention_mask is true, and no mask is exported.\n  Take a model without it."
+                )
+
+    def _component_problems(self) -> list[str]:
+        known = [*self.towers, "unet", "vae_decoder", "vae_encoder"]
+        return [
+            f"components.{name}: this model has none{did_you_mean(name, known)}"
+            for name in self.recipe.components
+            if name not in known
+        ]
+
+    def _guidance_problems(self) -> list[str]:
+        mode, takes = self.recipe.sampler.guidance.mode, self.configs["unet"].get("time_cond_proj_dim") is not None
+        where = f"sampler.guidance.mode: {mode!r}"
+        taught = made_by_passes(self.recipe)  # a network that shall take it is not there yet
+        if mode == "embedded" and not takes and (taught is None or taught.kind != "lcm"):
+            return [f"{where}, but this model has no input for it (unet.time_cond_proj_dim is null); use classifier_free or none"]
+        if mode == "classifier_free" and takes:
+            return [f"{where}, but guidance is an input of this model (unet.time_cond_proj_dim is set); use embedded"]
+        return []
+
+    def _tile_problems(self) -> list[str]:
+        tiled = {name: component.tile for name, component in self.recipe.components.items() if component.tile is not None}
+        problems = [
+            f"components.{name}.tile: only vae_decoder has tiles; leave it out" for name in tiled if name != "vae_decoder"
+        ]
+        if (tile := tiled.get("vae_decoder")) and tile.size % self.multiple:
+            right = max(1, round(tile.size / self.multiple)) * self.multiple
+            problems.append(
+                f"components.vae_decoder.tile.size: {tile.size} is not a multiple of {self.multiple}, as all of this model's "
+                f"latents are; nearest: {right}"
+            )
+        return problems
+
+    def _shape_problems(self) -> list[str]:
+        step = self.factor * self.multiple
+        return [
+            f"shapes.{axis}: {length} px is not a multiple of {step} ({self.factor} for the VAE times {self.multiple} for "
+            f"the UNet); nearest: {max(step, round(length / step) * step)}"
+            for axis in ("height", "width")
+            for length in dict.fromkeys(getattr(self.recipe.shapes, axis))
+            if length % step
+        ]
+
+    def _tiled(self, signature: Signature) -> Signature:
+        """The decoder's contract, for no larger latents than a tile of the recipe's."""
+        component = self.recipe.components.get("vae_decoder")
+        if component is None or component.tile is None:
+            return signature
+        most = component.tile.size
+
+        def cut(allowed: Range) -> Range:
+            return allowed.model_copy(update={end: min(getattr(allowed, end), most) for end in ("min", "typical", "max")})
+
+        sides = {name: cut(allowed) for name, allowed in signature.dims.items() if name != "batch"}
+        return signature.model_copy(update={"dims": {**signature.dims, **sides}})
+
+    @property
+    def _tiny(self) -> bool:
+        return self.configs["vae"].get("_class_name", self.configs["model_index"]["vae"][1]) == "AutoencoderTiny"
+
+    @cached_property
+    def _dims(self) -> Mapping[str, Range]:
+        shapes = self.recipe.shapes
+        height, width = ([length // self.factor for length in triple] for triple in (shapes.height, shapes.width))
+        return {
+            "batch": Range(**dict(zip(("min", "typical", "max"), shapes.batch, strict=True))),
+            "latent_height": Range(**dict(zip(("min", "typical", "max"), height, strict=True)), multiple=self.multiple),
+            "latent_width": Range(**dict(zip(("min", "typical", "max"), width, strict=True)), multiple=self.multiple),
+        }
+
+    def _latent(self) -> Port:
+        return Port(name="latent", shape=("batch", self.channels, "latent_height", "latent_width"))
+
+    def _image(self) -> Port:
+        sides = (f"{self.factor}*{side}" if self.factor > 1 else side for side in ("latent_height", "latent_width"))
+        return Port(name="image", shape=("batch", *sides, 3))
+
+    def _signed(self, inputs: Sequence[Port], outputs: Sequence[Port]) -> Signature:
+        used = {str(dim).rpartition("*")[2] for port in (*inputs, *outputs) for dim in port.shape}
+        dims: dict[str, Range] = {name: allowed for name, allowed in self._dims.items() if name in used}
+        return Signature(inputs=tuple(inputs), outputs=tuple(outputs), dims=dims)
+
+
+def conditioned(name: str, branches: int, *shape: Dim) -> Port:
+    """Name a conditioning tensor (batch, branches, …)."""
+    return Port(name=name, shape=("batch", branches, *shape))
+
+
+def _bytes(size: int) -> dict[str, int]:
+    """Vocabulary in CLIP's layout without merges: each byte, each byte at a word's end, and the two special tokens last."""
+    from tokenizers.pre_tokenizers import ByteLevel  # noqa: PLC0415 - of the run time, but no plan needs it
+
+    # CLIP numbers the printable bytes first; '!' is 0, the id with which SD 2 and SDXL's second tokenizer pad.
+    alphabet = sorted(ByteLevel.alphabet())
+    words = [*alphabet, *(f"{sign}</w>" for sign in alphabet)]
+    return {**{word: number for number, word in enumerate(words[: size - 2])}, _START: size - 2, _END: size - 1}

@@ -1,0 +1,1 @@
+"""Parts become ONNX: capture, precision, export, and parts joined to one graph."""

@@ -1,0 +1,150 @@
+"""Part → ONNX: torch.export with derived dynamic dimensions, graph passes in memory, saved once, checked."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import onnx
+import onnx_ir as ir
+import torch
+
+from engines import plugins
+from engines.errors import UnsupportedError
+from exporter.onnx.capture import traced
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from engines.signature import Dim, Port, Signature
+    from exporter.part import Part
+
+#: In this order: folding makes up names, and leaves duplicates, deduplication and transposing leave the unused.
+GRAPH_PASSES = ("name_weights", "fold", "deduplicate", "transpose", "remove_unused")
+#: Before them but after folding, where every engine of the graph runs on a processor: fewer products, and more small operators.
+PROCESSOR_PASSES = ("upsample",)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A graph in memory, and how many nodes it had before the graph passes."""
+
+    model: ir.Model
+    nodes_exported: int
+
+    @property
+    def nodes(self) -> int:
+        """Nodes after the graph passes."""
+        return len(self.model.graph)
+
+
+def export(part: Part, opset: int, *, processor: bool = False, fused: Sequence[str] = ()) -> Exported:
+    """Export a part with every named dimension dynamic within its range, for any engine or for those on a processor.
+
+    `fused` are further graph passes, into operators that the graph's engines all have.
+
+    A dimension whose range is one length becomes static. Multiples are derived dimensions (`4*h`), so that a length that the
+    network cannot take is not in the graph's type either.
+
+    Raises:
+        UnsupportedError: torch cannot express the module; the text carries the exporter's last words.
+
+    """
+    logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)  # "torchvision is not installed"
+    with warnings.catch_warnings(), torch.no_grad():
+        # The exporter warns about its own internals; what matters to a user is measured by the checks.
+        warnings.simplefilter("ignore")
+        try:
+            program = _translated(traced(part), part.signature, opset)
+        except (torch.onnx.OnnxExporterError, torch._dynamo.exc.UserError) as error:  # noqa: SLF001 - torch.export's only public face
+            last = "\n  ".join(str(error).strip().splitlines()[-3:])
+            raise UnsupportedError(f"{part.name} cannot be exported to ONNX operator set {opset}:\n  {last}") from error
+    model = program.model
+    before = len(model.graph)
+    named, folded, *rest = GRAPH_PASSES
+    for name in (named, folded, *(PROCESSOR_PASSES if processor else ()), *rest, *fused):
+        model = plugins.load("graph", name)(model)
+    _declare(model, part.signature)
+    return Exported(model, before)
+
+
+class _Decomposed(torch.export.ExportedProgram):
+    """A program that the translation takes as it stands."""
+
+    def run_decompositions(self, *_: object, **__: object) -> torch.export.ExportedProgram:
+        """Return itself: nothing is left to do."""
+        return self
+
+
+def _translated(program: torch.export.ExportedProgram, signature: Signature, opset: int) -> torch.onnx.ONNXProgram:
+    """Spare the translation its decompositions, which trace the network twice more and take longer than all the rest.
+
+    Every operator of these networks has an ONNX form but `to`, which gets its functional spelling. Anything else without one,
+    in-place operators among them, makes the translation refuse; then torch has to decompose.
+    """
+    for overload, place in ((torch.ops.aten.to.dtype, 1), (torch.ops.aten.to.device, 2)):
+        for node in program.graph.find_nodes(op="call_function", target=overload):
+            node.target = torch.ops.aten._to_copy.default  # noqa: SLF001 - its name
+            node.args, node.kwargs = node.args[:1], {"dtype": node.args[place]}
+    try:
+        program.__class__ = _Decomposed
+        return _translate(program, signature, opset)
+    except torch.onnx.OnnxExporterError:
+        program.__class__ = torch.export.ExportedProgram
+        return _translate(program, signature, opset)
+
+
+def _translate(program: torch.export.ExportedProgram, signature: Signature, opset: int) -> torch.onnx.ONNXProgram:
+    translated = torch.onnx.export(
+        program,
+        (),
+        input_names=[port.name for port in signature.inputs],
+        output_names=[port.name for port in signature.outputs],
+        opset_version=opset,
+        dynamo=True,
+        optimize=False,
+        verbose=False,
+    )
+    if translated is None:
+        raise RuntimeError("torch.onnx.export returned no program although no file was named")
+    return translated
+
+
+def save(exported: Exported, path: Path) -> tuple[Path, ...]:
+    """Write the graph and, in one file beside it, its weights; then run the full ONNX check on the file.
+
+    Raises:
+        UnsupportedError: the exporter produced an invalid model.
+
+    """
+    data = path.with_name(f"{path.name}.data")
+    ir.save(exported.model, path, external_data=data.name)
+    try:
+        onnx.checker.check_model(str(path), full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise UnsupportedError(f"{path.name}: the exported graph is not valid ONNX:\n  {error}") from error
+    return (path, data) if data.exists() else (path,)
+
+
+def _declare(model: ir.Model, signature: Signature) -> None:
+    """Give the graph's ports the signature's dimension names, and drop shapes in the exporter's own symbols."""
+    ports: dict[str, Port] = {port.name: port for port in (*signature.inputs, *signature.outputs)}
+    fixed = {name: allowed.min for name, allowed in signature.dims.items() if allowed.min == allowed.max}
+    boundary = {*model.graph.inputs, *model.graph.outputs}
+    for value in boundary:
+        shape = [_declared(dim, fixed) for dim in ports[str(value.name)].shape]
+        value.shape = ir.Shape(shape)
+    for node in model.graph:
+        for value in node.outputs:
+            if value not in boundary and value.shape is not None and not value.shape.is_static():
+                value.shape = None
+
+
+def _declared(dim: Dim, fixed: dict[str, int]) -> int | str:
+    if isinstance(dim, int):
+        return dim
+    factor, _, name = dim.rpartition("*")
+    return int(factor or 1) * fixed[name] if name in fixed else dim

@@ -1,0 +1,1 @@
+"""The blame table: what is compared, by which metric, within which limits."""

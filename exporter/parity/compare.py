@@ -1,0 +1,289 @@
+"""Hold every stage of a bundle to the one before it, and the whole to the source, on the same noise. Needs no torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from engines import plugins
+from engines.bundle import Bundle, PartEntry, SamplerEntry, Verdict
+from engines.errors import ParityError, T2IError, UnsupportedError
+from engines.images.init_image import Original
+from engines.pipeline import Pipeline
+from engines.samplers import Draw
+from engines.samplers.table import Table
+from engines.sessions import playable
+from engines.tokenizer import TextTokenizer
+from exporter.onnx.target_ops import unread
+from exporter.parity.metrics import psnr, relative_l2, ssim
+from exporter.part import Case
+from exporter.recipe.limits import COARSENESS, STAGES, Limits, class_of
+from exporter.reference.recording import HALF_MAX, Run, load_cases, load_run
+
+
+def judge(
+    part: str, stage: str, case: str, pairs: Sequence[tuple[np.ndarray, np.ndarray]], limit: float | None, **more: str | None
+) -> Verdict:
+    """Hold the worst of several (got, want) pairs to a PSNR floor; NaN, infinity and a wrong shape fail whatever the floor."""
+    note = str(more.pop("note", "") or "")
+    for got, want in pairs:
+        if got.shape != want.shape:
+            note = f"shape {list(got.shape)} instead of {list(want.shape)}"
+        elif bad := [side for side in (got, want) if not np.isfinite(side).all()]:
+            whose = "" if bad[0] is got else " that it is held to"
+            note = f"{np.count_nonzero(~np.isfinite(bad[0]))} of {bad[0].size} values{whose} are NaN or infinite"
+        else:
+            continue
+        return _verdict(part, stage, case, None, None, limit, note, more)
+    worst = min(psnr(got, want, 1.0 if stage == "image" else None) for got, want in pairs)
+    return _verdict(part, stage, case, max(relative_l2(*pair) for pair in pairs), worst, limit, note, more)
+
+
+def _verdict(
+    part: str,
+    stage: str,
+    case: str,
+    l2: float | None,
+    db: float | None,
+    limit: float | None,
+    note: str,
+    more: Mapping[str, str | None],
+) -> Verdict:
+    passed = db is not None and (limit is None or db >= limit)
+    return Verdict(
+        part=part,
+        stage=STAGES[stage],
+        case=case,
+        relative_l2=l2,
+        psnr=db,
+        limit=limit,
+        passed=passed,
+        note=note,
+        backend=more.get("backend"),
+    )
+
+
+def compare(path: Path, backend: str | None, limits: Limits, report: Callable[[str], None] = lambda _: None) -> list[Verdict]:
+    """Play source and engines on the same noise; every verdict, in the order of the pipeline.
+
+    Without a backend, passes, graphs and sampler are checked, and no engine is opened. A part that has only another backend's
+    engine is checked on that.
+
+    The source's side was recorded when the bundle was built and travels with it, so this runs wherever the engines run.
+
+    Raises:
+        UnsupportedError, MissingDependency: an engine cannot be opened here.
+        ParityError: an engine was opened, and fails when it is called.
+
+    """
+    bundle = Bundle.open(path)
+    manifest = bundle.manifest
+    taken = playable(manifest, backend)[backend] if backend else {}
+    verdicts: list[Verdict] = []
+    runs = [load_run(bundle.path(name)) for name in manifest.recordings if name.startswith("recordings/run_")]
+    ranges = json.loads(bundle.path("recordings/ranges.json").read_text(encoding="utf-8"))
+    verdicts += _tokens(bundle, runs)
+    for name, entry in manifest.parts.items():
+        if entry.role == "pipeline":  # has no recordings of its own: it is held to the source's pictures
+            continue
+        report(name)
+        cases = load_cases(bundle.path(f"recordings/{name}.npz"))
+        verdicts += _part(bundle, name, entry, cases, taken.get(name), limits)
+        if entry.precision == "fp16":
+            verdicts.append(_headroom(name, ranges[name]))
+    report("sampler")
+    for run in runs:
+        entry = next(entry for entry in manifest.samplers if entry.steps == run.setting.steps)
+        verdicts.append(_table(_sampler(bundle, entry, run), run, limits("sampler", "table", "fp32")))
+    if backend is None:
+        return verdicts
+    report("end to end")
+    with Pipeline.open(path, backend) as pipeline:
+        coarsest = max((_class(entry, taken[name]) for name, entry in manifest.running().items()), key=COARSENESS.index)
+        for run in runs:
+            with _answering(f"the pipeline on {backend}"):
+                verdicts += _end_to_end(pipeline, run, backend, coarsest, limits)
+    return verdicts
+
+
+@contextmanager
+def _answering(what: str) -> Iterator[None]:
+    """What opens must answer: a failure here is the engine's, and not what the machine lacks."""
+    try:
+        yield
+    except UnsupportedError as error:
+        raise ParityError(f"{what} was opened here, and fails when it is called.\n  {error}") from error
+
+
+def _graph_class(entry: PartEntry) -> str:
+    return class_of(entry.precision, entry.quantized.format if entry.quantized else "")
+
+
+def _class(entry: PartEntry, backend: str) -> str:
+    """Precision class of a part's engine on this machine: its graph's, or a coarser one in which the backend computes."""
+    inside = plugins.load("backends", backend).model_validate(entry.engines[backend].options).computes(entry.precision)
+    return max(inside, _graph_class(entry), key=COARSENESS.index)
+
+
+def _part(
+    bundle: Bundle, name: str, entry: PartEntry, cases: Sequence[Case], backend: str | None, limits: Limits
+) -> Iterator[Verdict]:
+    """From source to passes to graph to engine, on the source's own inputs."""
+    torch = [step for step in entry.passes if not step.startswith("quantize")]  # which works on the graph
+    changed = ", ".join([*torch, *([entry.precision] if entry.precision != "fp32" else [])])
+    floor = limits.of_remade(name) if entry.remade else limits(name, "passes", entry.precision)
+    for case in cases:
+        pairs = [(case.passes[port], case.source[port]) for port in case.source]
+        yield judge(name, "passes", case.label, pairs, floor, note=changed)
+    opset = str(entry.engines[backend].opset) if backend else next(iter(entry.onnx))
+    graph, answers = entry.onnx[opset], [case.passes for case in cases]
+    if why := unread(entry, int(opset)):
+        # Said in the table, not passed over: the graph is then held to its limit together with the engine that runs it.
+        yield Verdict(
+            part=name, stage=STAGES["onnx"], case="", relative_l2=None, psnr=None, limit=None, passed=True,
+            note=f"not compared: {why}",
+        )  # fmt: skip
+    else:
+        # The graph as it is written, run by the reference runtime with its own optimisations off.
+        reference = plugins.load("backends", "onnxruntime")(graph_optimization="none")
+        files = [bundle.path(file) for file in graph.files]
+        with reference.open(files, entry.signature) as engine, _answering(f"{name}: its graph"):
+            answers = [engine(case.inputs) for case in cases]
+        for case, answer in zip(cases, answers, strict=True):
+            pairs = [(answer[port], case.passes[port]) for port in case.passes]
+            told = f"quantize: {entry.quantized.format}" if entry.quantized else ""
+            yield judge(name, "onnx", case.label, pairs, limits(name, "onnx", _graph_class(entry)), note=told)
+    if backend is None:
+        return
+    built, inside = entry.engines[backend], _class(entry, backend)
+    told = backend if inside in {entry.precision, _graph_class(entry)} else f"{backend}, {inside} inside"
+    opener = plugins.load("backends", backend).model_validate(built.options)
+    with opener.open([bundle.path(file) for file in built.files], entry.signature) as engine:
+        for case, answer in zip(cases, answers, strict=True):
+            with _answering(f"{name}: its engine of {backend}"):
+                got = engine(case.inputs)
+            pairs = [(got[port], answer[port]) for port in answer]
+            yield judge(name, "engine", case.label, pairs, limits(name, "engine", inside), backend=backend, note=told)
+
+
+def _headroom(name: str, peak: float) -> Verdict:
+    """How far the largest activation seen in the fp32 source stays below the largest half-precision number."""
+    note = f"largest activation {peak:.4g}, {HALF_MAX / peak:.1f} times below 65504" if peak else "no activation was seen"
+    verdict = _verdict(name, "range", "all runs", None, None, None, note, {})
+    return verdict.model_copy(update={"passed": peak < HALF_MAX})
+
+
+def _tokens(bundle: Bundle, runs: Sequence[Run]) -> Iterator[Verdict]:
+    """The bundle's tokenizers must give the ids that the source's gave, one text case a run."""
+    manifest = bundle.manifest
+    for name, entry in manifest.tokenizers.items():
+        tokenizer = TextTokenizer(bundle.path(entry.file), entry.length)
+        part = next(part for part, found in manifest.having("text").items() if found.signature.port(entry.feeds))
+        for run, case in zip(runs, load_cases(bundle.path(f"recordings/{part}.npz")), strict=True):
+            wanted, setting = case.inputs[entry.feeds], run.setting
+            texts = [text for prompt in setting.prompts for text in (setting.negative_prompt or "", prompt)[-wanted.shape[1] :]]
+            wrong = [
+                text
+                for text, got, want in zip(texts, tokenizer.encode(texts)[0], wanted.reshape(len(texts), -1), strict=True)
+                if not np.array_equal(got, want)
+            ]
+            yield Verdict(
+                part="tokenizers",
+                stage=STAGES["tokens"],
+                case=f"{name}, {setting.label}",
+                relative_l2=None,
+                psnr=None,
+                limit=None,
+                passed=not wrong,
+                note=f"other ids for {wrong[0]!r}" if wrong else "the same ids",
+            )
+
+
+def _original(run: Run) -> Original | None:
+    """What a run starts from, as the pipeline has it."""
+    source, strength = run.source, run.setting.strength
+    return None if source is None or strength is None else Original(source.pixels, source.anew, strength)
+
+
+def _sampler(bundle: Bundle, entry: SamplerEntry, run: Run) -> Table:
+    original = _original(run)
+    if original is None or entry.image is None:
+        return Table.load(bundle.path(entry.file))
+    return Table.load_start(bundle.path(entry.image), original.start(entry.steps), alone=original.alone)
+
+
+def _table(table: Table, run: Run, limit: float) -> Verdict:
+    """Open loop: given the source's model outputs and noise, the table must ask at the same times on the same latents."""
+    times: list[float] = []
+    inputs: list[np.ndarray] = []
+    # The encoder's draw, where it makes one, is in front of the sampler's.
+    outputs, draws = iter(run.model_outputs), iter(run.draws[-sum(op.op == "draw" for op in table.ops) :])
+
+    def denoise(latent: np.ndarray, time: float) -> np.ndarray:
+        inputs.append(latent.copy())
+        times.append(time)
+        return next(outputs)
+
+    label = run.setting.label
+    original, given = _original(run), {"image": run.source.latent} if run.source else {}
+    mask = original and original.cells(*run.latent.shape[2:])
+    try:
+        final = table.play(denoise, lambda: next(draws), None, given, mask)
+    except StopIteration:
+        note = f"the table goes on after the source's {len(run.times)} evaluations and {len(run.draws)} draws"
+        return _verdict("sampler", "table", label, None, None, limit, note, {})
+    if not np.array_equal(np.float32(times), np.float32(run.times)):
+        note = f"times {_short(times)} instead of {_short(run.times)}"
+        return _verdict("sampler", "table", label, None, None, limit, note, {})
+    pairs = [*zip(inputs, run.model_inputs, strict=True), (final, run.latent)]
+    return judge("sampler", "table", label, pairs, limit)
+
+
+def _short(times: Sequence[float] | np.ndarray) -> str:
+    shown = [f"{time:g}" for time in times[:4]]
+    return ", ".join(shown) + (" …" if len(times) > len(shown) else "")
+
+
+def _end_to_end(pipeline: Pipeline, run: Run, backend: str, precision: str, limits: Limits) -> Iterator[Verdict]:
+    """From prompt to picture with the bundle's own engines, sampler and tokenizers, on the source's noise."""
+    setting, name = run.setting, "end to end"
+    inputs: list[np.ndarray] = []
+    latent: np.ndarray | None = None
+    draws = iter(run.draws)
+    try:
+        if fused := pipeline.bundle.manifest.fused(setting.steps):
+            ids, _ = pipeline.tokenize(setting.prompts, setting.negative_prompt or "")
+            image = pipeline.at_once(fused, ids, lambda: next(draws), setting.guidance_scale)
+        else:
+            latent = _stepped(pipeline, run, lambda: next(draws), inputs)
+            image = pipeline.decode(latent)
+    except (T2IError, StopIteration) as error:
+        yield _verdict(
+            name, "image", setting.label, None, None, limits(name, "image", precision), str(error), {"backend": backend}
+        )
+        return
+    if latent is not None:
+        floor = limits(name, "drift", precision)
+        for index, pair in enumerate(zip(inputs, run.model_inputs, strict=True)):
+            yield judge(name, "drift", f"{setting.label}, step {index + 1}", [pair], floor, backend=backend)
+        yield judge(name, "latent", setting.label, [(latent, run.latent)], limits(name, "latent", precision), backend=backend)
+    likeness = f"SSIM {ssim(image, run.image):.4f}" if image.shape == run.image.shape else ""
+    floor = limits(name, "image", precision)
+    yield judge(name, "image", setting.label, [(image, run.image)], floor, backend=backend, note=likeness)
+
+
+def _stepped(pipeline: Pipeline, run: Run, draw: Draw, inputs: list[np.ndarray]) -> np.ndarray:
+    """Play the sampler, keep what the denoiser saw, and return the final latent."""
+    setting, original = run.setting, _original(run)
+    return pipeline.sample(
+        pipeline.encode(setting.prompts, setting.negative_prompt or ""),
+        draw,
+        pipeline.sampler(setting.steps, setting.height, setting.width, original),
+        setting.guidance_scale,
+        on_step=lambda step: inputs.append(step.latent.copy()),
+        original=original,
+    )

@@ -1,0 +1,1 @@
+"""How networks are cut: blocks, presets, searched cuts, and the surgery on modules."""

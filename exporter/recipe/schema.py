@@ -1,0 +1,362 @@
+"""What the user decides: the recipe's schema, its defaults, and every problem at once with file and line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, Field, PrivateAttr, StringConstraints, ValidationError, field_validator, model_validator
+
+from engines import plugins
+from engines.errors import MissingDependency, RecipeError
+from engines.manifest import Generator, Tile
+from engines.strict import Frozen
+from exporter.recipe.limits import LIMITS
+from exporter.recipe.messages import sentences
+from exporter.recipe.yaml_source import Document, Place, brief, one_form
+
+#: Kind of plugin → what a message calls one.
+WORDS = {"backends": "backend", "passes": "pass"}
+#: Ways of distilling, each with the sampler that belongs to it: the keys of pairings.json.
+MadeFor = Literal["turbo", "sdxs", "koala_lightning", "lightning", "lcm", "lcm_lora", "lcm_fixed", "tcd", "few_step", "rectified"]
+Length = Annotated[int, Field(ge=1, le=2**15)]
+Text = Annotated[str, StringConstraints(min_length=1)]
+
+
+def _rising(triple: tuple[int, int, int]) -> tuple[int, int, int]:
+    if list(triple) != sorted(triple):
+        raise ValueError(f"{list(triple)} must rise: smallest, typical, largest; sorted it is {sorted(triple)}")
+    return triple
+
+
+def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    if twice := [value for index, value in enumerate(values) if value in values[:index]]:
+        raise ValueError(f"names {twice[0]} twice; keep one")
+    return values
+
+
+Triple = Annotated[tuple[Length, Length, Length], AfterValidator(_rising)]
+
+
+class Lora(Frozen):
+    """A change of the weights, fused in at build time."""
+
+    source: Text = Field(description="a .safetensors file, a folder with one, or a hub id")
+    scale: float = Field(default=1.0, description="by which its change of the weights is multiplied")
+    weight_name: Text | None = Field(default=None, description="which file, where source has several")
+    revision: str | None = Field(default=None, description="hub revision; the resolved commit goes into the bundle")
+
+
+class Model(Frozen):
+    """Where the networks come from."""
+
+    source: Text = Field(description="hub id, diffusers folder, single .safetensors file, or an architecture's name")
+    weights: Literal["pretrained", "random"] = "pretrained"
+    seed: int = Field(default=0, ge=0, description="seed of random weights")
+    revision: str | None = Field(default=None, description="hub revision; the resolved commit goes into the bundle")
+    architecture: str | None = Field(default=None, description="configuration for a single file that does not tell its own")
+    loras: tuple[Lora, ...] = Field(default=(), description="fused into UNet and text encoders, in this order")
+    made_for: MadeFor | None = Field(
+        default=None, description="how the model was distilled, where its files do not tell; decides which samplers suit it"
+    )
+
+
+class Guidance(Frozen):
+    """How the prompt steers."""
+
+    mode: Literal["none", "classifier_free", "embedded"] = "none"
+    scale: float | None = Field(default=None, description="default of the run-time input; null where mode is none")
+
+    @model_validator(mode="after")
+    def _scaled(self) -> Self:
+        if self.mode == "none" and self.scale is not None:
+            raise ValueError(f"scale {self.scale} has no effect in mode 'none'; leave it out, or set mode: classifier_free")
+        if self.mode != "none" and self.scale is None:
+            raise ValueError(f"mode {self.mode!r} needs a scale, the default of the run-time input, such as scale: 7.5")
+        return self
+
+
+class Sampler(Frozen):
+    """diffusers' scheduler, compiled into tables."""
+
+    scheduler: Text | None = Field(default=None, description="class name in diffusers; null takes the model's own")
+    config: dict[str, Any] = Field(default_factory=dict, description="changes to the model's own scheduler config")
+    steps: Annotated[tuple[Annotated[int, Field(ge=1, le=1000)], ...], AfterValidator(_distinct)] = Field(
+        min_length=1, description="one table each; the first is the default"
+    )
+    step: dict[str, float] = Field(default_factory=dict, description="arguments of scheduler.step, such as eta")
+    timesteps: tuple[Annotated[int, Field(ge=0)], ...] | None = Field(
+        default=None, min_length=1, description="own time grid, instead of the scheduler's"
+    )
+    guidance: Guidance = Guidance()
+    force: bool = Field(default=False, description="build although the model was made for another sampler; the bundle says so")
+
+    @model_validator(mode="after")
+    def _gridded(self) -> Self:
+        # SCMScheduler's grid holds the arrival too.
+        if self.timesteps and any(steps not in {len(self.timesteps), len(self.timesteps) - 1} for steps in self.steps):
+            count = len(self.timesteps)
+            raise ValueError(f"timesteps has {count} times, but steps is {list(self.steps)}; set steps: [{count}]")
+        return self
+
+
+class Shapes(Frozen):
+    """Smallest, typical and largest picture, in pixels, and batch."""
+
+    height: Triple
+    width: Triple
+    batch: Triple = (1, 1, 4)
+
+
+class Component(Frozen):
+    """One network's precision, passes and, where it differs from the others', target."""
+
+    precision: Literal["fp32", "fp16", "bf16", "mixed", "auto"] = Field(
+        default="fp32",
+        description="of weights and arithmetic; mixed: fp16, but fp32 where the recording shows values too large for that; "
+        "auto: fp16 or mixed where values allow it and a target is a GPU, else fp32",
+    )
+    passes: tuple[dict[str, dict[str, Any]], ...] = ()
+    target: dict[str, dict[str, Any]] | None = Field(
+        default=None, description="its only backend, instead of the targets: openvino, or {openvino: {precision: bf16}}"
+    )
+    tile: Tile | None = Field(
+        default=None, description="of vae_decoder: no larger latent is decoded at once; a larger one tile by tile, blended"
+    )
+
+
+class FasterThan(Frozen):
+    """How fast the bundle must be on the machine that builds it."""
+
+    against: Text = Field(
+        description="diffusers, diffusers-bf16, diffusers-compile, another backend of the bundle, or the folder of another bundle"
+    )
+    ratio: float = Field(default=1.0, gt=0, description="how many times as fast the bundle must be at least")
+
+
+class Checks(Frozen):
+    """Parity against the source model, and speed."""
+
+    prompts: tuple[Text, ...] = Field(
+        default=("a photo of an astronaut riding a horse on mars", "a small red boat on a calm lake at dawn"), min_length=1
+    )
+    negative_prompt: str | None = None
+    seed: int = Field(default=0, ge=0)
+    skip: Text | None = Field(default=None, description="a reason to build without checking; it goes into the bundle")
+    limits: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        default_factory=dict, description="PSNR floors in dB: of a stage (engine: 35) or a stage of one part (unet.engine: 35)"
+    )
+
+    faster_than: FasterThan | None = Field(
+        default=None, description="measured after the check; a bundle that is slower is not published"
+    )
+
+    @field_validator("limits")
+    @classmethod
+    def _stages(cls, limits: dict[str, float]) -> dict[str, float]:
+        for name in limits:
+            if (stage := name.rpartition(".")[2]) not in LIMITS:
+                raise ValueError(f"{name!r} names no stage{plugins.did_you_mean(stage, list(LIMITS))}")
+        return limits
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a recipe came from; two recipes of one name, folder and text are equal wherever their lines stood."""
+
+    name: str = "recipe"
+    root: Path = Path()
+    text: str = ""
+    document: Document | None = field(default=None, compare=False, repr=False)
+
+
+class Recipe(Frozen):
+    """One bundle: model, sampler, shapes, components, targets, checks."""
+
+    model: Model
+    sampler: Sampler
+    shapes: Shapes
+    components: dict[str, Component] = Field(default_factory=dict)
+    targets: tuple[dict[str, dict[str, Any]], ...] = Field(default=({"onnxruntime": {}},), min_length=1)
+    pipeline: Literal["stepped", "fused"] = Field(
+        default="stepped", description="fused: one engine call from prompt to picture, at one size and batch"
+    )
+    generator: Generator = Field(
+        default="numpy", description="whose noise a seed is by default; torch-cpu: a seed draws what it does in diffusers"
+    )
+    low_memory: bool = Field(
+        default=False, description="one network in memory at a time: each opens for its stage of a picture, and closes after it"
+    )
+    checks: Checks = Checks()
+    _origin: Origin = PrivateAttr(default_factory=Origin)
+
+    @property
+    def name(self) -> str:
+        """The file's name without its suffix; the bundle's default name."""
+        return self._origin.name
+
+    @property
+    def root(self) -> Path:
+        """The file's folder, from which relative sources count."""
+        return self._origin.root
+
+    @property
+    def text(self) -> str:
+        """YAML that parses to this recipe, overrides included; what the bundle keeps."""
+        return self._origin.text
+
+    @staticmethod
+    def load(path: Path, overrides: Iterable[str] = ()) -> Recipe:
+        """Read a recipe; `overrides` are `path.to.field=yaml value`.
+
+        Raises:
+            RecipeError: every problem of file and overrides at once.
+            MissingDependency: ruamel.yaml is absent.
+
+        """
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise RecipeError(f"{path}  is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+            near = sorted(str(file) for file in path.parent.glob("*.yaml"))
+            hint = plugins.did_you_mean(str(path), near) if near else "; name a YAML file, such as recipes/demo.yaml"
+            raise RecipeError(f"{path}  is not a file{hint}") from error
+        return Recipe.parse(text, path.stem, path.parent, overrides=overrides, shown=str(path))
+
+    @staticmethod
+    def parse(text: str, name: str, root: Path = Path(), *, overrides: Iterable[str] = (), shown: str = "") -> Recipe:
+        """Read a recipe's text, such as the one that a bundle keeps; `shown` stands for the file in messages.
+
+        Raises:
+            RecipeError: every problem at once.
+
+        """
+        document = Document(text, shown or f"{name}.yaml")
+        if document.problems and not document.data:
+            raise RecipeError(document.problems)
+        _unify(document.data)
+        given = tuple(overrides)
+        for assignment in given:
+            document.override(assignment)
+        _unify(document.data)
+        _check_plugins(document)
+        try:
+            # As strict JSON, because there `steps: ["10"]` is an error and a list is a tuple.
+            recipe = Recipe.model_validate_json(json.dumps(document.data), strict=True)
+        except ValidationError as error:
+            for place, sentence in sentences(Recipe, error):
+                document.report(place, sentence)
+        if document.problems:
+            raise RecipeError(document.problems)
+        kept = document.text(f"{document.shown} with {' '.join(f'--set {each}' for each in given)}") if given else text
+        recipe._origin = Origin(name, root, kept, document)  # noqa: SLF001 - its own class
+        return recipe
+
+    def located(self, problems: Sequence[str]) -> list[str]:
+        """Put file and line before problems that begin with a dotted path, as a family or a source reports them."""
+        return [self._located(problem) for problem in problems]
+
+    def _located(self, problem: str) -> str:
+        path, colon, sentence = problem.partition(": ")
+        place: Place = tuple(int(step) if step.isdigit() else step for step in path.replace("[", ".").replace("]", "").split("."))
+        if self._origin.document is None or not colon or place[0] not in type(self).model_fields:
+            return problem
+        return self._origin.document.problem(place, sentence)
+
+
+#: Where a plugin is named: what holds it, under which key, its place, and its kind.
+Slot = tuple[Any, Any, Place, str]
+
+
+def _slots(data: Any) -> Iterator[Slot]:  # noqa: ANN401 - unchecked YAML
+    if not isinstance(data, dict):
+        return
+    if isinstance(data.get("targets"), list):
+        yield from ((data["targets"], index, ("targets", index), "backends") for index in range(len(data["targets"])))
+    components = data.get("components")
+    for part, component in components.items() if isinstance(components, dict) else ():
+        here = ("components", part)
+        if isinstance(component, dict) and isinstance(component.get("passes"), list):
+            for index in range(len(component["passes"])):
+                yield component["passes"], index, (*here, "passes", index), "passes"
+        if isinstance(component, dict) and component.get("target") is not None:
+            yield component, "target", (*here, "target"), "backends"
+
+
+def _unify(data: Any) -> None:  # noqa: ANN401
+    for holder, key, _, _ in _slots(data):
+        holder[key] = one_form(holder[key])
+
+
+def _check_plugins(document: Document) -> None:
+    """Report what is wrong with the names and options of backends and passes, and leave it out of the data."""
+    seen: set[str] = set()
+    for holder, key, place, kind in _slots(document.data):
+        entry = holder[key]
+        if not isinstance(entry, dict) or len(entry) != 1:
+            told = f"has {len(entry)} names" if isinstance(entry, dict) else f"is {brief(entry)}"
+            word, (dash, end) = WORDS[kind], ("- ", ", one each") if isinstance(key, int) else ("", "")
+            document.report(place, f"{told}; write '{dash}{word}' or '{dash}{word}: {{option: value}}'{end}")
+            holder[key] = {}
+            continue
+        ((name, options),) = entry.items()
+        for where, sentence in _options(kind, place, name, options):
+            document.report(where, sentence)
+        if not isinstance(options, dict):
+            holder[key] = {name: {}}
+        if place[0] == "targets":
+            if name in seen:
+                document.report(place, f"{name!r} is named twice; keep one, with all its options")
+            seen.add(name)
+
+
+def _options(kind: str, place: Place, name: str, options: Any) -> Iterator[tuple[Place, str]]:  # noqa: ANN401
+    known = plugins.names(kind)
+    if name not in known:
+        hint = plugins.did_you_mean(name, known) if known else "; there are none yet"
+        yield place, f"unknown {WORDS[kind]} {name!r}{hint}"
+        return
+    if not isinstance(options, dict):
+        yield (*place, name), f"must be a mapping of options, not {brief(options)}"
+        return
+    try:
+        chosen = plugins.load(kind, name)
+    except MissingDependency:
+        return  # its options are checked where it is installed; building says what to install
+    try:
+        chosen.model_validate(options)
+    except ValidationError as error:
+        yield from (((*place, name, *inner), sentence) for inner, sentence in sentences(chosen, error))
+
+
+def schema() -> dict[str, Any]:
+    """JSON Schema (draft 2020-12) of a recipe, with the options of every installed backend and pass.
+
+    Raises:
+        MissingDependency: a plugin's library is absent, so its options are not known here.
+
+    """
+    found = Recipe.model_json_schema()
+    found = {"$schema": "https://json-schema.org/draft/2020-12/schema", **found}
+    found["properties"]["targets"]["items"] = _one_of("backends", found["$defs"])
+    found["properties"]["targets"]["default"] = ["onnxruntime"]
+    found["$defs"]["Component"]["properties"]["passes"]["items"] = _one_of("passes", found["$defs"])
+    target = found["$defs"]["Component"]["properties"]["target"]
+    target["anyOf"] = [*found["properties"]["targets"]["items"]["anyOf"], {"type": "null"}]
+    return found
+
+
+def _one_of(kind: str, definitions: dict[str, Any]) -> Mapping[str, Any]:
+    """A bare name, or a mapping of one name to that plugin's options."""
+    names, options = plugins.names(kind), {}
+    for name in names:
+        own = plugins.load(kind, name).model_json_schema(ref_template=f"#/$defs/{kind}.{name}.{{model}}")
+        definitions |= {f"{kind}.{name}.{inner}": definition for inner, definition in own.pop("$defs", {}).items()}
+        definitions[f"{kind}.{name}"] = own
+        options[name] = {"anyOf": [{"$ref": f"#/$defs/{kind}.{name}"}, {"type": "null"}]}
+    one = {"type": "object", "properties": options, "additionalProperties": False, "minProperties": 1, "maxProperties": 1}
+    return {"anyOf": [{"enum": names}, one]}

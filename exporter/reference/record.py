@@ -1,0 +1,256 @@
+"""Run the source pipeline once, as diffusers runs it, and keep its real inputs and outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from engines.images import tiling
+from exporter.part import Case
+from exporter.reference.recording import Recording, Run, Setting, Source
+from exporter.schedulers.loop import Dice
+
+if TYPE_CHECKING:
+    from engines.manifest import Tile
+    from engines.signature import Signature
+    from exporter.families import Family, Reference
+    from exporter.recipe.schema import Recipe
+
+#: What is recorded with guidance where the recipe's own scale is one that is off, and users may ask for another.
+_GUIDED = 3.0
+
+
+def settings(recipe: Recipe, *, edits: bool = False) -> tuple[Setting, ...]:
+    """Choose the runs: every step count at the typical size; one that is not square, with a batch; every one without guidance.
+
+    Where the recipe's own scale switches guidance off, the last are with it. The one with a batch takes the fewest steps of the
+    recipe. Where the bundle `edits`, there is one more from an image and one that keeps a part of it, of the fewest steps too. A
+    recipe of one size, or of batch 1, has no run with a batch to offer.
+    """
+    shapes, sampler, prompts = recipe.shapes, recipe.sampler, recipe.checks.prompts
+    scale = sampler.guidance.scale if sampler.guidance.mode != "none" else None
+    height, width = shapes.height[1], shapes.width[1]
+    negative, fewest = recipe.checks.negative_prompt, min(sampler.steps)
+    chosen = [Setting(f"{steps} steps", prompts[:1], negative, steps, height, width, scale) for steps in sampler.steps]
+    other = next((length for length in (shapes.width[2], shapes.width[0]) if length != height), width)
+    batch = min(2, shapes.batch[2])
+    if other != width or batch > 1:
+        label = f"{other}×{height}, batch {batch}"
+        pair = tuple(prompts[index % len(prompts)] for index in range(batch))
+        chosen.append(Setting(label, pair, negative, fewest, height, other, scale))
+    if sampler.guidance.mode == "classifier_free" and scale is not None:
+        word, other_scale = ("off", 1.0) if scale > 1 else ("on", _GUIDED)
+        chosen += [
+            Setting(f"guidance {word}, {steps} steps", prompts[-1:], negative, steps, height, width, other_scale)
+            for steps in sampler.steps
+        ]
+    if edits:
+        given = prompts[-1:], negative, fewest, height, width, scale
+        chosen.append(Setting("from an image", *given, strength=0.6 if fewest > 1 else 1.0))
+        chosen.append(Setting("within a mask", *given, strength=1.0, masked=True))
+    return tuple(chosen)
+
+
+def record(family: Family, recipe: Recipe, report: Callable[[str], None] = lambda _: None) -> Recording:
+    """Run the source pipeline at every setting, in fp32, on noise from the recipe's seed.
+
+    Raises:
+        UnsupportedError: the scheduler draws noise by means that cannot be supplied from outside.
+
+    """
+    reference = family.reference()
+    for name, component in recipe.components.items():
+        if component.tile:
+            owner, method = reference.calls[name]
+            setattr(owner, method, _in_tiles(getattr(owner, method), component.tile, family.factor))
+    runs: list[Run] = []
+    cases: dict[str, list[Case]] = {name: [] for name in family.roles}
+    with torch.no_grad(), _ranges(reference) as ranges:
+        for number, setting in enumerate(settings(recipe, edits="encoder" in family.roles.values())):
+            report(setting.label)
+            texts = setting.prompts, setting.negative_prompt
+            conditioning, ids = reference.encode(*texts), reference.tokenize(*texts)
+            noise = np.random.Generator(np.random.Philox([recipe.checks.seed, number]))
+            run = _run(family, reference, setting, conditioning, noise, runs[0].image[0] if setting.strength else None)
+            runs.append(run)
+            for name, role in family.roles.items():
+                known = {**ids, **conditioning, **_scales(family, run.setting)}
+                cases[name] += _cases(role, family.signature(name), reference, run, known, noise)
+    return Recording(tuple(runs), {name: tuple(found) for name, found in cases.items()}, dict(ranges))
+
+
+@dataclass
+class _Tape:
+    """What the hooks saw, in order."""
+
+    times: list[float] = field(default_factory=list)
+    model_inputs: list[np.ndarray] = field(default_factory=list)
+    model_outputs: list[np.ndarray] = field(default_factory=list)
+    draws: list[np.ndarray] = field(default_factory=list)
+
+
+def _run(
+    family: Family,
+    reference: Reference,
+    setting: Setting,
+    conditioning: Mapping[str, np.ndarray],
+    noise: np.random.Generator,
+    picture: np.ndarray | None,
+) -> Run:
+    """Play one setting, from a picture (height, width, 3) where there is one, with hooks on denoiser and scheduler."""
+    tape, scheduler = _Tape(), reference.pipeline.scheduler
+    batch = len(setting.prompts)
+
+    def draw(wanted: tuple[int, ...]) -> torch.Tensor:
+        tape.draws.append(noise.standard_normal(wanted, dtype=np.float32))
+        return torch.from_numpy(tape.draws[-1].copy())
+
+    def saw_input(_module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        latent, time = reference.seen(args, kwargs, batch)
+        tape.model_inputs.append(latent.float().numpy().copy())
+        tape.times.append(time)
+
+    def step(model_output: torch.Tensor, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - diffusers' own signature
+        tape.model_outputs.append(model_output.float().numpy().copy())
+        with Dice(draw):
+            return original(model_output, *args, **kwargs | family.recipe.sampler.step)
+
+    def saw_latent(_pipeline: object, _index: int, _time: object, values: dict[str, Any]) -> dict[str, Any]:
+        latents.append(values["latents"])
+        return {}
+
+    def prepare(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - diffusers' own signature
+        with Dice(draw):  # the encoder's noise, then the initial one
+            return prepared(*args, **kwargs)
+
+    latents: list[torch.Tensor] = []
+    size = {"height": setting.height, "width": setting.width}
+    original, played, source = scheduler.step, reference.pipeline, None
+    if picture is None:
+        own: dict[str, Any] = {**size, "latents": draw(family.latent_shape(batch, **size))}
+    else:
+        source = _source(picture, masked=setting.masked)
+        played, own = reference.from_image(source.pixels, source.anew, setting.strength, size)
+    prepared, played.prepare_latents = played.prepare_latents, prepare
+    hook = reference.denoiser.register_forward_pre_hook(saw_input, with_kwargs=True)
+    scheduler.step = step
+    try:
+        image = reference.call(
+            conditioning,
+            setting.guidance_scale,
+            pipeline=played,
+            **own,
+            num_inference_steps=setting.steps,
+            callback_on_step_end=saw_latent,
+            output_type="np",
+        ).images
+    finally:
+        del scheduler.step, played.prepare_latents
+        hook.remove()
+    if source is not None:
+        source = replace(source, latent=reference.encode_image(source.pixels[None].astype(np.float32) / 255, tape.draws[0]))
+    return Run(
+        setting,
+        np.array(tape.times, dtype=np.float64),
+        np.stack(tape.model_inputs),
+        np.stack(tape.model_outputs),
+        np.stack(tape.draws),
+        latents[-1].float().numpy(),
+        image.astype(np.float32),
+        source,
+    )
+
+
+def _source(picture: np.ndarray, *, masked: bool) -> Source:
+    """What a run starts from; with a mask, the right half is made anew. Its latent is not known yet."""
+    pixels = (picture.clip(0, 1) * 255).round().astype(np.uint8)
+    if not masked:
+        return Source(pixels, None, np.empty(0))
+    anew = np.zeros(pixels.shape[:2], bool)
+    anew[:, anew.shape[1] // 2 :] = True
+    return Source(pixels, anew, np.empty(0))
+
+
+def _in_tiles(decode: Callable[..., Any], tile: Tile, factor: int) -> Callable[..., Any]:
+    """A decoder of diffusers, played over tiles as the run time plays the engine; takes and gives what it does."""
+
+    def play(latent: torch.Tensor, return_dict: bool = False, **_: Any) -> tuple[torch.Tensor]:  # noqa: FBT001, FBT002, ARG001, ANN401
+        def one(piece: np.ndarray) -> np.ndarray:
+            return decode(torch.from_numpy(piece), return_dict=False)[0].clamp(-1, 1).permute(0, 2, 3, 1).numpy()
+
+        found = tiling.decoded(one, latent.numpy(), tile, (factor, factor))
+        return (torch.from_numpy(found).permute(0, 3, 1, 2),)
+
+    return play
+
+
+def _scales(family: Family, setting: Setting) -> dict[str, np.ndarray]:
+    """What the run time feeds for a run's guidance, (batch,) by name: a classifier-free scale that is off is 1."""
+    fed = {} if setting.guidance_scale is None else family.guidance.fed(setting.guidance_scale)
+    return {name: np.full(len(setting.prompts), scale, np.float32) for name, scale in fed.items()}
+
+
+def _cases(
+    role: str,
+    signature: Signature,
+    reference: Reference,
+    run: Run,
+    values: Mapping[str, np.ndarray],
+    noise: np.random.Generator,
+) -> Iterator[Case]:
+    """The calls of one part that a run contains, under the part's contract."""
+    setting = run.setting
+    where = f"{setting.label}, {setting.width}×{setting.height}"
+
+    def pick(found: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        return tuple({p.name: found[p.name] for p in side if p.name in found} for side in (signature.inputs, signature.outputs))  # type: ignore[return-value]
+
+    if role == "denoiser":
+        batch, last = len(setting.prompts), len(run.times) - 1
+        for index in sorted({0, last // 2, last}):
+            known = {
+                **values,
+                "latent": run.model_inputs[index],
+                "timestep": np.full(batch, run.times[index], np.float32),
+                "model_output": run.model_outputs[index],
+            }
+            yield Case(f"{where}, step {index + 1} of {last + 1}", *pick(known))
+    elif role == "decoder":
+        most = [signature.lengths(length)[1] for length in signature.inputs[0].shape[2:]]
+        latent = run.latent[:, :, : most[0], : most[1]]  # of tiles, the first
+        image = run.image if latent.shape == run.latent.shape else reference.decode(latent)
+        yield Case(where, *pick({"latent": latent, "image": image}))
+    elif role == "encoder":
+        eps = noise.standard_normal(run.latent.shape, dtype=np.float32)
+        latent = reference.encode_image(run.image, eps)
+        yield Case(where, *pick({"image": run.image, "noise": eps, "latent": latent}))
+    else:
+        yield Case(where, *pick(values))
+
+
+@contextmanager
+def _ranges(reference: Reference) -> Iterator[dict[str, float]]:
+    """Watch every module of every component for its largest finite or infinite output; NaN counts as infinite."""
+    largest: dict[str, float] = {}
+    hooks = []
+
+    def watch(name: str) -> Callable[..., None]:
+        def saw(_module: torch.nn.Module, _args: object, output: object) -> None:
+            if isinstance(output, torch.Tensor) and output.is_floating_point():
+                peak = float(output.abs().amax()) if output.numel() else 0.0
+                largest[name] = max(largest.get(name, 0.0), peak if peak == peak else float("inf"))  # noqa: PLR0124 - NaN
+
+        return saw
+
+    for name, component in reference.components.items():
+        hooks += [module.register_forward_hook(watch(name)) for module in component.modules()]
+    try:
+        yield largest
+    finally:
+        for hook in hooks:
+            hook.remove()

@@ -1,0 +1,135 @@
+"""What the source model was seen to do, as arrays on disk: `.npz` without pickles, so that checking needs no torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from exporter.part import Case
+
+#: Largest finite float16.
+HALF_MAX = 65504.0
+
+
+@dataclass(frozen=True)
+class Setting:
+    """The arguments of one run of the source pipeline.
+
+    `guidance_scale` is None where the model takes none; 1.0 is guidance switched off. Sizes in pixels. `strength` is that of a
+    run that starts from an image, else None; `masked` tells whether a part of it is kept.
+    """
+
+    label: str
+    prompts: tuple[str, ...]
+    negative_prompt: str | None
+    steps: int
+    height: int
+    width: int
+    guidance_scale: float | None
+    strength: float | None = None
+    masked: bool = False
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a run starts from, where that is not noise alone.
+
+    Attributes:
+        pixels: uint8 (height, width, 3).
+        anew: bool (height, width), True where pixels are made anew; None where all are.
+        latent: float32 (B, C, H, W), what the encoder made of the pixels.
+
+    """
+
+    pixels: np.ndarray
+    anew: np.ndarray | None
+    latent: np.ndarray
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of the source pipeline from noise to picture.
+
+    Attributes:
+        setting: its arguments.
+        times: float64 (evaluations,), the model time of every denoiser call.
+        model_inputs: float32 (evaluations, B, C, H, W), as the scheduler scaled them.
+        model_outputs: float32 (evaluations, B, C, H, W), after guidance, as the scheduler received them.
+        draws: float32 (n, B, C, H, W), standard normal noise in the order of use; the first is the initial one, but of a run that
+            starts from an image the encoder's, where that draws.
+        latent: float32 (B, C, H, W), the final one.
+        image: float32 (B, height, width, 3) in [0, 1].
+        source: what it starts from; None is noise alone.
+
+    """
+
+    setting: Setting
+    times: np.ndarray
+    model_inputs: np.ndarray
+    model_outputs: np.ndarray
+    draws: np.ndarray
+    latent: np.ndarray
+    image: np.ndarray
+    source: Source | None = None
+
+
+@dataclass(frozen=True)
+class Recording:
+    """Runs, the calls of every part picked from them, and the largest activation seen inside every component."""
+
+    runs: tuple[Run, ...]
+    cases: Mapping[str, tuple[Case, ...]]
+    ranges: Mapping[str, float]
+
+
+def trajectory(run: Run, case: Case) -> tuple[Case, ...]:
+    """Every call of the denoiser in a run, with what else one of its recorded calls took (text, guidance)."""
+    found = []
+    for index, time in enumerate(run.times):
+        inputs = {**case.inputs, "latent": run.model_inputs[index]}
+        inputs["timestep"] = np.full_like(case.inputs["timestep"], time)
+        where = f"{run.setting.label}, step {index + 1} of {len(run.times)}"
+        found.append(Case(where, inputs, {"model_output": run.model_outputs[index]}))
+    return tuple(found)
+
+
+def save_cases(cases: Sequence[Case], path: Path) -> None:
+    """Write a part's cases to one file."""
+    arrays: dict[str, np.ndarray] = {"labels": np.array([case.label for case in cases])}
+    for index, case in enumerate(cases):
+        for side in ("inputs", "source", "passes"):
+            arrays |= {f"{index}/{side}/{name}": array for name, array in getattr(case, side).items()}
+    np.savez(path, **arrays)  # type: ignore[arg-type]  # numpy's stub takes the keywords for options
+
+
+def load_cases(path: Path) -> tuple[Case, ...]:
+    """Read what `save_cases` wrote."""
+    with np.load(path, allow_pickle=False) as file:
+        sides = [{side: {} for side in ("inputs", "source", "passes")} for _ in file["labels"]]
+        for key in file.files:
+            if key != "labels":
+                index, side, name = key.split("/")
+                sides[int(index)][side][name] = file[key]
+        return tuple(Case(str(label), **side) for label, side in zip(file["labels"], sides, strict=True))
+
+
+def save_run(run: Run, path: Path) -> None:
+    """Write one run to one file."""
+    arrays = {name: array for name, array in vars(run).items() if name not in {"setting", "source"}}
+    if run.source:
+        arrays |= {f"source/{name}": array for name, array in vars(run.source).items() if array is not None}
+    np.savez(path, setting=np.array(json.dumps(asdict(run.setting))), **arrays)
+
+
+def load_run(path: Path) -> Run:
+    """Read what `save_run` wrote."""
+    with np.load(path, allow_pickle=False) as file:
+        arrays = {key: file[key] for key in file.files}
+    setting = json.loads(str(arrays.pop("setting")))
+    given = {key.removeprefix("source/"): arrays.pop(key) for key in list(arrays) if key.startswith("source/")}
+    source = Source(**{"anew": None, **given}) if given else None
+    return Run(Setting(**setting | {"prompts": tuple(setting["prompts"])}), **arrays, source=source)

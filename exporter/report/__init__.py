@@ -1,0 +1,1 @@
+"""What people read: tables on the console, descriptions of recipes, plans and bundles."""

@@ -1,0 +1,114 @@
+"""How the command line prints: aligned tables, one line per stage, JSON and JUnit; colours only on a terminal."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree as ET
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.status import Status
+
+    from engines.bundle import Verdict
+    from exporter.stages.plan import Stage
+
+
+def console(*, error: bool = False) -> Console:
+    """Open a console on stdout or stderr; text that is piped is neither coloured nor wrapped."""
+    from rich.console import Console  # noqa: PLC0415 - --help stays quick
+
+    terminal = (sys.stderr if error else sys.stdout).isatty()
+    return Console(stderr=error, highlight=False, markup=False, emoji=False, width=None if terminal else 400)
+
+
+def show(facts: Mapping[str, Any]) -> None:
+    """Print facts as lines, lists of rows as tables, lists of sentences as a list."""
+    screen, width = console(), max((len(name) for name, value in facts.items() if isinstance(value, str)), default=0)
+    for name, value in facts.items():
+        if isinstance(value, str):
+            screen.print(f"{name:<{width}}  {value}")
+        elif value and isinstance(value[0], str):
+            screen.print(f"\n{name}", *(f"  {sentence}" for sentence in value), sep="\n")
+        elif value:
+            screen.print(f"\n{name}", style="bold")
+            table(screen, value)
+
+
+def table(screen: Console, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print rows under their keys; numbers stand on the right, and a column that is empty throughout is left out."""
+    from rich.table import Table  # noqa: PLC0415 - --help stays quick
+
+    drawn = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    names = [name for name in rows[0] if any(row[name] not in {"", None} for row in rows)]
+    for name in names:
+        numeric = all(str(row[name])[:1].isdigit() or not row[name] for row in rows) and name not in {"version", "opset", "nodes"}
+        drawn.add_column(name, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        drawn.add_row(*(str(row[name]) for name in names))
+    with screen.capture() as captured:
+        screen.print(drawn)
+    screen.print("\n".join(f"  {line.rstrip()}" for line in captured.get().splitlines()))
+
+
+class StageLines:
+    """Prints one line per finished stage; on a terminal the one that runs is shown as well.
+
+    Attributes:
+        rows: what was printed, as data.
+
+    """
+
+    def __init__(self, *, error: bool) -> None:
+        self._screen, self.rows = console(error=error), list[dict[str, Any]]()
+        self._running: Status | None = None
+
+    def __call__(self, stage: Stage, seconds: float | None = None, *, cached: bool = False, why: str = "") -> None:
+        """Show that a stage begins (`seconds` is None), or that it is done."""
+        self.close()
+        if seconds is None:
+            if self._screen.is_terminal and not stage.resumes:  # which prints lines of its own
+                self._running = self._screen.status(f"{stage.verb} {stage.subject}")
+                self._running.start()
+            return
+        self.rows.append(
+            {"stage": stage.verb, "subject": stage.subject, "seconds": round(seconds, 2), "cached": cached, "why": why}
+        )
+        told = "reused" if cached else f"{seconds:.1f} s"
+        self._screen.print(f"{stage.verb:<9}{stage.subject:<34}{told:>9}  {why}".rstrip())
+
+    def say(self, sentence: str) -> None:
+        """Print a line of its own."""
+        self._screen.print(sentence)
+
+    def close(self) -> None:
+        """Take the running stage off the terminal."""
+        if self._running is not None:
+            self._running.stop()
+            self._running = None
+
+
+def verdict_rows(verdicts: Sequence[Verdict]) -> list[dict[str, Any]]:
+    """Verdicts as JSON holds them."""
+    return [verdict.model_dump(mode="json") for verdict in verdicts]
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write JSON for a program to read."""
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def write_junit(path: Path, name: str, verdicts: Sequence[Verdict]) -> None:
+    """Write verdicts as JUnit XML, one test case each, as continuous integration shows it."""
+    failed = sum(not verdict.passed for verdict in verdicts)
+    suite = ET.Element("testsuite", name=name, tests=str(len(verdicts)), failures=str(failed))
+    for verdict in verdicts:
+        title = " · ".join(filter(None, [verdict.stage, verdict.case, verdict.backend]))
+        case = ET.SubElement(suite, "testcase", classname=f"{name}.{verdict.part}", name=title)
+        if not verdict.passed:
+            psnr = "no PSNR" if verdict.psnr is None else f"{verdict.psnr:.1f} dB"
+            ET.SubElement(case, "failure", message=f"{psnr}, limit {verdict.limit} dB. {verdict.note}".strip())
+    ET.ElementTree(suite).write(path, encoding="utf-8", xml_declaration=True)

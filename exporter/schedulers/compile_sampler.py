@@ -1,0 +1,227 @@
+"""Scheduler → table, proved: which schedulers there are, and how a recipe configures one."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import importlib.util
+import inspect
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from typing import Any
+
+from diffusers import SchedulerMixin, schedulers
+
+from engines.errors import MissingDependency, RecipeError, UnsupportedError
+from engines.plugins import did_you_mean
+from engines.samplers.table import Draw, Eval, Provenance, Starts, Table
+from exporter.schedulers.loop import Loop, blame, refuse_given, shift
+from exporter.schedulers.trace import BENDS, prove, trace
+
+__all__ = ["Configured", "Row", "compile_sampler", "configure", "survey"]
+
+_BROWNIAN = (
+    "its noise comes from a Brownian tree, whose draws depend on each other. "
+    "Take DPMSolverMultistepScheduler with config algorithm_type: sde-dpmsolver++"
+)
+_REFUSED = {"DPMSolverSDEScheduler": _BROWNIAN, "CosineDPMSolverMultistepScheduler": _BROWNIAN}
+#: What the network's output means, and how its noise ends: a scheduler without such an option cannot stand in for one with it.
+_MEANING = ("prediction_type", "rescale_betas_zero_snr")
+#: Arguments of `scheduler.step` that are the loop's own.
+_STEP = ("self", "model_output", "timestep", "sample", "generator", "return_dict")
+
+
+@dataclass(frozen=True)
+class Configured:
+    """A scheduler, ready to be compiled.
+
+    Attributes:
+        make: returns a fresh one.
+        loop: what the pipeline would be asked for.
+        provenance: goes into the tables; its deviation is not yet known.
+
+    """
+
+    make: Callable[[], Any]
+    loop: Loop
+    provenance: Provenance
+
+    def table(self) -> Table:
+        """The table from noise to latent, proved; raises UnsupportedError where the scheduler is not linear."""
+        table, deviation = self._proved(self.loop)
+        return table.model_copy(update={"provenance": self.provenance.model_copy(update={"deviation": deviation})})
+
+    def starts(self) -> Starts:
+        """The tables that start from a given latent, each proved, with a mask and without.
+
+        Raises:
+            UnsupportedError: the scheduler cannot add noise to a given latent, or is not linear.
+
+        """
+        refuse_given(self.make())
+        loops = [replace(self.loop, start=start) for start in range(self.loop.steps)]
+        alone, *starts = [self._proved(loop) for loop in (replace(self.loop, start=0, noised=False), *loops)]
+        worst = max(deviation for _, deviation in (alone, *starts))
+        provenance = self.provenance.model_copy(update={"deviation": worst})
+        return Starts(provenance=provenance, alone=alone[0].ops, starts=tuple(table.ops for table, _ in starts))
+
+    def _proved(self, loop: Loop) -> tuple[Table, float]:
+        table = trace(self.make, loop, self.provenance)
+        return table, prove(table, self.make, loop)
+
+
+def compile_sampler(name: str, config: Mapping[str, Any], steps: int, height: int, width: int, **options: Any) -> Table:  # noqa: ANN401 - `configure` types them
+    """Make a diffusers scheduler, read its table off, and prove it: `configure`, whose arguments these are, and `table`.
+
+    Returns:
+        The table. Its provenance has `height` and `width` where the times depend on them (`use_dynamic_shifting`), else null.
+
+    """
+    return configure(name, config, steps, height, width, **options).table()
+
+
+def configure(
+    name: str,
+    config: Mapping[str, Any],
+    steps: int,
+    height: int,
+    width: int,
+    *,
+    own: Mapping[str, Any] | None = None,
+    step: Mapping[str, float] | None = None,
+    timesteps: Sequence[float] | None = None,
+    sigmas: Sequence[float] | None = None,
+    pixels_per_token: int = 16,
+) -> Configured:
+    """Make a diffusers scheduler as a recipe asks for it.
+
+    Args:
+        name: the scheduler's class in diffusers.
+        config: changes to `own`; every key must be one that the class has.
+        steps: as the pipeline would be asked for; equal to the number of own times.
+        height: of the picture, in pixels.
+        width: of the picture, in pixels.
+        own: the model's `scheduler_config.json`, maybe of another class, whose keys that this one lacks are left out.
+        step: arguments of `scheduler.step`, such as eta.
+        timesteps: own time grid, instead of the scheduler's.
+        sigmas: own noise levels, instead of the scheduler's.
+        pixels_per_token: side of the square that one token of a transformer stands for, where times depend on the size.
+
+    Raises:
+        RecipeError: no such scheduler, an option that it lacks, or a number of times that is not `steps`.
+        UnsupportedError: no pipeline's loop drives it, or it is known not to be linear; says what to change.
+        MissingDependency: the scheduler needs a library that is not there.
+
+    """
+    kind, step = _scheduler(name), dict(step or {})
+    known = list(inspect.signature(kind.__init__).parameters)[1:]
+    takes = [key for key in inspect.signature(kind.step).parameters if key not in _STEP]
+    problems = [*_unknown(f"sampler.config: {name}", config, known), *_unknown(f"sampler.step: {name}", step, takes)]
+    problems += [
+        f"sampler.scheduler: {name} has no {key}, and the model's own scheduler has {key}: {own[key]}{_having(key)}"
+        for key in _MEANING
+        if own and own.get(key) not in {None, False, "epsilon"} and key not in known
+    ]
+    grids = [len(given) for given in (timesteps, sigmas) if given is not None]
+    if wrong := [count for count in grids if count != steps and name != "SCMScheduler"]:  # whose grid holds the arrival too
+        problems.append(f"sampler: {wrong[0]} own times or sigmas are not {steps} steps. Name as many as there are steps.")
+    if problems:
+        raise RecipeError(problems)
+    chosen = {**{key: value for key, value in (own or {}).items() if key in known}, **config}
+
+    with blame(name, "its constructor"):
+        pristine = kind(**chosen)
+    make, settings = functools.partial(copy.deepcopy, pristine), pristine.config
+    sized = bool(settings.get("use_dynamic_shifting"))
+    mu = shift(settings, (height // pixels_per_token) * (width // pixels_per_token)) if sized else None
+    loop = Loop(steps, step, timesteps, sigmas, mu)
+    provenance = Provenance(
+        scheduler=name,
+        config=_plain(chosen),
+        library=f"diffusers {version('diffusers')}",
+        steps=steps,
+        step=step,
+        timesteps=timesteps and tuple(timesteps),
+        sigmas=sigmas and tuple(sigmas),
+        height=height if sized else None,
+        width=width if sized else None,
+        deviation=0.0,
+    )
+    return Configured(make, loop, provenance)
+
+
+def _scheduler(name: str) -> Any:  # noqa: ANN401 - a class of diffusers'
+    """Look the class up; by name, so that whatever diffusers adds is there without a line here."""
+    if name in _REFUSED:
+        raise UnsupportedError(f"{name} cannot be a table: {_REFUSED[name]}.")
+    found = getattr(schedulers, name, None)
+    if isinstance(found, type) and issubclass(found, SchedulerMixin) and found is not SchedulerMixin:
+        if hasattr(found, "step") and hasattr(found, "set_timesteps"):
+            return found
+        raise UnsupportedError(
+            f"{name} has no step or set_timesteps, so no pipeline's loop drives it. Choose another: `t2iexport list samplers`."
+        )
+    if missing := [library for library in getattr(found, "_backends", ()) if importlib.util.find_spec(library) is None]:
+        raise MissingDependency(" and ".join(missing), "compile")
+    compiled = [row.scheduler for row in survey() if not row.reason]
+    raise RecipeError(f"sampler.scheduler: diffusers has no scheduler named {name!r}{did_you_mean(name, compiled)}")
+
+
+def _unknown(where: str, given: Iterable[str], known: list[str]) -> list[str]:
+    return [f"{where} has no option {key!r}{did_you_mean(key, known)}" for key in given if key not in known]
+
+
+def _having(option: str) -> str:
+    names = [row.scheduler for row in survey() if not row.reason]
+    found = [name for name in names if option in inspect.signature(getattr(schedulers, name).__init__).parameters]
+    return f"; these have it: {', '.join(found)}"
+
+
+def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Config as standard JSON, which has no infinity: diffusers' `lambda_min_clipped` is one."""
+    return {key: str(value) if isinstance(value, float) and math.isinf(value) else value for key, value in config.items()}
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is known of one scheduler at some number of steps.
+
+    Attributes:
+        scheduler: class name in diffusers.
+        config: what it was made with, beyond its defaults.
+        evaluations: of the model, per step.
+        stochastic: whether it draws noise after the initial latent.
+        largest: coefficient, in size.
+        deviation: of the table from the scheduler, as a share of the terms summed.
+        reason: why there is no table, else empty.
+
+    """
+
+    scheduler: str
+    config: Mapping[str, Any]
+    evaluations: float = 0.0
+    stochastic: bool = False
+    largest: float = 0.0
+    deviation: float = 0.0
+    reason: str = ""
+
+
+@functools.cache
+def survey(steps: int = 8) -> tuple[Row, ...]:
+    """Compile every scheduler that diffusers has, at its defaults but with clipping and thresholding off."""
+    found = {name: getattr(schedulers, name) for name in dir(schedulers) if name.endswith("Scheduler")}
+    return tuple(_row(name, kind, steps) for name, kind in sorted(found.items()))
+
+
+def _row(name: str, kind: Any, steps: int) -> Row:  # noqa: ANN401 - a class of diffusers'
+    known = inspect.signature(kind.__init__).parameters
+    config = {key: False for key in BENDS if key in known}
+    try:
+        table = compile_sampler(name, config, steps, 1024, 1024)
+    except (UnsupportedError, MissingDependency) as error:
+        return Row(name, config, reason=str(error).splitlines()[0])
+    draws, evaluations = (sum(isinstance(op, wanted) for op in table.ops) for wanted in (Draw, Eval))
+    largest = max(abs(value) for op in table.ops for value in getattr(op, "row", ()))
+    return Row(name, config, evaluations / steps, draws > 1, largest, table.provenance.deviation)

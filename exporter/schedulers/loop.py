@@ -1,0 +1,251 @@
+"""The one denoising loop: diffusers' scheduler, with the model and the dice as arguments."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+
+from engines.errors import T2IError, UnsupportedError
+from exporter.schedulers.preview import Preview
+
+#: `draw(shape)`: the next standard normal noise, float32.
+Drawing = Callable[[tuple[int, ...]], torch.Tensor]
+#: `model(latent, time)`: what the denoiser would answer, of the latent's shape.
+Model = Callable[[torch.Tensor, float], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Quirk:
+    """How the pipelines' loop differs for one scheduler.
+
+    Attributes:
+        arrival: whether the last of `scheduler.timesteps` is where the loop arrives, which the model does not see.
+        scale: the config's key for the standard deviation of the initial latent.
+        arguments: steps, whether the times are the user's → further arguments of `set_timesteps`.
+
+    """
+
+    arrival: bool = False
+    scale: str | None = None
+    arguments: Callable[[int, bool], Mapping[str, Any]] = lambda _steps, _own: {}
+
+
+def _trig_flow(steps: int, own: bool) -> Mapping[str, Any]:  # noqa: FBT001 - called by position
+    ends = {"max_timesteps": None, "num_inference_steps": steps} if own else {}
+    return {**ends, "intermediate_timesteps": 1.3 if steps == 2 and not own else None}
+
+
+#: SCM's last time is where it arrives (diffusers' pipeline_sana_sprint.py); it works in units of the data, not of noise.
+_QUIRKS = {"SCMScheduler": Quirk(arrival=True, scale="sigma_data", arguments=_trig_flow)}
+
+
+@dataclass(frozen=True)
+class Loop:
+    """What the denoising loop is told.
+
+    Attributes:
+        steps: how many.
+        step: arguments of `scheduler.step`.
+        timesteps: own times, instead of the scheduler's.
+        sigmas: own noise levels, instead of the scheduler's.
+        mu: shift of the times.
+        start: steps that are left out at the beginning, where there is a given latent; None goes from noise to latent.
+        noised: whether it then begins with the given latent under noise, as image to image does, or, as inpainting at full
+            strength, with noise alone.
+
+    """
+
+    steps: int
+    step: Mapping[str, float] = field(default_factory=dict)
+    timesteps: Sequence[float] | None = None
+    sigmas: Sequence[float] | None = None
+    mu: float | None = None
+    start: int | None = None
+    noised: bool = True
+
+
+class Dice(TorchFunctionMode):
+    """Within it, `draw` answers every normal noise that this thread's torch code asks for, in order; other randomness refuses.
+
+    Independent of how a scheduler spells its import, and without patching: torch hands every call to the innermost mode.
+    What `draw` itself calls is not intercepted.
+
+    Raises:
+        UnsupportedError: a random function that is not normal noise was called.
+
+    """
+
+    def __init__(self, draw: Drawing) -> None:
+        super().__init__()
+        self._draw = draw
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:  # noqa: ANN401 - whatever torch's function returns
+        kwargs = kwargs or {}
+        name = getattr(func, "__name__", "")
+        if name == "randn":
+            size = kwargs.get("size", args)
+            shape = tuple(size[0] if len(size) == 1 and not isinstance(size[0], int) else size)
+            return self._draw(shape).to(kwargs.get("dtype") or torch.get_default_dtype())
+        if name == "randn_like":
+            like = kwargs.get("input", *args)
+            return self._draw(tuple(like.shape)).to(kwargs.get("dtype") or like.dtype)
+        if name == "normal":
+            return self._normal(*args, **kwargs)
+        if name == "normal_":
+            return args[0].copy_(self._normal(*args[1:], **{"size": args[0].shape, **kwargs}))
+        if _is_random(name) and not _at_rest(kwargs):
+            raise UnsupportedError(
+                f"the scheduler calls torch's {name}; only normal noise (randn, randn_like, normal, normal_) can be supplied. "
+                "Choose another scheduler: `t2iexport list samplers`."
+            )
+        return func(*args, **kwargs)
+
+    def _normal(
+        self,
+        mean: torch.Tensor | float = 0.0,
+        std: torch.Tensor | float = 1.0,
+        size: Sequence[int] | None = None,
+        **_: object,
+    ) -> torch.Tensor:
+        shapes = [tuple(value.shape) for value in (mean, std) if isinstance(value, torch.Tensor)]
+        return mean + std * self._draw(tuple(torch.broadcast_shapes(*shapes) if size is None else size))
+
+
+def _at_rest(kwargs: Mapping[str, Any]) -> bool:
+    """Whether a network's dropout, or an attention's, is told to drop nothing."""
+    return kwargs.get("training") is False or kwargs.get("dropout_p") == 0
+
+
+@functools.cache
+def _is_random(name: str) -> bool:
+    """Whether torch itself says that the operator of that name draws; so the list is torch's, not ours."""
+    operator = getattr(torch.ops.aten, name, None)
+    if not isinstance(operator, torch._ops.OpOverloadPacket):  # noqa: SLF001 - has no public name
+        return False
+    return any(torch.Tag.nondeterministic_seeded in getattr(operator, overload).tags for overload in operator.overloads())
+
+
+def drive(
+    scheduler: Any,  # noqa: ANN401 - diffusers' schedulers share no protocol
+    loop: Loop,
+    model: Model,
+    draw: Drawing,
+    shape: tuple[int, ...],
+    *,
+    given: Callable[[], torch.Tensor] | None = None,
+    mask: torch.Tensor | None = None,
+    peek: Callable[[torch.Tensor | None], None] | None = None,
+) -> torch.Tensor:
+    """Denoise as diffusers' pipelines do, with the model and the dice as arguments.
+
+    Args:
+        scheduler: a fresh diffusers scheduler; it is used up.
+        loop: what the pipeline would be asked for.
+        model: called once per evaluation, with the scaled latent, float32, and the model time.
+        draw: called for the initial noise first, then for every noise that the scheduler draws.
+        shape: of the latent.
+        given: called once, after the initial noise, where `loop.start` says that there is a given latent.
+        mask: 1 where inpainting makes the latent anew, 0 where it keeps the given one; broadcasts to the shape.
+        peek: told after every step which clean latent the step was towards; None where neither the scheduler nor its
+            configuration says.
+
+    Returns:
+        The final latent, float32.
+
+    Raises:
+        UnsupportedError: the scheduler raised, draws other than normal noise, or cannot add noise to a given latent.
+
+    """
+    quirk = _QUIRKS.get(type(scheduler).__name__, Quirk())
+
+    def call(method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - diffusers' own
+        with blame(type(scheduler).__name__, method.__name__), Dice(draw):
+            return method(*args, **kwargs)
+
+    def noised(time: torch.Tensor) -> torch.Tensor:
+        if hasattr(scheduler, "scale_noise"):  # of the flow-matching schedulers
+            return call(scheduler.scale_noise, original, time, noise)
+        return call(scheduler.add_noise, original, noise, time)
+
+    noise = draw(shape)
+    original = given() if given else None
+    call(scheduler.set_timesteps, **_arguments(scheduler, loop, quirk))
+    times, latent = scheduler.timesteps[: -1 if quirk.arrival else None], noise
+    if loop.start is not None:
+        refuse_given(scheduler)
+        first = loop.start * getattr(scheduler, "order", 1)  # a scheduler of order 2 lists each of its times twice
+        times = times[first:]
+        if hasattr(scheduler, "set_begin_index"):
+            call(scheduler.set_begin_index, first)
+    if loop.start is not None and loop.noised:
+        latent = noised(times[:1])
+    else:
+        latent = latent * getattr(scheduler, "init_noise_sigma", 1.0) * (scheduler.config[quirk.scale] if quirk.scale else 1.0)
+    look = Preview(scheduler) if peek else None
+    for index, time in enumerate(times):
+        scaled = call(scheduler.scale_model_input, latent, time) if hasattr(scheduler, "scale_model_input") else latent
+        output = model(scaled.float(), float(time))
+        result = call(scheduler.step, output, time, latent, **loop.step, return_dict=True)
+        latent = result.prev_sample
+        if look and peek:
+            peek(look(result, scaled, output, time))
+        if mask is not None:
+            kept = noised(times[index + 1 : index + 2]) if index + 1 < len(times) else original
+            latent = (1 - mask) * kept + mask * latent
+    return latent.float()
+
+
+def refuse_given(scheduler: Any) -> None:  # noqa: ANN401 - a diffusers scheduler
+    """Raise UnsupportedError where no given latent can be brought to one of the scheduler's times."""
+    if not hasattr(scheduler, "add_noise") and not hasattr(scheduler, "scale_noise"):
+        raise UnsupportedError(
+            f"{type(scheduler).__name__} cannot add noise to a given picture (it has no add_noise), so there is no image to "
+            "image with it. Leave vae_encoder out of the recipe's components, or choose another scheduler."
+        )
+
+
+def _arguments(scheduler: Any, loop: Loop, quirk: Quirk) -> dict[str, Any]:  # noqa: ANN401 - a diffusers scheduler
+    """Arguments of `set_timesteps`, as diffusers' `retrieve_timesteps` chooses them."""
+    wished = {"timesteps": loop.timesteps, "sigmas": loop.sigmas, "mu": loop.mu}
+    given = {key: list(value) if isinstance(value, Sequence) else value for key, value in wished.items() if value is not None}
+    takes = set(inspect.signature(scheduler.set_timesteps).parameters)
+    if cannot := sorted(set(given) - takes):
+        raise UnsupportedError(
+            f"{type(scheduler).__name__} takes no own {' or '.join(cannot)}. Leave it out, or choose another scheduler."
+        )
+    own = "timesteps" in given or "sigmas" in given
+    return {**({} if own else {"num_inference_steps": loop.steps}), **given, **quirk.arguments(loop.steps, own)}
+
+
+def shift(config: Mapping[str, Any], tokens: int) -> float:
+    """Shift of the times for that many tokens: `calculate_shift` of diffusers' pipeline_flux.py, with its defaults."""
+    least, most = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
+    low, high = config.get("base_shift", 0.5), config.get("max_shift", 1.15)
+    return low + (high - low) / (most - least) * (tokens - least)
+
+
+@contextmanager
+def blame(name: str, where: str) -> Iterator[None]:
+    """Turn whatever diffusers raises into an UnsupportedError that names the scheduler and where it was."""
+    try:
+        yield
+    except T2IError:
+        raise
+    except Exception as error:
+        raise UnsupportedError(
+            f"{name} failed in {where}: {type(error).__name__}: {error}\n"
+            "Change the recipe's sampler (config, steps, timesteps), or choose another: `t2iexport list samplers`."
+        ) from error

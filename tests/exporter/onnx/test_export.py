@@ -1,0 +1,75 @@
+import numpy as np
+import pytest
+import torch
+
+from engines import plugins
+from engines.errors import UnsupportedError
+from engines.signature import Port, Range, Signature
+from exporter.onnx import export as exporting
+from exporter.part import Part
+
+SIGNATURE = Signature(
+    inputs=(Port(name="latent", shape=("batch", 2, "side", 4)),),
+    outputs=(Port(name="model_output", shape=("batch", 2, "side", 4)),),
+    dims={"batch": Range(min=1, typical=1, max=4), "side": Range(min=2, typical=4, max=8, multiple=2)},
+)
+
+
+class Functional(torch.nn.Module):
+    def forward(self, latent):
+        return (latent.to(torch.float64) * 3).to(torch.float32).to(torch.float32)
+
+
+class InPlace(torch.nn.Module):
+    def forward(self, latent):
+        changed = latent.clone()
+        changed[:, 0].add_(2.0)
+        return changed * 2
+
+
+class Unspeakable(torch.nn.Module):
+    def forward(self, latent):
+        return torch.linalg.matrix_exp(latent[..., :2, :2]).sum() + latent
+
+
+def run(module, folder, monkeypatch):
+    """What ONNX Runtime makes of the exported module, and how often torch translated it."""
+    calls, translate = [], exporting._translate
+    monkeypatch.setattr(exporting, "_translate", lambda *args: (calls.append(args), translate(*args))[1])
+    files = exporting.save(exporting.export(Part("unet", "denoiser", module.eval(), SIGNATURE), 20), folder / "unet.onnx")
+    given = np.random.default_rng(0).standard_normal((3, 2, 6, 4), np.float32)
+    with plugins.load("backends", "onnxruntime")().open(files, SIGNATURE) as engine:
+        got = engine({"latent": given})["model_output"]
+    want = module(torch.from_numpy(given.copy())).numpy()
+    np.testing.assert_allclose(got, want, rtol=1e-6)
+    return len(calls)
+
+
+def test_what_needs_no_decomposition_is_translated_at_once(tmp_path, monkeypatch):
+    assert run(Functional(), tmp_path, monkeypatch) == 1
+
+
+def test_what_needs_decomposition_gets_it(tmp_path, monkeypatch):
+    assert run(InPlace(), tmp_path, monkeypatch) == 2
+
+
+def test_what_cannot_be_translated_says_so():
+    with pytest.raises(UnsupportedError, match="unet cannot be exported to ONNX operator set 20"):
+        exporting.export(Part("unet", "denoiser", Unspeakable().eval(), SIGNATURE), 20)
+
+
+class Doubling(torch.nn.Module):
+    """As an upsampler of UNet and VAE."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = torch.nn.Conv2d(2, 2, 3, padding=1)
+
+    def forward(self, latent):
+        return self.conv(torch.nn.functional.interpolate(latent, scale_factor=2.0, mode="nearest"))[:, :, ::2, ::2]
+
+
+def test_for_a_processor_convolutions_come_before_doubling():
+    part = Part("unet", "denoiser", Doubling().eval(), SIGNATURE)
+    kinds = [[node.op_type for node in exporting.export(part, 20, processor=own).model.graph] for own in (False, True)]
+    assert [("Resize" in found, found.count("DepthToSpace")) for found in kinds] == [(True, 0), (False, 1)]

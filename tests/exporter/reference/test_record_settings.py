@@ -1,0 +1,33 @@
+"""What is recorded of the source: every number of steps, with guidance and without."""
+
+import pytest
+
+from exporter.recipe.schema import Recipe
+from exporter.reference.record import settings
+
+TEXT = """\
+model: {source: a}
+sampler: {steps: %s, guidance: %s}
+shapes: {height: [32, 32, 64], width: [32, 32, 64]}
+"""
+
+
+@pytest.mark.parametrize("steps", [[25, 10], [4, 8], [30]], ids=str)
+def test_every_number_of_steps_runs_with_guidance_and_without(steps):
+    found = settings(Recipe.parse(TEXT % (steps, "{mode: classifier_free, scale: 3}"), "x"))
+    assert [setting.steps for setting in found if setting.guidance_scale == 1.0] == steps
+    assert {setting.steps for setting in found if setting.guidance_scale == 3} == set(steps)
+    assert len({setting.label for setting in found}) == len(found)
+
+
+def test_without_guidance_there_is_none_to_switch_off():
+    found = settings(Recipe.parse(TEXT % ([4, 8], "{mode: none}"), "x"))
+    assert [setting.steps for setting in found] == [4, 8, 4]
+    assert {setting.guidance_scale for setting in found} == {None}
+
+
+@pytest.mark.parametrize("scale", [0, 0.5, 1])
+def test_where_the_recipe_s_scale_is_off_it_runs_with_guidance_too(scale):
+    found = settings(Recipe.parse(TEXT % ([4, 8], f"{{mode: classifier_free, scale: {scale}}}"), "x"))
+    assert [setting.guidance_scale for setting in found] == [scale] * 3 + [3.0] * 2
+    assert [setting.label for setting in found][-2:] == ["guidance on, 4 steps", "guidance on, 8 steps"]
