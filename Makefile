@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUNTIME := .venv-runtime/bin
 
-.PHONY: demo test test-runtime lint clean
+.PHONY: demo test test-fast test-runtime lint clean
 
 demo: .venv/.installed
 	$(BIN)/t2iexport build recipes/demo.yaml
@@ -12,6 +12,12 @@ demo: .venv/.installed
 
 test: .venv/.installed test-runtime
 	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder $(PYTEST_ARGS)
+
+# The inner loop: the run time, the laws, the wheel and the recipe's language; nothing that loads or builds a network.
+FAST := tests/engines tests/hostile tests/test_architecture.py tests/test_wheel.py $(addprefix tests/exporter/, \
+	bench/test_speed_gate.py bench/test_stopwatch.py recipe schedulers/test_loop.py test_machine.py)
+test-fast: .venv/.installed
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder --ignore tests/engines/test_real_engines.py $(FAST) $(PYTEST_ARGS)
 
 # What runs without torch is tested where torch is not installed (onnx is there to write the tests' small graphs).
 test-runtime: .venv-runtime/.installed
@@ -33,4 +39,4 @@ lint: .venv/.installed
 	touch $@
 
 clean:
-	rm -rf .venv .venv-runtime bundles
+	rm -rf .venv .venv-runtime build bundles dist

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import statistics
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from engines.errors import T2IError, UnsupportedError
+from engines import exits
+from engines.disk import require_file, require_folder
+from engines.errors import UnsupportedError
 
 if TYPE_CHECKING:
     from engines.manifest import Manifest
@@ -68,30 +70,36 @@ def generate(
     What may be repeated is given once for all, once a prompt, or once a picture.
     """
     from engines.bundle import Bundle  # noqa: PLC0415 - --help stays quick
-    from engines.images.png import save, writable  # noqa: PLC0415
+    from engines.images.png import places, write  # noqa: PLC0415
     from engines.pipeline import Pipeline  # noqa: PLC0415
 
-    writable(output)
     picard, devices = _parallel(parallel) if parallel is not None else (None, 1)
     source, previews = options.pop("source"), options.pop("previews")
     if not prompts and not source and Bundle.open(bundle).manifest.tokenizers:
         raise click.UsageError("Missing argument 'PROMPTS...': what to draw, or --from a picture.")
+    paths = places(output, (len(prompts) or 1) * options["images_per_prompt"])
+    for path in paths:
+        require_file(path)
+    if previews:
+        require_folder(previews)
+    shown, infos = list[Path](), list[dict[Any, Any]]()
     with Pipeline.open(bundle, backend, devices=devices) as pipeline:
         wishes = _wishes(pipeline, source, {"prompts": prompts or None, "parallel": picard, **options})
-        shown: list[Path] = []
-        on_step = _progress() if previews is None else _previews(pipeline, previews, shown)
-        pictures = pipeline.generate(**wishes, on_step=on_step)
+        for batch in _batches(pipeline, wishes):
+            on_step = _progress() if previews is None else _previews(pipeline, previews, shown, len(infos))
+            for picture in pipeline.generate(**batch, on_step=on_step):
+                write(picture, path := paths[len(infos)], metadata=not no_metadata)
+                infos.append(picture.info)
+                click.echo(path)
     if previews and not shown:
         click.echo("note: this sampler does not say which picture a step is towards, so there are no previews", err=True)
-    if "iterations" in pictures[0].info:
-        iterations, steps = (max(int(made.info[key]) for made in pictures) for key in ("iterations", "sequential"))
-        evaluations = sum(int(made.info["evaluations"]) for made in pictures)
-        text = f"{iterations} iterations, {evaluations} evaluations; one after the other: {steps}, {steps * len(pictures)}"
+    if "iterations" in infos[0]:
+        iterations, steps = (max(int(info[key]) for info in infos) for key in ("iterations", "sequential"))
+        evaluations = sum(int(info["evaluations"]) for info in infos)
+        text = f"{iterations} iterations, {evaluations} evaluations; one after the other: {steps}, {steps * len(infos)}"
         click.echo(f"{text}; {steps - iterations} steps saved", err=True)
-    for path in save(pictures, output, metadata=not no_metadata):
-        click.echo(path)
     if wishes.get("sampler"):
-        counts = [int(made.info["evaluations"]) for made in pictures]
+        counts = [int(info["evaluations"]) for info in infos]
         most = f"; median {statistics.median(counts):g}, most {max(counts)}"
         click.echo(f"evaluations: {', '.join(map(str, counts))}{most if len(counts) > 1 else ''}", err=True)
 
@@ -162,6 +170,41 @@ def _inputs(manifest: Manifest, pairs: tuple[str, ...]) -> dict[str, tuple[Any, 
     return found
 
 
+def _batches(pipeline: Pipeline, wishes: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """As many pictures at a time as the denoiser takes, so that each is written before the next ones are begun.
+
+    All at once where that costs more: in parallel sampling pictures share batches, and `low_memory` loads every network anew.
+    """
+    from engines.request import Request, seeds, spread  # noqa: PLC0415 - --help stays quick
+
+    asked = wishes.get("prompts") or ""
+    prompts: list[str] = [asked] if isinstance(asked, str) else list(asked)
+    each = wishes.pop("images_per_prompt", 1)
+    noise, count = wishes.get("noise"), len(prompts) * each
+    if noise is not None and noise.shape[-4] != count:
+        raise UnsupportedError(f"the noise is that of {noise.shape[-4]} pictures, and {count} are asked for. Give as many.")
+    lists: dict[str, Any] = {
+        "prompts": spread("prompt", prompts, len(prompts), each),
+        "seed": seeds(wishes.get("seed", 0), len(prompts), each),
+    }
+    for name in ("negative_prompt", "guidance_scale", "image", "mask"):
+        if name in wishes and wishes[name] is not None:
+            lists[name] = spread(name.replace("_", " "), wishes[name], len(prompts), each)
+    inputs = {name: spread(name, value, len(prompts), each) for name, value in wishes.get("inputs", {}).items()}
+    whole: dict[str, Any] = {**wishes, **lists, "inputs": inputs}
+    # Refuses what is wrong with any of them before the first is made.
+    taken: dict[str, Any] = {
+        name: whole.get(name) for name in ("seed", "generator", "inputs", "guidance_scale", "image", "mask", "strength")
+    }
+    Request.of(pipeline.bundle.manifest, lists["prompts"], 1, negative_prompt=whole.get("negative_prompt", ""), **taken)
+    size = count if wishes.get("parallel") or pipeline.bundle.manifest.low_memory else pipeline.batch
+    for start in range(0, count, size):
+        own: dict[str, Any] = {name: values[start : start + size] for name, values in lists.items()}
+        own["inputs"] = {name: values[start : start + size] for name, values in inputs.items()}
+        own |= {"noise": noise[..., start : start + size, :, :, :]} if noise is not None else {}
+        yield {**wishes, **own}
+
+
 def _progress() -> Callable[[Step], None] | None:
     def told(step: Step) -> None:
         click.echo(f"\rstep {step.index} of {step.total or '?'}", err=True, nl=step.index == step.total)
@@ -169,11 +212,10 @@ def _progress() -> Callable[[Step], None] | None:
     return told if sys.stderr.isatty() else None
 
 
-def _previews(pipeline: Pipeline, folder: Path, shown: list[Path]) -> Callable[[Step], None]:
-    """Write step_01_0.png and so on, the step and the picture of the batch, and note them in `shown`."""
+def _previews(pipeline: Pipeline, folder: Path, shown: list[Path], before: int) -> Callable[[Step], None]:
+    """Write step_01_0.png and so on, the step and the picture, and note them in `shown`; `before` is how many are done."""
     from engines.images.png import picture, save  # noqa: PLC0415
 
-    folder.mkdir(parents=True, exist_ok=True)
     tell = _progress()
 
     def told(step: Step) -> None:
@@ -182,7 +224,7 @@ def _previews(pipeline: Pipeline, folder: Path, shown: list[Path]) -> Callable[[
         if step.preview is None:
             return
         digits = max(2, len(str(step.total or 0)))
-        for index, image in enumerate(pipeline.decode(step.preview)):
+        for index, image in enumerate(pipeline.decode(step.preview), before):
             facts = {"step": f"{step.index} of {step.total or '?'}"}
             shown.extend(save([picture(image, facts)], folder / f"step_{step.index:0{digits}}_{index}.png"))
 
@@ -215,15 +257,8 @@ def _parallel(text: str) -> tuple[Picard, int]:
 
 
 def main() -> None:
-    """Run the command; an error that the user can act on is a sentence and its exit status."""
-    try:
-        generate(prog_name="python -m engines")
-    except T2IError as error:
-        click.echo(f"error: {error}", err=True)
-        sys.exit(error.exit_code)
-    except OSError as error:
-        click.echo(f"error: {error}. Is there room, and may this user write there?", err=True)
-        sys.exit(1)
+    """Run the command, and exit with its status."""
+    exits.run(generate, "python -m engines")
 
 
 if __name__ == "__main__":

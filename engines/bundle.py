@@ -6,7 +6,6 @@ no code.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any, Self
 from uuid import uuid4
 
+from engines.disk import FULL, writing
 from engines.errors import BundleError, UnsupportedError
 from engines.guidance import Guidance
 from engines.manifest import (
@@ -59,8 +59,6 @@ MANIFEST = "manifest.json"
 #: Folders of this name hold what a backend learns while it runs; they come and go, and are no part of the bundle.
 _CACHE = "cache"
 _LIMIT = 16 * 2**20
-#: What `link` says where a file cannot be linked there, and can be copied.
-_UNLINKABLE = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP}
 
 
 class Bundle:
@@ -131,7 +129,7 @@ def write(folder: Path, draft: Draft) -> Bundle:
 
     Raises:
         BundleError: the folder holds a link or an unfit name, or lacks a file that the draft names.
-        OSError: the disk is full, or the like.
+        MachineError: the disk is full, or the like.
 
     """
     partial = folder / f".{MANIFEST}.partial"
@@ -143,8 +141,9 @@ def write(folder: Path, draft: Draft) -> Bundle:
     content["digest"] = _digest(content)
     data = (json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
     Manifest.parse(data, folder / MANIFEST)
-    partial.write_bytes(data)
-    partial.replace(folder / MANIFEST)
+    with writing(folder, f"writing {folder / MANIFEST}"):
+        partial.write_bytes(data)
+        partial.replace(folder / MANIFEST)
     return Bundle.open(folder)
 
 
@@ -165,18 +164,12 @@ def publish(temporary: Path, final: Path) -> None:
 
     """
     Bundle.open(temporary)
+    require_place(final)
     if not final.exists():
         final.parent.mkdir(parents=True, exist_ok=True)
         temporary.rename(final)
         return
     final = final.resolve()  # a link to a bundle stays, and leads to the new one
-    if not final.is_dir() or any(final.iterdir()):
-        try:
-            Bundle.open(final)
-        except BundleError as error:
-            raise UnsupportedError(
-                f"{final} is not a whole bundle, so it is not replaced. Remove it, or name another."
-            ) from error
     aside = final.with_name(f".{final.name}.{uuid4().hex[:8]}.old")
     final.rename(aside)
     try:
@@ -187,15 +180,43 @@ def publish(temporary: Path, final: Path) -> None:
     shutil.rmtree(aside)
 
 
+def require_place(final: Path) -> None:
+    """Raise UnsupportedError where something else than a bundle or an empty folder would be replaced."""
+    final = final.resolve()
+    if final.exists() and (not final.is_dir() or any(final.iterdir())):
+        try:
+            Bundle.open(final)
+        except BundleError as error:
+            raise UnsupportedError(
+                f"{final} is not a whole bundle, so it is not replaced. Remove it, or name another."
+            ) from error
+
+
 def place(source: Path, destination: Path) -> None:
-    """Put a finished file into a bundle's folder: a hard link, or a copy where the bundle lies on another filesystem."""
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(source, destination)
-    except OSError as error:
-        if error.errno not in _UNLINKABLE:
-            raise
-        shutil.copyfile(source, destination)
+    """Put a finished file into a folder as a file of its own: a clone where the file system shares blocks, else a copy.
+
+    Not a hard link: ONNX's own readers refuse weights in a file that has two names.
+    """
+    with writing(destination, f"writing {destination}"):
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        if not _cloned(source, destination):
+            shutil.copyfile(source, destination)
+
+
+def _cloned(source: Path, destination: Path) -> bool:
+    """Whether the kernel made the copy: it shares blocks on Btrfs, XFS and the like, and copies them elsewhere."""
+    if not hasattr(os, "copy_file_range"):
+        return False  # not Linux
+    with source.open("rb") as read, destination.open("xb") as written:
+        left = os.fstat(read.fileno()).st_size
+        try:
+            while left and (moved := os.copy_file_range(read.fileno(), written.fileno(), left)):
+                left -= moved
+        except OSError as error:
+            if error.errno in FULL:
+                raise
+            return False  # between these two file systems it cannot
+    return not left
 
 
 def _compatible(found: object, where: Path) -> None:

@@ -205,6 +205,12 @@ class Pipeline:
         defaults = self.bundle.manifest.defaults
         return defaults.height if height is None else height, defaults.width if width is None else width
 
+    @property
+    def batch(self) -> int:
+        """How many pictures the denoiser, or a fused pipeline, takes at once."""
+        parts = self.bundle.manifest.having("pipeline") or self.bundle.manifest.having("denoiser")
+        return min(part.signature.lengths(part.signature.inputs[0].shape[0])[1] for part in parts.values())
+
     def original(
         self,
         image: Image.Image | Sequence[Image.Image] | None,

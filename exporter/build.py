@@ -12,6 +12,7 @@ from typing import Protocol
 
 from engines import bundle
 from engines.bundle import Bundle, Verdict
+from engines.disk import require_folder, writing
 from engines.errors import MissingDependency, ParityError, RecipeError, SpeedError, UnsupportedError
 from exporter.bench import speed_gate
 from exporter.parity import table
@@ -44,19 +45,21 @@ def build(recipe: Recipe, out: Path, store: Store, report: Report, *, reproducib
         RecipeError, UnsupportedError, MissingDependency: before time is spent, where that can be known.
         ParityError: out of limits; the rejected bundle lies at `<out>.rejected`, and carries the blame table.
         SpeedError: slower than the recipe allows; the rejected bundle lies there too.
+        MachineError: a disk is full or cannot be written; of `out` and the store that is known before time is spent.
 
     """
     plan = Plan(recipe)
     plan.refuse()
     speed_gate.refuse(recipe)
+    require_folder(out.parent)
+    bundle.require_place(out)
     done: dict[tuple[str, str], Path] = {}
     with ahead(plan, store):
         for stage in plan.stages:
             done[stage.name] = _run(stage, store, report, done)
     if reproducible:
         _build_twice(plan, store, done)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with store.turn(out):
+    with store.turn(out), writing(out.parent, f"writing {out}"):
         return _publish(plan, out, store, report, done)
 
 
@@ -180,15 +183,20 @@ def _judge(path: Path, backends: list[str], limits: Limits, say: Callable[[str],
 def _check(plan: Plan, path: Path, store: Store, report: Report, done: Done) -> tuple[list[Verdict], list[str]]:
     if plan.recipe.checks.skip:
         return [], [f"unchecked: {plan.recipe.checks.skip}"]
-    limits = Limits(plan.recipe.checks.limits)
+    return assemble.read_verdicts(_run(check_stage(plan, path), store, report, done))
+
+
+def check_stage(plan: Plan, path: Path) -> Stage:
+    """The check of the bundle at `path` as a stage: one that passed is not run again for the same bundle and limits."""
+    limits = plan.recipe.checks.limits
 
     def make(folder: Path, _done: object) -> None:
-        verdicts, unable = _judge(path, list(Bundle.open(path).manifest.runs()), limits, lambda _: None)
+        verdicts, unable = _judge(path, list(Bundle.open(path).manifest.runs()), Limits(limits), lambda _: None)
         if not verdicts:
-            verdicts = compare(path, None, limits)
+            verdicts = compare(path, None, Limits(limits))
         assemble.write_verdicts(folder, verdicts, unable)
 
-    return assemble.read_verdicts(_run(plan.check_stage(make), store, report, done))
+    return plan.last_stage("check", limits, make, assemble.lay_out)
 
 
 def _build_twice(plan: Plan, store: Store, done: Done) -> None:

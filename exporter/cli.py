@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import click
 
+from engines import exits
 from engines.__main__ import generate
+from engines.disk import refusal, require_file
 from engines.errors import MissingDependency, ParityError, RecipeError, T2IError
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ verbs.add_command(generate)
 @click.option("--check-reproducible", is_flag=True, help="Build every engine twice; both must be the same bytes.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON; the stages go to stderr.")
 def _build(recipe: Path, output: Path | None, assignments: tuple[str, ...], **flags: bool) -> None:
-    """Turn a recipe into a checked bundle."""
+    """Turn a recipe, a YAML file or a name of `t2iexport list recipes`, into a checked bundle."""
     from exporter.recipe.schema import Recipe
     from exporter.report import console, describe
     from exporter.stages.store import Store
@@ -110,6 +110,8 @@ def _check(bundle: Path, backend: str | None, json_file: Path | None, junit_file
     from exporter.parity import table
     from exporter.report import console
 
+    for file in filter(None, (json_file, junit_file)):
+        require_file(file)
     verdicts = check(bundle, backend)
     if json_file:
         console.write_json(json_file, {"bundle": str(bundle), "verdicts": console.verdict_rows(verdicts)})
@@ -156,6 +158,8 @@ def _bench(
         figures.require_plot()
         if plot_file.suffix not in {".png", ".svg", ".pdf"}:
             raise click.BadParameter(f"{plot_file} must end in .png, .svg or .pdf.", param_hint="--plot")
+    for file in filter(None, (json_file, plot_file)):
+        require_file(file)
     progress = console.console(error=True)
     options = {"batches": [int(size) for size in sizes], "repeats": repeats, "steps": steps}
     report = bench(bundle, against, **options, say=progress.print)
@@ -172,6 +176,7 @@ def _bench(
 @click.option("--as-recipe", is_flag=True, help="Print a bundle's recipe, with the layers written out that were kept.")
 def _inspect(path: Path, *, as_json: bool, as_recipe: bool) -> None:
     """Describe a bundle, or a recipe before anything is built."""
+    from exporter.recipe import shipped
     from exporter.report import describe
 
     if as_recipe:
@@ -179,7 +184,8 @@ def _inspect(path: Path, *, as_json: bool, as_recipe: bool) -> None:
 
         click.echo(written(path), nl=False)
         return
-    if path.is_dir() or path.suffix not in {".yaml", ".yml"}:
+    named = shipped.is_bare(path) and not path.exists()
+    if path.is_dir() or not (named or path.suffix in shipped.SUFFIXES):
         _print(describe.bundle(path), as_json=as_json)
         return
     from exporter.recipe.schema import Recipe
@@ -239,30 +245,14 @@ def _located(recipe: Recipe) -> Iterator[None]:
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run one verb; an error that the user can act on is a sentence and its exit status, any other is a bug and a traceback."""
-    try:
-        status = verbs.main(arguments, prog_name="t2iexport", standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted; what was finished is kept", err=True)
-        sys.exit(130)
-    except T2IError as error:
-        _fail(error)
-    except OSError as error:
-        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
-            raise
-        from exporter.stages.store import DiskFull
-
-        _fail(DiskFull(Path(error.filename or "."), "writing"))
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in _COMPILE:
-            raise
-        _fail(MissingDependency(str(error.name), "compile"))
-    sys.exit(status if isinstance(status, int) else 0)
+    """Run one verb, and exit with its status."""
+    exits.run(verbs, "t2iexport", arguments, _known)
 
 
-def _fail(error: T2IError) -> NoReturn:
-    click.echo(f"error: {error}", err=True)
-    sys.exit(error.exit_code)
+def _known(error: Exception) -> T2IError | None:
+    """What a user can do about an error that is not of this package's tree; None for a bug."""
+    if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] in _COMPILE:
+        return MissingDependency(str(error.name), "compile")
+    if type(error).__name__ == "OutOfMemoryError" or "DefaultCPUAllocator: can't allocate memory" in str(error):  # torch's
+        return refusal(MemoryError())
+    return refusal(error)

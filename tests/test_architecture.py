@@ -33,7 +33,8 @@ ORDER = (
 
 #: What stands beside the four folders of code and the recipes.
 TOP = {"engines", "exporter", "recipes", "tests", "tools", "docs", ".ci", ".gitignore"}
-TOP |= {"pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE", "Makefile", "constraints.txt", "Dockerfile.trt"}
+TOP |= {"pyproject.toml", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE"}
+TOP |= {"Makefile", "constraints.txt", "Dockerfile.trt"}
 
 
 def imports(path: Path) -> set[str]:

@@ -1,4 +1,4 @@
-"""OpenVINO: the quickest way on an x86 processor, with bf16 where it has the instructions."""
+"""OpenVINO: x86 and Arm CPUs, in bf16 where the CPU has instructions for it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import Field
 
 from engines.backends import Step, installed, vendor
-from engines.errors import UnsupportedError
+from engines.errors import MachineError, UnsupportedError
 from engines.signature import Port, Signature
 from engines.strict import Frozen
 
@@ -83,6 +83,7 @@ class OpenVino(Frozen):
 
         Raises:
             UnsupportedError: the library cannot read the graph, or it is not what the signature says.
+            MachineError: what it makes cannot be written.
             MissingDependency: the library is not installed.
 
         """
@@ -112,7 +113,10 @@ class OpenVino(Frozen):
             vendor.save_model(model, temporary / f"{onnx.stem}.xml", compress_to_fp16=self.weights == "f16")
             return [(temporary / name).replace(folder / name) for name in (f"{onnx.stem}.xml", f"{onnx.stem}.bin")]
         except RuntimeError as error:
-            raise OSError(f"{folder}: openvino could not write {onnx.stem}.xml: {_last(error)}") from error
+            raise MachineError(
+                f"{folder}: openvino could not write {onnx.stem}.xml: {_last(error)}.\n"
+                "  Is there room, and may this user write there?"
+            ) from error
         finally:
             shutil.rmtree(temporary)
 

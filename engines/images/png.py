@@ -11,6 +11,7 @@ from uuid import uuid4
 import numpy as np
 from PIL import Image, PngImagePlugin
 
+from engines.disk import writing
 from engines.errors import UnsupportedError
 
 #: Ending → format.
@@ -37,43 +38,55 @@ def picture(image: np.ndarray, facts: Mapping[str, str]) -> Image.Image:
     return made
 
 
-def writable(path: Path) -> str:
-    """The format that a path's ending asks for, as Pillow names it; raise UnsupportedError where it is none of ours."""
-    form = _FORMATS.get(path.suffix.lower())
-    if form is None:
-        raise UnsupportedError(f"{path}: pictures are written as PNG, JPEG or WebP. End the name in {', '.join(_FORMATS)}.")
-    return form
+def places(path: Path, count: int) -> list[Path]:
+    """Where so many pictures go: `path`, or `path` with -1, -2 … before the suffix when there are several.
+
+    Raises:
+        UnsupportedError: the path's ending is that of no format of ours.
+
+    """
+    _format(path)
+    return [path] if count == 1 else [path.with_stem(f"{path.stem}-{index}") for index in range(1, count + 1)]
 
 
 def save(pictures: Sequence[Image.Image], path: Path, *, metadata: bool = True) -> list[Path]:
-    """Write files of the format that the path ends in: `path`, or with -1, -2 … before the suffix when there are several.
-
-    Their facts go in as text of a PNG, or in the EXIF description of a JPEG or WebP as JSON, unless `metadata` is false. Each is
-    written beside its place and put there when all are whole.
+    """Write files with their facts inside, each to its place.
 
     Raises:
-        UnsupportedError: the path's ending is none of ours, or the facts are too long for a JPEG.
-        OSError: the disk is full, or the like.
+        UnsupportedError, MachineError: as for `places` and `write`.
 
     """
-    form, count = writable(path), len(pictures)
-    paths = [path] if count == 1 else [path.with_stem(f"{path.stem}-{index}") for index in range(1, count + 1)]
-    partial = {place: place.with_name(f".{place.name}.{uuid4().hex[:8]}.partial") for place in paths}
-    try:
-        for made, place in zip(pictures, paths, strict=True):
-            told = _told(made, form) if metadata else {}
-            # Facts in `info` are ours to write, not Pillow's, which takes some names of it as options of its own.
-            Image.fromarray(np.asarray(made), "RGB").save(partial[place], format=form, **_OPTIONS[form], **told)
-        for place, written in partial.items():
-            written.replace(place)
-    finally:
-        for written in partial.values():
-            written.unlink(missing_ok=True)
+    paths = places(path, len(pictures))
+    for made, place in zip(pictures, paths, strict=True):
+        write(made, place, metadata=metadata)
     return paths
 
 
+def write(made: Image.Image, path: Path, *, metadata: bool = True) -> None:
+    """Write one file of the format that the path ends in: beside its place, and put there when it is whole.
+
+    Its facts go in as text of a PNG, or in the EXIF description of a JPEG or WebP as JSON, unless `metadata` is false.
+
+    Raises:
+        UnsupportedError: the path's ending is none of ours, or the facts are too long for a JPEG.
+        MachineError: the disk is full, or the like.
+
+    """
+    form = _format(path)
+    told = _told(made, form) if metadata else {}
+    partial = path.with_name(f".{path.name}.{uuid4().hex[:8]}.partial")
+    # Facts in `info` are ours to write, not Pillow's, which takes some names of it as options of its own.
+    plain = Image.fromarray(np.asarray(made), "RGB")
+    with writing(path.parent, f"writing {path}"):
+        try:
+            plain.save(partial, format=form, **_OPTIONS[form], **told)
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
 def read_facts(opened: Image.Image) -> dict[str, str]:
-    """What a file of ours says of how it was made, as `save` wrote it; empty where it says nothing."""
+    """What a file of ours says of how it was made, as `write` wrote it; empty where it says nothing."""
     if opened.format == "PNG":
         return {str(key): str(value) for key, value in getattr(opened, "text", {}).items()}
     try:
@@ -82,6 +95,14 @@ def read_facts(opened: Image.Image) -> dict[str, str]:
         return {}
     facts = cast("dict[str, Any]", found) if isinstance(found, dict) else {}
     return {key: str(value) for key, value in facts.items()}
+
+
+def _format(path: Path) -> str:
+    """The format that a path's ending asks for, as Pillow names it."""
+    form = _FORMATS.get(path.suffix.lower())
+    if form is None:
+        raise UnsupportedError(f"{path}: pictures are written as PNG, JPEG or WebP. End the name in {', '.join(_FORMATS)}.")
+    return form
 
 
 def _told(made: Image.Image, form: str) -> dict[str, Any]:

@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engines.bundle import Bundle
+from engines.bundle import MANIFEST, Bundle
 from engines.errors import MissingDependency, RecipeError, UnsupportedError
 from exporter.bench.stopwatch import Stopwatch
+from exporter.recipe import shipped
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -112,7 +113,8 @@ def source(bundle: Bundle, root: Path | None = None) -> tuple[Recipe, Family]:
     """The recipe that a bundle keeps, and the family of its source model.
 
     A source that is a path counts from the recipe's folder, which the bundle does not know: unless it is given as `root`, the
-    working directory, the folders above the bundle, and the folder `recipes` in each of these are looked in.
+    working directory, the folders above the bundle, the folder `recipes` in each of these, and the recipes that come with the
+    package are looked in.
 
     Raises:
         UnsupportedError: it is in none of them, and nowhere else either.
@@ -125,8 +127,10 @@ def source(bundle: Bundle, root: Path | None = None) -> tuple[Recipe, Family]:
     text, name = bundle.manifest.recipe, bundle.manifest.name
     model = Recipe.parse(text, name).model
     near = [Path.cwd(), *bundle.folder.resolve().parents[:_ABOVE]]
-    roots = [root] if root else [place for folder in near for place in (folder, folder / "recipes")]
-    root = next((place for place in roots if (place / Path(model.source).expanduser()).exists()), root or Path.cwd())
+    roots = [root] if root else [*(place for folder in near for place in (folder, folder / "recipes")), shipped.folder()]
+    there = ((place, place / Path(model.source).expanduser()) for place in roots)
+    # A bundle has its recipe's name, which is often the source's as well: bundles/demo is not the source of bundles/demo.
+    root = next((place for place, path in there if path.exists() and not (path / MANIFEST).is_file()), root or Path.cwd())
     recipe = Recipe.parse(text, name, root)
     try:
         return recipe, claim(resolve(recipe.model, root), recipe)

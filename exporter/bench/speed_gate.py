@@ -14,6 +14,7 @@ from engines.bundle import MANIFEST, Bundle
 from engines.errors import RecipeError, SpeedError, UnsupportedError
 from exporter import machine
 from exporter.bench import diffusers, run
+from exporter.stages import assemble
 from exporter.stages.plan import Done, Plan, Stage
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def stage(plan: Plan, path: Path) -> Stage:
     def make(folder: Path, _done: Done) -> None:
         (folder / _RESULT).write_text(json.dumps(hold(path, wish, plan.recipe.root)), encoding="utf-8")
 
-    return plan.race_stage(options, make)
+    return plan.last_stage("race", options, make, assemble.lay_out, type(plan.family))
 
 
 def read(folder: Path) -> str:

@@ -70,7 +70,7 @@ class LatentDiffusion:
     @property
     def multiple(self) -> int:
         """Latent heights and widths must be multiples of this: the UNet halves them once per stage but the last."""
-        return 2 ** (len(self.configs["unet"]["down_block_types"]) - 1)
+        return 2 ** (len(self.configs["unet"].get("down_block_types", [""] * 4)) - 1)
 
     @property
     def channels(self) -> int:

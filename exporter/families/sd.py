@@ -1,4 +1,4 @@
-"""Stable Diffusion 1.x and 2.x, and every cut of them: one CLIP text tower, last hidden states."""
+"""Stable Diffusion 1.x and 2.x, and every cut of them: one CLIP text encoder, its last hidden states."""
 
 from __future__ import annotations
 

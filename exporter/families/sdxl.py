@@ -1,4 +1,4 @@
-"""Stable Diffusion XL and every cut of it, such as KOALA, SSD-1B and Vega: two CLIP text towers, pooled text, picture size."""
+"""Stable Diffusion XL and every cut of it, such as KOALA, SSD-1B and Vega: two CLIP text encoders, pooled text, image size."""
 
 from __future__ import annotations
 

@@ -5,7 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import onnx_ir as ir
+
+#: In this order: folding makes up names, and leaves duplicates, deduplication and transposing leave the unused.
+GRAPH_PASSES = ("name_weights", "fold", "deduplicate", "transpose", "remove_unused")
+#: Before them but after folding, where every engine of the graph runs on a processor: fewer products, and more small operators.
+PROCESSOR_PASSES = ("upsample",)
+
+
+def order(*, processor: bool, fused: Sequence[str]) -> tuple[str, ...]:
+    """Names of the passes that an exported graph gets; the last are into operators that its engines all have."""
+    named, folded, *rest = GRAPH_PASSES
+    return (named, folded, *(PROCESSOR_PASSES if processor else ()), *rest, *fused)
 
 
 class GraphPass(Protocol):

@@ -96,6 +96,10 @@ class Checkpoint:
             total.update(f"LoRA {content} × {change.scale!r}".encode())
         return total.hexdigest()
 
+    def named(self, component: str) -> Mapping[str, Any]:
+        """A network's config with the name of its class, which may stand in the pipeline's index alone."""
+        return {"_class_name": self.configs["model_index"][component][1], **self.configs[component]}
+
     def _changes(self, component: str) -> list[lora.Lora]:
         return [each for each in self.loras if component in each.components and component not in self.remade]
 

@@ -14,6 +14,7 @@ import torch
 
 from engines import plugins
 from engines.errors import UnsupportedError
+from exporter import graph
 from exporter.onnx.capture import traced
 
 if TYPE_CHECKING:
@@ -21,11 +22,6 @@ if TYPE_CHECKING:
 
     from engines.signature import Dim, Port, Signature
     from exporter.part import Part
-
-#: In this order: folding makes up names, and leaves duplicates, deduplication and transposing leave the unused.
-GRAPH_PASSES = ("name_weights", "fold", "deduplicate", "transpose", "remove_unused")
-#: Before them but after folding, where every engine of the graph runs on a processor: fewer products, and more small operators.
-PROCESSOR_PASSES = ("upsample",)
 
 
 @dataclass(frozen=True)
@@ -64,8 +60,7 @@ def export(part: Part, opset: int, *, processor: bool = False, fused: Sequence[s
             raise UnsupportedError(f"{part.name} cannot be exported to ONNX operator set {opset}:\n  {last}") from error
     model = program.model
     before = len(model.graph)
-    named, folded, *rest = GRAPH_PASSES
-    for name in (named, folded, *(PROCESSOR_PASSES if processor else ()), *rest, *fused):
+    for name in graph.order(processor=processor, fused=fused):
         model = plugins.load("graph", name)(model)
     _declare(model, part.signature)
     return Exported(model, before)

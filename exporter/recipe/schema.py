@@ -14,6 +14,7 @@ from engines import plugins
 from engines.errors import MissingDependency, RecipeError
 from engines.manifest import Generator, Tile
 from engines.strict import Frozen
+from exporter.recipe import shipped
 from exporter.recipe.limits import LIMITS
 from exporter.recipe.messages import sentences
 from exporter.recipe.yaml_source import Document, Place, brief, one_form
@@ -210,22 +211,19 @@ class Recipe(Frozen):
 
     @staticmethod
     def load(path: Path, overrides: Iterable[str] = ()) -> Recipe:
-        """Read a recipe; `overrides` are `path.to.field=yaml value`.
+        """Read a recipe's file, or one that comes with the package by its bare name; `overrides` are `path.to.field=yaml value`.
 
         Raises:
-            RecipeError: every problem of file and overrides at once.
+            RecipeError: there is none, or every problem of file and overrides at once.
             MissingDependency: ruamel.yaml is absent.
 
         """
+        file = shipped.find(path)
         try:
-            text = path.read_text(encoding="utf-8")
+            text = file.read_text(encoding="utf-8")
         except UnicodeDecodeError as error:
-            raise RecipeError(f"{path}  is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
-            near = sorted(str(file) for file in path.parent.glob("*.yaml"))
-            hint = plugins.did_you_mean(str(path), near) if near else "; name a YAML file, such as recipes/demo.yaml"
-            raise RecipeError(f"{path}  is not a file{hint}") from error
-        return Recipe.parse(text, path.stem, path.parent, overrides=overrides, shown=str(path))
+            raise RecipeError(f"{file}  is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
+        return Recipe.parse(text, file.stem, file.parent, overrides=overrides, shown=str(file))
 
     @staticmethod
     def parse(text: str, name: str, root: Path = Path(), *, overrides: Iterable[str] = (), shown: str = "") -> Recipe:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from engines import plugins
 from engines.bundle import Bundle, PartEntry
-from engines.errors import RecipeError
 from engines.guidance import USUAL, Guidance
 from exporter.models import sampler_compat
 from exporter.quantization import formats
+from exporter.recipe import shipped
 
 if TYPE_CHECKING:
     from exporter.families import Family
@@ -168,11 +168,12 @@ def estimate(plan: Plan, sizes: Mapping[str, Size]) -> dict[str, str]:
     recording = remaking if plan.recipe.checks.skip else 4 * sum(size.parameters for size in source.values())
     kept = 4 * sum(sizes[name].parameters for name in plan.passes.remade)
     memory = _LIBRARIES + max(recording, *(_PEAK * size for size in weights.values()))
-    # A graph per operator set, and an engine per target that builds one; the bundle's own files are links into the cache.
+    # A graph per operator set, and an engine per target that builds one; and the bundle's own files, unless they are clones.
     copies = {name: len(plan.opsets(name)) + sum(target != "onnxruntime" for target in plan.targets[name]) for name in weights}
+    made = sum(copies[name] * size for name, size in weights.items())
     return {
         "memory": f"about {memory / 1e9:.1f} GB",
-        "disk": f"about {(sum(copies[name] * size for name, size in weights.items()) + kept) / 1e9:.2f} GB",
+        "disk": f"about {(made + kept) / 1e9:.2f} GB, and {made / 1e9:.2f} GB more where files cannot share blocks (ext4)",
     }
 
 
@@ -185,7 +186,7 @@ def listing(kind: str) -> list[dict[str, str]]:
     if kind == "formats":
         return formats.rows()
     if kind == "recipes":
-        return [{"name": str(file), "what": _headline(file)} for file in _recipes()]
+        return [{"name": name, "what": _headline(file)} for name, file in shipped.recipes().items()]
     folder = Path(__file__).parents[2] / plugins.KINDS[kind].replace(".", "/")
     return [{"name": name, "what": _docstring(folder / f"{name}.py")} for name in plugins.names(kind)]
 
@@ -287,13 +288,6 @@ def _made_for(plan: Plan) -> str:
 def _precision(plan: Plan, name: str) -> str:
     component = plan.recipe.components.get(name)
     return component.precision if component else "fp32"
-
-
-def _recipes() -> list[Path]:
-    folder = next((place for place in (Path("recipes"), Path(__file__).parents[2] / "recipes") if place.is_dir()), None)
-    if folder is None:
-        raise RecipeError("there is no folder recipes/ here; change to the project's folder, or write a recipe of your own")
-    return sorted(folder.glob("*.yaml"))
 
 
 def _headline(file: Path) -> str:

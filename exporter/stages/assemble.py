@@ -1,4 +1,4 @@
-"""Lay the stages' results out as a bundle: hard links into the store, and the draft of the manifest."""
+"""Lay the stages' results out as a bundle: clones or copies of the store's files, and the draft of the manifest."""
 
 from __future__ import annotations
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from engines.bundle import place
@@ -58,6 +60,10 @@ class Wholes:
             raise RecipeError(problems)
         self.steps = {f"pipeline_{steps}": steps for steps in recipe.sampler.steps}
 
+    def makers(self, name: str) -> tuple[object, ...]:
+        """Who makes the contract of a whole pipeline; nobody that of a part, which is the family's."""
+        return (self.signature,) if name in self.steps else ()
+
     def signature(self, name: str, done: Done) -> Signature:
         """The contract of a part, or of a whole pipeline, which takes all the noise of its sampler at once."""
         if name not in self.steps:
@@ -73,10 +79,12 @@ class Wholes:
         return Signature(inputs=tuple(inputs), outputs=decoder.outputs, dims=denoiser.dims)
 
     def make(self, folder: Path, name: str, opset: int, done: Done) -> None:
-        """Write the joined graph; the weights stay in the parts' files, which come along as links."""
-        from exporter.onnx.fuse_pipeline import read, save, unroll  # noqa: PLC0415 - a plan loads nothing heavy
+        """Write the joined graph; the weights stay in the parts' files, beside which it can be opened (`beside_weights`)."""
+        import onnx_ir as ir  # noqa: PLC0415 - a plan loads nothing heavy
 
-        graphs = {part: read(done["export", f"{part}, opset {opset}"] / f"{part}.onnx") for part in self.family.roles}
+        from exporter.onnx.fuse_pipeline import unroll  # noqa: PLC0415
+
+        graphs = {part: ir.load(done["export", f"{part}, opset {opset}"] / f"{part}.onnx") for part in self.family.roles}
         denoiser, decoder = self._having("denoiser"), self._having("decoder")
         model = unroll(
             {tower: graphs[tower] for tower in self.family.towers},
@@ -85,12 +93,20 @@ class Wholes:
             self._table(name, done),
             self.signature(name, done),
         )
-        save(model, folder / f"{name}.onnx")
-        for part in self.family.roles:
-            for data in done["export", f"{part}, opset {opset}"].glob(f"{part}.onnx.*"):
-                place(data, folder / data.name)
+        ir.save(model, folder / f"{name}.onnx")
         facts = {"nodes_exported": sum(len(graph.graph) for graph in graphs.values()), "nodes": len(model.graph)}
         (folder / "facts.txt").write_text(json.dumps(facts, indent=2, sort_keys=True) + "\n")
+
+    @contextlib.contextmanager
+    def beside_weights(self, name: str, opset: int, folder: Path, done: Done) -> Iterator[Path]:
+        """Lend the joined graph with the parts' weights beside it, below `folder`; gone afterwards."""
+        with TemporaryDirectory(dir=folder) as work:
+            files = [done["unroll", f"{name}, opset {opset}"] / f"{name}.onnx"]
+            files += [done["export", f"{part}, opset {opset}"] / f"{part}.onnx.data" for part in self.family.roles]
+            for file in files:
+                if file.exists():  # a part may be small enough to have its weights in the graph
+                    place(file, Path(work) / file.name)
+            yield Path(work) / f"{name}.onnx"
 
     def _having(self, role: str) -> str:
         return next(name for name, found in self.family.roles.items() if found == role)

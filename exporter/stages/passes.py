@@ -20,6 +20,8 @@ from exporter.models.sampler_compat import made_by_passes
 from exporter.training import context
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from engines.backends import Backend
     from exporter.families import Family
     from exporter.models.checkpoint import Checkpoint
@@ -45,6 +47,8 @@ class Passes:
 
     def __init__(self, recipe: Recipe, family: Family) -> None:
         self.family = family
+        #: Other models that passes take from, found while planning, since the keys name their content.
+        self._others: dict[tuple[str, str, str], Checkpoint] = {}
         self.of: dict[str, dict[str, Pass]] = {}
         problems: list[str] = []
         for part, component in recipe.components.items():
@@ -90,10 +94,11 @@ class Passes:
 
     def _outlined(self, part: str, names: tuple[str, ...]) -> tuple[Mapping[str, Any], bool]:
         """Config that the passes leave, as far as it can be told, and whether that is all the way."""
-        config, told = self.family.checkpoint.configs[network(part)], True
+        checkpoint, told = self.family.checkpoint, True
+        config: Mapping[str, Any] = checkpoint.named(network(part))
         for name in names:
             step = self.of[part][name]
-            made = self.borrowed(part, name).configs[part] if step.swaps else step.config(config)
+            made = self.borrowed(part, name).named(part) if step.swaps else step.config(config)
             config, told = made or config, told and made is not None
         return config, told
 
@@ -104,8 +109,11 @@ class Passes:
             RecipeError, UnsupportedError: there is none, or it does not fit.
 
         """
-        step: Any = self.of[part][name]
-        return borrow(step, part, self.family.checkpoint, self.family.recipe.root, self._place(part, name))
+        if (found := self._others.get((part, name, "network"))) is None:
+            step: Any = self.of[part][name]
+            found = borrow(step, part, self.family.checkpoint, self.family.recipe.root, self._place(part, name))
+            self._others[part, name, "network"] = found
+        return found
 
     @property
     def source(self) -> Family:
@@ -152,29 +160,45 @@ class Passes:
             part = part if step.remakes else step(part)
         return part
 
-    def remake(self, folder: Path, part_name: str, name: str, done: Done) -> None:
-        """Let one pass make its network, from what the one before it made, and keep it as diffusers keeps networks."""
-        step, names = self.of[part_name][name], self.remade[part_name]
-        if step.swaps:
-            other = self.borrowed(part_name, name)
-            other.module(part_name).save_pretrained(folder)
-            told = ", ".join(f"{key} {value}" for key, value in other.provenance.items())
-            _keep(folder, [f"{part_name}: the network is another model's: {told}"], {})
-            return
-        before = names[: names.index(name)]
-        if step.trains:
-            made = self._teach(part_name, name, before, done)
-            shutil.copy(done["unfinished", f"{part_name}, {name}"] / "curve.jsonl", folder / "curve.jsonl")
-            if network(part_name) == "vae":  # the half that nobody taught stays what it was
-                whole = self.made(done, {part_name: before}).checkpoint.module(part_name)
-                whole.load_state_dict({**whole.state_dict(), **made.network.state_dict()})
-                made = made.having(whole)
-        else:
-            part = self.made(done, {part_name: before}).part(part_name, "fp32")
-            part = replace(part, signature=self.family.signature(part_name))
-            made = step(replace(part, cases=seen(part_name, done["record", "source"])) if step.recorded else part)
+    def maker(self, part_name: str, name: str) -> Callable[[Path, str, str, Done], None]:
+        """What lets one pass make its network, from what the one before it made, and keeps it as diffusers keeps networks."""
+        step = self.of[part_name][name]
+        return self.swap if step.swaps else self.teach if step.trains else self.change
+
+    def swap(self, folder: Path, part_name: str, name: str, _done: Done) -> None:
+        """Keep the network that stands in the source's place."""
+        other = self._others[part_name, name, "network"]
+        other.module(part_name).save_pretrained(folder)
+        told = ", ".join(f"{key} {value}" for key, value in other.provenance.items())
+        _keep(folder, [f"{part_name}: the network is another model's: {told}"], {})
+
+    def teach(self, folder: Path, part_name: str, name: str, done: Done) -> None:
+        """Train the network."""
+        step: Any = self.of[part_name][name]
+        before = self.before(part_name, name)
+        student = context.plain(self.family, self.made(done, {part_name: before}).checkpoint).part(part_name, "fp32")
+        made = step.teach(student, self._lesson(part_name, name, before, done))
+        shutil.copy(done["unfinished", f"{part_name}, {name}"] / "curve.jsonl", folder / "curve.jsonl")
+        if network(part_name) == "vae":  # the half that nobody taught stays what it was
+            whole = self.made(done, {part_name: before}).checkpoint.module(part_name)
+            whole.load_state_dict({**whole.state_dict(), **made.network.state_dict()})
+            made = made.having(whole)
         made.network.save_pretrained(folder)
         _keep(folder, made.notes, dict(made.findings))
+
+    def change(self, folder: Path, part_name: str, name: str, done: Done) -> None:
+        """Make another network of the one that is there."""
+        step = self.of[part_name][name]
+        part = self.made(done, {part_name: self.before(part_name, name)}).part(part_name, "fp32")
+        part = replace(part, signature=self.family.signature(part_name))
+        made = step(replace(part, cases=seen(part_name, done["record", "source"])) if step.recorded else part)
+        made.network.save_pretrained(folder)
+        _keep(folder, made.notes, dict(made.findings))
+
+    def before(self, part_name: str, name: str) -> tuple[str, ...]:
+        """The passes whose network a pass is given."""
+        names = self.remade[part_name]
+        return names[: names.index(name)]
 
     def encode(self, folder: Path, part_name: str, name: str) -> None:
         """Encode the pictures that a pass learns from, and their captions."""
@@ -201,19 +225,17 @@ class Passes:
     def taught(self, part_name: str, name: str) -> tuple[Mapping[str, Any], Mapping[str, str]]:
         """Options of a pass that trains, and digests of whom it learns from."""
         step: Any = self.of[part_name][name]
-        taught = teacher(step.teacher, self.family.checkpoint, self.family.recipe.root, f"{step.verb}.teacher")
-        digests = {each: taught.digest(each) for each in (network(part_name), "scheduler")}
+        found = teacher(step.teacher, self.family.checkpoint, self.family.recipe.root, f"{step.verb}.teacher")
+        self._others[part_name, name, "teacher"] = found
+        digests = {each: found.digest(each) for each in (network(part_name), "scheduler")}
+        digests |= {"schedule": self.family.checkpoint.digest("scheduler")}
         if step.sees:
-            seen = self._classifier(part_name, name)
+            where = f"{self._place(part_name, name)}.classifier.source"
+            seen = classifier.find(step.sees.source, step.sees.revision, self.family.recipe.root, where)
+            self._others[part_name, name, "classifier"] = seen
             digests |= {each: seen.digest(each) for each in (classifier.CLASSIFIER, classifier.PREPROCESSOR)}
             digests |= {"decoder": self.family.checkpoint.digest("vae")}
         return context.options_of(step), digests
-
-    def _classifier(self, part_name: str, name: str) -> Checkpoint:
-        step: Any = self.of[part_name][name]
-        return classifier.find(
-            step.sees.source, step.sees.revision, self.family.recipe.root, f"{self._place(part_name, name)}.classifier.source"
-        )
 
     def plays(self, part_name: str, name: str) -> Mapping[str, Any] | None:
         """Options of the teacher's trajectories, where a pass learns from such."""
@@ -227,15 +249,10 @@ class Passes:
         step: Any = self.of[part_name][name]
         play(step, self._lesson(part_name, name, (), done), folder)
 
-    def _teach(self, part_name: str, name: str, before: tuple[str, ...], done: Done) -> Part:
-        step: Any = self.of[part_name][name]
-        student = context.plain(self.family, self.made(done, {part_name: before}).checkpoint).part(part_name, "fp32")
-        return step.teach(student, self._lesson(part_name, name, before, done))
-
     def _lesson(self, part_name: str, name: str, before: tuple[str, ...], done: Done) -> context.Lesson:
         step: Any = self.of[part_name][name]
         checkpoint = self.family.checkpoint
-        source = teacher(step.teacher, checkpoint, self.family.recipe.root, f"{step.verb}.teacher")
+        source = self._others[part_name, name, "teacher"]
         denoiser = context.plain(self.family, source)
         folders = {each: done["pass", f"{part_name}, {each}"] for each in before}
         return context.Lesson(
@@ -247,7 +264,7 @@ class Passes:
             kept=done.get(("unfinished", f"{part_name}, {name}"), Path()),
             say=_say,
             played=done.get(("play", f"{part_name}, {name}")),
-            sight=(self._classifier(part_name, name), self.family.part("vae_decoder", "fp32")) if step.sees else None,
+            sight=(self._others[part_name, name, "classifier"], self.family.part("vae_decoder", "fp32")) if step.sees else None,
         )
 
     def _place(self, part_name: str, name: str) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from engines import plugins
 from engines.errors import RecipeError, UnsupportedError
+from exporter import graph
 from exporter.families import Family, claim
 from exporter.models.checkpoint import network, resolve
 from exporter.models.sampler_compat import judge
@@ -129,15 +130,17 @@ class Plan:
     def _fused(self, name: str, opset: int) -> tuple[str, ...]:
         return target_ops.fused(self.targets[name].values(), opset, self.recipe.pipeline)
 
-    def check_stage(self, make: Callable[[Path, Done], None]) -> Stage:
-        """The last stage: it depends on everything that is in the bundle."""
+    def last_stage(self, verb: str, options: Mapping[str, Any], make: Callable[[Path, Done], None], *makers: object) -> Stage:
+        """One of those that judge the bundle, and so depend on everything that is in it and on who laid it out."""
         before = {f"{stage.verb} {stage.subject}": str(stage.key) for stage in self.stages}
-        return Stage("check", "bundle", key_of("check", "bundle", dict(self.recipe.checks.limits), before), make)
+        kinds = {type(backend) for backends in self.targets.values() for backend in backends.values()}
+        everyone = {make, *makers, *kinds, "engines.samplers.table"}
+        return Stage(verb, "bundle", key_of(verb, "bundle", options, before, everyone), make)
 
-    def race_stage(self, options: Mapping[str, Any], make: Callable[[Path, Done], None]) -> Stage:
-        """The stage after the last, where the recipe asks for speed: it depends on the bundle, the rival and the machine."""
-        before = {f"{stage.verb} {stage.subject}": str(stage.key) for stage in self.stages}
-        return Stage("race", "bundle", key_of("race", "bundle", options, before), make)
+    def loaders(self, name: str) -> tuple[object, ...]:
+        """Who loads a part as its passes leave it: makers of every stage for which it is loaded."""
+        kinds = (type(step) for step in self.passes.of.get(name, {}).values() if not (step.remakes or hasattr(step, "on_graph")))
+        return (self.passes.part, self.precisions.of, self.precisions.single, *self._model, *kinds)
 
     def _component(self, name: str) -> Any:  # noqa: ANN401 - recipe.Component, which lives behind TYPE_CHECKING here
         from exporter.recipe.schema import Component  # noqa: PLC0415 - a plan is made from a recipe, which has loaded it
@@ -147,27 +150,30 @@ class Plan:
     def _stages(self) -> Iterator[Stage]:
         recipe, everything = self.recipe, {name: self.checkpoint.digest(name) for name in self._networks}
         for name in self.family.towers.values():
-            stage_key = key_of("tokenize", name, {}, {name: self.checkpoint.digest(name)})
+            stage_key = key_of("tokenize", name, {}, {name: self.checkpoint.digest(name)}, (self._tokenize, *self._model))
             yield Stage("tokenize", name, stage_key, lambda folder, _done, name=name: self._tokenize(folder, name))
         compiled: dict[tuple[str, str], Key] = {}
+        schedule = {"scheduler": self.checkpoint.digest("scheduler")}
         for steps in recipe.sampler.steps:
             options = recipe.sampler.model_dump(mode="json", exclude={"steps", "guidance", "force"}) | {"steps": steps}
-            sampler_key = key_of("compile", f"{steps} steps", options, {"scheduler": self.checkpoint.digest("scheduler")})
+            options |= {"size": [recipe.shapes.height[1], recipe.shapes.width[1]], "edits": self.edits}
+            sampler_key = key_of("compile", f"{steps} steps", options, schedule, [self._compile])
             compiled["compile", f"{steps} steps"] = sampler_key
             yield Stage("compile", f"{steps} steps", sampler_key, lambda folder, _done, steps=steps: self._compile(folder, steps))
             if self.edits:
                 name = f"{steps} steps from an image"
-                starts_key = key_of("compile", name, options, {"scheduler": self.checkpoint.digest("scheduler")})
+                starts_key = key_of("compile", name, options, schedule, [self._compile_starts])
                 yield Stage("compile", name, starts_key, lambda folder, _done, steps=steps: self._compile_starts(folder, steps))
         options = recipe.sampler.model_dump(mode="json", include={"scheduler", "config"})
-        process_key = key_of("process", "scheduler", options, {"scheduler": self.checkpoint.digest("scheduler")})
+        process_key = key_of("process", "scheduler", options, schedule, [self._process])
         yield Stage("process", "scheduler", process_key, lambda folder, _done: self._process(folder))
         recorded: dict[str, str] = {}
         options = recipe.model_dump(mode="json", include={"sampler", "shapes"}, exclude={"sampler": {"force"}})
         options |= recipe.checks.model_dump(mode="json", exclude={"limits", "faster_than"}) | {"parts": sorted(self.family.roles)}
         options |= {"tile": str(self._component("vae_decoder").tile)}
         if not recipe.checks.skip:
-            record_key = key_of("record", "source", options, everything)
+            source = options | {"config": dict(self.passes.source.recipe.sampler.config)}
+            record_key = key_of("record", "source", source, everything, (self._record, *self._model))
             recorded = {"record": str(record_key)}
             yield Stage("record", "source", record_key, lambda folder, _done: self._record(folder, self.passes.source))
         made: dict[str, str] = {}
@@ -176,7 +182,7 @@ class Plan:
                 made[name] = str(stage.key)
                 yield stage
         if recorded and made:
-            record_key = key_of("record", "passes", options, everything | made)
+            record_key = key_of("record", "passes", options, everything | made, (self._record, self.passes.made, *self._model))
             recorded = recorded | {"reference": str(record_key)}
             yield Stage("record", "passes", record_key, lambda folder, done: self._record(folder, self.passes.made(done)))
         exported: dict[tuple[str, str], Key] = dict(compiled)
@@ -189,7 +195,7 @@ class Plan:
 
     def _pass_stages(self, name: str, recorded: Mapping[str, str]) -> Iterator[Stage]:
         """One for each pass that makes another network, which is kept, because making one may take long."""
-        before = self.checkpoint.digest(network(name))
+        digest = self.checkpoint.digest(network(name))
         for pass_name in self.passes.remade[name]:
             step = self.passes.of[name][pass_name]
             if step.recorded and not recorded:
@@ -197,25 +203,27 @@ class Plan:
                     f"checks.skip: {pass_name} of {name} has to see what the source does, so that is recorded; leave it out"
                 )
             options = step.model_dump(mode="json")  # type: ignore[attr-defined]  # a plugin's options are a Frozen
-            inputs = {"weights": before} | (recorded if step.recorded else {})
+            inputs = {"weights": digest} | (recorded if step.recorded else {})
             if step.swaps:
                 inputs = {"network": self.passes.borrowed(name, pass_name).digest(name)}
             if step.trains:
-                encode_key = key_of("encode", "pictures", *self.passes.keyed(name, pass_name))
+                encode_key = key_of("encode", "pictures", *self.passes.keyed(name, pass_name), (self.passes.encode, *self._model))
                 encode = lambda folder, _done, pass_name=pass_name: self.passes.encode(folder, name, pass_name)  # noqa: E731
                 yield Stage("encode", f"{name}, {pass_name}", encode_key, encode)
                 options, teacher = self.passes.taught(name, pass_name)
                 inputs |= {"pictures": str(encode_key), **{f"teacher {each}": digest for each, digest in teacher.items()}}
                 if (played := self.passes.plays(name, pass_name)) is not None:
                     known = {key: inputs[key] for key in inputs if key != "weights"}
-                    play_key = key_of("play", name, played, known)
+                    play_key = key_of("play", name, played, known, (self.passes.play, *self._model))
                     play = lambda folder, done, pass_name=pass_name: self.passes.play(folder, name, pass_name, done)  # noqa: E731
                     yield Stage("play", f"{name}, {pass_name}", play_key, play)
                     inputs |= {"played": str(play_key)}
-            stage_key = key_of("pass", f"{name}, {pass_name}", options, inputs)
-            make = lambda folder, done, pass_name=pass_name: self.passes.remake(folder, name, pass_name, done)  # noqa: E731
+            maker, before = self.passes.maker(name, pass_name), self.passes.before(name, pass_name)
+            kinds = {type(self.passes.of[name][each]) for each in (*before, pass_name)}
+            stage_key = key_of("pass", f"{name}, {pass_name}", options, inputs, (maker, *kinds, *self._model))
+            make = lambda folder, done, maker=maker, pass_name=pass_name: maker(folder, name, pass_name, done)  # noqa: E731
             yield Stage("pass", f"{name}, {pass_name}", stage_key, make, resumes=step.trains)
-            before = str(stage_key)
+            digest = str(stage_key)
 
     def _part_stages(self, name: str, recorded: Mapping[str, str], digest: str) -> Iterator[Stage]:
         """Measure, export, then engines: the torch module is let go before the engines need the memory."""
@@ -231,36 +239,38 @@ class Plan:
             for row in self.precisions.stages(name, options, inputs):
                 yield (stage := Stage(*row))
                 inputs |= {"islands": str(stage.key)}
-            measure_key = key_of("measure", name, options, inputs if measured else weights | {"record": recorded["record"]})
+            inputs_seen = inputs if measured else weights | {"record": recorded["record"]}
+            wanted, makers = options | {"processor": self.on_processor(name)}, (self._measure, *self.loaders(name))
+            measure_key = key_of("measure", name, wanted, inputs_seen, makers)
             yield Stage("measure", name, measure_key, lambda folder, done: self._measure(folder, name, done))
         for opset in self.opsets(name):
-            wanted = options | {
-                "opset": opset,
-                "processor": self.on_processor(name),
-                "fused": self._fused(name, opset),
-            }
-            export_key = key_of("export", f"{name}, opset {opset}", wanted, inputs)
+            processor, fused = self.on_processor(name), self._fused(name, opset)
+            wanted = options | {"opset": opset, "processor": processor, "fused": fused}
+            passes = (f"exporter.graph.{each}" for each in graph.order(processor=processor, fused=fused))
+            makers = (self._export, *self.loaders(name), *passes)
+            export_key = key_of("export", f"{name}, opset {opset}", wanted, inputs, makers)
             make = lambda folder, done, opset=opset: self._export(folder, name, opset, done)  # noqa: E731
             yield Stage("export", f"{name}, opset {opset}", export_key, make)
-            graph, made = export_key, dict[tuple[str, str], Key]()
+            written, made = export_key, dict[tuple[str, str], Key]()
             if recorded:
                 made["measure", name] = measure_key
             for row in self.quantized.stages(name, opset, export_key, recorded, digest):
                 yield (stage := Stage(*row))
-                graph = stage.key
+                written = stage.key
             if self.recipe.pipeline == "stepped":
-                engines = self._engine_stages(name, opset, graph)
+                engines = self._engine_stages(name, opset, written)
                 for stage in (*engines, *(Stage(*row) for row in self.quantized.rivals(name, opset, export_key))):
                     made[stage.name] = stage.key
                     yield stage
                 yield from (Stage(*row) for row in self.quantized.weighing(name, made))
 
-    def _engine_stages(self, name: str, opset: int, graph: Key) -> Iterator[Stage]:
+    def _engine_stages(self, name: str, opset: int, written: Key) -> Iterator[Stage]:
         """One for each target that wants the graph of this operator set."""
         for target, backend in self.targets[name].items():
             if backend.opset == opset:
                 options, versions = backend.model_dump(mode="json"), {target: backend.version}
-                stage_key = key_of("engine", f"{name}, {target}", options, {"export": str(graph)}, versions)
+                makers = (self._engine, type(self.family), type(backend), *self.wholes.makers(name))
+                stage_key = key_of("engine", f"{name}, {target}", options, {"export": str(written)}, makers, versions)
                 make = lambda folder, done, target=target: self._engine(folder, name, target, done)  # noqa: E731
                 yield Stage("engine", f"{name}, {target}", stage_key, make)
 
@@ -270,10 +280,15 @@ class Plan:
             for opset in self.opsets(name):
                 inputs = {part: str(made["export", f"{part}, opset {opset}"]) for part in self.family.roles}
                 inputs |= {"sampler": str(made["compile", f"{steps} steps"])}
-                unroll_key = key_of("unroll", f"{name}, opset {opset}", {}, inputs)
+                unroll_key = key_of("unroll", f"{name}, opset {opset}", {}, inputs, (self.wholes.make, type(self.family)))
                 make = lambda folder, done, name=name, opset=opset: self.wholes.make(folder, name, opset, done)  # noqa: E731
                 yield Stage("unroll", f"{name}, opset {opset}", unroll_key, make)
                 yield from self._engine_stages(name, opset, unroll_key)
+
+    @property
+    def _model(self) -> tuple[type, ...]:
+        """Classes of what the model is known by, wherever a maker is given it."""
+        return type(self.family), type(self.checkpoint)
 
     @cached_property
     def _networks(self) -> list[str]:
@@ -374,8 +389,12 @@ class Plan:
     def _engine(self, folder: Path, name: str, target: str, done: Done) -> None:
         gc.collect()  # the exported network is a knot of references, as large as the memory that a builder may want
         backend = self.targets[name][target]
-        verb = "unroll" if name in self.wholes.steps else "quantize" if name in self.quantized.of else "export"
-        backend.build(done[verb, f"{name}, opset {backend.opset}"] / f"{name}.onnx", self.wholes.signature(name, done), folder)
+        if name in self.wholes.steps:
+            with self.wholes.beside_weights(name, backend.opset, folder, done) as graph:
+                backend.build(graph, self.wholes.signature(name, done), folder)
+            return
+        verb = "quantize" if name in self.quantized.of else "export"
+        backend.build(done[verb, f"{name}, opset {backend.opset}"] / f"{name}.onnx", self.family.signature(name), folder)
 
 
 def _backends(targets: Iterable[Mapping[str, Any]]) -> dict[str, Backend]:

@@ -56,7 +56,7 @@ class Precisions:
     def stages(self, name: str, options: Mapping[str, Any], inputs: Mapping[str, str]) -> Iterator[Row]:
         """Find islands; nothing where the precision does not depend on them."""
         if self._asked(name) == "mixed" or (self._asked(name) == "auto" and not self._on_processor(name)):
-            islands_key = key_of("islands", name, dict(options), inputs)
+            islands_key = key_of("islands", name, dict(options), inputs, (self._find, *self._plan.loaders(name)))
             yield "islands", name, islands_key, lambda folder, done: self._find(folder, name, done)
 
     def of(self, name: str, done: Done) -> Precision:

@@ -12,6 +12,7 @@ from engines.errors import RecipeError
 from exporter.models.checkpoint import network
 from exporter.quantization import formats
 from exporter.stages.keys import key_of
+from exporter.stages.store import file_digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -77,10 +78,10 @@ class Quantized:
         inputs = {"export": str(export), "weights": digest} | (dict(recorded) if step.recorded else {})
         if step.calibration is not None:
             inputs["calibration"] = self._given(name)
-        calibrate_key = key_of("calibrate", subject, options, inputs)
+        calibrate_key = key_of("calibrate", subject, options, inputs, (self._calibrate, type(step), type(self._plan.family)))
         yield "calibrate", subject, calibrate_key, lambda folder, done: self._calibrate(folder, name, opset, digest, done)
         inputs = {"export": str(export), "calibration": str(calibrate_key)}
-        quantize_key = key_of("quantize", subject, {"block": step.block}, inputs)
+        quantize_key = key_of("quantize", subject, {"block": step.block}, inputs, (self._quantize, type(step)))
         yield "quantize", subject, quantize_key, lambda folder, done: self._quantize(folder, name, opset, done)
 
     def rivals(self, name: str, opset: int, export: Key) -> Iterator[Row]:
@@ -88,7 +89,8 @@ class Quantized:
         for target, backend in self._plan.targets[name].items() if name in self.of else ():
             if backend.opset == opset:
                 options, versions = backend.model_dump(mode="json"), {target: backend.version}
-                rival_key = key_of("engine", f"{name}, {target}, unquantized", options, {"export": str(export)}, versions)
+                makers, inputs = (self._rival, type(self._plan.family), type(backend)), {"export": str(export)}
+                rival_key = key_of("engine", f"{name}, {target}, unquantized", options, inputs, makers, versions)
                 make = lambda folder, done, target=target: self._rival(folder, name, target, done)  # noqa: E731
                 yield "rival", f"{name}, {target}", rival_key, make
 
@@ -102,7 +104,9 @@ class Quantized:
             verbs = {"engine", "rival", "measure"}
             inputs = {f"{verb} {subject}": str(made) for (verb, subject), made in before.items() if verb in verbs}
             inputs = {told: digest for told, digest in inputs.items() if told.split(" ", 1)[1].partition(",")[0] == name}
-            weigh_key = key_of("weigh", name, options, inputs)
+            kinds = {type(backend) for backend in self._plan.targets[name].values()}
+            makers = (self._weigh, type(step), type(self._plan.family), *kinds)
+            weigh_key = key_of("weigh", name, options, inputs, makers)
             yield "weigh", name, weigh_key, lambda folder, done: self._weigh(folder, name, done)
 
     def graph(self, name: str, opset: int, done: Done) -> Path:
@@ -169,7 +173,6 @@ class Quantized:
 
         """
         from exporter.quantization.calibration import read  # noqa: PLC0415
-        from exporter.stages.store import code_version  # noqa: PLC0415
 
         step = self.of[name]
         if step.calibration is None:
@@ -183,7 +186,7 @@ class Quantized:
             )
         if found.format != step.format or found.part != name:
             raise RecipeError(f"{where}: {path} is of {found.part} in {found.format}; this is {name} in {step.format}")
-        return code_version(path)
+        return file_digest(path)
 
     def _calibrate(self, folder: Path, name: str, opset: int, digest: str, done: Done) -> None:
         from exporter.quantization.calibrate import Given  # noqa: PLC0415 - onnx

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import hashlib
 import json
@@ -17,24 +16,12 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from engines.errors import T2IError
+from engines.disk import require_folder, writing
+from engines.errors import MachineError
 
 ENTRY = "entry.json"
-#: A stage that failed with less than this much left on the disk failed because of it: vendors' writers hide the errno.
-_NOTHING_LEFT = 2**20
-_FULL = (errno.ENOSPC, errno.EDQUOT)
-
-
-class DiskFull(T2IError):  # noqa: N818 - the name says what happened
-    """A disk is full; the text names it."""
-
-    def __init__(self, path: Path, doing: str) -> None:
-        mount = mounted_at(path)
-        free = shutil.disk_usage(mount).free
-        super().__init__(
-            f"{doing}: the disk at {mount} is full ({free / 1e6:.1f} MB free).\n"
-            f"  Free some, or work on another: the cache lies below $XDG_CACHE_HOME, a bundle where --output says."
-        )
+#: Modules that `why` names at most.
+_MODULES = 3
 
 
 @dataclass(frozen=True)
@@ -87,8 +74,10 @@ class Store:
     def __init__(self, root: Path | None = None, say: Callable[[str], None] = lambda _: None) -> None:
         self.root, self._say = root or default_root(), say
         for name in ("entries", "partial", "locks", "last", "unfinished"):
-            with _disk(self.root, "opening the cache"):
-                (self.root / name).mkdir(parents=True, exist_ok=True)
+            try:
+                require_folder(self.root / name)
+            except MachineError as error:
+                raise MachineError(f"the cache: {error}\n  It lies below $XDG_CACHE_HOME, else below ~/.cache.") from error
         self._sweep()
 
     def peek(self, wanted: Key) -> bool:
@@ -156,7 +145,7 @@ class Store:
             folder = self.root / "partial" / f"{name}.0"
             folder.mkdir()
             try:
-                with _disk(self.root, "building once more"):
+                with writing(self.root, "building once more"):
                     yield folder
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -166,7 +155,7 @@ class Store:
         partial = self.root / "partial" / f"{wanted.digest}.{uuid4().hex[:8]}"
         start = time.perf_counter()
         try:
-            with _disk(self.root, f"{wanted.stage} of {wanted.subject}"):
+            with writing(self.root, f"{wanted.stage} of {wanted.subject}"):
                 partial.mkdir()
                 make(partial)
                 seconds = time.perf_counter() - start
@@ -200,7 +189,7 @@ class Store:
                 return f"its entry was damaged: {name} is missing"
             if status.st_size != said["size"]:
                 return f"its entry was damaged: {name} has {status.st_size} bytes instead of {said['size']}"
-            if status.st_mtime_ns != said["mtime_ns"] and _digest(folder / name) != said["sha256"]:
+            if status.st_mtime_ns != said["mtime_ns"] and file_digest(folder / name) != said["sha256"]:
                 return f"its entry was damaged: {name} has other content"
         return ""
 
@@ -245,39 +234,10 @@ def default_root() -> Path:
     return (base if base.is_absolute() else Path.home() / ".cache") / "t2iexport"
 
 
-def code_version(*paths: Path) -> str:
-    """SHA-256 of source files, and of every `*.py` below folders; imports nothing."""
-    total = hashlib.sha256()
-    for path in paths:
-        files = sorted(path.rglob("*.py")) if path.is_dir() else [path]
-        for file in files:
-            total.update(f"{file.relative_to(path.parent).as_posix()} {_digest(file)}\n".encode())
-    return total.hexdigest()
-
-
-def mounted_at(path: Path) -> Path:
-    """Mount point of the disk that holds a path, or would hold it."""
-    path = path.absolute()
-    while not path.exists() or not path.is_mount():
-        path = path.parent
-    return path
-
-
-@contextlib.contextmanager
-def _disk(path: Path, doing: str) -> Iterator[None]:
-    """Turn a failure for want of room into DiskFull, also where a vendor's writer gave it another name."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in _FULL:
-            raise
-        raise DiskFull(Path(error.filename) if isinstance(error.filename, str) else path, doing) from error
-    except T2IError:
-        raise
-    except Exception as error:
-        if shutil.disk_usage(mounted_at(path)).free >= _NOTHING_LEFT:
-            raise
-        raise DiskFull(path, doing) from error
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextlib.contextmanager
@@ -297,14 +257,16 @@ def _flock(path: Path, wait: Callable[[], None] | None = None) -> Iterator[Path]
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
     """One phrase per ingredient that differs."""
     before, after = dict(_leaves(old)), dict(_leaves(new))
-    for name in sorted(before.keys() | after.keys()):
+    changed = [name for name in sorted(before.keys() | after.keys()) if before.get(name) != after.get(name)]
+    if modules := [name.removeprefix("code.") for name in changed if name.startswith("code.")]:
+        more = f" and {len(modules) - _MODULES} more" if len(modules) > _MODULES else ""
+        yield f"code of {', '.join(modules[:_MODULES])}{more} changed"
+    for name in (name for name in changed if not name.startswith("code.")):
         kind, _, rest = name.partition(".")
-        if before.get(name) == after.get(name):
-            continue
-        said = {"inputs": f"input {rest}", "code": f"code of {rest}", "versions": rest}.get(kind, name)
+        said = {"inputs": f"input {rest}", "versions": rest}.get(kind, name)
         if name not in before or name not in after:
             yield f"{said} {'added' if name in after else 'removed'}"
-        elif kind in {"inputs", "code"}:
+        elif kind == "inputs":
             yield f"{said} changed"
         else:
             yield f"{said} {_brief(before[name])} → {_brief(after[name])}"
@@ -339,7 +301,7 @@ def _sealed(file: Path) -> dict[str, Any]:
     file.chmod(0o444)
     _sync(file)
     status = file.stat()
-    return {"size": status.st_size, "mtime_ns": status.st_mtime_ns, "sha256": _digest(file)}
+    return {"size": status.st_size, "mtime_ns": status.st_mtime_ns, "sha256": file_digest(file)}
 
 
 def _write(path: Path, content: object) -> None:
@@ -353,8 +315,3 @@ def _sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

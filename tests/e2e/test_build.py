@@ -22,7 +22,7 @@ from exporter.build import build, check
 from exporter.recipe.schema import Recipe
 from exporter.stages.plan import Plan
 from exporter.stages.store import Store
-from tests.e2e.conftest import silent
+from tests.e2e.conftest import silent, standard_tools_open
 
 ROOT = Path(__file__).parents[2]
 
@@ -37,6 +37,11 @@ def test_every_line_of_the_blame_table_passes(built):
     for part in ("text_encoder", "text_encoder_2", "unet", "vae_decoder"):
         assert {(part, stage) for stage in ("source → passes", "passes → onnx", "onnx → engine")} <= lines
     assert {("sampler", "source → table"), ("tokenizers", "source → tokens"), ("end to end", "image")} <= lines
+
+
+def test_standard_tools_open_a_bundle_and_the_store_where_they_were_built(built):
+    assert standard_tools_open(built.path) == 5
+    assert standard_tools_open(built.store) == 5
 
 
 def test_checks_cover_batch_shape_and_guidance(built):

@@ -9,9 +9,12 @@ from pydantic import ValidationError
 
 from engines import bundle as module
 from engines.bundle import Bundle, Draft, SamplerEntry, publish, write
+from engines.disk import DiskFull, mounted_at
 from engines.errors import BundleError, UnsupportedError
 from engines.signature import Port, Signature
 from tests.engines import small
+
+COPY = getattr(os, "copy_file_range", None)
 
 
 def test_what_is_written_is_what_is_read(bundle):
@@ -199,9 +202,9 @@ def test_publish_refuses_an_unfinished_bundle(tmp_path):
         publish(tmp_path / "temporary", tmp_path / "final")
 
 
-def test_a_full_disk_is_an_oserror(bundle, monkeypatch):
+def test_a_full_disk_is_told(bundle, monkeypatch):
     monkeypatch.setattr("pathlib.Path.write_bytes", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(DiskFull, match=r"manifest\.json: the disk at .* is full"):
         write(bundle.folder, small.draft())
 
 
@@ -217,15 +220,36 @@ def test_a_bundle_works_through_a_link_to_its_folder_and_read_only(bundle, tmp_p
             os.chmod(path, 0o700)  # noqa: PTH101 - follows the walk
 
 
-def test_place_links_and_falls_back_to_a_copy(tmp_path, monkeypatch):
+def refuse(*_arguments):
+    raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+
+def short(read, written, count):
+    """The kernel may copy less than it was asked to."""
+    return COPY(read, written, min(count, 1000))
+
+
+@pytest.mark.parametrize("copy", [None, COPY, short, refuse])
+def test_a_placed_file_is_a_file_of_its_own(tmp_path, monkeypatch, copy):
+    content = bytes(range(256)) * 20
+    (tmp_path / "a").write_bytes(content)
+    (tmp_path / "a").chmod(0o444)
+    if copy is None:
+        monkeypatch.delattr(module.os, "copy_file_range", raising=False)
+    else:
+        monkeypatch.setattr(module.os, "copy_file_range", copy, raising=False)
+    module.place(tmp_path / "a", tmp_path / "deep" / "b")
+    assert (tmp_path / "deep" / "b").read_bytes() == content
+    assert (tmp_path / "a").stat().st_nlink == (tmp_path / "deep" / "b").stat().st_nlink == 1
+    (tmp_path / "deep" / "b").write_bytes(b"changed")
+    assert (tmp_path / "a").read_bytes() == content
+
+
+def test_a_full_disk_is_the_one_of_the_new_file(tmp_path, monkeypatch):
+    def full(*_arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
     (tmp_path / "a").write_text("x")
-    module.place(tmp_path / "a", tmp_path / "b")
-    assert (tmp_path / "b").samefile(tmp_path / "a")
-
-    def refuse(*_paths):
-        raise OSError(errno.EXDEV, "Invalid cross-device link")
-
-    monkeypatch.setattr(module.os, "link", refuse)
-    module.place(tmp_path / "a", tmp_path / "c")
-    assert (tmp_path / "c").read_text() == "x"
-    assert not (tmp_path / "c").samefile(tmp_path / "a")
+    monkeypatch.setattr(module.os, "copy_file_range", full, raising=False)
+    with pytest.raises(DiskFull, match=rf"writing {tmp_path / 'b'}: the disk at {mounted_at(tmp_path)} is full"):
+        module.place(tmp_path / "a", tmp_path / "b")

@@ -12,10 +12,10 @@ import pytest
 from click.testing import CliRunner
 
 from engines.bundle import Bundle, Verdict
-from engines.errors import ParityError, RecipeError, UnsupportedError
+from engines.errors import BundleError, DivergenceError, ParityError, RecipeError, SpeedError, UnsupportedError
 from exporter import cli
 from exporter.stages.plan import Stage
-from exporter.stages.store import key
+from exporter.stages.store import Store, key
 from tests.engines import conditioned, small
 
 ROOT = Path(__file__).parents[2]
@@ -137,7 +137,15 @@ def test_a_wrong_recipe_is_told_and_nothing_is_built(run, recipe, tmp_path):
         (UnsupportedError("no such op"), 3, "error: no such op"),
         (ModuleNotFoundError("No module named 'torch'", name="torch"), 4, "pip install 't2iexport[compile]'"),
         (KeyboardInterrupt(), 130, "interrupted; what was finished is kept"),
-        (OSError(errno.ENOSPC, "No space left on device", "/"), 1, "error: writing: the disk at / is full"),
+        (OSError(errno.ENOSPC, "No space left on device", "/"), 7, "error: writing: the disk at / is full"),
+        (PermissionError(errno.EACCES, "Permission denied", "/x"), 7, "error: /x: Permission denied. Is there room"),
+        (OSError(errno.EROFS, "Read-only file system", "/x"), 7, "error: /x: Read-only file system."),
+        (OSError(errno.EIO, "Input/output error"), 7, "error: Input/output error."),
+        (MemoryError(), 7, "error: memory ran out"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), 7, "error: memory ran out"),
+        (DivergenceError("the loss of step 7 is nan"), 5, "error: the loss of step 7 is nan"),
+        (SpeedError("slower"), 5, "error: slower"),
+        (BundleError("damaged"), 6, "error: damaged"),
         (RecipeError("components.unte: this model has none"), 2, "mine.yaml:1  components.unte: this model has none"),
         (RecipeError("sampler.steps: too few"), 2, "mine.yaml:2  sampler.steps: too few"),
     ],
@@ -150,6 +158,45 @@ def test_an_error_of_the_build_has_its_exit_code(run, recipe, monkeypatch, error
     got, _, err = run("build", recipe)
     assert got == code
     assert told in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("wish", ["check --json", "check --junit", "bench --json", "bench --plot"])
+@pytest.mark.parametrize(("place", "told"), [("none/x.svg", "there is no folder"), ("file/x.svg", "there is no folder")])
+def test_outputs_are_tried_before_the_work(run, bundle, monkeypatch, tmp_path, wish, place, told):
+    (tmp_path / "file").write_text("")
+    for work in ("exporter.build.check", "exporter.bench.run.bench"):
+        monkeypatch.setattr(work, lambda *_, **__: pytest.fail("it was done"))
+    verb, option = wish.split()
+    code, _, err = run(verb, bundle.folder, option, tmp_path / place)
+    assert (code, told in err, "Traceback" in err) == (7, True, False)
+
+
+def test_a_place_for_a_bundle_is_tried_before_the_work(run, recipe, tiny_sd, monkeypatch, tmp_path):
+    recipe.write_text(RECIPE.replace("SOURCE", str(tiny_sd)).replace("tensorrt_rtx", "onnxruntime"))
+    monkeypatch.setattr(Store, "folder", lambda *_: pytest.fail("it was begun"))
+    (tmp_path / "mine" / "pictures").mkdir(parents=True)
+    for place, status, told in (("mine", 3, "is not a whole bundle"), ("mine.yaml/b", 7, "cannot be made a folder")):
+        code, _, err = run("build", recipe, "-o", tmp_path / place)
+        assert (code, told in err) == (status, True), err
+
+
+def test_a_cache_that_cannot_be_is_a_sentence(run, recipe, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(recipe))
+    code, _, err = run("build", recipe)
+    assert code == 7
+    assert err.startswith("error: the cache: ")
+    assert "$XDG_CACHE_HOME" in err
+
+
+@pytest.mark.parametrize("verb", ["build", "distill", "inspect", "check", "rebuild", "bench", "generate"])
+@pytest.mark.parametrize("what", ["a folder", "nothing", "bytes", "bytes.yaml", "a file/below"])
+def test_what_is_no_recipe_and_no_bundle_is_no_traceback(run, tmp_path, verb, what):
+    (tmp_path / "a folder").mkdir()
+    for name in ("bytes", "bytes.yaml", "a file"):
+        (tmp_path / name).write_bytes(bytes(range(256)))
+    code, _, err = run(verb, tmp_path / what, *(["a star"] if verb == "generate" else []))
+    assert code in {2, 3, 6}, err
     assert "Traceback" not in err
 
 

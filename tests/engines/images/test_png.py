@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from engines.disk import DiskFull
 from engines.errors import UnsupportedError
 from engines.images.png import picture, read_facts, save
 
@@ -64,9 +65,8 @@ def test_what_others_wrote_says_nothing(tmp_path, text):
         assert read_facts(read) == {}
 
 
-def test_nothing_half_written_stays(tmp_path, monkeypatch):
+def test_what_is_done_is_kept_and_nothing_half_written_stays(tmp_path, monkeypatch):
     made = picture(np.zeros((2, 2, 3), np.float32), {})
-    (tmp_path / "a-1.png").write_text("of yesterday")
     write, written = Image.Image.save, []
 
     def full(self, *args, **kwargs):
@@ -76,6 +76,10 @@ def test_nothing_half_written_stays(tmp_path, monkeypatch):
         write(self, *args, **kwargs)
 
     monkeypatch.setattr(Image.Image, "save", full)
-    with pytest.raises(OSError, match="No space"):
+    (tmp_path / "a-2.png").write_text("of yesterday")
+    with pytest.raises(DiskFull, match=r"writing .*a-2.png: the disk at .* is full"):
         save([made] * 2, tmp_path / "a.png")
-    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a-1.png", "of yesterday")]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a-1.png", "a-2.png"]
+    assert (tmp_path / "a-2.png").read_text() == "of yesterday"
+    with Image.open(tmp_path / "a-1.png") as read:
+        assert read.size == (2, 2)

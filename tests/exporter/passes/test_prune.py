@@ -251,6 +251,13 @@ def test_what_does_not_fit_is_refused(config, options, told):
         Prune(**options).config(config)
 
 
+@pytest.mark.parametrize("options", [{"preset": "bk-sdm-base"}, {"blocks": {"mid_block": None}}, {"search": {"budget": 0.5}}])
+@pytest.mark.parametrize("kind", ["SD3Transformer2DModel", "UNet2DModel", "AutoencoderKL", "CLIPTextModel"])
+def test_a_network_of_another_class_is_refused_by_name(kind, options):
+    with pytest.raises(UnsupportedError, match=f"prune knows UNet2DConditionModel alone, and this network is {kind}"):
+        Prune(**options).config({"_class_name": kind, "sample_size": 64})
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [
