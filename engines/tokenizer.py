@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import tokenizers
 
-from engines.errors import BundleError
+from engines.bundle import Bundle
+from engines.errors import BundleError, UnsupportedError
 
 
 class TextTokenizer:
@@ -38,12 +39,12 @@ class TextTokenizer:
             raise BundleError(f"{file} does not say which id pads, or adds more than {length} ids. Build the bundle again.")
         self._words = _of_several_vectors({token.content for token in self._tokenizer.get_added_tokens_decoder().values()})
 
-    def encode(self, texts: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...]]:
+    def encode(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
         """Tokenize.
 
         Returns:
-            Ids, int64 (texts, length); and per text what did not fit and was not read, empty where all of it was.
-            A cut text keeps its end token, and is logged as a warning.
+            Ids, int64 (texts, length); attention mask, of the same shape, 1 for a token and 0 for padding; and per text what did
+            not fit and was not read, empty where all of it was. A cut text keeps its end token, and is logged as a warning.
 
         """
         texts = [self._written_out(text) for text in texts]
@@ -51,7 +52,8 @@ class TextTokenizer:
         cuts = tuple(_cut(text, encoding) for text, encoding in zip(texts, encodings, strict=True))
         for cut in filter(None, cuts):
             logging.getLogger(__name__).warning("the prompt is too long; the model does not read its end: %r", cut)
-        return np.array([encoding.ids for encoding in encodings], np.int64), cuts
+        ids, mask = ([getattr(encoding, name) for encoding in encodings] for name in ("ids", "attention_mask"))
+        return np.array(ids, np.int64), np.array(mask, np.int64), cuts
 
     def _written_out(self, text: str) -> str:
         if not self._words:
@@ -61,6 +63,47 @@ class TextTokenizer:
         for word in sorted(tokens & self._words.keys()):
             text = text.replace(word, self._words[word])
         return text
+
+
+class Tokenizers:
+    """Every tokenizer of a bundle.
+
+    Raises:
+        BundleError: as of one tokenizer.
+
+    """
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._guidance = bundle.manifest.guidance
+        self._all = [
+            (TextTokenizer(bundle.path(entry.file), entry.length), entry)
+            for _, entry in sorted(bundle.manifest.tokenizers.items())
+        ]
+
+    def encode(self, prompts: Sequence[str], negatives: str | Sequence[str]) -> tuple[dict[str, np.ndarray], list[str]]:
+        """Ids and attention masks by the input they feed, int64 (prompts, branches, length), and what of each was not read.
+
+        `negatives` is one text for all or one a prompt, and the first branch where there are two.
+
+        Raises:
+            UnsupportedError: nothing reads a text that is not empty.
+
+        """
+        branches = self._guidance.branches
+        negatives = [negatives] * len(prompts) if isinstance(negatives, str) else negatives
+        if any(negatives) and branches == 1:
+            raise UnsupportedError(f"guidance is {self._guidance.mode!r}, so a negative prompt has no effect. Leave it out.")
+        if any(prompts) and not self._all:
+            raise UnsupportedError("this bundle reads no text, so a prompt has no effect. Leave it out.")
+        texts = [text for pair in zip(negatives, prompts, strict=True) for text in pair[-branches:]]
+        tokens, unread = dict[str, np.ndarray](), [""] * len(prompts)
+        for tokenizer, entry in self._all:
+            ids, mask, cuts = tokenizer.encode(texts)
+            tokens[entry.feeds] = ids.reshape(len(prompts), branches, -1)
+            if entry.mask:
+                tokens[entry.mask] = mask.reshape(len(prompts), branches, -1)
+            unread = [max(before, cut, key=len) for before, cut in zip(unread, cuts[branches - 1 :: branches], strict=True)]
+        return tokens, unread
 
 
 def _of_several_vectors(added: AbstractSet[str]) -> dict[str, str]:

@@ -85,7 +85,7 @@ class Baseline:
                 **({"latents": self._tensor(noise()).to(self._dtype)} if noise else {}),
                 **{name: wishes[name] for name in _SIZES},
                 num_inference_steps=wishes["steps"],
-                # diffusers switches guidance off at 1; a model without guidance runs like that.
+                # diffusers switches guidance off at 1 and below; a model without guidance runs like that.
                 guidance_scale=1.0 if scale is None else scale,
             ).images
 

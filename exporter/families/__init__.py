@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from engines.bundle import Role, Tokenizer
+    from engines.guidance import Guidance
+    from engines.inputs import Input
     from engines.signature import Signature
     from exporter.models.checkpoint import Checkpoint
     from exporter.part import Part, Precision
@@ -95,7 +97,8 @@ class Family(Protocol):
     Port names are the wiring. Text parts: `<tokenizer>_ids` int64 (batch, branches, length) → conditioning, float32
     (batch, branches, …). Denoiser: `latent` (batch, channels, latent_height, latent_width), `timestep` (batch,),
     `guidance_scale` (batch,) unless guidance is `none`, conditioning by name → `model_output` of the latent's shape.
-    Decoder: `latent` → `image` (batch, f*latent_height, f*latent_width, 3) in [0, 1]. Encoder: `image`, `noise` → `latent`.
+    Condition parts run once a picture: inputs that users feed, conditioning → conditioning. Decoder: `latent` → `image` (batch,
+    f*latent_height, f*latent_width, 3) in [0, 1]. Encoder: `image`, `noise` → `latent`.
     """
 
     def __init__(self, checkpoint: Checkpoint, recipe: Recipe) -> None:
@@ -126,6 +129,14 @@ class Family(Protocol):
 
     #: How its pipeline drives the scheduler.
     driving: Driving
+
+    #: What users feed beside the prompt, by the name of the ports that take it.
+    inputs: Mapping[str, Input]
+
+    @property
+    def guidance(self) -> Guidance:
+        """Mode, and every scale with the recipe's default."""
+        ...
 
     def signature(self, name: str) -> Signature:
         """The contract of one part at the recipe's shapes."""

@@ -88,7 +88,7 @@ class LatentDiffusionReference:
 
         Args:
             conditioning: by port.
-            guidance_scale: None where the model takes none; diffusers runs it as at 1, guidance off.
+            guidance_scale: None where the model takes none; diffusers runs it as at 1, guidance off, as all below.
             options: the pipeline's own arguments.
 
         """
@@ -96,7 +96,7 @@ class LatentDiffusionReference:
         joined = np.concatenate([conditioning[port.name] for port in states], axis=-1)
         named = {"prompt_embeds": joined, **({"pooled_prompt_embeds": conditioning[pooled[0].name]} if pooled else {})}
         arguments = {name: torch.from_numpy(array[:, -1].copy()) for name, array in named.items()}
-        if joined.shape[1] == 2 and guidance_scale != 1.0:
+        if joined.shape[1] == 2 and (guidance_scale or 0.0) > 1:
             arguments |= {f"negative_{name}": torch.from_numpy(array[:, 0].copy()) for name, array in named.items()}
         pipeline = options.pop("pipeline", self.pipeline)
         return pipeline(

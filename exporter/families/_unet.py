@@ -7,6 +7,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
 from engines.errors import RecipeError, UnsupportedError
+from engines.guidance import Guidance
+from engines.inputs import Input
 from engines.manifest import Role, Tokenizer
 from engines.plugins import did_you_mean
 from engines.signature import Dim, Port, Range, Signature
@@ -39,6 +41,7 @@ class LatentDiffusion:
 
     #: Text tower → its tokenizer.
     towers: Mapping[str, str] = {}
+    inputs: Mapping[str, Input] = {}
     image_encoder = "vae_encoder"
     #: Class name of the pipeline in diffusers.
     pipeline_class = ""
@@ -94,9 +97,14 @@ class LatentDiffusion:
         return int(self.configs["unet"].get("in_channels", 4))
 
     @property
+    def guidance(self) -> Guidance:
+        """The recipe's, with the one scale that these pipelines have."""
+        return Guidance.of(self.recipe.sampler.guidance.mode, self.recipe.sampler.guidance.scale)
+
+    @property
     def branches(self) -> int:
         """Prompts per picture: negative and positive, or one."""
-        return 2 if self.recipe.sampler.guidance.mode == "classifier_free" else 1
+        return self.guidance.branches
 
     def length(self, tower: str) -> int:
         """Token ids per prompt of one text tower."""

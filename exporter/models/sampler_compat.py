@@ -100,7 +100,7 @@ def judge(recipe: Recipe, checkpoint: Checkpoint) -> Judgement:
     problems = [*_schedule_problems(recipe, checkpoint, made), *_guidance_problems(recipe, made), *_zero_snr(recipe, checkpoint)]
     problems += [*_rival_loras(recipe), *_predicts(recipe, checkpoint, made), *_times(recipe, checkpoint, made)]
     problems += [*_stated(recipe, checkpoint), *_other_process(recipe, checkpoint)]
-    notes = list(_other_mode(recipe, made))
+    notes = list(_other_mode(recipe, made)) or list(_off(recipe))
     (problems if _strict(made) else notes).extend(_other_steps(recipe, made))
     unusual = [f"unusual: {note}" for note in notes]
     if recipe.sampler.force:
@@ -322,6 +322,15 @@ def _other_mode(recipe: Recipe, made: ModelPurpose) -> Iterator[str]:
     mode, scale = recipe.sampler.guidance.mode, recipe.sampler.guidance.scale or 0.0
     if mode != "classifier_free" or (scale <= 1 and usual.most == 1):
         yield f"sampler.guidance.mode: {mode}, but {_model(made)}, whose mode is {usual.mode}"
+
+
+def _off(recipe: Recipe) -> Iterator[str]:
+    guidance = recipe.sampler.guidance
+    if guidance.mode == "classifier_free" and guidance.scale is not None and guidance.scale <= 1:
+        yield (
+            f"sampler.guidance.scale: {guidance.scale:g}, and at 1 and below guidance is off, as in diffusers; mode: none draws "
+            "the same pictures, and asks the network for one branch instead of two"
+        )
 
 
 def _found(pattern: str | None, name: str) -> re.Match[str] | None:

@@ -22,7 +22,7 @@ from pydantic import (
 
 from engines import plugins
 from engines.errors import MissingDependency, RecipeError
-from engines.manifest import Tile
+from engines.manifest import Generator, Tile
 from engines.strict import Frozen
 from exporter.recipe import aliases, shipped
 from exporter.recipe.limits import LIMITS
@@ -229,6 +229,9 @@ class Recipe(Frozen):
     targets: tuple[dict[str, dict[str, Any]], ...] = Field(default=({"onnxruntime": {}},), min_length=1)
     pipeline: Literal["stepped", "fused"] = Field(
         default="stepped", description="fused: one engine call from prompt to picture, at one size and batch"
+    )
+    generator: Generator = Field(
+        default="numpy", description="whose noise a seed is by default; torch-cpu: a seed draws what it does in diffusers"
     )
     low_memory: bool = Field(
         default=False, description="one network in memory at a time: each opens for its stage of a picture, and closes after it"

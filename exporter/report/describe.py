@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from engines import plugins
 from engines.bundle import Bundle, PartEntry
+from engines.guidance import USUAL, Guidance
 from exporter.models import sampler_compat
 from exporter.parity.metrics import label, shown
 from exporter.parity.table import limits
@@ -46,7 +47,7 @@ def bundle(path: Path) -> dict[str, Any]:
     return {
         "bundle": manifest.name,
         "source": ", ".join(f"{key} {value}" for key, value in manifest.source.items()),
-        "guidance": " ".join(str(value) for value in (manifest.guidance.mode, manifest.guidance.scale) if value is not None),
+        "guidance": _guidance(manifest.guidance),
         "default": f"{manifest.defaults.width} x {manifest.defaults.height} px, {manifest.defaults.steps} steps",
         "size": f"{_megabytes(sum(sizes.values()))} MB",
         "versions": _pairs(manifest.versions),
@@ -62,6 +63,16 @@ def bundle(path: Path) -> dict[str, Any]:
             }
             for name, part in manifest.parts.items()
             for backend, engine in part.engines.items()
+        ],
+        "inputs": [
+            {
+                "input": name,
+                "kind": entry.kind,
+                "shape": _list(entry.shape),
+                "default": "must be given" if entry.default is None else f"{entry.default:g}",
+                "about": entry.about,
+            }
+            for name, entry in manifest.inputs.items()
         ],
         "samplers": [
             {"steps": entry.steps, "kind": entry.kind, "size": f"{entry.width} x {entry.height} px" if entry.height else "any"}
@@ -308,6 +319,12 @@ def _megabytes(size: float) -> str:
 
 def _pairs(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{key} {_list(value) if isinstance(value, list | tuple) else value}" for key, value in values.items())
+
+
+def _guidance(guidance: Guidance) -> str:
+    """Mode and default of the usual scale, then the others by name."""
+    usual = " ".join(str(value) for value in (guidance.mode, guidance.scale) if value is not None)
+    return _list([usual, *(f"{scale.name} {scale.default:g}" for scale in guidance.scales if scale.name != USUAL)])
 
 
 def _list(values: Iterable[Any]) -> str:

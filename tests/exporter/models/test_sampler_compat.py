@@ -141,8 +141,12 @@ def test_force_changes_no_key():
         (parsed("sdxl-turbo", "sampler.steps=[25]"), "unusual: sampler.steps: 25"),
         (parsed("lcm-sdxl", scheduler="LCMScheduler"), "unusual: sampler.guidance.mode: none"),
         (parsed("sdxl-turbo", "sampler.guidance={mode: classifier_free, scale: 1}"), "unusual: sampler.guidance.mode: class"),
+        (
+            parsed("sdxl-base", "sampler.guidance={mode: classifier_free, scale: 0}"),
+            "unusual: sampler.guidance.scale: 0, and at 1 and below guidance is off, as in diffusers; mode: none draws the same",
+        ),
     ],
-    ids=["many steps", "no guidance", "guidance of no effect"],
+    ids=["many steps", "no guidance", "guidance of no effect", "guidance that is off"],
 )
 def test_what_is_merely_unusual_is_noted(recipe, note):
     notes = Plan(recipe).pairing.notes
