@@ -7,8 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from exporter.models import recognition
-from exporter.models.recognition import Outline, Shapes
+from exporter.models.recognition import Outline, Shapes, outline
 
 Configs = Mapping[str, Mapping[str, Any]]
 
@@ -94,7 +93,7 @@ _TEXT = r"(cond_stage_model|conditioner|text_encoder(_2)?|text_encoders)\..*|(.*
 
 def of_file(shapes: Shapes, words: Mapping[str, str]) -> Kind | None:
     """The kind of a file that is no whole text-to-image model; None for one that is, and for what nobody knows."""
-    found = recognition.outline(shapes)
+    found = outline(shapes)
     if found is None:
         suffix = words.get("modelspec.architecture", "").partition("/")[2]
         told = {"lora": LORA, "textual-inversion": EMBEDDING}.get(suffix)

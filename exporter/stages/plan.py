@@ -79,6 +79,7 @@ class Plan:
             raise RecipeError([*error.problems, *self.pairing.problems]) from error
         if problems := [*self.pairing.problems, *metrics.problems(recipe.checks.limits)]:
             raise RecipeError(problems)
+        self.notes = (*self.checkpoint.notes, *self.family.notes, *self.pairing.notes)
         self.wholes = Wholes(recipe, self.family)
         shared = _backends(recipe.targets)
         own = {name: self._component(name).target for name in (*self.family.roles, *self.wholes.steps)}
@@ -106,11 +107,6 @@ class Plan:
     def opsets(self, name: str) -> tuple[int, ...]:
         """Operator sets that a part's backends want, each once."""
         return tuple(sorted({backend.opset for backend in self.targets[name].values()}))
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What of the source is left out, and what is unusual about the sampler."""
-        return (*self.checkpoint.notes, *self.family.notes, *self.pairing.notes)
 
     @property
     def reference(self) -> tuple[str, str]:
