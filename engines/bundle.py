@@ -6,33 +6,36 @@ no code.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
 import os
 import shutil
-import stat
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 from uuid import uuid4
 
+from engines.disk import FULL, writing
 from engines.errors import BundleError, UnsupportedError
+from engines.guidance import Guidance
 from engines.manifest import (
     FORMAT,
     Defaults,
     Draft,
     EngineFiles,
     File,
-    Guidance,
     Manifest,
     Onnx,
     PartEntry,
-    Role,
     SamplerEntry,
     Tokenizer,
     Verdict,
 )
-from engines.strict import read_bytes, read_json
+from engines.strict import read_bytes, read_json, regular
+from engines.upgrade import upgraded
+from engines.wiring import Role
 
 __all__ = [
     "FORMAT",
@@ -52,13 +55,15 @@ __all__ = [
     "Verdict",
     "draft",
     "publish",
+    "revise",
     "write",
 ]
 MANIFEST = "manifest.json"
 #: Folders of this name hold what a backend learns while it runs; they come and go, and are no part of the bundle.
 _CACHE = "cache"
 _LIMIT = 16 * 2**20
-#: What `link` says where a file cannot be linked there, and can be copied.
+
+#: What `link` says where the filesystem has no hard links, or it is another one.
 _UNLINKABLE = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP}
 
 
@@ -73,7 +78,7 @@ class Bundle:
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
         self.folder, self.manifest = folder, manifest
-        self._checked: set[str] = set()
+        self._checked: dict[str, tuple[int, ...]] = {}
 
     @classmethod
     def open(cls, path: Path | str) -> Self:
@@ -91,10 +96,11 @@ class Bundle:
         _compatible(content.get("format"), where)  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
         if content.get("digest") != _digest(content):  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
             raise BundleError(f"{where} was changed after it was written: its digest is another. Fetch the bundle again.")
-        return cls(Path(path), Manifest.parse(data, where))
+        found = upgraded(content)  # pyright: ignore[reportUnknownArgumentType]
+        return cls(Path(path), Manifest.parse(data if found is content else json.dumps(found).encode(), where))
 
     def path(self, relative: str) -> Path:
-        """Path of a listed file, checked once: in the folder, not behind a link, of the listed size and SHA-256.
+        """Path of a listed file, checked once, and again if it was replaced: in the folder, not behind a link, as it is listed.
 
         Raises:
             BundleError: one of these does not hold.
@@ -104,7 +110,7 @@ class Bundle:
         if entry is None:
             raise BundleError(f"{relative} is not a file of the bundle {self.folder}. Its manifest lists every file.")
         path = self.folder / relative
-        if relative not in self._checked:
+        if self._checked.get(relative) != (seen := _identity(path)):
             for above in list(Path(relative).parents)[:-1]:
                 if (self.folder / above).is_symlink():
                     raise BundleError(f"{self.folder / above} is a link; a bundle holds none. Fetch the bundle again.")
@@ -113,7 +119,7 @@ class Bundle:
                     f"{path} is damaged: {found.size} bytes, SHA-256 {found.sha256[:12]}…; the manifest says {entry.size} bytes, "
                     f"{entry.sha256[:12]}…. Build the bundle again, or fetch it again."
                 )
-            self._checked.add(relative)
+            self._checked[relative] = seen
         return path
 
     def verify(self) -> None:
@@ -122,27 +128,42 @@ class Bundle:
             self.path(relative)
 
 
-def write(folder: Path, draft: Draft) -> Bundle:
-    """Measure every file in `folder`, write its manifest last, and open the result.
+def write(folder: Path, draft: Draft, others: Mapping[str, File] | None = None) -> Bundle:
+    """Measure every file in `folder`, which holds nothing but the bundle, write its manifest last, and open the result.
 
-    The same draft and files give the same bytes. A manifest that is there already is replaced in one step.
+    The same draft and files give the same bytes. `others` are listed as well: files of the bundle that this one is to be
+    published over, for which there is nothing new.
 
     Raises:
         BundleError: the folder holds a link or an unfit name, or lacks a file that the draft names.
-        OSError: the disk is full, or the like.
+        MachineError: the disk is full, or the like.
 
     """
-    partial = folder / f".{MANIFEST}.partial"
-    own = (folder / MANIFEST, partial)
-    listed = [path for path in folder.rglob("*") if _CACHE not in path.relative_to(folder).parts[:-1] and path not in own]
+    own = folder / MANIFEST
+    listed = [path for path in folder.rglob("*") if _CACHE not in path.relative_to(folder).parts[:-1] and path != own]
     found = sorted(path for path in listed if path.is_symlink() or not path.is_dir())
-    files = {path.relative_to(folder).as_posix(): _measure(path).model_dump() for path in found}
-    content: dict[str, Any] = {**draft.model_dump(mode="json"), "format": FORMAT, "files": files}
+    files = {path.relative_to(folder).as_posix(): _measure(path) for path in found}
+    with writing(folder, f"writing {own}"):
+        return _seal(folder, draft, {**(others or {}), **files})
+
+
+def revise(bundle: Bundle, **changes: Any) -> Bundle:  # noqa: ANN401 - fields of the draft
+    """Replace a bundle's manifest, in one step, by one with other receipts; it lists the same files, whatever lies beside."""
+    return _seal(bundle.folder, draft(bundle.manifest, **changes), bundle.manifest.files)
+
+
+def _seal(folder: Path, draft: Draft, files: Mapping[str, File]) -> Bundle:
+    listed = {name: file.model_dump() for name, file in files.items()}
+    content: dict[str, Any] = {**draft.model_dump(mode="json"), "format": FORMAT, "files": listed}
     content["digest"] = _digest(content)
     data = (json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
     Manifest.parse(data, folder / MANIFEST)
-    partial.write_bytes(data)
-    partial.replace(folder / MANIFEST)
+    partial = folder / f".{MANIFEST}.{uuid4().hex[:8]}.partial"
+    try:
+        partial.write_bytes(data)
+        partial.replace(folder / MANIFEST)
+    finally:
+        partial.unlink(missing_ok=True)
     return Bundle.open(folder)
 
 
@@ -153,47 +174,145 @@ def draft(manifest: Manifest, **changes: Any) -> Draft:  # noqa: ANN401 - fields
 
 
 def publish(temporary: Path, final: Path) -> None:
-    """Put a finished bundle in its place on the same filesystem, replacing the one that is there.
+    """Put a finished bundle in its place, over the one that is there; `temporary` is used up.
 
-    Until the new one is in place the old one is whole: under its name, or put back there when something fails.
+    Only files that a manifest lists are handled: each is replaced in one step, the manifest last, and those that only the old
+    manifest lists are removed. Whatever else lies there is its owner's and stays. Where something fails, the old bundle is put
+    back; whoever reads it meanwhile finds files that are not those of the manifest, and says so.
 
     Raises:
-        UnsupportedError: `final` is something else than a bundle or an empty folder.
-        OSError: a file could not be renamed or removed.
+        UnsupportedError: `final` is something else than a bundle or an empty folder (hidden files do not count), or a file that
+            the bundle there does not list is in the way.
+        OSError: a file could not be replaced or removed.
 
     """
-    Bundle.open(temporary)
-    if not final.exists():
+    new = Bundle.open(temporary).manifest.files
+    require_place(final)
+    if not os.path.lexists(final):
         final.parent.mkdir(parents=True, exist_ok=True)
         temporary.rename(final)
         return
     final = final.resolve()  # a link to a bundle stays, and leads to the new one
-    if not final.is_dir() or any(final.iterdir()):
+    old = Bundle.open(final).manifest.files if (final / MANIFEST).exists() else {}
+    everything = {path.relative_to(temporary).as_posix() for path in temporary.rglob("*") if not path.is_dir()}
+    names = [*sorted(everything - {MANIFEST}), MANIFEST]
+    gone = sorted(set(old) - set(new))
+    _refuse(final, [*names, *gone], {name: file for name, file in new.items() if name in everything and name not in old})
+    _exchange(temporary, final, names)
+    for name in gone:
+        (final / name).unlink(missing_ok=True)
+        _tidy(final, name)
+    shutil.rmtree(temporary)
+
+
+def _refuse(final: Path, names: Iterable[str], added: Mapping[str, File]) -> None:
+    """Raise UnsupportedError where a folder would be written through a link, or a file of somebody's be replaced."""
+    for above in {above for name in names for above in list(Path(name).parents)[:-1]}:
+        if (final / above).is_symlink():
+            raise UnsupportedError(f"{final / above} is a link, and nothing is written through it. Remove it, or name another.")
+    for name, file in added.items():
+        path = final / name
+        if os.path.lexists(path) and (path.is_symlink() or not path.is_file() or _measure(path) != file):
+            raise UnsupportedError(
+                f"{path} is not of the bundle that lies there, so it is not replaced. Move it away, or name another folder."
+            )
+
+
+def _exchange(temporary: Path, final: Path, names: Sequence[str]) -> None:
+    """Replace these files one after another; when one fails, put back what there was."""
+    aside, done = temporary / ".old", list[str]()
+    try:
+        for name in names:
+            place, kept = final / name, aside / name
+            for parent in (place.parent, kept.parent):
+                parent.mkdir(parents=True, exist_ok=True)
+            if os.path.lexists(place):
+                _keep(place, kept)
+            done.append(name)
+            _move(temporary / name, place)
+    except BaseException:
+        for name in reversed(done):
+            if os.path.lexists(aside / name):
+                _move(aside / name, final / name)
+            elif not os.path.lexists(temporary / name):
+                (final / name).unlink()
+        for name in names:
+            _tidy(final, name)
+        raise
+
+
+def _keep(path: Path, kept: Path) -> None:
+    """Have a file under a second name, or under that alone where the filesystem has no hard links."""
+    try:
+        os.link(path, kept, follow_symlinks=False)
+    except OSError as error:
+        if error.errno not in _UNLINKABLE:
+            raise
+        shutil.move(path, kept)
+
+
+def _move(source: Path, destination: Path) -> None:
+    """Replace a file in one step, from another filesystem too: a bundle's folder may be a mount of its own."""
+    try:
+        source.replace(destination)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        near = destination.with_name(f".{destination.name}.{uuid4().hex[:8]}.partial")
+        try:
+            shutil.copyfile(source, near)
+            near.replace(destination)
+        finally:
+            near.unlink(missing_ok=True)
+        source.unlink()
+
+
+def _tidy(folder: Path, name: str) -> None:
+    """Remove the folders that a file was in, as far as they are empty."""
+    for above in list(Path(name).parents)[:-1]:
+        with contextlib.suppress(OSError):  # not empty, or never there
+            (folder / above).rmdir()
+
+
+def require_place(final: Path) -> None:
+    """Raise UnsupportedError where something else than a bundle or a folder of nothing but hidden files would be written to."""
+    final = final.resolve()
+    if final.exists() and (
+        not final.is_dir() or any(path.name == MANIFEST or not path.name.startswith(".") for path in final.iterdir())
+    ):
         try:
             Bundle.open(final)
         except BundleError as error:
             raise UnsupportedError(
                 f"{final} is not a whole bundle, so it is not replaced. Remove it, or name another."
             ) from error
-    aside = final.with_name(f".{final.name}.{uuid4().hex[:8]}.old")
-    final.rename(aside)
-    try:
-        temporary.rename(final)
-    except BaseException:
-        aside.rename(final)
-        raise
-    shutil.rmtree(aside)
 
 
 def place(source: Path, destination: Path) -> None:
-    """Put a finished file into a bundle's folder: a hard link, or a copy where the bundle lies on another filesystem."""
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(source, destination)
-    except OSError as error:
-        if error.errno not in _UNLINKABLE:
-            raise
-        shutil.copyfile(source, destination)
+    """Put a finished file into a folder as a file of its own: a clone where the file system shares blocks, else a copy.
+
+    Not a hard link: ONNX's own readers refuse weights in a file that has two names.
+    """
+    with writing(destination, f"writing {destination}"):
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        if not _cloned(source, destination):
+            shutil.copyfile(source, destination)
+
+
+def _cloned(source: Path, destination: Path) -> bool:
+    """Whether the kernel made the copy: it shares blocks on Btrfs, XFS and the like, and copies them elsewhere."""
+    if not hasattr(os, "copy_file_range"):
+        return False  # not Linux
+    with source.open("rb") as read, destination.open("xb") as written:
+        left = os.fstat(read.fileno()).st_size
+        try:
+            while left and (moved := os.copy_file_range(read.fileno(), written.fileno(), left)):
+                left -= moved
+        except OSError as error:
+            if error.errno in FULL:
+                raise
+            return False  # between these two file systems it cannot
+    return not left
 
 
 def _compatible(found: object, where: Path) -> None:
@@ -209,12 +328,16 @@ def _digest(content: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def _measure(path: Path) -> File:
+def _identity(path: Path) -> tuple[int, ...]:
+    """What changes when a file is replaced or written to; nothing where there is none."""
     try:
-        status = path.lstat()
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise BundleError(f"{path} is missing. Was the bundle copied whole?") from error
-    if not stat.S_ISREG(status.st_mode):
-        raise BundleError(f"{path} must be a file, not a link, a folder or a device. A bundle holds nothing else.")
+        status = path.stat()
+    except OSError:
+        return ()
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _measure(path: Path) -> File:
+    size = regular(path)
     with path.open("rb") as file:
-        return File(size=status.st_size, sha256=hashlib.file_digest(file, "sha256").hexdigest())
+        return File(size=size, sha256=hashlib.file_digest(file, "sha256").hexdigest())

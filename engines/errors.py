@@ -7,20 +7,24 @@ T2IError
 ├── ParityError        exit 5   numbers out of limits: carries the blame table
 ├── SpeedError         exit 5   slower than the recipe allows: carries the figures
 ├── DivergenceError    exit 5   a training's loss is not finite: carries the step and where the last checkpoint is
-└── BundleError        exit 6   damaged, hostile or too new
+├── BundleError        exit 6   damaged, hostile or too new
+└── MachineError       exit 7   the machine refuses: a full disk, a place that cannot be written, no memory
+    └── DiskFull                in engines.disk; names the disk
 
-Anything else is a bug in t2iexport: a traceback, exit 1.
+A command line that is wrong is exit 2 as well; 130 is Ctrl-C, 141 nobody reading what is printed. Anything else is a bug in
+t2iexport: a traceback, exit 1.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 
 class T2IError(Exception):
-    """Root of every error that a user can act on."""
+    """Root of every error that a user can act on; what is raised is one of its kinds."""
 
-    exit_code = 1
+    exit_code: ClassVar[int]
 
 
 class RecipeError(T2IError):
@@ -41,12 +45,12 @@ class UnsupportedError(T2IError):
 
 
 class MissingDependency(T2IError):  # noqa: N818 - the name says what happened, and reads well in an except clause
-    """An optional library is absent."""
+    """An optional library is absent, or a part of it; then `text` says so."""
 
     exit_code = 4
 
-    def __init__(self, library: str, extra: str) -> None:
-        super().__init__(f"{library} is not installed, and this needs it.\n  pip install 't2iexport[{extra}]'")
+    def __init__(self, library: str, extra: str, text: str = "") -> None:
+        super().__init__(text or f"{library} is not installed, and this needs it.\n  pip install 't2iexport[{extra}]'")
         self.library, self.extra = library, extra
 
 
@@ -72,3 +76,9 @@ class BundleError(T2IError):
     """The bundle is damaged, hostile, or newer than this program."""
 
     exit_code = 6
+
+
+class MachineError(T2IError):
+    """The machine refuses: a disk is full, a place is not there or cannot be written, memory ran out; the text names it."""
+
+    exit_code = 7

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,44 +9,52 @@ from typing import Any
 from uuid import uuid4
 
 from engines import bundle, plugins
-from engines.bundle import Bundle, EngineFiles, PartEntry, place
+from engines.bundle import Bundle, EngineFiles, PartEntry
 from engines.errors import UnsupportedError
 
 
 def rebuild(path: Path, backend: str | None = None, say: Callable[[str], Any] = lambda _: None) -> list[str]:
     """Replace the engines of one backend, or of every backend, with the options that the bundle keeps.
 
-    The old bundle is whole until the new one is in its place. Verdicts of engines that were built again are dropped, because
-    they speak of the old ones.
+    They are built first and then replace the old ones, with the manifest; nothing else in the folder is touched. Verdicts of
+    engines that were built again are dropped, because they speak of the old ones.
 
     Returns:
         What is new, one line each.
 
     Raises:
         BundleError: the bundle is damaged.
-        UnsupportedError: the bundle has no such backend, or the backend cannot build here.
+        UnsupportedError: the bundle has no such backend, or cannot be written to, or the backend cannot build here.
         MissingDependency: the backend's library is not installed.
 
     """
-    opened = Bundle.open(path)
+    final = path.resolve()
+    opened = Bundle.open(final)
     opened.verify()
     manifest = opened.manifest
     known = sorted({name for part in manifest.parts.values() for name in part.engines})
     if backend is not None and backend not in known:
         raise UnsupportedError(f"{path} has no engines of {backend!r}{plugins.did_you_mean(backend, known)}")
     chosen = [backend] if backend else known
-    final = path.resolve()
-    temporary = final.with_name(f".{final.name}.{uuid4().hex[:8]}.partial")
+    temporary = final / f".rebuild.{uuid4().hex[:8]}.partial"  # inside: beside it may be another disk, or another's folder
+    try:
+        temporary.mkdir()
+    except OSError as error:
+        raise UnsupportedError(
+            f"{path} cannot be written to ({error.strerror}), and its engines lie inside. Copy it elsewhere, and name the copy."
+        ) from error
     try:
         parts, made = dict(manifest.parts), list[str]()
-        for relative in sorted(manifest.files):
-            if not any(relative.startswith(f"engines/{name}/") for name in chosen):
-                place(opened.path(relative), temporary / relative)
+        stays = {
+            file: entry
+            for file, entry in manifest.files.items()
+            if not file.startswith(tuple(f"engines/{name}/" for name in chosen))
+        }
         for name in chosen:
             for part, entry in manifest.parts.items():
                 if name in entry.engines:
                     say(f"{name}: {part}")
-                    engine = _build(temporary, entry, name)
+                    engine = _build(opened, entry, name, temporary)
                     parts[part] = parts[part].model_copy(update={"engines": {**parts[part].engines, name: engine}})
                     made.append(f"{part}: built again with {name} {engine.version}")
         told = [f"{name} was built again and is unchecked since; t2iexport check says how good it is" for name in chosen]
@@ -58,14 +65,15 @@ def rebuild(path: Path, backend: str | None = None, say: Callable[[str], Any] = 
             if verdict.backend not in chosen and not (verdict.part == "end to end" and verdict.backend in mixed)
         )
         notes = tuple(dict.fromkeys((*manifest.notes, *told)))
-        bundle.write(temporary, bundle.draft(manifest, parts=parts, verdicts=verdicts, notes=notes))
-        bundle.publish(temporary, path)
+        bundle.write(temporary, bundle.draft(manifest, parts=parts, verdicts=verdicts, notes=notes), stays)
+        bundle.publish(temporary, final)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return [*made, *told]
 
 
-def _build(folder: Path, entry: PartEntry, name: str) -> EngineFiles:
+def _build(opened: Bundle, entry: PartEntry, name: str, folder: Path) -> EngineFiles:
+    """Build one part's engine into `folder`, as if that were the bundle's."""
     old = entry.engines[name]
     backend = plugins.load("backends", name).model_validate(old.options)
     graph = entry.onnx.get(str(backend.opset))
@@ -78,8 +86,8 @@ def _build(folder: Path, entry: PartEntry, name: str) -> EngineFiles:
     backend.refuse(entry.quantized.format.partition("-")[0] if entry.quantized else entry.precision)
     into = folder / "engines" / name
     into.mkdir(parents=True, exist_ok=True)
-    files = backend.build(folder / graph.files[0], entry.signature, into)
-    if not any(into.iterdir()):
-        os.removedirs(into)  # a backend that runs the graph itself leaves nothing; its parent goes too, once it is empty
-    relative = tuple(Path(file).relative_to(folder).as_posix() for file in files)
+    files = backend.build(opened.path(graph.files[0]), entry.signature, into)
+    # A backend that runs the graph itself leaves nothing in the folder, and returns the bundle's own files.
+    roots = [folder if file.is_relative_to(folder) else opened.folder for file in map(Path, files)]
+    relative = tuple(Path(file).relative_to(root).as_posix() for file, root in zip(files, roots, strict=True))
     return EngineFiles(options=backend.model_dump(mode="json"), opset=backend.opset, files=relative, version=backend.version)

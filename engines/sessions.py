@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
-from typing import Any
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 import numpy as np
 from pydantic import ValidationError
@@ -76,8 +77,8 @@ def opened(
                     open_it = functools.partial(opening, name, chosen, built.files)
                     # Few pictures start from another one, and few programs want several numbers of steps.
                     late = part.role == "encoder" or len(bundle.manifest.having("pipeline")) > 1
-                    once = turns.taking(name, open_it) if frugal else functools.cache(open_it)
-                    networks[name] = wrap(name, each, _late(once))
+                    once = _once(open_it)
+                    networks[name] = wrap(name, each, turns.taking(name, open_it) if frugal else _late(once))
                     waiting |= {} if late or frugal else {name: once}
                     inside = chosen.computes(part.precision)
                     engines[" ".join([each, chosen.version, *([inside] if inside != part.precision else [])])] = None
@@ -98,25 +99,38 @@ def opened(
 
 
 class _Turns(ExitStack):
-    """Holds one part's network open, until another part takes its turn."""
+    """Holds one part's network open, until another part takes its turn; never while a thread runs it."""
 
     def __init__(self) -> None:
         super().__init__()
         self.name = ""
+        self._turn = threading.Lock()
 
-    def taking(self, name: str, open_it: Callable[[], Network]) -> Callable[[], Network]:
-        """What opens that part, unless it is the one that is open."""
+    def taking(self, name: str, open_it: Callable[[], Network]) -> Network:
+        """That part's network, opened when it is run, unless it is the one that is open."""
         found: list[Network] = []
 
-        def take() -> Network:
-            if self.name != name:
-                self.name, found[:] = "", []
-                self.close()
-                found.append(open_it())
-                self.name = name
-            return found[0]
+        def run(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+            with self._turn:
+                if self.name != name:
+                    self.name, found[:] = "", []
+                    self.close()
+                    found.append(open_it())
+                    self.name = name
+                return found[0](inputs)
 
-        return take
+        return run
+
+
+def _once(open_it: Callable[[], Network]) -> Callable[[], Network]:
+    """What opens a network the first time, for all threads, and gives that one from then on."""
+    turn, opened_once = threading.Lock(), functools.cache(open_it)
+
+    def once() -> Network:
+        with turn:
+            return opened_once()
+
+    return once
 
 
 def _late(once: Callable[[], Network]) -> Network:
@@ -124,6 +138,34 @@ def _late(once: Callable[[], Network]) -> Network:
 
     def run(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         return once()(inputs)
+
+    return run
+
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+class _Turned(Protocol):
+    @property
+    def turn(self) -> AbstractContextManager[Any]: ...
+
+
+_Self = TypeVar("_Self", bound=_Turned)
+
+
+def turn(manifest: Draft) -> AbstractContextManager[Any]:
+    """What a thread holds for a whole picture: under `low_memory`, else threads would close each other's network every step."""
+    return threading.RLock() if manifest.low_memory else nullcontext()
+
+
+def in_turn(method: Callable[Concatenate[_Self, _P], _T]) -> Callable[Concatenate[_Self, _P], _T]:
+    """Have a method run while it holds its object's `turn`."""
+
+    @functools.wraps(method)
+    def run(self: _Self, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        with self.turn:
+            return method(self, *args, **kwargs)
 
     return run
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import stat
 from pathlib import Path
 from typing import Any, Self
@@ -41,13 +42,44 @@ def describe(error: ValidationError) -> str:
 
 def read_bytes(path: Path, limit: int) -> bytes:
     """Read a regular file of at most `limit` bytes; a link, a pipe or a longer file is a BundleError."""
+    if regular(path) > limit:
+        raise BundleError(f"{path} must be a file of at most {limit} bytes. It will not be read.")
+    return path.read_bytes()
+
+
+def regular(path: Path) -> int:
+    """Size in bytes of a regular file that this user may read, or of the blob that stands for it in the Hugging Face hub's cache.
+
+    Raises:
+        BundleError: it is missing, another link, a folder or a device, or not this user's to read.
+
+    """
     try:
         status = path.lstat()
+        if stat.S_ISLNK(status.st_mode) and (blob := _blob(path)):
+            status = blob.lstat()
     except (FileNotFoundError, NotADirectoryError) as error:
         raise BundleError(f"{path} is missing. Is its folder a bundle, and was it copied whole?") from error
-    if not stat.S_ISREG(status.st_mode) or status.st_size > limit:
-        raise BundleError(f"{path} must be a file, not a link, of at most {limit} bytes. It will not be read.")
-    return path.read_bytes()
+    except PermissionError as error:
+        raise BundleError(f"{path} may not be read by this user. Have its owner allow it.") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise BundleError(f"{path} must be a file, not a link, a folder or a device. It will not be read.")
+    if not os.access(path, os.R_OK):
+        raise BundleError(f"{path} may not be read by this user. Have its owner allow it.")
+    return status.st_size
+
+
+def _blob(link: Path) -> Path | None:
+    """Where a link of the hub's cache leads, from `REPO/snapshots/REVISION/…` to `REPO/blobs/NAME`; None for every other link."""
+    folder = link.parent.resolve()
+    for snapshot in (folder, *folder.parents):
+        if snapshot.parent.name == "snapshots":
+            try:
+                target = Path(os.path.realpath(link, strict=True))
+            except OSError:
+                return None
+            return target if target.parent == snapshot.parent.parent / "blobs" else None
+    return None
 
 
 def read_json(data: bytes, where: Path) -> Any:  # noqa: ANN401 - that is what JSON holds

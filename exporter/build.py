@@ -15,6 +15,7 @@ from typing import Any, Protocol, TypeVar
 
 from engines import bundle
 from engines.bundle import Bundle, Verdict
+from engines.disk import require_folder, writing
 from engines.errors import MissingDependency, ParityError, RecipeError, SpeedError, UnsupportedError
 from exporter.bench import speed_gate
 from exporter.parity import table
@@ -80,19 +81,21 @@ def build(recipe: Recipe, out: Path, store: Store, report: Report, *, reproducib
         RecipeError, UnsupportedError, MissingDependency: before time is spent, where that can be known.
         ParityError: out of limits; the rejected bundle lies at `<out>.rejected`, and carries the blame table.
         SpeedError: slower than the recipe allows; the rejected bundle lies there too.
+        MachineError: a disk is full or cannot be written; of `out` and the store that is known before time is spent.
 
     """
     plan = Plan(recipe)
     plan.refuse()
     speed_gate.refuse(recipe)
+    require_folder(out.parent)
+    bundle.require_place(out)
     results = Results(store)
     with ahead(plan, store):
         for stage in plan.stages:
             _run(stage, store, report, results)
     if reproducible:
         _build_twice(plan, store, results)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with store.turn(out):
+    with store.turn(out), writing(out.parent, f"writing {out}"):
         return _publish(plan, out, store, report, results)
 
 
@@ -124,8 +127,10 @@ def distill(recipe: Recipe, store: Store, report: Report) -> dict[str, Path]:
     return {stage.subject.partition(",")[0]: results.folder(stage) for stage in trained if store.peek(stage.key)}
 
 
-def check(path: Path, backend: str | None, say: Callable[[str], None] = lambda _: None) -> list[Verdict]:
-    """Check a bundle where it lies, on one backend or on every one that opens here, and store the verdicts in its manifest.
+def check(path: Path, backend: str | None, say: Callable[[str], None] = lambda _: None, *, receipt: bool = True) -> list[Verdict]:
+    """Check a bundle where it lies, on one backend or on every one that opens here.
+
+    With `receipt` the verdicts are kept in its manifest, if that can be written; `say` is told why not where it cannot.
 
     Raises:
         UnsupportedError: the backend does not run here, or the bundle was built unchecked.
@@ -138,16 +143,28 @@ def check(path: Path, backend: str | None, say: Callable[[str], None] = lambda _
         raise UnsupportedError(f"{path} has no recordings to check against ({told}). Build it without checks.skip.")
     limits = Limits(opened.manifest.limits)
     backends = [backend] if backend else list(opened.manifest.runs())
-    verdicts, unable = _judge(path, backends, limits, say)
+    verdicts, unable = _judge(path, backends, limits)
     if unable and len(unable) == len(backends):
         raise UnsupportedError("\n".join(unable))
+    if receipt:
+        _keep(opened, verdicts, say)
+    return verdicts
+
+
+def _keep(opened: Bundle, verdicts: list[Verdict], say: Callable[[str], None]) -> None:
+    """Put verdicts into a bundle's manifest, in the place of those that they succeed."""
+    if (opened.folder / bundle.MANIFEST).is_symlink():
+        say(f"{opened.folder}: the verdicts are not kept in the bundle, because it lies in the hub's cache.")
+        return
     judged = {(verdict.part, verdict.backend) for verdict in verdicts}
     others = [old for old in opened.manifest.verdicts if old.backend and (old.part, old.backend) not in judged]
     kept = (*table.worst(verdicts), *others)
     checked = tuple(f"{name} was built again" for _, name in judged)
     notes = [note for note in opened.manifest.notes if not note.startswith(checked)]
-    bundle.write(path, bundle.draft(opened.manifest, verdicts=kept, notes=tuple(notes)))
-    return verdicts
+    try:
+        bundle.revise(opened, verdicts=kept, notes=tuple(notes))
+    except OSError as error:
+        say(f"{opened.folder}: the verdicts are not kept in the bundle, because it cannot be written to ({error.strerror}).")
 
 
 def _run(stage: Stage[R], store: Store, report: Report, results: Results) -> R:
@@ -165,11 +182,11 @@ def _publish(plan: Plan, out: Path, store: Store, report: Report, results: Resul
     shutil.rmtree(temporary, ignore_errors=True)  # of a build that was killed: this is the only one at work here
     try:
         draft = assemble.lay_out(contents.opened(plan, results), temporary)
-        bundle.write(temporary, draft)
+        written = bundle.write(temporary, draft)
         verdicts, notes = _check(plan, temporary, store, report, results)
         kept = tuple(table.worst(verdicts))
         receipts = {"verdicts": kept, "notes": (*draft.notes, *notes)}
-        bundle.write(temporary, draft.model_copy(update=receipts))
+        bundle.revise(written, **receipts)
         if failed := [verdict for verdict in verdicts if not verdict.passed]:
             raise ParityError(
                 f"{table.table(verdicts)}\n\n{len(failed)} of {len(verdicts)} comparisons are out of limits. "
@@ -180,7 +197,7 @@ def _publish(plan: Plan, out: Path, store: Store, report: Report, results: Resul
                 raced = _run(speed_gate.stage(plan, temporary), store, report, results)
             except SpeedError as error:
                 raise SpeedError(f"{error}\n{_reject(temporary, out)}") from error
-            bundle.write(temporary, draft.model_copy(update=receipts | {"notes": (*receipts["notes"], raced)}))
+            bundle.revise(written, **receipts | {"notes": (*receipts["notes"], raced)})
         bundle.publish(temporary, out)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -190,18 +207,20 @@ def _publish(plan: Plan, out: Path, store: Store, report: Report, results: Resul
 def _reject(temporary: Path, out: Path) -> str:
     """Put a bundle that was refused beside its place, for whoever wants to know why; the sentence that says so."""
     rejected = out.with_name(f"{out.name}.rejected")
-    shutil.rmtree(rejected, ignore_errors=True)
-    bundle.publish(temporary, rejected)
+    try:
+        bundle.publish(temporary, rejected)
+    except UnsupportedError as error:
+        return f"The rejected one is not kept: {error} {out} was not touched."
     return f"The rejected one lies at {rejected}; {out} was not touched."
 
 
-def _judge(path: Path, backends: list[str], limits: Limits, say: Callable[[str], None]) -> tuple[list[Verdict], list[str]]:
+def _judge(path: Path, backends: list[str], limits: Limits) -> tuple[list[Verdict], list[str]]:
     """Verdicts of every backend that opens here, and for each of the others a sentence saying why it does not."""
     verdicts: list[Verdict] = []
     unable: list[str] = []
     for backend in backends:
         try:
-            found = compare(path, backend, limits, say)
+            found = compare(path, backend, limits)
         except (UnsupportedError, MissingDependency) as error:
             unable.append(f"{backend} was not run: {str(error).splitlines()[0]}")
             continue
@@ -225,7 +244,7 @@ def check_stage(plan: Plan, path: Path) -> Stage[CheckResult]:
 
 
 def _checked(folder: Path, _: Results, path: Path, limits: Mapping[str, float]) -> None:
-    verdicts, unable = _judge(path, list(Bundle.open(path).manifest.runs()), Limits(limits), lambda _: None)
+    verdicts, unable = _judge(path, list(Bundle.open(path).manifest.runs()), Limits(limits))
     CheckResult(folder).write(verdicts or compare(path, None, Limits(limits)), unable)
 
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import click
 
+from engines import exits
 from engines.__main__ import generate
+from engines.disk import refusal, require_file
 from engines.errors import MissingDependency, ParityError, RecipeError, T2IError
 
 if TYPE_CHECKING:
@@ -104,13 +104,16 @@ def _distill(recipe: Path, assignments: tuple[str, ...]) -> None:
 @click.option("--backend", help="Only this one.  [default: every backend that opens here]")
 @click.option("--json", "json_file", type=_PATH, help="Also write the verdicts as JSON.")
 @click.option("--junit", "junit_file", type=_PATH, help="Also write the verdicts as JUnit XML.")
-def _check(bundle: Path, backend: str | None, json_file: Path | None, junit_file: Path | None) -> None:
+@click.option("--no-receipt", is_flag=True, help="Only read the bundle; keep no verdicts in it.")
+def _check(bundle: Path, backend: str | None, json_file: Path | None, junit_file: Path | None, *, no_receipt: bool) -> None:
     """Hold a bundle's engines to its source model, on the same noise."""
     from exporter.build import check
     from exporter.parity import table
     from exporter.report import console
 
-    verdicts = check(bundle, backend)
+    for file in filter(None, (json_file, junit_file)):
+        require_file(file)
+    verdicts = check(bundle, backend, lambda line: click.echo(f"note: {line}", err=True), receipt=not no_receipt)
     if json_file:
         console.write_json(json_file, {"bundle": str(bundle), "verdicts": console.verdict_rows(verdicts)})
     if junit_file:
@@ -156,6 +159,8 @@ def _bench(
         figures.require_plot()
         if plot_file.suffix not in {".png", ".svg", ".pdf"}:
             raise click.BadParameter(f"{plot_file} must end in .png, .svg or .pdf.", param_hint="--plot")
+    for file in filter(None, (json_file, plot_file)):
+        require_file(file)
     progress = console.console(error=True)
     options = {"batches": [int(size) for size in sizes], "repeats": repeats, "steps": steps}
     report = bench(bundle, against, **options, say=progress.print)
@@ -200,7 +205,7 @@ def _list(kind: str | None, *, schema: bool) -> None:
     from exporter.report import console, describe
 
     if schema:
-        from exporter.recipe.schema import schema as recipe_schema
+        from exporter.recipe.json_schema import schema as recipe_schema
 
         click.echo(json.dumps(recipe_schema(), indent=2))
         return
@@ -241,30 +246,14 @@ def _located(recipe: Recipe) -> Iterator[None]:
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run one verb; an error that the user can act on is a sentence and its exit status, any other is a bug and a traceback."""
-    try:
-        status = verbs.main(arguments, prog_name="t2iexport", standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted; what was finished is kept", err=True)
-        sys.exit(130)
-    except T2IError as error:
-        _fail(error)
-    except OSError as error:
-        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
-            raise
-        from exporter.stages.store import DiskFull
-
-        _fail(DiskFull(Path(error.filename or "."), "writing"))
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in _COMPILE:
-            raise
-        _fail(MissingDependency(str(error.name), "compile"))
-    sys.exit(status if isinstance(status, int) else 0)
+    """Run one verb, and exit with its status."""
+    exits.run(verbs, "t2iexport", arguments, _known)
 
 
-def _fail(error: T2IError) -> NoReturn:
-    click.echo(f"error: {error}", err=True)
-    sys.exit(error.exit_code)
+def _known(error: Exception) -> T2IError | None:
+    """What a user can do about an error that is not of this package's tree; None for a bug."""
+    if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] in _COMPILE:
+        return MissingDependency(str(error.name), "compile")
+    if type(error).__name__ == "OutOfMemoryError" or "DefaultCPUAllocator: can't allocate memory" in str(error):  # torch's
+        return refusal(MemoryError())
+    return refusal(error)

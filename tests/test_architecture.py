@@ -26,14 +26,15 @@ VENDORS = {
 IMPORT_SECONDS = 0.5
 #: The rooms of exporter/, and what stands beside them, from the ground up: each may import what stands before it.
 ORDER = (
-    "recipe", "part", "machine", "models", "graph", "onnx", "families", "schedulers", "reference", "parity", "pruning",
-    "training", "quantization", "passes", "stages", "bench", "report", "build", "cli",
+    "recipe", "scheduler_config", "part", "machine", "models", "graph", "onnx", "families", "schedulers", "reference", "parity",
+    "pruning", "training", "quantization", "passes", "stages", "bench", "report", "build", "cli",
 )  # fmt: skip
 
 
 #: What stands beside the four folders of code and the recipes.
 TOP = {"engines", "exporter", "recipes", "tests", "tools", "docs", ".ci", ".gitignore"}
-TOP |= {"pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE", "Makefile", "constraints.txt", "Dockerfile.trt"}
+TOP |= {"pyproject.toml", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE"}
+TOP |= {"Makefile", "constraints.txt", "Dockerfile.trt"}
 
 
 def imports(path: Path) -> set[str]:

@@ -1,4 +1,4 @@
-"""Every console command of the README runs, and every file that it links to is there."""
+"""README is short and true: its console commands and its Python run, and so do those of docs/sampling.md."""
 
 import re
 import shlex
@@ -8,10 +8,37 @@ from pathlib import Path
 
 import pytest
 
+from engines import plugins
+from exporter.recipe.schema import Recipe
+from exporter.recipe.shipped import find
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-TOUR = "".join(re.findall(r"```console\n(.*?)```", README, re.DOTALL))
+TOUR = [README, (ROOT / "docs/sampling.md").read_text()]
 PROGRAMS = {"t2iexport": str(Path(sys.executable).parent / "t2iexport"), "python": sys.executable}
+#: Something that was measured: a time, a size in decibels, a ratio or a share.
+FIGURE = re.compile(r"\d[\d.]* (?:ms|s|dB|MB|GB|times)\b|\d%")
+COMMAND = re.compile(r"`(?:t2iexport|python -m) |^(?:t2iexport|python -m) ", re.MULTILINE)
+
+
+def fenced(page: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+
+
+def test_it_is_short():
+    assert len(README.splitlines()) <= 150
+
+
+def test_every_figure_stands_beside_a_command():
+    """In a table each row has its command; elsewhere the paragraph does, or the one before it for a table as printed."""
+    for section in re.split(r"^## ", README, flags=re.MULTILINE):
+        paragraphs = section.split("\n\n")
+        for before, paragraph in zip(["", *paragraphs], paragraphs, strict=False):
+            rows = paragraph.splitlines() if paragraph.startswith("|") else [paragraph]
+            for index, row in enumerate(rows):
+                told = row + (before if paragraph.startswith("```") else "")
+                told += rows[index - 1] if row.endswith("| the same |") else ""
+                assert not FIGURE.search(row) or COMMAND.search(told), f"no command for: {row}"
 
 
 @pytest.fixture(scope="module")
@@ -26,47 +53,34 @@ def playground(tmp_path_factory):
 @pytest.mark.timeout(1200)  # it builds two bundles, with an empty cache
 def test_the_tour(playground, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    for line in TOUR.strip().splitlines():
-        program, *arguments = shlex.split(line)
+    commands = [shlex.split(line) for page in TOUR for block in fenced(page, "console") for line in block.strip().splitlines()]
+    scripts = [["python", "-c", block] for page in TOUR for block in fenced(page, "python")]
+    assert len(commands) > 10
+    assert len(scripts) == 2
+    for program, *arguments in [*commands, *scripts]:
         done = subprocess.run([PROGRAMS[program], *arguments], cwd=playground, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, f"{line}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
-    assert (playground / "out.png").stat().st_size > 500
-    assert (playground / "star.png").stat().st_size > 500
+        assert done.returncode == 0, f"{program} {arguments}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+    for name in ("out.png", "star.png", "image_0.png", "image_1.png", "star_in_mask.png"):
+        assert (playground / name).stat().st_size > 500
     assert (playground / "again.png").read_bytes() == (playground / "filled.png").read_bytes()
     assert sum(1 for _ in (playground / "steps").glob("step_*_0.png")) == 25
 
 
-def headings(path: Path) -> list[str]:
-    """The headings of a page; lines inside code blocks are comments there, not headings."""
-    return re.findall(r"^#+ (.+)$", re.sub(r"```.*?```", "", path.read_text(), flags=re.DOTALL), re.MULTILINE)
+def test_what_it_installs_builds_what_it_builds():
+    extras = set(re.search(r"pip install '\.\[(.*?)\]'", README)[1].split(","))
+    built = re.findall(r"^t2iexport build (\S+)$", "".join(fenced(README, "console")), re.MULTILINE)
+    recipes = [Recipe.load(find(Path(name))) for name in built]
+    needed = {plugins.load("backends", name).extra for recipe in recipes for target in recipe.targets for name in target}
+    assert needed
+    assert needed | {"compile"} <= extras
 
 
-def anchor(heading: str) -> str:
-    """As GitHub makes it: lower case, punctuation left out, hyphens for spaces."""
-    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
-
-
-def test_links_lead_somewhere():
-    for path in [ROOT / "README.md", *ROOT.glob("docs/**/*.md"), ROOT / "recipes" / "demo" / "README.md"]:
-        for target, section in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", path.read_text()):
-            page = path.parent / target if target else path
-            assert page.exists(), f"{path.name}: {target}"
-            assert not section or section in map(anchor, headings(page)), f"{path.name}: {target}#{section}"
-
-
-def test_sections_that_recipes_name_are_there():
-    for path in ROOT.glob("recipes/*.yaml"):
-        for page, section in re.findall(r'((?:README|docs/\w+)\.md), "(.*?)"', path.read_text()):
-            assert section in headings(ROOT / page), f'{path.name}: {page}, "{section}"'
-
-
-def test_the_recipe_example_is_a_recipe():
-    from exporter.recipe.schema import Recipe
-
-    example = next(block for block in re.findall(r"```yaml\n(.*?)```", README, re.DOTALL))
-    recipe = Recipe.parse(example, "example")
-    assert recipe.sampler.steps == (10,)
-    assert [name for target in recipe.targets for name in target] == ["onnxruntime", "tensorrt_rtx"]
+def test_its_python_loads_no_torch():
+    (script,) = fenced(README, "python")
+    imports = "\n".join(line for line in script.splitlines() if "import" in line)
+    probe = f"{imports}\nimport sys; sys.exit('torch' in sys.modules)"
+    assert imports
+    assert subprocess.run([sys.executable, "-c", probe], cwd=ROOT, check=False).returncode == 0
 
 
 def test_no_figure_is_missing():

@@ -33,16 +33,28 @@ def vendor(module: str, library: str, extra: str) -> Any:  # noqa: ANN401 - vend
     """Import a vendor's module on demand, so that options can be validated where it is not installed.
 
     Raises:
-        MissingDependency: it is not installed.
+        MissingDependency: it is not installed, or only a part of it is.
 
     """
     try:
-        return importlib.import_module(module)
+        found = importlib.import_module(module)
     except ModuleNotFoundError as error:
-        # Something else missing inside an installed library is that library's error.
-        if error.name not in {module, module.partition(".")[0]}:
-            raise
-        raise MissingDependency(library, extra) from error
+        if f"{module}.".startswith(f"{error.name}."):
+            raise MissingDependency(library, extra) from error
+        if str(error.name).startswith(f"{module.partition('.')[0]}."):
+            raise half(module, library, extra) from error
+        raise  # something else missing inside an installed library is that library's error
+    if getattr(found, "__file__", None) is None:  # a folder without the file that makes it a module
+        raise half(module, library, extra)
+    return found
+
+
+def half(module: str, library: str, extra: str) -> MissingDependency:
+    """Say that files of an installed library are gone, and what to install again."""
+    names = metadata.packages_distributions().get(module.partition(".")[0], [])
+    again = " ".join(sorted(set(names))) or f"'t2iexport[{extra}]'"
+    text = f"{library} is half there: some of its files are gone, as when a package that shares them is removed.\n"
+    return MissingDependency(library, extra, f"{text}  pip install --force-reinstall --no-deps {again}")
 
 
 def has_driver() -> bool:
@@ -65,7 +77,7 @@ class Engine(Protocol):
     """A network that is ready to run: named arrays in, named arrays out."""
 
     def __call__(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Run once. Outputs are the caller's: the engine never writes to them again."""
+        """Run once, for as many threads at once as call it. Outputs are the caller's: the engine never writes to them again."""
         ...
 
     def __enter__(self) -> Self: ...

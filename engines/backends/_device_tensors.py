@@ -27,7 +27,8 @@ class _Tensors:
 class Bound:
     """Runs a session on tensors of its device; one set of them for each set of sizes.
 
-    An array that is not writeable, and that is the same object as in the call before, is on the device already.
+    An array that is not writeable, and that is the same object as in the call before, is on the device already. One call at a
+    time: threads that share it take turns, which the caller sees to.
 
     Args:
         vendor: the library's module.

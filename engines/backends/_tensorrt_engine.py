@@ -7,6 +7,7 @@ this file yet: its logic is tested against stand-ins for both modules.
 from __future__ import annotations
 
 import mmap
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -52,7 +53,7 @@ def call(cuda: Any, file: Path, function: str, *arguments: object) -> Any:  # no
 
 
 class DeviceEngine:
-    """One engine with its stream and its buffers on the GPU. Not for use by two threads at once.
+    """One engine with its stream and its buffers on the GPU. Threads take turns: an execution context runs one call at a time.
 
     Args:
         trt: the vendor's module.
@@ -81,6 +82,7 @@ class DeviceEngine:
         self._buffers: dict[str, tuple[int, int]] = {}  # name → device address, bytes
         self._held: dict[str, np.ndarray] = {}  # name → what its buffer holds
         self._stream = self._gpu("cudaStreamCreate")
+        self._turn = threading.Lock()
 
     def __call__(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Run once. Outputs are new arrays, the caller's own.
@@ -89,9 +91,13 @@ class DeviceEngine:
             UnsupportedError: inputs that are not the signature's, or a failure of the GPU.
 
         """
-        if self._context is None:
-            raise RuntimeError(f"{self._file.name} is closed")
         sizes = self._signature.sizes(inputs)
+        with self._turn:
+            if self._context is None:
+                raise RuntimeError(f"{self._file.name} is closed")
+            return self._run(inputs, sizes)
+
+    def _run(self, inputs: Mapping[str, np.ndarray], sizes: Mapping[str, int]) -> dict[str, np.ndarray]:
         kinds = self._cuda.cudaMemcpyKind
         sources = {port.name: np.asarray(inputs[port.name], order="C") for port in self._signature.inputs}
         for name, array in sources.items():
@@ -122,6 +128,10 @@ class DeviceEngine:
 
     def __exit__(self, *exception: object) -> None:
         """Release memory, stream and engine. Safe to repeat."""
+        with self._turn:
+            self._release()
+
+    def _release(self) -> None:
         if self._context is None:
             return
         self._finish()

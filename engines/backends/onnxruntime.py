@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import io
 import json
+import re
+import threading
 from collections.abc import Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, ClassVar, Literal, Self
@@ -13,9 +17,9 @@ from typing import Any, ClassVar, Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from engines.backends import Step, has_driver, installed, require_driver, vendor
+from engines.backends import Step, half, has_driver, require_driver, vendor
 from engines.backends._device_tensors import Bound
-from engines.errors import UnsupportedError
+from engines.errors import MissingDependency, UnsupportedError
 from engines.signature import Signature
 from engines.strict import Frozen
 
@@ -70,8 +74,18 @@ class OnnxRuntime(Frozen):
 
     @property
     def version(self) -> str:
-        """Version of the library, under whichever of its two names it is installed."""
-        return installed(self.extra, self.distribution, "onnxruntime")
+        """Version of the library that is imported, read off its files.
+
+        Two packages of other versions may share its folder, `onnxruntime` and `onnxruntime-gpu`; the last one installed wrote it.
+        """
+        spec = importlib.util.find_spec("onnxruntime")
+        if spec is None:
+            raise MissingDependency(*_NAMES[1:])
+        for folder in spec.submodule_search_locations or []:
+            told = Path(folder) / "capi" / "build_and_package_info.py"
+            if told.is_file() and (found := re.search(r"^__version__ = ['\"](.+)['\"]", told.read_text("utf-8"), re.MULTILINE)):
+                return found[1]
+        raise half(*_NAMES)
 
     def refuse(self, precision: str) -> None:
         """Raise UnsupportedError for bf16, fp8 and fp4 on the processor, for which the library has no kernels."""
@@ -127,7 +141,9 @@ class OnnxRuntime(Frozen):
                 library.preload_dlls()  # CUDA and cuDNN from NVIDIA's packages, where they are installed
         have = library.get_available_providers()
         if missing := [name for name in self.providers if name not in have]:
-            raise UnsupportedError(f"onnxruntime has no {missing[0]} here. Choose among its providers: {', '.join(have)}.")
+            raise UnsupportedError(
+                f"onnxruntime has no {missing[0]} here. Choose among its providers: {', '.join(have)}.{_twice()}"
+            )
         options = options or library.SessionOptions()
         options.intra_op_num_threads = self.threads
         options.log_severity_level = 3  # errors; they are raised as well
@@ -144,7 +160,7 @@ class OnnxRuntime(Frozen):
                 f"{_LIBRARIES if nvidia else 'Install the libraries of the provider'}, or name that provider."
             )
         bound = Bound(library, session, signature, ("cuda", self.device), graphs=self.cuda_graph) if nvidia else None
-        return _Session(session, signature, files[0], bound)
+        return _Session(session, signature, files[0], bound, turns=not self.on_processor)
 
     def profile(self, files: Sequence[Path], signature: Signature, inputs: Mapping[str, np.ndarray]) -> list[Step]:
         """Operator, type of its numbers (int8 or float) and seconds of every step of one call, as they were executed."""
@@ -171,11 +187,27 @@ class OnnxRuntime(Frozen):
         return chosen
 
 
-class _Session:
-    """An engine: one loaded graph."""
+def _twice() -> str:
+    """What to do where both packages are installed, of which one has fewer providers."""
+    both = ("onnxruntime", "onnxruntime-gpu")
+    if not set(both) <= set(metadata.packages_distributions().get("onnxruntime", [])):
+        return ""
+    return (
+        f"\n  {' and '.join(both)} are both installed and share one folder, which the later one wrote. Keep the one you want:\n"
+        f"  pip uninstall {' '.join(both)}, then pip install onnxruntime-gpu"
+    )
 
-    def __init__(self, session: Any, signature: Signature, file: Path, bound: Bound | None) -> None:  # noqa: ANN401 - a vendor's
+
+class _Session:
+    """An engine: one loaded graph.
+
+    On the processor the library runs a session for several threads at once. With `turns` they take turns: bound tensors belong to
+    one call, and other providers promise no more.
+    """
+
+    def __init__(self, session: Any, signature: Signature, file: Path, bound: Bound | None, *, turns: bool) -> None:  # noqa: ANN401
         self.session: Any = session
+        self._turn = threading.Lock() if turns else contextlib.nullcontext()
         self._signature, self._file, self._bound = signature, file, bound
         for side, ports in ((session.get_inputs(), signature.inputs), (session.get_outputs(), signature.outputs)):
             found = sorted((node.name, node.type) for node in side)
@@ -184,14 +216,16 @@ class _Session:
                 raise UnsupportedError(f"{file} has the ports {found}; its signature says {wanted}. Build the bundle again.")
 
     def __call__(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        if self.session is None:
+        session, bound = self.session, self._bound  # another thread may close it meanwhile
+        if session is None:
             raise RuntimeError(f"{self._file.name} was closed")
         sizes = self._signature.sizes(inputs)
         names = [port.name for port in self._signature.outputs]
         try:
-            if self._bound:
-                return self._bound(inputs, sizes)
-            arrays = self.session.run(names, {name: np.ascontiguousarray(array) for name, array in inputs.items()})
+            with self._turn:
+                if bound:
+                    return bound(inputs, sizes)
+                arrays = session.run(names, {name: np.ascontiguousarray(array) for name, array in inputs.items()})
         except Exception as error:  # the library's errors share no narrower root
             raise UnsupportedError(f"onnxruntime failed in {self._file.name}: {error}") from error
         return dict(zip(names, arrays, strict=True))

@@ -1,9 +1,10 @@
-"""OpenVINO: the quickest way on an x86 processor, with bf16 where it has the instructions."""
+"""OpenVINO: x86 and Arm CPUs, in bf16 where the CPU has instructions for it."""
 
 from __future__ import annotations
 
 import os
 import shutil
+from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
@@ -13,7 +14,7 @@ import numpy as np
 from pydantic import Field
 
 from engines.backends import Step, installed, vendor
-from engines.errors import UnsupportedError
+from engines.errors import MachineError, UnsupportedError
 from engines.signature import Port, Signature
 from engines.strict import Frozen
 
@@ -83,6 +84,7 @@ class OpenVino(Frozen):
 
         Raises:
             UnsupportedError: the library cannot read the graph, or it is not what the signature says.
+            MachineError: what it makes cannot be written.
             MissingDependency: the library is not installed.
 
         """
@@ -112,7 +114,10 @@ class OpenVino(Frozen):
             vendor.save_model(model, temporary / f"{onnx.stem}.xml", compress_to_fp16=self.weights == "f16")
             return [(temporary / name).replace(folder / name) for name in (f"{onnx.stem}.xml", f"{onnx.stem}.bin")]
         except RuntimeError as error:
-            raise OSError(f"{folder}: openvino could not write {onnx.stem}.xml: {_last(error)}") from error
+            raise MachineError(
+                f"{folder}: openvino could not write {onnx.stem}.xml: {_last(error)}.\n"
+                "  Is there room, and may this user write there?"
+            ) from error
         finally:
             shutil.rmtree(temporary)
 
@@ -152,7 +157,7 @@ class OpenVino(Frozen):
         engine = self.open(files, signature, {"PERF_COUNT": "YES"})
         engine(inputs)  # which compiles kernels
         engine(inputs)
-        ran = [step for step in engine.request.profiling_info if step.status.name == "EXECUTED"]
+        ran = [step for step in engine.idle[-1].request.profiling_info if step.status.name == "EXECUTED"]
         kinds = ["int8" if str(step.exec_type).lower().endswith("8") else "float" for step in ran]
         return [(str(step.node_type), kind, step.real_time.total_seconds()) for step, kind in zip(ran, kinds, strict=True)]
 
@@ -186,37 +191,57 @@ def _compare(model: Any, signature: Signature, name: str) -> None:  # noqa: ANN4
             raise UnsupportedError(f"{name} has the ports {found}; its signature says {wanted}. Build the bundle again.")
 
 
-class _Compiled:
-    """An opened engine with buffers of its own: what the caller gives and gets is copied, and never written to again."""
+class _Request:
+    """One run at a time of a compiled model, with buffers of its own."""
 
-    def __init__(self, vendor: Any, compiled: Any, signature: Signature, file: Path) -> None:  # noqa: ANN401
-        self._tensor, self._signature, self._file = vendor.Tensor, signature, file
-        self.request: Any = compiled.create_infer_request()
-        self._sizes: dict[str, int] | None = None
+    def __init__(self, vendor: Any, compiled: Any) -> None:  # noqa: ANN401
+        self._tensor, self.request = vendor.Tensor, compiled.create_infer_request()
         self._given: dict[str, np.ndarray] = {}
 
+    def __call__(self, inputs: Mapping[str, np.ndarray], outputs: Sequence[Port]) -> dict[str, np.ndarray]:
+        if {name: array.shape for name, array in self._given.items()} != {name: array.shape for name, array in inputs.items()}:
+            # Only for a new size: setting tensors makes the library go over its graph: 2% of the time of a small UNet.
+            self._given = {name: np.empty(array.shape, array.dtype) for name, array in inputs.items()}
+            for name, array in self._given.items():
+                self.request.set_tensor(name, self._tensor(array, shared_memory=True))
+        for name, array in inputs.items():
+            np.copyto(self._given[name], array)
+        self.request.infer()
+        return {port.name: self.request.get_tensor(port.name).data.copy() for port in outputs}
+
+
+class _Compiled:
+    """An opened engine: what the caller gives and gets is copied, and never written to again.
+
+    Attributes:
+        idle: requests that no thread uses. There are as many as ever ran at once, since a request holds one run's arrays.
+
+    """
+
+    def __init__(self, vendor: Any, compiled: Any, signature: Signature, file: Path) -> None:  # noqa: ANN401
+        self._vendor, self._compiled, self._signature, self._file = vendor, compiled, signature, file
+        self.idle = deque([_Request(vendor, compiled)])
+
     def __call__(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        if self.request is None:
+        compiled = self._compiled
+        if compiled is None:
             raise RuntimeError(f"{self._file.name} was closed")
-        sizes = self._signature.sizes(inputs)
+        self._signature.sizes(inputs)
         try:
-            if sizes != self._sizes:
-                # Only for a new size: setting tensors makes the library go over its graph: 2% of the time of a small UNet.
-                self._given = {name: np.empty(array.shape, array.dtype) for name, array in inputs.items()}
-                for name, array in self._given.items():
-                    self.request.set_tensor(name, self._tensor(array, shared_memory=True))
-                self._sizes = sizes
-            for name, array in inputs.items():
-                np.copyto(self._given[name], array)
-            self.request.infer()
-            return {port.name: self.request.get_tensor(port.name).data.copy() for port in self._signature.outputs}
+            try:
+                request = self.idle.pop()
+            except IndexError:  # every one is at work in other threads
+                request = _Request(self._vendor, compiled)
+            answer = request(inputs, self._signature.outputs)
         except RuntimeError as error:
-            self._sizes = None
             raise UnsupportedError(f"openvino failed in {self._file.name}: {_last(error)}") from error
+        if self._compiled is not None:
+            self.idle.append(request)  # one that failed is not used again
+        return answer
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self.request = None
-        self._given.clear()
+        self._compiled = None
+        self.idle.clear()

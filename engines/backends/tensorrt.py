@@ -1,4 +1,4 @@
-"""TensorRT: engines for the GPU of the machine that builds them. The builder is TensorRT-RTX's, with another vendor module."""
+"""TensorRT: engines for the GPU of the machine that builds them. It shares TensorRT-RTX's builder, with another vendor module."""
 
 from __future__ import annotations
 

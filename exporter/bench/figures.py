@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from engines.disk import writing
 from engines.errors import MissingDependency
 from exporter.bench.run import WARM_UP, Report, Timing
 from exporter.parity.metrics import PERFECT
@@ -140,4 +141,5 @@ def plot(report: Report, path: Path) -> None:
     task = report.task
     axes.set_title(f"{task.steps} steps, {task.width} x {task.height} px", loc="left", fontsize=10, color=_INK)
     figure.legend(loc="outside lower center", ncols=len(names), frameon=False, fontsize=9)
-    figure.savefig(path, dpi=150)
+    with writing(path, f"writing {path}"):
+        figure.savefig(path, dpi=150)

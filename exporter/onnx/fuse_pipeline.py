@@ -22,8 +22,6 @@ from engines.errors import UnsupportedError
 from engines.samplers.table import Draw, Emit, Eval, Table
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from engines.signature import Signature
 
 #: Elements up to which a constant is computed here. What depends on the time alone is below; weights are above, and a folded
@@ -74,35 +72,6 @@ def unroll(
                 raise UnsupportedError("a sampler that starts from a given picture cannot be fused. Set pipeline: stepped.")
     model = sheet.model([values[port.name] for port in signature.inputs], [values[port.name] for port in signature.outputs])
     return _tightened(model)
-
-
-def read(path: Path) -> ir.Model:
-    """Read a graph whose weights lie in a file beside it, mapped into memory, however many names that file has in the store."""
-    model = ir.load(path)
-    for value in model.graph.initializers.values():
-        if isinstance(value.const_value, ir.ExternalTensor):
-            value.const_value = _Mapped(value.const_value)
-    return model
-
-
-def save(model: ir.Model, path: Path) -> None:
-    """Write a graph that speaks of its weights where they lie; their files belong beside it."""
-    for value in model.graph.initializers.values():
-        if isinstance(value.const_value, _Mapped):
-            value.const_value = value.const_value.external
-    ir.save(model, path)
-
-
-class _Mapped(ir.Tensor):
-    """A weight in a file; onnx_ir's own tensor of that kind does not read files that have a second name."""
-
-    def __init__(self, external: ir.ExternalTensor) -> None:
-        self.external = external
-        kind, count = external.dtype.numpy(), int(np.prod(external.shape.numpy()))
-        if kind.itemsize * 8 != external.dtype.bitwidth:
-            raise UnsupportedError(f"{external.name} is {external.dtype.name}, whose numbers share bytes. Set pipeline: stepped.")
-        mapped = np.memmap(external.path, kind, "r", external.offset or 0, (count,)).reshape(external.shape.numpy())
-        super().__init__(mapped, dtype=external.dtype, name=external.name)
 
 
 @dataclass

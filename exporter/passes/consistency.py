@@ -1,4 +1,4 @@
-"""LCM (2310.04378): from any time straight to the picture, with guidance as an input or in the weights."""
+"""Latent consistency distillation (LCM, 2310.04378): from any timestep straight to x0, guidance as an input or in the weights."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
+from exporter.pruning.blocks import require_unet
 from exporter.recipe.purpose import ModelPurpose
 from exporter.training.options import Options
 
@@ -65,9 +66,11 @@ class Consistency(Options):
         """The same config, with an input for guidance where that is a range.
 
         Raises:
-            UnsupportedError: the network takes guidance as an input already.
+            UnsupportedError: the network takes guidance as an input already, or is of a class that has none.
 
         """
+        if self.embeds:
+            require_unet(source, "consistency.guidance: a range")
         return {**super().config(source), **({"time_cond_proj_dim": self.width} if self.embeds else {})}
 
     def teach(self, student: Part, lesson: Lesson) -> Part:

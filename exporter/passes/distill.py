@@ -1,4 +1,4 @@
-"""What stands before it learns from the source: a UNet as BK-SDM and KOALA do, a decoder from its pictures; on accelerate."""
+"""Train a pruned or swapped network to do what the source does: a UNet as BK-SDM and KOALA do, a VAE decoder by its images."""
 
 from __future__ import annotations
 
@@ -37,7 +37,8 @@ class Distill(Imitated):
         """The same config.
 
         Raises:
-            UnsupportedError: the network has none of the features, takes guidance as an input, or learns by other losses.
+            UnsupportedError: the network is no UNet, has none of the features, takes guidance as an input, or learns by other
+                losses.
 
         """
         decodes = str(source.get("_class_name")).startswith("Autoencoder")
@@ -51,7 +52,7 @@ class Distill(Imitated):
         if decodes:
             return dict(source)
         same = super().config(source)
-        cut = whole(source)
+        cut = whole(source, "distill")
         stages = [*cut.down, *([cut.mid] if cut.mid else []), *cut.up]
         attends = any(stage.layers for stage in stages)
         lacking = {
@@ -69,7 +70,8 @@ class Distill(Imitated):
         """Train the student's network, from the last checkpoint where there is one.
 
         Raises:
-            UnsupportedError: too little memory, or a teacher that this student cannot learn from.
+            UnsupportedError: a teacher that this student cannot learn from.
+            MachineError: too little memory.
             DivergenceError: the loss is not finite; the last checkpoint is kept.
             MissingDependency: the tracker is not installed.
 

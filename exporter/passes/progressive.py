@@ -1,4 +1,4 @@
-"""Half the steps, again and again: a step of the student learns to be several of its teacher, guidance folded in (2202.00512)."""
+"""Progressive distillation (2202.00512): round by round, a step of the student learns to be several of its teacher's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whole pieces of a UNet go: by preset (bk-sdm-*, koala-*, ssd-1b, vega, sdxs*), by a block map, or what a search finds."""
+"""Remove whole pieces of a UNet: by preset (bk-sdm-*, koala-*, ssd-1b, vega, sdxs*), by a block map, or by a search."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The teacher's own pairs of noise and picture are learned anew, so that trajectories become straight."""
+"""Reflow (2209.03003): learn the teacher's own pairs of noise and image, so that trajectories become straight."""
 
 from __future__ import annotations
 

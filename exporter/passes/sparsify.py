@@ -1,4 +1,4 @@
-"""Half of the weights become zero, two in every four, where TensorRT has kernels that skip them."""
+"""Zero two weights in every four, for TensorRT's kernels that skip them."""
 
 from __future__ import annotations
 

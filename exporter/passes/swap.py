@@ -1,4 +1,4 @@
-"""Another checkpoint's network in a part's place: a tiny decoder such as TAESDXL, a UNet distilled elsewhere, or a fresh one."""
+"""Replace a part's network by another checkpoint's: a tiny decoder such as TAESDXL, a UNet distilled elsewhere, a fresh one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Few steps, without guidance: each step of the student leaps over a stretch of the teacher's own guided trajectory."""
+"""Few steps without guidance: each step of the student covers a stretch of the teacher's own guided trajectory."""
 
 from __future__ import annotations
 

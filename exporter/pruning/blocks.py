@@ -18,6 +18,7 @@ from engines.plugins import did_you_mean
 from engines.strict import Frozen
 
 Config = Mapping[str, Any]
+_CLASS = "UNet2DConditionModel"
 _DOWN, _UP = ("DownBlock2D", "CrossAttnDownBlock2D"), ("UpBlock2D", "CrossAttnUpBlock2D")
 _MID = {"UNetMidBlock2DCrossAttn": 1, "UNetMidBlock2D": 0}
 #: Fields of a config that have a value per stage, outermost first, or one value for all.
@@ -91,20 +92,27 @@ class Cut:
     up: tuple[Stage, ...]
 
 
-def whole(config: Config) -> Cut:
+def require_unet(config: Config, verb: str) -> None:
+    """Raise UnsupportedError for a network of another class: what this package knows of UNets is untrue of it."""
+    if (kind := config.get("_class_name", _CLASS)) != _CLASS:
+        raise UnsupportedError(f"{verb} knows {_CLASS} alone, and this network is {kind}.\n  Leave it out of its passes.")
+
+
+def whole(config: Config, verb: str = "prune") -> Cut:
     """The cut that leaves everything.
 
     Raises:
-        UnsupportedError: blocks of other kinds than Stable Diffusion's and SDXL's.
+        UnsupportedError: another class, or blocks of other kinds than Stable Diffusion's and SDXL's; `verb` is who refuses.
 
     """
+    require_unet(config, verb)
     config = _DEFAULTS | dict(config)
     down_types, up_types, mid_type = config["down_block_types"], config["up_block_types"], config["mid_block_type"]
     strange = [kind for kind in (*down_types, *up_types) if kind not in {*_DOWN, *_UP}]
     strange += [] if mid_type is None or mid_type in _MID else [mid_type]
     strange += ["dual_cross_attention"] if config.get("dual_cross_attention") else []
     if strange:
-        raise UnsupportedError(f"prune knows the blocks {', '.join((*_DOWN, *_UP, *_MID))}, and this UNet has {strange[0]}.")
+        raise UnsupportedError(f"{verb} knows the blocks {', '.join((*_DOWN, *_UP, *_MID))}, and this UNet has {strange[0]}.")
     count = len(down_types)
     pairs, depths = _per_stage(config["layers_per_block"], count), _per_stage(config["transformer_layers_per_block"], count)
     only = _per_stage(config.get("only_cross_attention", False), count)

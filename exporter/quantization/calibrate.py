@@ -13,7 +13,6 @@ import onnx_ir as ir
 
 from engines.errors import RecipeError, UnsupportedError
 from exporter.onnx.export import Exported, save
-from exporter.onnx.fuse_pipeline import read
 from exporter.quantization import channel_scales as factors_of
 from exporter.quantization.calibration import Calibration, Spec
 from exporter.quantization.clipping import reach, seen
@@ -63,7 +62,7 @@ class Given:
 
 def calibrate(options: Wish, given: Given) -> Calibration:
     """Decide; `Quantize.calibrate` says how it can fail."""
-    model = read(given.graph)
+    model = ir.load(given.graph)
     everything = layers(model)
     if not everything:
         raise UnsupportedError(f"{given.part} has no layer that can be quantized.\n  Leave quantize out of its passes.")
@@ -111,7 +110,7 @@ def calibrate(options: Wish, given: Given) -> Calibration:
 
 def apply(options: Wish, graph: Path, calibration: Calibration, path: Path) -> int:
     """Write; `Quantize.apply` says how it can fail."""
-    model = read(graph)
+    model = ir.load(graph)
     found = layers(model)
     if lost := sorted(set(calibration.layers) - {layer.name for layer in found}):
         raise UnsupportedError(
@@ -119,7 +118,7 @@ def apply(options: Wish, graph: Path, calibration: Calibration, path: Path) -> i
             "  It belongs to another export; calibrate again."
         )
     write(model, found, calibration.layers, options.block)
-    save(Exported(model, len(read(graph).graph)), path)
+    save(Exported(model, len(ir.load(graph).graph)), path)
     return len(model.graph)
 
 
@@ -204,10 +203,10 @@ def _watched(
         return {}, {}, {}
     watched, made = look({}, rows=searching)
     if searching:
-        return watched, made, factors_of.search(found(read(given.graph)), watched, options.block)
+        return watched, made, factors_of.search(found(ir.load(given.graph)), watched, options.block)
     if options.format != "int8-smoothquant":
         return watched, made, {}
-    factors = factors_of.smooth(found(read(given.graph)), watched, options.alpha)
+    factors = factors_of.smooth(found(ir.load(given.graph)), watched, options.alpha)
     return *look(factors, rows=False), factors
 
 
@@ -240,4 +239,4 @@ def _time(case: Case) -> str:
 
 def count(graph: Path) -> int:
     """How many layers a graph has that could be quantized."""
-    return len(layers(read(graph)))
+    return len(layers(ir.load(graph)))

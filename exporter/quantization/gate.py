@@ -13,7 +13,9 @@ import numpy as np
 
 from engines import plugins
 from engines.errors import MissingDependency, SpeedError, UnsupportedError
+from exporter.parity import table
 from exporter.parity.compare import judge
+from exporter.parity.metrics import labelled
 from exporter.recipe.limits import Limits, class_of
 
 if TYPE_CHECKING:
@@ -216,8 +218,8 @@ def _out_of_limits(
             pairs = [(answer[port], case.passes[port]) for port in case.passes]
             verdict = judge(name, "onnx", case.label, pairs, limits(name, "onnx", precision))
             if not verdict.passed:
-                told = "no number" if verdict.psnr is None else f"{verdict.psnr:.1f} dB"
-                return f"out of limits: {told} at {case.label}, and {verdict.limit:g} dB is asked"
+                found = labelled(verdict.values) or verdict.note
+                return f"out of limits: {found} at {case.label}, and the limit is {table.limits(verdict.limit)}"
     return ""
 
 

@@ -14,7 +14,6 @@ from engines import plugins
 from engines.bundle import place
 from engines.errors import UnsupportedError
 from engines.signature import Port, Signature
-from exporter.onnx import fuse_pipeline
 
 if TYPE_CHECKING:
     from engines.backends import Engine
@@ -96,7 +95,7 @@ def observe(
         UnsupportedError: a value is NaN, infinite, or the same number throughout; names the layer.
 
     """
-    model = fuse_pipeline.read(graph)
+    model = ir.load(graph)
     taps: dict[ir.Value, tuple[str, Layer]] = {}
     for layer in found(model):
         taps.setdefault(layer.source, (f"tap_{len(taps)}", layer))
@@ -134,13 +133,13 @@ def opened(model: ir.Model, graph: Path, signature: Signature, work: Path, optim
     """Run a changed graph with the reference runtime; what did not change of the weights stays where it is."""
     path, data = work / "changed.onnx", graph.with_name(f"{graph.name}.data")
     own = [value.const_value for value in model.graph.initializers.values()]
-    own = [tensor for tensor in own if tensor is not None and not hasattr(tensor, "external")]
-    if data.exists():
-        place(data, work / data.name)
+    own = [tensor for tensor in own if tensor is not None and not isinstance(tensor, ir.ExternalTensor)]
     if sum(tensor.nbytes for tensor in own) > _INLINE:
         ir.save(model, path, external_data="changed.onnx.data")
     else:
-        fuse_pipeline.save(model, path)
+        ir.save(model, path)
+        if data.exists():
+            place(data, work / data.name)
     backend: Any = plugins.load("backends", "onnxruntime")(graph_optimization=optimization)
     return backend.open([path], signature)
 

@@ -15,7 +15,6 @@ import numpy as np
 import onnx_ir as ir
 
 from engines.signature import Port, Signature
-from exporter.onnx.fuse_pipeline import read
 from exporter.parity.metrics import PERFECT, psnr
 from exporter.quantization.layers import layers
 from exporter.quantization.observer import opened
@@ -48,7 +47,7 @@ class Scan:
         self, graph: Path, forms: Mapping[str, Sequence[Spec]], cases: Sequence[Case], signature: Signature, work: Path,
         block: int,
     ) -> None:  # fmt: skip
-        model = read(graph)
+        model = ir.load(graph)
         self._forms, self._cases = forms, cases
         _switch(model, [layer for layer in layers(model) if layer.name in forms], forms, block)
         port = Port(name=_SWITCHES, dtype="int64", shape=(len(forms),))

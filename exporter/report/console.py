@@ -9,6 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree as ET
 
+from engines.disk import writing
+from exporter.parity.metrics import labelled
+from exporter.parity.table import limits
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.status import Status
@@ -98,7 +102,8 @@ def verdict_rows(verdicts: Sequence[Verdict]) -> list[dict[str, Any]]:
 
 def write_json(path: Path, content: object) -> None:
     """Write JSON for a program to read."""
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    with writing(path, f"writing {path}"):
+        path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def write_junit(path: Path, name: str, verdicts: Sequence[Verdict]) -> None:
@@ -109,6 +114,7 @@ def write_junit(path: Path, name: str, verdicts: Sequence[Verdict]) -> None:
         title = " · ".join(filter(None, [verdict.stage, verdict.case, verdict.backend]))
         case = ET.SubElement(suite, "testcase", classname=f"{name}.{verdict.part}", name=title)
         if not verdict.passed:
-            psnr = "no PSNR" if verdict.psnr is None else f"{verdict.psnr:.1f} dB"
-            ET.SubElement(case, "failure", message=f"{psnr}, limit {verdict.limit} dB. {verdict.note}".strip())
-    ET.ElementTree(suite).write(path, encoding="utf-8", xml_declaration=True)
+            found = labelled(verdict.values) or "not measured"
+            ET.SubElement(case, "failure", message=f"{found}; limit {limits(verdict.limit) or 'none'}. {verdict.note}".strip())
+    with writing(path, f"writing {path}"):
+        ET.ElementTree(suite).write(path, encoding="utf-8", xml_declaration=True)

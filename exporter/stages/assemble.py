@@ -1,4 +1,4 @@
-"""Lay the stages' results out as a bundle: hard links into the store, and the draft of the manifest."""
+"""Lay the stages' results out as a bundle: clones or copies of the store's files, and the draft of the manifest."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engines.backends import installed
-from engines.bundle import Draft, EngineFiles, Guidance, Onnx, PartEntry, SamplerEntry, Tokenizer, place
+from engines.bundle import Draft, EngineFiles, Onnx, PartEntry, SamplerEntry, Tokenizer, place
 from engines.manifest import Defaults, Quantized
 from exporter.recipe import limits
 
@@ -88,15 +88,20 @@ def lay_out(contents: Contents, folder: Path) -> Draft:
     for name, finding in contents.findings.items():
         (folder / "passes").mkdir(parents=True, exist_ok=True)
         (folder / "passes" / f"{name}.json").write_text(json.dumps(finding, indent=1) + "\n", encoding="utf-8")
-    guidance = recipe.sampler.guidance
     parts = {name: _part(family, name, part, folder) for name, part in contents.parts.items()}
     return Draft(
         name=recipe.name,
         recipe=recipe.text,
         source=dict(family.checkpoint.provenance),
-        guidance=Guidance(mode=guidance.mode, scale=guidance.scale),
-        defaults=Defaults(height=recipe.shapes.height[1], width=recipe.shapes.width[1], steps=recipe.sampler.steps[0]),
+        guidance=family.guidance,
+        defaults=Defaults(
+            height=recipe.shapes.height[1],
+            width=recipe.shapes.width[1],
+            steps=recipe.sampler.steps[0],
+            generator=recipe.generator,
+        ),
         tokenizers={name: _tokenizer(made, folder) for name, made in contents.tokenizers.items()},
+        inputs=dict(family.inputs),
         parts=parts | {name: _pipeline(name, whole, parts, folder) for name, whole in contents.pipelines.items()},
         samplers=tuple(_sampler(steps, *made, folder) for steps, made in contents.samplers.items()),
         process=_put(file, folder, "samplers/process.json") if (file := contents.process.file) else None,

@@ -36,7 +36,7 @@ def opened(plan: Plan, results: Results) -> Contents:
         recording=recording,
         ranges=ranges,
         findings=findings,
-        notes=[*plan.pairing.notes, *_notes(plan, results)],
+        notes=[*plan.notes, *_notes(plan, results)],
     )
 
 

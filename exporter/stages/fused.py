@@ -6,6 +6,7 @@ import gc
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from engines.bundle import place
@@ -67,10 +68,16 @@ def unrolled(
 
 
 def built(
-    name: str, target: str, backend: Backend, graph: Stage[GraphFiles], sampler: Stage[SamplerFile], family: Family
+    name: str,
+    target: str,
+    backend: Backend,
+    graph: Stage[GraphFiles],
+    sampler: Stage[SamplerFile],
+    family: Family,
+    parts: Mapping[str, Stage[GraphFiles]],
 ) -> Stage[BuiltEngine]:
-    """Build an engine of a whole pipeline."""
-    make = partial(_build, backend=backend, graph=graph, sampler=sampler, family=family)
+    """Build an engine of a whole pipeline; `parts` have its weights."""
+    make = partial(_build, backend=backend, graph=graph, sampler=sampler, family=family, parts=parts)
     return Stage.keyed(
         "engine", f"{name}, {target}", make, BuiltEngine, options=backend.model_dump(mode="json"),
         inputs={"export": graph, "sampler": sampler}, makers=(type(family), type(backend)), versions={target: backend.version},
@@ -102,19 +109,17 @@ def _unroll(
     graphs: Mapping[str, Stage[GraphFiles]],
     sampler: Stage[SamplerFile],
 ) -> None:
-    """Write the joined graph; the weights stay in the parts' files, which come along as links."""
-    from exporter.onnx.fuse_pipeline import read, save, unroll  # noqa: PLC0415 - a plan loads nothing heavy
+    """Write the joined graph; the weights stay in the parts' files, beside which it can be opened."""
+    import onnx_ir as ir  # noqa: PLC0415 - a plan loads nothing heavy
 
-    parts = {part: results[stage] for part, stage in graphs.items()}
-    models, table = {part: read(files.file) for part, files in parts.items()}, results[sampler].table
+    from exporter.onnx.fuse_pipeline import unroll  # noqa: PLC0415
+
+    models, table = {part: ir.load(results[stage].file) for part, stage in graphs.items()}, results[sampler].table
     denoiser, decoder = _having(family, "denoiser"), _having(family, "decoder")
     towers = {tower: models[tower] for tower in family.towers}
     whole = (denoiser, models[denoiser]), (decoder, models[decoder])
     model, made = unroll(towers, *whole, table, signature(family, table)), GraphFiles(folder, name)
-    save(model, made.file)
-    for files in parts.values():
-        for data in files.weights:
-            place(data, folder / data.name)
+    ir.save(model, made.file)
     made.tell({"nodes_exported": sum(len(each.graph) for each in models.values()), "nodes": len(model.graph)})
 
 
@@ -125,6 +130,11 @@ def _build(
     graph: Stage[GraphFiles],
     sampler: Stage[SamplerFile],
     family: Family,
+    parts: Mapping[str, Stage[GraphFiles]],
 ) -> None:
     gc.collect()  # as of a part's
-    backend.build(results[graph].file, signature(family, results[sampler].table), folder)
+    whole = results[graph].file
+    with TemporaryDirectory(dir=folder) as work:  # where the graph lies beside the weights
+        for file in (whole, *(data for stage in parts.values() for data in results[stage].weights)):
+            place(file, Path(work) / file.name)
+        backend.build(Path(work) / whole.name, signature(family, results[sampler].table), folder)

@@ -101,10 +101,11 @@ class Passes:
 
     def _outlined(self, part: str, names: tuple[str, ...]) -> tuple[Mapping[str, Any], bool]:
         """Config that the passes leave, as far as it can be told, and whether that is all the way."""
-        config, told = self.family.checkpoint.configs[network(part)], True
+        checkpoint, told = self.family.checkpoint, True
+        config: Mapping[str, Any] = checkpoint.named(network(part))
         for name in names:
             step = self.of[part][name]
-            made = self.borrowed(part, name).configs[part] if step.swaps else step.config(config)
+            made = self.borrowed(part, name).named(part) if step.swaps else step.config(config)
             config, told = made or config, told and made is not None
         return config, told
 

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from engines import plugins
 from engines.errors import RecipeError
 from exporter.families import claim
-from exporter.models.checkpoint import network, resolve
+from exporter.models.checkpoint import network
+from exporter.models.resolve import resolve
 from exporter.models.sampler_compat import judge
 from exporter.onnx import target_ops
+from exporter.parity import metrics
 from exporter.stages import engines, export, fused, precision, quantize, recording, tables
 from exporter.stages.load import PartSource
 from exporter.stages.networks import Networks
@@ -105,8 +107,9 @@ class Plan:
             self.family = claim(self.checkpoint, recipe)
         except RecipeError as error:
             raise RecipeError([*error.problems, *self.pairing.problems]) from error
-        if self.pairing.problems:
-            raise RecipeError(self.pairing.problems)
+        if problems := [*self.pairing.problems, *metrics.problems(recipe.checks.limits)]:
+            raise RecipeError(problems)
+        self.notes = (*self.checkpoint.notes, *self.family.notes, *self.pairing.notes)
         self.pipelines = fused.pipelines(recipe, self.family)
         shared = _backends(recipe.targets)
         own = {name: recipe.component(name).target for name in (*self.family.roles, *self.pipelines)}
@@ -220,7 +223,8 @@ class Plan:
         options = component.model_dump(mode="json", exclude={"target"})
         options["passes"] = [step for step in options["passes"] if not step.keys() & {"quantize"}]  # which works on the graph
         options |= {"signature": self.family.signature(name).model_dump(mode="json")}
-        options |= {"guidance": self.recipe.sampler.guidance.mode}
+        guidance = self.recipe.sampler.guidance
+        options |= {"guidance": guidance.mode, **({"rescale": guidance.rescale} if guidance.rescale else {})}
         weights: dict[str, str | Stage[Any]] = {"weights": self.networks.weights(name)}
         measured = precision.measured(component.precision)
         inputs = weights | (self._recordings if measured else {})
@@ -275,13 +279,11 @@ class Plan:
         return quantize.QuantizedPart(part.step, calibrations, made, rivals, gate), built
 
     def _whole(self, name: str, steps: int) -> PipelineStages:
-        sampler, parts = self.tables.samplers[steps], self.family.roles
-        graphs = {
-            opset: fused.unrolled(name, opset, self.family, {part: self.parts[part].graphs[opset] for part in parts}, sampler)
-            for opset in self.opsets(name)
-        }
+        sampler, opsets = self.tables.samplers[steps], self.opsets(name)
+        parts = {opset: {part: self.parts[part].graphs[opset] for part in self.family.roles} for opset in opsets}
+        graphs = {opset: fused.unrolled(name, opset, self.family, parts[opset], sampler) for opset in opsets}
         built = {
-            target: fused.built(name, target, backend, graphs[backend.opset], sampler, self.family)
+            target: fused.built(name, target, backend, graphs[backend.opset], sampler, self.family, parts[backend.opset])
             for target, backend in self.targets[name].items()
         }
         return PipelineStages(steps, graphs, built)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import hashlib
 import json
@@ -17,27 +16,13 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from engines.errors import T2IError
+from engines.disk import require_folder, writing
+from engines.errors import MachineError
 
 #: Of an entry: what it is, beside the folder of what was made.
 ENTRY, FILES = "entry.json", "files"
-#: A stage that failed with less than this much left on the disk failed because of it: vendors' writers hide the errno.
-_NOTHING_LEFT = 2**20
 #: Modules that `why` names at most.
 _MODULES = 3
-_FULL = (errno.ENOSPC, errno.EDQUOT)
-
-
-class DiskFull(T2IError):  # noqa: N818 - the name says what happened
-    """A disk is full; the text names it."""
-
-    def __init__(self, path: Path, doing: str) -> None:
-        mount = mounted_at(path)
-        free = shutil.disk_usage(mount).free
-        super().__init__(
-            f"{doing}: the disk at {mount} is full ({free / 1e6:.1f} MB free).\n"
-            f"  Free some, or work on another: the cache lies below $XDG_CACHE_HOME, a bundle where --output says."
-        )
 
 
 @dataclass(frozen=True)
@@ -90,8 +75,10 @@ class Store:
     def __init__(self, root: Path | None = None, say: Callable[[str], None] = lambda _: None) -> None:
         self.root, self._say = root or default_root(), say
         for name in ("entries", "partial", "locks", "last", "unfinished"):
-            with _disk(self.root, "opening the cache"):
-                (self.root / name).mkdir(parents=True, exist_ok=True)
+            try:
+                require_folder(self.root / name)
+            except MachineError as error:
+                raise MachineError(f"the cache: {error}\n  It lies below $XDG_CACHE_HOME, else below ~/.cache.") from error
         self._sweep()
 
     def peek(self, wanted: Key) -> bool:
@@ -125,7 +112,7 @@ class Store:
         that wants the same stage waits for the first. Files of an entry cannot be written to.
 
         Raises:
-            DiskFull: there is no room; nothing half-made stays behind.
+            MachineError: there is no room; nothing half-made stays behind.
 
         """
         found = self._entry(wanted) / FILES
@@ -159,7 +146,7 @@ class Store:
             folder = self.root / "partial" / f"{name}.0"
             folder.mkdir()
             try:
-                with _disk(self.root, "building once more"):
+                with writing(self.root, "building once more"):
                     yield folder
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -169,7 +156,7 @@ class Store:
         partial = self.root / "partial" / f"{wanted.digest}.{uuid4().hex[:8]}"
         start = time.perf_counter()
         try:
-            with _disk(self.root, f"{wanted.stage} of {wanted.subject}"):
+            with writing(self.root, f"{wanted.stage} of {wanted.subject}"):
                 made = partial / FILES
                 made.mkdir(parents=True)
                 make(made)
@@ -253,31 +240,6 @@ def file_digest(path: Path) -> str:
     """SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def mounted_at(path: Path) -> Path:
-    """Mount point of the disk that holds a path, or would hold it."""
-    path = path.absolute()
-    while not path.exists() or not path.is_mount():
-        path = path.parent
-    return path
-
-
-@contextlib.contextmanager
-def _disk(path: Path, doing: str) -> Iterator[None]:
-    """Turn a failure for want of room into DiskFull, also where a vendor's writer gave it another name."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in _FULL:
-            raise
-        raise DiskFull(Path(error.filename) if isinstance(error.filename, str) else path, doing) from error
-    except T2IError:
-        raise
-    except Exception as error:
-        if shutil.disk_usage(mounted_at(path)).free >= _NOTHING_LEFT:
-            raise
-        raise DiskFull(path, doing) from error
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -112,7 +112,7 @@ class Tables:
         stages: list[Stage[Any]] = [*self.tokenizers.values()]
         for steps in recipe.sampler.steps:
             options = recipe.sampler.model_dump(mode="json", exclude={"steps", "guidance", "force"}) | {"steps": steps}
-            options |= {"size": sizes, "edits": edits(family)}
+            options |= {"size": sizes, "edits": edits(family), "driving": asdict(family.driving)}
             given = {"family": family, "steps": steps}
             self.samplers[steps] = Stage.keyed(
                 "compile", f"{steps} steps", partial(_compile, **given), partial(SamplerFile, name=f"{steps}.json"),
@@ -158,8 +158,9 @@ def _sampler(family: Family) -> tuple[str, dict[str, Any]]:
     recipe, own = family.recipe, family.checkpoint.configs["scheduler"]
     sampler, shapes = recipe.sampler, recipe.shapes
     sizes = {"height": shapes.height[1], "width": shapes.width[1]}
-    options = {"config": sampler.config, "own": own, "step": sampler.step, "timesteps": sampler.timesteps}
-    return sampler.scheduler or own["_class_name"], {**options, **sizes}
+    options = {"config": sampler.config, "own": own, "step": sampler.step}
+    options |= {"timesteps": sampler.timesteps, "sigmas": sampler.sigmas}
+    return sampler.scheduler or own["_class_name"], {**options, **sizes, "driving": family.driving}
 
 
 def _tokenize(folder: Path, _: Results, family: Family, name: str) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from engines.errors import UnsupportedError
+from engines.errors import MachineError
 from exporter.recipe.schema import Component, Guidance, Recipe
 from exporter.training import captioned_images, hf_datasets
 
@@ -99,7 +99,7 @@ def encode(family: Family, recipe: Recipe, pictures: list[captioned_images.Pictu
     Each picture's latent is drawn once from the encoder's distribution. An empty prompt becomes what it becomes in generation.
 
     Raises:
-        UnsupportedError: too little room on the disk.
+        MachineError: too little room on the disk.
 
     """
     from exporter.training import encode  # noqa: PLC0415 - torch
@@ -114,7 +114,7 @@ def encode(family: Family, recipe: Recipe, pictures: list[captioned_images.Pictu
         per_picture += sum(int(np.prod(signature.shape(port, {"batch": 1})[2:])) for port in signature.outputs)
     needed, free = 2 * per_picture * (len(pictures) + 1), shutil.disk_usage(folder).free
     if needed > free:
-        raise UnsupportedError(
+        raise MachineError(
             f"data: {len(pictures):,} encoded pictures and captions take {needed / 1e9:.1f} GB, and the disk of {folder} "
             f"has {free / 1e9:.1f} GB.\n  Take fewer, or set XDG_CACHE_HOME to a larger disk."
         )

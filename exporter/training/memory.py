@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from engines.errors import UnsupportedError
+from engines.errors import MachineError
 
 if TYPE_CHECKING:
     from exporter.training.options import Options
@@ -26,7 +26,7 @@ def refuse_memory(student: int, teacher: int, options: Options, device: torch.de
         shares: processes over which the student's state is spread.
 
     Raises:
-        UnsupportedError: it cannot fit.
+        MachineError: it cannot fit.
 
     """
     half = options.mixed_precision in {"bf16", "fp16"}
@@ -36,7 +36,7 @@ def refuse_memory(student: int, teacher: int, options: Options, device: torch.de
     told = f"at least {needed / 1e9:.2f} GB of memory and what the activations take, of {free / 1e9:.2f} GB free on {device.type}"
     if needed > free:
         help_ = "Leave ema out, or spread it over processes with accelerate's FSDP."
-        raise UnsupportedError(f"{options.verb} needs {told}.\n  {help_}")
+        raise MachineError(f"{options.verb} needs {told}.\n  {help_}")
     return f"needs {told}"
 
 

@@ -51,7 +51,8 @@ def teach(options: Options, student: Part, lesson: Lesson, losses: Losses) -> Pa
         losses: what is minimised.
 
     Raises:
-        UnsupportedError: too little memory, or an option that this machine cannot follow.
+        UnsupportedError: an option that this machine cannot follow.
+        MachineError: too little memory.
         DivergenceError: the loss is not finite; the last checkpoint is kept.
         MissingDependency: the tracker is not installed.
 

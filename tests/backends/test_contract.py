@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from engines import plugins
 from engines.errors import MissingDependency, UnsupportedError
-from tests.backends.small_graph import SIGNATURE, expected, feed
+from tests.backends.small_graph import SIGNATURE, expected, feed, wrong_answers
 
 ROOT = Path(__file__).parents[2]
 NAMES = plugins.names("backends")
@@ -109,7 +109,7 @@ class TestOptions:
 #: Runs in a fresh interpreter: what is loaded besides the run time's own dependencies, and the same with everything else blocked.
 FRESH = """
 import sys, json
-import engines.plugins, engines.signature, engines.frozen, engines.backends, numpy, pydantic
+import engines.plugins, engines.signature, engines.strict, engines.backends, numpy, pydantic
 tops = lambda: {name.partition(".")[0] for name in sys.modules}
 before = tops()
 class Wall:
@@ -258,6 +258,9 @@ class TestRun:
         files = build(backend, graphs(backend.opset), SIGNATURE, tmp_path / "again")
         with backend.open(sorted(files), SIGNATURE) as again:
             np.testing.assert_array_equal(again(feed())["moved"], engine(feed())["moved"])
+
+    def test_threads_get_their_own_answers(self, engine):
+        assert wrong_answers(engine, [(2, 4, 8), (2, 4, 8), (4, 8, 16), (1, 2, 4)]) == 0
 
     def test_closed_is_closed(self, engine):
         with engine:

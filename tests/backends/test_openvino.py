@@ -172,4 +172,4 @@ def test_it_is_the_plugin():
 @pytest.mark.parametrize(("threads", "pinned"), [(0, True), (1, False)])
 def test_threads_that_are_counted_share_no_cores_with_another_process_s(built, threads, pinned):
     with OpenVino(precision="f32", threads=threads).open(built, SIGNATURE) as engine:
-        assert engine.request.get_compiled_model().get_property("ENABLE_CPU_PINNING") is pinned
+        assert engine.idle[0].request.get_compiled_model().get_property("ENABLE_CPU_PINNING") is pinned

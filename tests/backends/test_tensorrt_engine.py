@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import enum
 import sys
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,7 +15,7 @@ from engines.backends import tensorrt_rtx
 from engines.backends.tensorrt import Tensorrt
 from engines.backends.tensorrt_rtx import TensorrtRtx
 from engines.errors import UnsupportedError
-from tests.backends.small_graph import SIGNATURE, expected, feed
+from tests.backends.small_graph import SIGNATURE, expected, feed, wrong_answers
 
 PORTS = {port.name: port for port in (*SIGNATURE.inputs, *SIGNATURE.outputs)}
 
@@ -224,6 +225,19 @@ def test_equals_numpy_while_sizes_grow_and_shrink(opened, cuda):
     with pytest.raises(RuntimeError, match="closed"):
         engine(feed())
     engine.__exit__()
+
+
+def test_threads_get_their_own_answers(opened, cuda, monkeypatch):
+    copy = cuda.cudaMemcpyAsync
+
+    def slow(*arguments):
+        time.sleep(1e-4)  # so that another thread goes on in the middle of a call, as on a GPU
+        return copy(*arguments)
+
+    monkeypatch.setattr(cuda, "cudaMemcpyAsync", slow)
+    with opened() as engine:
+        assert wrong_answers(engine, [(2, 4, 8), (2, 4, 8), (4, 8, 16)], rounds=12) == 0
+    assert cuda.live == {}
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import onnx
+import onnx_ir as ir
 import pytest
 
 from engines.bundle import Bundle, Verdict
@@ -27,6 +29,17 @@ checks: {prompts: [a red circle, the blue square]}
 
 def silent(stage, seconds=None, *, cached=False, why=""):
     """Report nothing."""
+
+
+def standard_tools_open(folder):
+    """Open every graph of a bundle, with its weights, as ONNX's own tools do; return how many there were."""
+    graphs = sorted(folder.rglob("*.onnx"))
+    for graph in graphs:
+        onnx.checker.check_model(str(graph))
+        assert onnx.load(graph).graph.node
+        for value in ir.load(graph).graph.initializers.values():
+            assert value.const_value.numpy().shape == tuple(value.shape)
+    return len(graphs)
 
 
 @dataclass

@@ -1,5 +1,6 @@
 """From recipe to bundle: it passes, it is remembered, it says why it works again, and it survives being killed."""
 
+import errno
 import os
 import random
 import shutil
@@ -22,7 +23,7 @@ from exporter.build import build, check
 from exporter.recipe.schema import Recipe
 from exporter.stages.plan import Plan
 from exporter.stages.store import Store
-from tests.e2e.conftest import silent
+from tests.e2e.conftest import silent, standard_tools_open
 
 ROOT = Path(__file__).parents[2]
 
@@ -37,6 +38,11 @@ def test_every_line_of_the_blame_table_passes(built):
     for part in ("text_encoder", "text_encoder_2", "unet", "vae_decoder"):
         assert {(part, stage) for stage in ("source → passes", "passes → onnx", "onnx → engine")} <= lines
     assert {("sampler", "source → table"), ("tokenizers", "source → tokens"), ("end to end", "image")} <= lines
+
+
+def test_standard_tools_open_a_bundle_and_the_store_where_they_were_built(built):
+    assert standard_tools_open(built.path) == 5
+    assert standard_tools_open(built.store) == 5
 
 
 def test_checks_cover_batch_shape_and_guidance(built):
@@ -147,6 +153,59 @@ def test_check_keeps_verdicts_in_the_manifest(built, tmp_path):
     manifest = Bundle.open(copy).manifest
     assert all(verdict.passed for verdict in verdicts)
     assert manifest.verdicts == built.bundle.manifest.verdicts
+
+
+def test_check_reads_what_the_manifest_lists_and_leaves_the_rest(built, tmp_path):
+    copy = Path(shutil.copytree(built.path, tmp_path / "copy"))
+    (copy / ".git").mkdir()
+    for name in (".git/HEAD", ".gitattributes", "README.md", "picture of mine.png"):
+        (copy / name).write_text("mine")
+    before = Bundle.open(copy).manifest.files
+    number = (copy / "manifest.json").stat().st_ino
+    check(copy, "onnxruntime", receipt=False)
+    assert (copy / "manifest.json").stat().st_ino == number
+    check(copy, "onnxruntime")
+    assert (copy / "manifest.json").stat().st_ino != number
+    assert Bundle.open(copy).manifest.files == before
+    assert (copy / "README.md").read_text() == "mine"
+
+
+def test_check_of_a_bundle_that_cannot_be_written_to_says_that_nothing_is_kept(built, tmp_path, monkeypatch):
+    copy = Path(shutil.copytree(built.path, tmp_path / "copy"))
+    before = (copy / "manifest.json").read_bytes()
+    plain = Path.write_bytes
+
+    def refuse(self, data):
+        if copy in self.parents:
+            raise OSError(errno.EROFS, "Read-only file system", str(self))
+        return plain(self, data)
+
+    monkeypatch.setattr(Path, "write_bytes", refuse)
+    said = []
+    assert all(verdict.passed for verdict in check(copy, "onnxruntime", said.append))
+    assert said == [f"{copy}: the verdicts are not kept in the bundle, because it cannot be written to (Read-only file system)."]
+    assert (copy / "manifest.json").read_bytes() == before
+    said.clear()
+    check(copy, "onnxruntime", said.append, receipt=False)
+    assert said == []
+
+
+def test_a_bundle_in_the_hub_s_cache_draws_and_is_checked_and_stays_as_it_is(built, tmp_path):
+    repository = tmp_path / "models--me--tiny"
+    snapshot = repository / "snapshots" / "0123abc"
+    (repository / "blobs").mkdir(parents=True)
+    for number, path in enumerate(sorted(path for path in built.path.rglob("*") if path.is_file())):
+        link = snapshot / path.relative_to(built.path)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, repository / "blobs" / str(number))
+        link.symlink_to(os.path.relpath(repository / "blobs" / str(number), link.parent))
+    with Pipeline.open(snapshot, "onnxruntime") as cached, Pipeline.open(built.path, "onnxruntime") as plain:
+        one, other = (np.asarray(each.generate("a cat", seed=5)[0]) for each in (cached, plain))
+    np.testing.assert_array_equal(one, other)
+    said = []
+    assert all(verdict.passed for verdict in check(snapshot, "onnxruntime", said.append))
+    assert said == [f"{snapshot}: the verdicts are not kept in the bundle, because it lies in the hub's cache."]
+    assert all(path.is_symlink() for path in snapshot.rglob("*") if path.is_file())
 
 
 def test_an_engine_that_opens_and_does_not_answer_fails_the_check(built, tmp_path, monkeypatch):

@@ -9,9 +9,12 @@ from pydantic import ValidationError
 
 from engines import bundle as module
 from engines.bundle import Bundle, Draft, SamplerEntry, publish, write
+from engines.disk import DiskFull, mounted_at
 from engines.errors import BundleError, UnsupportedError
 from engines.signature import Port, Signature
 from tests.engines import small
+
+COPY = getattr(os, "copy_file_range", None)
 
 
 def test_what_is_written_is_what_is_read(bundle):
@@ -111,7 +114,7 @@ EMPTY = signature({"tokenizer_ids": ("batch", 4)}, {})
         (parts(other=part("vae_decoder")), "one decoder, not 2"),
         (changed(samplers=(SamplerEntry(steps=2, file="a"), SamplerEntry(steps=2, file="b"))), "two samplers"),
         (changed(samplers=(SamplerEntry(steps=3, file="a"),)), "default number of steps"),
-        (changed(guidance={"mode": "none", "scale": 1.0}), "must have a scale unless"),
+        (changed(guidance={"mode": "none", "scales": [{"name": "guidance_scale", "default": 1.0}]}), "must have a scale unless"),
         (changed(guidance={"mode": "embedded"}), "must have a scale unless"),
         (changed(guidance={"mode": "none"}), "nothing feeds unet's .'guidance_scale'"),
         (changed(tokenizers={}), "nothing feeds text_encoder's"),
@@ -135,7 +138,7 @@ def test_text_parts_that_wait_for_each_other_are_refused():
     with pytest.raises(ValidationError, match=r"wait for each other.*'one', 'two'"):
         Draft(**parts(one=text("a", "b"), two=text("b", "a")))
     chain = Draft(**parts(a=text("b", "c"), z=text("prompt_embeds", "b")))
-    assert chain.text_order() == ("text_encoder", "z", "a")
+    assert chain.encoding_order() == ("text_encoder", "z", "a")
 
 
 def test_publish_puts_a_new_bundle_in_place(bundle, tmp_path):
@@ -145,13 +148,140 @@ def test_publish_puts_a_new_bundle_in_place(bundle, tmp_path):
     assert not bundle.folder.exists()
 
 
-def test_publish_replaces_an_old_bundle_and_leaves_nothing_beside_it(bundle, tmp_path):
-    final = small.make(tmp_path / "final").folder
-    (final / "stray").write_text("")
+def theirs(folder):
+    """Put files of the user's into a bundle's folder; what they must be afterwards."""
+    for name in (".git/HEAD", ".gitattributes", "README.md", "pictures/1.png", "onnx/notes.txt", "samplers/mine/a.json"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(f"the user's {name}")
+    (folder / "link").symlink_to("/etc/hostname")
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and "the user's" in path.read_text("latin1")}
+
+
+@pytest.fixture
+def old(tmp_path):
+    """A bundle that lies in the place of the new one, and has a file that the new one lacks."""
+    folder = small.make(tmp_path / "final", name="old").folder
+    (folder / "recordings" / "deep").mkdir(parents=True)
+    (folder / "recordings" / "deep" / "old.npz").write_text("x")
+    return write(folder, small.draft(name="old")).folder
+
+
+def test_publish_replaces_the_bundle_and_nothing_else(bundle, old, tmp_path):
+    mine = theirs(old)
+    publish(bundle.folder, old)
+    opened = Bundle.open(old)
+    opened.verify()
+    assert opened.manifest.name == "small"
+    assert {path: path.read_bytes() for path in mine} == mine
+    assert (old / "link").is_symlink()
+    ours = {*opened.manifest.files, module.MANIFEST}
+    found = {path.relative_to(old).as_posix() for path in old.rglob("*") if path.is_file() and path not in mine}
+    assert found - {"link"} == ours
+    assert not (old / "recordings").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["final"]
+
+
+def test_no_reader_finds_a_half_bundle(bundle, old, monkeypatch):
+    """After every single step the manifest is that of one bundle, and a file of the other is refused."""
+    replace, seen = module.Path.replace, []
+    (bundle.folder / "samplers/2.json").write_text((bundle.folder / "samplers/2.json").read_text() + " ")
+    write(bundle.folder, small.draft())
+
+    def watched(self, target):
+        replace(self, target)
+        reader = Bundle.open(old)
+        try:
+            reader.verify()
+        except BundleError:
+            seen.append("refused")
+        else:
+            seen.append(reader.manifest.name)
+
+    monkeypatch.setattr(module.Path, "replace", watched)
+    publish(bundle.folder, old)
+    assert seen[0] == "old"
+    assert seen[-1] == "small"
+    assert "refused" in seen
+    assert seen == sorted(seen, key=["old", "refused", "small"].index)
+
+
+def test_a_reader_that_is_at_work_notices_that_a_file_was_replaced(bundle, tmp_path):
+    reader = Bundle.open(bundle.folder)
+    reader.verify()
+    other = small.make(tmp_path / "other").folder
+    (other / "samplers/2.json").write_text((other / "samplers/2.json").read_text() + " ")
+    write(other, small.draft())
+    publish(other, bundle.folder)
+    assert reader.path("samplers/4.json")
+    with pytest.raises(BundleError, match=r"2\.json is damaged"):
+        reader.path("samplers/2.json")
+
+
+@pytest.mark.parametrize("kind", ["file", "link", "folder"])
+def test_publish_replaces_no_file_that_the_old_bundle_does_not_list(bundle, old, kind):
+    (bundle.folder / "LICENSE").write_text("terms")
+    write(bundle.folder, small.draft())
+    if kind == "file":
+        (old / "LICENSE").write_text("the user's own")
+    elif kind == "link":
+        (old / "LICENSE").symlink_to("README.md")
+    else:
+        (old / "LICENSE").mkdir()
+    with pytest.raises(UnsupportedError, match="LICENSE is not of the bundle that lies there"):
+        publish(bundle.folder, old)
+    assert Bundle.open(old).manifest.name == "old"
+    Bundle.open(old).verify()
+    Bundle.open(bundle.folder).verify()
+
+
+@pytest.mark.parametrize("name", ["samplers", "recordings"])
+def test_publish_writes_and_removes_nothing_through_a_link(bundle, old, tmp_path, name):
+    (old / name).rename(tmp_path / "elsewhere")
+    (old / name).symlink_to(tmp_path / "elsewhere")
+    before = {path: path.is_file() and path.read_bytes() for path in (tmp_path / "elsewhere").rglob("*")}
+    with pytest.raises(UnsupportedError, match=f"{name} is a link, and nothing is written through it"):
+        publish(bundle.folder, old)
+    assert {path: path.is_file() and path.read_bytes() for path in (tmp_path / "elsewhere").rglob("*")} == before
+
+
+def test_publish_into_a_fresh_repository(bundle, tmp_path):
+    final = tmp_path / "final"
+    (final / ".git").mkdir(parents=True)
+    (final / ".gitattributes").write_text("*.onnx filter=lfs")
     publish(bundle.folder, final)
     Bundle.open(final).verify()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["final"]
-    assert not (final / "stray").exists()
+    assert {path.name for path in final.iterdir() if path.name.startswith(".")} == {".git", ".gitattributes"}
+
+
+def test_publish_over_another_filesystem(bundle, old, monkeypatch):
+    """A folder may be a mount: nothing can be renamed or linked into it."""
+    replace = module.Path.replace
+
+    def across(self, target):
+        if (old in self.parents) != (old in target.parents):
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        return replace(self, target)
+
+    def refuse(*_paths, **_options):
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    monkeypatch.setattr(module.Path, "replace", across)
+    monkeypatch.setattr(module.os, "link", refuse)
+    mine = theirs(old)
+    publish(bundle.folder, old)
+    assert Bundle.open(old).manifest.name == "small"
+    Bundle.open(old).verify()
+    assert {path: path.read_bytes() for path in mine} == mine
+    assert not list(old.rglob("*.partial"))
+
+
+def test_other_receipts_leave_the_list_of_files_as_it_is(bundle):
+    mine = theirs(bundle.folder)
+    again = module.revise(bundle, notes=("a note",))
+    assert again.manifest.notes == ("a note",)
+    assert again.manifest.files == bundle.manifest.files
+    again.verify()
+    assert {path: path.read_bytes() for path in mine} == mine
 
 
 def test_publish_into_an_empty_folder(bundle, tmp_path):
@@ -176,21 +306,30 @@ def test_publish_replaces_nothing_but_a_bundle(bundle, tmp_path, content):
     Bundle.open(bundle.folder).verify()
 
 
-def test_publish_puts_the_old_bundle_back_when_it_fails(bundle, tmp_path, monkeypatch):
-    final = small.make(tmp_path / "final").folder
-    rename = type(final).rename
+@pytest.mark.parametrize("links", [True, False])
+@pytest.mark.parametrize("fails", ["onnx/20/unet.onnx", "samplers/4.json", "zeta/new.json", module.MANIFEST])
+def test_publish_puts_the_old_bundle_back_when_it_fails(bundle, old, monkeypatch, fails, links):
+    (bundle.folder / "zeta").mkdir()
+    (bundle.folder / "zeta/new.json").write_text("{}")
+    (bundle.folder / "samplers/2.json").write_text((bundle.folder / "samplers/2.json").read_text() + " ")
+    write(bundle.folder, small.draft())
+    mine = theirs(old)
+    before = {path: path.is_file() and path.read_bytes() for path in old.rglob("*")}
+    replace = module.Path.replace
 
     def failing(self, target):
-        if self == bundle.folder:
+        if self == bundle.folder / fails:
             raise OSError(28, "No space left on device")
-        return rename(self, target)
+        return replace(self, target)
 
-    monkeypatch.setattr(type(final), "rename", failing)
+    monkeypatch.setattr(module.Path, "replace", failing)
+    if not links:
+        monkeypatch.setattr(module.os, "link", lambda *_a, **_o: (_ for _ in ()).throw(OSError(errno.EPERM, "no links here")))
     with pytest.raises(OSError, match="No space"):
-        publish(bundle.folder, final)
-    monkeypatch.undo()
-    Bundle.open(final).verify()
-    Bundle.open(bundle.folder).verify()
+        publish(bundle.folder, old)
+    assert {path: path.is_file() and path.read_bytes() for path in old.rglob("*")} == before
+    assert set(mine) < set(before)
+    Bundle.open(old).verify()
 
 
 def test_publish_refuses_an_unfinished_bundle(tmp_path):
@@ -199,9 +338,9 @@ def test_publish_refuses_an_unfinished_bundle(tmp_path):
         publish(tmp_path / "temporary", tmp_path / "final")
 
 
-def test_a_full_disk_is_an_oserror(bundle, monkeypatch):
+def test_a_full_disk_is_told(bundle, monkeypatch):
     monkeypatch.setattr("pathlib.Path.write_bytes", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(DiskFull, match=r"manifest\.json: the disk at .* is full"):
         write(bundle.folder, small.draft())
 
 
@@ -217,15 +356,36 @@ def test_a_bundle_works_through_a_link_to_its_folder_and_read_only(bundle, tmp_p
             os.chmod(path, 0o700)  # noqa: PTH101 - follows the walk
 
 
-def test_place_links_and_falls_back_to_a_copy(tmp_path, monkeypatch):
+def refuse(*_arguments):
+    raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+
+def short(read, written, count):
+    """The kernel may copy less than it was asked to."""
+    return COPY(read, written, min(count, 1000))
+
+
+@pytest.mark.parametrize("copy", [None, COPY, short, refuse])
+def test_a_placed_file_is_a_file_of_its_own(tmp_path, monkeypatch, copy):
+    content = bytes(range(256)) * 20
+    (tmp_path / "a").write_bytes(content)
+    (tmp_path / "a").chmod(0o444)
+    if copy is None:
+        monkeypatch.delattr(module.os, "copy_file_range", raising=False)
+    else:
+        monkeypatch.setattr(module.os, "copy_file_range", copy, raising=False)
+    module.place(tmp_path / "a", tmp_path / "deep" / "b")
+    assert (tmp_path / "deep" / "b").read_bytes() == content
+    assert (tmp_path / "a").stat().st_nlink == (tmp_path / "deep" / "b").stat().st_nlink == 1
+    (tmp_path / "deep" / "b").write_bytes(b"changed")
+    assert (tmp_path / "a").read_bytes() == content
+
+
+def test_a_full_disk_is_the_one_of_the_new_file(tmp_path, monkeypatch):
+    def full(*_arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
     (tmp_path / "a").write_text("x")
-    module.place(tmp_path / "a", tmp_path / "b")
-    assert (tmp_path / "b").samefile(tmp_path / "a")
-
-    def refuse(*_paths):
-        raise OSError(errno.EXDEV, "Invalid cross-device link")
-
-    monkeypatch.setattr(module.os, "link", refuse)
-    module.place(tmp_path / "a", tmp_path / "c")
-    assert (tmp_path / "c").read_text() == "x"
-    assert not (tmp_path / "c").samefile(tmp_path / "a")
+    monkeypatch.setattr(module.os, "copy_file_range", full, raising=False)
+    with pytest.raises(DiskFull, match=rf"writing {tmp_path / 'b'}: the disk at {mounted_at(tmp_path)} is full"):
+        module.place(tmp_path / "a", tmp_path / "b")

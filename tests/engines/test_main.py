@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from engines import __main__ as program
-from engines.errors import UnsupportedError
+from engines.errors import MachineError, UnsupportedError
 from engines.pipeline import Pipeline
 from tests.engines import small
 from tests.engines.images.test_init_image import image, mask
@@ -50,6 +50,48 @@ def test_several_prompts(run, tmp_path):
     assert {"p-1.png", "p-2.png"} <= {path.name for path in tmp_path.iterdir()}
 
 
+@pytest.mark.parametrize("place", ["x.gif", "x", "none/x.png", "folder.png"])
+def test_an_output_is_refused_before_the_bundle_is_opened(monkeypatch, tmp_path, place):
+    (tmp_path / "folder.png").mkdir()
+    monkeypatch.setattr(Pipeline, "open", lambda *_, **__: pytest.fail("it was opened"))
+    done = CliRunner().invoke(program.generate, ["a bundle", "a", "-o", str(tmp_path / place)])
+    assert isinstance(done.exception, UnsupportedError if "." not in place or "gif" in place else MachineError)
+    assert place.partition("/")[0] in str(done.exception)
+    (tmp_path / "file").write_text("")
+    arguments = ["a bundle", "a", "-o", tmp_path / "x.png", "--previews", tmp_path / "file/x"]
+    done = CliRunner().invoke(program.generate, [str(argument) for argument in arguments])
+    assert isinstance(done.exception, MachineError)
+    assert [path.name for path in tmp_path.iterdir() if path.suffix == ".partial"] == []
+
+
+def test_each_picture_is_written_before_the_next_are_begun(run, monkeypatch, tmp_path):
+    made, generate = [], Pipeline.generate
+
+    def watched(self, prompts, **options):
+        made.append((prompts, options["seed"], sorted(path.name for path in tmp_path.glob("*.png"))))
+        if len(made) == 3:
+            raise UnsupportedError("the decoder returned NaN")
+        return generate(self, prompts, **options)
+
+    monkeypatch.setattr(Pipeline, "generate", watched)
+    done = run("a", "red", "the sea", "a sea", "the red sea", "-o", tmp_path / "p.png", "--seed", 3)
+    assert isinstance(done.exception, UnsupportedError)
+    names = [f"p-{index}.png" for index in range(1, 5)]
+    assert made == [(["a", "red"], [3, 4], []), (["the sea", "a sea"], [5, 6], names[:2]), (["the red sea"], [7], names)]
+    assert done.stdout.splitlines() == [str(tmp_path / name) for name in names]
+
+
+def test_batches_change_no_picture(run, pipeline, tmp_path):
+    noise = np.random.default_rng(2).standard_normal((2, 3, 4, 4, 4), np.float32)
+    np.save(tmp_path / "noise.npy", noise)
+    for options, wish in ((("--seed", 3), {"seed": 3}), (("--noise", tmp_path / "noise.npy"), {"noise": noise})):
+        assert run("a", "red", "the sea", "-o", tmp_path / "p.png", *options).exit_code == 0
+        for index, same in enumerate(pipeline.generate(["a", "red", "the sea"], **wish), 1):
+            np.testing.assert_array_equal(pixels(tmp_path / f"p-{index}.png"), np.asarray(same))
+    done = run("a", "red", "-o", tmp_path / "p.png", "--noise", tmp_path / "noise.npy")
+    assert "noise is that of 3 pictures, and 2 are asked for" in str(done.exception)
+
+
 @pytest.fixture
 def run_with_encoder(with_encoder, monkeypatch):
     from contextlib import contextmanager
@@ -60,7 +102,7 @@ def run_with_encoder(with_encoder, monkeypatch):
         yield with_encoder
 
     monkeypatch.setattr(Pipeline, "open", opened)
-    return lambda *arguments: CliRunner().invoke(program.generate, ["a bundle", *map(str, arguments)])
+    return lambda *arguments: CliRunner().invoke(program.generate, [str(with_encoder.bundle.folder), *map(str, arguments)])
 
 
 def pixels(path):

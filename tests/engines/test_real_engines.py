@@ -2,12 +2,15 @@
 
 import subprocess
 import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from engines import plugins
+from engines import plugins, sessions
 from engines.errors import UnsupportedError
 from engines.parallel.picard import Picard
 from engines.pipeline import Pipeline
@@ -160,6 +163,58 @@ def test_low_memory_holds_one_network_at_a_time(tmp_path, real, monkeypatch):
     assert held == set()
     with pytest.raises(UnsupportedError, match="built with low_memory"), Pipeline.open(frugal.folder, devices=2):
         pytest.fail("it opened")
+
+
+@pytest.mark.parametrize("low_memory", [False, True])
+def test_threads_that_share_a_pipeline_make_their_own_pictures(tmp_path, monkeypatch, low_memory):
+    folder = small.make(tmp_path / "shared", graphs=graphs(), low_memory=low_memory).folder
+    kind = plugins.load("backends", "onnxruntime")
+    plain, opened = kind.open, []
+    monkeypatch.setattr(kind, "open", lambda self, files, *more: opened.append(files[0].stem) or plain(self, files, *more))
+    wishes = [{"prompts": prompt, "seed": 7 * seed} for seed, prompt in enumerate(["a red square", "the blue circle", "a sea"])]
+    start = threading.Barrier(len(wishes), timeout=60)
+
+    def draw(wish):
+        start.wait()
+        return [np.asarray(pipeline.generate(**wish)[0]) for _ in range(4)]
+
+    with Pipeline.open(folder) as pipeline:
+        want = [np.asarray(pipeline.generate(**wish)[0]) for wish in wishes]
+        del opened[:]
+        with ThreadPoolExecutor(len(wishes)) as threads:
+            got = list(threads.map(draw, wishes))
+    for pictures, alone in zip(got, want, strict=True):
+        for made in pictures:
+            np.testing.assert_array_equal(made, alone)
+    # A picture has the one network in memory to itself, so that none is opened for every step.
+    assert opened == ["text_encoder", "unet", "vae_decoder"] * 4 * len(wishes) * low_memory
+
+
+def test_threads_that_call_single_networks_find_them_open(tmp_path):
+    folder = small.make(tmp_path / "frugal", graphs=graphs(), low_memory=True).folder
+    with Pipeline.open(folder) as pipeline, ThreadPoolExecutor(2) as threads:
+        want = [pipeline.encode(["a red square"]), pipeline.decode(np.ones((1, 4, 4, 4), np.float32))]
+        encoded = threads.map(lambda _: pipeline.encode(["a red square"])["prompt_embeds"], range(20))
+        decoded = threads.map(lambda _: pipeline.decode(np.ones((1, 4, 4, 4), np.float32)), range(20))
+        for made in encoded:
+            np.testing.assert_array_equal(made, want[0]["prompt_embeds"])
+        for made in decoded:
+            np.testing.assert_array_equal(made, want[1])
+
+
+def test_a_network_that_is_opened_late_is_opened_once():
+    names = []
+
+    def slow():
+        time.sleep(0.05)
+        names.append("opened")
+        return dict
+
+    once = sessions._once(slow)
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(lambda _: once(), range(4)))
+    assert names == ["opened"]
+    assert found == [dict] * 4
 
 
 def test_two_sessions_make_what_one_makes(real, pipeline):

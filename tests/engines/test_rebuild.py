@@ -1,5 +1,8 @@
 """Engines again from the ONNX inside a bundle; the old bundle is whole until the new one is in its place."""
 
+import errno
+from pathlib import Path
+
 import pytest
 
 from engines import plugins
@@ -33,7 +36,7 @@ Toy.opset, Toy.version = 20, "2.0"
 
 @pytest.fixture
 def folder(tmp_path):
-    verdict = {"part": "unet", "stage": "s", "case": "c", "relative_l2": None, "psnr": None, "limit": None, "passed": True}
+    verdict = {"part": "unet", "stage": "s", "case": "c", "passed": True}
     kept, old = Verdict(**verdict), Verdict(**verdict, backend="onnxruntime")
     return small.make(tmp_path / "small", verdicts=(kept, old), notes=("a note",)).folder
 
@@ -65,6 +68,40 @@ def test_a_backend_that_runs_the_graph_writes_nothing(folder, backend):
     rebuild(folder, "onnxruntime")
     assert Bundle.open(folder).manifest.parts["unet"].engines["onnxruntime"].files == ("onnx/20/unet.onnx",)
     assert not (folder / "engines").exists()
+
+
+@pytest.mark.parametrize("kind", [Toy, Runner])
+def test_what_is_the_user_s_stays(folder, backend, kind):
+    backend(Toy)
+    rebuild(folder)
+    (folder / ".git").mkdir()
+    mine = [folder / name for name in (".git/HEAD", ".gitattributes", "README.md", "engines/notes.txt")]
+    for path in mine:
+        path.write_text(path.name)
+    before = {path: path.stat().st_ino for path in folder.rglob("*") if path.is_file() and path.suffix != ".toy"}
+    del before[folder / "manifest.json"]
+    backend(kind)
+    rebuild(folder)
+    opened = Bundle.open(folder)
+    opened.verify()
+    assert [path.read_text() for path in mine] == [path.name for path in mine]
+    assert {path: path.stat().st_ino for path in before} == before, "what is not built again is not even copied"
+    assert {path.name for path in mine}.isdisjoint(Path(name).name for name in opened.manifest.files)
+    assert sorted(path.name for path in folder.rglob("*.toy")) == ["text_encoder.toy", "unet.toy", "vae_decoder.toy"] * (
+        kind is Toy
+    )
+    assert not list(folder.glob(".rebuild*"))
+
+
+def test_a_bundle_that_cannot_be_written_to_is_not_rebuilt(folder, backend, monkeypatch):
+    backend(Toy)
+
+    def refuse(self, *_arguments, **_options):
+        raise OSError(errno.EROFS, "Read-only file system", str(self))
+
+    monkeypatch.setattr("pathlib.Path.mkdir", refuse)
+    with pytest.raises(UnsupportedError, match=r"cannot be written to \(Read-only file system\).* Copy it"):
+        rebuild(folder)
 
 
 def test_a_failure_leaves_the_old_bundle_whole(folder, backend, monkeypatch):

@@ -12,22 +12,23 @@ import pytest
 from click.testing import CliRunner
 
 from engines.bundle import Bundle, Verdict
-from engines.errors import ParityError, RecipeError, UnsupportedError
+from engines.errors import BundleError, DivergenceError, ParityError, RecipeError, SpeedError, UnsupportedError
 from exporter import cli
 from exporter.stages.plan import Stage
-from exporter.stages.store import key
-from tests.engines import small
+from exporter.stages.store import Store, key
+from tests.engines import conditioned, small
 
 ROOT = Path(__file__).parents[2]
 #: New knobs go into the recipe. Whoever adds a flag here has read docs/decisions, and has a reason that `--set` is not.
 FLAGS = {
     "bench": {"--against", "--batch", "--repeats", "--steps", "--json", "--plot"},
     "build": {"-o", "--output", "--set", "--dry-run", "--check-reproducible", "--json"},
-    "check": {"--backend", "--json", "--junit"},
+    "check": {"--backend", "--json", "--junit", "--no-receipt"},
     "distill": {"--set"},
     "generate": {
         *("-o", "--output", "--negative-prompt", "--seed", "--steps", "--height", "--width", "--guidance-scale", "--backend"),
         *("--image", "--mask", "--strength", "--noise", "--from", "--previews"),
+        *("--input", "--images-per-prompt", "--generator", "--no-metadata"),  # a wish for a picture, not for a bundle
         "--parallel",
         "--sampler",  # a recipe has no say: any bundle of a variance-preserving model takes any of them
     },
@@ -42,9 +43,15 @@ shapes: {height: [32, 32, 64], width: [32, 32, 64]}
 targets: [tensorrt_rtx]
 """
 GOOD = Verdict(
-    part="unet", stage="onnx → engine", case="t 999", backend="b", relative_l2=1e-3, psnr=60.0, limit=45.0, passed=True
+    part="unet",
+    stage="onnx → engine",
+    case="t 999",
+    backend="b",
+    values={"relative_l2": 1e-3, "psnr": 60.0},
+    limit={"psnr": 45.0},
+    passed=True,
 )
-BAD = GOOD.model_copy(update={"psnr": 12.5, "passed": False, "note": "half"})
+BAD = GOOD.model_copy(update={"values": {"psnr": 12.5}, "passed": False, "note": "half"})
 
 
 @pytest.fixture
@@ -136,7 +143,15 @@ def test_a_wrong_recipe_is_told_and_nothing_is_built(run, recipe, tmp_path):
         (UnsupportedError("no such op"), 3, "error: no such op"),
         (ModuleNotFoundError("No module named 'torch'", name="torch"), 4, "pip install 't2iexport[compile]'"),
         (KeyboardInterrupt(), 130, "interrupted; what was finished is kept"),
-        (OSError(errno.ENOSPC, "No space left on device", "/"), 1, "error: writing: the disk at / is full"),
+        (OSError(errno.ENOSPC, "No space left on device", "/"), 7, "error: writing: the disk at / is full"),
+        (PermissionError(errno.EACCES, "Permission denied", "/x"), 7, "error: /x: Permission denied. Is there room"),
+        (OSError(errno.EROFS, "Read-only file system", "/x"), 7, "error: /x: Read-only file system."),
+        (OSError(errno.EIO, "Input/output error"), 7, "error: Input/output error."),
+        (MemoryError(), 7, "error: memory ran out"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), 7, "error: memory ran out"),
+        (DivergenceError("the loss of step 7 is nan"), 5, "error: the loss of step 7 is nan"),
+        (SpeedError("slower"), 5, "error: slower"),
+        (BundleError("damaged"), 6, "error: damaged"),
         (RecipeError("components.unte: this model has none"), 2, "mine.yaml:1  components.unte: this model has none"),
         (RecipeError("sampler.steps: too few"), 2, "mine.yaml:2  sampler.steps: too few"),
     ],
@@ -149,6 +164,45 @@ def test_an_error_of_the_build_has_its_exit_code(run, recipe, monkeypatch, error
     got, _, err = run("build", recipe)
     assert got == code
     assert told in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("wish", ["check --json", "check --junit", "bench --json", "bench --plot"])
+@pytest.mark.parametrize(("place", "told"), [("none/x.svg", "there is no folder"), ("file/x.svg", "there is no folder")])
+def test_outputs_are_tried_before_the_work(run, bundle, monkeypatch, tmp_path, wish, place, told):
+    (tmp_path / "file").write_text("")
+    for work in ("exporter.build.check", "exporter.bench.run.bench"):
+        monkeypatch.setattr(work, lambda *_, **__: pytest.fail("it was done"))
+    verb, option = wish.split()
+    code, _, err = run(verb, bundle.folder, option, tmp_path / place)
+    assert (code, told in err, "Traceback" in err) == (7, True, False)
+
+
+def test_a_place_for_a_bundle_is_tried_before_the_work(run, recipe, tiny_sd, monkeypatch, tmp_path):
+    recipe.write_text(RECIPE.replace("SOURCE", str(tiny_sd)).replace("tensorrt_rtx", "onnxruntime"))
+    monkeypatch.setattr(Store, "folder", lambda *_: pytest.fail("it was begun"))
+    (tmp_path / "mine" / "pictures").mkdir(parents=True)
+    for place, status, told in (("mine", 3, "is not a whole bundle"), ("mine.yaml/b", 7, "cannot be made a folder")):
+        code, _, err = run("build", recipe, "-o", tmp_path / place)
+        assert (code, told in err) == (status, True), err
+
+
+def test_a_cache_that_cannot_be_is_a_sentence(run, recipe, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(recipe))
+    code, _, err = run("build", recipe)
+    assert code == 7
+    assert err.startswith("error: the cache: ")
+    assert "$XDG_CACHE_HOME" in err
+
+
+@pytest.mark.parametrize("verb", ["build", "distill", "inspect", "check", "rebuild", "bench", "generate"])
+@pytest.mark.parametrize("what", ["a folder", "nothing", "bytes", "bytes.yaml", "a file/below"])
+def test_what_is_no_recipe_and_no_bundle_is_no_traceback(run, tmp_path, verb, what):
+    (tmp_path / "a folder").mkdir()
+    for name in ("bytes", "bytes.yaml", "a file"):
+        (tmp_path / name).write_bytes(bytes(range(256)))
+    code, _, err = run(verb, tmp_path / what, *(["a star"] if verb == "generate" else []))
+    assert code in {2, 3, 6}, err
     assert "Traceback" not in err
 
 
@@ -201,15 +255,24 @@ def test_build_prints_json_alone_on_stdout(run, recipe, built, tmp_path):
     assert code == 0
     assert found["bundle"] == str(built["out"]) == str(tmp_path / "b")
     assert [stage["cached"] for stage in found["stages"]] == [True, False]
-    assert found["verdicts"][0]["psnr"] == 60.0
+    assert found["verdicts"][0]["values"]["psnr"] == 60.0
     assert "export   unet" in err
 
 
 def test_check_writes_what_it_found(run, bundle, monkeypatch, tmp_path):
-    monkeypatch.setattr("exporter.build.check", lambda _path, backend: [GOOD, BAD] if backend == "b" else [GOOD])
-    code, out, _ = run("check", bundle.folder)
-    assert code == 0
+    asked = []
+
+    def check(_path, backend, say, *, receipt):
+        asked.append(receipt)
+        say("the disk is read-only")
+        return [GOOD, BAD] if backend == "b" else [GOOD]
+
+    monkeypatch.setattr("exporter.build.check", check)
+    code, out, err = run("check", bundle.folder)
+    assert (code, err) == (0, "note: the disk is read-only\n")
     assert "60.0 dB" in out
+    run("check", bundle.folder, "--no-receipt")
+    assert asked == [True, False]
     code, out, err = run("check", bundle.folder, "--backend", "b", "--json", tmp_path / "v.json", "--junit", tmp_path / "v.xml")
     assert (code, out) == (ParityError.exit_code, "")
     assert "FAIL" in err
@@ -217,7 +280,7 @@ def test_check_writes_what_it_found(run, bundle, monkeypatch, tmp_path):
     assert [verdict["passed"] for verdict in json.loads((tmp_path / "v.json").read_text())["verdicts"]] == [True, False]
     suite = ET.parse(tmp_path / "v.xml").getroot()  # noqa: S314 - it was written two lines above
     assert (suite.get("tests"), suite.get("failures")) == ("2", "1")
-    assert suite.find("testcase/failure").get("message") == "12.5 dB, limit 45.0 dB. half"
+    assert suite.find("testcase/failure").get("message") == "PSNR 12.5 dB; limit 45 dB. half"
 
 
 def test_bench_asks_and_writes_what_it_found(run, bundle, monkeypatch, tmp_path):
@@ -306,6 +369,21 @@ def test_list_names_what_there_is(kind):
     }
     assert known.get(kind, "") in done.output
     assert done.output.startswith(f"\n{kind}\n")
+
+
+def test_inspect_says_what_a_bundle_takes(run, tmp_path):
+    folder = small.make(tmp_path / "conditioned", **conditioned.changes()).folder
+    code, out, _ = run("inspect", folder)
+    assert code == 0
+    for told in (
+        "guidance_scale 1.5",
+        "classifier_free 2.0",
+        "must be given",
+        "edges, white on black",
+        "hint_scale",
+        "condition",
+    ):
+        assert told in out
 
 
 def test_list_prints_the_schema(run):

@@ -293,3 +293,87 @@ def test_what_json_does_not_hold(tmp_path, text):
 def test_bytes_that_are_not_utf8(tmp_path):
     with pytest.raises(BundleError, match="damaged"):
         read_json(b'{"a": "\xff"}', tmp_path)
+
+
+@pytest.fixture
+def cached(bundle, tmp_path):
+    """The bundle as the Hugging Face hub's cache keeps it: links from a revision's snapshot into the repository's blobs."""
+    repository = tmp_path / "models--me--small"
+    snapshot, blobs = repository / "snapshots" / "0123abc", repository / "blobs"
+    blobs.mkdir(parents=True)
+    for number, path in enumerate(sorted(path for path in bundle.folder.rglob("*") if path.is_file())):
+        link = snapshot / path.relative_to(bundle.folder)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(blobs / f"{number:040x}")
+        link.symlink_to(os.path.relpath(blobs / f"{number:040x}", link.parent))
+    return snapshot
+
+
+def test_a_bundle_in_the_hub_s_cache_opens(cached, tmp_path):
+    assert opened_whole(cached).name == "small"
+    (tmp_path / "link").symlink_to(cached)
+    assert opened_whole(tmp_path / "link").name == "small"
+
+
+def test_a_bundle_in_a_folder_of_a_repository_in_the_hub_s_cache_opens(cached):
+    (cached / "bundles").mkdir()
+    below = cached / "bundles" / "small"
+    below.mkdir()
+    for path in [path for path in cached.rglob("*") if path.is_symlink()]:
+        moved = below / path.relative_to(cached)
+        moved.parent.mkdir(parents=True, exist_ok=True)
+        moved.symlink_to(os.path.relpath(path.resolve(), moved.parent))
+    assert opened_whole(below).name == "small"
+
+
+def lead(link, target):
+    link.unlink()
+    link.symlink_to(target)
+
+
+@pytest.mark.parametrize("name", ["samplers/2.json", "onnx/20/unet.onnx", MANIFEST])
+@pytest.mark.parametrize(
+    "where", ["outside", "another cache", "deeper", "beside", "blob is a link", "blobs is a link", "itself", "nowhere", "folder"]
+)
+def test_what_leads_out_of_the_hub_s_cache_is_refused(cached, tmp_path, name, where):
+    link, repository = cached / name, cached.parents[1]
+    blob = link.resolve()
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    if where == "outside":
+        lead(link, blob.rename(elsewhere / blob.name))
+    elif where == "another cache":
+        (tmp_path / "models--me--other" / "blobs").mkdir(parents=True)
+        lead(link, blob.rename(tmp_path / "models--me--other" / "blobs" / blob.name))
+    elif where == "deeper":
+        (blob.parent / "deep").mkdir()
+        lead(link, blob.rename(blob.parent / "deep" / blob.name))
+    elif where == "beside":
+        lead(link, blob.rename(link.with_name("beside.json")))
+    elif where == "blob is a link":
+        blob.symlink_to(blob.rename(elsewhere / blob.name))
+    elif where == "blobs is a link":
+        (repository / "blobs").symlink_to((repository / "blobs").rename(elsewhere / "blobs"))
+    elif where == "itself":
+        lead(link, link)
+    elif where == "nowhere":
+        lead(link, repository / "blobs" / "nothing")
+    else:
+        blob.unlink()
+        blob.mkdir()
+    with pytest.raises(BundleError, match=name.rpartition("/")[2] if where != "blobs is a link" else "json"):
+        opened_whole(cached)
+
+
+@pytest.mark.parametrize("above", ["onnx", "onnx/20"])
+def test_a_folder_behind_a_link_in_the_hub_s_cache(cached, above):
+    blobs = cached.parents[1] / "blobs"
+    (cached / above).symlink_to((cached / above).rename(blobs / "folder"))
+    with pytest.raises(BundleError, match="is a link"):
+        opened_whole(cached)
+
+
+def test_a_file_that_another_user_keeps_to_himself(bundle, monkeypatch):
+    monkeypatch.setattr("engines.strict.os.access", lambda *_: False)  # these tests may run as root
+    with pytest.raises(BundleError, match=r"manifest\.json may not be read by this user"):
+        Bundle.open(bundle.folder)

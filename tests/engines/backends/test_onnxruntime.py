@@ -1,5 +1,8 @@
 import subprocess
 import sys
+import time
+import tomllib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +21,7 @@ from engines.backends import onnxruntime as module  # noqa: E402
 from engines.backends._device_tensors import Bound  # noqa: E402
 from engines.backends.onnxruntime import OnnxRuntime  # noqa: E402
 
+ROOT = Path(__file__).parents[3]
 DIMS = {"batch": Range(min=1, typical=1, max=2), "width": Range(min=2, typical=4, max=8, multiple=2)}
 SIGNATURE = Signature(
     inputs=(Port(name="x", shape=("batch", "width")), Port(name="ids", dtype="int64", shape=("batch",))),
@@ -199,6 +203,29 @@ def test_bound_tensors_follow_the_sizes(bound):
     assert len(bound._sized) == 2
 
 
+def test_threads_take_turns_on_bound_tensors(bound, graph):
+    run = bound._session.run_with_iobinding
+
+    class Slow:
+        def __getattr__(self, name):
+            return getattr(session, name)
+
+        def run_with_iobinding(self, *arguments):
+            time.sleep(1e-3)  # so that another thread comes in the middle of a call, as on a GPU
+            run(*arguments)
+
+    session, bound._session = bound._session, Slow()
+    engine = module._Session(session, SIGNATURE, graph, bound, turns=not OnnxRuntime(providers=CUDA).on_processor)
+
+    def work(index):
+        given = {name: array + index for name, array in arrays().items()}
+        want = given["x"] * 3 + given["ids"][:, None]
+        return sum(not np.allclose(engine(given)["y"], want, rtol=1e-6) for _ in range(20))
+
+    with ThreadPoolExecutor(3) as threads:
+        assert list(threads.map(work, range(3))) == [0, 0, 0]
+
+
 def test_what_nobody_can_change_is_not_copied_again(bound):
     given = arrays()
     sizes = SIGNATURE.sizes(given)
@@ -224,6 +251,81 @@ def test_the_version_is_the_library_s():
 
     assert OnnxRuntime().version == onnxruntime.__version__
     assert plugins.load("backends", "onnxruntime") is OnnxRuntime
+
+
+#: Runs with an onnxruntime of its own: what is found in the first folder named.
+OTHER = """
+import sys
+from importlib.machinery import PathFinder
+from pathlib import Path
+class First:
+    def find_spec(self, name, path=None, target=None):
+        return PathFinder.find_spec(name, [sys.argv[1]] if path is None else path) if name.startswith("onnxruntime") else None
+sys.meta_path.insert(0, First())
+sys.path.insert(0, sys.argv[1])
+from engines.backends.onnxruntime import OnnxRuntime
+from engines.errors import T2IError
+for attempt in (lambda: OnnxRuntime().version, lambda: OnnxRuntime(providers=["NoSuch"]).open([Path("part.onnx")], None)):
+    try:
+        print(attempt())
+    except T2IError as error:
+        print(type(error).__name__, error)
+"""
+WHOLE = {"__init__.py": "def get_available_providers(): return ['CPUExecutionProvider']"}
+WHOLE["capi/build_and_package_info.py"] = "package_name = 'onnxruntime'\n__version__ = '1.30.0'\n"
+
+
+def with_another(folder, files, *packages):
+    """What OTHER prints where pip believes that these packages are installed, and these files are left of them."""
+    for name, text in files.items():
+        (folder / "onnxruntime" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "onnxruntime" / name).write_text(text)
+    for name, version in packages:
+        told = folder / f"{name.replace('-', '_')}-{version}.dist-info"
+        told.mkdir()
+        (told / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+        (told / "top_level.txt").write_text("onnxruntime\n")
+    done = subprocess.run([sys.executable, "-c", OTHER, str(folder)], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_version_is_that_of_the_package_that_wrote_the_files(tmp_path):
+    told = with_another(tmp_path, WHOLE, ("onnxruntime-gpu", "1.31.1"), ("onnxruntime", "1.30.0"))
+    assert told.splitlines()[0] == "1.30.0"
+    assert "no NoSuch here. Choose among its providers: CPUExecutionProvider.\n" in told
+    assert "pip uninstall onnxruntime onnxruntime-gpu, then pip install onnxruntime-gpu" in told
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        {"capi/libonnxruntime_providers_cuda.so": ""},
+        {"__init__.py": "from onnxruntime.capi._pybind_state import get_device", "capi/other.py": ""},
+    ],
+)
+def test_what_is_left_of_two_packages_when_one_is_removed(tmp_path, left):
+    told = with_another(tmp_path, left, ("onnxruntime-gpu", "1.31.1"))
+    assert told.count("MissingDependency onnxruntime is half there") == 2
+    assert told.count("pip install --force-reinstall --no-deps onnxruntime-gpu\n") == 2
+
+
+@pytest.mark.parametrize(
+    ("system", "machine", "package"),
+    [
+        ("linux", "x86_64", "onnxruntime-gpu"),
+        ("win32", "AMD64", "onnxruntime-gpu"),
+        ("linux", "aarch64", "onnxruntime"),
+        ("darwin", "arm64", "onnxruntime"),
+        ("win32", "ARM64", "onnxruntime"),
+    ],
+)
+def test_the_extra_brings_one_package_that_exists_there(system, machine, package):
+    requirements = pytest.importorskip("packaging.requirements")
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    asked = [requirements.Requirement(line) for line in extras["onnxruntime"]]
+    here = {"sys_platform": system, "platform_machine": machine}
+    assert [each.name for each in asked if each.marker.evaluate(here)] == [package]
 
 
 def test_without_the_library_the_error_says_what_to_install():

@@ -150,7 +150,7 @@ def test_a_baseline_without_torch_says_what_to_install(path, opened, monkeypatch
 
 
 def test_a_ratio_is_of_runs_of_one_round():
-    made = figures()
+    made = report()
     mine, other = made.timings
     assert made.ratio(mine) == 1.0
     assert made.ratio(other) == np.median([1.5 / 1.0, 4.0 / 2.0, 5.5 / 1.0])
@@ -162,7 +162,7 @@ def test_a_ratio_is_of_runs_of_one_round():
 def test_tables_have_ratios_first(capsys):
     from exporter.report import console
 
-    console.show(figures.tables(figures()))
+    console.show(figures.tables(report()))
     printed = capsys.readouterr().out
     lines = [line.split() for line in printed.splitlines()]
     assert any(" ".join(line) == "who runs on times as long PSNR dB p50 ms p95 ms pictures/s" for line in lines)
@@ -171,13 +171,13 @@ def test_tables_have_ratios_first(capsys):
     assert ["mine", "1.50", "150"] in lines
     assert ["denoiser", "4", "500", "1400", "62.5%"] in lines
     assert not any(line[:1] == ["text"] for line in lines)  # it took no time
-    alone = figures(timings=figures().timings[:1], psnr={"mine": 200.0}, reference="mine")
+    alone = report(timings=report().timings[:1], psnr={"mine": 200.0}, reference="mine")
     console.show(figures.tables(alone))
     assert "PSNR" not in capsys.readouterr().out
 
 
 def test_json_holds_the_machine_and_every_figure():
-    found = json.loads(json.dumps(figures.content(figures())))
+    found = json.loads(json.dumps(figures.content(report())))
     assert set(found) == {"environment", "task", "psnr", "cold", "timings"}
     assert set(found["environment"]) == set(machine.Environment.model_fields)
     assert found["task"]["repeats"] == 3
@@ -192,7 +192,7 @@ def test_json_holds_the_machine_and_every_figure():
 def test_the_plot_draws_every_stage(tmp_path, suffix):
     pytest.importorskip("matplotlib")
     path = tmp_path / f"budget.{suffix}"
-    figures.plot(figures(), path)
+    figures.plot(report(), path)
     assert path.stat().st_size > 5_000
     if suffix == "png":
         with Image.open(path) as drawn:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from diffusers import LCMScheduler, UNet2DConditionModel
 
-from engines.errors import RecipeError
+from engines.errors import RecipeError, UnsupportedError
 from exporter import build
 from exporter.passes.consistency import Consistency
 from exporter.recipe.schema import Recipe
@@ -34,7 +34,7 @@ def test_guidance_becomes_an_input(text, data, tmp_path):
 
 
 def test_at_first_it_has_no_effect(tiny_sdxl):
-    from exporter.models.checkpoint import resolve
+    from exporter.models.resolve import resolve
     from exporter.recipe.schema import Model
 
     before = resolve(Model(source=str(tiny_sdxl)), tiny_sdxl).module("unet")
@@ -126,3 +126,9 @@ def recipe_overrides(recipe):
         f"components.unet.passes={json.dumps(list(recipe.components['unet'].passes))}",
         f"sampler={recipe.sampler.model_dump_json()}",
     ]
+
+
+def test_an_input_for_guidance_is_what_unets_have():
+    with pytest.raises(UnsupportedError, match="UNet2DConditionModel alone, and this network is SD3Transformer2DModel"):
+        Consistency(data="d", steps=1).config({"_class_name": "SD3Transformer2DModel"})
+    assert Consistency(data="d", steps=1, guidance=3.0).config({"_class_name": "SD3Transformer2DModel"})

@@ -12,9 +12,9 @@ import torch
 from diffusers import UNet2DConditionModel
 from PIL import Image
 
-from engines.errors import DivergenceError, MissingDependency, RecipeError, UnsupportedError
+from engines.errors import DivergenceError, MachineError, MissingDependency, RecipeError, UnsupportedError
 from exporter.models import architectures
-from exporter.models.checkpoint import resolve
+from exporter.models.resolve import resolve
 from exporter.passes.distill import Distill
 from exporter.passes.prune import Prune
 from exporter.pruning import origin
@@ -289,7 +289,7 @@ def test_a_loss_that_is_not_finite_stops_the_training(text, tmp_path, monkeypatc
 
 def test_too_little_memory_is_said_before_it_starts(text, tmp_path, monkeypatch):
     monkeypatch.setattr(memory, "available", lambda _device: 1000)
-    with pytest.raises(UnsupportedError, match=r"needs at least .* GB of memory .* of 0.00 GB free on cpu"):
+    with pytest.raises(MachineError, match=r"needs at least .* GB of memory .* of 0.00 GB free on cpu"):
         train(read(text), tmp_path)
 
 
@@ -381,3 +381,8 @@ def test_a_recipe_that_trains_nothing(text, tmp_path):
     recipe = Recipe.parse(text, "plain", overrides=["components.unet.passes=[]"])
     with pytest.raises(RecipeError, match="no pass of this recipe trains"):
         train(recipe, tmp_path)
+
+
+def test_a_denoiser_of_another_class_is_refused_by_name():
+    with pytest.raises(UnsupportedError, match=r"distill knows UNet2DConditionModel alone, .* is SD3Transformer2DModel"):
+        Distill(data="d", steps=1).config({"_class_name": "SD3Transformer2DModel"})

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from engines.errors import UnsupportedError
 from exporter.families.sdxl import Sdxl
 from exporter.models import architectures
-from exporter.models.checkpoint import resolve
+from exporter.models.resolve import resolve
 from exporter.passes.prune import Prune
 from exporter.pruning import blocks
 from exporter.pruning.presets import PRESETS
@@ -249,6 +249,13 @@ SD, XL = architectures.configs("sd-v1-5")["unet"], architectures.configs("sdxl-b
 def test_what_does_not_fit_is_refused(config, options, told):
     with pytest.raises(UnsupportedError, match=told):
         Prune(**options).config(config)
+
+
+@pytest.mark.parametrize("options", [{"preset": "bk-sdm-base"}, {"blocks": {"mid_block": None}}, {"search": {"budget": 0.5}}])
+@pytest.mark.parametrize("kind", ["SD3Transformer2DModel", "UNet2DModel", "AutoencoderKL", "CLIPTextModel"])
+def test_a_network_of_another_class_is_refused_by_name(kind, options):
+    with pytest.raises(UnsupportedError, match=f"prune knows UNet2DConditionModel alone, and this network is {kind}"):
+        Prune(**options).config({"_class_name": kind, "sample_size": 64})
 
 
 @pytest.mark.parametrize(

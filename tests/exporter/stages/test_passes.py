@@ -86,13 +86,19 @@ def test_what_a_pass_cannot_do_is_said_before_time_is_spent(text):
         plan(text, "components.unet.passes=[{prune: {blocks: {down_blocks.7: null}}}]").refuse()
 
 
+@pytest.mark.parametrize(("part", "kind"), [("text_encoder", "CLIPTextModel"), ("vae_decoder", "AutoencoderKL")])
+def test_what_is_no_unet_is_told_by_the_name_of_its_class(text, part, kind):
+    with pytest.raises(UnsupportedError, match=f"prune knows UNet2DConditionModel alone, and this network is {kind}"):
+        plan(text, f"components.{part}.passes=[{{prune: {{preset: bk-sdm-base}}}}]").refuse()
+
+
 def test_a_pass_stands_once(text):
     with pytest.raises(RecipeError, match="stands twice"):
         plan(text, "components.unet.passes=[{prune: {preset: bk-sdm-base}}, {prune: {preset: bk-sdm-base}}]")
 
 
 @pytest.mark.parametrize(
-    ("own", "passed", "limit"), [({}, True, None), ({"passes": 90.0}, True, None), ({"unet.passes": 90.0}, False, 90.0)]
+    ("own", "passed", "limit"), [({}, True, {}), ({"passes": 90.0}, True, {}), ({"unet.passes": 90.0}, False, {"psnr": 90.0})]
 )
 def test_the_distance_of_a_remade_part_is_limited_by_the_recipe_alone(own, passed, limit):
     class Entry:

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from engines.disk import DiskFull, mounted_at
 from exporter.stages import store as module
-from exporter.stages.store import DiskFull, Store, default_root, key, mounted_at
+from exporter.stages.store import Store, default_root, key
 
 #: Four stages that feed each other, slow enough to be killed in the middle of each; argv: root, seconds per file.
 BUILD = textwrap.dedent("""
@@ -169,7 +170,7 @@ def test_a_full_disk_is_named_and_leaves_nothing(store, error):
 
     with pytest.raises(DiskFull, match=rf"export of unet: the disk at {mounted_at(store.root)} is full") as caught:
         store.folder(wanted(), make)
-    assert caught.value.exit_code == 1
+    assert caught.value.exit_code == 7
     assert list((store.root / "partial").iterdir()) == []
     assert (store.folder(wanted(), write()) / "model.onnx").exists()
 
