@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def device() -> torch.device:
     """The accelerator of this machine, else the processor."""
-    return torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
+    return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
 
 
 @torch.no_grad()
@@ -83,9 +83,10 @@ def _extent(extent: dict[str, int], batch: int) -> dict[str, int]:
 
 
 def _pixels(picture: Picture, size: tuple[int, int]) -> np.ndarray:
+    height, width = size
     try:
         with Image.open(BytesIO(picture.read())) as image:
-            fitted = ImageOps.fit(image.convert("RGB"), size[::-1], Image.Resampling.LANCZOS)
+            fitted = ImageOps.fit(image.convert("RGB"), (width, height), Image.Resampling.LANCZOS)
     except OSError as error:
         raise UnsupportedError(
             f"{picture.name} is not a whole picture: {error}.\n  Take it out of the data, with its caption."
