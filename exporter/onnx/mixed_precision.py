@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, fx
@@ -191,7 +191,7 @@ class _Seen(_Player):
             peak = max(map(_peak, made if isinstance(made, tuple | list) else [made]))
             args, _ = self.fetch_args_kwargs_from_env(n)
             if n.target is _ATTENTION:
-                peak = max(peak, _scores(*args[:2], n.kwargs.get("scale")))
+                peak = max(peak, _scores(args[0], args[1], cast("float | None", n.kwargs.get("scale"))))
             self.peaks[n.name] = max(self.peaks.get(n.name, 0.0), peak)
             self.work[n.name] += _work(n.target, args, made)
         return made
