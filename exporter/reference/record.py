@@ -164,8 +164,9 @@ def _source(picture: np.ndarray, *, masked: bool) -> Source:
     pixels = (picture.clip(0, 1) * 255).round().astype(np.uint8)
     if not masked:
         return Source(pixels, None, np.empty(0))
-    anew = np.zeros(pixels.shape[:2], bool)
-    anew[:, anew.shape[1] // 2 :] = True
+    height, width = pixels.shape[:2]
+    anew = np.zeros((height, width), bool)
+    anew[:, width // 2 :] = True
     return Source(pixels, anew, np.empty(0))
 
 
