@@ -121,7 +121,7 @@ def make(architecture: str, variant: str, folder: Path, *, size: int, batch: int
             offsets[name],
             tensor.nbytes,
             tensor.dtype,
-            shape=tensor.shape,
+            shape=ir.Shape(shape),
             name=spelled,
             base_dir=folder,
         )
@@ -199,7 +199,8 @@ def network(architecture: str, variant: str, folder: Path, size: int, threads: i
     dtype = weights.DTYPES[facts(folder, variant)["precision"]]
     skeleton = checkpoint.skeleton(owner).to(dtype)
     if owner == "vae":
-        skeleton.encoder = skeleton.quant_conv = None
+        for name in ("encoder", "quant_conv"):
+            setattr(skeleton, name, None)
     state = {}
     for name, value in skeleton.state_dict().items():
         known = tensors.get(name)
