@@ -76,14 +76,14 @@ class Play:
         source = claim(resolve(recipe.model, recipe.root), recipe)
         plain = context.plain(source, source.checkpoint)
         learned = network(unet) if unet else made(recipe).checkpoint.module("unet")
-        self.student, self.teacher = (
-            plain.denoiser(each.to(device).eval()) for each in (learned, source.checkpoint.module("unet"))
-        )
+        self.student = plain.part("unet", "fp32").having(learned.eval()).module.to(device)
+        self.teacher = plain.part("unet", "fp32").module.to(device)
         self.decoder = source.part("vae_decoder", "fp32").module.to(device)
-        self.schedule = Schedule(source.configs["scheduler"], "trajectory")
+        configs = source.checkpoint.configs
+        self.schedule = Schedule(configs["scheduler"], "trajectory")
         self.schedule.settle(torch.device(device))
-        self.device, self.channels = device, source.configs["unet"]["in_channels"]
-        cell = 2 ** (len(source.configs["vae"]["block_out_channels"]) - 1)
+        self.device, self.channels = device, configs["unet"]["in_channels"]
+        cell = 2 ** (len(configs["vae"]["block_out_channels"]) - 1)
         self.cells = [side[1] // cell for side in (recipe.shapes.height, recipe.shapes.width)]
         self.texts = sorted({prompt.text for prompt in prompts})
         ports = [port.name for port in plain.signature("unet").inputs[2:]]
