@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from engines.errors import MissingDependency, SpeedError, UnsupportedError
+from exporter.parity import table
 from exporter.parity.compare import judge
+from exporter.parity.metrics import labelled
 from exporter.recipe.limits import Limits, class_of
 from exporter.reference.recording import load_cases
 
@@ -168,8 +170,8 @@ def _out_of_limits(plan: Plan, name: str, step: Quantize, done: Done) -> str:
             pairs = [(answer[port], case.passes[port]) for port in case.passes]
             verdict = judge(name, "onnx", case.label, pairs, limits(name, "onnx", precision))
             if not verdict.passed:
-                told = "no number" if verdict.psnr is None else f"{verdict.psnr:.1f} dB"
-                return f"out of limits: {told} at {case.label}, and {verdict.limit:g} dB is asked"
+                found = labelled(verdict.values) or verdict.note
+                return f"out of limits: {found} at {case.label}, and the limit is {table.limits(verdict.limit)}"
     return ""
 
 
