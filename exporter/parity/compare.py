@@ -204,9 +204,9 @@ def _table(table: Table, run: Run, limit: Mapping[str, float]) -> Verdict:
     # The encoder's draw, where it makes one, is in front of the sampler's.
     outputs, draws = iter(run.model_outputs), iter(run.draws[-sum(op.op == "draw" for op in table.ops) :])
 
-    def denoise(latent: np.ndarray, time: float) -> np.ndarray:
+    def denoise(latent: np.ndarray, timestep: float | np.ndarray, which: np.ndarray | None = None) -> np.ndarray:  # noqa: ARG001 - the sampler's
         inputs.append(latent.copy())
-        times.append(time)
+        times.append(float(timestep))
         return next(outputs)
 
     label = run.setting.label
@@ -217,7 +217,7 @@ def _table(table: Table, run: Run, limit: Mapping[str, float]) -> Verdict:
     except StopIteration:
         note = f"the table goes on after the source's {len(run.times)} evaluations and {len(run.draws)} draws"
         return _failed("sampler", "table", label, limit, note)
-    if not np.array_equal(np.float32(times), np.float32(run.times)):
+    if not np.array_equal(np.array(times, np.float32), np.array(run.times, np.float32)):
         note = f"times {_short(times)} instead of {_short(run.times)}"
         return _failed("sampler", "table", label, limit, note)
     pairs = [*zip(inputs, run.model_inputs, strict=True), (final, run.latent)]
