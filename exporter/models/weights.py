@@ -34,7 +34,7 @@ def skeleton(library: str, name: str, config: Mapping[str, Any]) -> nn.Module:
 
     """
     cls = getattr({"diffusers": diffusers, "transformers": transformers}[library], name, None)
-    if not _is_network(cls):
+    if cls is None or not _is_network(cls):
         raise UnsupportedError(f"{library} {_version(library)} has no network named {name!r}.\n  A newer {library} may know it.")
     try:
         with torch.device("meta"):
