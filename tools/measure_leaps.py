@@ -11,11 +11,11 @@ each step once by the teacher, and once the student's steps up to it and the tea
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 import numpy as np
@@ -152,9 +152,9 @@ def main(path: Path, unet: Path | None, chosen: tuple[str, ...], leaps: str, cou
     for row in chosen or rows(steps):
         spans = zip(row, np.diff((0, *play.options.stops)).tolist(), strict=True)
         calls = sum(1 if who == STUDENT else 2 * span for who, span in spans)
-        found = score(partial(play, row), prompts, seed)["all"]
-        why = ", ".join(f"{reason} {number}" for reason, number in list(found["complaints"].items())[:3])  # type: ignore[index]
-        click.echo(f"| {row} | {calls} | {found['right']} of {found['total']} | {found['share']:.1%} | {why} |")  # type: ignore[index]
+        found = cast("Mapping[str, Any]", score(partial(play, row), prompts, seed)["all"])
+        why = ", ".join(f"{reason} {number}" for reason, number in list(found["complaints"].items())[:3])
+        click.echo(f"| {row} | {calls} | {found['right']} of {found['total']} | {found['share']:.1%} | {why} |")
 
 
 if __name__ == "__main__":

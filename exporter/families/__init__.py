@@ -148,6 +148,10 @@ class Family(Protocol):
         """Load one network at a precision and wrap it."""
         ...
 
+    def tokenizer(self, name: str) -> Any:  # noqa: ANN401 - transformers'
+        """One tokenizer as transformers has it."""
+        ...
+
     def tokenizers(self) -> Mapping[str, tuple[Tokenizer, str]]:
         """Per tokenizer: manifest entry, and the text of its `tokenizers` JSON file."""
         ...

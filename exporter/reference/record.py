@@ -209,7 +209,9 @@ def _cases(
     where = f"{setting.label}, {setting.width}×{setting.height}"
 
     def pick(found: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        return tuple({p.name: found[p.name] for p in side if p.name in found} for side in (signature.inputs, signature.outputs))  # type: ignore[return-value]
+        sides = signature.inputs, signature.outputs
+        inputs, outputs = ({port.name: found[port.name] for port in side if port.name in found} for side in sides)
+        return inputs, outputs
 
     if role == "denoiser":
         batch, last = len(setting.prompts), len(run.times) - 1

@@ -33,7 +33,7 @@ def captions(family: Family, texts: Sequence[str], folder: Path, batch: int) -> 
     """
     for tower in family.towers:
         signature = family.signature(tower)
-        tokenizer = family.tokenizer(family.towers[tower])  # type: ignore[attr-defined]  # of latent diffusion
+        tokenizer = family.tokenizer(family.towers[tower])
         port = signature.inputs[0]
         branches, length = int(port.shape[1]), int(port.shape[2])
         module = family.part(tower, "fp32").module.to(where := device())
