@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from engines.backends import Backend
     from exporter.part import Part
     from exporter.recipe.purpose import ModelPurpose
 
@@ -16,8 +17,7 @@ class Pass(Protocol):
     A pass that remakes gives another network, which computes something else on purpose. It is called once, in
     fp32; its network is kept as diffusers would save it, and every later stage starts from there: the comparison with the source
     is reported and not limited, and the pictures are held to the pipeline that has the new network. The other passes are called
-    whenever the part is loaded, and stand behind those that remake. One that pays on some backends alone has
-    `suits(part, targets)`, which raises UnsupportedError where none of the targets is among them.
+    whenever the part is loaded, and stand behind those that remake.
 
     Attributes:
         remakes: whether it is such a pass.
@@ -60,6 +60,14 @@ class Pass(Protocol):
             UnsupportedError: it cannot make one, and what would help.
 
         """
+        ...
+
+    def suits(self, part: str, targets: Mapping[str, Backend]) -> None:
+        """Raise UnsupportedError where it pays on some backends alone, and none of the part's targets is among them."""
+        ...
+
+    def model_dump(self, *, mode: str = "python") -> dict[str, Any]:
+        """The options by name; with mode "json", as JSON holds them."""
         ...
 
     def __call__(self, part: Part) -> Part:
