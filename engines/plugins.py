@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from engines.errors import UnsupportedError
+from engines.errors import MissingDependency, UnsupportedError
 
 #: Kind of plugin → the package whose folder lists them. Third parties add an entry point to the group `t2iexport.<kind>`.
 KINDS = {
@@ -31,10 +32,19 @@ def names(kind: str) -> list[str]:
     return sorted(own | {point.name for point in entry_points(group=f"t2iexport.{kind}")})
 
 
-def did_you_mean(word: str, known: list[str]) -> str:
+def known(kind: str) -> dict[str, Any]:
+    """Name → public name of every plugin of one kind; without those of other packages whose libraries are not installed."""
+    found: dict[str, Any] = {}
+    for name in names(kind):
+        with contextlib.suppress(MissingDependency):
+            found[name] = load(kind, name)
+    return found
+
+
+def did_you_mean(word: str, among: list[str]) -> str:
     """`; did you mean 'x'?` for a near miss, else the list of what there is."""
-    close = difflib.get_close_matches(word, known, n=1)
-    return f"; did you mean {close[0]!r}?" if close else f"; there are: {', '.join(known)}"
+    close = difflib.get_close_matches(word, among, n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; there are: {', '.join(among)}"
 
 
 def load(kind: str, name: str) -> Any:  # noqa: ANN401 - each kind has its own protocol, stated in its package

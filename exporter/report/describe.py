@@ -160,7 +160,8 @@ def estimate(plan: Plan, sizes: Mapping[str, Size]) -> dict[str, str]:
     kept = 4 * sum(sizes[name].parameters for name in plan.passes.remade)
     memory = _LIBRARIES + max(recording, *(_PEAK * size for size in weights.values()))
     # A graph per operator set, and an engine per target that builds one; and the bundle's own files, unless they are clones.
-    copies = {name: len(plan.opsets(name)) + sum(target != "onnxruntime" for target in plan.targets[name]) for name in weights}
+    built = {name: [backend for backend in plan.targets[name].values() if not backend.runs_onnx] for name in weights}
+    copies = {name: len(plan.opsets(name)) + len(built[name]) for name in weights}
     made = sum(copies[name] * size for name, size in weights.items())
     return {
         "memory": f"about {memory / 1e9:.1f} GB",

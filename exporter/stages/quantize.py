@@ -161,9 +161,8 @@ class Quantized:
         return f"components.{name}.passes.{next(i for i, each in enumerate(passes) if 'quantize' in each)}.quantize"
 
     def _outputs(self, name: str) -> bool:
-        """Whether ONNX Runtime is to run the graph on a processor: its int8 convolution writes int8."""
-        backend = self._plan.targets[name].get("onnxruntime")
-        return backend is not None and backend.on_processor
+        """Whether the int8 convolutions of a target write int8."""
+        return any(backend.quantized_outputs for backend in self._plan.targets[name].values())
 
     def _given(self, name: str) -> str:
         """SHA-256 of the calibration that the recipe names; empty where it names none.
