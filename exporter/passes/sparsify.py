@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from engines.errors import UnsupportedError
-from exporter.recipe.pass_options import PassOptions
+from exporter.recipe.pass_options import Kind, PassOptions
 
 if TYPE_CHECKING:
     from engines.backends import Backend
@@ -25,7 +25,7 @@ class Sparsify(PassOptions):
     Nothing is trained afterwards, so it stands behind distill, and the blame table says what it cost.
     """
 
-    remakes: ClassVar[bool] = True
+    kind: ClassVar[Kind] = "network"
 
     pattern: Literal["2:4", "unstructured"] = Field(
         default="2:4", description="two in every four input channels; unstructured is refused: no engine here is faster with it"

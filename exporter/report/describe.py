@@ -179,8 +179,7 @@ def listing(kind: str) -> list[dict[str, str]]:
         return formats.rows()
     if kind == "recipes":
         return [{"name": name, "what": _headline(file)} for name, file in shipped.recipes().items()]
-    folder = Path(__file__).parents[2] / plugins.KINDS[kind].replace(".", "/")
-    return [{"name": name, "what": _docstring(folder / f"{name}.py")} for name in plugins.names(kind)]
+    return [{"name": name, "what": _docstring(plugins.source(kind, name))} for name in plugins.names(kind)]
 
 
 def _counted(family: Family) -> Mapping[str, Size]:
@@ -288,8 +287,8 @@ def _headline(file: Path) -> str:
     return text if ". " not in text else f"{text.partition('. ')[0]}."
 
 
-def _docstring(file: Path) -> str:
-    if not file.is_file():
+def _docstring(file: Path | None) -> str:
+    if file is None or file.suffix != ".py":
         return "from another package"
     return (ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or "").partition("\n")[0]
 

@@ -157,8 +157,9 @@ class Quantized:
         return f"{name}: {lowered} of the {len(found.kept)} layers that stay have weights in 8 bits; the calibration says why"
 
     def _where(self, name: str) -> str:
-        passes = self._plan.recipe.components[name].passes
-        return f"components.{name}.passes.{next(i for i, each in enumerate(passes) if 'quantize' in each)}.quantize"
+        steps = self._plan.passes.of[name]
+        index, step = next((index, step) for index, step in enumerate(steps) if steps[step].kind == "graph")
+        return f"components.{name}.passes.{index}.{step}"
 
     def _outputs(self, name: str) -> bool:
         """Whether the int8 convolutions of a target write int8."""
