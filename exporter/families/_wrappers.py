@@ -51,12 +51,13 @@ class Denoiser(nn.Module):
     Args:
         unet: diffusers' UNet2DConditionModel.
         embedded: guidance_scale is an input of the network (`timestep_cond`) instead of a mix of two branches.
+        rescale: how far the mix of two branches gets the standard deviation of the positive one back, 0 to 1.
 
     """
 
-    def __init__(self, unet: nn.Module, *, embedded: bool) -> None:
+    def __init__(self, unet: nn.Module, *, embedded: bool, rescale: float = 0.0) -> None:
         super().__init__()
-        self.unet, self.embedded = unet, embedded
+        self.unet, self.embedded, self.rescale = unet, embedded, rescale
 
     def forward(self, latent: Tensor, timestep: Tensor, prompt_embeds: Tensor, guidance_scale: Tensor | None = None) -> Tensor:
         """Predict noise, velocity or sample, whichever the network was trained for."""
@@ -77,7 +78,8 @@ class Denoiser(nn.Module):
         if branches == 1:
             return output
         negative, positive = output.reshape(latent.shape[0], branches, *output.shape[1:]).unbind(1)
-        return negative + scale.reshape(-1, 1, 1, 1) * (positive - negative)
+        mixed = negative + scale.reshape(-1, 1, 1, 1) * (positive - negative)
+        return _rescaled(mixed, positive, self.rescale) if self.rescale else mixed
 
     def _condition(self, timestep: Tensor, scale: Tensor | None) -> Tensor | None:
         width = self.unet.config.time_cond_proj_dim
@@ -95,11 +97,12 @@ class DenoiserXL(Denoiser):
         unet: diffusers' UNet2DConditionModel with `text_time` embedding.
         embedded: as for `Denoiser`.
         factor: pixels per latent cell.
+        rescale: as for `Denoiser`.
 
     """
 
-    def __init__(self, unet: nn.Module, *, embedded: bool, factor: int) -> None:
-        super().__init__(unet, embedded=embedded)
+    def __init__(self, unet: nn.Module, *, embedded: bool, factor: int, rescale: float = 0.0) -> None:
+        super().__init__(unet, embedded=embedded, rescale=rescale)
         self.factor = factor
 
     def forward(
@@ -217,6 +220,15 @@ def sinusoid(excess: Tensor, width: int) -> Tensor:
     frequencies = torch.exp(torch.arange(half, dtype=torch.float32, device=excess.device) * (-math.log(10000.0) / (half - 1)))
     angles = excess[:, None] * 1000.0 * frequencies
     return nn.functional.pad(torch.cat([angles.sin(), angles.cos()], dim=1), (0, width % 2))
+
+
+def _rescaled(mixed: Tensor, positive: Tensor, share: float) -> Tensor:
+    """Bring a mix towards the standard deviation of its positive branch, item by item (2305.08891, equations 15 and 16)."""
+    # Of the ratio alone, so that it is the same with and without Bessel's correction, and needs no `std`, which ONNX lacks.
+    wanted, found = (
+        (each - each.mean((1, 2, 3), keepdim=True)).square().mean((1, 2, 3), keepdim=True) for each in (positive, mixed)
+    )
+    return share * mixed * (wanted / found).sqrt() + (1 - share) * mixed
 
 
 def _branched(tensor: Tensor, branches: int) -> Tensor:

@@ -22,9 +22,9 @@ from pydantic import (
 
 from engines import plugins
 from engines.errors import MissingDependency, RecipeError
-from engines.manifest import Tile
+from engines.manifest import Generator, Tile
 from engines.strict import Frozen
-from exporter.recipe import shipped
+from exporter.recipe import aliases, shipped
 from exporter.recipe.limits import LIMITS
 from exporter.recipe.messages import sentences
 from exporter.recipe.yaml_source import Document, Place, brief, one_form
@@ -74,7 +74,11 @@ class Model(Frozen):
     weights: Literal["pretrained", "random"] = "pretrained"
     seed: int = Field(default=0, ge=0, description="seed of random weights")
     revision: str | None = Field(default=None, description="hub revision; the resolved commit goes into the bundle")
+    variant: Text | None = Field(default=None, description="of the weights, such as fp16, where source has several")
     architecture: str | None = Field(default=None, description="configuration for a single file that does not tell its own")
+    vae: Text | None = Field(
+        default=None, description="another VAE than source's, or for a file without: a folder, a hub id, or a .safetensors file"
+    )
     loras: tuple[Lora, ...] = Field(default=(), description="fused into UNet and text encoders, in this order")
     made_for: MadeFor | None = Field(
         default=None, description="how the model was distilled, where its files do not tell; decides which samplers suit it"
@@ -86,6 +90,9 @@ class Guidance(Frozen):
 
     mode: Literal["none", "classifier_free", "embedded"] = "none"
     scale: float | None = Field(default=None, description="default of the run-time input; null where mode is none")
+    rescale: float = Field(
+        default=0.0, ge=0, le=1, description="how far the mix gets the prompt's own contrast back (guidance_rescale in diffusers)"
+    )
 
     @model_validator(mode="after")
     def _scaled(self) -> Self:
@@ -93,13 +100,17 @@ class Guidance(Frozen):
             raise ValueError(f"scale {self.scale} has no effect in mode 'none'; leave it out, or set mode: classifier_free")
         if self.mode != "none" and self.scale is None:
             raise ValueError(f"mode {self.mode!r} needs a scale, the default of the run-time input, such as scale: 7.5")
+        if self.rescale and self.mode != "classifier_free":
+            raise ValueError(f"rescale {self.rescale} has no effect in mode {self.mode!r}; leave it out")
         return self
 
 
 class Sampler(Frozen):
     """diffusers' scheduler, compiled into tables."""
 
-    scheduler: Text | None = Field(default=None, description="class name in diffusers; null takes the model's own")
+    scheduler: Text | None = Field(
+        default=None, description="class name in diffusers, or such as DPM++ 2M Karras; null takes the model's own"
+    )
     config: dict[str, Any] = Field(default_factory=dict, description="changes to the model's own scheduler config")
     steps: Annotated[tuple[Annotated[int, Field(ge=1, le=1000)], ...], AfterValidator(_distinct)] = Field(
         min_length=1, description="one table each; the first is the default"
@@ -108,16 +119,33 @@ class Sampler(Frozen):
     timesteps: tuple[Annotated[int, Field(ge=0)], ...] | None = Field(
         default=None, min_length=1, description="own time grid, instead of the scheduler's"
     )
+    sigmas: tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...] | None = Field(
+        default=None, min_length=1, description="own noise levels, falling, instead of the scheduler's, as diffusers takes them"
+    )
     guidance: Guidance = Guidance()
     force: bool = Field(default=False, description="build although the model was made for another sampler; the bundle says so")
 
+    def asked(self) -> dict[str, Any]:
+        """What a pipeline of diffusers is asked for, beside the steps and the scale of guidance."""
+        grids = {name: list(grid) for name in ("timesteps", "sigmas") if (grid := getattr(self, name))}
+        return {**grids, **({"guidance_rescale": self.guidance.rescale} if self.guidance.rescale else {})}
+
     @model_validator(mode="after")
     def _gridded(self) -> Self:
-        # SCMScheduler's grid holds the arrival too.
-        if self.timesteps and any(steps not in {len(self.timesteps), len(self.timesteps) - 1} for steps in self.steps):
-            count = len(self.timesteps)
-            raise ValueError(f"timesteps has {count} times, but steps is {list(self.steps)}; set steps: [{count}]")
+        if self.timesteps and self.sigmas:
+            raise ValueError("has both timesteps and sigmas, which are the same grid in two units; keep one")
+        for name, given, each in (("timesteps", self.timesteps, "times"), ("sigmas", self.sigmas, "noise levels")):
+            # SCMScheduler's times, and most schedulers' sigmas, hold the arrival too.
+            if given and any(steps not in {len(given), len(given) - 1} for steps in self.steps):
+                count = len(given) - (name == "sigmas" and given[-1] == 0)
+                raise ValueError(f"{name} has {len(given)} {each}, but steps is {list(self.steps)}; set steps: [{count}]")
         return self
+
+    @model_validator(mode="after")
+    def _spelled_out(self) -> Self:
+        """Put the class and the config in the place of a name such as `DPM++ 2M Karras`; the recipe's own config wins."""
+        found = aliases.expand(self.scheduler or "")
+        return self.model_copy(update={"scheduler": found[0], "config": found[1] | self.config}) if found else self
 
 
 class Shapes(Frozen):
@@ -201,6 +229,9 @@ class Recipe(Frozen):
     targets: tuple[dict[str, dict[str, Any]], ...] = Field(default=({"onnxruntime": {}},), min_length=1)
     pipeline: Literal["stepped", "fused"] = Field(
         default="stepped", description="fused: one engine call from prompt to picture, at one size and batch"
+    )
+    generator: Generator = Field(
+        default="numpy", description="whose noise a seed is by default; torch-cpu: a seed draws what it does in diffusers"
     )
     low_memory: bool = Field(
         default=False, description="one network in memory at a time: each opens for its stage of a picture, and closes after it"

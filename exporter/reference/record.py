@@ -21,12 +21,16 @@ if TYPE_CHECKING:
     from exporter.families import Family, Reference
     from exporter.recipe.schema import Recipe
 
+#: What is recorded with guidance where the recipe's own scale is one that is off, and users may ask for another.
+_GUIDED = 3.0
+
 
 def settings(recipe: Recipe, *, edits: bool = False) -> tuple[Setting, ...]:
     """Choose the runs: every step count at the typical size; one that is not square, with a batch; every one without guidance.
 
-    The one with a batch takes the fewest steps that the recipe has. Where the bundle `edits`, there is one more from an image and
-    one that keeps a part of it, of the fewest steps too. A recipe of one size, or of batch 1, has no run with a batch to offer.
+    Where the recipe's own scale switches guidance off, the last are with it. The one with a batch takes the fewest steps of the
+    recipe. Where the bundle `edits`, there is one more from an image and one that keeps a part of it, of the fewest steps too. A
+    recipe of one size, or of batch 1, has no run with a batch to offer.
     """
     shapes, sampler, prompts = recipe.shapes, recipe.sampler, recipe.checks.prompts
     scale = sampler.guidance.scale if sampler.guidance.mode != "none" else None
@@ -39,9 +43,11 @@ def settings(recipe: Recipe, *, edits: bool = False) -> tuple[Setting, ...]:
         label = f"{other}×{height}, batch {batch}"
         pair = tuple(prompts[index % len(prompts)] for index in range(batch))
         chosen.append(Setting(label, pair, negative, fewest, height, other, scale))
-    if sampler.guidance.mode == "classifier_free":
+    if sampler.guidance.mode == "classifier_free" and scale is not None:
+        word, other_scale = ("off", 1.0) if scale > 1 else ("on", _GUIDED)
         chosen += [
-            Setting(f"guidance off, {steps} steps", prompts[-1:], negative, steps, height, width, 1.0) for steps in sampler.steps
+            Setting(f"guidance {word}, {steps} steps", prompts[-1:], negative, steps, height, width, other_scale)
+            for steps in sampler.steps
         ]
     if edits:
         given = prompts[-1:], negative, fewest, height, width, scale
@@ -73,7 +79,8 @@ def record(family: Family, recipe: Recipe, report: Callable[[str], None] = lambd
             run = _run(family, reference, setting, conditioning, noise, runs[0].image[0] if setting.strength else None)
             runs.append(run)
             for name, role in family.roles.items():
-                cases[name] += _cases(role, family.signature(name), reference, run, {**ids, **conditioning}, noise)
+                known = {**ids, **conditioning, **_scales(family, run.setting)}
+                cases[name] += _cases(role, family.signature(name), reference, run, known, noise)
     return Recording(tuple(runs), {name: tuple(found) for name, found in cases.items()}, dict(ranges))
 
 
@@ -182,6 +189,12 @@ def _in_tiles(decode: Callable[..., Any], tile: Tile, factor: int) -> Callable[.
     return play
 
 
+def _scales(family: Family, setting: Setting) -> dict[str, np.ndarray]:
+    """What the run time feeds for a run's guidance, (batch,) by name: a classifier-free scale that is off is 1."""
+    fed = {} if setting.guidance_scale is None else family.guidance.fed(setting.guidance_scale)
+    return {name: np.full(len(setting.prompts), scale, np.float32) for name, scale in fed.items()}
+
+
 def _cases(
     role: str,
     signature: Signature,
@@ -204,7 +217,6 @@ def _cases(
                 **values,
                 "latent": run.model_inputs[index],
                 "timestep": np.full(batch, run.times[index], np.float32),
-                "guidance_scale": np.full(batch, setting.guidance_scale or 0.0, np.float32),
                 "model_output": run.model_outputs[index],
             }
             yield Case(f"{where}, step {index + 1} of {last + 1}", *pick(known))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from engines import plugins
 from engines.bundle import Bundle, PartEntry
+from engines.guidance import USUAL, Guidance
 from exporter.models import sampler_compat
 from exporter.parity.metrics import label, shown
 from exporter.parity.table import limits
@@ -18,7 +19,7 @@ from exporter.recipe import shipped
 
 if TYPE_CHECKING:
     from exporter.families import Family
-    from exporter.recipe.schema import Recipe
+    from exporter.recipe.schema import Guidance, Recipe
     from exporter.reference.cost import Size
     from exporter.stages.plan import Plan
     from exporter.stages.store import Store
@@ -46,7 +47,7 @@ def bundle(path: Path) -> dict[str, Any]:
     return {
         "bundle": manifest.name,
         "source": ", ".join(f"{key} {value}" for key, value in manifest.source.items()),
-        "guidance": " ".join(str(value) for value in (manifest.guidance.mode, manifest.guidance.scale) if value is not None),
+        "guidance": _guidance(manifest.guidance),
         "default": f"{manifest.defaults.width} x {manifest.defaults.height} px, {manifest.defaults.steps} steps",
         "size": f"{_megabytes(sum(sizes.values()))} MB",
         "versions": _pairs(manifest.versions),
@@ -62,6 +63,16 @@ def bundle(path: Path) -> dict[str, Any]:
             }
             for name, part in manifest.parts.items()
             for backend, engine in part.engines.items()
+        ],
+        "inputs": [
+            {
+                "input": name,
+                "kind": entry.kind,
+                "shape": _list(entry.shape),
+                "default": "must be given" if entry.default is None else f"{entry.default:g}",
+                "about": entry.about,
+            }
+            for name, entry in manifest.inputs.items()
         ],
         "samplers": [
             {"steps": entry.steps, "kind": entry.kind, "size": f"{entry.width} x {entry.height} px" if entry.height else "any"}
@@ -104,7 +115,7 @@ def recipe(chosen: Recipe, store: Store) -> dict[str, Any]:
         "sampler": f"{sampler.scheduler or 'as the model says'}, {_list(sampler.steps)} steps",
         "made for": _made_for(plan),
         "LoRAs": _list(f"{change.source} × {change.scale:g}" for change in chosen.model.loras),
-        "guidance": " ".join(str(value) for value in (sampler.guidance.mode, sampler.guidance.scale) if value is not None),
+        "guidance": _guidance(sampler.guidance),
         "height": f"{_list(shapes.height)} px",
         "width": f"{_list(shapes.width)} px",
         "batch": _list(shapes.batch),
@@ -126,9 +137,14 @@ def recipe(chosen: Recipe, store: Store) -> dict[str, Any]:
             }
             for name, size in sizes.items()
         ],
-        "notes": list(plan.pairing.notes),
+        "notes": list(plan.notes),
         "stages": [] if note else stages(plan, store),
     }
+
+
+def _guidance(guidance: Guidance) -> str:
+    words = [guidance.mode] if guidance.scale is None else [guidance.mode, f"{guidance.scale}"]
+    return " ".join([*words, f"rescaled by {guidance.rescale:g}"] if guidance.rescale else words)
 
 
 def dry_run(plan: Plan, store: Store) -> dict[str, Any]:
@@ -138,7 +154,7 @@ def dry_run(plan: Plan, store: Store) -> dict[str, Any]:
     listed = stages(plan, store)
     reused = f"{sum(not row['why'] for row in listed)} of {len(listed)} stages"
     needs = estimate(plan, _counted(plan.passes.outline))
-    return {"reused": reused, **needs, "notes": list(plan.pairing.notes), "stages": listed}
+    return {"reused": reused, **needs, "notes": list(plan.notes), "stages": listed}
 
 
 def stages(plan: Plan, store: Store) -> list[dict[str, Any]]:
@@ -222,7 +238,9 @@ def _without_weights(chosen: Recipe) -> tuple[Recipe, str]:
         return any((place / source).exists() for place in (chosen.root, Path()))
 
     chosen, lacking = _without_swapped(chosen, here)
-    if model.weights == "random" or all(map(here, [model.source, *(change.source for change in model.loras)])):
+    if model.weights == "random" or all(
+        map(here, [model.source, *filter(None, [model.vae]), *(change.source for change in model.loras)])
+    ):
         return chosen, lacking
     same = architectures.of_hub(model.source)
     told = f"from the named architecture {same}" if same else "from the hub's configuration files"
@@ -230,6 +248,8 @@ def _without_weights(chosen: Recipe) -> tuple[Recipe, str]:
         update={
             "weights": "random",
             "source": same or model.source,
+            "vae": None,
+            "variant": None,
             "loras": (),  # they change no size; what they say of the sampler is kept
             "made_for": model.made_for or sampler_compat.made_by_loras(chosen).kind or None,
         }
@@ -299,6 +319,12 @@ def _megabytes(size: float) -> str:
 
 def _pairs(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{key} {_list(value) if isinstance(value, list | tuple) else value}" for key, value in values.items())
+
+
+def _guidance(guidance: Guidance) -> str:
+    """Mode and default of the usual scale, then the others by name."""
+    usual = " ".join(str(value) for value in (guidance.mode, guidance.scale) if value is not None)
+    return _list([usual, *(f"{scale.name} {scale.default:g}" for scale in guidance.scales if scale.name != USUAL)])
 
 
 def _list(values: Iterable[Any]) -> str:

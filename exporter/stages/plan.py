@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,6 +78,7 @@ class Plan:
             raise RecipeError([*error.problems, *self.pairing.problems]) from error
         if problems := [*self.pairing.problems, *metrics.problems(recipe.checks.limits)]:
             raise RecipeError(problems)
+        self.notes = (*self.checkpoint.notes, *self.family.notes, *self.pairing.notes)
         self.wholes = Wholes(recipe, self.family)
         shared = _backends(recipe.targets)
         own = {name: self._component(name).target for name in (*self.family.roles, *self.wholes.steps)}
@@ -157,6 +158,7 @@ class Plan:
         for steps in recipe.sampler.steps:
             options = recipe.sampler.model_dump(mode="json", exclude={"steps", "guidance", "force"}) | {"steps": steps}
             options |= {"size": [recipe.shapes.height[1], recipe.shapes.width[1]], "edits": self.edits}
+            options["driving"] = asdict(self.family.driving)
             sampler_key = key_of("compile", f"{steps} steps", options, schedule, [self._compile])
             compiled["compile", f"{steps} steps"] = sampler_key
             yield Stage("compile", f"{steps} steps", sampler_key, lambda folder, _done, steps=steps: self._compile(folder, steps))
@@ -233,7 +235,8 @@ class Plan:
         graph = {each for each, step in self.passes.of.get(name, {}).items() if step.kind == "graph"}
         options["passes"] = [step for step in options["passes"] if not step.keys() & graph]
         options |= {"signature": self.family.signature(name).model_dump(mode="json")}
-        options |= {"guidance": self.recipe.sampler.guidance.mode}
+        guidance = self.recipe.sampler.guidance
+        options |= {"guidance": guidance.mode, **({"rescale": guidance.rescale} if guidance.rescale else {})}
         measured = self.precisions.measured(name)
         inputs = weights | (dict(recorded) if measured else {})
         if recorded:
@@ -326,8 +329,9 @@ class Plan:
         """Name of the scheduler, and the arguments of `configure` that the number of steps leaves open."""
         sampler, own = self.recipe.sampler, self.checkpoint.configs["scheduler"]
         sizes = {"height": self.recipe.shapes.height[1], "width": self.recipe.shapes.width[1]}
-        options = {"config": sampler.config, "own": own, "step": sampler.step, "timesteps": sampler.timesteps}
-        return sampler.scheduler or own["_class_name"], {**options, **sizes}
+        options = {"config": sampler.config, "own": own, "step": sampler.step}
+        options |= {"timesteps": sampler.timesteps, "sigmas": sampler.sigmas}
+        return sampler.scheduler or own["_class_name"], {**options, **sizes, "driving": self.family.driving}
 
     def _compile(self, folder: Path, steps: int) -> None:
         self.table(steps).dump(folder / f"{steps}.json")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from diffusers.loaders import TextualInversionLoaderMixin
 from numpy.lib.format import open_memmap
 from PIL import Image, ImageOps
 
@@ -44,7 +45,7 @@ def captions(family: Family, texts: Sequence[str], folder: Path, batch: int) -> 
         }
         everything = ["", *texts]
         for start in range(0, len(everything), batch):
-            some = everything[start : start + batch]
+            some = TextualInversionLoaderMixin().maybe_convert_prompt(everything[start : start + batch], tokenizer)
             rows = tokenizer([""] * (branches - 1) + some, padding="max_length", max_length=length, truncation=True)["input_ids"]
             empty, ids = rows[: branches - 1], torch.tensor(rows[branches - 1 :])
             both = torch.stack([*(torch.tensor(row).expand_as(ids) for row in empty), ids], dim=1)

@@ -114,7 +114,7 @@ EMPTY = signature({"tokenizer_ids": ("batch", 4)}, {})
         (parts(other=part("vae_decoder")), "one decoder, not 2"),
         (changed(samplers=(SamplerEntry(steps=2, file="a"), SamplerEntry(steps=2, file="b"))), "two samplers"),
         (changed(samplers=(SamplerEntry(steps=3, file="a"),)), "default number of steps"),
-        (changed(guidance={"mode": "none", "scale": 1.0}), "must have a scale unless"),
+        (changed(guidance={"mode": "none", "scales": [{"name": "guidance_scale", "default": 1.0}]}), "must have a scale unless"),
         (changed(guidance={"mode": "embedded"}), "must have a scale unless"),
         (changed(guidance={"mode": "none"}), "nothing feeds unet's .'guidance_scale'"),
         (changed(tokenizers={}), "nothing feeds text_encoder's"),
@@ -138,7 +138,7 @@ def test_text_parts_that_wait_for_each_other_are_refused():
     with pytest.raises(ValidationError, match=r"wait for each other.*'one', 'two'"):
         Draft(**parts(one=text("a", "b"), two=text("b", "a")))
     chain = Draft(**parts(a=text("b", "c"), z=text("prompt_embeds", "b")))
-    assert chain.text_order() == ("text_encoder", "z", "a")
+    assert chain.encoding_order() == ("text_encoder", "z", "a")
 
 
 def test_publish_puts_a_new_bundle_in_place(bundle, tmp_path):

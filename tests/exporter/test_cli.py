@@ -16,7 +16,7 @@ from engines.errors import BundleError, DivergenceError, ParityError, RecipeErro
 from exporter import cli
 from exporter.stages.plan import Stage
 from exporter.stages.store import Store, key
-from tests.engines import small
+from tests.engines import conditioned, small
 
 ROOT = Path(__file__).parents[2]
 #: New knobs go into the recipe. Whoever adds a flag here has read docs/decisions, and has a reason that `--set` is not.
@@ -28,6 +28,7 @@ FLAGS = {
     "generate": {
         *("-o", "--output", "--negative-prompt", "--seed", "--steps", "--height", "--width", "--guidance-scale", "--backend"),
         *("--image", "--mask", "--strength", "--noise", "--from", "--previews"),
+        *("--input", "--images-per-prompt", "--generator", "--no-metadata"),  # a wish for a picture, not for a bundle
         "--parallel",
         "--sampler",  # a recipe has no say: any bundle of a variance-preserving model takes any of them
     },
@@ -368,6 +369,21 @@ def test_list_names_what_there_is(kind):
     }
     assert known.get(kind, "") in done.output
     assert done.output.startswith(f"\n{kind}\n")
+
+
+def test_inspect_says_what_a_bundle_takes(run, tmp_path):
+    folder = small.make(tmp_path / "conditioned", **conditioned.changes()).folder
+    code, out, _ = run("inspect", folder)
+    assert code == 0
+    for told in (
+        "guidance_scale 1.5",
+        "classifier_free 2.0",
+        "must be given",
+        "edges, white on black",
+        "hint_scale",
+        "condition",
+    ):
+        assert told in out
 
 
 def test_list_prints_the_schema(run):

@@ -44,6 +44,8 @@ BLOCKS: Mapping[str, Callable[[], str]] = {
     "sampler-conditions": samplers.conditions,
     "samplers": samplers.compiled,
     "refused-samplers": samplers.refused,
+    "sampler-aliases": samplers.aliased,
+    "sampler-spacings": samplers.spaced,
     "pairings": samplers.kinds,
     "pairing-examples": samplers.examples,
     "formats": _formats,
