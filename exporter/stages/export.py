@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from exporter import graph
+from engines import plugins
 from exporter.reference.recording import RecordingFolder, load_cases, save_cases
 from exporter.stages.stage import Results, Stage
 
@@ -127,11 +127,11 @@ def exported(
     part: Exported, opset: int, options: Mapping[str, Any], inputs: Mapping[str, str | Stage[Any]], *, last: bool
 ) -> Stage[GraphFiles]:
     """Export a part; after the `last` of its graphs the part is let go."""
-    name, passes = part.source.name, graph.order(processor=part.processor, fused=part.fused)
+    name, passes = part.source.name, (plugins.module("graph", each) for each in plugins.names("graph"))  # whichever it gets
     return Stage.keyed(
         "export", f"{name}, opset {opset}", partial(_export, part=part, opset=opset, last=last), partial(GraphFiles, name=name),
         options={**options, "opset": opset, "processor": part.processor, "fused": part.fused},
-        inputs=inputs, makers=(*_makers(part), GraphFiles, *(f"exporter.graph.{each}" for each in passes)),
+        inputs=inputs, makers=(*_makers(part), GraphFiles, *passes),
     )  # fmt: skip
 
 

@@ -34,7 +34,7 @@ class PartSource:
     @property
     def makers(self) -> tuple[object, ...]:
         """Classes of what loads it."""
-        kinds = (type(step) for step in self.steps if not hasattr(step, "on_graph"))
+        kinds = (type(step) for step in self.steps)
         return PartSource, type(self.family), type(self.family.checkpoint), *kinds
 
     def load(self, precision: Precision, results: Results) -> Part:

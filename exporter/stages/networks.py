@@ -125,10 +125,10 @@ class Networks:
             inputs["record"] = self._recording
         model = type(family), type(family.checkpoint)
         makers = (*model, MadeNetwork, *(type(passes.of[part][each]) for each in (*before, name)))
-        if step.swaps:
+        if step.kind == "swap":
             other = passes.borrowed(part, name)
             make, inputs = partial(_swap, part=part, other=other), {"network": other.digest(part)}
-        elif step.trains:
+        elif step.kind == "training":
             options, teachers = context.options_of(step), passes.teachers(part, name)
             shown = {key: each for key, each in inputs.items() if key != "weights"} | dict(teachers.digests)
             taught = self._taught(part, name, teachers, shown)
@@ -138,8 +138,9 @@ class Networks:
             seen = self._recording if step.recorded else None
             make = partial(_change, step=step, part=part, family=family, before=before, seen=seen)
         return Stage.keyed(
-            "pass", f"{part}, {name}", make, MadeNetwork, options=options, inputs=inputs, makers=makers, resumes=step.trains
-        )
+            "pass", f"{part}, {name}", make, MadeNetwork,
+            options=options, inputs=inputs, makers=makers, resumes=step.kind == "training",
+        )  # fmt: skip
 
     def _taught(self, part: str, name: str, teachers: Teachers, shown: Mapping[str, str | Stage[Any]]) -> TaughtPass:
         """Plan what a pass that trains learns from; `shown` are the inputs of what its teacher shows it."""
@@ -148,7 +149,7 @@ class Networks:
         options, digests = passes.keyed(part, name)
         encoded = Stage.keyed(
             "encode", f"{part}, {name}", partial(_encode, step=step, family=family, place=place, texts=passes.reads(part)),
-            TrainingData, options=options, inputs=digests, makers=model,
+            TrainingData, options=options, inputs=digests, makers=model, shared="pictures",
         )  # fmt: skip
         self._stages.append(encoded)
         taught = TaughtPass(step, part, family, teachers, passes.of[part], encoded)
@@ -156,7 +157,7 @@ class Networks:
             return taught
         played = Stage.keyed(
             "play", f"{part}, {name}", partial(_play, taught=taught), TrainingData,
-            options=options, inputs={**shown, "pictures": encoded}, makers=model,
+            options=options, inputs={**shown, "pictures": encoded}, makers=model, shared=part,
         )  # fmt: skip
         self._stages.append(played)
         return replace(taught, played=played)

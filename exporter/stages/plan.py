@@ -208,7 +208,9 @@ class Plan:
 
     def _quantizable(self, name: str) -> quantize.Quantizable:
         digest = None if name in self.passes.remade else self.checkpoint.digest(network(name))
-        return quantize.Quantizable(name, self.passes.quantized[name], self.family, self.targets[name], digest)
+        pass_name = next(each for each, step in self.passes.of[name].items() if step.kind == "graph")
+        where = self.passes.place(name, pass_name)
+        return quantize.Quantizable(name, self.passes.quantized[name], where, self.family, self.targets[name], digest)
 
     def _precision(self, name: str, islands: Stage[precision.IslandsFile] | None) -> precision.PartPrecision:
         configs = self.passes.outline.configs
@@ -218,10 +220,11 @@ class Plan:
 
     def _part(self, name: str, last: export.LastPart) -> PartStages:
         component, processor, targets = self.recipe.component(name), self._on_processor(name), self.targets[name]
-        steps = tuple(step for step in self.passes.of.get(name, {}).values() if not step.remakes)
+        steps = tuple(step for step in self.passes.of.get(name, {}).values() if step.kind == "weights")
         source = PartSource(name, self.family, self.networks.last.get(name), steps)
         options = component.model_dump(mode="json", exclude={"target"})
-        options["passes"] = [step for step in options["passes"] if not step.keys() & {"quantize"}]  # which works on the graph
+        graph = {each for each, step in self.passes.of.get(name, {}).items() if step.kind == "graph"}
+        options["passes"] = [step for step in options["passes"] if not step.keys() & graph]
         options |= {"signature": self.family.signature(name).model_dump(mode="json")}
         guidance = self.recipe.sampler.guidance
         options |= {"guidance": guidance.mode, **({"rescale": guidance.rescale} if guidance.rescale else {})}

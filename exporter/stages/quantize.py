@@ -56,6 +56,7 @@ class Quantizable:
     Attributes:
         name: of the part.
         step: the pass.
+        where: its place in the recipe, for messages.
         family: of the recipe.
         targets: the part's, by name.
         digest: of the weights; None where a pass has yet to make them.
@@ -64,21 +65,15 @@ class Quantizable:
 
     name: str
     step: Quantize
+    where: str
     family: Family
     targets: Mapping[str, Backend]
     digest: str | None
 
     @property
-    def where(self) -> str:
-        """The pass's place in the recipe, for messages."""
-        passes = self.family.recipe.components[self.name].passes
-        return f"components.{self.name}.passes.{next(i for i, each in enumerate(passes) if 'quantize' in each)}.quantize"
-
-    @property
     def outputs(self) -> bool:
-        """Whether ONNX Runtime is to run the graph on a processor: its int8 convolution writes int8."""
-        backend = self.targets.get("onnxruntime")
-        return backend is not None and backend.on_processor
+        """Whether the int8 convolutions of a target write int8."""
+        return any(backend.quantized_outputs for backend in self.targets.values())
 
     @property
     def named(self) -> Path | None:

@@ -50,6 +50,7 @@ class Stage(Generic[R]):
         makers: Iterable[object] = (),
         versions: Mapping[str, str] | None = None,
         resumes: bool = False,
+        shared: str | None = None,
     ) -> Stage[T]:
         """Make a stage and its key.
 
@@ -63,12 +64,14 @@ class Stage(Generic[R]):
             makers: besides `make` and what opens the inputs: the classes of the objects that `make` is given.
             versions: of the libraries that it depends on, where these are not torch's and its kin.
             resumes: as above.
+            shared: subject of the key, where stages of several subjects make the same.
 
         """
         needs = tuple(each for each in inputs.values() if isinstance(each, Stage))
         code = (_function(make), *makers, *(_function(each.result) for each in needs))
         digests = {name: str(each.key) if isinstance(each, Stage) else each for name, each in inputs.items()}
-        return Stage(verb, subject, key_of(verb, subject, options, digests, code, versions), make, result, needs, resumes)
+        key = key_of(verb, shared or subject, options, digests, code, versions)
+        return Stage(verb, subject, key, make, result, needs, resumes)
 
     @property
     def name(self) -> tuple[str, str]:
