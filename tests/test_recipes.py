@@ -52,4 +52,4 @@ def test_the_schema_file_is_what_the_code_says():
     import json
 
     shipped = json.loads((RECIPES[0].parent / "recipe.schema.json").read_text())
-    assert shipped == json_schema.json_schema(), "stale: t2iexport list --schema > recipes/recipe.schema.json"
+    assert shipped == json_schema.schema(), "stale: t2iexport list --schema > recipes/recipe.schema.json"

@@ -1,4 +1,4 @@
-"""The recipe's JSON Schema, which editors complete recipes from."""
+"""The recipe's JSON Schema, which editors complete and check recipes by."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from engines import plugins
 from exporter.recipe.schema import Recipe
 
 
-def json_schema() -> dict[str, Any]:
+def schema() -> dict[str, Any]:
     """JSON Schema (draft 2020-12) of a recipe, with the options of every installed backend and pass.
 
     Raises:

@@ -14,7 +14,7 @@ from engines.pipeline import Pipeline
 from exporter import cli, machine
 from exporter.passes import Pass
 from exporter.quantization import formats
-from exporter.recipe.json_schema import json_schema
+from exporter.recipe.json_schema import schema
 from exporter.report import describe
 from exporter.stages.closure import PACKAGES, ROOT
 from exporter.stages.plan import Plan
@@ -57,7 +57,7 @@ def test_a_backend_builds_checks_and_draws(built):
 def test_a_backend_s_formats_schema_and_version_are_known():
     (row,) = [row for row in formats.rows() if row["target"] == "onnx_reference"]
     assert (row["format"], row["answer"]) == ("int8-weights", "unpacked at every call")
-    assert "verbose" in json_schema()["$defs"]["backends.onnx_reference"]["properties"]
+    assert "verbose" in schema()["$defs"]["backends.onnx_reference"]["properties"]
     assert machine.environment().libraries["onnx"] == plugins.load("backends", "onnx_reference")().version
     with pytest.raises(UnsupportedError, match="none of its targets can use it"):
         plugins.load("passes", "sparsify")().suits("unet", {"onnx_reference": plugins.load("backends", "onnx_reference")()})

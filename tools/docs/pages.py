@@ -36,7 +36,7 @@ def _listed(kind: str) -> str:
 
 
 def _schema() -> str:
-    return json.dumps(json_schema.json_schema(), indent=2) + "\n"
+    return json.dumps(json_schema.schema(), indent=2) + "\n"
 
 
 #: Name of a block → what makes its text.

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from engines import manifest
-from exporter.recipe import json_schema
+from exporter.recipe import json_schema as recipe
 from tools.docs.blocks import table
 
 Schema = Mapping[str, Any]
@@ -35,14 +35,14 @@ def manifest_fields() -> str:
 
 def recipe_fields() -> str:
     """Every object of a recipe but the options of plugins."""
-    schema = json_schema.json_schema()
+    schema = recipe.schema()
     own = {name: one for name, one in schema["$defs"].items() if "." not in name}
     return "\n".join(f"### {name}\n\n{_object(one)}" for name, one in {"Recipe": schema, **own}.items())
 
 
 def options(kind: str) -> str:
     """The options of every plugin of one kind: `backends` or `passes`."""
-    found = {name: one for name, one in json_schema.json_schema()["$defs"].items() if name.startswith(f"{kind}.")}
+    found = {name: one for name, one in recipe.schema()["$defs"].items() if name.startswith(f"{kind}.")}
     names = [name for name in found if name.count(".") == 1]
     sections = []
     for name in names:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from engines import plugins
 from engines.errors import RecipeError
-from exporter.recipe.json_schema import json_schema
+from exporter.recipe.json_schema import schema
 from exporter.recipe.schema import Recipe
 
 ROOT = Path(__file__).parents[3]
@@ -259,7 +259,7 @@ def test_every_recipe_loads_and_survives_its_text(path):
 
 def test_the_schema_file_is_fresh_and_knows_the_backends():
     pytest.importorskip("onnxruntime")
-    found = json_schema()
+    found = schema()
     assert set(found["properties"]["targets"]["items"]["anyOf"][1]["properties"]) == set(plugins.names("backends"))
     assert "threads" in found["$defs"]["backends.onnxruntime"]["properties"]
     stale = "recipes/recipe.schema.json is stale: t2iexport list --schema > recipes/recipe.schema.json"
