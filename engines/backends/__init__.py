@@ -149,6 +149,10 @@ class Backend(Protocol):
         """
         ...
 
+    def model_dump(self, *, mode: str = "python") -> dict[str, Any]:
+        """Give the options by name; with mode "json", as JSON holds them."""
+        ...
+
     def build(self, onnx: Path, signature: Signature, folder: Path) -> Sequence[Path]:
         """Build one part's engine from `onnx` into `folder`; the files that `open` needs, the first one first.
 

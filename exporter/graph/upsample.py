@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import onnx_ir as ir
@@ -47,7 +47,7 @@ def _found(graph: ir.Graph) -> Iterator[tuple[ir.Node, ir.Node]]:
             yield resize, readers[0]
 
 
-def _like(node: ir.Node, wanted: dict[str, tuple[object, object]]) -> bool:
+def _like(node: ir.Node, wanted: Mapping[str, tuple[object, object]]) -> bool:
     """Whether every attribute has its value; one that is not written has its default."""
     for name, (value, default) in wanted.items():
         attribute = node.attributes.get(name)
@@ -67,7 +67,8 @@ def _replace(graph: ir.Graph, resize: ir.Node, convolution: ir.Node) -> None:
         for column in (0, 1):
             name = f"{weight.name}.corner{row}{column}"
             tensor = ir.tensor(corner(kernel, row, column), dtype=weight.const_value.dtype, name=name)
-            own = ir.Value(name=name, const_value=tensor, shape=tensor.shape, type=ir.TensorType(tensor.dtype))
+            shape = ir.Shape(tensor.shape.numpy())
+            own = ir.Value(name=name, const_value=tensor, shape=shape, type=ir.TensorType(tensor.dtype))
             graph.register_initializer(own)
             attributes = {"kernel_shape": [2, 2], "pads": [1 - row, 1 - column, row, column]}
             nodes.append(ir.node("Conv", [small, own, *bias], attributes=attributes))

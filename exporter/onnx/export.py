@@ -48,13 +48,15 @@ def export(part: Part, opset: int, *, processor: bool = False, fused: Sequence[s
         UnsupportedError: torch cannot express the module; the text carries the exporter's last words.
 
     """
+    from torch._dynamo.exc import UserError  # noqa: PLC0415 - torch.export's only public face, and slow to load
+
     logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)  # "torchvision is not installed"
     with warnings.catch_warnings(), torch.no_grad():
         # The exporter warns about its own internals; what matters to a user is measured by the checks.
         warnings.simplefilter("ignore")
         try:
             program = _translated(traced(part), part.signature, opset)
-        except (torch.onnx.OnnxExporterError, torch._dynamo.exc.UserError) as error:  # noqa: SLF001 - torch.export's only public face
+        except (torch.onnx.OnnxExporterError, UserError) as error:
             last = "\n  ".join(str(error).strip().splitlines()[-3:])
             raise UnsupportedError(f"{part.name} cannot be exported to ONNX operator set {opset}:\n  {last}") from error
     model = program.model

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from engines.backends import Backend
     from exporter.part import Part
     from exporter.recipe.pass_options import Kind
     from exporter.recipe.purpose import ModelPurpose
@@ -57,6 +58,14 @@ class Pass(Protocol):
             UnsupportedError: it cannot make one, and what would help.
 
         """
+        ...
+
+    def suits(self, part: str, targets: Mapping[str, Backend]) -> None:
+        """Raise UnsupportedError where it pays on some backends alone, and none of the part's targets is among them."""
+        ...
+
+    def model_dump(self, *, mode: str = "python") -> dict[str, Any]:
+        """The options by name; with mode "json", as JSON holds them."""
         ...
 
     def __call__(self, part: Part) -> Part:

@@ -42,11 +42,11 @@ class Swap(NetworkSource, PassOptions):
         name = self.source or self.fields["_class_name"]
         return f"swap: {name}{' with random weights' if self.weights == 'random' else ''}"
 
-    def moved(self, _source: Mapping[str, Any], _findings: Mapping[str, Any]) -> Mapping[str, str]:
+    def moved(self, source: Mapping[str, Any], findings: Mapping[str, Any]) -> Mapping[str, str]:  # noqa: ARG002 - the protocol's
         """Nothing in it comes from the source."""
         return {}
 
-    def config(self, _source: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    def config(self, source: Mapping[str, Any]) -> Mapping[str, Any] | None:  # noqa: ARG002 - the protocol's
         """The source's config does not tell; `exporter.models.compatibility` does."""
         return None
 

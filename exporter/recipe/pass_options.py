@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from engines.strict import Frozen
 
 if TYPE_CHECKING:
+    from engines.backends import Backend
     from exporter.recipe.purpose import ModelPurpose
 
 
@@ -45,3 +46,6 @@ class PassOptions(Frozen):
     def moved(self, source: Mapping[str, Any], findings: Mapping[str, Any]) -> Mapping[str, str]:  # noqa: ARG002 - the protocol's
         """Every module stays where it is."""
         return {}
+
+    def suits(self, part: str, targets: Mapping[str, Backend]) -> None:
+        """It pays on every backend."""

@@ -271,7 +271,9 @@ class Recipe(Frozen):
         return Recipe.parse(text, file.stem, file.parent, overrides=overrides, shown=str(file))
 
     @staticmethod
-    def parse(text: str, name: str, root: Path = Path(), *, overrides: Iterable[str] = (), shown: str = "") -> Recipe:
+    def parse(  # pyright: ignore[reportIncompatibleMethodOverride] - a recipe is YAML, and no bundle's JSON
+        text: str, name: str, root: Path = Path(), *, overrides: Iterable[str] = (), shown: str = ""
+    ) -> Recipe:
         """Read a recipe's text, such as the one that a bundle keeps; `shown` stands for the file in messages.
 
         Raises:
@@ -291,9 +293,10 @@ class Recipe(Frozen):
             # As strict JSON, because there `steps: ["10"]` is an error and a list is a tuple.
             recipe = Recipe.model_validate_json(json.dumps(document.data), strict=True)
         except ValidationError as error:
+            recipe = None
             for place, sentence in sentences(Recipe, error):
                 document.report(place, sentence)
-        if document.problems:
+        if recipe is None or document.problems:
             raise RecipeError(document.problems)
         kept = document.text(f"{document.shown} with {' '.join(f'--set {each}' for each in given)}") if given else text
         recipe._origin = Origin(name, root, kept, document)  # noqa: SLF001 - its own class

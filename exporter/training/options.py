@@ -95,7 +95,7 @@ class Options(PassOptions):
         """The classifier through whose eyes pictures are compared, where the pass has one."""
         return None
 
-    def config(self, source: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    def config(self, source: Mapping[str, Any]) -> Mapping[str, Any]:
         """The same config.
 
         Raises:
