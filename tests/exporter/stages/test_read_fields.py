@@ -77,7 +77,7 @@ CHANGES = {
 #: Who hands results on, and keeps them.
 HANDS = {"exporter.stages.stage", "exporter.stages.store"}
 #: Functions whose results the keys hold: properties of plugins and of the recipe.
-VALUES = {"on_processor", "fused", "guides", "made", "root", "source", "_one_way"}
+VALUES = {"on_processor", "fused", "guides", "purpose", "root", "source", "_one_way"}
 #: A training reads the recipe for its networks' signatures, and no signature after that.
 TRAINING = ("pass", "unet, distill")
 
