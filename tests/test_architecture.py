@@ -23,8 +23,8 @@ VENDORS = {
 IMPORT_SECONDS = 0.5
 #: The rooms of exporter/, and what stands beside them, from the ground up: each may import what stands before it.
 ORDER = (
-    "recipe", "part", "machine", "models", "graph", "onnx", "families", "schedulers", "reference", "parity", "pruning",
-    "training", "quantization", "passes", "stages", "bench", "report", "build", "cli",
+    "recipe", "scheduler_config", "part", "machine", "models", "graph", "onnx", "families", "schedulers", "reference", "parity",
+    "pruning", "training", "quantization", "passes", "stages", "bench", "report", "build", "cli",
 )  # fmt: skip
 
 
@@ -66,9 +66,41 @@ def modules() -> dict[str, Path]:
     return {name: path for path, name in names.items()}
 
 
+def arrows() -> dict[str, set[str]]:
+    """Module → the modules that it imports: at its top, inside functions, and for annotations alone."""
+    known = modules()
+    found: dict[str, set[str]] = {}
+    for name, path in known.items():
+        found[name] = set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                inner = {f"{node.module}.{alias.name}" for alias in node.names} & known.keys()
+                # `from package import module` reaches the module; a package's own names are reached by anything else.
+                found[name] |= inner
+                if len(inner) < len(node.names) and node.module in known:
+                    found[name].add(node.module)
+    return found
+
+
 def test_every_room_has_its_place():
     inside = {path.relative_to(ROOT / "exporter").parts[0].removesuffix(".py") for path in ROOT.glob("exporter/**/*.py")}
     assert inside - {"__init__"} == set(ORDER)
+
+
+def test_imports_run_one_way_through_the_rooms():
+    def place(module: str) -> int:
+        return ORDER.index(module.split(".")[1]) if module.startswith("exporter.") else -1
+
+    upward = [(here, there) for here, others in arrows().items() for there in others if place(there) > place(here)]
+    assert not upward
+
+
+def test_no_file_imports_itself_in_a_circle():
+    graph, order = {name: set(others) - {name} for name, others in arrows().items()}, []
+    while free := [name for name, others in graph.items() if not others]:
+        order += free
+        graph = {name: others - set(free) for name, others in graph.items() if name not in free}
+    assert not graph
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=str)

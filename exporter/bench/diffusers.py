@@ -122,7 +122,7 @@ def source(bundle: Bundle, root: Path | None = None) -> tuple[Recipe, Family]:
 
     """
     from exporter.families import claim  # noqa: PLC0415 - with load and recipe, what a bundle alone is timed without
-    from exporter.models.checkpoint import resolve  # noqa: PLC0415
+    from exporter.models.resolve import resolve  # noqa: PLC0415
     from exporter.recipe.schema import Recipe  # noqa: PLC0415
 
     text, name = bundle.manifest.recipe, bundle.manifest.name

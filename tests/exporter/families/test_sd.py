@@ -15,7 +15,7 @@ from engines.tokenizer import TextTokenizer
 from exporter.families._wrappers import Denoiser
 from exporter.families.sd import Sd
 from exporter.families.sdxl import Sdxl
-from exporter.models.checkpoint import resolve
+from exporter.models.resolve import resolve
 from exporter.recipe.schema import Guidance, Sampler
 from tests.exporter import equality, models
 
