@@ -23,7 +23,7 @@ VENDORS = {
 IMPORT_SECONDS = 0.5
 #: The rooms of exporter/, and what stands beside them, from the ground up: each may import what stands before it.
 ORDER = (
-    "recipe", "scheduler_config", "part", "machine", "models", "graph", "onnx", "families", "schedulers", "reference", "parity",
+    "recipe", "part", "machine", "models", "graph", "onnx", "families", "schedulers", "reference", "parity",
     "pruning", "training", "quantization", "passes", "stages", "bench", "report", "build", "cli",
 )  # fmt: skip
 
