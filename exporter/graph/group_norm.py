@@ -6,6 +6,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+from exporter.graph import placed
 from exporter.graph._match import made_by, only_user
 
 __all__ = ["group_norm"]
@@ -15,6 +16,7 @@ _LAST, _FIRST = (0, 2, 3, 1), (0, 3, 1, 2)
 _PAIR, _BLOCK = 2, 512
 
 
+@placed("fused")
 def group_norm(model: ir.Model) -> ir.Model:
     """Replace what torch's exporter writes for a group norm of pictures: five nodes, or seven with SiLU.
 

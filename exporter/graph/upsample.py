@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import onnx_ir as ir
 
+from exporter.graph import placed
+
 __all__ = ["upsample"]
 
 #: Rows (columns) of a 3 × 3 kernel that meet the same pixel, by phase and place in the 2 × 2 kernel. Of two doubled rows the
@@ -19,6 +21,7 @@ _PLAIN = {"kernel_shape": ((3, 3), None), "pads": ((1, 1, 1, 1), None), "strides
 _PLAIN |= {"dilations": ((1, 1), (1, 1)), "group": (1, 1), "auto_pad": ("NOTSET", "NOTSET")}
 
 
+@placed("cpu", after=["fold"], before=["deduplicate"])  # fewer products, and more small operators
 def upsample(model: ir.Model) -> ir.Model:
     """Replace each doubling by nearest neighbour that only a 3 × 3 convolution reads.
 

@@ -12,7 +12,6 @@ import onnx
 import onnx_ir as ir
 import torch
 
-from engines import plugins
 from engines.errors import UnsupportedError
 from exporter import graph
 from exporter.onnx.capture import traced
@@ -62,8 +61,8 @@ def export(part: Part, opset: int, *, processor: bool = False, fused: Sequence[s
             raise UnsupportedError(f"{part.name} cannot be exported to ONNX operator set {opset}:\n  {last}") from error
     model = program.model
     before = len(model.graph)
-    for name in graph.order(processor=processor, fused=fused):
-        model = plugins.load("graph", name)(model)
+    for graph_pass in graph.order(processor=processor, fused=fused):
+        model = graph_pass(model)
     _declare(model, part.signature)
     return Exported(model, before)
 

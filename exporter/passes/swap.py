@@ -9,7 +9,7 @@ from pydantic import model_validator
 
 from engines.errors import UnsupportedError
 from exporter.models.compatibility import NetworkSource
-from exporter.recipe.pass_options import PassOptions
+from exporter.recipe.pass_options import Kind, PassOptions
 
 if TYPE_CHECKING:
     from exporter.part import Part
@@ -24,8 +24,7 @@ class Swap(NetworkSource, PassOptions):
     A VAE decoder may be of another class: its scaling and its range are its own, and stay inside the graph.
     """
 
-    remakes: ClassVar[bool] = True
-    swaps: ClassVar[bool] = True
+    kind: ClassVar[Kind] = "swap"
 
     @model_validator(mode="after")
     def _found(self) -> Self:

@@ -177,7 +177,8 @@ def estimate(plan: Plan, sizes: Mapping[str, Size]) -> dict[str, str]:
     kept = 4 * sum(sizes[name].parameters for name in plan.passes.remade)
     memory = _LIBRARIES + max(recording, *(_PEAK * size for size in weights.values()))
     # A graph per operator set, and an engine per target that builds one; and the bundle's own files, unless they are clones.
-    copies = {name: len(plan.opsets(name)) + sum(target != "onnxruntime" for target in plan.targets[name]) for name in weights}
+    built = {name: [backend for backend in plan.targets[name].values() if not backend.runs_onnx] for name in weights}
+    copies = {name: len(plan.opsets(name)) + len(built[name]) for name in weights}
     made = sum(copies[name] * size for name, size in weights.items())
     return {
         "memory": f"about {memory / 1e9:.1f} GB",
@@ -195,8 +196,7 @@ def listing(kind: str) -> list[dict[str, str]]:
         return formats.rows()
     if kind == "recipes":
         return [{"name": name, "what": _headline(file)} for name, file in shipped.recipes().items()]
-    folder = Path(__file__).parents[2] / plugins.KINDS[kind].replace(".", "/")
-    return [{"name": name, "what": _docstring(folder / f"{name}.py")} for name in plugins.names(kind)]
+    return [{"name": name, "what": _docstring(plugins.source(kind, name))} for name in plugins.names(kind)]
 
 
 def _counted(family: Family) -> Mapping[str, Size]:
@@ -308,8 +308,8 @@ def _headline(file: Path) -> str:
     return text if ". " not in text else f"{text.partition('. ')[0]}."
 
 
-def _docstring(file: Path) -> str:
-    if not file.is_file():
+def _docstring(file: Path | None) -> str:
+    if file is None or file.suffix != ".py":
         return "from another package"
     return (ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or "").partition("\n")[0]
 
