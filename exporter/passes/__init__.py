@@ -27,7 +27,7 @@ class Pass(Protocol):
             what the source does: it has `teach(part, lesson)`, which is called instead. `weights`: it is called whenever the part
             is loaded. `graph`: it works on the exported graph, and has what `quantize` has.
         recorded: whether it must see `part.cases`: the calls of the source on whole trajectories.
-        made: what kind of model it makes the denoiser, by which samplers are judged; None where that stays as it is.
+        purpose: what kind of model it makes the denoiser, by which samplers are judged; None where that stays as it is.
         told: name and options, as the blame table shows them.
 
     """
@@ -37,7 +37,7 @@ class Pass(Protocol):
     @property
     def recorded(self) -> bool: ...  # noqa: D102
     @property
-    def made(self) -> ModelPurpose | None: ...  # noqa: D102
+    def purpose(self) -> ModelPurpose | None: ...  # noqa: D102
     @property
     def told(self) -> str: ...  # noqa: D102
 

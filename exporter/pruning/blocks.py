@@ -176,9 +176,7 @@ def _left(name: str, stage: Stage, block: Block) -> Stage:
                 f"{where}.layers: {list(layers)} must be at least one of {list(own)}, rising, none twice; a block without "
                 "attentions has `attention: none`"
             )
-    return replace(
-        stage, pairs=pairs, layers=tuple(wished), cross_only=stage.cross_only or block.attention == "cross"
-    )
+    return replace(stage, pairs=pairs, layers=tuple(wished), cross_only=stage.cross_only or block.attention == "cross")
 
 
 def _lists(layers: tuple[int, ...] | tuple[tuple[int, ...], ...], count: int) -> list[tuple[int, ...]]:

@@ -39,7 +39,7 @@ class PassOptions(Frozen):
         return dict(source)
 
     @property
-    def made(self) -> ModelPurpose | None:
+    def purpose(self) -> ModelPurpose | None:
         """Any sampler that suited the network still does."""
         return None
 

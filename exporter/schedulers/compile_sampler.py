@@ -20,8 +20,8 @@ from engines.samplers.table import Draw, Eval, Provenance, Starts, Table
 from exporter.families import Driving
 from exporter.recipe import aliases
 from exporter.recipe.yaml_source import brief
-from exporter.scheduler_config import Settings
 from exporter.schedulers.loop import FailedError, Loop, blame, refuse_given, refuse_undriven, set_times, shift
+from exporter.schedulers.settings import Settings
 from exporter.schedulers.trace import BENDS, prove, trace
 
 __all__ = ["Configured", "Row", "compile_sampler", "configure", "survey"]

@@ -218,9 +218,7 @@ def _deviation(table: Table, events: _Events, mask: np.ndarray | None) -> float:
     if times != [op.t for op in asked if isinstance(op, Eval)] or len(events.seen) != len(steps) + 1:
         return math.inf
     shares = [0.0]
-    for index, (op, got, wanted) in enumerate(
-        zip(asked, (*(step.latent for step in steps), result), events.seen, strict=True)
-    ):
+    for index, (op, got, wanted) in enumerate(zip(asked, (*(step.latent for step in steps), result), events.seen, strict=True)):
         rows = [row for row in (op.row, op.kept if mask is not None else None) if row is not None]
         shares.append(_share(got, wanted, [(row, events.history) for row in rows]))
         clean = events.clean[index] if index < len(steps) else None

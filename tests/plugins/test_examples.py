@@ -1,6 +1,8 @@
 """Every example of CONTRIBUTING.md is one file, and a line of a recipe or of a command uses it as what stands in the tree."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import onnx_ir as ir
@@ -14,7 +16,7 @@ from engines.pipeline import Pipeline
 from exporter import cli, machine
 from exporter.passes import Pass
 from exporter.quantization import formats
-from exporter.recipe.schema import schema
+from exporter.recipe.json_schema import schema
 from exporter.report import describe
 from exporter.stages.closure import PACKAGES, ROOT
 from exporter.stages.plan import Plan
@@ -29,6 +31,24 @@ def test_it_is_one_file_that_no_list_knows(installed, kind):
     assert {row["name"]: row["what"] for row in describe.listing(kind)}[example.name] == example.text.splitlines()[0].strip('"')
     ours = [file for package in PACKAGES for file in (ROOT / package).rglob("*.py")]
     assert not [file for file in ours if example.name in file.read_text()]
+
+
+def test_it_is_as_clean_as_what_stands_in_the_tree(installed, tmp_path):
+    for example in installed.values():
+        (tmp_path / f"{example.name}.py").write_text(example.text)
+    command = [
+        sys.executable,
+        "-m",
+        "ruff",
+        "check",
+        "--config",
+        str(ROOT / "pyproject.toml"),
+        "--ignore",
+        "INP001",
+        str(tmp_path),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
 
 
 def test_their_code_is_part_of_the_keys_of_what_they_make(built):

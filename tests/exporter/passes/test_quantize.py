@@ -278,7 +278,7 @@ def test_options_that_make_no_sense_are_refused(options, said):
 
 def test_it_answers_all_that_is_asked_of_a_pass():
     asked = [name for name in vars(Pass) if not name.startswith("_")]
-    assert {"kind", "made", "told"} <= set(asked)
+    assert {"kind", "purpose", "told"} <= set(asked)
     for name in asked:
         getattr(Quantize(format="int8"), name)
 
