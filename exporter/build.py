@@ -15,8 +15,12 @@ from engines.bundle import Bundle, Verdict
 from engines.disk import require_folder, writing
 from engines.errors import MissingDependency, ParityError, RecipeError, SpeedError, UnsupportedError
 from exporter.bench import speed_gate
+from exporter.bench.diffusers import source as source_of
 from exporter.parity import table
 from exporter.parity.compare import compare
+from exporter.parity.debug import Report as Found
+from exporter.parity.debug import debug as look_into
+from exporter.parity.sides import Source
 from exporter.recipe.limits import Limits
 from exporter.recipe.schema import Recipe
 from exporter.stages import assemble
@@ -114,6 +118,22 @@ def check(path: Path, backend: str | None, say: Callable[[str], None] = lambda _
     if receipt:
         _keep(opened, verdicts, say)
     return verdicts
+
+
+def debug(path: Path, part: str, backend: str | None, folder: Path, store: Store, report: Report) -> Found:
+    """Find the layer of a part that is out of limits; the source is loaded, and its passes are made, only where it is needed."""
+
+    def load() -> Source:
+        from exporter.reference.step_values import StepValues  # noqa: PLC0415 - torch
+
+        plan = Plan(source_of(Bundle.open(path))[0])
+        done: dict[tuple[str, str], Path] = {}
+        for stage in plan.stages:
+            if stage.verb in {"encode", "play", "pass"} or (plan.passes.remade and stage.name == ("record", "source")):
+                done[stage.name] = _run(stage, store, report, done)
+        return StepValues(plan.passes.part(part, "fp32", done))
+
+    return look_into(path, part, backend, load, folder)
 
 
 def _keep(opened: Bundle, verdicts: list[Verdict], say: Callable[[str], None]) -> None:
