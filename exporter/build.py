@@ -7,6 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -21,6 +22,7 @@ from exporter.parity.compare import compare
 from exporter.parity.debug import Report as Found
 from exporter.parity.debug import debug as look_into
 from exporter.parity.sides import Source
+from exporter.part import Precision
 from exporter.recipe.limits import Limits
 from exporter.recipe.schema import Recipe
 from exporter.stages import assemble
@@ -123,15 +125,18 @@ def check(path: Path, backend: str | None, say: Callable[[str], None] = lambda _
 def debug(path: Path, part: str, backend: str | None, folder: Path, store: Store, report: Report) -> Found:
     """Find the layer of a part that is out of limits; the source is loaded, and its passes are made, only where it is needed."""
 
-    def load() -> Source:
+    def load(precision: Precision) -> Source:
         from exporter.reference.step_values import StepValues  # noqa: PLC0415 - torch
 
         plan = Plan(source_of(Bundle.open(path))[0])
+        passes, half = {"encode", "play", "pass"}, precision != "fp32"
         done: dict[tuple[str, str], Path] = {}
         for stage in plan.stages:
-            if stage.verb in {"encode", "play", "pass"} or (plan.passes.remade and stage.name == ("record", "source")):
+            recorded = stage.verb == "record" and (half or (plan.passes.remade and stage.subject == "source"))
+            if stage.verb in passes or recorded or (half and stage.name == ("islands", part)):
                 done[stage.name] = _run(stage, store, report, done)
-        return StepValues(plan.passes.part(part, "fp32", done))
+        made = plan.passes.part(part, precision, done)
+        return StepValues(replace(made, single=plan.precisions.single(part, done)) if half else made)
 
     return look_into(path, part, backend, load, folder)
 

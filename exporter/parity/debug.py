@@ -18,10 +18,9 @@ from exporter.parity import repeat, sides
 from exporter.parity.compare import judge
 from exporter.parity.layers import Layers
 from exporter.parity.lint import lint
-from exporter.parity.module_names import module_of
 from exporter.parity.search import Found, agreement, first_off, smallest
 from exporter.parity.sides import Sides, Source
-from exporter.part import Case
+from exporter.part import Case, Precision
 from exporter.recipe.limits import COARSENESS, LIMITS, Limits, class_of
 from exporter.reference.recording import load_cases
 
@@ -63,7 +62,7 @@ class Report:
     fault: Fault | None
 
 
-def debug(path: Path, part: str, backend: str | None, source: Callable[[], Source], folder: Path) -> Report:
+def debug(path: Path, part: str, backend: str | None, source: Callable[[Precision], Source], folder: Path) -> Report:
     """Find the layer of a part that is to blame, on its recorded calls.
 
     The graph is held to the source first, in torch; where that keeps its limits, the engine of a backend is held to the graph.
@@ -72,7 +71,7 @@ def debug(path: Path, part: str, backend: str | None, source: Callable[[], Sourc
         path: the bundle.
         part: a part of it that was recorded.
         backend: whose engine; None is the first of the part's that the bundle has, and of a fused pipeline's part none.
-        source: loads the part in torch, in float32, when the graph is to be held to it.
+        source: loads the part in torch after its passes, in a precision, when the graph is to be held to it.
         folder: where the smallest graph that shows the fault is written.
 
     Raises:
@@ -108,9 +107,13 @@ def debug(path: Path, part: str, backend: str | None, source: Callable[[], Sourc
         playing = sides.engine(_backend(entry, str(chosen)))
         both = Sides(layers, case.inputs, sides.of_graph(layers, case.inputs), playing)
     else:
-        torch = source()
-        layers = Layers(model, torch.names)
+        torch = source("fp32")
+        layers = Layers(model, torch.modules)
         both = Sides(layers, case.inputs, lambda names: torch(case.inputs, names), sides.reference())
+        if first == "passes" and entry.precision != "fp32":
+            # The reference runtime may compute a half-precision layer in float32, which hides what overflows.
+            coarse = source(entry.precision)
+            both.seen = lambda names: coarse(case.inputs, names)
     return Report(verdicts, told, _fault(both, line, floor, folder, engine=first == "engine"))
 
 
@@ -188,7 +191,7 @@ def _fault(both: Sides, line: Verdict, floor: float, folder: Path, *, engine: bo
     found = first_off(layers, end, both.measure, floor)
     inside = smallest(layers, found.name, both.alone, floor)
     part, want, got = both.replay(inside)
-    nodes = tuple(dict.fromkeys(node for name in inside for node in reversed(layers.nodes(name))))
+    nodes = tuple(dict.fromkeys(node for name in inside for node in layers.nodes(name)))
     alone = min(agreement(got[name], want[name]) for name in part.ports)
     command = repeat.write(folder, part, want, got, floor, engine=engine)
-    return Fault(line, found, module_of(layers.nodes(found.name)), nodes, alone, floor, command, layers)
+    return Fault(line, found, layers.module(found.name), nodes, alone, floor, command, layers)

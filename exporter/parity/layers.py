@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 
 import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
+
+from exporter.parity.module_names import WRAPPER, module_of
 
 #: Operators whose result tells nothing of their input's numbers.
 _SIZES = {"Shape", "Size"}
@@ -22,14 +24,16 @@ class Layers:
 
     """
 
-    def __init__(self, model: ir.Model, named: Iterable[str] | None = None) -> None:
-        """See `model` at its inputs, its outputs and the values named, or at all of them."""
+    def __init__(self, model: ir.Model, modules: Mapping[str, str] | None = None) -> None:
+        """See `model` at its inputs, its outputs and the values of which the module is told, or at all of them."""
         self.model = ShapeInferencePass()(model).model
         graph = self.model.graph
-        wanted = None if named is None else {*named, *(value.name for value in graph.outputs)}
+        wanted = None if modules is None else {*modules, *(value.name for value in graph.outputs)}
         made = (value for node in graph for value in node.outputs if value.name)
         kept = (value for value in made if wanted is None or value.name in wanted)
         self.known: dict[str, ir.Value] = {str(value.name): value for value in (*graph.inputs, *kept)}
+        self._modules = modules or {}
+        self._order = {node: place for place, node in enumerate(graph)}
         self._walked: dict[tuple[str, bool], tuple[list[str], list[ir.Node]]] = {}
 
     @cached_property
@@ -51,8 +55,12 @@ class Layers:
         return self.known[name].dtype in _REAL
 
     def nodes(self, name: str) -> list[ir.Node]:
-        """The nodes that make a known value of those that it is made of; none of an input."""
-        return self._walk(name, sizes=True)[1]
+        """The nodes that make a known value of those that it is made of, in the graph's order; none of an input."""
+        return sorted(self._walk(name, sizes=True)[1], key=self._order.__getitem__)
+
+    def module(self, name: str) -> str:
+        """The module of the source that makes a known value: as it was told, or as the nodes say; empty where nothing tells."""
+        return (self._modules[name] or WRAPPER) if name in self._modules else module_of(self.nodes(name))
 
     def parents(self, name: str, *, sizes: bool = False) -> list[str]:
         """Known values that a known value is made of, the nearest; with `sizes` also those of which only the shape is read."""

@@ -21,7 +21,7 @@ class StepValues:
     """A part that is run in torch, and looked into.
 
     Attributes:
-        names: steps that make real numbers; an output has its port's name.
+        modules: step that makes real numbers → the module of the source that it belongs to; an output has its port's name.
 
     """
 
@@ -30,7 +30,7 @@ class StepValues:
         ends = self._program.graph_signature.user_outputs
         self._ports = dict(zip(map(str, ends), (port.name for port in part.signature.outputs), strict=True))
         steps = [step for step in self._program.graph.nodes if step.op == "call_function" and _is_real(step.meta.get("val"))]
-        self.names = frozenset(self._ports.get(step.name, step.name) for step in steps)
+        self.modules = {self._ports.get(step.name, step.name): _module(step) for step in steps}
 
     def __call__(self, inputs: Mapping[str, np.ndarray], wanted: Collection[str]) -> dict[str, np.ndarray]:
         """Run the part on one call's inputs, and return the steps that are wanted, float32."""
@@ -43,6 +43,12 @@ class StepValues:
 
         run(self._program, [torch.from_numpy(inputs[port.name]) for port in self._signature.inputs], keep)
         return found
+
+
+def _module(step: fx.Node) -> str:
+    """The innermost module of a step; empty where it is of none of the source's, but of what wraps it."""
+    stack = list((step.meta.get("nn_module_stack") or {}).values())
+    return str(stack[-1][0]) if stack else ""
 
 
 def _is_real(value: Any) -> bool:  # noqa: ANN401 - torch's record of what a step makes

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from exporter.parity.debug import Fault, Report
 from exporter.parity.metrics import shown
-from exporter.parity.module_names import module_of
 from exporter.parity.table import table
+from exporter.recipe.limits import STAGES
 
 #: Layers that are printed around the first one that is out of limits.
 _BEFORE, _AFTER = 6, 3
@@ -47,6 +47,8 @@ def _fault(fault: Fault) -> list[str]:
     if fault.alone < fault.floor:
         count = f"{len(names)} node{'s' if len(names) != 1 else ''}"
         lines.append(f"smallest graph showing it: {count}, {', '.join(names[:_NAMED])}{rest}: {shown('psnr', fault.alone)}")
+    elif line.stage == STAGES["passes"]:
+        lines.append("The graph does not show it in ONNX Runtime, which may compute a half-precision layer in float32.")
     else:
         lines.append("No part of the graph shows it when it is fed rightly: small errors of many layers add up.")
     return [*lines, "", "It is repeated by:", f"  {fault.command}"]
@@ -54,7 +56,6 @@ def _fault(fault: Fault) -> list[str]:
 
 def _kinds(fault: Fault, name: str) -> str:
     """Operators that make a value, the last one last, and their module."""
-    nodes = fault.layers.nodes(name)
-    kinds = [node.op_type for node in reversed(nodes)]
-    module = module_of(nodes) if nodes else ""
+    kinds = [node.op_type for node in fault.layers.nodes(name) if node.op_type not in {"Shape", "Size"}]
+    module = fault.layers.module(name) if kinds else ""
     return " → ".join(kinds[-4:]) + (f" of {module}" if module else "")
