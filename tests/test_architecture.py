@@ -15,12 +15,9 @@ ALL = [*SOURCES, *sorted(ROOT.glob("tools/**/*.py")), *sorted(ROOT.glob("tests/*
 #: Beyond the wall: what the run time never imports.
 COMPILE_ONLY = {"torch", "diffusers", "transformers", "onnx", "onnx_ir", "onnxscript", "safetensors", "huggingface_hub"}
 COMPILE_ONLY |= {"exporter", "ruamel", "scipy"}
-#: Vendor library → the one file that may import it.
+#: Vendor library → the one file that may import it, as the backend there says.
 VENDORS = {
-    "onnxruntime": "engines/backends/onnxruntime.py",
-    "openvino": "engines/backends/openvino.py",
-    "tensorrt_rtx": "engines/backends/tensorrt_rtx.py",
-    "tensorrt": "engines/backends/tensorrt.py",
+    library: f"engines/backends/{name}.py" for name, backend in plugins.known("backends").items() for library in backend.modules
 }
 #: Seconds in which `import engines.pipeline` is done.
 IMPORT_SECONDS = 0.5

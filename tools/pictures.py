@@ -92,7 +92,7 @@ def from_recipe(
     from exporter.recipe.schema import Recipe  # noqa: PLC0415 - a bundle draws without the exporter
 
     recipe = Recipe.load(path, assignments)
-    pipeline = made(recipe).pipeline()
+    pipeline = made(recipe).reference().pipeline
     more = recipe.sampler.asked() | {"height": recipe.shapes.height[1], "width": recipe.shapes.width[1]}
     scale = recipe.sampler.guidance.scale if guidance is None else guidance
     # diffusers switches guidance off at 1.

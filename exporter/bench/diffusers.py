@@ -94,12 +94,13 @@ class Baseline:
         """Within it, the scheduler steps as the recipe says, and what it draws are the next draws of `noise`."""
         scheduler = self._pipeline.scheduler
         original = scheduler.step
+        drawn = None if noise is None else lambda _shape: self._tensor(noise())
 
         def step(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - diffusers' own signature
             wanted = kwargs | self._recipe.sampler.step
-            if noise is None:
+            if drawn is None:
                 return original(*args, **wanted)
-            with self._dice(lambda _shape: self._tensor(noise())):
+            with self._dice(drawn):
                 return original(*args, **wanted)
 
         scheduler.step = step

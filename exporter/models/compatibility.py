@@ -228,8 +228,9 @@ class _Look:
         """A file with this network, alone or among others; its config is the source's, as far as its shapes say nothing else."""
         safetensors_header.refuse_pickle(str(file), [file.name])
         shapes, own = safetensors_header.shapes(file), self.source.configs[network(self.part)]
-        if kinds.of_file(shapes, {}) in {kinds.TINY, kinds.LORA, kinds.EMBEDDING, kinds.CONTROL, kinds.ADAPTER, kinds.PACKED}:
-            raise UnsupportedError(kinds.of_file(shapes, {}).sentence(file))  # type: ignore[union-attr]  # it is one of them
+        kind = kinds.of_file(shapes, {})
+        if kind and kind in {kinds.TINY, kinds.LORA, kinds.EMBEDDING, kinds.CONTROL, kinds.ADAPTER, kinds.PACKED}:
+            raise UnsupportedError(kind.sentence(file))
         config = {"_class_name": self.source.configs["model_index"][network(self.part)][1], **own}
         if network(self.part) == "vae":
             config |= recognition.vae(shapes)
