@@ -6,7 +6,7 @@ They are single steps of the network's trace, not modules: where a residual sum 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -141,9 +141,14 @@ class _Shores:
         return self._made[value, dtype]
 
 
-def run(program: ExportedProgram, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """Outputs of a program that `split` changed; convolutions and linear layers in half sum in float32, as GPUs do."""
-    return _Rounded(program)(inputs)
+def run(
+    program: ExportedProgram, inputs: Sequence[Tensor], seen: Callable[[fx.Node, Any], None] = lambda _step, _made: None
+) -> tuple[Tensor, ...]:
+    """Outputs of a program, such as `split` changed; convolutions and linear layers in half sum in float32, as GPUs do.
+
+    `seen` is told of every step what it made.
+    """
+    return _Rounded(program, seen)(inputs)
 
 
 class _Player(fx.Interpreter):
@@ -165,6 +170,15 @@ class _Player(fx.Interpreter):
 
 
 class _Rounded(_Player):
+    def __init__(self, program: ExportedProgram, seen: Callable[[fx.Node, Any], None]) -> None:
+        super().__init__(program)
+        self._seen = seen
+
+    def run_node(self, n: fx.Node) -> Any:  # noqa: ANN401 - fx's own
+        made = super().run_node(n)
+        self._seen(n, made)
+        return made
+
     def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ANN401 - fx's own
         if target in (*_CONVOLUTIONS, _ATEN.linear.default) and args[0].dtype == _HALF:
             single = [each.float() if isinstance(each, Tensor) else each for each in args]
