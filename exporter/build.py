@@ -8,7 +8,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -18,8 +18,13 @@ from engines.bundle import Bundle, Verdict
 from engines.disk import require_folder, writing
 from engines.errors import MissingDependency, ParityError, RecipeError, SpeedError, UnsupportedError
 from exporter.bench import speed_gate
+from exporter.bench.diffusers import source as source_of
 from exporter.parity import table
 from exporter.parity.compare import compare
+from exporter.parity.debug import Report as Found
+from exporter.parity.debug import debug as look_into
+from exporter.parity.sides import Source
+from exporter.part import Precision
 from exporter.recipe.limits import Limits
 from exporter.recipe.schema import Recipe
 from exporter.stages import assemble, contents
@@ -149,6 +154,25 @@ def check(path: Path, backend: str | None, say: Callable[[str], None] = lambda _
     if receipt:
         _keep(opened, verdicts, say)
     return verdicts
+
+
+def debug(path: Path, part: str, backend: str | None, folder: Path, store: Store, report: Report) -> Found:
+    """Find the layer of a part that is out of limits; the source is loaded, and its passes are made, only where it is needed."""
+
+    def load(precision: Precision) -> Source:
+        from exporter.reference.step_values import StepValues  # noqa: PLC0415 - torch
+
+        plan, half = Plan(source_of(Bundle.open(path))[0]), precision != "fp32"
+        asked, results = plan.parts[part], Results(store)
+        needed = (asked.source.network, *((plan.reference, asked.precision.islands) if half else ()))
+        wanted = closure(stage for stage in needed if stage)
+        for stage in plan.stages:
+            if stage in wanted:
+                _run(stage, store, report, results)
+        made = asked.source.load(precision, results)
+        return StepValues(replace(made, single=asked.precision.single(results)) if half else made)
+
+    return look_into(path, part, backend, load, folder)
 
 
 def _keep(opened: Bundle, verdicts: list[Verdict], say: Callable[[str], None]) -> None:

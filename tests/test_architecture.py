@@ -1,8 +1,10 @@
 """The laws: what may import what, how big a file may grow, what a plugin must have."""
 
 import ast
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -23,7 +25,7 @@ VENDORS = {
 IMPORT_SECONDS = 0.5
 #: The rooms of exporter/, and what stands beside them, from the ground up: each may import what stands before it.
 ORDER = (
-    "recipe", "scheduler_config", "part", "machine", "models", "graph", "onnx", "families", "schedulers", "reference", "parity",
+    "recipe", "part", "machine", "models", "graph", "onnx", "families", "schedulers", "reference", "parity",
     "pruning", "training", "quantization", "passes", "stages", "bench", "report", "build", "cli",
 )  # fmt: skip
 
@@ -137,6 +139,16 @@ def test_a_plugin_has_one_public_name_and_a_test_file(kind, name):
 @pytest.mark.parametrize("path", ALL, ids=str)
 def test_no_file_is_over_400_lines(path):
     assert len(path.read_text().splitlines()) <= 400
+
+
+def test_types_are_checked_everywhere_and_exceptions_say_why():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pyright"]
+    assert settings["include"] == ["engines", "exporter", "tools"]
+    assert (settings["typeCheckingMode"], settings["strict"]) == ("standard", ["engines"])
+    for path in [*SOURCES, *ROOT.glob("tools/**/*.py")]:
+        for number, line in enumerate(path.read_text().splitlines(), 1):
+            if re.search(r"#\s*pyright:", line):
+                assert re.search(r"# pyright: ignore\[\w+(, \w+)*\] - \S", line), f"{path}:{number}: ignore[rule] - reason"
 
 
 def test_the_run_time_imports_quickly():

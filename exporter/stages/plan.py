@@ -41,6 +41,7 @@ class PartStages:
     """A part's stages: graphs by operator set, engines by target.
 
     Attributes:
+        source: where it comes from.
         precision: what decides on its precision.
         outputs: what it gives on the recorded calls; None where nothing is recorded.
         graphs: as exported.
@@ -49,6 +50,7 @@ class PartStages:
 
     """
 
+    source: PartSource
     precision: precision.PartPrecision
     outputs: Stage[PartOutputs] | None
     graphs: Mapping[int, Stage[GraphFiles]]
@@ -246,11 +248,11 @@ class Plan:
             part, final = export.Exported(source, asked, last, processor, kinds), opset == self.opsets(name)[-1]
             graphs[opset] = export.exported(part, opset, options, inputs, last=final)
         if self.pipelines:
-            return PartStages(asked, outputs, graphs, {}, None)
+            return PartStages(source, asked, outputs, graphs, {}, None)
         if name not in self.passes.quantized:
-            return PartStages(asked, outputs, graphs, self._engines(name, graphs), None)
+            return PartStages(source, asked, outputs, graphs, self._engines(name, graphs), None)
         quantized, built = self._quantized(name, asked, outputs, graphs)
-        return PartStages(asked, outputs, graphs, built, quantized)
+        return PartStages(source, asked, outputs, graphs, built, quantized)
 
     @property
     def _recordings(self) -> dict[str, Stage[RecordingFolder]]:
