@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from exporter.models.checkpoint import network
+from exporter.recipe.schema import Sampler
 from exporter.reference.recording import RecordingFolder
 from exporter.stages.networks import MadeNetwork, family_of
 from exporter.stages.stage import Results, Stage
@@ -29,20 +30,16 @@ def source(family: Family, meant: Family) -> Stage[RecordingFolder] | None:
         return None
     options = _options(family) | {"config": dict(meant.recipe.sampler.config)}
     make = partial(_record, family=meant, recipe=family.recipe)
-    model = type(family), type(family.checkpoint)
     return Stage.keyed(
-        "record", "source", make, RecordingFolder, options=options, inputs=_networks(family), makers=(*model, RecordingFolder)
+        "record", "source", make, RecordingFolder, options=options, inputs=_networks(family), makers=_makers(family)
     )
 
 
 def remade(family: Family, networks: Mapping[str, Stage[MadeNetwork]]) -> Stage[RecordingFolder]:
     """Record the pipeline with the networks that passes made, by part."""
     make = partial(_record_remade, family=family, networks=networks)
-    model = type(family), type(family.checkpoint)
     inputs = {**_networks(family), **networks}
-    return Stage.keyed(
-        "record", "passes", make, RecordingFolder, options=_options(family), inputs=inputs, makers=(*model, RecordingFolder)
-    )
+    return Stage.keyed("record", "passes", make, RecordingFolder, options=_options(family), inputs=inputs, makers=_makers(family))
 
 
 def _options(family: Family) -> dict[str, Any]:
@@ -50,6 +47,10 @@ def _options(family: Family) -> dict[str, Any]:
     options = recipe.model_dump(mode="json", include={"sampler", "shapes"}, exclude={"sampler": {"force"}})
     options |= recipe.checks.model_dump(mode="json", exclude={"limits", "faster_than"}) | {"parts": sorted(family.roles)}
     return options | {"tile": str(recipe.component("vae_decoder").tile)}
+
+
+def _makers(family: Family) -> tuple[object, ...]:
+    return type(family), type(family.checkpoint), RecordingFolder, Sampler.asked
 
 
 def _networks(family: Family) -> dict[str, str]:

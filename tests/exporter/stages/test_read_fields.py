@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from engines.strict import Frozen
+from exporter.families import Driving
+from exporter.families._unet import LatentDiffusion
 from exporter.onnx import export
 from exporter.passes.distill import Distill
 from exporter.recipe.schema import Recipe
@@ -43,7 +45,7 @@ CHANGES = {
     "sampler.guidance.mode": None,
     "sampler.guidance": "{mode: none}",
     "sampler.guidance.scale": "4.0",
-    "sampler.guidance.rescale": "0.5",
+    "sampler.guidance.rescale": None,
     "sampler.force": "true",
     "generator": "torch-cpu",
     "shapes.height": "[16, 48, 48]",
@@ -76,8 +78,8 @@ CHANGES = {
 
 #: Who hands results on, and keeps them.
 HANDS = {"exporter.stages.stage", "exporter.stages.store"}
-#: Functions whose results the keys hold: properties of plugins and of the recipe.
-VALUES = {"on_processor", "fused", "guides", "purpose", "root", "source", "_one_way"}
+#: Functions whose results the keys hold: properties of plugins, of the family and of the recipe.
+VALUES = {"on_processor", "driving", "fused", "guides", "purpose", "root", "source", "_one_way"}
 #: A training reads the recipe for its networks' signatures, and no signature after that.
 TRAINING = ("pass", "unet, distill")
 
@@ -198,12 +200,14 @@ def test_what_a_stage_runs_is_in_its_key(seen):
 FLOW = """
 model: {source: SOURCE}
 sampler:
-  {scheduler: FlowMatchEulerDiscreteScheduler, config: {use_dynamic_shifting: true}, steps: [2]}
+  {scheduler: FlowMatchEulerDiscreteScheduler, config: {use_dynamic_shifting: true}, steps: [2], force: true}
 shapes: {height: [SIZE, SIZE, SIZE], width: [SIZE, SIZE, SIZE], batch: [1, 1, 1]}
 """
 
 
-def test_a_sampler_whose_times_depend_on_the_size_has_it_in_its_key(tiny_sd, tmp_path):
+def test_a_sampler_whose_times_depend_on_the_size_has_it_in_its_key(tiny_sd, tmp_path, monkeypatch):
+    """Families of flow matching have such; of this one the pipeline is made to drive their scheduler."""
+    monkeypatch.setattr(LatentDiffusion, "driving", Driving("a pipeline of flow matching"))
     keys, tables = set(), set()
     for size in ("512", "1024"):
         plan = Plan(Recipe.parse(FLOW.replace("SOURCE", str(tiny_sd)).replace("SIZE", size), "flow"))
