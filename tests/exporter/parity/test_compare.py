@@ -6,7 +6,6 @@ import pytest
 from engines.bundle import EngineFiles, Onnx, PartEntry, Verdict
 from engines.signature import Port, Signature
 from exporter.parity import compare, metrics, table
-from exporter.recipe import limits
 
 SIGNATURE = Signature(inputs=(Port(name="latent", shape=(1, 4, 8, 8)),), outputs=(Port(name="out", shape=(1, 4, 8, 8)),), dims={})
 
@@ -39,14 +38,6 @@ def test_an_engine_is_held_to_the_coarser_of_graph_and_arithmetic(precision, bac
     if backend == "openvino":
         pytest.importorskip("openvino")
     assert compare._class(entry(precision, **{backend: options}), backend) == inside
-
-
-def test_every_stage_has_a_floor_for_every_class_and_they_fall():
-    for stage, floors in limits.LIMITS.items():
-        quantized = set() if stage in {"passes", "table"} else {"int8-weights", "int8", "fp8", "int4-weights"}
-        assert set(floors) == {"fp32", "fp16", "bf16"} | quantized, stage
-        values = [floors[precision] for precision in limits.COARSENESS if precision in floors]
-        assert values == sorted(values, reverse=True), stage
 
 
 def test_nan_fails_on_whichever_side_it_is():
@@ -84,15 +75,3 @@ def test_the_table_has_a_line_for_each_backend_and_names_it():
     assert "openvino; SSIM 0.9990" in drawn
     assert "openvino; openvino" not in drawn
     assert "onnxruntime" not in table.table([verdicts[1]])
-
-
-@pytest.mark.parametrize(
-    ("precision", "form", "wanted"),
-    [
-        ("fp32", "", "fp32"), ("fp16", "", "fp16"), ("fp32", "int8", "int8"), ("fp16", "int8-smoothquant", "int8"),
-        ("fp32", "int8-hybrid", "int8"), ("fp16", "int8-weights", "int8-weights"), ("bf16", "int8-weights", "bf16"),
-        ("fp32", "int4-weights", "int4-weights"), ("fp16", "fp8", "fp8"),
-    ],
-)  # fmt: skip
-def test_a_quantized_graph_is_held_to_its_format(precision, form, wanted):
-    assert limits.class_of(precision, form) == wanted
