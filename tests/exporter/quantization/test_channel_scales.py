@@ -20,9 +20,7 @@ def test_smoothing_saves_what_one_large_channel_costs(tmp_path):
 
 
 def seen(peaks=None, mean=None, rows=()):
-    return Watched(
-        channels=None if peaks is None else np.array(peaks), mean=None if mean is None else np.array(mean), rows=list(rows)
-    )
+    return Watched(channels=peaks, mean=mean, rows=list(rows))
 
 
 @pytest.fixture

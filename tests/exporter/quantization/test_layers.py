@@ -17,9 +17,8 @@ def test_a_pattern_that_means_nothing_is_told(tmp_path):
 def node(operator, source, weight, kind=ir.DataType.FLOAT, **attributes):
     """A node with a constant weight of that name and shape."""
     name, *shape = weight
-    value = ir.Value(
-        name=name, shape=ir.Shape(shape), type=ir.TensorType(kind), const_value=ir.tensor(np.zeros(shape, kind.numpy()))
-    )
+    tensor = ir.tensor(np.zeros(shape, kind.numpy()))
+    value = ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(kind), const_value=tensor)
     return ir.node(operator, [source, value], attributes=attributes, name=f"node_{name}"), value
 
 
@@ -72,9 +71,10 @@ def test_a_product_of_two_activations_is_no_layer():
 
 
 def test_names_are_unique_and_those_of_the_ends_and_vectors_are_delicate():
+    square = (4, 4, 1, 1)
     found = layers(graph(
-        ("Conv", ("net.a.weight", 4, 4, 1, 1), {}), ("Gemm", ("net.b.weight", 4, 4), {}), ("Conv", ("net.c.weight", 4, 4, 1, 1), {}),
-        ("MatMul", ("net.d.weight", 4, 4), {}), ("MatMul", ("other.d.weight", 4, 4), {}), ("Conv", ("net.e.weight", 4, 4, 1, 1), {}),
+        ("Conv", ("net.a.weight", *square), {}), ("Gemm", ("net.b.weight", 4, 4), {}), ("Conv", ("net.c.weight", *square), {}),
+        ("MatMul", ("net.d.weight", 4, 4), {}), ("MatMul", ("other.d.weight", 4, 4), {}), ("Conv", ("net.e.weight", *square), {}),
     ))  # fmt: skip
     assert [each.name for each in found] == ["a", "b", "c", "d", "d+", "e"]
     assert delicate(found) == ("a", "b", "e")

@@ -9,7 +9,7 @@ from exporter.quantization import observer
 from exporter.quantization.layers import layers
 from exporter.quantization.observer import Watched, observe
 from tests.exporter.passes import layered
-from tests.exporter.passes.layered import quantized
+from tests.exporter.passes.layered import MIDDLE, quantized
 from tests.exporter.quantization.test_clipping import watched
 
 
@@ -64,9 +64,8 @@ def test_what_goes_in_and_comes_out_is_that_of_the_graph(tmp_path):
     moved = [case.inputs["latent"] + case.inputs["timestep"].reshape(-1, 1, 1, 1) for case in cases]
     np.testing.assert_allclose(inputs["conv_in"].largest, [np.abs(each).max() for each in moved], rtol=1e-6)
     np.testing.assert_allclose(inputs["conv_in"].channels, np.abs(np.concatenate(moved)).max((0, 2, 3)), rtol=1e-6)
-    weight = torch.from_numpy(
-        next(layer for layer in layers(ir.load(graph)) if layer.name == "conv_in").weight.const_value.numpy()
-    )
+    first = layers(ir.load(graph))[0]
+    weight = torch.from_numpy(first.weight.const_value.numpy())
     out = [torch.nn.functional.conv2d(torch.from_numpy(each), weight, padding=1).numpy() for each in moved]
     np.testing.assert_allclose(made["conv_in"].largest, [np.abs(each).max() for each in out], rtol=1e-4)
 
