@@ -2,6 +2,8 @@
 
 import pytest
 
+from exporter.models import architectures
+from exporter.passes.prune import Prune
 from exporter.pruning.origin import came_from
 
 MOVED = {
@@ -34,3 +36,15 @@ def test_a_module_came_from(name, source):
 
 def test_where_nothing_moved_a_module_is_itself():
     assert came_from("up_blocks.0.resnets.1", {}) == "up_blocks.0.resnets.1"
+
+
+def test_layers_that_stayed_learn_from_their_own():
+    config = architectures.configs("sdxl-base")["unet"]
+    blocks = {"down_blocks.2": {"layers": [1, 8]}, "mid_block": {"layers": [3, 9]}}
+    moved = Prune(blocks=blocks).moved(config, {})
+    assert came_from("down_blocks.2.attentions.1.transformer_blocks.1.attn1", moved) == (
+        "down_blocks.2.attentions.1.transformer_blocks.8.attn1"
+    )
+    assert came_from("mid_block.attentions.0.transformer_blocks.0.ff", moved) == (
+        "mid_block.attentions.0.transformer_blocks.3.ff"
+    )

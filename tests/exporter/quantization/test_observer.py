@@ -65,7 +65,7 @@ def test_what_goes_in_and_comes_out_is_that_of_the_graph(tmp_path):
     np.testing.assert_allclose(inputs["conv_in"].largest, [np.abs(each).max() for each in moved], rtol=1e-6)
     np.testing.assert_allclose(inputs["conv_in"].channels, np.abs(np.concatenate(moved)).max((0, 2, 3)), rtol=1e-6)
     first = layers(ir.load(graph))[0]
-    weight = torch.from_numpy(first.weight.const_value.numpy())
+    weight = torch.tensor(first.weight.const_value.numpy())
     out = [torch.nn.functional.conv2d(torch.from_numpy(each), weight, padding=1).numpy() for each in moved]
     np.testing.assert_allclose(made["conv_in"].largest, [np.abs(each).max() for each in out], rtol=1e-4)
 
