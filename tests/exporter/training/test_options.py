@@ -63,7 +63,8 @@ def test_features_are_watched_where_they_count(features, weight, watched):
     [
         (Learn, {"steps": 0}, "steps"), (Learn, {"batch": 0}, "batch"), (Learn, {"ema": 1.0}, "ema"),
         (Learn, {"empty": 1.1}, "empty"), (Learn, {"learning_rate": 0}, "learning_rate"),
-        (Learn, {"schedule": "linear"}, "schedule"), (Learn, {"data": ""}, "data"), (Learn, {"speed": 1}, "speed"), (Play, {"empty": 0.1}, "empty"),
+        (Learn, {"schedule": "linear"}, "schedule"),
+        (Learn, {"data": ""}, "data"), (Learn, {"speed": 1}, "speed"), (Play, {"empty": 0.1}, "empty"),
         (Play, {"guidance": 0.5}, "guidance"),
     ],
 )  # fmt: skip
