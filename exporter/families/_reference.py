@@ -47,8 +47,8 @@ class LatentDiffusionReference:
 
         With guidance on, diffusers runs both branches on the same latent in one batch.
         """
-        sample, time = (*args, kwargs.get("sample"), kwargs.get("timestep"))[:2]
-        return sample[:batch], float(torch.as_tensor(time).flatten()[0])
+        named = {**kwargs, **dict(zip(("sample", "timestep"), args, strict=False))}
+        return named["sample"][:batch], float(torch.as_tensor(named["timestep"]).flatten()[0])
 
     def tokenize(self, prompts: Sequence[str], negative: str | None) -> dict[str, np.ndarray]:
         """Token ids as the source's own tokenizers make them, int64 (batch, branches, length), by input port."""
