@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from engines.bundle import EngineFiles, Onnx, PartEntry, Verdict
+from engines.bundle import EngineFiles, Onnx, PartEntry
 from engines.signature import Port, Signature
-from exporter.parity import compare, metrics, table
+from exporter.parity import compare, metrics
 
 SIGNATURE = Signature(inputs=(Port(name="latent", shape=(1, 4, 8, 8)),), outputs=(Port(name="out", shape=(1, 4, 8, 8)),), dims={})
 
@@ -48,30 +48,3 @@ def test_nan_fails_on_whichever_side_it_is():
         assert not found.passed
         assert found.relative_l2 is None
         assert said in found.note
-
-
-def verdict(part, stage, backend, db, note=""):
-    return Verdict(
-        part=part, stage=stage, case="c", backend=backend, relative_l2=0.1, psnr=db, limit=30.0, passed=True, note=note
-    )
-
-
-def test_the_table_has_a_line_for_each_backend_and_names_it():
-    verdicts = [
-        verdict("unet", "onnx → engine", "onnxruntime", 120.0, "onnxruntime"),
-        verdict("end to end", "image", "onnxruntime", 110.0, "SSIM 1.0000"),
-        verdict("unet", "onnx → engine", "openvino", 46.0, "openvino, bf16 inside"),
-        verdict("unet", "onnx → engine", "openvino", 47.0, "openvino, bf16 inside"),
-        verdict("end to end", "image", "openvino", 45.0, "SSIM 0.9990"),
-    ]
-    assert [(line.part, line.backend, line.psnr) for line in table.worst(verdicts)] == [
-        ("unet", "onnxruntime", 120.0),
-        ("unet", "openvino", 46.0),
-        ("end to end", "onnxruntime", 110.0),
-        ("end to end", "openvino", 45.0),
-    ]
-    drawn = table.table(verdicts)
-    assert drawn.count("unet") == drawn.count("end to end") == 1
-    assert "openvino; SSIM 0.9990" in drawn
-    assert "openvino; openvino" not in drawn
-    assert "onnxruntime" not in table.table([verdicts[1]])
