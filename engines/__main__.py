@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import statistics
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
@@ -15,6 +15,7 @@ from engines.disk import require_file, require_folder
 from engines.errors import UnsupportedError
 
 if TYPE_CHECKING:
+    from engines.manifest import Manifest
     from engines.parallel.picard import Picard
     from engines.pipeline import Pipeline
     from engines.samplers import Step
@@ -23,24 +24,30 @@ if TYPE_CHECKING:
 _DEVICES = 64
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+_OUTPUT = "PNG, JPEG or WebP to write, by its ending."
+_MANY = "May be repeated."
 
 
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.argument("prompts", nargs=-1)
-@click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("out.png"), show_default=True, help="PNG to write.")
-@click.option("--negative-prompt", help="What to stay away from; needs classifier-free guidance.")
-@click.option("--seed", type=int, help="Of the first picture; each next one adds 1.  [default: 0]")
+@click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("out.png"), show_default=True, help=_OUTPUT)
+@click.option("--no-metadata", is_flag=True, help="Write pictures that do not say how they were made.")
+@click.option("--negative-prompt", multiple=True, help=f"What to stay away from; needs classifier-free guidance. {_MANY}")
+@click.option("--images-per-prompt", type=click.IntRange(1), default=1, help="Pictures of each prompt.  [default: 1]")
+@click.option("--seed", type=int, multiple=True, help=f"Of the first picture; the next adds 1; -1: random. {_MANY}  [default: 0]")
+@click.option("--generator", type=click.Choice(["numpy", "torch-cpu"]), help="Whose noise a seed is; torch-cpu: as in diffusers.")
 @click.option("--steps", type=int, help="Of the sampler; the bundle says which it has.")
 @click.option("--sampler", metavar="NAME[:KEY=VALUE,...]", help="Instead of steps: adaptive, ode or predictor_corrector.")
 @click.option("--height", type=int, help="In pixels.")
 @click.option("--width", type=int, help="In pixels.")
-@click.option("--guidance-scale", type=float, help="How strictly the prompt steers, where the bundle has guidance.")
-@click.option("--image", type=_FILE, help="Picture to start from instead of noise; needs a bundle with a VAE encoder.")
-@click.option("--mask", type=_FILE, help="Of the image's size: white is made anew, black stays as it is.")
+@click.option("--guidance-scale", type=float, multiple=True, help=f"How strictly the prompt steers; up to 1 is off. {_MANY}")
+@click.option("--image", type=_FILE, multiple=True, help=f"Picture to start from; needs a bundle with a VAE encoder. {_MANY}")
+@click.option("--mask", type=_FILE, multiple=True, help=f"Of the image's size: white is made anew, black stays. {_MANY}")
+@click.option("--input", "inputs", metavar="NAME=FILE|NUMBER", multiple=True, help=f"What else the bundle takes. {_MANY}")
 @click.option("--strength", type=float, help="How much of the image may change, up to 1.  [default: 0.8; 1 with a mask]")
 @click.option("--noise", type=_FILE, help=".npy of float32 draws to use instead of a seed's.")
-@click.option("--from", "source", type=_FILE, help="PNG made by this bundle: make it again. Other options change what they name.")
+@click.option("--from", "source", type=_FILE, help="Picture of this bundle: make it again. Other options change what they name.")
 @click.option("--previews", type=click.Path(file_okay=False, path_type=Path), help="Folder for the picture as each step sees it.")
 @click.option("--backend", help="Which of the bundle's engines to run.")
 @click.option(
@@ -55,17 +62,22 @@ def generate(
     output: Path,
     backend: str | None,
     parallel: str | None,
+    no_metadata: bool,  # noqa: FBT001 - a flag of the command line
     **options: Any,  # noqa: ANN401
 ) -> None:
-    """Make one picture per prompt and write it as PNG, with what made it as text inside."""
-    from engines.images.png import places, write  # noqa: PLC0415 - --help stays quick
+    """Make a picture of each prompt and write it, with what made it as text inside.
+
+    What may be repeated is given once for all, once a prompt, or once a picture.
+    """
+    from engines.bundle import Bundle  # noqa: PLC0415 - --help stays quick
+    from engines.images.png import places, write  # noqa: PLC0415
     from engines.pipeline import Pipeline  # noqa: PLC0415
 
     picard, devices = _parallel(parallel) if parallel is not None else (None, 1)
     source, previews = options.pop("source"), options.pop("previews")
-    if not prompts and not source:
+    if not prompts and not source and Bundle.open(bundle).manifest.tokenizers:
         raise click.UsageError("Missing argument 'PROMPTS...': what to draw, or --from a picture.")
-    paths = places(output, len(prompts) or 1)
+    paths = places(output, (len(prompts) or 1) * options["images_per_prompt"])
     for path in paths:
         require_file(path)
     if previews:
@@ -76,7 +88,7 @@ def generate(
         for batch in _batches(pipeline, wishes):
             on_step = _progress() if previews is None else _previews(pipeline, previews, shown, len(infos))
             for picture in pipeline.generate(**batch, on_step=on_step):
-                write(picture, path := paths[len(infos)])
+                write(picture, path := paths[len(infos)], metadata=not no_metadata)
                 infos.append(picture.info)
                 click.echo(path)
     if previews and not shown:
@@ -97,19 +109,30 @@ def _wishes(pipeline: Pipeline, source: Path | None, options: dict[str, Any]) ->
     from engines.images import init_image, noises  # noqa: PLC0415
     from engines.images.provenance import Made  # noqa: PLC0415
 
-    wishes = {name: value for name, value in options.items() if value is not None}
-    for name, read in (("image", init_image.read), ("mask", init_image.read), ("noise", noises.read)):
+    manifest = pipeline.bundle.manifest
+    wishes: dict[str, Any] = {name: value for name, value in options.items() if value not in (None, ())}
+    for name in ("image", "mask"):
         if name in wishes:
-            wishes[name] = read(wishes[name])
+            wishes[name] = tuple(init_image.read(path) for path in wishes[name])
+    if "noise" in wishes:
+        wishes["noise"] = noises.read(wishes["noise"])
+    inputs = _inputs(manifest, wishes.pop("inputs", ()))
+    for name in ("image", "mask", "strength", "guidance_scale"):  # each where it belongs, however it was given
+        own, other = (inputs, wishes) if name in manifest.inputs else (wishes, inputs)
+        if name in other and name not in own:
+            own[name] = other.pop(name)
+    wishes, inputs = _alone(wishes), _alone(inputs)
     if source is None:
-        return wishes
+        return {**wishes, "inputs": inputs}
     made = Made.read(source)
     if made.parallel:
         wishes.setdefault("parallel", _parallel(made.parallel)[0])
-    before = made.wishes(pipeline.bundle.manifest)
+    before = made.wishes(manifest)
+    made.compare_inputs(manifest, inputs)
+    inputs = {**before.pop("inputs"), **inputs}
     if "steps" in wishes or "sampler" in wishes:  # one takes the place of the other
         before |= {"steps": None, "sampler": None}
-    wishes = {**before, **wishes}
+    wishes = {**before, **wishes, "inputs": inputs}
     given = [wishes.get(name) for name in ("image", "mask", "strength", "height", "width")]
     made.compare(pipeline.original(*given) if wishes.get("image") else None)
     wishes["noise"] = made.own_noise(wishes.get("noise"))
@@ -118,19 +141,68 @@ def _wishes(pipeline: Pipeline, source: Path | None, options: dict[str, Any]) ->
     return wishes
 
 
+def _alone(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The same, where what was given once stands for itself, and what was given several times is a list."""
+    lists = {name: list(cast("tuple[Any, ...]", value)) for name, value in given.items() if isinstance(value, tuple)}
+    return {**given, **{name: values[0] if len(values) == 1 else values for name, values in lists.items()}}
+
+
+def _inputs(manifest: Manifest, pairs: tuple[str, ...]) -> dict[str, tuple[Any, ...]]:
+    """Read `NAME=FILE` and `NAME=NUMBER`, by what the bundle says of the name; each as often as it was given."""
+    from engines.images import init_image  # noqa: PLC0415 - --help stays quick
+
+    scales = [scale.name for scale in manifest.guidance.scales]
+    found: dict[str, tuple[Any, ...]] = {}
+    for pair in pairs:
+        name, equals, text = (word.strip() for word in pair.partition("="))
+        if not equals or not text:
+            raise UnsupportedError(f"--input {pair}: write NAME=FILE or NAME=NUMBER.")
+        entry = manifest.inputs.get(name)
+        value: Any = text  # of a name that nobody knows; the pipeline says which there are
+        if entry.pictured if entry else name in {"image", "mask"}:
+            value = init_image.read(Path(text))
+        elif entry or name in {*scales, "strength"}:
+            try:
+                value = float(text)
+            except ValueError as error:
+                raise UnsupportedError(f"--input {pair}: {name} is a number, and {text!r} is none.") from error
+        found[name] = (*found.get(name, ()), value)
+    return found
+
+
 def _batches(pipeline: Pipeline, wishes: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """As many pictures at a time as the denoiser takes, so that each is written before the next ones are begun.
 
     All at once where that costs more: in parallel sampling pictures share batches, and `low_memory` loads every network anew.
     """
-    prompts = [wishes["prompts"]] if isinstance(wishes["prompts"], str) else list(wishes["prompts"])
-    noise, seed, count = wishes.get("noise"), wishes.get("seed") or 0, len(prompts)
+    from engines.request import Request, seeds, spread  # noqa: PLC0415 - --help stays quick
+
+    asked = wishes.get("prompts") or ""
+    prompts: list[str] = [asked] if isinstance(asked, str) else list(asked)
+    each = wishes.pop("images_per_prompt", 1)
+    noise, count = wishes.get("noise"), len(prompts) * each
     if noise is not None and noise.shape[-4] != count:
         raise UnsupportedError(f"the noise is that of {noise.shape[-4]} pictures, and {count} are asked for. Give as many.")
+    lists: dict[str, Any] = {
+        "prompts": spread("prompt", prompts, len(prompts), each),
+        "seed": seeds(wishes.get("seed", 0), len(prompts), each),
+    }
+    for name in ("negative_prompt", "guidance_scale", "image", "mask"):
+        if name in wishes and wishes[name] is not None:
+            lists[name] = spread(name.replace("_", " "), wishes[name], len(prompts), each)
+    inputs = {name: spread(name, value, len(prompts), each) for name, value in wishes.get("inputs", {}).items()}
+    whole: dict[str, Any] = {**wishes, **lists, "inputs": inputs}
+    # Refuses what is wrong with any of them before the first is made.
+    taken: dict[str, Any] = {
+        name: whole.get(name) for name in ("seed", "generator", "inputs", "guidance_scale", "image", "mask", "strength")
+    }
+    Request.of(pipeline.bundle.manifest, lists["prompts"], 1, negative_prompt=whole.get("negative_prompt", ""), **taken)
     size = count if wishes.get("parallel") or pipeline.bundle.manifest.low_memory else pipeline.batch
     for start in range(0, count, size):
-        own = {"noise": noise[..., start : start + size, :, :, :]} if noise is not None else {"seed": seed + start}
-        yield {**wishes, **own, "prompts": prompts[start : start + size]}
+        own: dict[str, Any] = {name: values[start : start + size] for name, values in lists.items()}
+        own["inputs"] = {name: values[start : start + size] for name, values in inputs.items()}
+        own |= {"noise": noise[..., start : start + size, :, :, :]} if noise is not None else {}
+        yield {**wishes, **own}
 
 
 def _progress() -> Callable[[Step], None] | None:

@@ -19,22 +19,23 @@ from uuid import uuid4
 
 from engines.disk import FULL, writing
 from engines.errors import BundleError, UnsupportedError
+from engines.guidance import Guidance
 from engines.manifest import (
     FORMAT,
     Defaults,
     Draft,
     EngineFiles,
     File,
-    Guidance,
     Manifest,
     Onnx,
     PartEntry,
-    Role,
     SamplerEntry,
     Tokenizer,
     Verdict,
 )
 from engines.strict import read_bytes, read_json, regular
+from engines.upgrade import upgraded
+from engines.wiring import Role
 
 __all__ = [
     "FORMAT",
@@ -95,7 +96,8 @@ class Bundle:
         _compatible(content.get("format"), where)  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
         if content.get("digest") != _digest(content):  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
             raise BundleError(f"{where} was changed after it was written: its digest is another. Fetch the bundle again.")
-        return cls(Path(path), Manifest.parse(data, where))
+        found = upgraded(content)  # pyright: ignore[reportUnknownArgumentType]
+        return cls(Path(path), Manifest.parse(data if found is content else json.dumps(found).encode(), where))
 
     def path(self, relative: str) -> Path:
         """Path of a listed file, checked once, and again if it was replaced: in the folder, not behind a link, as it is listed.

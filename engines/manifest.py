@@ -5,21 +5,27 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import Field, StringConstraints, model_validator
 
-from engines.signature import Name, Port, Signature
+from engines import wiring
+from engines.guidance import Guidance
+from engines.inputs import Input
+from engines.signature import Name, Signature
 from engines.strict import Frozen
+from engines.wiring import Role
 
-#: 2: samplers that start from an image. 3: decoders that work tile by tile. Manifests of earlier formats are read too.
-FORMAT = 3
+#: 2: samplers that start from an image. 3: decoders that work tile by tile. 4: inputs that users feed, condition parts, several
+#: guidance scales, attention masks. Manifests of earlier formats are read too: `engines.upgrade`.
+FORMAT = 4
 #: Relative, contained, without `.` or `..` segments; the file behind it must not be a link.
 _SEGMENT = "[A-Za-z0-9_@-][A-Za-z0-9_.@-]*"
 RelativePath = Annotated[str, StringConstraints(pattern=f"^{_SEGMENT}(/{_SEGMENT})*$", max_length=240)]
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-#: `pipeline` is all of them but the encoder in one graph, with the sampler unrolled.
-Role = Literal["text", "denoiser", "decoder", "encoder", "pipeline"]
+
+#: Whose numbers a seed stands for: Philox of numpy, or torch's Mersenne Twister on a CPU, with which diffusers draws.
+Generator = Literal["numpy", "torch-cpu"]
 
 
 class File(Frozen):
@@ -30,26 +36,15 @@ class File(Frozen):
 
 
 class Tokenizer(Frozen):
-    """A `tokenizers` JSON file; its ids, padded to `length`, feed the input `feeds` of a text part."""
+    """A `tokenizers` JSON file; its ids, padded to `length`, feed the input `feeds` of text parts.
+
+    `mask`: the input that its attention mask feeds, of any part: int64 as the ids, 1 for a token and 0 for padding.
+    """
 
     file: RelativePath
     length: int = Field(ge=2, le=2**16)
     feeds: Name
-
-
-class Guidance(Frozen):
-    """How the prompt steers: compiled into the denoiser, so it cannot be run with the wrong one.
-
-    `branches` is the second axis of token ids: 2 (negative, positive) for `classifier_free`, else 1.
-    """
-
-    mode: Literal["none", "classifier_free", "embedded"]
-    scale: float | None = None
-
-    @property
-    def branches(self) -> int:
-        """Prompts per picture that the text parts encode."""
-        return 2 if self.mode == "classifier_free" else 1
+    mask: Name | None = None
 
 
 class Onnx(Frozen):
@@ -115,6 +110,8 @@ class PartEntry(Frozen):
     def _divided(self) -> Self:
         if self.tile and self.role != "decoder":
             raise ValueError(f"a {self.role} has tiles, and only a decoder's work is divided")
+        if self.tile and len(self.signature.inputs) > 1:
+            raise ValueError("a decoder that takes more than a latent has no tiles: nothing says how the rest is divided")
         return self
 
 
@@ -133,25 +130,39 @@ class SamplerEntry(Frozen):
 
 
 class Verdict(Frozen):
-    """One line of the blame table: what was compared, how far it is off, and the limit that it was held to."""
+    """One line of the blame table: what was compared, how far it is off, and the limits that it was held to.
+
+    `values`: metric → its worst value, of those that were measured. `limit`: metric → what its value must not be worse than.
+    """
 
     part: str
     stage: str
     case: str
     backend: str | None = None
-    relative_l2: float | None
-    psnr: float | None
-    limit: float | None
+    values: dict[Name, float] = Field(default_factory=dict)
+    limit: dict[Name, float] = Field(default_factory=dict)
     passed: bool
     note: str = ""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _upgraded(cls, content: Any) -> Any:  # noqa: ANN401 - unchecked JSON
+        """Up to format 3 a verdict had two metrics, each a field or null, and its limit was one of PSNR."""
+        if not isinstance(content, dict) or "values" in content or not {"relative_l2", "psnr"} <= content.keys():
+            return cast("Any", content)
+        rest = dict(cast("dict[str, Any]", content))
+        values = {name: value for name in ("relative_l2", "psnr") if (value := rest.pop(name)) is not None}
+        limit = rest.pop("limit", None)
+        return {**rest, "values": values, "limit": {} if limit is None else {"psnr": limit}}
+
 
 class Defaults(Frozen):
-    """What a picture is made with unless asked otherwise: pixels, and steps of a sampler that is there."""
+    """What a picture is made with unless asked otherwise: pixels, steps of a sampler that is there, and whose noise a seed is."""
 
     height: int = Field(ge=1)
     width: int = Field(ge=1)
     steps: int = Field(ge=1)
+    generator: Generator = "numpy"
 
 
 class Draft(Frozen):
@@ -162,13 +173,16 @@ class Draft(Frozen):
     source: dict[str, str]
     guidance: Guidance
     defaults: Defaults
-    tokenizers: dict[Name, Tokenizer]
+    tokenizers: dict[Name, Tokenizer] = Field(default_factory=dict, description="none of a model that reads no text")
+    inputs: dict[Name, Input] = Field(default_factory=dict, description="what users feed beside the prompt")
     parts: dict[Name, PartEntry]
     samplers: tuple[SamplerEntry, ...]
     process: RelativePath | None = Field(default=None, description="what adaptive samplers solve; null where there is none")
     recordings: tuple[RelativePath, ...] = ()
     verdicts: tuple[Verdict, ...] = ()
-    limits: dict[Annotated[str, StringConstraints(pattern=r"^([a-z][a-z0-9_]*\.)?[a-z]+$")], float] = Field(default_factory=dict)
+    limits: dict[Annotated[str, StringConstraints(pattern=r"^([a-z][a-z0-9_]*\.)?[a-z]+$")], float | dict[Name, float]] = Field(
+        default_factory=dict, description="the recipe's own: a floor of PSNR in dB, or limits by metric"
+    )
     notes: tuple[str, ...] = ()
     low_memory: bool = Field(default=False, description="one network in memory at a time, opened anew for each picture")
     versions: dict[str, str]
@@ -210,18 +224,12 @@ class Draft(Frozen):
         name = f"pipeline_{steps}"
         return name if name in self.having("pipeline") else None
 
-    def text_order(self) -> tuple[str, ...]:
-        """Names of the text parts, each after those whose outputs it takes."""
-        waiting, known = self.having("text"), {tokenizer.feeds for tokenizer in self.tokenizers.values()}
-        order: list[str] = []
-        while waiting:
-            ready = [name for name, part in waiting.items() if known.issuperset(port.name for port in part.signature.inputs)]
-            if not ready:
-                raise ValueError(f"these text parts wait for each other: {sorted(waiting)}")
-            for name in ready:
-                known.update(port.name for port in waiting.pop(name).signature.outputs)
-            order += ready
-        return tuple(order)
+    def encoding_order(self) -> tuple[str, ...]:
+        """Names of the text and condition parts, which run once a picture, each after those whose outputs it takes."""
+        return wiring.order(self.parts, {*self._tokens(), *self.inputs, "noise"})
+
+    def _tokens(self) -> list[str]:
+        return [name for entry in self.tokenizers.values() for name in (entry.feeds, entry.mask) if name]
 
     @model_validator(mode="after")
     def _playable(self) -> Self:
@@ -242,61 +250,14 @@ class Draft(Frozen):
             raise ValueError("a fused bundle must have one whole pipeline for each number of steps")
         if wholes and any(part.engines for part in self.parts.values() if part.role != "pipeline"):
             raise ValueError("a fused bundle has engines of the whole pipelines only")
-        if (self.guidance.scale is None) != (self.guidance.mode == "none"):
-            raise ValueError("guidance must have a scale unless its mode is none")
+        wiring.check(self.parts, self._tokens(), [scale.name for scale in self.guidance.scales], self.inputs)
         return self
-
-    @model_validator(mode="after")
-    def _wired(self) -> Self:
-        """Every input is fed, by one source, and no text part waits for itself."""
-        ids = [tokenizer.feeds for tokenizer in self.tokenizers.values()]
-        outputs = [port.name for part in self.having("text").values() for port in part.signature.outputs]
-        own = {"latent", "timestep"} if self.guidance.mode == "none" else {"latent", "timestep", "guidance_scale"}
-        sources = sorted([*ids, *outputs, *own])
-        if len(set(sources)) != len(sources):
-            raise ValueError(f"two sources feed one name: {sources}")
-        fed: dict[str, set[str]] = {
-            "text": {*ids, *outputs},
-            "denoiser": {*outputs, *own},
-            "decoder": {"latent"},
-            "encoder": {"image", "noise"},
-            "pipeline": {*ids, "noise", *(own - {"latent", "timestep"})},
-        }
-        for name, part in self.parts.items():
-            if loose := {port.name for port in part.signature.inputs} - fed[part.role]:
-                raise ValueError(f"nothing feeds {name}'s {sorted(loose)}")
-            ports = (*part.signature.inputs, *part.signature.outputs)
-            if not part.signature.inputs or not part.signature.outputs:
-                raise ValueError(f"{name} must take and return something")
-            if len({port.shape[:1] for port in ports}) != 1 or not ports[0].shape:
-                raise ValueError(f"the first axis of every port of {name} must be the batch")
-        self.text_order()
-        (denoiser,), (decoder,) = self.having("denoiser").values(), self.having("decoder").values()
-        latent, output = denoiser.signature.port("latent"), denoiser.signature.outputs[0]
-        if latent is None or latent.shape != output.shape or len(denoiser.signature.outputs) != 1:
-            raise ValueError("the denoiser must take a latent, and return one output of its shape")
-        ports = (latent, decoder.signature.port("latent"), decoder.signature.port("image"))
-        if any(port is None or len(port.shape) != 4 for port in ports):
-            raise ValueError("a latent must have 4 axes, and the decoder must take one and return an image of 4 axes")
-        for whole in self.having("pipeline").values():
-            image, noise = whole.signature.port("image"), whole.signature.port("noise")
-            if image is None or len(image.shape) != 4 or noise is None or len(noise.shape) != 5:
-                raise ValueError("a whole pipeline must take noise of 5 axes and return an image of 4")
-        self._pictured(latent)
-        return self
-
-    def _pictured(self, latent: Port) -> None:
-        """What takes or makes pictures beside the decoder must fit the denoiser's latent."""
-        for encoder in self.having("encoder").values():
-            image, made = encoder.signature.port("image"), encoder.signature.outputs[0]
-            if image is None or len(image.shape) != 4 or made.name != "latent" or made.shape != latent.shape:
-                raise ValueError("an encoder must take an image of 4 axes, and return the denoiser's latent")
 
 
 class Manifest(Draft):
     """A draft with the proof of what lies beside it; `digest` is that of the manifest's own content without this key."""
 
-    format: Literal[1, 2, 3] = FORMAT
+    format: Literal[1, 2, 3, 4] = FORMAT
     digest: Digest
     files: dict[RelativePath, File]
 
@@ -310,9 +271,17 @@ class Manifest(Draft):
         graphs = {name: {key: content(onnx.files) for key, onnx in part.onnx.items()} for name, part in self.parts.items()}
         tokenizers = {name: [entry.length, entry.feeds, *content([entry.file])] for name, entry in self.tokenizers.items()}
         tables = [content(file for file in (entry.file, entry.image) if file) for entry in self.samplers]
-        told = {"graphs": graphs, "tokenizers": tokenizers, "samplers": tables, "guidance": self.guidance.model_dump(mode="json")}
+        # What only later formats hold counts where it is there: a bundle that is written in a newer format stays the same model.
+        usual = {"mode": self.guidance.mode, "scale": self.guidance.scale}
+        told: dict[str, Any] = {"graphs": graphs, "tokenizers": tokenizers, "samplers": tables, "guidance": usual}
         if tiles := {name: part.tile.model_dump() for name, part in self.parts.items() if part.tile}:
             told["tiles"] = tiles
+        if self.guidance != Guidance.of(self.guidance.mode, self.guidance.scale):
+            told["scales"] = [scale.model_dump(mode="json") for scale in self.guidance.scales]
+        if masks := {name: entry.mask for name, entry in self.tokenizers.items() if entry.mask}:
+            told["masks"] = masks
+        if self.inputs:
+            told["inputs"] = {name: entry.model_dump(mode="json", exclude={"about"}) for name, entry in self.inputs.items()}
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
     @model_validator(mode="after")

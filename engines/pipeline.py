@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,17 +10,20 @@ from typing import Any, Self
 import numpy as np
 from PIL import Image
 
-from engines import plugins, sessions
-from engines.bundle import Bundle, PartEntry, SamplerEntry
-from engines.errors import BundleError, UnsupportedError
+from engines import manifest, plugins, request, sessions
+from engines.bundle import Bundle, SamplerEntry
+from engines.errors import UnsupportedError
+from engines.guidance import Numbers
 from engines.images import noises, provenance, tiling
 from engines.images.init_image import Original
 from engines.images.png import picture
 from engines.parallel.picard import Parallel, Picard
+from engines.request import Request
 from engines.sampler_parse import solver
 from engines.samplers import Draw, OnStep, Player, Sampler
 from engines.sessions import Network, Wrap, in_turn, turn
-from engines.tokenizer import TextTokenizer
+from engines.sizes import Sizes, axes
+from engines.tokenizer import Tokenizers
 
 
 class Pipeline:
@@ -45,29 +47,14 @@ class Pipeline:
         """
         self.bundle, self.engine = bundle, engine
         self.turn = turn(bundle.manifest)
-        manifest = bundle.manifest
-        ((self._denoiser, denoiser),) = manifest.having("denoiser").items()
+        about = bundle.manifest
+        (self._denoiser,), (self._decoder,) = about.having("denoiser"), about.having("decoder")
         self._networks = {name: [network] for name, network in networks.items()}
         self._networks.get(self._denoiser, []).extend(denoisers)  # a fused bundle has none
-        ((self._decoder, decoder),) = manifest.having("decoder").items()
-        self._encoder = next(iter(manifest.having("encoder")), None)
-        self._tokenizers = [
-            (TextTokenizer(bundle.path(entry.file), entry.length), entry.feeds)
-            for _, entry in sorted(manifest.tokenizers.items())
-        ]
-        self._channels = denoiser.signature.lengths(_axes(denoiser, "latent")[1])[0]
-        self._factors: list[int] = []
-        self.sizes: list[tuple[int, int, int]] = []
-        for latent_axis, image_axis in ((2, 1), (3, 2)):
-            image = decoder.signature.lengths(_axes(decoder, "image")[image_axis])
-            factor = image[0] // decoder.signature.lengths(_axes(decoder, "latent")[latent_axis])[0]
-            latent = denoiser.signature.lengths(_axes(denoiser, "latent")[latent_axis])
-            low, high, step = (length * factor for length in latent)
-            top = high if decoder.tile else min(high, image[1])
-            if not factor or max(low, image[0]) > top:
-                raise BundleError(f"{bundle.folder}: no picture size fits both denoiser and decoder. Build the bundle again.")
-            self._factors.append(factor)
-            self.sizes.append((max(low, image[0]), top, math.lcm(step, image[2])))
+        self._encoder = next(iter(about.having("encoder")), None)
+        self._tokenizers = Tokenizers(bundle)
+        self._sizes = Sizes(bundle)
+        self.sizes = self._sizes.ranges
 
     @classmethod
     @contextmanager
@@ -104,37 +91,45 @@ class Pipeline:
     @in_turn
     def generate(
         self,
-        prompts: str | Sequence[str],
+        prompts: str | Sequence[str] = "",
         *,
-        negative_prompt: str = "",
-        seed: int = 0,
+        negative_prompt: str | Sequence[str] = "",
+        images_per_prompt: int = 1,
+        seed: int | Sequence[int] = 0,
+        generator: manifest.Generator | None = None,
         steps: int | None = None,
         sampler: str | None = None,
         height: int | None = None,
         width: int | None = None,
-        guidance_scale: float | None = None,
+        guidance_scale: Numbers | None = None,
+        inputs: Mapping[str, Any] | None = None,
         noise: Iterable[np.ndarray] | None = None,
-        image: Image.Image | None = None,
-        mask: Image.Image | None = None,
+        image: Image.Image | Sequence[Image.Image] | None = None,
+        mask: Image.Image | Sequence[Image.Image] | None = None,
         strength: float | None = None,
         on_step: OnStep | None = None,
         parallel: Picard | None = None,
     ) -> list[Image.Image]:
-        """Make one picture per prompt, from noise or from an image.
+        """Make pictures, `images_per_prompt` of each prompt in turn, from noise or from images.
 
-        The same seed gives other pictures than diffusers does; the same noise gives the same.
+        What may be a list holds one for all, one a prompt, or one a picture.
 
         Args:
-            prompts: one text or several.
+            prompts: one text or several; none of a model that reads no text.
             negative_prompt: what to stay away from; only where guidance is classifier-free.
-            seed: of the first picture; picture i is that of seed + i alone, whatever the batch.
+            images_per_prompt: pictures of each prompt.
+            seed: of the first picture; picture i is that of seed + i alone, whatever the batch. -1 is a random one. A list holds
+                one a picture, or one a prompt, whose pictures count on from it.
+            generator: whose noise a seed is: `numpy`, or `torch-cpu`, of which a seed makes the picture that it makes in
+                diffusers with `torch.Generator().manual_seed(seed)`. By default what the bundle says.
             steps: of the sampler; must be among those that were compiled.
             sampler: instead of a compiled one, such as `adaptive:relative=0.1,absolute=0.1`; it chooses its own steps.
             height: in pixels, within `sizes`.
             width: in pixels, within `sizes`.
-            guidance_scale: of the guidance that was compiled in.
+            guidance_scale: of the guidance that was compiled in. At 1 and below classifier-free guidance is off.
+            inputs: what the bundle takes by name: images (PIL), masks, numbers, and guidance scales by their own names.
             noise: draws to use instead of the seed's, float32 (pictures, channels, latent height, latent width) each;
-                a sampler that draws once takes the bare array too. With an image, the first is for its encoder.
+                a sampler that draws once takes the bare array too. Those of condition parts come first, then the encoder's.
             image: to start from instead of noise alone; its size is the pictures', unless another is given, which it takes.
             mask: of the image's size: white is made anew, black keeps the image's pixels exactly.
             strength: how much of the image may change, above 0 and up to 1: the share of the steps that is taken. Left out
@@ -149,50 +144,70 @@ class Pipeline:
             UnsupportedError: the bundle cannot do what is asked; the text says what it can.
 
         """
-        prompts = [prompts] if isinstance(prompts, str) else list(prompts)
-        if not prompts:
+        if not isinstance(prompts, str) and not len(prompts):
             return []
         if sampler is not None and steps is not None:
             raise UnsupportedError(f"steps {steps} are those of a compiled sampler; {sampler!r} has its own. Leave one out.")
         if sampler is not None and parallel is not None:
             raise UnsupportedError(f"only compiled samplers run in parallel; {sampler!r} is none. Leave one out.")
-        original = self.original(image, mask, strength, height, width)
-        defaults = self.bundle.manifest.defaults
-        steps = defaults.steps if steps is None else steps
-        if original:
-            height, width = original.size
-        height, width = defaults.height if height is None else height, defaults.width if width is None else width
-        size = len(prompts), height, width
+        about = self.bundle.manifest
+        asked = Request.of(
+            about,
+            prompts,
+            images_per_prompt,
+            negative_prompt=negative_prompt,
+            seed=seed,
+            generator=generator,
+            inputs=inputs,
+            guidance_scale=guidance_scale,
+            image=image,
+            mask=mask,
+            strength=strength,
+        )
+        original = self.original(**asked.start, height=height, width=width)
+        steps = about.defaults.steps if steps is None else steps
+        height, width = self._size(asked, original, height, width)
+        size = len(asked.prompts), height, width
         # First, because it refuses what cannot be had.
         if sampler is None:
             compiled = self.sampler(steps, height, width, original)
             player = parallel.over(compiled) if parallel else compiled
         else:
             player = self.solver(sampler, height, width)
-        draw, used = noises.hashed(self.seeded(seed, *size) if noise is None else self.given(noise, *size), len(prompts))
-        ids, unread = self.tokenize(prompts, negative_prompt)
-        counts = np.zeros(len(prompts), np.int64)
-        fused = self.bundle.manifest.fused(steps)
+        drawn = self.seeded(asked.seeds, *size, asked.generator) if noise is None else self.given(noise, *size)
+        draw, used = noises.hashed(drawn, size[0])
+        ids, unread = self.tokenize(asked.prompts, asked.negative_prompts)
+        fed = {**ids, **asked.feed.arrays(self._sizes.named(height, width))}
+        counts = np.zeros(size[0], np.int64)
+        fused = about.fused(steps)
         if fused and not parallel and sampler is None:
-            images = self.at_once(fused, ids, draw, guidance_scale)
+            images = self.at_once(fused, fed, draw, asked.scales)
         else:
-            latent = self.sample(self._encode(ids), draw, player, guidance_scale, on_step, original, counts)
-            images = self.decode(latent)
+            conditioning = self.condition(fed, draw)
+            images = self.decode(self.sample(conditioning, draw, player, asked.scales, on_step, original, counts), conditioning)
         images = images if original is None else original.keep(images)
-        scale = self.bundle.manifest.guidance.scale if guidance_scale is None else guidance_scale
-        facts = provenance.facts(self.bundle.manifest, self.engine, negative_prompt, scale)
+        facts = provenance.facts(about, self.engine)
         facts |= {"parallel": str(parallel)} if parallel else {}
         facts |= {"steps": str(steps)} if sampler is None else {"sampler": sampler}
-        facts |= {"height": str(height), "width": str(width), **(original.facts() if original else {})}
+        facts |= {"height": str(height), "width": str(width)}
         pictures: list[Image.Image] = []
-        for index, (prompt, image_made) in enumerate(zip(prompts, images, strict=True)):
-            own = {"prompt": prompt, **({"seed": str(seed + index)} if noise is None else {"noise_sha256": used()[index]})}
+        for index, image_made in enumerate(images):
+            own = asked.facts(index, None if noise is None else used()[index]) | (original.facts(index) if original else {})
             own |= {"prompt_not_read": unread[index]} if unread[index] else {}
             own |= {"evaluations": str(counts[index])} if counts[index] else {}
-            own |= {"batch": f"{index + 1} of {len(prompts)}"} if len(prompts) > 1 else {}
             own |= player.efforts[index].facts() if isinstance(player, Parallel) else {}
             pictures.append(picture(image_made, {**own, **facts}))
         return pictures
+
+    def _size(self, asked: Request, original: Original | None, height: int | None, width: int | None) -> tuple[int, int]:
+        """Height and width in pixels: of the picture to start from, as asked for, of a picture that is fed, or the bundle's."""
+        if original:
+            return original.size
+        if height is None and width is None and (own := asked.feed.size(self._sizes.factors)):
+            self._sizes.fit_image(*own)
+            return own
+        defaults = self.bundle.manifest.defaults
+        return defaults.height if height is None else height, defaults.width if width is None else width
 
     @property
     def batch(self) -> int:
@@ -202,13 +217,13 @@ class Pipeline:
 
     def original(
         self,
-        image: Image.Image | None,
-        mask: Image.Image | None = None,
+        image: Image.Image | Sequence[Image.Image] | None,
+        mask: Image.Image | Sequence[Image.Image] | None = None,
         strength: float | None = None,
         height: int | None = None,
         width: int | None = None,
     ) -> Original | None:
-        """Check an image to start from, or that there is none; raise UnsupportedError for what cannot be."""
+        """Check an image to start from, or one a picture, or that there is none; raise UnsupportedError for what cannot be."""
         if image is None:
             for name, value in (("mask", mask), ("strength", strength)):
                 if value is not None:
@@ -219,43 +234,34 @@ class Pipeline:
                 "this bundle has no VAE encoder, so it starts from noise only. Build it with `vae_encoder: {}` among the "
                 "recipe's components."
             )
-        height, width = image.height if height is None else height, image.width if width is None else width
-        try:
-            self._fit(height, width)
-        except UnsupportedError as error:
-            raise UnsupportedError(
-                f"an image of {width}x{height} pixels (width x height) does not fit. {error} Crop or resize it, or give height "
-                "and width to have it resized."
-            ) from error
-        return Original.of(image, mask, strength, height, width)
+        for one in [image] if isinstance(image, Image.Image) else image:
+            self._sizes.fit_image(one.height if height is None else height, one.width if width is None else width)
+        return Original.each(image, mask, strength, height, width)
 
-    def encode(self, prompts: Sequence[str], negative_prompt: str = "") -> dict[str, np.ndarray]:
+    def encode(self, prompts: Sequence[str], negative_prompt: str | Sequence[str] = "") -> dict[str, np.ndarray]:
         """Return the conditioning by name: float32 (prompts, branches, …), the negative branch first where there are two."""
-        return self._encode(self.tokenize(prompts, negative_prompt)[0])
+        return self.condition(self.tokenize(prompts, negative_prompt)[0])
 
-    def tokenize(self, prompts: Sequence[str], negative_prompt: str) -> tuple[dict[str, np.ndarray], list[str]]:
-        """Ids by the input they feed, int64 (prompts, branches, length), and per prompt what was too long to be read."""
-        branches = self.bundle.manifest.guidance.branches
-        if negative_prompt and branches == 1:
-            mode = self.bundle.manifest.guidance.mode
-            raise UnsupportedError(f"guidance is {mode!r}, so a negative prompt has no effect. Leave it out.")
-        texts = [text for prompt in prompts for text in (negative_prompt, prompt)[-branches:]]
-        ids, unread = dict[str, np.ndarray](), [""] * len(prompts)
-        for tokenizer, feeds in self._tokenizers:
-            rows, cuts = tokenizer.encode(texts)
-            ids[feeds] = rows.reshape(len(prompts), branches, -1)
-            unread = [max(before, cut, key=len) for before, cut in zip(unread, cuts[branches - 1 :: branches], strict=True)]
-        return ids, unread
+    def tokenize(self, prompts: Sequence[str], negative_prompt: str | Sequence[str]) -> tuple[dict[str, np.ndarray], list[str]]:
+        """Ids and attention masks by the input they feed, int64 (prompts, branches, length), and what of each was not read."""
+        return self._tokenizers.encode(prompts, negative_prompt)
 
-    def _encode(self, ids: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        conditioning: dict[str, np.ndarray] = {}
-        for name in self.bundle.manifest.text_order():
-            conditioning.update(self._run(name, {**ids, **conditioning}))
-        return conditioning
+    def condition(self, fed: Mapping[str, np.ndarray], draw: Draw | None = None) -> dict[str, np.ndarray]:
+        """Run every part that runs once per picture, and return what the denoiser and the decoder take of all that is known.
+
+        `fed` are token ids and masks as `tokenize` gives them, and the bundle's own inputs, by name, each of all pictures.
+        A condition part that takes noise takes the next of `draw`.
+        """
+        about, known = self.bundle.manifest, dict(fed)
+        for name in about.encoding_order():
+            noise = {} if draw is None or about.parts[name].signature.port("noise") is None else {"noise": draw()}
+            known |= self._run(name, {**known, **noise})
+        taken = {port.name for name in (self._denoiser, self._decoder) for port in about.parts[name].signature.inputs}
+        return {name: array for name, array in known.items() if name in taken}
 
     def sampler(self, steps: int, height: int, width: int, original: Original | None = None) -> Sampler:
         """Load the sampler of that many steps for that size in pixels, or say which there are."""
-        self._fit(height, width)
+        self._sizes.fit(height, width)
         entry = self._entry(steps, height, width)
         kind = plugins.load("samplers", entry.kind)
         if original is None:
@@ -268,15 +274,9 @@ class Pipeline:
 
     def solver(self, wish: str, height: int, width: int) -> Player:
         """The sampler that is wished for, `NAME:key=value,…`, over the bundle's noise process; or say which there are."""
-        self._fit(height, width)
+        self._sizes.fit(height, width)
         process = self.bundle.manifest.process
         return solver(wish, self.bundle.path(process) if process else None)
-
-    def _fit(self, height: int, width: int) -> None:
-        for axis, length, (low, high, step) in zip(("height", "width"), (height, width), self.sizes, strict=True):
-            if not low <= length <= high or length % step:
-                allowed = f"{low} to {high} in steps of {step}" if low < high else str(low)
-                raise UnsupportedError(f"{axis} {length}: this bundle makes pictures of {axis} {allowed} pixels.")
 
     def _entry(self, steps: int, height: int, width: int) -> SamplerEntry:
         entries = self.bundle.manifest.samplers
@@ -295,55 +295,53 @@ class Pipeline:
         conditioning: Mapping[str, np.ndarray],
         draw: Draw,
         sampler: Player,
-        guidance_scale: float | None = None,
+        guidance_scale: Numbers | Mapping[str, Numbers] | None = None,
         on_step: OnStep | None = None,
         original: Original | None = None,
         evaluations: np.ndarray | None = None,
     ) -> np.ndarray:
         """Return the final latent, float32 (pictures, channels, latent height, latent width).
 
-        Where there is an original, `sampler` is one that starts from it, and its encoder takes the first draw.
+        `conditioning` as `condition` gives it. `guidance_scale` is of the usual scale, or of several by name, each one for all
+        pictures or one a picture. Where there is an original, `sampler` is one that starts from it, and its encoder takes the
+        next draw.
         `evaluations`, int64 (pictures,), is added to: how often the denoiser ran for each picture.
         """
-        scale = self._scale(guidance_scale)
-        (output,) = self.bundle.manifest.parts[self._denoiser].signature.outputs
-        conditioning = {name: _fixed(array) for name, array in conditioning.items()}
+        signature = self.bundle.manifest.parts[self._denoiser].signature
+        (output,) = signature.outputs
+        taken = [port.name for port in signature.inputs]
+        bound = {name: _fixed(array) for name, array in conditioning.items() if name in taken}
+        scales = self.bundle.manifest.guidance.fed(guidance_scale)
 
         def denoise(latent: np.ndarray, timestep: float | np.ndarray, which: np.ndarray | None = None) -> np.ndarray:
-            times, scales = (np.full(len(latent), value, np.float32) for value in (timestep, scale))
             if evaluations is not None:
                 np.add.at(evaluations, np.arange(len(latent)) if which is None else which, 1)
-            own = conditioning if which is None else {name: array[which] for name, array in conditioning.items()}
-            pool = {**own, "latent": latent, "timestep": times, "guidance_scale": scales}
-            return self._run(self._denoiser, pool)[output.name]
+            numbers = {name: scale if which is None or not scale.ndim else scale[which] for name, scale in scales.items()}
+            numbers["timestep"] = np.asarray(timestep)
+            own = bound if which is None else {name: array[which] for name, array in bound.items()}
+            pool = {name: np.full(len(latent), number, np.float32) for name, number in numbers.items()}
+            return self._run(self._denoiser, {**own, **pool, "latent": latent})[output.name]
 
         if original is None:
             return sampler.play(denoise, draw, on_step)
-        count = len(next(iter(conditioning.values())))
-        image = self.latent(original, count, draw)
+        image = self.latent(original, len(next(iter(conditioning.values())) if evaluations is None else evaluations), draw)
         return sampler.play(denoise, draw, on_step, {"image": image}, original.cells(*image.shape[2:]))
 
-    def at_once(self, name: str, ids: Mapping[str, np.ndarray], draw: Draw, guidance_scale: float | None) -> np.ndarray:
-        """Run a whole pipeline, the part of that name, in one call; `ids` as `tokenize` gives them, images as from `decode`."""
-        draws = int(_axes(self.bundle.manifest.parts[name], "noise")[1])
+    def at_once(
+        self, name: str, fed: Mapping[str, np.ndarray], draw: Draw, guidance_scale: Numbers | Mapping[str, Numbers] | None
+    ) -> np.ndarray:
+        """Run a whole pipeline, the part of that name, in one call; `fed` as for `condition`, images as from `decode`."""
+        draws = int(axes(self.bundle.manifest.parts[name], "noise")[1])
         noise = np.stack([draw() for _ in range(draws)], axis=1)
-        scales = np.full(len(noise), self._scale(guidance_scale), np.float32)
-        images = self._run(name, {**ids, "noise": noise, "guidance_scale": scales})["image"]
+        steered = self.bundle.manifest.guidance.fed(guidance_scale)
+        scales = {name: np.full(len(noise), scale, np.float32) for name, scale in steered.items()}
+        images = self._run(name, {**fed, **scales, "noise": noise})["image"]
         if not np.isfinite(images).all():
             raise UnsupportedError(
                 f"{name} returned NaN or infinity. If it computes in fp16, build it with precision bf16 or fp32; built with "
                 "pipeline: stepped, the bundle says at which step."
             )
         return images
-
-    def _scale(self, wanted: float | None) -> float:
-        guidance = self.bundle.manifest.guidance
-        if wanted is not None and guidance.mode == "none":
-            raise UnsupportedError("this bundle was built without guidance, so it takes no guidance scale. Leave it out.")
-        scale = guidance.scale if wanted is None else wanted
-        if not math.isfinite(scale or 0):
-            raise UnsupportedError(f"guidance scale {scale} is not a number to multiply by. Give a finite one.")
-        return scale or 0.0
 
     def latent(self, original: Original, count: int, draw: Draw) -> np.ndarray:
         """Encode a picture `count` times, float32 (count, channels, latent height, latent width); a random encoder draws once."""
@@ -357,25 +355,24 @@ class Pipeline:
             raise UnsupportedError("the encoder returned NaN or infinity. If it computes in fp16, build it with precision fp32.")
         return latent
 
-    def decode(self, latent: np.ndarray) -> np.ndarray:
-        """Return images, float32 (pictures, height, width, 3) in [0, 1]."""
+    def decode(self, latent: np.ndarray, conditioning: Mapping[str, np.ndarray] | None = None) -> np.ndarray:
+        """Return images, float32 (pictures, height, width, 3) in [0, 1]; `conditioning` is for a decoder that takes any."""
         tile = self.bundle.manifest.parts[self._decoder].tile
 
         def whole(piece: np.ndarray) -> np.ndarray:
-            return self._run(self._decoder, {"latent": piece})["image"]
+            return self._run(self._decoder, {**(conditioning or {}), "latent": piece})["image"]
 
-        return tiling.decoded(whole, latent, tile, self._factors) if tile else whole(latent)
+        return tiling.decoded(whole, latent, tile, self._sizes.factors) if tile else whole(latent)
 
-    def seeded(self, seed: int, count: int, height: int, width: int) -> Draw:
-        """Return noise from one Philox stream per picture, keyed seed, seed + 1 …; the size is in pixels."""
-        return noises.seeded(seed, self._latent(count, height, width))
+    def seeded(
+        self, seed: int | Sequence[int], count: int, height: int, width: int, generator: manifest.Generator = "numpy"
+    ) -> Draw:
+        """Return noise from one stream per picture, of seed, seed + 1 …, or of a seed each; the size is in pixels."""
+        return noises.seeded(request.seeds(seed, 1, count), self._sizes.latent(count, height, width), generator)
 
     def given(self, noise: Iterable[np.ndarray], count: int, height: int, width: int) -> Draw:
         """Return the caller's own draws, checked against the size in pixels."""
-        return noises.given(noise, self._latent(count, height, width))
-
-    def _latent(self, count: int, height: int, width: int) -> tuple[int, int, int, int]:
-        return count, self._channels, height // self._factors[0], width // self._factors[1]
+        return noises.given(noise, self._sizes.latent(count, height, width))
 
     def _run(self, name: str, pool: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Run one part on what it takes of the pool, in batches that it can take."""
@@ -393,8 +390,3 @@ def _fixed(array: np.ndarray) -> np.ndarray:
     view = array.view()
     view.flags.writeable = False
     return view
-
-
-def _axes(part: PartEntry, name: str) -> tuple[Any, ...]:
-    port = part.signature.port(name)
-    return port.shape if port else ()

@@ -21,8 +21,9 @@ _FACTOR = re.compile(r"^(?:(\d+)\*)?(\w+)$")
 
 
 @functools.cache
-def _split(dim: str) -> tuple[int, str]:
-    factor, name = _FACTOR.fullmatch(dim).groups()  # type: ignore[union-attr]  # the field's pattern holds
+def dimension(dim: str) -> tuple[int, str]:
+    """Factor and name of a symbolic length: (8, "latent_height") of `8*latent_height`."""
+    factor, name = _FACTOR.fullmatch(dim).groups()  # pyright: ignore[reportOptionalMemberAccess] - the field's pattern holds
     return int(factor or 1), name
 
 
@@ -61,7 +62,7 @@ class Signature(Frozen):
     @model_validator(mode="after")
     def _closed(self) -> Self:
         ports = (*self.inputs, *self.outputs)
-        used = {_split(dim)[1] for port in ports for dim in port.shape if isinstance(dim, str)}
+        used = {dimension(dim)[1] for port in ports for dim in port.shape if isinstance(dim, str)}
         if used != set(self.dims):
             raise ValueError(f"dims name {sorted(self.dims)}, the ports use {sorted(used)}")
         for side in (self.inputs, self.outputs):
@@ -95,7 +96,7 @@ class Signature(Frozen):
             if dim != length:
                 raise UnsupportedError(f"input {port.name!r} must be {list(port.shape)}; one length is {length}, not {dim}")
             return
-        factor, name = _split(dim)
+        factor, name = dimension(dim)
         size, rest = divmod(length, factor)
         allowed = self.dims[name]
         if rest or not allowed.min <= size <= allowed.max or size % allowed.multiple:
@@ -110,7 +111,7 @@ class Signature(Frozen):
         """Smallest and largest length of one dimension of a port, and the step between lengths."""
         if isinstance(dim, int):
             return dim, dim, dim
-        factor, name = _split(dim)
+        factor, name = dimension(dim)
         allowed = self.dims[name]
         return allowed.min * factor, allowed.max * factor, allowed.multiple * factor
 
@@ -120,7 +121,7 @@ class Signature(Frozen):
 
     def shape(self, port: Port, sizes: Mapping[str, int]) -> tuple[int, ...]:
         """Concrete shape of a port for given lengths of the named dimensions."""
-        return tuple(dim if isinstance(dim, int) else _split(dim)[0] * sizes[_split(dim)[1]] for dim in port.shape)
+        return tuple(dim if isinstance(dim, int) else dimension(dim)[0] * sizes[dimension(dim)[1]] for dim in port.shape)
 
     def extent(self, which: Literal["min", "typical", "max"]) -> dict[str, int]:
         """Length of every named dimension at one end of its range."""

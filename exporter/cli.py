@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -205,7 +205,7 @@ def _list(kind: str | None, *, schema: bool) -> None:
     from exporter.report import console, describe
 
     if schema:
-        from exporter.recipe.schema import schema as recipe_schema
+        from exporter.recipe.json_schema import schema as recipe_schema
 
         click.echo(json.dumps(recipe_schema(), indent=2))
         return
@@ -227,7 +227,7 @@ def _rebuild(bundle: Path, backend: str | None) -> None:
         click.echo(line)
 
 
-def _print(facts: dict[str, object], *, as_json: bool) -> None:
+def _print(facts: Mapping[str, object], *, as_json: bool) -> None:
     from exporter.report import console
 
     if as_json:

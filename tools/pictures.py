@@ -92,9 +92,8 @@ def from_recipe(
     from exporter.recipe.schema import Recipe  # noqa: PLC0415 - a bundle draws without the exporter
 
     recipe = Recipe.load(path, assignments)
-    pipeline = made(recipe).pipeline()
-    more: dict[str, object] = {"timesteps": list(recipe.sampler.timesteps)} if recipe.sampler.timesteps else {}
-    more |= {"height": recipe.shapes.height[1], "width": recipe.shapes.width[1]}
+    pipeline = made(recipe).reference().pipeline
+    more = recipe.sampler.asked() | {"height": recipe.shapes.height[1], "width": recipe.shapes.width[1]}
     scale = recipe.sampler.guidance.scale if guidance is None else guidance
     # diffusers switches guidance off at 1.
     yield _source(pipeline, steps or recipe.sampler.steps[0], 1.0 if scale is None else scale, unet, vae, device, **more)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from engines.errors import UnsupportedError
+from engines.images import modes
 
 #: diffusers' own, without a mask and with one.
 _STRENGTH, _STRENGTH_OF_MASK = 0.8, 1.0
@@ -19,11 +21,11 @@ _STRENGTH, _STRENGTH_OF_MASK = 0.8, 1.0
 
 @dataclass(frozen=True)
 class Original:
-    """A picture to start from.
+    """A picture to start from, or one for each picture that is made.
 
     Attributes:
-        pixels: uint8 (height, width, 3).
-        anew: bool (height, width), True where a pixel is made anew, else the original's is kept; None: all of them.
+        pixels: uint8 (height, width, 3), or (pictures, height, width, 3).
+        anew: bool, with the same leading axes, True where a pixel is made anew, else the original's is kept; None: all of them.
         strength: share of the sampler's steps that is taken, above 0 and up to 1.
 
     """
@@ -56,15 +58,49 @@ class Original:
         anew = None
         if mask is not None:
             # White where the grey is at least one half, as diffusers' mask processor has it.
-            anew = np.asarray(_resized(mask.convert("L"), size)) >= 128
+            anew = np.asarray(_resized(modes.grey(mask), size)) >= 128
             if not anew.any():
                 raise UnsupportedError("the mask is black, so nothing would be made anew. Paint white what should change.")
-        return cls(np.asarray(_resized(image.convert("RGB"), size)), anew, chosen)
+        return cls(np.asarray(_resized(modes.rgb(image), size)), anew, chosen)
+
+    @classmethod
+    def each(
+        cls,
+        images: Image.Image | Sequence[Image.Image],
+        masks: Image.Image | Sequence[Image.Image] | None,
+        strength: float | None,
+        height: int | None,
+        width: int | None,
+    ) -> Original:
+        """Take one picture, or one for each that is made, with one mask for all or one for each.
+
+        Raises:
+            UnsupportedError: as `of`; or they have several sizes, or the masks another number.
+
+        """
+        given = [images] if isinstance(images, Image.Image) else list(images)
+        covers: list[Image.Image | None] = [*masks] if isinstance(masks, Sequence) else [masks] * len(given)
+        if len(covers) != len(given):
+            raise UnsupportedError(f"{len(given)} images and {len(covers)} masks. Give one mask for all, or one for each image.")
+        found: dict[tuple[int, int], Original] = {}  # most often one picture is for all
+        pairs = list(zip(given, covers, strict=True))
+        for image, mask in pairs:
+            if (id(image), id(mask)) not in found:
+                found[id(image), id(mask)] = cls.of(image, mask, strength, height, width)
+        if len(found) == 1:
+            return next(iter(found.values()))
+        all_ = [found[id(image), id(mask)] for image, mask in pairs]
+        sizes = sorted({original.size for original in all_})
+        if len(sizes) > 1:
+            told = ", ".join(f"{wide}x{high}" for high, wide in sizes)
+            raise UnsupportedError(f"the images are of several sizes: {told}. Give height and width to have them resized.")
+        anew = [original.anew for original in all_ if original.anew is not None]
+        return cls(np.stack([original.pixels for original in all_]), np.stack(anew) if anew else None, all_[0].strength)
 
     @property
     def size(self) -> tuple[int, int]:
         """Height and width in pixels."""
-        return self.pixels.shape[0], self.pixels.shape[1]
+        return self.pixels.shape[-3], self.pixels.shape[-2]
 
     @property
     def alone(self) -> bool:
@@ -88,10 +124,11 @@ class Original:
 
     def images(self, count: int) -> np.ndarray:
         """The picture as an encoder takes it, float32 (count, height, width, 3) in [0, 1]."""
-        return np.repeat(self.pixels[None].astype(np.float32) / 255, count, axis=0)
+        images = self.pixels.astype(np.float32) / 255
+        return images if images.ndim == 4 else np.repeat(images[None], count, axis=0)
 
     def cells(self, height: int, width: int) -> np.ndarray | None:
-        """Which cells of a latent of that size are made anew, bool (1, 1, height, width).
+        """Which cells of a latent of that size are made anew, bool (1 or pictures, 1, height, width).
 
         The first pixel of each decides, as in diffusers.
 
@@ -102,22 +139,23 @@ class Original:
         if self.anew is None:
             return None
         high, wide = self.size[0] // height, self.size[1] // width
-        cells = self.anew[::high, ::wide]
-        if not cells.any():
+        cells = self.anew[..., ::high, ::wide]
+        if not cells.any((-2, -1)).all():
             raise UnsupportedError(
                 f"the mask's white lies between the corners of the model's cells of {high}x{wide} pixels, so nothing would be "
                 "made anew. Make it larger."
             )
-        return cells[None, None]
+        return cells.reshape(-1, 1, *cells.shape[-2:])
 
     def keep(self, images: np.ndarray) -> np.ndarray:
         """Put the original's pixels back where the mask is black; float32 (pictures, height, width, 3), in and out."""
         return images if self.anew is None else np.where(self.anew[..., None], images, self.images(1))
 
-    def facts(self) -> dict[str, str]:
-        """What a picture says of what it was made from."""
-        facts = {"strength": repr(float(self.strength)), "image_sha256": digest(self.pixels)}
-        return facts if self.anew is None else {**facts, "mask_sha256": digest(self.anew)}
+    def facts(self, index: int = 0) -> dict[str, str]:
+        """What a picture, the one of that number, says of what it was made from."""
+        own = (slice(None),) if self.pixels.ndim == 3 else (index,)
+        facts = {"strength": repr(float(self.strength)), "image_sha256": digest(self.pixels[own])}
+        return facts if self.anew is None else {**facts, "mask_sha256": digest(self.anew[own])}
 
 
 def digest(array: np.ndarray) -> str:

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from engines.errors import UnsupportedError
+from engines.images.torch_noise import TorchNoise
+from engines.manifest import Generator
 from engines.samplers import Draw
 
-_SEEDS = 2**64
 Shape = tuple[int, int, int, int]
 
 
-def seeded(seed: int, shape: Shape) -> Draw:
-    """Noise from one Philox stream per picture, keyed seed, seed + 1 …; raise UnsupportedError where there is no such key."""
-    if not 0 <= seed <= _SEEDS - shape[0]:
-        raise UnsupportedError(f"seed {seed} is out of range. Use 0 to {_SEEDS - shape[0]}.")
-    streams = [np.random.Generator(np.random.Philox(key=seed + index)) for index in range(shape[0])]
+def seeded(seeds: Sequence[int], shape: Shape, generator: Generator) -> Draw:
+    """Noise from one stream per picture, of its own seed: `numpy`'s Philox, or as `torch-cpu`, which diffusers' users have."""
+    if generator == "torch-cpu":
+        torch = [TorchNoise(seed) for seed in seeds]
+        return lambda: np.stack([stream.standard_normal(shape[1:]) for stream in torch])
+    streams = [np.random.Generator(np.random.Philox(key=seed)) for seed in seeds]
     return lambda: np.stack([stream.standard_normal(shape[1:], np.float32) for stream in streams])
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,19 +12,23 @@ from PIL import Image, UnidentifiedImageError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from engines.errors import UnsupportedError
+from engines.feed import digest_of
+from engines.images.png import read_facts
+from engines.manifest import Generator
 from engines.strict import describe
 
 if TYPE_CHECKING:
     from engines.bundle import Manifest
     from engines.images.init_image import Original
 
+#: What a picture says of the bundle's own inputs, and of scales other than the usual one, begins so.
+_INPUT = "input_"
 
-def facts(manifest: Manifest, engine: str, negative_prompt: str, guidance_scale: float | None) -> dict[str, str]:
+
+def facts(manifest: Manifest, engine: str) -> dict[str, str]:
     """What every picture of a bundle says of how it was made, in words that `Made` reads back to the last bit."""
     told = {"bundle": manifest.name, "digest": manifest.model}
     told |= {"recipe_sha256": hashlib.sha256(manifest.recipe.encode()).hexdigest()}
-    told |= {"negative_prompt": negative_prompt} if negative_prompt else {}
-    told |= {} if guidance_scale is None else {"guidance_scale": repr(float(guidance_scale))}
     return told | ({"engine": engine} if engine else {})
 
 
@@ -35,6 +39,8 @@ class Made(BaseModel):
         digest: of the bundle, `Manifest.model`.
         steps: of a compiled sampler; where another one was asked for, there is `sampler` instead.
         height: in pixels; so is `width`.
+        generator: whose noise the seed is; pictures of before there were several do not say, and are of numpy's.
+        inputs: what else was fed: numbers as written, and of pictures the SHA-256.
         strength: where it was made from an image; then `image_sha256` is that of its pixels, and `mask_sha256` of the mask's.
         noise_sha256: of the draws that were used, where they were given; then there is no seed.
         parallel: how it was sampled in parallel, such as `window=32,tolerance=0.03,anderson=1`; empty where it was not.
@@ -48,6 +54,7 @@ class Made(BaseModel):
     prompt: str
     negative_prompt: str = ""
     seed: int | None = Field(default=None, ge=0)
+    generator: Generator = "numpy"
     steps: int | None = Field(default=None, ge=1)
     sampler: str | None = None
     guidance_scale: float | None = None
@@ -57,23 +64,25 @@ class Made(BaseModel):
     image_sha256: str | None = None
     mask_sha256: str | None = None
     noise_sha256: str | None = None
+    inputs: dict[str, str] = Field(default_factory=dict)
     parallel: str = ""
     engine: str = ""
     batch: str = ""
 
     @classmethod
     def read(cls, path: Path) -> Made:
-        """Read a PNG's text; raise UnsupportedError when it is no picture of ours."""
+        """Read what a PNG, JPEG or WebP says; raise UnsupportedError when it is no picture of ours."""
         try:
             with Image.open(path) as opened:
                 opened.load()
-                text = {str(key): str(value) for key, value in getattr(opened, "text", {}).items()}
+                text = read_facts(opened)
         except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise UnsupportedError(f"{path} cannot be read as a picture: {error}.") from error
         if "digest" not in text:
-            raise UnsupportedError(f"{path} does not say how it was made. Name a PNG that this program wrote, unchanged.")
+            raise UnsupportedError(f"{path} does not say how it was made. Name one of ours, unchanged and with its metadata.")
         try:
-            return cls.model_validate(text)
+            inputs = {key.removeprefix(_INPUT): value for key, value in text.items() if key.startswith(_INPUT)}
+            return cls.model_validate({**text, "inputs": inputs})
         except ValidationError as error:
             raise UnsupportedError(f"{path} says in a damaged way how it was made:\n{describe(error)}") from error
 
@@ -90,7 +99,29 @@ class Made(BaseModel):
                 f"{manifest.model[:12]}…). Name the bundle that made it."
             )
         wishes = self.model_dump(include={"negative_prompt", "steps", "sampler", "guidance_scale", "height", "width", "strength"})
-        return {**wishes, "prompts": (self.prompt,), "seed": self.seed or 0}
+        wishes |= {"prompts": (self.prompt,), "seed": self.seed or 0, "generator": self.generator}
+        entries, scales = manifest.inputs, [scale.name for scale in manifest.guidance.scales]
+        try:
+            wishes["inputs"] = {
+                name: int(text) if name in entries and entries[name].kind == "integer" else float(text)
+                for name, text in self.inputs.items()
+                if name in scales or (name in entries and not entries[name].pictured)
+            }
+        except ValueError as error:
+            raise UnsupportedError(f"the picture says in a damaged way what it was made with: {error}.") from error
+        return wishes
+
+    def compare_inputs(self, manifest: Manifest, inputs: Mapping[str, Any]) -> None:
+        """Raise UnsupportedError unless the pictures among the bundle's `inputs` are those that the picture was made from."""
+        for name in [name for name, entry in manifest.inputs.items() if entry.pictured]:
+            wanted, given = self.inputs.get(name), inputs.get(name)
+            found = None if given is None else digest_of(given)
+            if wanted == found:
+                continue
+            if wanted and found:
+                raise UnsupportedError(f"this {name} is not the one that the picture was made from: its pixels differ.")
+            verb = f"from a {name}. Give the same again" if wanted else f"without {name}. Leave it out"
+            raise UnsupportedError(f"the picture was made {verb}.")
 
     def compare(self, original: Original | None) -> None:
         """Raise UnsupportedError unless the image and the mask are those that the picture was made from."""

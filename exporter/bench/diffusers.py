@@ -77,15 +77,15 @@ class Baseline:
             wishes: steps, height, width, guidance_scale (None where the model takes none).
 
         """
-        own, scale = self._recipe.sampler.timesteps, wishes["guidance_scale"]
+        scale = wishes["guidance_scale"]
         with self._fed(noise):
             return self._pipeline(
                 list(texts),
-                **({"timesteps": list(own)} if own else {}),
+                **self._recipe.sampler.asked(),
                 **({"latents": self._tensor(noise()).to(self._dtype)} if noise else {}),
                 **{name: wishes[name] for name in _SIZES},
                 num_inference_steps=wishes["steps"],
-                # diffusers switches guidance off at 1; a model without guidance runs like that.
+                # diffusers switches guidance off at 1 and below; a model without guidance runs like that.
                 guidance_scale=1.0 if scale is None else scale,
             ).images
 
@@ -94,12 +94,13 @@ class Baseline:
         """Within it, the scheduler steps as the recipe says, and what it draws are the next draws of `noise`."""
         scheduler = self._pipeline.scheduler
         original = scheduler.step
+        drawn = None if noise is None else lambda _shape: self._tensor(noise())
 
         def step(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - diffusers' own signature
             wanted = kwargs | self._recipe.sampler.step
-            if noise is None:
+            if drawn is None:
                 return original(*args, **wanted)
-            with self._dice(lambda _shape: self._tensor(noise())):
+            with self._dice(drawn):
                 return original(*args, **wanted)
 
         scheduler.step = step

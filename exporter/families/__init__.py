@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from engines import plugins
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from engines.bundle import Role, Tokenizer
+    from engines.guidance import Guidance
+    from engines.inputs import Input
     from engines.signature import Signature
     from exporter.models.checkpoint import Checkpoint
     from exporter.part import Part, Precision
@@ -69,13 +72,33 @@ class Reference(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Driving:
+    """How the pipeline of a family drives its scheduler.
+
+    Attributes:
+        pipeline: its name in diffusers.
+        begins: whether it tells the scheduler at which step it begins, which diffusers calls the begin index. A scheduler that
+            is not told looks its first time up, and takes the second of two steps at one time.
+        needs: what it reads off the scheduler, beside what every scheduler has.
+        step: the arguments of `scheduler.step` that it gives to a scheduler which has them.
+
+    """
+
+    pipeline: str = "a pipeline of diffusers"
+    begins: bool = True
+    needs: tuple[str, ...] = ()
+    step: Mapping[str, float] = field(default_factory=dict)
+
+
 class Family(Protocol):
     """What the build asks of a family. Everything but `part` and `reference` reads configs only and imports no torch.
 
     Port names are the wiring. Text parts: `<tokenizer>_ids` int64 (batch, branches, length) → conditioning, float32
     (batch, branches, …). Denoiser: `latent` (batch, channels, latent_height, latent_width), `timestep` (batch,),
     `guidance_scale` (batch,) unless guidance is `none`, conditioning by name → `model_output` of the latent's shape.
-    Decoder: `latent` → `image` (batch, f*latent_height, f*latent_width, 3) in [0, 1]. Encoder: `image`, `noise` → `latent`.
+    Condition parts run once a picture: inputs that users feed, conditioning → conditioning. Decoder: `latent` → `image` (batch,
+    f*latent_height, f*latent_width, 3) in [0, 1]. Encoder: `image`, `noise` → `latent`.
     """
 
     def __init__(self, checkpoint: Checkpoint, recipe: Recipe) -> None:
@@ -99,12 +122,34 @@ class Family(Protocol):
     #: Text part → its tokenizer.
     towers: Mapping[str, str]
 
+    @property
+    def driving(self) -> Driving:
+        """How its pipeline drives the scheduler."""
+        ...
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What of the model's components and configs is left out, a sentence each."""
+        ...
+
+    #: What users feed beside the prompt, by the name of the ports that take it.
+    inputs: Mapping[str, Input]
+
+    @property
+    def guidance(self) -> Guidance:
+        """Mode, and every scale with the recipe's default."""
+        ...
+
     def signature(self, name: str) -> Signature:
         """The contract of one part at the recipe's shapes."""
         ...
 
     def part(self, name: str, precision: Precision) -> Part:
         """Load one network at a precision and wrap it."""
+        ...
+
+    def tokenizer(self, name: str) -> Any:  # noqa: ANN401 - transformers'
+        """One tokenizer as transformers has it."""
         ...
 
     def tokenizers(self) -> Mapping[str, tuple[Tokenizer, str]]:

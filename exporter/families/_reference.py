@@ -47,8 +47,8 @@ class LatentDiffusionReference:
 
         With guidance on, diffusers runs both branches on the same latent in one batch.
         """
-        named = {**kwargs, **dict(zip(("sample", "timestep"), args, strict=False))}
-        return named["sample"][:batch], float(torch.as_tensor(named["timestep"]).flatten()[0])
+        sample, time = (*args, *(kwargs[name] for name in ("sample", "timestep") if name in kwargs))[:2]
+        return sample[:batch], float(torch.as_tensor(time).flatten()[0])
 
     def tokenize(self, prompts: Sequence[str], negative: str | None) -> dict[str, np.ndarray]:
         """Token ids as the source's own tokenizers make them, int64 (batch, branches, length), by input port."""
@@ -57,7 +57,9 @@ class LatentDiffusionReference:
             (port,) = self._family.signature(tower).inputs
             texts = [text for prompt in prompts for text in (negative or "", prompt)[-int(port.shape[1]) :]]
             options = {"padding": "max_length", "max_length": port.shape[2], "truncation": True}
-            rows = getattr(self.pipeline, name)(texts, **options)["input_ids"]
+            # What the pipeline tokenizes: it writes out textual inversions of several vectors.
+            tokenizer = getattr(self.pipeline, name)
+            rows = tokenizer(self.pipeline.maybe_convert_prompt(texts, tokenizer), **options)["input_ids"]
             found[port.name] = np.array(rows, dtype=np.int64).reshape(len(prompts), *map(int, port.shape[1:]))
         return found
 
@@ -86,7 +88,7 @@ class LatentDiffusionReference:
 
         Args:
             conditioning: by port.
-            guidance_scale: None where the model takes none; diffusers runs it as at 1, guidance off.
+            guidance_scale: None where the model takes none; diffusers runs it as at 1, guidance off, as all below.
             options: the pipeline's own arguments.
 
         """
@@ -94,13 +96,12 @@ class LatentDiffusionReference:
         joined = np.concatenate([conditioning[port.name] for port in states], axis=-1)
         named = {"prompt_embeds": joined, **({"pooled_prompt_embeds": conditioning[pooled[0].name]} if pooled else {})}
         arguments = {name: torch.from_numpy(array[:, -1].copy()) for name, array in named.items()}
-        if joined.shape[1] == 2 and guidance_scale != 1.0:
+        if joined.shape[1] == 2 and (guidance_scale or 0.0) > 1:
             arguments |= {f"negative_{name}": torch.from_numpy(array[:, 0].copy()) for name, array in named.items()}
-        own = self._family.recipe.sampler.timesteps
         pipeline = options.pop("pipeline", self.pipeline)
         return pipeline(
             **arguments,
-            **({"timesteps": list(own)} if own else {}),
+            **self._family.recipe.sampler.asked(),
             **options,
             guidance_scale=1.0 if guidance_scale is None else guidance_scale,
         )

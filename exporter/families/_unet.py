@@ -7,9 +7,13 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
 from engines.errors import RecipeError, UnsupportedError
+from engines.guidance import Guidance
+from engines.inputs import Input
 from engines.manifest import Role, Tokenizer
 from engines.plugins import did_you_mean
 from engines.signature import Dim, Port, Range, Signature
+from exporter.families import Driving
+from exporter.models import kinds, leftovers
 from exporter.models.sampler_compat import made_by_passes
 from exporter.part import Part
 from exporter.part import Precision as Precision  # noqa: PLC0414 - the families' own argument type
@@ -37,9 +41,14 @@ class LatentDiffusion:
 
     #: Text tower → its tokenizer.
     towers: Mapping[str, str] = {}
+    inputs: Mapping[str, Input] = {}
     image_encoder = "vae_encoder"
     #: Class name of the pipeline in diffusers.
     pipeline_class = ""
+    #: Whether that pipeline tells its scheduler the begin index.
+    begins = True
+    #: Whether those that start from an image know guidance_rescale.
+    rescales_from_images = True
 
     def __init__(self, checkpoint: Checkpoint, recipe: Recipe) -> None:
         self.checkpoint, self.recipe = checkpoint, recipe
@@ -53,6 +62,19 @@ class LatentDiffusion:
         problems += self._tile_problems()
         if problems:
             raise RecipeError(problems)
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What of the model's components and configs is left out, a sentence each."""
+        used = {"unet", "vae", "scheduler", *self.towers, *self.towers.values()}
+        networks = used - set(self.towers.values())
+        found = leftovers.components(self.configs["model_index"], used, self.pipeline_class)
+        return (*found, *leftovers.fields(self.configs, networks))
+
+    @property
+    def driving(self) -> Driving:
+        """How the pipelines drive a scheduler: eta is 0 unless they are told otherwise, whatever the scheduler's default is."""
+        return Driving(self.pipeline_class, self.begins, ("init_noise_sigma", "scale_model_input"), {"eta": 0.0})
 
     # What the configs say.
 
@@ -75,9 +97,14 @@ class LatentDiffusion:
         return int(self.configs["unet"].get("in_channels", 4))
 
     @property
+    def guidance(self) -> Guidance:
+        """The recipe's, with the one scale that these pipelines have."""
+        return Guidance.of(self.recipe.sampler.guidance.mode, self.recipe.sampler.guidance.scale)
+
+    @property
     def branches(self) -> int:
         """Prompts per picture: negative and positive, or one."""
-        return 2 if self.recipe.sampler.guidance.mode == "classifier_free" else 1
+        return self.guidance.branches
 
     def length(self, tower: str) -> int:
         """Token ids per prompt of one text tower."""
@@ -132,6 +159,11 @@ class LatentDiffusion:
         else:
             module = (_wrappers.TinyEncoder if self._tiny else _wrappers.Encoder)(network)
         return Part(name, role, module.eval(), self.signature(name), precision)
+
+    @staticmethod
+    def claims(configs: Mapping[str, Mapping[str, Any]]) -> bool:
+        """Whether a model with these component configs belongs to this family."""
+        raise NotImplementedError
 
     def text(self, tower: str, network: nn.Module) -> nn.Module:
         """Wrap one text tower."""
@@ -202,7 +234,7 @@ class LatentDiffusion:
         config = self.configs["scheduler"]
         name = self.recipe.sampler.scheduler or config["_class_name"]
         cls = getattr(diffusers, name, None)
-        if not hasattr(cls, "set_timesteps"):
+        if cls is None or not hasattr(cls, "set_timesteps"):
             known = sorted(each for each in dir(diffusers) if each.endswith("Scheduler"))
             raise RecipeError(f"sampler.scheduler: diffusers has no scheduler named {name!r}{did_you_mean(name, known)}")
         return cls.from_config({**config, **self.recipe.sampler.config})
@@ -249,19 +281,8 @@ class LatentDiffusion:
     # Problems.
 
     def _refuse_model(self) -> None:
-        unet, vae = self.configs["unet"], self.configs["vae"]
-        out, latent = int(unet.get("out_channels", 4)), int(vae.get("latent_channels", 4))
-        if not self.channels == out == latent:
-            raise UnsupportedError(
-                f"the UNet takes {self.channels} channels and gives {out}, the VAE has {latent}: "
-                "this is an inpainting, depth or upscaling model.\n  Take a plain text-to-image model."
-            )
-        for name in ("class_embed_type", "encoder_hid_dim_type"):
-            if unet.get(name) is not None:
-                raise UnsupportedError(
-                    f"unet.{name} is {unet[name]!r}: an input that is neither text, time nor size.\n"
-                    "  Take a plain text-to-image model."
-                )
+        if found := kinds.of_configs(self.configs):
+            raise UnsupportedError(found[0].sentence(self.recipe.model.source, found[1]))
         for tower in self.towers:
             if self.configs[tower].get("use_attention_mask"):
                 raise UnsupportedError(
@@ -284,6 +305,11 @@ class LatentDiffusion:
             return [f"{where}, but this model has no input for it (unet.time_cond_proj_dim is null); use classifier_free or none"]
         if mode == "classifier_free" and takes:
             return [f"{where}, but guidance is an input of this model (unet.time_cond_proj_dim is set); use embedded"]
+        rescale = self.recipe.sampler.guidance.rescale
+        if rescale and "vae_encoder" in self.recipe.components and not self.rescales_from_images:
+            other = self.pipeline_class.replace("Pipeline", "Img2ImgPipeline")
+            told = f"{rescale}, but diffusers' {other} has none to check it against; leave it out, or leave vae_encoder out"
+            return [f"sampler.guidance.rescale: {told} of the components"]
         return []
 
     def _tile_problems(self) -> list[str]:

@@ -19,6 +19,8 @@ class Sd(LatentDiffusion):
 
     towers = {"text_encoder": "tokenizer"}  # noqa: RUF012 - a Mapping by its declared type
     pipeline_class = "StableDiffusionPipeline"
+    begins = False
+    rescales_from_images = False
 
     @staticmethod
     def claims(configs: Mapping[str, Mapping[str, Any]]) -> bool:
@@ -45,7 +47,9 @@ class Sd(LatentDiffusion):
         """Wrap the UNet."""
         from exporter.families._wrappers import Denoiser  # noqa: PLC0415 - torch
 
-        return Denoiser(network, embedded=self.recipe.sampler.guidance.mode == "embedded")
+        guidance = self.recipe.sampler.guidance
+        embedded = guidance.mode == "embedded"
+        return Denoiser(network, embedded=embedded, rescale=guidance.rescale)
 
     def pipeline_options(self) -> Mapping[str, Any]:
         """No safety checker: it is a filter behind the model, not part of it."""

@@ -58,7 +58,9 @@ class Sdxl(LatentDiffusion):
         """Wrap the UNet."""
         from exporter.families._wrappers import DenoiserXL  # noqa: PLC0415 - torch
 
-        return DenoiserXL(network, embedded=self.recipe.sampler.guidance.mode == "embedded", factor=self.factor)
+        guidance = self.recipe.sampler.guidance
+        embedded = guidance.mode == "embedded"
+        return DenoiserXL(network, embedded=embedded, factor=self.factor, rescale=guidance.rescale)
 
     def pipeline_options(self) -> Mapping[str, Any]:
         """No watermark: it is drawn onto the picture, not by the model."""

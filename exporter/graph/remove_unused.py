@@ -13,12 +13,15 @@ from onnx_ir.passes.common import (
     RemoveUnusedOpsetsPass,
 )
 
+from exporter.graph import placed
+
 if TYPE_CHECKING:
     import onnx_ir as ir
 
 __all__ = ["remove_unused"]
 
 
+@placed(after=["deduplicate", "transpose"])  # which leave the unused
 def remove_unused(model: ir.Model) -> ir.Model:
     """Remove dead nodes, functions, operator sets, identities, and metadata (stack traces with this machine's paths)."""
     passes = Sequential(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from engines.errors import RecipeError, UnsupportedError
 from engines.plugins import did_you_mean
-from exporter.models import architectures, hub, lora, safetensors_header
+from exporter.models import architectures, hub, kinds, leftovers, lora, recognition, safetensors_header, statements
+from exporter.models.safetensors_header import read_json
+from exporter.models.statements import Statement
 
 if TYPE_CHECKING:
     from torch import nn
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 SCHEME = "uniform-1"
 #: Libraries whose classes may be built; anything else would be code that comes with the model.
 _LIBRARIES = ("diffusers", "transformers")
+#: Words of a single file's metadata that the bundle keeps.
+_TOLD = ("modelspec.title", "modelspec.architecture", "modelspec.resolution")
 _NETWORKS = re.compile(r"unet|transformer|vae|text_encoder(_\d)?")
 _TOKENIZERS = re.compile(r"tokenizer(_\d)?")
 
@@ -39,8 +43,10 @@ class Checkpoint:
         files: network → its safetensors files; empty for random weights.
         folders: component → the folder that its config (for a tokenizer, its vocabulary) came from.
         seed: of random weights, else None.
-        single: whether `files` is one file that holds every network.
+        originals: networks whose file is not diffusers' own: it may hold several, or name its weights in the original layout.
         loras: fused into the networks that they change.
+        statements: what a single file says of its model, already in `configs`.
+        notes: what of the source is left out, or said and not read; a sentence each.
         remade: networks that a pass made: they have a folder of their own, whatever the rest comes from.
 
     """
@@ -50,8 +56,10 @@ class Checkpoint:
     files: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
     folders: Mapping[str, Path] = field(default_factory=dict)
     seed: int | None = None
-    single: bool = False
+    originals: frozenset[str] = frozenset()
     loras: tuple[lora.Lora, ...] = ()
+    statements: tuple[Statement, ...] = ()
+    notes: tuple[str, ...] = ()
     remade: frozenset[str] = frozenset()
 
     def having(self, component: str, folder: Path) -> Checkpoint:
@@ -59,7 +67,7 @@ class Checkpoint:
 
         Half of a VAE has a place of its own, `vae_decoder` or `vae_encoder`, beside the `vae` that keeps the other half.
         """
-        files = tuple(folder / name for name in safetensors_header.chosen((file.name for file in folder.iterdir()), str(folder)))
+        files = safetensors_header.files(folder)
         config = read_json(folder / "config.json")
         return replace(
             self,
@@ -93,7 +101,7 @@ class Checkpoint:
         for change in self._changes(component):
             status = change.file.stat()
             content = _file_digest(change.file, status.st_size, status.st_mtime_ns)
-            total.update(f"LoRA {content} × {change.scale!r}".encode())
+            total.update(f"LoRA {content} {change.config} × {change.scale!r}".encode())
         return total.hexdigest()
 
     def named(self, component: str) -> Mapping[str, Any]:
@@ -128,7 +136,7 @@ class Checkpoint:
         files = self.files.get(component, ())
         for file in files:
             safetensors_header.shapes(file)  # a truncated file is refused before memory is mapped
-        if self.single and component not in self.remade:
+        if component in self.originals and component not in self.remade:
             tensors = single_file.component(files[0], component, skeleton, self.configs[component])
             return weights.put(skeleton, tensors, precision, component)
         return weights.read(skeleton, files, precision, component)
@@ -165,16 +173,21 @@ def resolve(model: Model, root: Path) -> Checkpoint:
 
     """
     found = _resolve(model, root)
+    if model.vae is not None:
+        from exporter.models.compatibility import with_vae  # noqa: PLC0415 - which puts networks into checkpoints
+
+        found = with_vae(found, model, root)
     changes = lora.resolve(model, root, found.configs)
     named = {f"lora {number}": change.provenance for number, change in enumerate(changes, 1)}
-    return replace(found, loras=changes, provenance={**found.provenance, **named}) if changes else found
+    notes = (*found.notes, *(note for change in changes for note in change.notes))
+    return replace(found, loras=changes, provenance={**found.provenance, **named}, notes=notes) if changes else found
 
 
 def _resolve(model: Model, root: Path) -> Checkpoint:
     seed = model.seed if model.weights == "random" else None
     for place in (root / Path(model.source).expanduser(), Path(model.source).expanduser()):
         if place.is_dir():
-            return _folder(place, {"source": model.source}, seed)
+            return _folder(place, {"source": model.source}, seed, model.variant)
         if place.is_file():
             return _single(place, model, seed)
     if model.source in architectures.names():
@@ -189,8 +202,9 @@ def _resolve(model: Model, root: Path) -> Checkpoint:
             f"model.source: {model.source!r} is neither a file or folder (looked in {root} and {Path.cwd()}), nor a hub id "
             f"(owner/name), nor an architecture{did_you_mean(model.source, architectures.names())}"
         )
-    folder, commit = hub.fetch(model.source, model.revision, weights=seed is None)
-    return _folder(folder, {"source": model.source, "revision": commit}, seed)
+    found = hub.fetch(model.source, model.revision, weights=seed is None, variant=model.variant)
+    checkpoint = _folder(found.place, {"source": model.source, "revision": found.commit}, seed, model.variant)
+    return replace(checkpoint, notes=found.notes)
 
 
 def _made_up(name: str, seed: int) -> Checkpoint:
@@ -198,7 +212,7 @@ def _made_up(name: str, seed: int) -> Checkpoint:
     return Checkpoint(_trusted(architectures.configs(name), name), provenance, seed=seed)
 
 
-def _folder(folder: Path, provenance: dict[str, str], seed: int | None) -> Checkpoint:
+def _folder(folder: Path, provenance: dict[str, str], seed: int | None, variant: str | None) -> Checkpoint:
     index_file = folder / "model_index.json"
     if not index_file.is_file():
         safetensors_header.refuse_pickle(str(folder), [file.name for file in folder.iterdir()])
@@ -217,13 +231,19 @@ def _folder(folder: Path, provenance: dict[str, str], seed: int | None) -> Check
         if _TOKENIZERS.fullmatch(name):
             configs[name] = read_json(inside / "tokenizer_config.json")
         elif name == "scheduler":
-            configs[name] = read_json(inside / "scheduler_config.json")
+            configs[name] = {"_class_name": index[name][1], **read_json(inside / "scheduler_config.json")}
         else:
             configs[name] = read_json(inside / "config.json")
             if seed is None:
-                files[name] = tuple(
-                    inside / file for file in safetensors_header.chosen((f.name for f in inside.iterdir()), str(inside))
-                )
+                files[name] = safetensors_header.files(inside, variant)
+    if seed is None and variant and not any(variant in file.name for each in files.values() for file in each):
+        raise RecipeError(f"model.variant: no component of {folder} has weights of the variant {variant!r}; leave the line out")
+    if "scheduler" not in configs:
+        raise UnsupportedError(
+            f"{index_file} names no scheduler, so nothing says what noise this model was trained on, and diffusers cannot load "
+            "it either.\n  Copy the scheduler folder of the model that it was made from, and name it in model_index.json: "
+            '"scheduler": ["diffusers", "EulerDiscreteScheduler"].'
+        )
     if seed is not None:
         provenance |= {"weights": "random", "seed": str(seed), "scheme": SCHEME}
     return Checkpoint(_trusted(configs, str(folder)), provenance, files, folders, seed)
@@ -239,8 +259,14 @@ def _single(file: Path, model: Model, seed: int | None) -> Checkpoint:
         raise RecipeError(
             f"model.architecture: no architecture named {model.architecture!r}{did_you_mean(model.architecture, known)}"
         )
-    name = model.architecture or _recognised(file)
-    configs = _trusted(architectures.configs(name), name)
+    header = safetensors_header.header(file)
+    kind = kinds.of_file(header.shapes, header.metadata)
+    if kind is not None and not (kind is kinds.NO_VAE and (model.vae or seed is not None)):
+        raise UnsupportedError(kind.sentence(file))
+    said = statements.stated(file)
+    name = model.architecture or _recognised(file, said)
+    configs = statements.applied(_trusted(architectures.configs(name), name), said)
+    came: tuple[str, ...] = ()
     folders = {part: file.parent / part for part in configs if _TOKENIZERS.fullmatch(part)}
     if any(not folder.is_dir() for folder in folders.values()):
         source = architectures.hub(name)
@@ -250,39 +276,53 @@ def _single(file: Path, model: Model, seed: int | None) -> Checkpoint:
                 f"{' and '.join(folders)} of a diffusers pipeline beside it."
             )
         try:
-            folder, _ = hub.fetch(source, None, weights=False, only=folders)
+            fetched = hub.fetch(source, None, weights=False, only=folders)
         except UnsupportedError as error:
             raise UnsupportedError(
                 f"{file} holds weights and no tokenizer, and {source}, which has one, is out of reach.\n  Put the "
                 f"folder{'s' * (len(folders) > 1)} {' and '.join(folders)} of a diffusers pipeline beside the file."
             ) from error
-        folders = {part: folder / part for part in folders}
-    provenance = {"source": model.source, "architecture": name}
+        folders, came = {part: fetched.place / part for part in folders}, fetched.notes
+    words = header.metadata
+    provenance = {"source": model.source, "architecture": name} | {key: words[key] for key in _TOLD if words.get(key)}
+    if said:
+        provenance["says"] = "; ".join(f"{each.field} {each.value} ({each.by})" for each in said)
     files = {part: (file,) for part in configs if _NETWORKS.fullmatch(part)}
-    return Checkpoint(configs, provenance, files, folders, seed, single=True)
+    notes = tuple(filter(None, [*came, _left_out(file, files), *statements.remarks(words, file.name)]))
+    return Checkpoint(configs, provenance, files, folders, seed, originals=frozenset(files), statements=said, notes=notes)
 
 
-def _recognised(file: Path) -> str:
-    """Name the architecture of a single file by the exact size of its UNet."""
-    shapes = safetensors_header.shapes(file)
-    count = safetensors_header.elements(shapes, "model.diffusion_model.") or safetensors_header.elements(shapes, "unet.")
-    same = [name for name in architectures.names() if architectures.parameters(name).get("unet") == count]
-    kinds = {
-        json.dumps([architectures.configs(name)["scheduler"].get("prediction_type"), len(architectures.configs(name))])
-        for name in same
-    }
-    if len(kinds) != 1:
-        listed = (
-            f"these have one of that size: {', '.join(same)}"
-            if same
-            else f"none known has; there are: {', '.join(architectures.names())}"
-        )
-        raise UnsupportedError(
-            f"{file} does not tell its architecture: its UNet has {count:,} parameters, and {listed}.\n"
-            "  Set model.architecture, or convert the file to a diffusers folder."
-        )
-    # Those that others refer to are the originals; the rest differ by sampler alone, which is the recipe's business.
-    return next((name for name in same if "$use" not in architectures.read(name)["unet"]), same[0])
+def _left_out(file: Path, networks: Iterable[str]) -> str:
+    """A sentence on the weights of a single file that stand under no network's name."""
+    known = tuple(start for name in networks for start in (*leftovers.PREFIXES.get(name, ()), f"{name}."))
+    left = [name for name in safetensors_header.shapes(file) if not name.startswith(known) and not leftovers.harmless(name)]
+    return leftovers.sentence(file.name, [name for name in left if not statements.MARKERS.fullmatch(name)])
+
+
+def _recognised(file: Path, said: Iterable[Statement]) -> str:
+    """Name the architecture of a single file by the shapes in its UNet, and by what the file says that it predicts."""
+    found = recognition.outline(safetensors_header.shapes(file))
+    same = recognition.same(found) if found else []
+    told = {each.value for each in said if each.field == "prediction_type"}
+    configs = {name: architectures.configs(name) for name in same}
+    predicts = {name: configs[name]["scheduler"].get("prediction_type") for name in same}
+    if len(told) == 1:
+        same = [name for name in same if predicts[name] in told] or same
+    if len({(predicts[name], len(configs[name])) for name in same}) == 1:
+        # Those that others refer to are the originals; the rest differ by sampler alone, which is the recipe's business.
+        return next((name for name in same if "$use" not in architectures.read(name)["unet"]), same[0])
+    if same:
+        listed = f"{' and '.join(same)} have the same UNet and read its answer differently"
+    elif found:
+        name, differs = recognition.nearest(found)
+        listed = f"the nearest is {name}, whose UNet has other {' and '.join(differs)}"
+    else:
+        listed = "it has no UNet whose names are known"
+    raise UnsupportedError(
+        f"{file} does not tell its architecture: {listed}.\n"
+        f"  Set model.architecture to one of: {', '.join(same or architectures.names())}; or convert the file where its "
+        "config is known: StableDiffusionPipeline.from_single_file(FILE).save_pretrained(FOLDER)."
+    )
 
 
 def _trusted(configs: Mapping[str, Mapping[str, Any]], where: str) -> Mapping[str, Mapping[str, Any]]:
@@ -300,23 +340,6 @@ def _trusted(configs: Mapping[str, Mapping[str, Any]], where: str) -> Mapping[st
                 f"  Components must be classes of {' or '.join(_LIBRARIES)}."
             )
     return configs
-
-
-def read_json(file: Path) -> dict[str, Any]:
-    """Read one config.
-
-    Raises:
-        UnsupportedError: it is not there, or not JSON.
-
-    """
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UnsupportedError(
-            f"{file} cannot be read: {error.strerror}.\n  The folder is not a whole diffusers pipeline."
-        ) from error
-    except ValueError as error:
-        raise UnsupportedError(f"{file} is not JSON: {error}.\n  Download or copy it again.") from error
 
 
 @cache

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from engines.errors import RecipeError, UnsupportedError
 from exporter.models import hub, safetensors_header
-from exporter.models.checkpoint import Checkpoint, read_json
+from exporter.models.checkpoint import Checkpoint
+from exporter.models.safetensors_header import read_json
 
 #: Component of the checkpoint that `find` returns; beside it PREPROCESSOR holds size, mean and deviation.
 CLASSIFIER, PREPROCESSOR = "classifier", "preprocessor"
@@ -26,8 +27,8 @@ def find(name: str, revision: str | None, root: Path, where: str) -> Checkpoint:
             return _opened(place, {"source": name})
     if not hub.ID.fullmatch(name):
         raise RecipeError(f"{where}: {name!r} is neither a folder (looked in {root} and {Path.cwd()}), nor a hub id (owner/name)")
-    folder, commit = hub.fetch_network(name, revision, CLASSIFIER, beside=[_SAID])
-    return _opened(folder, {"source": name, "revision": commit})
+    fetched = hub.fetch_network(name, revision, CLASSIFIER, beside=[_SAID])
+    return _opened(fetched.place, {"source": name, "revision": fetched.commit})
 
 
 def _opened(folder: Path, told: dict[str, str]) -> Checkpoint:
@@ -52,5 +53,4 @@ def _opened(folder: Path, told: dict[str, str]) -> Checkpoint:
         CLASSIFIER: config,
         PREPROCESSOR: read_json(folder / _SAID),
     }
-    names = safetensors_header.chosen((file.name for file in folder.iterdir()), str(folder))
-    return Checkpoint(configs, told, {CLASSIFIER: tuple(folder / name for name in names)}, {CLASSIFIER: folder})
+    return Checkpoint(configs, told, {CLASSIFIER: safetensors_header.files(folder)}, {CLASSIFIER: folder})

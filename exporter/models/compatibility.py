@@ -12,8 +12,9 @@ from pydantic import Field, StringConstraints
 from engines.errors import RecipeError, UnsupportedError
 from engines.plugins import did_you_mean
 from engines.strict import Frozen
-from exporter.models import architectures, hub, safetensors_header
-from exporter.models.checkpoint import SCHEME, Checkpoint, network, placed, read_json, resolve
+from exporter.models import architectures, hub, kinds, recognition, safetensors_header, statements
+from exporter.models.checkpoint import SCHEME, Checkpoint, network, placed, resolve
+from exporter.models.safetensors_header import read_json
 from exporter.recipe.schema import Model
 
 Config = Mapping[str, Any]
@@ -37,7 +38,7 @@ _SHARED: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     },
 }
 #: Of two KL VAEs: latents that are scaled otherwise are of another space. A tiny one takes the scaled latents as they are.
-_SCALING = {"scaling_factor": 0.18215, "latents_mean": None, "latents_std": None}
+_SCALING = {"latent_channels": 4, "scaling_factor": 0.18215, "latents_mean": None, "latents_std": None}
 _DECODERS = ("AutoencoderKL", "AutoencoderTiny")
 
 
@@ -61,19 +62,23 @@ class NetworkSource(Frozen):
 
 @dataclass(frozen=True)
 class _Found:
-    """A network: its config, its folder (None of an architecture), where it came from, and what its own scheduler says."""
+    """A network: its config, its files (none of an architecture), where it came from, and what its own scheduler says.
+
+    `original`: its file is not diffusers' own, as of a `Checkpoint`.
+    """
 
     config: Config
-    folder: Path | None = None
+    files: tuple[Path, ...] = ()
     told: Mapping[str, str] = field(default_factory=dict)
     schedule: Config = field(default_factory=dict)
+    original: bool = False
 
 
 def borrow(step: NetworkSource, part: str, source: Checkpoint, root: Path, where: str) -> Checkpoint:
     """The source with another network in a part's place; LoRAs that change the part are fused into that one.
 
-    A folder is looked for beside the recipe (`root`), then in the working directory, then among the architectures, then on the
-    hub, as a model is. Downloads what is on the hub, of random weights the config alone.
+    A folder or file is looked for beside the recipe (`root`), then in the working directory, then among the architectures, then
+    on the hub, as a model is. Downloads what is on the hub, of random weights the config alone.
 
     Args:
         step: which network.
@@ -87,21 +92,23 @@ def borrow(step: NetworkSource, part: str, source: Checkpoint, root: Path, where
         UnsupportedError: no network is there, or one of another class, latent space, text or prediction than the source's.
 
     """
-    found = _Found(step.fields) if step.source is None else _find(step, part, root, where)
+    random = step.weights == "random"
+    look = _Look(part, source, root, f"{where}.source", step.revision, random)
+    found = _Found(step.fields) if step.source is None else look.find(step.source)
     config = {**found.config, **step.fields}
-    for what, how in _differences(part, source, config, found.schedule):
-        raise UnsupportedError(
-            f"swap of {part}: {step.source or 'it'} has another {what} than the source: {how}.\n"
-            "  Take a network that could stand in the source's place."
-        )
-    told, files, seed = dict(found.told), (), None
-    if step.weights == "random":
-        seed = step.seed
-        told |= {"weights": "random", "seed": str(seed), "scheme": SCHEME}
-    elif (folder := found.folder) is not None:
-        files = tuple(folder / name for name in safetensors_header.chosen((file.name for file in folder.iterdir()), str(folder)))
-    configs = placed(source.configs, part, config)
-    return replace(source, configs=configs, provenance=told, files={part: files}, seed=seed, single=False, remade=frozenset())
+    _refuse(f"swap of {part}: {step.source or 'it'}", part, source, config, found.schedule)
+    told = dict(found.told)
+    if random:
+        told |= {"weights": "random", "seed": str(step.seed), "scheme": SCHEME}
+    return replace(
+        source,
+        configs=placed(source.configs, part, config),
+        provenance=told,
+        files={part: () if random else found.files},
+        seed=step.seed if random else None,
+        originals=frozenset({part} if found.original else ()),
+        remade=frozenset(),
+    )
 
 
 def teacher(name: str | None, source: Checkpoint, root: Path, where: str) -> Checkpoint:
@@ -137,42 +144,102 @@ def teacher(name: str | None, source: Checkpoint, root: Path, where: str) -> Che
     return other
 
 
-def _find(step: NetworkSource, part: str, root: Path, where: str) -> _Found:
-    name = str(step.source)
-    for place in (root / Path(name).expanduser(), Path(name).expanduser()):
-        if place.is_dir():
-            return _opened(place, part, {"source": name})
-    if name in architectures.names():
-        if step.weights == "pretrained":
-            raise RecipeError(
-                f"{where}.source: {name!r} is an architecture, which has no weights of its own; set weights: random"
-            )
-        configs = architectures.configs(name)
-        if network(part) not in configs:
-            raise RecipeError(f"{where}.source: the architecture {name!r} has no {network(part)}")
-        config = {"_class_name": configs["model_index"][network(part)][1], **configs[network(part)]}
-        return _Found(config, None, {"source": name}, configs["scheduler"])
-    if not hub.ID.fullmatch(name) or name.endswith((".safetensors", ".ckpt")):
-        raise RecipeError(
-            f"{where}.source: {name!r} is neither a folder (looked in {root} and {Path.cwd()}), nor a hub id (owner/name), nor "
-            f"an architecture{did_you_mean(name, architectures.names())}"
-        )
-    place, commit = hub.fetch_network(name, step.revision, network(part), weights=step.weights == "pretrained")
-    return _opened(place, part, {"source": name, "revision": commit})
+def with_vae(source: Checkpoint, model: Model, root: Path) -> Checkpoint:
+    """A model with the VAE that its recipe names in `model.vae`, whether it has one of its own or not.
+
+    Raises:
+        RecipeError: there is nothing under that name, or the model's weights are random.
+        UnsupportedError: it is no VAE of the model's latent space.
+
+    """
+    name = str(model.vae)
+    if model.weights == "random":
+        raise RecipeError("model.vae: the model's weights are random, and its VAE's too; leave it out")
+    found = _Look("vae", source, root, "model.vae", None, random=False).find(name)
+    _refuse(f"model.vae {name}", "vae", source, found.config, {})
+    told = ", ".join(found.told.values())
+    return replace(
+        source,
+        configs=placed(source.configs, "vae", found.config),
+        provenance={**source.provenance, "vae": told},
+        files={**source.files, "vae": found.files},
+        originals=(source.originals - {"vae"}) | ({"vae"} if found.original else set()),
+    )
 
 
-def _opened(place: Path, part: str, told: Mapping[str, str]) -> _Found:
-    """A network's own folder, or a pipeline's, whose scheduler says what its UNet predicts."""
-    pipeline = (place / "model_index.json").is_file()
-    folder = place / network(part) if pipeline else place
-    if not (folder / "config.json").is_file():
+def _refuse(what: str, part: str, source: Checkpoint, config: Config, schedule: Config) -> None:
+    for kind, how in _differences(part, source, config, schedule):
         raise UnsupportedError(
-            f"swap of {part}: {folder} has no config.json, so there is no network.\n"
-            f"  Name the folder that save_pretrained wrote, or a pipeline with a folder {network(part)}."
+            f"{what} has another {kind} than the source: {how}.\n  Take a network that could stand in the source's place."
         )
-    schedule = place / "scheduler" / "scheduler_config.json"
-    known = read_json(schedule) if pipeline and schedule.is_file() else {}
-    return _Found(read_json(folder / "config.json"), folder, told, known)
+
+
+@dataclass(frozen=True)
+class _Look:
+    """Where a network may lie, and for which part of which model it is looked for; `where` is its line in the recipe."""
+
+    part: str
+    source: Checkpoint
+    root: Path
+    where: str
+    revision: str | None
+    random: bool
+
+    def find(self, name: str) -> _Found:
+        """Beside the recipe, in the working directory, among the architectures, on the hub."""
+        for place in (self.root / Path(name).expanduser(), Path(name).expanduser()):
+            if place.is_dir():
+                return self._opened(place, {"source": name})
+            if place.is_file():
+                return self._in_file(place, {"source": name})
+        if name in architectures.names():
+            return self._architecture(name)
+        if not hub.ID.fullmatch(name) or name.endswith((".safetensors", ".ckpt")):
+            raise RecipeError(
+                f"{self.where}: {name!r} is neither a file or folder (looked in {self.root} and {Path.cwd()}), nor a hub id "
+                f"(owner/name), nor an architecture{did_you_mean(name, architectures.names())}"
+            )
+        fetched = hub.fetch_network(name, self.revision, network(self.part), weights=not self.random)
+        return self._opened(fetched.place, {"source": name, "revision": fetched.commit})
+
+    def _architecture(self, name: str) -> _Found:
+        if not self.random:
+            raise RecipeError(f"{self.where}: {name!r} is an architecture, which has no weights of its own; set weights: random")
+        configs = architectures.configs(name)
+        if network(self.part) not in configs:
+            raise RecipeError(f"{self.where}: the architecture {name!r} has no {network(self.part)}")
+        config = {"_class_name": configs["model_index"][network(self.part)][1], **configs[network(self.part)]}
+        return _Found(config, (), {"source": name}, configs["scheduler"])
+
+    def _opened(self, place: Path, told: Mapping[str, str]) -> _Found:
+        """A network's own folder, or a pipeline's, whose scheduler says what its UNet predicts."""
+        pipeline = (place / "model_index.json").is_file()
+        folder = place / network(self.part) if pipeline else place
+        if not (folder / "config.json").is_file():
+            raise UnsupportedError(
+                f"{self.where}: {folder} has no config.json, so there is no network.\n"
+                f"  Name the folder that save_pretrained wrote, a pipeline with a folder {network(self.part)}, or one file."
+            )
+        schedule = place / "scheduler" / "scheduler_config.json"
+        known = read_json(schedule) if pipeline and schedule.is_file() else {}
+        return _Found(read_json(folder / "config.json"), () if self.random else safetensors_header.files(folder), told, known)
+
+    def _in_file(self, file: Path, told: Mapping[str, str]) -> _Found:
+        """A file with this network, alone or among others; its config is the source's, as far as its shapes say nothing else."""
+        safetensors_header.refuse_pickle(str(file), [file.name])
+        shapes, own = safetensors_header.shapes(file), self.source.configs[network(self.part)]
+        kind = kinds.of_file(shapes, {})
+        if kind and kind in {kinds.TINY, kinds.LORA, kinds.EMBEDDING, kinds.CONTROL, kinds.ADAPTER, kinds.PACKED}:
+            raise UnsupportedError(kind.sentence(file))
+        config = {"_class_name": self.source.configs["model_index"][network(self.part)][1], **own}
+        if network(self.part) == "vae":
+            config |= recognition.vae(shapes)
+        elif self.part == "unet" and (found := recognition.outline(shapes)) and found != recognition.of_config(own):
+            if special := kinds.of_outline(found):
+                raise UnsupportedError(special.sentence(file))
+            config |= next((architectures.configs(name)["unet"] for name in recognition.same(found)), {})
+        stated = {each.field: each.value for each in statements.stated(file) if each.component == "scheduler"}
+        return _Found(config, (file,), told, stated, original=True)
 
 
 def _differences(part: str, source: Checkpoint, config: Config, schedule: Config) -> Iterator[tuple[str, str]]:
@@ -180,7 +247,7 @@ def _differences(part: str, source: Checkpoint, config: Config, schedule: Config
     own, kind = source.configs[network(part)], "text" if part.startswith("text_encoder") else network(part)
     ours = str(source.configs["model_index"][network(part)][1])
     theirs = str(config.get("_class_name") or next(iter(config.get("architectures") or ()), ours))  # transformers need not say
-    allowed = _DECODERS if part == "vae_decoder" else (ours,)
+    allowed = _DECODERS if part in {"vae", "vae_decoder"} else (ours,)
     if theirs not in allowed:
         yield "class", f"it is of {theirs}, and only {' or '.join(allowed)} can stand there"
     scaled = kind == "vae" and ours == theirs == _DECODERS[0]

@@ -1,4 +1,7 @@
-"""Fetching a model from the Hugging Face hub: the revision pinned to a commit, and nothing but safetensors and text."""
+"""Fetching a model from the Hugging Face hub: the revision pinned to a commit, and nothing but safetensors and text.
+
+Where the hub is not reached, or `HF_HUB_OFFLINE=1` says that it shall not be, the commit that its cache holds is taken.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import contextlib
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,34 +20,49 @@ ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _TEXT = (".json", ".txt")
 
 
-def fetch(repo: str, revision: str | None, *, weights: bool = True, only: Iterable[str] | None = None) -> tuple[Path, str]:
-    """Download the components that `model_index.json` names; returns the folder and the commit.
+@dataclass(frozen=True)
+class Fetched:
+    """What came from the hub: a repository's folder, or one file of it, the commit, and a sentence where nobody asked the hub."""
+
+    place: Path
+    commit: str
+    note: str = ""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """The sentence, if there is one."""
+        return (self.note,) if self.note else ()
+
+
+def fetch(
+    repo: str, revision: str | None, *, weights: bool = True, only: Iterable[str] | None = None, variant: str | None = None
+) -> Fetched:
+    """Download the components that `model_index.json` names.
 
     Args:
         repo: hub id, `owner/name`.
         revision: branch, tag or commit; null is the default branch.
         weights: false takes configs and tokenizers alone.
         only: component folders to take, instead of all in the index.
+        variant: of the weights, such as fp16, where a component has it.
 
     Raises:
-        UnsupportedError: the hub cannot be reached, has no such model, or the model has pickles only.
+        UnsupportedError: the hub cannot be reached and its cache has not all, it has no such model, or one of pickles only.
         MissingDependency: huggingface_hub is not installed.
 
     """
-    with _reached(repo) as huggingface_hub:
-        info = huggingface_hub.HfApi().model_info(repo, revision=revision)
-        commit = str(info.sha)
-        files = [sibling.rfilename for sibling in info.siblings or ()]
-        if only is None:
-            only = _components(huggingface_hub.hf_hub_download, repo, commit, files)
-        patterns = ["model_index.json", *(file for name in only for file in _wanted(files, name, weights=weights))]
-        return Path(huggingface_hub.snapshot_download(repo, revision=commit, allow_patterns=patterns)), commit
+
+    def wanted(files: list[str], load: Callable[[str], Path]) -> list[str]:
+        names = _components(load, repo, files) if only is None else only
+        return ["model_index.json", *(file for name in names for file in _wanted(files, name, weights=weights, variant=variant))]
+
+    return _fetched(repo, revision, wanted)
 
 
 def fetch_network(
     repo: str, revision: str | None, component: str, *, weights: bool = True, beside: Iterable[str] = ()
-) -> tuple[Path, str]:
-    """Download one network, of a whole pipeline or of a repository that holds nothing else; returns the repository's folder.
+) -> Fetched:
+    """Download one network, of a whole pipeline or of a repository that holds nothing else.
 
     Of a pipeline its index and its scheduler's config come along, which tell what the network predicts.
 
@@ -59,66 +78,182 @@ def fetch_network(
         MissingDependency: huggingface_hub is not installed.
 
     """
-    with _reached(repo) as huggingface_hub:
-        info = huggingface_hub.HfApi().model_info(repo, revision=revision)
-        files = [sibling.rfilename for sibling in info.siblings or ()]
+
+    def wanted(files: list[str], _load: Callable[[str], Path]) -> list[str]:
         if "model_index.json" in files:
-            patterns = ["model_index.json", "scheduler/scheduler_config.json", *_wanted(files, component, weights=weights)]
-        else:
-            inside = [file for file in files if "/" not in file]
-            chosen = safetensors_header.chosen(inside, repo) if weights and "config.json" in inside else ()
-            patterns = ["config.json", *beside, *chosen]
-        return Path(huggingface_hub.snapshot_download(repo, revision=info.sha, allow_patterns=patterns)), str(info.sha)
+            return ["model_index.json", "scheduler/scheduler_config.json", *_wanted(files, component, weights=weights)]
+        inside = [file for file in files if "/" not in file]
+        chosen = safetensors_header.chosen(inside, repo) if weights and "config.json" in inside else ()
+        return ["config.json", *beside, *(name for name in inside if name.endswith(".index.json")), *chosen]
+
+    return _fetched(repo, revision, wanted)
 
 
-def fetch_file(repo: str, revision: str | None, choose: Callable[[list[str]], str]) -> tuple[Path, str]:
-    """Download the one file that `choose` picks from a repository's names; returns it and the commit.
+def fetch_file(repo: str, revision: str | None, choose: Callable[[list[str]], str], beside: Iterable[str] = ()) -> Fetched:
+    """Download the one file that `choose` picks from a repository's names, and what is to lie beside it.
 
     Raises:
         UnsupportedError: the hub cannot be reached, or has no such repository.
         MissingDependency: huggingface_hub is not installed.
 
     """
-    with _reached(repo) as huggingface_hub:
-        info = huggingface_hub.HfApi().model_info(repo, revision=revision)
-        name = choose([sibling.rfilename for sibling in info.siblings or ()])
-        return Path(huggingface_hub.hf_hub_download(repo, name, revision=str(info.sha))), str(info.sha)
+    picked: list[str] = []
+
+    def wanted(files: list[str], _load: Callable[[str], Path]) -> list[str]:
+        picked.append(choose(files))
+        return [picked[0], *(name for name in beside if name in files)]
+
+    found = _fetched(repo, revision, wanted)
+    return Fetched(found.place / picked[0], found.commit, found.note)
+
+
+def _fetched(repo: str, revision: str | None, wanted: Callable[[list[str], Callable[[str], Path]], list[str]]) -> Fetched:
+    """Ask the hub for a commit and its files, choose, and download; from the cache where the hub is out of reach."""
+    with _sentences(repo, revision) as hub:
+        try:
+            info = hub.HfApi().model_info(repo, revision=revision)
+        except _failures() as error:
+            if not _out_of_reach(error):
+                raise
+            return _cached(repo, revision, wanted, error)
+        commit = str(info.sha)
+        files = [sibling.rfilename for sibling in info.siblings or ()]
+        patterns = wanted(files, lambda name: Path(hub.hf_hub_download(repo, name, revision=commit)))
+        folder = Path(hub.snapshot_download(repo, revision=commit, allow_patterns=patterns))
+        _remember(repo, revision, commit)
+        return Fetched(folder, commit)
+
+
+def _failures() -> tuple[type[BaseException], ...]:
+    """How a question to the hub fails: in the HTTP client, whose errors' root differs between versions, or in the system."""
+    from huggingface_hub.errors import HfHubHTTPError  # noqa: PLC0415 - only this source needs it
+
+    return HfHubHTTPError.__mro__[1], OSError
+
+
+def _out_of_reach(error: BaseException) -> bool:
+    """Whether nobody answered, or only that the hub is down; not where it answered no."""
+    from huggingface_hub.errors import HfHubHTTPError  # noqa: PLC0415 - only this source needs it
+
+    return not isinstance(error, HfHubHTTPError) or error.response.status_code >= 500
+
+
+def _cached(
+    repo: str,
+    revision: str | None,
+    wanted: Callable[[list[str], Callable[[str], Path]], list[str]],
+    reason: BaseException,
+) -> Fetched:
+    """The commit that the cache holds under a revision, if all that is wanted of it is there."""
+    store, told = _store(repo), _line(reason)
+    reference = store / "refs" / (revision or "main")
+    snapshots = sorted(store.glob("snapshots/*"))
+    commit = reference.read_text(encoding="utf-8").strip() if reference.is_file() else revision or ""
+    if revision is None and not commit and len(snapshots) == 1:
+        commit = snapshots[0].name
+    folder = store / "snapshots" / commit
+    if not commit or not folder.is_dir():
+        raise UnsupportedError(
+            f"{repo} is not in the cache, and the hub was not reached: {told}.\n  Fetch it once where there is a network "
+            f"(hf download {repo}), copy that cache here ({store.parent}); or name a local folder."
+        ) from reason
+    files = sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
+    try:
+        names = [name for name in wanted(files, lambda name: folder / name) if name not in _OPTIONAL]
+        missing = [name for name in names if not (folder / name).is_file()]
+        problem = f"it lacks {', '.join(missing)}" if missing else ""
+    except UnsupportedError as error:
+        problem = _line(error)
+    if problem:
+        raise UnsupportedError(
+            f"{repo} is not whole in the cache: {problem}; and the hub was not reached: {told}.\n"
+            "  Fetch it once where there is a network: a download that was broken off goes on where it was."
+        ) from reason
+    return Fetched(folder, commit, f"{repo}: the hub was not reached ({told}), so its commit {commit[:12]} comes from the cache")
+
+
+#: Files that not every repository has.
+_OPTIONAL = ("scheduler/scheduler_config.json",)
+
+
+def _remember(repo: str, revision: str | None, commit: str) -> None:
+    """Note in the cache what a revision is, which the library does not for a download by commit; a build offline looks there."""
+    if revision == commit or not (store := _store(repo)).is_dir():
+        return
+    reference = store / "refs" / (revision or "main")
+    reference.parent.mkdir(parents=True, exist_ok=True)
+    reference.write_text(commit, encoding="utf-8")
+
+
+def _store(repo: str) -> Path:
+    """Where the library's cache keeps a repository."""
+    from huggingface_hub import constants  # noqa: PLC0415
+
+    return Path(constants.HF_HUB_CACHE) / f"models--{repo.replace('/', '--')}"
+
+
+def _line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 @contextlib.contextmanager
-def _reached(repo: str) -> Iterator[Any]:
+def _sentences(repo: str, revision: str | None) -> Iterator[Any]:
     """Lend the hub's library; its errors become a sentence."""
     try:
         import huggingface_hub  # noqa: PLC0415 - only this source needs it
-        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError  # noqa: PLC0415
+        from huggingface_hub import constants, errors  # noqa: PLC0415
     except ImportError as error:
         raise MissingDependency("huggingface_hub", "compile") from error
-    transport = HfHubHTTPError.__mro__[1]  # root of the errors of the HTTP client, which differs between versions
+    page = f"{constants.ENDPOINT}/{repo}"
+    account = "`hf auth login`, or set HF_TOKEN to a token that may read it"
     try:
         yield huggingface_hub
-    except (transport, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+    except errors.GatedRepoError as error:
         raise UnsupportedError(
-            f"{repo} could not be fetched from the hub: {str(error).strip().splitlines()[0]}\n"
-            "  Check the id, the revision and the network; or name a local folder; or take random weights:\n"
-            "    --set model.weights=random --set model.source=<architecture>"
+            f"{repo} is gated: its licence must be accepted at {page}, by the account that fetches it.\n"
+            f"  Accept it there, then {account}."
         ) from error
+    except errors.RevisionNotFoundError as error:
+        raise UnsupportedError(
+            f"{repo} has no revision {revision!r}.\n  Take a branch, tag or commit of {page}/commits."
+        ) from error
+    except errors.RepositoryNotFoundError as error:
+        raise UnsupportedError(
+            f"{repo} is not on the hub, or it is private.\n  Check the id; for a private one: {account}."
+        ) from error
+    except errors.HfHubHTTPError as error:
+        if error.response.status_code in {401, 403}:
+            raise UnsupportedError(
+                f"{repo} may not be read by this account, or by none: {_line(error)}.\n"
+                f"  Accept its licence at {page} if it has one; then {account}."
+            ) from error
+        raise UnsupportedError(_unreached(repo, error)) from error
+    except (*_failures(), errors.HFValidationError, errors.LocalEntryNotFoundError) as error:
+        raise UnsupportedError(_unreached(repo, error)) from error
 
 
-def _components(download: object, repo: str, commit: str, files: list[str]) -> list[str]:
+def _unreached(repo: str, error: BaseException) -> str:
+    return (
+        f"{repo} could not be fetched from the hub: {_line(error)}.\n"
+        "  Check the network, and build again: a download that was broken off goes on where it was. Or name a local folder, or "
+        "take random weights:\n    --set model.weights=random --set model.source=<architecture>"
+    )
+
+
+def _components(load: Callable[[str], Path], repo: str, files: list[str]) -> list[str]:
     if "model_index.json" not in files:
         safetensors_header.refuse_pickle(repo, [file for file in files if not any(f.endswith(".safetensors") for f in files)])
         raise UnsupportedError(
             f"{repo} on the hub has no model_index.json, so it is not a diffusers pipeline.\n"
             "  Take a repository in diffusers format, or download its .safetensors file and name that."
         )
-    index = json.loads(Path(download(repo, "model_index.json", revision=commit)).read_text(encoding="utf-8"))
+    index = json.loads(load("model_index.json").read_text(encoding="utf-8"))
     return [name for name, entry in index.items() if isinstance(entry, list) and entry[0] in {"diffusers", "transformers"}]
 
 
-def _wanted(files: Iterable[str], component: str, *, weights: bool) -> list[str]:
+def _wanted(files: Iterable[str], component: str, *, weights: bool, variant: str | None = None) -> list[str]:
     inside = [file.removeprefix(f"{component}/") for file in files if file.startswith(f"{component}/") and file.count("/") == 1]
     text = [name for name in inside if name.endswith(_TEXT)]
     network = "config.json" in inside
-    return [
-        f"{component}/{name}" for name in [*text, *(safetensors_header.chosen(inside, component) if weights and network else ())]
-    ]
+    chosen = safetensors_header.chosen(inside, component, variant) if weights and network else ()
+    return [f"{component}/{name}" for name in [*text, *chosen]]

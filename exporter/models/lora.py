@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from engines.errors import RecipeError, UnsupportedError
 from engines.plugins import did_you_mean
-from exporter.models import hub, safetensors_header
+from exporter.models import hub, lora_names, safetensors_header, statements
 
 if TYPE_CHECKING:
     from exporter.recipe.schema import Lora as Asked
     from exporter.recipe.schema import Model
 
-#: Component → how its weights' names start in diffusers' and peft's files, and in kohya's.
-_PREFIXES = {
-    "unet": ("unet.", "lora_unet_"),
-    "text_encoder": ("text_encoder.", "lora_te_", "lora_te1_"),
-    "text_encoder_2": ("text_encoder_2.", "lora_te2_"),
-}
-#: What diffusers calls the one file of a repository.
-_USUAL = "pytorch_lora_weights.safetensors"
+#: What diffusers and peft call the one file of a repository.
+_USUAL = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")
+#: What peft writes beside its file, and diffusers into its own.
+_PEFT, _PEFT_INSIDE = "adapter_config.json", "lora_adapter_metadata"
 #: Words in a file that name it.
 _TITLES = ("modelspec.title", "ss_output_name")
 _LISTED = 8  # names in one message
@@ -38,6 +34,8 @@ class Lora:
         components: networks that it changes.
         title: what the file calls itself, else empty.
         provenance: for the bundle: source, commit, file and scale.
+        notes: what its file says of the model that it was trained on, where this one is another; what of it is left out.
+        config: JSON that peft or diffusers wrote about alpha and rank; empty where there is none.
 
     """
 
@@ -46,9 +44,11 @@ class Lora:
     components: frozenset[str]
     title: str
     provenance: str
+    notes: tuple[str, ...] = ()
+    config: str = ""
 
 
-def resolve(model: Model, root: Path, components: Collection[str]) -> tuple[Lora, ...]:
+def resolve(model: Model, root: Path, configs: Mapping[str, Mapping[str, Any]]) -> tuple[Lora, ...]:
     """Find every LoRA of a recipe, and tell what it changes.
 
     Raises:
@@ -58,45 +58,66 @@ def resolve(model: Model, root: Path, components: Collection[str]) -> tuple[Lora
     """
     if model.loras and model.weights == "random":
         raise RecipeError("model.loras: random weights hold nothing that a LoRA could change; leave the list out")
-    return tuple(_resolved(asked, f"model.loras[{index}]", root, components) for index, asked in enumerate(model.loras))
+    return tuple(_resolved(asked, f"model.loras[{index}]", root, configs) for index, asked in enumerate(model.loras))
 
 
-def _resolved(asked: Asked, place: str, root: Path, components: Collection[str]) -> Lora:
-    file, commit = _file(asked, place, root)
+def _resolved(asked: Asked, place: str, root: Path, configs: Mapping[str, Mapping[str, Any]]) -> Lora:
+    found = _file(asked, place, root)
+    file, commit = found.place, found.commit
     if file.suffix != ".safetensors":
         safetensors_header.refuse_pickle(str(file), [file.name])
         raise UnsupportedError(f"{file} is not a .safetensors file.\n  A LoRA is a .safetensors file.")
     names = sorted(safetensors_header.shapes(file))
-    owners = {name: next((part for part, starts in _PREFIXES.items() if name.startswith(starts)), "") for name in names}
-    refuse_left(file, [name for name in names if owners[name] not in components])
-    words = safetensors_header.metadata(file)
-    title = next((words[key] for key in _TITLES if words.get(key)), "")
+    words = [name for name in names if name.startswith(lora_names.BUNDLED)]
+    owners = {name: lora_names.owner(name) for name in names if name not in words}
+    refuse_left(file, [name for name, owner in owners.items() if owner not in configs or lora_names.other_format([name])])
+    told_by = safetensors_header.metadata(file)
+    notes = [*found.notes, *statements.remarks(told_by, f"LoRA {file.name}", configs)]
+    if words:
+        called = sorted({name.split(".")[1] for name in words})
+        notes.append(
+            f"LoRA {file.name}: left out: its embeddings of {', '.join(called)}, which a prompt cannot name in this bundle"
+        )
+    beside = file.with_name(_PEFT)
+    config = told_by.get(_PEFT_INSIDE) or (
+        beside.read_text(encoding="utf-8") if file.name == _USUAL[1] and beside.is_file() else ""
+    )
+    title = next((told_by[key] for key in _TITLES if told_by.get(key)), "")
     told = f"{asked.source}{f' at {commit}' if commit else ''}{f' {file.name}' if file.name not in asked.source else ''}"
-    return Lora(file, asked.scale, frozenset(owners.values()), title, f"{told} × {asked.scale:g}")
+    return Lora(file, asked.scale, frozenset(owners.values()), title, f"{told} × {asked.scale:g}", tuple(notes), config)
 
 
 def refuse_left(file: Path, names: Sequence[str]) -> None:
-    """Raise UnsupportedError where weights of a LoRA have no place in the model."""
-    if names:
-        listed = ", ".join(names[:_LISTED]) + (" …" if len(names) > _LISTED else "")
+    """Raise UnsupportedError where weights of a LoRA have no place in the model; says what their format is called."""
+    if not names:
+        return
+    listed = ", ".join(names[:_LISTED]) + (" …" if len(names) > _LISTED else "")
+    if called := lora_names.other_format(names):
         raise UnsupportedError(
-            f"{file}: {len(names)} weights have no place in the model: {listed}.\n"
-            "  The LoRA is for another model, or of a kind other than LoRA (LoHa, LoKr, DoRA), of which none is fused here."
+            f"{file} is in a format that is not fused here, {called}: {listed}.\n"
+            "  Fused are LoRA, LoCon (Tucker too), LoHa, LoKr, DoRA, and differences of whole weights and norms."
         )
+    raise UnsupportedError(
+        f"{file}: {len(names)} weights have no place in the model: {listed}.\n"
+        "  The LoRA is for another model, or its trainer spells the layers in a way that is not known here."
+    )
 
 
-def _file(asked: Asked, place: str, root: Path) -> tuple[Path, str]:
+def _file(asked: Asked, place: str, root: Path) -> hub.Fetched:
     for found in (root / Path(asked.source).expanduser(), Path(asked.source).expanduser()):
         if found.is_file():
-            return found, ""
+            return hub.Fetched(found, "")
         if found.is_dir():
-            return found / choose([file.name for file in found.iterdir()], asked.weight_name, place, asked.source), ""
+            names = [file.name for file in found.iterdir()]
+            return hub.Fetched(found / choose(names, asked.weight_name, place, asked.source), "")
     if not hub.ID.fullmatch(asked.source) or asked.source.endswith(".safetensors"):
         raise RecipeError(
             f"{place}.source: {asked.source!r} is neither a file or folder (looked in {root} and {Path.cwd()}), nor a hub id "
             "(owner/name)"
         )
-    return hub.fetch_file(asked.source, asked.revision, lambda files: choose(files, asked.weight_name, place, asked.source))
+    return hub.fetch_file(
+        asked.source, asked.revision, lambda files: choose(files, asked.weight_name, place, asked.source), beside=[_PEFT]
+    )
 
 
 def choose(files: Sequence[str], wanted: str | None, place: str, source: str) -> str:
@@ -113,8 +134,8 @@ def choose(files: Sequence[str], wanted: str | None, place: str, source: str) ->
             return wanted
         hint = did_you_mean(wanted, tensors) if tensors else "; it has no .safetensors file"
         raise RecipeError(f"{place}.weight_name: {source} has no {wanted!r}{hint}")
-    if _USUAL in tensors or len(tensors) == 1:
-        return _USUAL if _USUAL in tensors else tensors[0]
+    if usual := [name for name in _USUAL if name in tensors] or tensors[:1] * (len(tensors) == 1):
+        return usual[0]
     if not tensors:
         safetensors_header.refuse_pickle(source, files)
         raise RecipeError(f"{place}.source: {source} has no .safetensors file")

@@ -17,6 +17,7 @@ from pydantic import TypeAdapter
 
 from engines import plugins
 from engines.strict import Frozen
+from exporter.models.statements import Statement
 from exporter.recipe.purpose import ModelPurpose
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 FILE = Path(__file__).parent / "pairings.json"
 #: A scheduler that only models distilled for it can use.
 _CONSISTENCY = "LCMScheduler"
+#: How the names of schedulers begin that call a network as EDM does (Karras et al. 2022).
+_EDM = "EDM"
 _NOT_CONSISTENT = (
     "nothing says that this is one: the network has no guidance input (unet.time_cond_proj_dim); "
     "take another scheduler, add an LCM LoRA to model.loras, or say model.made_for: lcm_lora"
@@ -96,7 +99,8 @@ def judge(recipe: Recipe, checkpoint: Checkpoint) -> Judgement:
     made = made_for(recipe, checkpoint)
     problems = [*_schedule_problems(recipe, checkpoint, made), *_guidance_problems(recipe, made), *_zero_snr(recipe, checkpoint)]
     problems += [*_rival_loras(recipe), *_predicts(recipe, checkpoint, made), *_times(recipe, checkpoint, made)]
-    notes = list(_other_mode(recipe, made))
+    problems += [*_stated(recipe, checkpoint), *_other_process(recipe, checkpoint)]
+    notes = list(_other_mode(recipe, made)) or list(_off(recipe))
     (problems if _strict(made) else notes).extend(_other_steps(recipe, made))
     unusual = [f"unusual: {note}" for note in notes]
     if recipe.sampler.force:
@@ -123,7 +127,7 @@ def made_for(recipe: Recipe, checkpoint: Checkpoint) -> ModelPurpose:
 def made_by_passes(recipe: Recipe) -> ModelPurpose | None:
     """What the recipe's last pass that makes a denoiser for a sampler of its own makes of it."""
     steps = [pair for name in ("unet", "transformer") if name in recipe.components for pair in recipe.components[name].passes]
-    made = [plugins.load("passes", name).model_validate(options).made for step in steps for name, options in step.items()]
+    made = [plugins.load("passes", name).model_validate(options).purpose for step in steps for name, options in step.items()]
     return next((each for each in reversed(made) if each), None)
 
 
@@ -172,6 +176,10 @@ def _setting(recipe: Recipe, checkpoint: Checkpoint, key: str) -> Any:  # noqa: 
     return {**checkpoint.configs.get("scheduler", {}), **recipe.sampler.config}.get(key)
 
 
+def _gridded(recipe: Recipe) -> bool:
+    return bool(recipe.sampler.timesteps or recipe.sampler.sigmas)
+
+
 def _where(recipe: Recipe, key: str) -> str:
     return f"sampler.config.{key}" if key in recipe.sampler.config else "sampler.config"
 
@@ -187,7 +195,7 @@ def _schedule_problems(recipe: Recipe, checkpoint: Checkpoint, made: ModelPurpos
         yield f"sampler.scheduler: {name} is for latent consistency models, and {_NOT_CONSISTENT}"
     spacing = pairings()[made.kind].spacing if made.kind else None
     found = _setting(recipe, checkpoint, "timestep_spacing")
-    if spacing and found != spacing and not recipe.sampler.timesteps:
+    if spacing and found != spacing and not _gridded(recipe):
         own = "" if "timestep_spacing" in recipe.sampler.config else ", from the model's own scheduler config"
         shown = f"{found!r}{own}" if found else "the scheduler's default"
         yield f"{_where(recipe, 'timestep_spacing')}: timestep_spacing is {shown}, but {_model(made)}, and needs {spacing!r}"
@@ -208,8 +216,45 @@ def _zero_snr(recipe: Recipe, checkpoint: Checkpoint) -> Iterator[str]:
     where = _where(recipe, "rescale_betas_zero_snr")
     if _setting(recipe, checkpoint, "prediction_type") in {None, "epsilon"}:
         yield f"{where}: rescale_betas_zero_snr needs prediction_type: v_prediction, since noise says nothing at zero signal"
-    if _setting(recipe, checkpoint, "timestep_spacing") != "trailing" and not recipe.sampler.timesteps:
+    if _setting(recipe, checkpoint, "timestep_spacing") != "trailing" and not _gridded(recipe):
         yield f"{where}: rescale_betas_zero_snr needs timestep_spacing: trailing, or the steps do not begin at zero signal"
+
+
+def process_of(name: str, config: Mapping[str, Any]) -> str:
+    """The kind of noise process that a scheduler undoes, in words: a model trained on one is noise under another."""
+    if config.get("use_flow_sigmas") or config.get("prediction_type") == "flow_prediction" or "FlowMatch" in name:
+        return "flow matching"
+    if name.startswith(("EDM", "Cosine")) or config.get("timestep_type") == "continuous":
+        return "EDM"
+    return {"SCMScheduler": "TrigFlow", "CMStochasticIterativeScheduler": "consistency"}.get(name, "diffusion")
+
+
+def _other_process(recipe: Recipe, checkpoint: Checkpoint) -> Iterator[str]:
+    """A network is called with the inputs and times of the noise process that it was trained on, and with no other's."""
+    own = checkpoint.configs.get("scheduler", {})
+    theirs = str(own.get("_class_name"))
+    name, asked = recipe.sampler.scheduler or theirs, {**own, **recipe.sampler.config}
+    needed, found = process_of(theirs, own), process_of(name, asked)
+    where = "sampler.scheduler" if name != theirs else "sampler.config"
+    if needed != found:
+        by = next((f" ({each.by})" for each in checkpoint.statements if each.field == "_class_name"), "")
+        shift = own.get("shift", own.get("flow_shift", 1.0))
+        flow = f"{{prediction_type: flow_prediction, use_flow_sigmas: true, flow_shift: {shift}}}"
+        right = {
+            "flow matching": f"take UniPCMultistepScheduler with config: {flow}",
+            "EDM": "take EDMEulerScheduler or EDMDPMSolverMultistepScheduler, or leave the line out",
+        }.get(needed, f"take one for that, as {theirs} is")
+        yield f"{where}: {name} undoes {found}, but the model's own {theirs} says that it was trained by {needed}{by}; {right}"
+    elif theirs.startswith(_EDM) and not name.startswith(_EDM) and not _plays_edm(name, own, asked):
+        how = "with v_prediction, sigma_data 1 and karras, exponential or beta sigmas"
+        yield f"{where}: {name} plays models of EDM's form only {how}; take {theirs}"
+
+
+def _plays_edm(name: str, own: Mapping[str, Any], asked: Mapping[str, Any]) -> bool:
+    """Whether a scheduler that is not EDM's calls a network of EDM's form as one of EDM's would."""
+    unit = own.get("sigma_data", 0.5) == 1.0 and asked.get("prediction_type") == "v_prediction"
+    spread = any(asked.get(f"use_{kind}_sigmas") for kind in ("karras", "exponential", "beta"))
+    return unit and spread and name == "EulerDiscreteScheduler"
 
 
 def _predicts(recipe: Recipe, checkpoint: Checkpoint, made: ModelPurpose) -> Iterator[str]:
@@ -218,6 +263,25 @@ def _predicts(recipe: Recipe, checkpoint: Checkpoint, made: ModelPurpose) -> Ite
     if made.prediction and made.prediction != found:
         where = _where(recipe, "prediction_type")
         yield f"{where}: prediction_type is {found!r}, but {made.told_by} makes it {made.prediction!r}; write that here"
+
+
+def _stated(recipe: Recipe, checkpoint: Checkpoint) -> Iterator[str]:
+    """A recipe must not say another thing than a single file does; where the file says two things, the recipe decides."""
+    told: dict[str, list[Statement]] = {}
+    for each in checkpoint.statements:
+        told.setdefault(each.field, []).append(each)
+    for field, statements in told.items():
+        given, values = recipe.sampler.config.get(field), [each.value for each in statements]
+        says = " and ".join(f"{each.value!r} ({each.by})" for each in statements)
+        if statements[0].component != "scheduler":
+            if None in values:
+                yield f"model.source: {statements[0].by} holds no numbers for {field}; take a whole file"
+        elif field in recipe.sampler.config and given not in values and None not in values:
+            yield f"sampler.config.{field}: {given!r}, but the model's file says {says}; leave the line out"
+        elif field not in recipe.sampler.config and None in values:
+            yield f"sampler.config: the model's file says of {field} what diffusers has no word for: {says}; write it here"
+        elif field not in recipe.sampler.config and any(value != values[0] for value in values):
+            yield f"sampler.config: the model's file says of {field} both {says}; write here which it is"
 
 
 def _times(recipe: Recipe, checkpoint: Checkpoint, made: ModelPurpose) -> Iterator[str]:
@@ -258,6 +322,15 @@ def _other_mode(recipe: Recipe, made: ModelPurpose) -> Iterator[str]:
     mode, scale = recipe.sampler.guidance.mode, recipe.sampler.guidance.scale or 0.0
     if mode != "classifier_free" or (scale <= 1 and usual.most == 1):
         yield f"sampler.guidance.mode: {mode}, but {_model(made)}, whose mode is {usual.mode}"
+
+
+def _off(recipe: Recipe) -> Iterator[str]:
+    guidance = recipe.sampler.guidance
+    if guidance.mode == "classifier_free" and guidance.scale is not None and guidance.scale <= 1:
+        yield (
+            f"sampler.guidance.scale: {guidance.scale:g}, and at 1 and below guidance is off, as in diffusers; mode: none draws "
+            "the same pictures, and asks the network for one branch instead of two"
+        )
 
 
 def _found(pattern: str | None, name: str) -> re.Match[str] | None:

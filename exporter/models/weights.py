@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,12 +16,12 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from engines.errors import UnsupportedError
+from exporter.models import leftovers
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-#: Buffers that old files carry and that a module computes itself.
-_HARMLESS = re.compile(r"(^|\.)position_ids$")
 #: diffusers before 0.18 spelled the attention of a VAE's mid block so, and published files still do.
 _OLD_ATTENTION = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
+_OTHER = "The weights are of another network than the config beside them, or model.architecture, says: take both from one place."
 _LISTED = 12  # names in one message
 _CHUNK = 1 << 18  # elements made up at a time: stays in the processor's cache
 
@@ -35,7 +34,7 @@ def skeleton(library: str, name: str, config: Mapping[str, Any]) -> nn.Module:
 
     """
     cls = getattr({"diffusers": diffusers, "transformers": transformers}[library], name, None)
-    if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
+    if cls is None or not _is_network(cls):
         raise UnsupportedError(f"{library} {_version(library)} has no network named {name!r}.\n  A newer {library} may know it.")
     try:
         with torch.device("meta"):
@@ -44,6 +43,10 @@ def skeleton(library: str, name: str, config: Mapping[str, Any]) -> nn.Module:
             return cls(cls.config_class.from_dict(dict(config)))
     except (ValueError, TypeError, NotImplementedError) as error:
         raise UnsupportedError(f"{name} refuses its config: {error}") from error
+
+
+def _is_network(found: object) -> bool:
+    return isinstance(found, type) and issubclass(found, nn.Module)
 
 
 def read(module: nn.Module, files: Iterable[Path], precision: str, component: str) -> nn.Module:
@@ -81,7 +84,7 @@ def put(module: nn.Module, tensors: Mapping[str, Callable[[], Tensor]], precisio
     wanted = {name: value.shape for name, value in module.state_dict().items()}
     named = {spelled: name for name in tensors if (spelled := _spelling(name, wanted)) in wanted}
     missing = sorted(wanted.keys() - named.keys())
-    surplus = sorted(name for name in tensors.keys() - named.values() if not _HARMLESS.search(name))
+    surplus = sorted(name for name in tensors.keys() - named.values() if not leftovers.harmless(name))
     problems = [
         f"{len(names)} weights {what}: {', '.join(names[:_LISTED])}{' …' if len(names) > _LISTED else ''}"
         for names, what in ((missing, "are missing from the file"), (surplus, "in the file have no place in the model"))
@@ -89,9 +92,7 @@ def put(module: nn.Module, tensors: Mapping[str, Callable[[], Tensor]], precisio
     ]
     if problems:
         raise UnsupportedError(
-            f"{component}: weights and config do not belong together.\n  "
-            + "\n  ".join(problems)
-            + "\n  Take the config that was saved with these weights."
+            f"{component}: weights and config do not belong together.\n  " + "\n  ".join(problems) + f"\n  {_OTHER}"
         )
     state = {spelled: _checked(component, name, tensors[name](), wanted[spelled], precision) for spelled, name in named.items()}
     module.load_state_dict(state, strict=True, assign=True)
@@ -157,8 +158,7 @@ def _spelling(name: str, wanted: Mapping[str, Any]) -> str:
 def _checked(component: str, name: str, tensor: Tensor, shape: torch.Size, precision: str) -> Tensor:
     if tensor.shape != shape:
         raise UnsupportedError(
-            f"{component}: {name!r} is {list(tensor.shape)} in the file and {list(shape)} in the model.\n"
-            "  Take the config that was saved with these weights."
+            f"{component}: {name!r} is {list(tensor.shape)} in the file and {list(shape)} in the model.\n  {_OTHER}"
         )
     tensor = tensor.to(DTYPES[precision])
     # The sum is cheap and finite almost always; only when it is not does every element have to be looked at.

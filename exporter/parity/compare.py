@@ -19,17 +19,23 @@ from engines.samplers.table import Table
 from engines.sessions import playable
 from engines.tokenizer import TextTokenizer
 from exporter.onnx.target_ops import unread
-from exporter.parity.metrics import psnr, relative_l2, ssim
+from exporter.parity.metrics import Pair, keeps, measure
 from exporter.part import Case
 from exporter.recipe.limits import COARSENESS, STAGES, Limits, class_of
 from exporter.reference.recording import HALF_MAX, Run, load_cases, load_run
 
 
 def judge(
-    part: str, stage: str, case: str, pairs: Sequence[tuple[np.ndarray, np.ndarray]], limit: float | None, **more: str | None
+    part: str,
+    stage: str,
+    case: str,
+    pairs: Sequence[Pair],
+    limit: Mapping[str, float],
+    *,
+    backend: str | None = None,
+    note: str = "",
 ) -> Verdict:
-    """Hold the worst of several (got, want) pairs to a PSNR floor; NaN, infinity and a wrong shape fail whatever the floor."""
-    note = str(more.pop("note", "") or "")
+    """Hold the worst of several (got, want) pairs to limits; NaN, infinity and a wrong shape fail whatever the limits are."""
     for got, want in pairs:
         if got.shape != want.shape:
             note = f"shape {list(got.shape)} instead of {list(want.shape)}"
@@ -38,33 +44,23 @@ def judge(
             note = f"{np.count_nonzero(~np.isfinite(bad[0]))} of {bad[0].size} values{whose} are NaN or infinite"
         else:
             continue
-        return _verdict(part, stage, case, None, None, limit, note, more)
-    worst = min(psnr(got, want, 1.0 if stage == "image" else None) for got, want in pairs)
-    return _verdict(part, stage, case, max(relative_l2(*pair) for pair in pairs), worst, limit, note, more)
-
-
-def _verdict(
-    part: str,
-    stage: str,
-    case: str,
-    l2: float | None,
-    db: float | None,
-    limit: float | None,
-    note: str,
-    more: Mapping[str, str | None],
-) -> Verdict:
-    passed = db is not None and (limit is None or db >= limit)
+        return _failed(part, stage, case, limit, note, backend)
+    values = measure(pairs, image=stage == "image", asked=limit)
     return Verdict(
         part=part,
         stage=STAGES[stage],
         case=case,
-        relative_l2=l2,
-        psnr=db,
-        limit=limit,
-        passed=passed,
+        backend=backend,
+        values=values,
+        limit=dict(limit),
+        passed=keeps(values, limit),
         note=note,
-        backend=more.get("backend"),
     )
+
+
+def _failed(part: str, stage: str, case: str, limit: Mapping[str, float], note: str, backend: str | None = None) -> Verdict:
+    """What could not be measured."""
+    return Verdict(part=part, stage=STAGES[stage], case=case, backend=backend, limit=dict(limit), passed=False, note=note)
 
 
 def compare(path: Path, backend: str | None, limits: Limits, report: Callable[[str], None] = lambda _: None) -> list[Verdict]:
@@ -143,10 +139,7 @@ def _part(
     graph, answers = entry.onnx[opset], [case.passes for case in cases]
     if why := unread(entry, int(opset)):
         # Said in the table, not passed over: the graph is then held to its limit together with the engine that runs it.
-        yield Verdict(
-            part=name, stage=STAGES["onnx"], case="", relative_l2=None, psnr=None, limit=None, passed=True,
-            note=f"not compared: {why}",
-        )  # fmt: skip
+        yield Verdict(part=name, stage=STAGES["onnx"], case="", passed=True, note=f"not compared: {why}")
     else:
         # The graph as it is written, run by the reference runtime with its own optimisations off.
         reference = plugins.load("backends", "onnxruntime")(graph_optimization="none")
@@ -173,8 +166,7 @@ def _part(
 def _headroom(name: str, peak: float) -> Verdict:
     """How far the largest activation seen in the fp32 source stays below the largest half-precision number."""
     note = f"largest activation {peak:.4g}, {HALF_MAX / peak:.1f} times below 65504" if peak else "no activation was seen"
-    verdict = _verdict(name, "range", "all runs", None, None, None, note, {})
-    return verdict.model_copy(update={"passed": peak < HALF_MAX})
+    return Verdict(part=name, stage=STAGES["range"], case="all runs", passed=peak < HALF_MAX, note=note)
 
 
 def _tokens(bundle: Bundle, runs: Sequence[Run]) -> Iterator[Verdict]:
@@ -195,9 +187,6 @@ def _tokens(bundle: Bundle, runs: Sequence[Run]) -> Iterator[Verdict]:
                 part="tokenizers",
                 stage=STAGES["tokens"],
                 case=f"{name}, {setting.label}",
-                relative_l2=None,
-                psnr=None,
-                limit=None,
                 passed=not wrong,
                 note=f"other ids for {wrong[0]!r}" if wrong else "the same ids",
             )
@@ -216,16 +205,16 @@ def _sampler(bundle: Bundle, entry: SamplerEntry, run: Run) -> Table:
     return Table.load_start(bundle.path(entry.image), original.start(entry.steps), alone=original.alone)
 
 
-def _table(table: Table, run: Run, limit: float) -> Verdict:
+def _table(table: Table, run: Run, limit: Mapping[str, float]) -> Verdict:
     """Open loop: given the source's model outputs and noise, the table must ask at the same times on the same latents."""
     times: list[float] = []
     inputs: list[np.ndarray] = []
     # The encoder's draw, where it makes one, is in front of the sampler's.
     outputs, draws = iter(run.model_outputs), iter(run.draws[-sum(op.op == "draw" for op in table.ops) :])
 
-    def denoise(latent: np.ndarray, time: float) -> np.ndarray:
+    def denoise(latent: np.ndarray, timestep: float | np.ndarray, which: np.ndarray | None = None) -> np.ndarray:  # noqa: ARG001 - the sampler's
         inputs.append(latent.copy())
-        times.append(time)
+        times.append(float(timestep))
         return next(outputs)
 
     label = run.setting.label
@@ -235,10 +224,10 @@ def _table(table: Table, run: Run, limit: float) -> Verdict:
         final = table.play(denoise, lambda: next(draws), None, given, mask)
     except StopIteration:
         note = f"the table goes on after the source's {len(run.times)} evaluations and {len(run.draws)} draws"
-        return _verdict("sampler", "table", label, None, None, limit, note, {})
-    if not np.array_equal(np.float32(times), np.float32(run.times)):
+        return _failed("sampler", "table", label, limit, note)
+    if not np.array_equal(np.array(times, np.float32), np.array(run.times, np.float32)):
         note = f"times {_short(times)} instead of {_short(run.times)}"
-        return _verdict("sampler", "table", label, None, None, limit, note, {})
+        return _failed("sampler", "table", label, limit, note)
     pairs = [*zip(inputs, run.model_inputs, strict=True), (final, run.latent)]
     return judge("sampler", "table", label, pairs, limit)
 
@@ -262,18 +251,14 @@ def _end_to_end(pipeline: Pipeline, run: Run, backend: str, precision: str, limi
             latent = _stepped(pipeline, run, lambda: next(draws), inputs)
             image = pipeline.decode(latent)
     except (T2IError, StopIteration) as error:
-        yield _verdict(
-            name, "image", setting.label, None, None, limits(name, "image", precision), str(error), {"backend": backend}
-        )
+        yield _failed(name, "image", setting.label, limits(name, "image", precision), str(error), backend)
         return
     if latent is not None:
         floor = limits(name, "drift", precision)
         for index, pair in enumerate(zip(inputs, run.model_inputs, strict=True)):
             yield judge(name, "drift", f"{setting.label}, step {index + 1}", [pair], floor, backend=backend)
         yield judge(name, "latent", setting.label, [(latent, run.latent)], limits(name, "latent", precision), backend=backend)
-    likeness = f"SSIM {ssim(image, run.image):.4f}" if image.shape == run.image.shape else ""
-    floor = limits(name, "image", precision)
-    yield judge(name, "image", setting.label, [(image, run.image)], floor, backend=backend, note=likeness)
+    yield judge(name, "image", setting.label, [(image, run.image)], limits(name, "image", precision), backend=backend)
 
 
 def _stepped(pipeline: Pipeline, run: Run, draw: Draw, inputs: list[np.ndarray]) -> np.ndarray:

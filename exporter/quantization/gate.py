@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from engines.errors import MissingDependency, SpeedError, UnsupportedError
+from exporter.parity import table
 from exporter.parity.compare import judge
+from exporter.parity.metrics import labelled
 from exporter.recipe.limits import Limits, class_of
 from exporter.reference.recording import load_cases
 
@@ -28,8 +30,6 @@ _SECONDS, _ROUNDS = 20.0, 5
 SMALLER = 0.95
 #: Share of what quantizing takes from the weights that must be missing from the engine; less says that it holds other numbers.
 _SAVED = 0.5
-#: Operators that take whole numbers without computing with them.
-_CARRIERS = {"QuantizeLinear", "DequantizeLinear", "Reorder", "Transpose", "Reshape", "Subgraph", "FakeQuantize", "Convert"}
 
 
 @dataclass(frozen=True)
@@ -104,13 +104,12 @@ def _pair(
     sizes = [_size(each) for each in files]
     try:
         seconds, ratio = _race(backend, files, signature, inputs)
-        profile = getattr(backend, "profile", None)  # of those that can tell
-        steps = profile(files[0], signature, inputs) if profile else []
+        steps = backend.profile(files[0], signature, inputs)
     except (UnsupportedError, MissingDependency) as error:
         if backend.on_processor:
             raise
         return Pair(target, sizes[0], sizes[1], None, None, 0, 0, str(error).splitlines()[0])
-    computing = [kind for operator, kind, _ in steps if operator not in _CARRIERS]
+    computing = [kind for operator, kind, _ in steps if operator not in backend.carriers]
     return Pair(target, sizes[0], sizes[1], seconds, ratio, computing.count("int8"), len(computing))
 
 
@@ -168,8 +167,8 @@ def _out_of_limits(plan: Plan, name: str, step: Quantize, done: Done) -> str:
             pairs = [(answer[port], case.passes[port]) for port in case.passes]
             verdict = judge(name, "onnx", case.label, pairs, limits(name, "onnx", precision))
             if not verdict.passed:
-                told = "no number" if verdict.psnr is None else f"{verdict.psnr:.1f} dB"
-                return f"out of limits: {told} at {case.label}, and {verdict.limit:g} dB is asked"
+                found = labelled(verdict.values) or verdict.note
+                return f"out of limits: {found} at {case.label}, and the limit is {table.limits(verdict.limit)}"
     return ""
 
 

@@ -32,21 +32,27 @@ STAGES = {
 
 
 class Limits:
-    """PSNR floors for one bundle: by stage and precision class, with the recipe's own in front.
+    """Limits for one bundle, metric → bound: PSNR floors by stage and precision class, with the recipe's own in front.
 
-    A recipe names a stage (`engine: 35`) or a stage of one part (`unet.engine: 35`).
+    A recipe names a stage (`engine: 35`) or a stage of one part (`unet.engine: 35`), and where the limit is not one of PSNR, its
+    metrics (`image: {ssim: 0.9}`), which then stand instead of the floor.
     """
 
-    def __init__(self, own: Mapping[str, float]) -> None:
-        self._own = dict(own)
+    def __init__(self, own: Mapping[str, float | Mapping[str, float]]) -> None:
+        self._own = {name: bounds(limit) for name, limit in own.items()}
 
-    def __call__(self, part: str, stage: str, precision: str) -> float:
-        """Floor in dB of one line for one precision class."""
-        return self._own.get(f"{part}.{stage}", self._own.get(stage, LIMITS[stage][precision]))
+    def __call__(self, part: str, stage: str, precision: str) -> dict[str, float]:
+        """Limits of one line for one precision class."""
+        return self._own.get(f"{part}.{stage}") or self._own.get(stage) or bounds(LIMITS[stage][precision])
 
-    def of_remade(self, part: str) -> float | None:
-        """Floor of `source → passes` for a network that was remade on purpose: only what the recipe says of that very part."""
-        return self._own.get(f"{part}.passes")
+    def of_remade(self, part: str) -> dict[str, float]:
+        """Limits of `source → passes` for a network that was remade on purpose: only what the recipe says of that very part."""
+        return self._own.get(f"{part}.passes", {})
+
+
+def bounds(limit: float | Mapping[str, float]) -> dict[str, float]:
+    """Metric → bound; a bare number is a floor of PSNR in dB."""
+    return dict(limit) if isinstance(limit, Mapping) else {"psnr": limit}
 
 
 def class_of(precision: str, form: str = "") -> str:

@@ -49,7 +49,7 @@ def sentences(model: type[BaseModel], error: ValidationError) -> Iterator[tuple[
     """Place and sentence of every problem."""
     found = error.errors(include_url=False)
     for problem in found:
-        place: Place = problem["loc"]
+        place: Place = tuple(step for step in problem["loc"] if not str(step).startswith("|"))  # tags of a union
         if problem["type"] == "too_short" and any(other["loc"][:-1] == place for other in found if other["loc"]):
             continue  # pydantic counts what is left when wrong values are taken out
         if problem["type"] == "missing" and place and isinstance(place[-1], int):

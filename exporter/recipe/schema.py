@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, PrivateAttr, StringConstraints, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    Discriminator,
+    Field,
+    PrivateAttr,
+    StringConstraints,
+    Tag,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from engines import plugins
 from engines.errors import MissingDependency, RecipeError
-from engines.manifest import Tile
+from engines.manifest import Generator, Tile
 from engines.strict import Frozen
-from exporter.recipe import shipped
+from exporter.recipe import aliases, shipped
 from exporter.recipe.limits import LIMITS
 from exporter.recipe.messages import sentences
 from exporter.recipe.yaml_source import Document, Place, brief, one_form
@@ -39,6 +49,12 @@ def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
     return values
 
 
+#: A bound must be positive, whatever it is of. The tags are no part of a place in the recipe.
+Bound = Annotated[float, Field(gt=0)]
+Limit = Annotated[
+    Annotated[Bound, Tag("|number")] | Annotated[dict[Text, Bound], Tag("|mapping")],
+    Discriminator(lambda value: "|mapping" if isinstance(value, dict) else "|number"),
+]
 Triple = Annotated[tuple[Length, Length, Length], AfterValidator(_rising)]
 
 
@@ -58,7 +74,11 @@ class Model(Frozen):
     weights: Literal["pretrained", "random"] = "pretrained"
     seed: int = Field(default=0, ge=0, description="seed of random weights")
     revision: str | None = Field(default=None, description="hub revision; the resolved commit goes into the bundle")
+    variant: Text | None = Field(default=None, description="of the weights, such as fp16, where source has several")
     architecture: str | None = Field(default=None, description="configuration for a single file that does not tell its own")
+    vae: Text | None = Field(
+        default=None, description="another VAE than source's, or for a file without: a folder, a hub id, or a .safetensors file"
+    )
     loras: tuple[Lora, ...] = Field(default=(), description="fused into UNet and text encoders, in this order")
     made_for: MadeFor | None = Field(
         default=None, description="how the model was distilled, where its files do not tell; decides which samplers suit it"
@@ -70,6 +90,9 @@ class Guidance(Frozen):
 
     mode: Literal["none", "classifier_free", "embedded"] = "none"
     scale: float | None = Field(default=None, description="default of the run-time input; null where mode is none")
+    rescale: float = Field(
+        default=0.0, ge=0, le=1, description="how far the mix gets the prompt's own contrast back (guidance_rescale in diffusers)"
+    )
 
     @model_validator(mode="after")
     def _scaled(self) -> Self:
@@ -77,13 +100,17 @@ class Guidance(Frozen):
             raise ValueError(f"scale {self.scale} has no effect in mode 'none'; leave it out, or set mode: classifier_free")
         if self.mode != "none" and self.scale is None:
             raise ValueError(f"mode {self.mode!r} needs a scale, the default of the run-time input, such as scale: 7.5")
+        if self.rescale and self.mode != "classifier_free":
+            raise ValueError(f"rescale {self.rescale} has no effect in mode {self.mode!r}; leave it out")
         return self
 
 
 class Sampler(Frozen):
     """diffusers' scheduler, compiled into tables."""
 
-    scheduler: Text | None = Field(default=None, description="class name in diffusers; null takes the model's own")
+    scheduler: Text | None = Field(
+        default=None, description="class name in diffusers, or such as DPM++ 2M Karras; null takes the model's own"
+    )
     config: dict[str, Any] = Field(default_factory=dict, description="changes to the model's own scheduler config")
     steps: Annotated[tuple[Annotated[int, Field(ge=1, le=1000)], ...], AfterValidator(_distinct)] = Field(
         min_length=1, description="one table each; the first is the default"
@@ -92,16 +119,33 @@ class Sampler(Frozen):
     timesteps: tuple[Annotated[int, Field(ge=0)], ...] | None = Field(
         default=None, min_length=1, description="own time grid, instead of the scheduler's"
     )
+    sigmas: tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...] | None = Field(
+        default=None, min_length=1, description="own noise levels, falling, instead of the scheduler's, as diffusers takes them"
+    )
     guidance: Guidance = Guidance()
     force: bool = Field(default=False, description="build although the model was made for another sampler; the bundle says so")
 
+    def asked(self) -> dict[str, Any]:
+        """What a pipeline of diffusers is asked for, beside the steps and the scale of guidance."""
+        grids = {name: list(grid) for name in ("timesteps", "sigmas") if (grid := getattr(self, name))}
+        return {**grids, **({"guidance_rescale": self.guidance.rescale} if self.guidance.rescale else {})}
+
     @model_validator(mode="after")
     def _gridded(self) -> Self:
-        # SCMScheduler's grid holds the arrival too.
-        if self.timesteps and any(steps not in {len(self.timesteps), len(self.timesteps) - 1} for steps in self.steps):
-            count = len(self.timesteps)
-            raise ValueError(f"timesteps has {count} times, but steps is {list(self.steps)}; set steps: [{count}]")
+        if self.timesteps and self.sigmas:
+            raise ValueError("has both timesteps and sigmas, which are the same grid in two units; keep one")
+        for name, given, each in (("timesteps", self.timesteps, "times"), ("sigmas", self.sigmas, "noise levels")):
+            # SCMScheduler's times, and most schedulers' sigmas, hold the arrival too.
+            if given and any(steps not in {len(given), len(given) - 1} for steps in self.steps):
+                count = len(given) - (name == "sigmas" and given[-1] == 0)
+                raise ValueError(f"{name} has {len(given)} {each}, but steps is {list(self.steps)}; set steps: [{count}]")
         return self
+
+    @model_validator(mode="after")
+    def _spelled_out(self) -> Self:
+        """Put the class and the config in the place of a name such as `DPM++ 2M Karras`; the recipe's own config wins."""
+        found = aliases.expand(self.scheduler or "")
+        return self.model_copy(update={"scheduler": found[0], "config": found[1] | self.config}) if found else self
 
 
 class Shapes(Frozen):
@@ -147,17 +191,18 @@ class Checks(Frozen):
     negative_prompt: str | None = None
     seed: int = Field(default=0, ge=0)
     skip: Text | None = Field(default=None, description="a reason to build without checking; it goes into the bundle")
-    limits: dict[str, Annotated[float, Field(gt=0)]] = Field(
-        default_factory=dict, description="PSNR floors in dB: of a stage (engine: 35) or a stage of one part (unet.engine: 35)"
+    limits: dict[str, Limit] = Field(
+        default_factory=dict,
+        description="PSNR floors in dB: of a stage (engine: 35) or a stage of one part (unet.engine: 35); "
+        "a mapping names other metrics instead (image: {ssim: 0.9})",
     )
-
     faster_than: FasterThan | None = Field(
         default=None, description="measured after the check; a bundle that is slower is not published"
     )
 
     @field_validator("limits")
     @classmethod
-    def _stages(cls, limits: dict[str, float]) -> dict[str, float]:
+    def _stages(cls, limits: dict[str, Limit]) -> dict[str, Limit]:
         for name in limits:
             if (stage := name.rpartition(".")[2]) not in LIMITS:
                 raise ValueError(f"{name!r} names no stage{plugins.did_you_mean(stage, list(LIMITS))}")
@@ -184,6 +229,9 @@ class Recipe(Frozen):
     targets: tuple[dict[str, dict[str, Any]], ...] = Field(default=({"onnxruntime": {}},), min_length=1)
     pipeline: Literal["stepped", "fused"] = Field(
         default="stepped", description="fused: one engine call from prompt to picture, at one size and batch"
+    )
+    generator: Generator = Field(
+        default="numpy", description="whose noise a seed is by default; torch-cpu: a seed draws what it does in diffusers"
     )
     low_memory: bool = Field(
         default=False, description="one network in memory at a time: each opens for its stage of a picture, and closes after it"
@@ -223,7 +271,9 @@ class Recipe(Frozen):
         return Recipe.parse(text, file.stem, file.parent, overrides=overrides, shown=str(file))
 
     @staticmethod
-    def parse(text: str, name: str, root: Path = Path(), *, overrides: Iterable[str] = (), shown: str = "") -> Recipe:
+    def parse(  # pyright: ignore[reportIncompatibleMethodOverride] - a recipe is YAML, and no bundle's JSON
+        text: str, name: str, root: Path = Path(), *, overrides: Iterable[str] = (), shown: str = ""
+    ) -> Recipe:
         """Read a recipe's text, such as the one that a bundle keeps; `shown` stands for the file in messages.
 
         Raises:
@@ -243,9 +293,10 @@ class Recipe(Frozen):
             # As strict JSON, because there `steps: ["10"]` is an error and a list is a tuple.
             recipe = Recipe.model_validate_json(json.dumps(document.data), strict=True)
         except ValidationError as error:
+            recipe = None
             for place, sentence in sentences(Recipe, error):
                 document.report(place, sentence)
-        if document.problems:
+        if recipe is None or document.problems:
             raise RecipeError(document.problems)
         kept = document.text(f"{document.shown} with {' '.join(f'--set {each}' for each in given)}") if given else text
         recipe._origin = Origin(name, root, kept, document)  # noqa: SLF001 - its own class
@@ -326,32 +377,3 @@ def _options(kind: str, place: Place, name: str, options: Any) -> Iterator[tuple
         chosen.model_validate(options)
     except ValidationError as error:
         yield from (((*place, name, *inner), sentence) for inner, sentence in sentences(chosen, error))
-
-
-def schema() -> dict[str, Any]:
-    """JSON Schema (draft 2020-12) of a recipe, with the options of every installed backend and pass.
-
-    Raises:
-        MissingDependency: a plugin's library is absent, so its options are not known here.
-
-    """
-    found = Recipe.model_json_schema()
-    found = {"$schema": "https://json-schema.org/draft/2020-12/schema", **found}
-    found["properties"]["targets"]["items"] = _one_of("backends", found["$defs"])
-    found["properties"]["targets"]["default"] = ["onnxruntime"]
-    found["$defs"]["Component"]["properties"]["passes"]["items"] = _one_of("passes", found["$defs"])
-    target = found["$defs"]["Component"]["properties"]["target"]
-    target["anyOf"] = [*found["properties"]["targets"]["items"]["anyOf"], {"type": "null"}]
-    return found
-
-
-def _one_of(kind: str, definitions: dict[str, Any]) -> Mapping[str, Any]:
-    """A bare name, or a mapping of one name to that plugin's options."""
-    names, options = plugins.names(kind), {}
-    for name in names:
-        own = plugins.load(kind, name).model_json_schema(ref_template=f"#/$defs/{kind}.{name}.{{model}}")
-        definitions |= {f"{kind}.{name}.{inner}": definition for inner, definition in own.pop("$defs", {}).items()}
-        definitions[f"{kind}.{name}"] = own
-        options[name] = {"anyOf": [{"$ref": f"#/$defs/{kind}.{name}"}, {"type": "null"}]}
-    one = {"type": "object", "properties": options, "additionalProperties": False, "minProperties": 1, "maxProperties": 1}
-    return {"anyOf": [{"enum": names}, one]}

@@ -21,12 +21,16 @@ if TYPE_CHECKING:
     from exporter.families import Family, Reference
     from exporter.recipe.schema import Recipe
 
+#: What is recorded with guidance where the recipe's own scale is one that is off, and users may ask for another.
+_GUIDED = 3.0
+
 
 def settings(recipe: Recipe, *, edits: bool = False) -> tuple[Setting, ...]:
     """Choose the runs: every step count at the typical size; one that is not square, with a batch; every one without guidance.
 
-    The one with a batch takes the fewest steps that the recipe has. Where the bundle `edits`, there is one more from an image and
-    one that keeps a part of it, of the fewest steps too. A recipe of one size, or of batch 1, has no run with a batch to offer.
+    Where the recipe's own scale switches guidance off, the last are with it. The one with a batch takes the fewest steps of the
+    recipe. Where the bundle `edits`, there is one more from an image and one that keeps a part of it, of the fewest steps too. A
+    recipe of one size, or of batch 1, has no run with a batch to offer.
     """
     shapes, sampler, prompts = recipe.shapes, recipe.sampler, recipe.checks.prompts
     scale = sampler.guidance.scale if sampler.guidance.mode != "none" else None
@@ -39,9 +43,11 @@ def settings(recipe: Recipe, *, edits: bool = False) -> tuple[Setting, ...]:
         label = f"{other}×{height}, batch {batch}"
         pair = tuple(prompts[index % len(prompts)] for index in range(batch))
         chosen.append(Setting(label, pair, negative, fewest, height, other, scale))
-    if sampler.guidance.mode == "classifier_free":
+    if sampler.guidance.mode == "classifier_free" and scale is not None:
+        word, other_scale = ("off", 1.0) if scale > 1 else ("on", _GUIDED)
         chosen += [
-            Setting(f"guidance off, {steps} steps", prompts[-1:], negative, steps, height, width, 1.0) for steps in sampler.steps
+            Setting(f"guidance {word}, {steps} steps", prompts[-1:], negative, steps, height, width, other_scale)
+            for steps in sampler.steps
         ]
     if edits:
         given = prompts[-1:], negative, fewest, height, width, scale
@@ -73,7 +79,8 @@ def record(family: Family, recipe: Recipe, report: Callable[[str], None] = lambd
             run = _run(family, reference, setting, conditioning, noise, runs[0].image[0] if setting.strength else None)
             runs.append(run)
             for name, role in family.roles.items():
-                cases[name] += _cases(role, family.signature(name), reference, run, {**ids, **conditioning}, noise)
+                known = {**ids, **conditioning, **_scales(family, run.setting)}
+                cases[name] += _cases(role, family.signature(name), reference, run, known, noise)
     return Recording(tuple(runs), {name: tuple(found) for name, found in cases.items()}, dict(ranges))
 
 
@@ -164,8 +171,9 @@ def _source(picture: np.ndarray, *, masked: bool) -> Source:
     pixels = (picture.clip(0, 1) * 255).round().astype(np.uint8)
     if not masked:
         return Source(pixels, None, np.empty(0))
-    anew = np.zeros(pixels.shape[:2], bool)
-    anew[:, anew.shape[1] // 2 :] = True
+    height, width = pixels.shape[:2]
+    anew = np.zeros((height, width), bool)
+    anew[:, width // 2 :] = True
     return Source(pixels, anew, np.empty(0))
 
 
@@ -182,6 +190,12 @@ def _in_tiles(decode: Callable[..., Any], tile: Tile, factor: int) -> Callable[.
     return play
 
 
+def _scales(family: Family, setting: Setting) -> dict[str, np.ndarray]:
+    """What the run time feeds for a run's guidance, (batch,) by name: a classifier-free scale that is off is 1."""
+    fed = {} if setting.guidance_scale is None else family.guidance.fed(setting.guidance_scale)
+    return {name: np.full(len(setting.prompts), scale, np.float32) for name, scale in fed.items()}
+
+
 def _cases(
     role: str,
     signature: Signature,
@@ -195,7 +209,9 @@ def _cases(
     where = f"{setting.label}, {setting.width}×{setting.height}"
 
     def pick(found: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        return tuple({p.name: found[p.name] for p in side if p.name in found} for side in (signature.inputs, signature.outputs))  # type: ignore[return-value]
+        sides = signature.inputs, signature.outputs
+        inputs, outputs = ({port.name: found[port.name] for port in side if port.name in found} for side in sides)
+        return inputs, outputs
 
     if role == "denoiser":
         batch, last = len(setting.prompts), len(run.times) - 1
@@ -204,7 +220,6 @@ def _cases(
                 **values,
                 "latent": run.model_inputs[index],
                 "timestep": np.full(batch, run.times[index], np.float32),
-                "guidance_scale": np.full(batch, setting.guidance_scale or 0.0, np.float32),
                 "model_output": run.model_outputs[index],
             }
             yield Case(f"{where}, step {index + 1} of {last + 1}", *pick(known))

@@ -103,7 +103,7 @@ def save_cases(cases: Sequence[Case], path: Path) -> None:
     for index, case in enumerate(cases):
         for side in ("inputs", "source", "passes"):
             arrays |= {f"{index}/{side}/{name}": array for name, array in getattr(case, side).items()}
-    np.savez(path, **arrays)  # type: ignore[arg-type]  # numpy's stub takes the keywords for options
+    np.savez(path, **arrays)  # pyright: ignore[reportArgumentType] - numpy's stub takes the keywords for options
 
 
 def load_cases(path: Path) -> tuple[Case, ...]:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree as ET
 
 from engines.disk import writing
+from exporter.parity.metrics import labelled
+from exporter.parity.table import limits
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -112,7 +114,7 @@ def write_junit(path: Path, name: str, verdicts: Sequence[Verdict]) -> None:
         title = " · ".join(filter(None, [verdict.stage, verdict.case, verdict.backend]))
         case = ET.SubElement(suite, "testcase", classname=f"{name}.{verdict.part}", name=title)
         if not verdict.passed:
-            psnr = "no PSNR" if verdict.psnr is None else f"{verdict.psnr:.1f} dB"
-            ET.SubElement(case, "failure", message=f"{psnr}, limit {verdict.limit} dB. {verdict.note}".strip())
+            found = labelled(verdict.values) or "not measured"
+            ET.SubElement(case, "failure", message=f"{found}; limit {limits(verdict.limit) or 'none'}. {verdict.note}".strip())
     with writing(path, f"writing {path}"):
         ET.ElementTree(suite).write(path, encoding="utf-8", xml_declaration=True)

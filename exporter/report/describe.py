@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from engines import plugins
 from engines.bundle import Bundle, PartEntry
+from engines.guidance import USUAL, Guidance
 from exporter.models import sampler_compat
+from exporter.parity.metrics import label, shown
+from exporter.parity.table import limits
 from exporter.quantization import formats
 from exporter.recipe import shipped
 
 if TYPE_CHECKING:
     from exporter.families import Family
-    from exporter.recipe.schema import Recipe
+    from exporter.recipe.schema import Recipe, Sampler
     from exporter.reference.cost import Size
     from exporter.stages.plan import Plan
     from exporter.stages.store import Store
@@ -40,10 +43,11 @@ def bundle(path: Path) -> dict[str, Any]:
     """
     manifest = Bundle.open(path).manifest
     sizes = {name: file.size for name, file in manifest.files.items()}
+    measured = list(dict.fromkeys(name for verdict in manifest.verdicts for name in verdict.values))
     return {
         "bundle": manifest.name,
         "source": ", ".join(f"{key} {value}" for key, value in manifest.source.items()),
-        "guidance": " ".join(str(value) for value in (manifest.guidance.mode, manifest.guidance.scale) if value is not None),
+        "guidance": _guidance(manifest.guidance),
         "default": f"{manifest.defaults.width} x {manifest.defaults.height} px, {manifest.defaults.steps} steps",
         "size": f"{_megabytes(sum(sizes.values()))} MB",
         "versions": _pairs(manifest.versions),
@@ -60,6 +64,16 @@ def bundle(path: Path) -> dict[str, Any]:
             for name, part in manifest.parts.items()
             for backend, engine in part.engines.items()
         ],
+        "inputs": [
+            {
+                "input": name,
+                "kind": entry.kind,
+                "shape": _list(entry.shape),
+                "default": "must be given" if entry.default is None else f"{entry.default:g}",
+                "about": entry.about,
+            }
+            for name, entry in manifest.inputs.items()
+        ],
         "samplers": [
             {"steps": entry.steps, "kind": entry.kind, "size": f"{entry.width} x {entry.height} px" if entry.height else "any"}
             for entry in manifest.samplers
@@ -69,9 +83,8 @@ def bundle(path: Path) -> dict[str, Any]:
                 "part": verdict.part,
                 "stage": verdict.stage,
                 "backend": verdict.backend or "",
-                "rel. L2": "" if verdict.relative_l2 is None else f"{verdict.relative_l2:.1e}",
-                "PSNR dB": "" if verdict.psnr is None else f"{verdict.psnr:.1f}",
-                "limit dB": "" if verdict.limit is None else f"{verdict.limit:g}",
+                **{label(name): shown(name, verdict.values[name]) if name in verdict.values else "" for name in measured},
+                "limit": limits(verdict.limit),
                 "verdict": "ok" if verdict.passed else "FAIL",
             }
             for verdict in manifest.verdicts
@@ -102,7 +115,7 @@ def recipe(chosen: Recipe, store: Store) -> dict[str, Any]:
         "sampler": f"{sampler.scheduler or 'as the model says'}, {_list(sampler.steps)} steps",
         "made for": _made_for(plan),
         "LoRAs": _list(f"{change.source} × {change.scale:g}" for change in chosen.model.loras),
-        "guidance": " ".join(str(value) for value in (sampler.guidance.mode, sampler.guidance.scale) if value is not None),
+        "guidance": _asked_guidance(sampler),
         "height": f"{_list(shapes.height)} px",
         "width": f"{_list(shapes.width)} px",
         "batch": _list(shapes.batch),
@@ -124,9 +137,15 @@ def recipe(chosen: Recipe, store: Store) -> dict[str, Any]:
             }
             for name, size in sizes.items()
         ],
-        "notes": list(plan.pairing.notes),
+        "notes": list(plan.notes),
         "stages": [] if note else stages(plan, store),
     }
+
+
+def _asked_guidance(sampler: Sampler) -> str:
+    guidance = sampler.guidance
+    words = [guidance.mode] if guidance.scale is None else [guidance.mode, f"{guidance.scale}"]
+    return " ".join([*words, f"rescaled by {guidance.rescale:g}"] if guidance.rescale else words)
 
 
 def dry_run(plan: Plan, store: Store) -> dict[str, Any]:
@@ -136,7 +155,7 @@ def dry_run(plan: Plan, store: Store) -> dict[str, Any]:
     listed = stages(plan, store)
     reused = f"{sum(not row['why'] for row in listed)} of {len(listed)} stages"
     needs = estimate(plan, _counted(plan.passes.outline))
-    return {"reused": reused, **needs, "notes": list(plan.pairing.notes), "stages": listed}
+    return {"reused": reused, **needs, "notes": list(plan.notes), "stages": listed}
 
 
 def stages(plan: Plan, store: Store) -> list[dict[str, Any]]:
@@ -158,7 +177,8 @@ def estimate(plan: Plan, sizes: Mapping[str, Size]) -> dict[str, str]:
     kept = 4 * sum(sizes[name].parameters for name in plan.passes.remade)
     memory = _LIBRARIES + max(recording, *(_PEAK * size for size in weights.values()))
     # A graph per operator set, and an engine per target that builds one; and the bundle's own files, unless they are clones.
-    copies = {name: len(plan.opsets(name)) + sum(target != "onnxruntime" for target in plan.targets[name]) for name in weights}
+    built = {name: [backend for backend in plan.targets[name].values() if not backend.runs_onnx] for name in weights}
+    copies = {name: len(plan.opsets(name)) + len(built[name]) for name in weights}
     made = sum(copies[name] * size for name, size in weights.items())
     return {
         "memory": f"about {memory / 1e9:.1f} GB",
@@ -176,8 +196,7 @@ def listing(kind: str) -> list[dict[str, str]]:
         return formats.rows()
     if kind == "recipes":
         return [{"name": name, "what": _headline(file)} for name, file in shipped.recipes().items()]
-    folder = Path(__file__).parents[2] / plugins.KINDS[kind].replace(".", "/")
-    return [{"name": name, "what": _docstring(folder / f"{name}.py")} for name in plugins.names(kind)]
+    return [{"name": name, "what": _docstring(plugins.source(kind, name))} for name in plugins.names(kind)]
 
 
 def _counted(family: Family) -> Mapping[str, Size]:
@@ -220,7 +239,9 @@ def _without_weights(chosen: Recipe) -> tuple[Recipe, str]:
         return any((place / source).exists() for place in (chosen.root, Path()))
 
     chosen, lacking = _without_swapped(chosen, here)
-    if model.weights == "random" or all(map(here, [model.source, *(change.source for change in model.loras)])):
+    if model.weights == "random" or all(
+        map(here, [model.source, *filter(None, [model.vae]), *(change.source for change in model.loras)])
+    ):
         return chosen, lacking
     same = architectures.of_hub(model.source)
     told = f"from the named architecture {same}" if same else "from the hub's configuration files"
@@ -228,6 +249,8 @@ def _without_weights(chosen: Recipe) -> tuple[Recipe, str]:
         update={
             "weights": "random",
             "source": same or model.source,
+            "vae": None,
+            "variant": None,
             "loras": (),  # they change no size; what they say of the sampler is kept
             "made_for": model.made_for or sampler_compat.made_by_loras(chosen).kind or None,
         }
@@ -285,8 +308,8 @@ def _headline(file: Path) -> str:
     return text if ". " not in text else f"{text.partition('. ')[0]}."
 
 
-def _docstring(file: Path) -> str:
-    if not file.is_file():
+def _docstring(file: Path | None) -> str:
+    if file is None or file.suffix != ".py":
         return "from another package"
     return (ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or "").partition("\n")[0]
 
@@ -297,6 +320,12 @@ def _megabytes(size: float) -> str:
 
 def _pairs(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{key} {_list(value) if isinstance(value, list | tuple) else value}" for key, value in values.items())
+
+
+def _guidance(guidance: Guidance) -> str:
+    """Mode and default of the usual scale, then the others by name."""
+    usual = " ".join(str(value) for value in (guidance.mode, guidance.scale) if value is not None)
+    return _list([usual, *(f"{scale.name} {scale.default:g}" for scale in guidance.scales if scale.name != USUAL)])
 
 
 def _list(values: Iterable[Any]) -> str:

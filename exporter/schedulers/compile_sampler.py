@@ -17,7 +17,11 @@ from diffusers import SchedulerMixin, schedulers
 from engines.errors import MissingDependency, RecipeError, UnsupportedError
 from engines.plugins import did_you_mean
 from engines.samplers.table import Draw, Eval, Provenance, Starts, Table
-from exporter.schedulers.loop import Loop, blame, refuse_given, shift
+from exporter.families import Driving
+from exporter.recipe import aliases
+from exporter.recipe.yaml_source import brief
+from exporter.schedulers.loop import FailedError, Loop, blame, refuse_given, refuse_undriven, set_times, shift
+from exporter.schedulers.settings import Settings
 from exporter.schedulers.trace import BENDS, prove, trace
 
 __all__ = ["Configured", "Row", "compile_sampler", "configure", "survey"]
@@ -41,12 +45,14 @@ class Configured:
         make: returns a fresh one.
         loop: what the pipeline would be asked for.
         provenance: goes into the tables; its deviation is not yet known.
+        settings: what it is made with.
 
     """
 
     make: Callable[[], Any]
     loop: Loop
     provenance: Provenance
+    settings: Settings
 
     def table(self) -> Table:
         """The table from noise to latent, proved; raises UnsupportedError where the scheduler is not linear."""
@@ -68,8 +74,17 @@ class Configured:
         return Starts(provenance=provenance, alone=alone[0].ops, starts=tuple(table.ops for table, _ in starts))
 
     def _proved(self, loop: Loop) -> tuple[Table, float]:
-        table = trace(self.make, loop, self.provenance)
-        return table, prove(table, self.make, loop)
+        try:
+            return _read(self.make, loop, self.provenance)
+        except FailedError as error:
+            kind = self.settings.kind
+            raise self.settings.explained(error, lambda config: _read(_maker(kind, config), loop, self.provenance)) from error
+
+
+def _read(make: Callable[[], Any], loop: Loop, provenance: Provenance) -> tuple[Table, float]:
+    """A table and how far it is off in its proof."""
+    table = trace(make, loop, provenance)
+    return table, prove(table, make, loop)
 
 
 def compile_sampler(name: str, config: Mapping[str, Any], steps: int, height: int, width: int, **options: Any) -> Table:  # noqa: ANN401 - `configure` types them
@@ -94,6 +109,7 @@ def configure(
     timesteps: Sequence[float] | None = None,
     sigmas: Sequence[float] | None = None,
     pixels_per_token: int = 16,
+    driving: Driving = Driving(),  # noqa: B008 - frozen
 ) -> Configured:
     """Make a diffusers scheduler as a recipe asks for it.
 
@@ -108,10 +124,12 @@ def configure(
         timesteps: own time grid, instead of the scheduler's.
         sigmas: own noise levels, instead of the scheduler's.
         pixels_per_token: side of the square that one token of a transformer stands for, where times depend on the size.
+        driving: how the model's pipeline drives a scheduler.
 
     Raises:
-        RecipeError: no such scheduler, an option that it lacks, or a number of times that is not `steps`.
-        UnsupportedError: no pipeline's loop drives it, or it is known not to be linear; says what to change.
+        RecipeError: no such scheduler, an option that it lacks or of another type, or a number of times that is not `steps`.
+        UnsupportedError: diffusers refuses it, the pipeline does not drive it, or it is known not to be linear; says what to
+            change.
         MissingDependency: the scheduler needs a library that is not there.
 
     """
@@ -119,37 +137,61 @@ def configure(
     known = list(inspect.signature(kind.__init__).parameters)[1:]
     takes = [key for key in inspect.signature(kind.step).parameters if key not in _STEP]
     problems = [*_unknown(f"sampler.config: {name}", config, known), *_unknown(f"sampler.step: {name}", step, takes)]
+    chosen = {**{key: value for key, value in (own or {}).items() if key in known}, **config}
+    settings = Settings(kind, chosen, frozenset(config))
+    wrong = settings.mistyped(key for key in config if key in known)
+    problems += [f"sampler.config.{key}: must be {must}, not {brief(config[key])}" for key, must in wrong.items()]
     problems += [
         f"sampler.scheduler: {name} has no {key}, and the model's own scheduler has {key}: {own[key]}{_having(key)}"
         for key in _MEANING
-        if own and own.get(key) not in {None, False, "epsilon"} and key not in known
+        if own and own.get(key) not in (None, False, "epsilon") and key not in known
     ]
-    grids = [len(given) for given in (timesteps, sigmas) if given is not None]
-    if wrong := [count for count in grids if count != steps and name != "SCMScheduler"]:  # whose grid holds the arrival too
-        problems.append(f"sampler: {wrong[0]} own times or sigmas are not {steps} steps. Name as many as there are steps.")
+    if timesteps is not None and len(timesteps) != steps and name != "SCMScheduler":  # whose grid holds the arrival too
+        problems.append(f"sampler: {len(timesteps)} own times are not {steps} steps. Name as many as there are steps.")
     if problems:
         raise RecipeError(problems)
-    chosen = {**{key: value for key, value in (own or {}).items() if key in known}, **config}
 
-    with blame(name, "its constructor"):
-        pristine = kind(**chosen)
-    make, settings = functools.partial(copy.deepcopy, pristine), pristine.config
-    sized = bool(settings.get("use_dynamic_shifting"))
-    mu = shift(settings, (height // pixels_per_token) * (width // pixels_per_token)) if sized else None
-    loop = Loop(steps, step, timesteps, sigmas, mu)
+    try:
+        make = _maker(kind, chosen)
+    except FailedError as error:
+        raise settings.explained(error, functools.partial(_maker, kind)) from error
+    pristine = make()
+    refuse_undriven(pristine, driving)
+    sized = bool(pristine.config.get("use_dynamic_shifting"))
+    mu = shift(pristine.config, (height // pixels_per_token) * (width // pixels_per_token)) if sized else None
+    given = {key: value for key, value in driving.step.items() if key in takes}
+    loop = Loop(steps, {**given, **step}, timesteps, sigmas, mu, driving=driving)
+    if sigmas is not None:
+        _refuse_other_steps(make(), loop)
     provenance = Provenance(
         scheduler=name,
         config=_plain(chosen),
         library=f"diffusers {version('diffusers')}",
         steps=steps,
         step=step,
-        timesteps=timesteps and tuple(timesteps),
-        sigmas=sigmas and tuple(sigmas),
+        timesteps=None if timesteps is None else tuple(timesteps),
+        sigmas=None if sigmas is None else tuple(sigmas),
         height=height if sized else None,
         width=width if sized else None,
         deviation=0.0,
     )
-    return Configured(make, loop, provenance)
+    return Configured(make, loop, provenance, settings)
+
+
+def _maker(kind: Any, config: Mapping[str, Any]) -> Callable[[], Any]:  # noqa: ANN401 - a class of diffusers'
+    """What returns a fresh scheduler every time."""
+    with blame(kind.__name__, "its constructor"):
+        return functools.partial(copy.deepcopy, kind(**config))
+
+
+def _refuse_other_steps(scheduler: Any, loop: Loop) -> None:  # noqa: ANN401 - a diffusers scheduler
+    """Raise RecipeError where own sigmas make another number of steps: some schedulers want the arrival among them."""
+    set_times(scheduler, loop)
+    if (made := scheduler.num_inference_steps) != loop.steps:
+        count, arrival = len(loop.sigmas or ()), ", since its last one is where it arrives: add 0.0" * (made == loop.steps - 1)
+        raise RecipeError(
+            f"sampler.sigmas: {count} sigmas are {made} steps of {type(scheduler).__name__}, not {loop.steps}{arrival}"
+        )
 
 
 def _scheduler(name: str) -> Any:  # noqa: ANN401 - a class of diffusers'
@@ -165,8 +207,13 @@ def _scheduler(name: str) -> Any:  # noqa: ANN401 - a class of diffusers'
         )
     if missing := [library for library in getattr(found, "_backends", ()) if importlib.util.find_spec(library) is None]:
         raise MissingDependency(" and ".join(missing), "compile")
+    lacking = f"sampler.scheduler: diffusers has no scheduler named {name!r}"
+    if found := aliases.absent(name):
+        raise RecipeError(f"{lacking}; the nearest that it has is {found!r}")
     compiled = [row.scheduler for row in survey() if not row.reason]
-    raise RecipeError(f"sampler.scheduler: diffusers has no scheduler named {name!r}{did_you_mean(name, compiled)}")
+    hint = did_you_mean(name, compiled)
+    close = None if hint.startswith("; did you mean") else aliases.near(name)
+    raise RecipeError(f"{lacking}; did you mean {close!r}?" if close else f"{lacking}{hint}")
 
 
 def _unknown(where: str, given: Iterable[str], known: list[str]) -> list[str]:

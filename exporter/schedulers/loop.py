@@ -13,12 +13,15 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from engines.errors import T2IError, UnsupportedError
+from exporter.families import Driving
 from exporter.schedulers.preview import Preview
 
-#: `draw(shape)`: the next standard normal noise, float32.
+#: `draw(shape)`: the next standard normal noise, float32, or float64 where the run is to be without rounding.
 Drawing = Callable[[tuple[int, ...]], torch.Tensor]
 #: `model(latent, time)`: what the denoiser would answer, of the latent's shape.
 Model = Callable[[torch.Tensor, float], torch.Tensor]
+
+_CASTS = (torch.Tensor.to, torch.Tensor.float, torch.Tensor.type)
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,7 @@ class Loop:
         start: steps that are left out at the beginning, where there is a given latent; None goes from noise to latent.
         noised: whether it then begins with the given latent under noise, as image to image does, or, as inpainting at full
             strength, with noise alone.
+        driving: how the pipeline does it.
 
     """
 
@@ -69,6 +73,7 @@ class Loop:
     mu: float | None = None
     start: int | None = None
     noised: bool = True
+    driving: Driving = field(default_factory=Driving)
 
 
 class Dice(TorchFunctionMode):
@@ -82,9 +87,9 @@ class Dice(TorchFunctionMode):
 
     """
 
-    def __init__(self, draw: Drawing) -> None:
+    def __init__(self, draw: Drawing, caller: str = "the scheduler") -> None:
         super().__init__()
-        self._draw = draw
+        self._draw, self._caller = draw, caller
 
     def __torch_function__(
         self,
@@ -108,7 +113,7 @@ class Dice(TorchFunctionMode):
             return args[0].copy_(self._normal(*args[1:], **{"size": args[0].shape, **kwargs}))
         if _is_random(name) and not _at_rest(kwargs):
             raise UnsupportedError(
-                f"the scheduler calls torch's {name}; only normal noise (randn, randn_like, normal, normal_) can be supplied. "
+                f"{self._caller} calls torch's {name}; only normal noise (randn, randn_like, normal, normal_) can be supplied. "
                 "Choose another scheduler: `t2iexport list samplers`."
             )
         return func(*args, **kwargs)
@@ -138,6 +143,26 @@ def _is_random(name: str) -> bool:
     return any(torch.Tag.nondeterministic_seeded in getattr(operator, overload).tags for overload in operator.overloads())
 
 
+class Unrounded(TorchFunctionMode):
+    """Within it, float64 latents stay float64 where a scheduler casts them to float32.
+
+    So a scheduler's own arithmetic shows without the rounding of its largest terms: what is left is what it means. Its
+    coefficients stay what they are.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:  # noqa: ANN401 - whatever torch's function returns
+        found = func(*args, **(kwargs or {}))
+        if func in _CASTS and args[0].dtype == torch.float64 and args[0].dim() > 1 and found.dtype == torch.float32:
+            return args[0]
+        return found
+
+
 def drive(
     scheduler: Any,  # noqa: ANN401 - diffusers' schedulers share no protocol
     loop: Loop,
@@ -154,8 +179,8 @@ def drive(
     Args:
         scheduler: a fresh diffusers scheduler; it is used up.
         loop: what the pipeline would be asked for.
-        model: called once per evaluation, with the scaled latent, float32, and the model time.
-        draw: called for the initial noise first, then for every noise that the scheduler draws.
+        model: called once per evaluation, with the scaled latent and the model time.
+        draw: called for the initial noise first, then for every noise that the scheduler draws; its type is the loop's.
         shape: of the latent.
         given: called once, after the initial noise, where `loop.start` says that there is a given latent.
         mask: 1 where inpainting makes the latent anew, 0 where it keeps the given one; broadcasts to the shape.
@@ -163,33 +188,31 @@ def drive(
             configuration says.
 
     Returns:
-        The final latent, float32.
+        The final latent, of the type of the noise.
 
     Raises:
         UnsupportedError: the scheduler raised, draws other than normal noise, or cannot add noise to a given latent.
 
     """
-    quirk = _QUIRKS.get(type(scheduler).__name__, Quirk())
+    quirk = _quirk(scheduler)
 
     def call(method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - diffusers' own
-        with blame(type(scheduler).__name__, method.__name__), Dice(draw):
+        with blame(type(scheduler).__name__, method.__name__, advice), Unrounded(), Dice(draw, type(scheduler).__name__):
             return method(*args, **kwargs)
 
     def noised(time: torch.Tensor) -> torch.Tensor:
         if hasattr(scheduler, "scale_noise"):  # of the flow-matching schedulers
-            return call(scheduler.scale_noise, original, time, noise)
-        return call(scheduler.add_noise, original, noise, time)
+            return call(scheduler.scale_noise, _needed(original), time, noise)
+        return call(scheduler.add_noise, _needed(original), noise, time)
 
-    noise = draw(shape)
+    advice, noise = "", draw(shape)
     original = given() if given else None
-    call(scheduler.set_timesteps, **_arguments(scheduler, loop, quirk))
-    times, latent = scheduler.timesteps[: -1 if quirk.arrival else None], noise
-    if loop.start is not None:
-        refuse_given(scheduler)
-        first = loop.start * getattr(scheduler, "order", 1)  # a scheduler of order 2 lists each of its times twice
-        times = times[first:]
-        if hasattr(scheduler, "set_begin_index"):
-            call(scheduler.set_begin_index, first)
+    with Dice(draw, type(scheduler).__name__):
+        set_times(scheduler, loop)
+    times, first = _times(scheduler, loop, quirk)
+    if first is not None:
+        call(scheduler.set_begin_index, first)
+    latent, advice = noise, "" if first is not None or not hasattr(scheduler, "set_begin_index") else _two_at_once(times, loop)
     if loop.start is not None and loop.noised:
         latent = noised(times[:1])
     else:
@@ -197,15 +220,67 @@ def drive(
     look = Preview(scheduler) if peek else None
     for index, time in enumerate(times):
         scaled = call(scheduler.scale_model_input, latent, time) if hasattr(scheduler, "scale_model_input") else latent
-        output = model(scaled.float(), float(time))
+        output = model(scaled.to(noise.dtype), float(time))
         result = call(scheduler.step, output, time, latent, **loop.step, return_dict=True)
         latent = result.prev_sample
         if look and peek:
             peek(look(result, scaled, output, time))
         if mask is not None:
-            kept = noised(times[index + 1 : index + 2]) if index + 1 < len(times) else original
+            kept = noised(times[index + 1 : index + 2]) if index + 1 < len(times) else _needed(original)
             latent = (1 - mask) * kept + mask * latent
-    return latent.float()
+    return latent.to(noise.dtype)
+
+
+def _times(scheduler: Any, loop: Loop, quirk: Quirk) -> tuple[torch.Tensor, int | None]:  # noqa: ANN401 - a diffusers scheduler
+    """Times that the model sees, and the index of the first where the pipeline tells the scheduler."""
+    first = (loop.start or 0) * getattr(scheduler, "order", 1)  # a scheduler of order 2 lists each of its times twice
+    if loop.start is not None:
+        refuse_given(scheduler)
+    told = loop.driving.begins or loop.start is not None  # from a given latent, every pipeline says so
+    index = first if told and hasattr(scheduler, "set_begin_index") else None
+    return scheduler.timesteps[first : -1 if quirk.arrival else None], index
+
+
+def _two_at_once(times: torch.Tensor, loop: Loop) -> str:
+    """What to say where a scheduler fails that was not told where to begin; empty where it does not matter."""
+    if sum(times == times[0]) < 2:
+        return ""
+    return (
+        f"Its first two steps are at one time, {float(times[0]):g}, and {loop.driving.pipeline} does not tell it at which of "
+        "them it begins, so diffusers fails too. Change steps, or the sampler's config."
+    )
+
+
+def _quirk(scheduler: Any) -> Quirk:  # noqa: ANN401 - a diffusers scheduler
+    return _QUIRKS.get(type(scheduler).__name__, Quirk())
+
+
+def set_times(scheduler: Any, loop: Loop) -> None:  # noqa: ANN401 - a diffusers scheduler
+    """Call `set_timesteps` as diffusers' `retrieve_timesteps` does; raises UnsupportedError where it raises."""
+    arguments = _arguments(scheduler, loop, _quirk(scheduler))
+    with blame(type(scheduler).__name__, "set_timesteps"):
+        scheduler.set_timesteps(**arguments)
+
+
+def refuse_undriven(scheduler: Any, driving: Driving) -> None:  # noqa: ANN401 - a diffusers scheduler
+    """Raise UnsupportedError where the pipeline reads what the scheduler lacks, so that diffusers cannot run the two either."""
+    if lacking := [name for name in driving.needs if not hasattr(scheduler, name)]:
+        kind, shift = type(scheduler).__name__, scheduler.config.get("shift")
+        way = "Choose another: `t2iexport list samplers`"
+        if kind.startswith("FlowMatch"):
+            flow = f"prediction_type: flow_prediction, use_flow_sigmas: true, flow_shift: {shift or 1.0:g}"
+            way = f"For flow matching take scheduler: UniPCMultistepScheduler, config: {{{flow}}}"
+        raise UnsupportedError(
+            f"{kind} cannot be driven by {driving.pipeline}, which reads its {' and '.join(lacking)}; it has none, so diffusers "
+            f"fails too. {way}."
+        )
+
+
+def _needed(given: torch.Tensor | None) -> torch.Tensor:
+    """The given latent, where a start or a mask asks for one."""
+    if given is None:
+        raise TypeError("a loop that starts from a given latent, or has a mask, needs one")
+    return given
 
 
 def refuse_given(scheduler: Any) -> None:  # noqa: ANN401 - a diffusers scheduler
@@ -237,15 +312,18 @@ def shift(config: Mapping[str, Any], tokens: int) -> float:
     return low + (high - low) / (most - least) * (tokens - least)
 
 
+class FailedError(UnsupportedError):
+    """diffusers' own code raised or gave no number, and nobody knows yet which value of the config it is due to."""
+
+
 @contextmanager
-def blame(name: str, where: str) -> Iterator[None]:
-    """Turn whatever diffusers raises into an UnsupportedError that names the scheduler and where it was."""
+def blame(name: str, where: str, advice: str = "") -> Iterator[None]:
+    """Turn whatever diffusers raises into an UnsupportedError that names the scheduler, where it was, and what to do."""
     try:
         yield
     except T2IError:
         raise
     except Exception as error:
-        raise UnsupportedError(
-            f"{name} failed in {where}: {type(error).__name__}: {error}\n"
-            "Change the recipe's sampler (config, steps, timesteps), or choose another: `t2iexport list samplers`."
-        ) from error
+        kind = UnsupportedError if advice else FailedError  # who knows what to do need not look for what it is due to
+        advice = advice or "Change the recipe's sampler (config, steps, timesteps), or choose another: `t2iexport list samplers`."
+        raise kind(f"{name} failed in {where}: {type(error).__name__}: {str(error) or 'without a word'}\n{advice}") from error

@@ -3,6 +3,9 @@
 A linear sampler acts on every pixel alike, by sums with constant coefficients. So its coefficients can be read off by running
 diffusers' own scheduler once on the identity matrix: pixel j of every latent is the probe of the j-th latent that came to be.
 Linearity is not assumed: a second run on random latents must give what the table gives, played by the player that ships.
+
+The scheduler runs in float64 for both. In float32 a zero-SNR schedule, which begins at sigma 4096, rounds as much away as a
+clipped sample looks bent: what is refused is to be the bend. The player is float32, as it ships.
 """
 
 from __future__ import annotations
@@ -16,11 +19,12 @@ import numpy as np
 import torch
 
 from engines.errors import UnsupportedError
+from engines.sampler_ops import Row
 from engines.samplers import Step
 from engines.samplers.table import Draw, Emit, Eval, Given, Provenance, Table
-from exporter.schedulers.loop import Loop, drive
+from exporter.schedulers.loop import FailedError, Loop, drive
 
-#: How far the table may be from the scheduler, as a share of the terms summed: linear ones stay below 2e-5, clipping shows 0.1.
+#: How far the table may be from the scheduler, as a share of the terms summed: linear ones stay near 1e-6, clipping shows 0.1.
 TOLERANCE = 1e-4
 #: Sizes of the latents in the proof: a bend that shows only far from, or only near, the origin shows in one of them.
 SCALES = (1e-2, 1.0, 30.0)
@@ -51,7 +55,8 @@ def trace(make: Callable[[], Any], loop: Loop, provenance: Provenance) -> Table:
     masked = torch.tensor([1.0, 0.0]).reshape(1, 1, 2, 1) if loop.start is not None else None
     given = None if masked is None else probes.given
     final = drive(make(), loop, probes.model, probes.draw, probes.shape, given=given, mask=masked, peek=probes.peek)
-    return Table(provenance=provenance, ops=(*probes.ops, Emit(**probes.mixed(final))))
+    row, kept = probes.mixed(final)
+    return Table(provenance=provenance, ops=(*probes.ops, Emit(row=row, kept=kept)))
 
 
 class _Probes:
@@ -75,7 +80,10 @@ class _Probes:
 
     def model(self, latent: torch.Tensor, time: float) -> torch.Tensor:
         """Answer as the model."""
-        return self._append(Eval(t=time, **self.mixed(latent)))
+        if not math.isfinite(time):
+            raise FailedError(f"{self._name} asks the model at time {time}.\nChoose other steps or another scheduler.")
+        row, kept = self.mixed(latent)
+        return self._append(Eval(t=time, row=row, kept=kept))
 
     def peek(self, clean: torch.Tensor | None) -> None:
         """Write down what the clean latent of the last evaluation consists of."""
@@ -85,18 +93,19 @@ class _Probes:
             pair = _pair(clean.reshape(-1, self.shape[-1])[0].numpy(), op.row, index)
             self.ops[index] = op.model_copy(update={"preview": pair})
 
-    def mixed(self, latent: torch.Tensor) -> dict[str, tuple[float, ...]]:
+    def mixed(self, latent: torch.Tensor) -> tuple[Row, Row | None]:
         """Read the rows off: inside of the mask, and outside where there is one."""
         fits, width = tuple(latent.shape) == self.shape, len(self.ops)
         rows = latent.reshape(-1, self.shape[-1]).numpy() if fits else np.full((1, 1), np.nan)
         if not np.isfinite(rows).all():
-            raise UnsupportedError(
-                f"{self._name} gives NaN, infinity or another shape at {self._steps} steps. "
+            raise FailedError(
+                f"{self._name} gives NaN, infinity or another shape at {self._steps} steps.\n"
                 "Choose other steps or another scheduler."
             )
         if rows[:, width:].any():
             raise UnsupportedError(f"{self._name} adds a constant to the latent, so it is not linear{_advice(self._make())}.")
-        return dict(zip(("row", "kept"), (_short(np.trim_zeros(row[:width], "b")) for row in rows), strict=False))
+        row, *kept = (_short(np.trim_zeros(each[:width], "b")) for each in rows)
+        return row, kept[0] if kept else None
 
     def _append(self, op: Draw | Given | Eval) -> torch.Tensor:
         self.ops.append(op)
@@ -104,13 +113,13 @@ class _Probes:
             raise UnsupportedError(
                 f"{self._name} uses more than {self.shape[-1]} latents in {self._steps} steps. Choose another scheduler."
             )
-        latent = torch.zeros(self.shape)
+        latent = torch.zeros(self.shape, dtype=torch.float64)
         latent[..., len(self.ops) - 1] = 1.0
         return latent
 
 
-def _short(row: np.ndarray) -> tuple[float, ...]:
-    return tuple(float(str(value)) for value in row)
+def _short(row: np.ndarray) -> Row:
+    return tuple(float(str(value)) for value in row.astype(np.float32))
 
 
 def _pair(clean: np.ndarray, seen: Sequence[float], index: int) -> tuple[float, float] | None:
@@ -123,7 +132,7 @@ def _pair(clean: np.ndarray, seen: Sequence[float], index: int) -> tuple[float, 
     before, row = clean[:index].astype(np.float64), np.zeros(index)
     row[: len(seen)] = seen
     share = float(before @ row / (row @ row)) if row.any() else 0.0
-    first, second = _short(np.array([share, clean[index]], np.float32))
+    first, second = _short(np.array([share, clean[index]]))
     return first, second
 
 
@@ -177,16 +186,16 @@ def _replay(scheduler: Any, loop: Loop, random: np.random.Generator, scale: floa
     def fresh(time: float | None = None) -> torch.Tensor:
         events.times.append(time)
         events.history.append(random.standard_normal(shape, dtype=np.float32) * np.float32(scale))
-        return torch.from_numpy(events.history[-1].copy())  # a copy: the scheduler may write on it
+        return torch.from_numpy(events.history[-1].astype(np.float64))  # a copy: the scheduler may write on it
 
     def model(latent: torch.Tensor, time: float) -> torch.Tensor:
         events.seen.append(latent.numpy().copy())
         return fresh(time)
 
     def peek(clean: torch.Tensor | None) -> None:
-        events.clean.append(None if clean is None else clean.float().numpy().copy())
+        events.clean.append(None if clean is None else clean.numpy().copy())
 
-    made_anew = None if mask is None else torch.from_numpy(mask.astype(np.float32))
+    made_anew = None if mask is None else torch.from_numpy(mask.astype(np.float64))
     given = None if loop.start is None else fresh
     final = drive(scheduler, loop, model, lambda _: fresh(), shape, given=given, mask=made_anew, peek=peek)
     events.seen.append(final.numpy())
@@ -199,24 +208,23 @@ def _deviation(table: Table, events: _Events, mask: np.ndarray | None) -> float:
         latents[type(op)].append(latent)
     draws, answers, times, steps = iter(latents[Draw]), iter(latents[Eval]), list[float](), list[Step]()
 
-    def denoise(_latent: np.ndarray, time: float) -> np.ndarray:
-        times.append(time)
+    def denoise(latent: np.ndarray, timestep: float | np.ndarray, which: np.ndarray | None = None) -> np.ndarray:  # noqa: ARG001 - the sampler's
+        times.append(float(timestep))
         return next(answers)
 
     given = dict(zip([IMAGE], latents[Given], strict=False))
     result = table.play(denoise, lambda: next(draws), steps.append, given, mask)
-    evaluations = [op for op in table.ops if isinstance(op, Eval)]
-    if times != [op.t for op in evaluations] or len(events.seen) != len(steps) + 1:
+    asked = [op for op in table.ops if isinstance(op, Eval | Emit)]
+    if times != [op.t for op in asked if isinstance(op, Eval)] or len(events.seen) != len(steps) + 1:
         return math.inf
     shares = [0.0]
-    for index, (op, got, wanted) in enumerate(
-        zip((*evaluations, table.ops[-1]), (*(step.latent for step in steps), result), events.seen, strict=True)
-    ):
+    for index, (op, got, wanted) in enumerate(zip(asked, (*(step.latent for step in steps), result), events.seen, strict=True)):
         rows = [row for row in (op.row, op.kept if mask is not None else None) if row is not None]
         shares.append(_share(got, wanted, [(row, events.history) for row in rows]))
         clean = events.clean[index] if index < len(steps) else None
         if clean is not None and isinstance(op, Eval) and op.preview:
-            shares.append(_share(steps[index].preview, clean, [(op.preview, (wanted, latents[Eval][index]))]))
+            sums = [(op.preview, (wanted, latents[Eval][index]))]
+            shares.append(math.inf if (preview := steps[index].preview) is None else _share(preview, clean, sums))
     return max(shares)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engines.backends import installed
-from engines.bundle import Draft, EngineFiles, Guidance, Onnx, PartEntry, SamplerEntry, Tokenizer, Verdict, place
+from engines.bundle import Draft, EngineFiles, Onnx, PartEntry, SamplerEntry, Tokenizer, Verdict, place
 from engines.manifest import Defaults
 from exporter.recipe import limits
 
@@ -20,7 +20,7 @@ _VERSIONS = ("t2iexport", "torch", "diffusers", "transformers", "onnx", "onnx-ir
 
 def lay_out(plan: Plan, done: Done, folder: Path) -> Draft:
     """Fill `folder` with what the stages made, and draft the manifest that says what it is."""
-    recipe, notes = plan.recipe, list(plan.pairing.notes)
+    recipe, notes = plan.recipe, list(plan.notes)
     notes += plan.precisions.notes(done) + _found(plan, done, folder) + plan.quantized.notes(done)
     recordings: list[str] = []
     if not recipe.checks.skip:
@@ -29,15 +29,20 @@ def lay_out(plan: Plan, done: Done, folder: Path) -> Draft:
         recordings = [_put(file, folder, f"recordings/{file.name}") for file in (*runs, *cases)]
         recordings.append("recordings/ranges.json")
         (folder / recordings[-1]).write_text(json.dumps(plan.precisions.ranges(done), indent=2, sort_keys=True) + "\n")
-    guidance = recipe.sampler.guidance
     parts = {name: _part(plan, name, done, folder) for name in plan.family.roles}
     return Draft(
         name=recipe.name,
         recipe=recipe.text,
         source=dict(plan.checkpoint.provenance),
-        guidance=Guidance(mode=guidance.mode, scale=guidance.scale),
-        defaults=Defaults(height=recipe.shapes.height[1], width=recipe.shapes.width[1], steps=recipe.sampler.steps[0]),
+        guidance=plan.family.guidance,
+        defaults=Defaults(
+            height=recipe.shapes.height[1],
+            width=recipe.shapes.width[1],
+            steps=recipe.sampler.steps[0],
+            generator=recipe.generator,
+        ),
         tokenizers={name: _tokenizer(name, done, folder) for name in plan.family.towers.values()},
+        inputs=dict(plan.family.inputs),
         parts=parts | {name: _whole(plan, name, parts, done, folder) for name in plan.wholes.steps},
         samplers=tuple(_sampler(plan, steps, done, folder) for steps in recipe.sampler.steps),
         process=_process(done, folder),

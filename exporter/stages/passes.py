@@ -17,6 +17,7 @@ from exporter.models import classifier
 from exporter.models.checkpoint import network, placed
 from exporter.models.compatibility import borrow, teacher
 from exporter.models.sampler_compat import made_by_passes
+from exporter.recipe.pass_options import REMAKING
 from exporter.training import context
 
 if TYPE_CHECKING:
@@ -58,21 +59,24 @@ class Passes:
                 step: Pass = plugins.load("passes", name).model_validate(options)
                 if name in steps:
                     problems.append(f"{where} stands twice; keep one")
-                if step.remakes and not all(other.remakes for other in steps.values()):
+                if step.kind in REMAKING and not all(other.kind in REMAKING for other in steps.values()):
                     problems.append(f"{where} makes another network, so it stands before {next(iter(steps))}")
                 role = family.roles.get(part)
-                if step.trains and role not in {"denoiser", "decoder"}:
+                if step.kind == "training" and role not in {"denoiser", "decoder"}:
                     problems.append(f"{where} teaches UNets and VAE decoders; leave it out")
-                if step.trains and role == "decoder" and not steps:
+                if step.kind == "training" and role == "decoder" and not steps:
                     problems.append(f"{where} has no student that differs from the source; put a swap before it")
-                if step.swaps and steps:
+                if step.kind == "swap" and steps:
                     problems.append(f"{where} would undo what {next(iter(steps))} made; it stands first")
+                if step.kind == "graph" and any(other.kind == "graph" for other in steps.values()):
+                    problems.append(f"{where} works on the graph that {list(steps)[-1]} has quantized; keep one")
                 steps[name] = step
         if problems:
             raise RecipeError(problems)
-        found = {part: tuple(name for name, step in steps.items() if step.remakes) for part, steps in self.of.items()}
+        found = {part: tuple(name for name, step in steps.items() if step.kind in REMAKING) for part, steps in self.of.items()}
         self.remade: Mapping[str, tuple[str, ...]] = {part: names for part, names in found.items() if names}
-        self.quantized: Mapping[str, Any] = {part: steps["quantize"] for part, steps in self.of.items() if "quantize" in steps}
+        graph = {part: [step for step in steps.values() if step.kind == "graph"] for part, steps in self.of.items()}
+        self.quantized: Mapping[str, Any] = {part: steps[0] for part, steps in graph.items() if steps}
 
     @cached_property
     def outline(self) -> Family:
@@ -98,7 +102,7 @@ class Passes:
         config: Mapping[str, Any] = checkpoint.named(network(part))
         for name in names:
             step = self.of[part][name]
-            made = self.borrowed(part, name).named(part) if step.swaps else step.config(config)
+            made = self.borrowed(part, name).named(part) if step.kind == "swap" else step.config(config)
             config, told = made or config, told and made is not None
         return config, told
 
@@ -140,7 +144,7 @@ class Passes:
     def told(self, part: str) -> tuple[str, ...]:
         """The part's passes as the blame table shows them."""
         steps = self.of.get(part, {})
-        untaught = part in self.remade and not any(step.trains or step.swaps for step in steps.values())
+        untaught = part in self.remade and not any(step.kind in {"training", "swap"} for step in steps.values())
         return (*(step.told for step in steps.values()), *(["not distilled"] if untaught else []))
 
     def made(self, done: Done, only: Mapping[str, tuple[str, ...]] | None = None) -> Family:
@@ -157,13 +161,12 @@ class Passes:
         # The source's own contract, where that of a smaller network would be wider: the recordings are the source's.
         part = replace(part, signature=self.family.signature(name))
         for step in self.of.get(name, {}).values():
-            part = part if step.remakes else step(part)
+            part = step(part) if step.kind == "weights" else part
         return part
 
     def maker(self, part_name: str, name: str) -> Callable[[Path, str, str, Done], None]:
         """What lets one pass make its network, from what the one before it made, and keeps it as diffusers keeps networks."""
-        step = self.of[part_name][name]
-        return self.swap if step.swaps else self.teach if step.trains else self.change
+        return {"swap": self.swap, "training": self.teach}.get(self.of[part_name][name].kind, self.change)
 
     def swap(self, folder: Path, part_name: str, name: str, _done: Done) -> None:
         """Keep the network that stands in the source's place."""

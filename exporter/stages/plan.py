@@ -5,18 +5,18 @@ from __future__ import annotations
 import gc
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engines import plugins
 from engines.errors import RecipeError, UnsupportedError
-from exporter import graph
 from exporter.families import Family, claim
 from exporter.models.checkpoint import network, resolve
 from exporter.models.sampler_compat import judge
 from exporter.onnx import target_ops
+from exporter.parity import metrics
 from exporter.stages.fused import Wholes
 from exporter.stages.keys import key_of
 from exporter.stages.passes import Done, Passes
@@ -76,8 +76,9 @@ class Plan:
             self.family = claim(self.checkpoint, recipe)
         except RecipeError as error:
             raise RecipeError([*error.problems, *self.pairing.problems]) from error
-        if self.pairing.problems:
-            raise RecipeError(self.pairing.problems)
+        if problems := [*self.pairing.problems, *metrics.problems(recipe.checks.limits)]:
+            raise RecipeError(problems)
+        self.notes = (*self.checkpoint.notes, *self.family.notes, *self.pairing.notes)
         self.wholes = Wholes(recipe, self.family)
         shared = _backends(recipe.targets)
         own = {name: self._component(name).target for name in (*self.family.roles, *self.wholes.steps)}
@@ -139,7 +140,7 @@ class Plan:
 
     def loaders(self, name: str) -> tuple[object, ...]:
         """Who loads a part as its passes leave it: makers of every stage for which it is loaded."""
-        kinds = (type(step) for step in self.passes.of.get(name, {}).values() if not (step.remakes or hasattr(step, "on_graph")))
+        kinds = (type(step) for step in self.passes.of.get(name, {}).values() if step.kind == "weights")
         return (self.passes.part, self.precisions.of, self.precisions.single, *self._model, *kinds)
 
     def _component(self, name: str) -> Any:  # noqa: ANN401 - recipe.Component, which lives behind TYPE_CHECKING here
@@ -157,6 +158,7 @@ class Plan:
         for steps in recipe.sampler.steps:
             options = recipe.sampler.model_dump(mode="json", exclude={"steps", "guidance", "force"}) | {"steps": steps}
             options |= {"size": [recipe.shapes.height[1], recipe.shapes.width[1]], "edits": self.edits}
+            options["driving"] = asdict(self.family.driving)
             sampler_key = key_of("compile", f"{steps} steps", options, schedule, [self._compile])
             compiled["compile", f"{steps} steps"] = sampler_key
             yield Stage("compile", f"{steps} steps", sampler_key, lambda folder, _done, steps=steps: self._compile(folder, steps))
@@ -204,9 +206,9 @@ class Plan:
                 )
             options = step.model_dump(mode="json")  # type: ignore[attr-defined]  # a plugin's options are a Frozen
             inputs = {"weights": digest} | (recorded if step.recorded else {})
-            if step.swaps:
+            if step.kind == "swap":
                 inputs = {"network": self.passes.borrowed(name, pass_name).digest(name)}
-            if step.trains:
+            if step.kind == "training":
                 encode_key = key_of("encode", "pictures", *self.passes.keyed(name, pass_name), (self.passes.encode, *self._model))
                 encode = lambda folder, _done, pass_name=pass_name: self.passes.encode(folder, name, pass_name)  # noqa: E731
                 yield Stage("encode", f"{name}, {pass_name}", encode_key, encode)
@@ -222,7 +224,7 @@ class Plan:
             kinds = {type(self.passes.of[name][each]) for each in (*before, pass_name)}
             stage_key = key_of("pass", f"{name}, {pass_name}", options, inputs, (maker, *kinds, *self._model))
             make = lambda folder, done, maker=maker, pass_name=pass_name: maker(folder, name, pass_name, done)  # noqa: E731
-            yield Stage("pass", f"{name}, {pass_name}", stage_key, make, resumes=step.trains)
+            yield Stage("pass", f"{name}, {pass_name}", stage_key, make, resumes=step.kind == "training")
             digest = str(stage_key)
 
     def _part_stages(self, name: str, recorded: Mapping[str, str], digest: str) -> Iterator[Stage]:
@@ -230,9 +232,11 @@ class Plan:
         component = self._component(name)
         weights = {"weights": digest}
         options = component.model_dump(mode="json", exclude={"target"})
-        options["passes"] = [step for step in options["passes"] if not step.keys() & {"quantize"}]  # which works on the graph
+        graph = {each for each, step in self.passes.of.get(name, {}).items() if step.kind == "graph"}
+        options["passes"] = [step for step in options["passes"] if not step.keys() & graph]
         options |= {"signature": self.family.signature(name).model_dump(mode="json")}
-        options |= {"guidance": self.recipe.sampler.guidance.mode}
+        guidance = self.recipe.sampler.guidance
+        options |= {"guidance": guidance.mode, **({"rescale": guidance.rescale} if guidance.rescale else {})}
         measured = self.precisions.measured(name)
         inputs = weights | (dict(recorded) if measured else {})
         if recorded:
@@ -246,7 +250,7 @@ class Plan:
         for opset in self.opsets(name):
             processor, fused = self.on_processor(name), self._fused(name, opset)
             wanted = options | {"opset": opset, "processor": processor, "fused": fused}
-            passes = (f"exporter.graph.{each}" for each in graph.order(processor=processor, fused=fused))
+            passes = (plugins.module("graph", each) for each in plugins.names("graph"))  # whichever the graph gets
             makers = (self._export, *self.loaders(name), *passes)
             export_key = key_of("export", f"{name}, opset {opset}", wanted, inputs, makers)
             make = lambda folder, done, opset=opset: self._export(folder, name, opset, done)  # noqa: E731
@@ -325,8 +329,9 @@ class Plan:
         """Name of the scheduler, and the arguments of `configure` that the number of steps leaves open."""
         sampler, own = self.recipe.sampler, self.checkpoint.configs["scheduler"]
         sizes = {"height": self.recipe.shapes.height[1], "width": self.recipe.shapes.width[1]}
-        options = {"config": sampler.config, "own": own, "step": sampler.step, "timesteps": sampler.timesteps}
-        return sampler.scheduler or own["_class_name"], {**options, **sizes}
+        options = {"config": sampler.config, "own": own, "step": sampler.step}
+        options |= {"timesteps": sampler.timesteps, "sigmas": sampler.sigmas}
+        return sampler.scheduler or own["_class_name"], {**options, **sizes, "driving": self.family.driving}
 
     def _compile(self, folder: Path, steps: int) -> None:
         self.table(steps).dump(folder / f"{steps}.json")

@@ -157,13 +157,13 @@ class Quantized:
         return f"{name}: {lowered} of the {len(found.kept)} layers that stay have weights in 8 bits; the calibration says why"
 
     def _where(self, name: str) -> str:
-        passes = self._plan.recipe.components[name].passes
-        return f"components.{name}.passes.{next(i for i, each in enumerate(passes) if 'quantize' in each)}.quantize"
+        steps = self._plan.passes.of[name]
+        index, step = next((index, step) for index, step in enumerate(steps) if steps[step].kind == "graph")
+        return f"components.{name}.passes.{index}.{step}"
 
     def _outputs(self, name: str) -> bool:
-        """Whether ONNX Runtime is to run the graph on a processor: its int8 convolution writes int8."""
-        backend = self._plan.targets[name].get("onnxruntime")
-        return backend is not None and backend.on_processor
+        """Whether the int8 convolutions of a target write int8."""
+        return any(backend.quantized_outputs for backend in self._plan.targets[name].values())
 
     def _given(self, name: str) -> str:
         """SHA-256 of the calibration that the recipe names; empty where it names none.

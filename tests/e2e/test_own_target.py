@@ -47,9 +47,9 @@ def test_its_line_names_it_and_its_limits_are_those_of_what_it_computes_in(mixed
     lines = {(line.part, line.stage): line for line in table.worst(verdicts)}
     decoder, unet = lines["vae_decoder", "onnx → engine"], lines["unet", "onnx → engine"]
     assert (decoder.backend, decoder.note) == ("openvino", "openvino, bf16 inside")
-    assert decoder.limit == limits.LIMITS["engine"]["bf16"]
-    assert (unet.backend, unet.limit) == ("onnxruntime", limits.LIMITS["engine"]["fp32"])
-    assert lines["end to end", "image"].limit == limits.LIMITS["image"]["bf16"]
+    assert decoder.limit == {"psnr": limits.LIMITS["engine"]["bf16"]}
+    assert (unet.backend, unet.limit) == ("onnxruntime", {"psnr": limits.LIMITS["engine"]["fp32"]})
+    assert lines["end to end", "image"].limit == {"psnr": limits.LIMITS["image"]["bf16"]}
     manifest = Bundle.open(path).manifest
     assert manifest.runs() == {"onnxruntime": dict.fromkeys(manifest.parts, "onnxruntime") | {"vae_decoder": "openvino"}}
 

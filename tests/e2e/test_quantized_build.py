@@ -68,7 +68,7 @@ def test_a_quantized_bundle_says_what_was_done_and_draws(small):
     assert found["measured"] >= 40
     assert len(found["layers"]) == entry.quantized.quantized
     assert all(verdict.passed for verdict in verdicts)
-    assert {line.limit for line in verdicts if (line.part, line.stage) == ("unet", "passes → onnx")} == {30.0}
+    assert {line.limit["psnr"] for line in verdicts if (line.part, line.stage) == ("unet", "passes → onnx")} == {30.0}
     assert any(note.startswith("unet: quantize: int8-weights, onnxruntime: ") for note in bundle.manifest.notes)
     with Pipeline.open(root(bundle)) as pipeline:
         assert pipeline.generate("a red circle", seed=1)[0].size == (32, 32)

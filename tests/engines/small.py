@@ -88,7 +88,7 @@ def draft(mode="classifier_free", *, encoder=False, **changes):
         "name": "small",
         "recipe": "model: {source: nowhere}\n",
         "source": {"revision": "0"},
-        "guidance": Guidance(mode=mode, scale=None if mode == "none" else 2.0),
+        "guidance": Guidance.of(mode, None if mode == "none" else 2.0),
         "defaults": Defaults(height=32, width=32, steps=2),
         "tokenizers": {"tokenizer": Tokenizer(file="tokenizers/tokenizer.json", length=LENGTH, feeds="tokenizer_ids")},
         "parts": {

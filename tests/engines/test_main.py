@@ -50,12 +50,12 @@ def test_several_prompts(run, tmp_path):
     assert {"p-1.png", "p-2.png"} <= {path.name for path in tmp_path.iterdir()}
 
 
-@pytest.mark.parametrize("place", ["x.jpg", "x", "none/x.png", "folder.png"])
+@pytest.mark.parametrize("place", ["x.gif", "x", "none/x.png", "folder.png"])
 def test_an_output_is_refused_before_the_bundle_is_opened(monkeypatch, tmp_path, place):
     (tmp_path / "folder.png").mkdir()
     monkeypatch.setattr(Pipeline, "open", lambda *_, **__: pytest.fail("it was opened"))
     done = CliRunner().invoke(program.generate, ["a bundle", "a", "-o", str(tmp_path / place)])
-    assert isinstance(done.exception, UnsupportedError if "." not in place or "jpg" in place else MachineError)
+    assert isinstance(done.exception, UnsupportedError if "." not in place or "gif" in place else MachineError)
     assert place.partition("/")[0] in str(done.exception)
     (tmp_path / "file").write_text("")
     arguments = ["a bundle", "a", "-o", tmp_path / "x.png", "--previews", tmp_path / "file/x"]
@@ -77,7 +77,7 @@ def test_each_picture_is_written_before_the_next_are_begun(run, monkeypatch, tmp
     done = run("a", "red", "the sea", "a sea", "the red sea", "-o", tmp_path / "p.png", "--seed", 3)
     assert isinstance(done.exception, UnsupportedError)
     names = [f"p-{index}.png" for index in range(1, 5)]
-    assert made == [(["a", "red"], 3, []), (["the sea", "a sea"], 5, names[:2]), (["the red sea"], 7, names)]
+    assert made == [(["a", "red"], [3, 4], []), (["the sea", "a sea"], [5, 6], names[:2]), (["the red sea"], [7], names)]
     assert done.stdout.splitlines() == [str(tmp_path / name) for name in names]
 
 
@@ -102,7 +102,7 @@ def run_with_encoder(with_encoder, monkeypatch):
         yield with_encoder
 
     monkeypatch.setattr(Pipeline, "open", opened)
-    return lambda *arguments: CliRunner().invoke(program.generate, ["a bundle", *map(str, arguments)])
+    return lambda *arguments: CliRunner().invoke(program.generate, [str(with_encoder.bundle.folder), *map(str, arguments)])
 
 
 def pixels(path):

@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from engines.bundle import Draft, SamplerEntry
-from engines.manifest import EngineFiles, File, Guidance, Manifest, Onnx, PartEntry, Quantized, Tile, Verdict
+from engines.manifest import EngineFiles, File, Manifest, Onnx, PartEntry, Quantized, Tile, Verdict
 from engines.signature import Port, Signature
 from tests.engines import small
 
@@ -42,7 +42,7 @@ EMPTY = signature({"tokenizer_ids": ("batch", 4)}, {})
         (parts(other=part("vae_decoder")), "one decoder, not 2"),
         (changed(samplers=(SamplerEntry(steps=2, file="a"), SamplerEntry(steps=2, file="b"))), "two samplers"),
         (changed(samplers=(SamplerEntry(steps=3, file="a"),)), "default number of steps"),
-        (changed(guidance={"mode": "none", "scale": 1.0}), "must have a scale unless"),
+        (changed(guidance={"mode": "none", "scales": [{"name": "guidance_scale", "default": 1.0}]}), "must have a scale unless"),
         (changed(guidance={"mode": "embedded"}), "must have a scale unless"),
         (changed(guidance={"mode": "none"}), "nothing feeds unet's .'guidance_scale'"),
         (changed(tokenizers={}), "nothing feeds text_encoder's"),
@@ -66,7 +66,7 @@ def test_text_parts_that_wait_for_each_other_are_refused():
     with pytest.raises(ValidationError, match=r"wait for each other.*'one', 'two'"):
         Draft(**parts(one=text("a", "b"), two=text("b", "a")))
     chain = Draft(**parts(a=text("b", "c"), z=text("prompt_embeds", "b")))
-    assert chain.text_order() == ("text_encoder", "z", "a")
+    assert chain.encoding_order() == ("text_encoder", "z", "a")
 
 
 def test_files_and_paths_stay_inside():
@@ -89,7 +89,7 @@ def test_a_tile_shares_at_most_half():
 
 
 def test_guidance_says_how_many_prompts_a_picture_has():
-    assert [Guidance(mode=mode, scale=1).branches for mode in ("none", "embedded", "classifier_free")] == [1, 1, 2]
+    assert [small.draft(mode).guidance.branches for mode in ("none", "embedded", "classifier_free")] == [1, 1, 2]
 
 
 def test_every_kind_of_file_is_named():
@@ -138,7 +138,7 @@ def listed(mode="classifier_free", **changes):
 
 def test_receipts_do_not_change_what_a_picture_depends_on():
     model = listed().model
-    verdict = Verdict(part="unet", stage="image", case="", relative_l2=0.0, psnr=90.0, limit=None, passed=True)
+    verdict = Verdict(part="unet", stage="image", case="", values={"psnr": 90.0}, passed=True)
     assert listed(verdicts=(verdict,), notes=("a note",), name="other").model == model
     changed_engine = part("unet", engines={"openvino": EngineFiles(options={}, opset=20, files=(), version="2")})
     assert listed(parts={**small.draft().parts, "unet": changed_engine}).model == model
@@ -156,4 +156,4 @@ def test_what_is_named_is_listed_and_a_newer_format_is_refused():
     with pytest.raises(ValidationError, match=r"not in files: \['samplers/2.json'\]"):
         Manifest(**{**dict(whole), "files": less})
     with pytest.raises(ValidationError, match="format"):
-        Manifest(**{**dict(whole), "format": 4})
+        Manifest(**{**dict(whole), "format": 5})

@@ -21,7 +21,7 @@ def file(tmp_path_factory):
 
 
 def test_text_becomes_padded_ids(file):
-    ids, cuts = TextTokenizer(file, 6).encode(["a RED cat", ""])
+    ids, _, cuts = TextTokenizer(file, 6).encode(["a RED cat", ""])
     assert ids.dtype == np.int64
     assert ids.tolist() == [[START, A, RED, UNKNOWN, END, PAD], [START, END, PAD, PAD, PAD, PAD]]
     assert cuts == ("", "")
@@ -33,7 +33,7 @@ def test_the_manifest_s_length_counts_not_the_file_s(file):
 
 def test_a_long_text_keeps_its_end_token_and_says_what_was_cut(file, caplog):
     with caplog.at_level(logging.WARNING):
-        ids, cuts = TextTokenizer(file, 5).encode(["a red  square", "a red square on the sea"])
+        ids, _, cuts = TextTokenizer(file, 5).encode(["a red  square", "a red square on the sea"])
     assert ids[1, -1] == END
     assert ids[1, 0] == START
     assert cuts == ("", "on the sea")
@@ -45,7 +45,7 @@ def test_a_long_text_keeps_its_end_token_and_says_what_was_cut(file, caplog):
 @given(st.text())
 def test_every_text_fits(file, text):
     tokenizer = TextTokenizer(file, 6)
-    ids, (cut,) = tokenizer.encode([text])
+    ids, _, (cut,) = tokenizer.encode([text])
     assert ids.shape == (1, 6)
     assert END in ids[0]
     assert text.endswith(cut)
@@ -69,3 +69,18 @@ def test_a_file_without_padding_is_a_bundle_error(tmp_path):
 def test_a_length_without_room_for_the_special_tokens_is_a_bundle_error(file):
     with pytest.raises(BundleError, match="more than 1 ids"):
         TextTokenizer(file, 1)
+
+
+def test_a_word_of_several_vectors_is_written_out(tmp_path):
+    content = json.loads(small.tokenizer_json())
+    size = len(content["model"]["vocab"])
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": False}
+    for number, word in enumerate(("<cat>", "<cat>_1", "<cat>_2", "<dog>")):
+        content["added_tokens"].append({"id": size + number, "content": word, **flags})
+    (tmp_path / "t.json").write_text(json.dumps(content))
+    tokenizer = TextTokenizer(tmp_path / "t.json", 9)
+    one, two, three, dog = range(size, size + 4)
+    assert tokenizer.encode(["a <cat> red <dog>"])[0].tolist() == [[START, A, one, two, three, RED, dog, END, PAD]]
+    ids, (cut,) = tokenizer.encode(["a a a a a <cat>"])
+    assert ids.tolist() == [[START, A, A, A, A, A, one, two, END]]
+    assert cut == "<cat>_2"

@@ -19,7 +19,8 @@ def recipe(source: Path | str, mode: str = "classifier_free", *, components: tup
     """A recipe for a tiny model; sizes are multiples of 16 px."""
     return Recipe(
         model=Model(source=str(source), **fields.pop("model", {})),
-        sampler=Sampler(steps=(2,), guidance=Guidance(mode=mode, scale=None if mode == "none" else 3.0)),
+        sampler=fields.pop("sampler", None)
+        or Sampler(steps=(2,), guidance=Guidance(mode=mode, scale=None if mode == "none" else 3.0)),
         shapes=fields.pop("shapes", Shapes(height=(32, 48, 64), width=(32, 64, 64), batch=(1, 1, 2))),
         components=dict.fromkeys(components, Component()),
         **fields,

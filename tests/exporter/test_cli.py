@@ -16,7 +16,7 @@ from engines.errors import BundleError, DivergenceError, ParityError, RecipeErro
 from exporter import cli
 from exporter.stages.plan import Stage
 from exporter.stages.store import Store, key
-from tests.engines import small
+from tests.engines import conditioned, small
 
 ROOT = Path(__file__).parents[2]
 #: New knobs go into the recipe. Whoever adds a flag here has read docs/decisions, and has a reason that `--set` is not.
@@ -28,6 +28,7 @@ FLAGS = {
     "generate": {
         *("-o", "--output", "--negative-prompt", "--seed", "--steps", "--height", "--width", "--guidance-scale", "--backend"),
         *("--image", "--mask", "--strength", "--noise", "--from", "--previews"),
+        *("--input", "--images-per-prompt", "--generator", "--no-metadata"),  # a wish for a picture, not for a bundle
         "--parallel",
         "--sampler",  # a recipe has no say: any bundle of a variance-preserving model takes any of them
     },
@@ -42,9 +43,15 @@ shapes: {height: [32, 32, 64], width: [32, 32, 64]}
 targets: [tensorrt_rtx]
 """
 GOOD = Verdict(
-    part="unet", stage="onnx → engine", case="t 999", backend="b", relative_l2=1e-3, psnr=60.0, limit=45.0, passed=True
+    part="unet",
+    stage="onnx → engine",
+    case="t 999",
+    backend="b",
+    values={"relative_l2": 1e-3, "psnr": 60.0},
+    limit={"psnr": 45.0},
+    passed=True,
 )
-BAD = GOOD.model_copy(update={"psnr": 12.5, "passed": False, "note": "half"})
+BAD = GOOD.model_copy(update={"values": {"psnr": 12.5}, "passed": False, "note": "half"})
 
 
 @pytest.fixture
@@ -248,7 +255,7 @@ def test_build_prints_json_alone_on_stdout(run, recipe, built, tmp_path):
     assert code == 0
     assert found["bundle"] == str(built["out"]) == str(tmp_path / "b")
     assert [stage["cached"] for stage in found["stages"]] == [True, False]
-    assert found["verdicts"][0]["psnr"] == 60.0
+    assert found["verdicts"][0]["values"]["psnr"] == 60.0
     assert "export   unet" in err
 
 
@@ -273,7 +280,7 @@ def test_check_writes_what_it_found(run, bundle, monkeypatch, tmp_path):
     assert [verdict["passed"] for verdict in json.loads((tmp_path / "v.json").read_text())["verdicts"]] == [True, False]
     suite = ET.parse(tmp_path / "v.xml").getroot()  # noqa: S314 - it was written two lines above
     assert (suite.get("tests"), suite.get("failures")) == ("2", "1")
-    assert suite.find("testcase/failure").get("message") == "12.5 dB, limit 45.0 dB. half"
+    assert suite.find("testcase/failure").get("message") == "PSNR 12.5 dB; limit 45 dB. half"
 
 
 def test_bench_asks_and_writes_what_it_found(run, bundle, monkeypatch, tmp_path):
@@ -321,8 +328,14 @@ def test_inspect_describes_a_bundle(run, bundle):
 
 def test_inspect_and_dry_run_describe_a_recipe(run, recipe, tiny_sd):
     recipe.write_text(RECIPE.replace("SOURCE", str(tiny_sd)))
+    code, out, err = run("inspect", recipe, "--json")
+    assert code == 0, err
+    assert json.loads(out)["guidance"] == "none"
+    guided = "{steps: [2], guidance: {mode: classifier_free, scale: 5, rescale: 0.7}}"
+    recipe.write_text(recipe.read_text().replace("{steps: [2]}", guided))
     code, out, err = run("inspect", recipe)
     assert code == 0, err
+    assert "classifier_free 5.0 rescaled by 0.7" in out
     assert "G multiply-adds" in out
     assert "sd\n" in out
     found = json.loads(run("build", recipe, "--dry-run", "--json")[1])
@@ -362,6 +375,21 @@ def test_list_names_what_there_is(kind):
     }
     assert known.get(kind, "") in done.output
     assert done.output.startswith(f"\n{kind}\n")
+
+
+def test_inspect_says_what_a_bundle_takes(run, tmp_path):
+    folder = small.make(tmp_path / "conditioned", **conditioned.changes()).folder
+    code, out, _ = run("inspect", folder)
+    assert code == 0
+    for told in (
+        "guidance_scale 1.5",
+        "classifier_free 2.0",
+        "must be given",
+        "edges, white on black",
+        "hint_scale",
+        "condition",
+    ):
+        assert told in out
 
 
 def test_list_prints_the_schema(run):

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable, Mapping
+
 from engines.backends import installed
 from exporter.models.sampler_compat import Pairing, pairings
+from exporter.recipe import aliases
 from exporter.schedulers.convergence import STEPS, surveyed
 from exporter.schedulers.trace import TOLERANCE
 from tools.docs.blocks import table
@@ -80,3 +84,23 @@ def _steps(pairing: Pairing) -> str:
         return "any"
     least, most = pairing.steps.least, pairing.steps.most
     return f"{least} to {most}" if most > least else f"{least}, no other"
+
+
+def aliased() -> str:
+    """Names that people know for solvers."""
+    return table(
+        ["solver", "scheduler", "config"], [[_names(names), kind, _config(config)] for names, kind, config in aliases.rows()]
+    )
+
+
+def spaced() -> str:
+    """Names that people know for how a solver's steps are spaced."""
+    return table(["spacing", "config"], [[_names(names), _config(config)] for names, config in aliases.spacings()])
+
+
+def _names(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
+def _config(config: Mapping[str, object]) -> str:
+    return f"`{', '.join(f'{key}: {json.dumps(value)}' for key, value in config.items())}`".replace('"', "") if config else ""

@@ -35,21 +35,13 @@ def test_a_noise_file(tmp_path):
 
 def test_a_seed_is_a_stream_of_its_own():
     """Picture i of seed s is picture 0 of seed s + i: Philox keyed by the seed, whatever the batch."""
-    draw = noises.seeded(7, (3, 4, 2, 2))
+    draw = noises.seeded([7, 8, 9], (3, 4, 2, 2), "numpy")
     first, second = draw(), draw()
     assert first.dtype == np.float32
     for index in range(3):
         stream = np.random.Generator(np.random.Philox(key=7 + index))
         np.testing.assert_array_equal(first[index], stream.standard_normal((4, 2, 2), np.float32))
         np.testing.assert_array_equal(second[index], stream.standard_normal((4, 2, 2), np.float32))
-
-
-def test_the_last_seed_leaves_room_for_the_batch():
-    assert noises.seeded(2**64 - 1, (1, 1, 1, 1))().shape == (1, 1, 1, 1)
-    with pytest.raises(UnsupportedError, match=rf"seed {2**64 - 1} is out of range. Use 0 to {2**64 - 2}\."):
-        noises.seeded(2**64 - 1, (2, 1, 1, 1))
-    with pytest.raises(UnsupportedError, match="seed -1 is out of range"):
-        noises.seeded(-1, (1, 1, 1, 1))
 
 
 def test_given_draws_come_in_order_and_end():
@@ -74,7 +66,7 @@ def test_the_draw_that_does_not_fit_is_numbered(wrong):
 
 
 def test_a_picture_s_share_is_hashed_as_it_lies_in_its_rows():
-    draws = [np.asfortranarray(noises.seeded(seed, (2, 3, 2, 2))()) for seed in (1, 9)]
+    draws = [np.asfortranarray(noises.seeded([seed, seed + 1], (2, 3, 2, 2), "numpy")()) for seed in (1, 9)]
     source = iter(draws)
     draw, told = noises.hashed(lambda: next(source), 2)
     assert told() == [hashlib.sha256().hexdigest()] * 2

@@ -26,7 +26,7 @@ def test_every_wish_comes_back_to_the_last_bit(with_encoder, tmp_path):
     wishes = {"negative_prompt": "sea — 木", "seed": 2**63, "height": 64, "width": 32, "steps": 4, "guidance_scale": scale}
     (first,) = with_encoder.generate("a red square", **wishes)
     (made,) = saved([first], tmp_path)
-    absent = {"strength": None, "sampler": None}
+    absent = {"strength": None, "sampler": None, "generator": "numpy", "inputs": {}}
     assert made.wishes(with_encoder.bundle.manifest) == {**wishes, **absent, "prompts": ("a red square",)}
     assert made.guidance_scale == scale
     assert made.engine == "toy 1"

@@ -1,17 +1,22 @@
 """The family `sd` against StableDiffusionPipeline: same weights, same inputs, same numbers."""
 
 import json
+from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import rescale_noise_cfg
 
 from engines.errors import RecipeError, UnsupportedError
 from engines.tokenizer import TextTokenizer
+from exporter.families._wrappers import Denoiser
 from exporter.families.sd import Sd
 from exporter.families.sdxl import Sdxl
 from exporter.models.checkpoint import resolve
+from exporter.recipe.schema import Guidance, Sampler
 from tests.exporter import equality, models
 
 PYRAMID = {
@@ -156,7 +161,7 @@ def test_tokenizer_agrees_with_transformers(tiny_sd, tmp_path):
         "", " ", "a red circle", "A RED  Circle\n left of", "naïve café", "日本語 の 絵", "🎈🎈!", "it's 3:45 o'clock",
         "don't, won't", "<|endoftext|> inside", "red " * 120, "ß İ ﬁ", "a\u00a0b\tc", "!", "'s 't",
     ]  # fmt: skip
-    found, cuts = TextTokenizer(tmp_path / "t.json", 77).encode(prompts)
+    found, _, cuts = TextTokenizer(tmp_path / "t.json", 77).encode(prompts)
     theirs = family.tokenizer("tokenizer")
     expected = theirs(prompts, padding="max_length", max_length=77, truncation=True).input_ids
     np.testing.assert_array_equal(found, expected)
@@ -211,3 +216,44 @@ def test_pipeline_takes_the_recipes_scheduler(tiny_sd):
     wrong = made.model_copy(update={"sampler": sampler.model_copy(update={"scheduler": "DDIMSheduler"})})
     with pytest.raises(RecipeError, match="did you mean"):
         Sd(resolve(wrong.model, tiny_sd), wrong).scheduler()
+
+
+def test_guidance_is_rescaled_as_diffusers_does(tiny_sd):
+    plain, rescaled = (
+        equality.family(
+            Sd, tiny_sd, sampler=Sampler(steps=(2,), guidance=Guidance(mode="classifier_free", scale=3.0, rescale=share))
+        )
+        for share in (0.0, 0.7)
+    )
+    states, scale = equality.latents(2, height=77, width=16, seed=1), torch.tensor([7.5, 2.0])
+    inputs = (equality.latents(), torch.tensor([999.0, 251.0]), states, scale)
+    mixed, found = (family.part("unet", "fp32").module(*inputs) for family in (plain, rescaled))
+    positive = plain.part("unet", "fp32").module(*inputs[:3], torch.ones(2))
+    equality.close(found, rescale_noise_cfg(mixed, positive, guidance_rescale=0.7))
+    assert (found - mixed).norm() > 0.01 * mixed.norm()
+    assert "Img2ImgPipeline has none" in equality.problems(
+        Sd, tiny_sd, components=("vae_encoder",), sampler=rescaled.recipe.sampler
+    )
+
+
+class Stub(torch.nn.Module):
+    """A network of two operators where a UNet is expected."""
+
+    dtype, config = torch.float32, SimpleNamespace(time_cond_proj_dim=None)
+
+    def forward(self, latent, _time, encoder_hidden_states, **_):
+        return (latent * encoder_hidden_states.mean(),)
+
+
+def test_rescaling_adds_its_own_operators_and_is_not_there_when_off():
+    inputs = (torch.randn(1, 4, 8, 8), torch.zeros(1), torch.randn(1, 2, 3, 5), torch.ones(1))
+
+    def operators(**options):
+        program = torch.export.export(Denoiser(Stub(), embedded=False, **options), inputs)
+        return Counter(str(node.target) for node in program.graph.nodes if node.op == "call_function")
+
+    plain, off, on = operators(), operators(rescale=0.0), operators(rescale=0.7)
+    assert off == plain
+    assert sum((on - plain).values()) == 14
+    assert not plain - on
+    assert not any("std" in name or "var" in name for name in on)  # which ONNX would spell out by decomposing the whole network

@@ -18,7 +18,7 @@ class Unet(nn.Module):
 
     def __init__(self, time_cond_proj_dim=None):
         super().__init__()
-        self.config, self.asked = SimpleNamespace(time_cond_proj_dim=time_cond_proj_dim), {}
+        self.config, self.asked = {"time_cond_proj_dim": time_cond_proj_dim}, {}
 
     def forward(self, latent, timestep, **asked):
         self.asked = {"latent": latent, "timestep": timestep, **asked}

@@ -133,7 +133,7 @@ class TestDamage:
 
     def test_missing(self, copy):
         change(copy, "unet", lambda tensors: tensors.pop("conv_in.weight"))
-        self.refused(copy, "unet", "1 weights are missing", "conv_in.weight", "Take the config")
+        self.refused(copy, "unet", "1 weights are missing", "conv_in.weight", "take both from one place")
 
     def test_surplus(self, copy):
         change(copy, "unet", lambda tensors: tensors.update(extra=torch.zeros(1)))
@@ -371,3 +371,8 @@ def test_resolving_imports_no_torch(tiny_sdxl):
 def test_every_architecture_reads():
     for name in architectures.names():
         assert checkpoint(name, weights="random").configs["unet"]["cross_attention_dim"]
+
+
+def test_a_variant_that_no_component_has(tiny_sdxl):
+    with pytest.raises(RecipeError, match=r"model\.variant: no component of .* has weights of the variant 'fp8'"):
+        checkpoint(tiny_sdxl, variant="fp8")

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from engines.errors import RecipeError, UnsupportedError
-from exporter.models import classifier
+from exporter.models import classifier, hub
 
 CONFIG = {"architectures": ["ResNetForImageClassification"], "num_labels": 3}
 
@@ -34,7 +34,8 @@ def test_a_folder_beside_the_recipe_comes_first(tmp_path, monkeypatch):
 
 def test_a_hub_id_is_fetched_with_its_preprocessor(tmp_path, monkeypatch):
     folder, asked = write(tmp_path / "eye"), []
-    monkeypatch.setattr(classifier.hub, "fetch_network", lambda *given, **more: asked.append((given, more)) or (folder, "c0ffee"))
+    fetched = hub.Fetched(folder, "c0ffee")
+    monkeypatch.setattr(hub, "fetch_network", lambda *given, **more: asked.append((given, more)) or fetched)
     found = classifier.find("owner/eye", "main", tmp_path / "root", "x")
     assert dict(found.provenance) == {"source": "owner/eye", "revision": "c0ffee"}
     assert asked == [(("owner/eye", "main", "classifier"), {"beside": ["preprocessor_config.json"]})]

@@ -99,9 +99,9 @@ def test_a_pipeline_s_scheduler_says_what_its_unet_predicts(source, tmp_path):
 
 def test_a_name_that_is_nothing_and_a_folder_without_a_network(source, tmp_path):
     for name, told in (
-        ("no such", r"unet\.swap\.source: 'no such' is neither a folder .* nor an architecture"),
+        ("no such", r"unet\.swap\.source: 'no such' is neither a file or folder .*"),
         ("sd-v1-5", "'sd-v1-5' is an architecture, which has no weights of its own; set weights: random"),
-        ("a/b.safetensors", "is neither a folder"),
+        ("a/b.safetensors", "is neither a"),
     ):
         with pytest.raises(RecipeError, match=told):
             borrow(NetworkSource(source=name), "unet", source, tmp_path, "unet.swap")

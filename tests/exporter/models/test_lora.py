@@ -190,10 +190,19 @@ class TestRefused:
         with pytest.raises(UnsupportedError, match=r"1 weights have no place in the model: transformer\.x\.lora_A"):
             found(tiny_sdxl, file)
 
-    @pytest.mark.parametrize("name", ["unet.nowhere.lora_A.weight", "unet.conv_in.lora_A.weight", "unet.conv_in.alpha"])
-    def test_a_layer_that_is_not_there(self, tiny_sdxl, file, name):
+    @pytest.mark.parametrize(
+        ("name", "told"),
+        [
+            ("unet.nowhere.lora_A.weight", r"no place in the model: unet\.nowhere\.lora_A\.weight"),
+            ("unet.conv_in.more", r"no place in the model: unet\.conv_in\.more"),
+            ("unet.conv_in.lora_A.weight", r"unet\.conv_in has no up"),
+            ("unet.conv_in.alpha", r"unet\.conv_in has alpha alone"),
+            ("unet.conv_in.dora_scale", r"unet\.conv_in has dora_scale alone"),
+        ],
+    )
+    def test_a_layer_that_is_not_there(self, tiny_sdxl, file, name, told):
         self.change(file, lambda tensors: tensors.update({name: torch.zeros(1)}))
-        with pytest.raises(UnsupportedError, match=name.replace(".", r"\.")):
+        with pytest.raises(UnsupportedError, match=told):
             found(tiny_sdxl, file).module("unet")
 
     @pytest.mark.parametrize("component", NETWORKS)
@@ -204,13 +213,23 @@ class TestRefused:
         with pytest.raises(UnsupportedError, match=r"do not make the model's weight .*\n.*The LoRA is for another model"):
             found(tiny_sdxl, file).module(component)
 
-    @pytest.mark.parametrize("left", ["hada_w1_a", "dora_scale", "lora_mid.weight"])
-    def test_kinds_that_are_no_lora(self, tiny_sdxl, tmp_path, made, left):
+    @pytest.mark.parametrize(
+        ("left", "told"),
+        [
+            ("oft_blocks", "OFT"),
+            ("oft_diag", "OFT"),
+            ("on_input", r"\(IA\)³"),
+            ("a1.weight", "GLoRA"),
+            ("set_weight", "whole weights to put in place"),
+            ("lora_embedding_A", "LoRA of embeddings"),
+        ],
+    )
+    def test_formats_that_are_no_sums_are_called_by_their_names(self, tiny_sdxl, tmp_path, made, left, told):
         file = loras.save_kohya(tmp_path / "k.safetensors", {"unet": made[0]["unet"]})
         key = next(iter(load_file(file))).partition(".")[0]
         self.change(file, lambda tensors: tensors.update({f"{key}.{left}": torch.ones(1)}))
-        with pytest.raises(UnsupportedError, match=left.replace(".", r"\.")):
-            found(tiny_sdxl, file).module("unet")
+        with pytest.raises(UnsupportedError, match=rf"in a format that is not fused here, {told}: {key}\.{left}"):
+            found(tiny_sdxl, file)
 
     def test_names_of_two_layouts_at_once(self, tiny_sdxl, tmp_path, made):
         """diffusers leaves one of them out without a word."""
@@ -265,7 +284,7 @@ def test_a_hub_id_is_pinned(tiny_sdxl, tmp_path, made, monkeypatch):
             return SimpleNamespace(sha="c0ffee", siblings=[SimpleNamespace(rfilename=name) for name in names])
 
     monkeypatch.setattr(huggingface_hub, "HfApi", HfApi)
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda _repo, name, **_: str(tmp_path / name))
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda _repo, **_: str(tmp_path))
     checkpoint = found(tiny_sdxl, {"source": "owner/name", "revision": "main"})
     assert asked == [("owner/name", "main")]
     assert checkpoint.loras[0].file == file
@@ -288,9 +307,9 @@ def test_published_names_find_every_layer_of_sdxl(tmp_path, spell):
             layers.append(name)
     save_file(tensors, tmp_path / "a.safetensors")
     (change,) = lora.resolve(Model(source="x", loras=({"source": str(tmp_path / "a.safetensors")},)), Path(), checkpoint.configs)
-    state = lora_fuse._converted(change, checkpoint.configs["unet"])
-    pairs = lora_fuse._pairs(unet, "unet", change, lora_fuse._peft_names(unet, "unet", state))
-    assert sorted(name for name, *_ in pairs) == sorted(layers)
+    pieces = lora_fuse.layers(unet, "unet", change, checkpoint.configs["unet"])
+    assert sorted(pieces) == sorted(layers)
+    assert all(each.keys() == {"down", "up", "alpha"} for each in pieces.values())
     assert len(layers) > 780
 
 
@@ -298,9 +317,7 @@ def test_fusing_needs_no_peft():
     import subprocess
     import sys
 
-    program = (
-        "import sys; sys.modules['peft'] = None; from exporter.models import lora_fuse; lora_fuse.Loader.lora_state_dict({})"
-    )
+    program = "import sys; sys.modules['peft'] = None; import exporter.models.lora_fuse"
     subprocess.run([sys.executable, "-c", program], check=True)
 
 

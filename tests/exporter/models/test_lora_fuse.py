@@ -20,6 +20,7 @@ class Network(nn.Module):
         self.norm = nn.LayerNorm(3)
 
 
+UNET = {"down_block_types": ["DownBlock2D"], "up_block_types": ["UpBlock2D"], "layers_per_block": 1}
 RANDOM = torch.Generator().manual_seed(0)
 Q = torch.randn(2, 4, generator=RANDOM), torch.randn(3, 2, generator=RANDOM)
 CONV = torch.randn(2, 2, 3, 3, generator=RANDOM), torch.randn(5, 2, 1, 1, generator=RANDOM)
@@ -34,14 +35,14 @@ def lora(folder, scale=1.0, *, config=None, drop=(), **layers):
     told = {} if config is None else {LORA_ADAPTER_METADATA_KEY: adapter}
     file = folder / f"{len(list(folder.iterdir()))}.safetensors"
     save_file({name: value for name, value in tensors.items() if name not in drop}, file, told)
-    return Lora(file, scale, frozenset({"unet"}), "", "")
+    return Lora(file, scale, frozenset({"unet"}), "", "", config=told.get(LORA_ADAPTER_METADATA_KEY, ""))
 
 
 def change(*loras):
     """What becomes of the weights of each layer."""
     network = Network().requires_grad_(requires_grad=False)
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    after = fuse(network, "unet", loras, {}).state_dict()
+    after = fuse(network, "unet", loras, UNET).state_dict()
     return {name: after[name] - before[name] for name in before if not torch.equal(after[name], before[name])}
 
 
@@ -79,14 +80,14 @@ def test_alpha_is_what_the_file_says(tmp_path, config, strength):
     ("layers", "more", "told"),
     [
         ({"to_k": Q}, {}, r"2 weights have no place in the model: unet\.block\.to_k\.lora_A\.weight"),
-        ({"to_q": Q}, {"drop": ("unet.block.to_q.lora_B.weight",)}, "1 weights have no place in the model"),
+        ({"to_q": Q}, {"drop": ("unet.block.to_q.lora_B.weight",)}, r"unet\.block\.to_q has no up"),
         (
             {"to_q": (Q[0][:, :3].contiguous(), Q[1])},
             {},
             r"has A \[2, 3\] and B \[3, 2\], which do not make the model's weight \[3, 4\]",
         ),
-        ({"to_q": (Q[0], Q[1] * float("nan"))}, {}, r"unet\.block\.to_q\.lora_B has NaN or infinite values"),
-        ({"to_q": Q}, {"config": {"lora_alpha": 1, "use_dora": True}}, r"no place in the model: unet\.block\.to_q"),
+        ({"to_q": (Q[0], Q[1] * float("nan"))}, {}, r"unet\.block\.to_q\.lora_B\.weight has NaN or infinite values"),
+        ({"to_q": Q}, {"config": {"lora_alpha": 1, "use_dora": True}}, "has no lora_magnitude_vector, and its config says DoRA"),
     ],
 )
 def test_what_is_for_another_model(tmp_path, layers, more, told):

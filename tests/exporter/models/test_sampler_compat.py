@@ -10,13 +10,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from engines.errors import RecipeError
+from engines.errors import RecipeError, UnsupportedError
 from exporter import cli
 from exporter.models import architectures, sampler_compat
 from exporter.models.checkpoint import resolve
 from exporter.recipe.schema import MadeFor, Recipe
 from exporter.report import describe
 from exporter.stages.plan import Plan
+from tests.exporter import models
 
 ROOT = Path(__file__).parents[3]
 TEXT = """\
@@ -140,8 +141,12 @@ def test_force_changes_no_key():
         (parsed("sdxl-turbo", "sampler.steps=[25]"), "unusual: sampler.steps: 25"),
         (parsed("lcm-sdxl", scheduler="LCMScheduler"), "unusual: sampler.guidance.mode: none"),
         (parsed("sdxl-turbo", "sampler.guidance={mode: classifier_free, scale: 1}"), "unusual: sampler.guidance.mode: class"),
+        (
+            parsed("sdxl-base", "sampler.guidance={mode: classifier_free, scale: 0}"),
+            "unusual: sampler.guidance.scale: 0, and at 1 and below guidance is off, as in diffusers; mode: none draws the same",
+        ),
     ],
-    ids=["many steps", "no guidance", "guidance of no effect"],
+    ids=["many steps", "no guidance", "guidance of no effect", "guidance that is off"],
 )
 def test_what_is_merely_unusual_is_noted(recipe, note):
     notes = Plan(recipe).pairing.notes
@@ -300,3 +305,49 @@ def test_no_shipped_recipe_pairs_wrongly_or_oddly(path):
     outline = Recipe.load(path, re.findall(r"--set (\S+)", line)) if line else recipe
     judged = sampler_compat.judge(recipe, resolve(outline.model, outline.root))
     assert (judged.problems, judged.notes) == ((), ())
+
+
+@pytest.mark.parametrize(
+    ("own", "name", "config", "words"),
+    [
+        ({"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0}, "EulerDiscreteScheduler", "{}", "flow_shift: 3.0}"),
+        ({"_class_name": "EDMEulerScheduler"}, "EulerDiscreteScheduler", "{}", "take EDMEulerScheduler or"),
+        ({"_class_name": "EulerDiscreteScheduler"}, "FlowMatchEulerDiscreteScheduler", "{}", "as EulerDiscreteScheduler is"),
+        ({"_class_name": "EulerDiscreteScheduler"}, "EulerDiscreteScheduler", "{timestep_type: continuous}", "sampler.config: "),
+    ],
+)
+def test_a_sampler_of_another_noise_process_is_refused(tmp_path, own, name, config, words):
+    folder = models.save_sd(tmp_path / "model")
+    (folder / "scheduler/scheduler_config.json").write_text(json.dumps(own))
+    recipe = Recipe.parse(TEXT.replace("{timestep_spacing: %s}", config) % (folder, name), "x")
+    recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update={"weights": "pretrained"})})
+    checkpoint = resolve(recipe.model, tmp_path)
+    (problem,) = [each for each in sampler_compat.judge(recipe, checkpoint).problems if "was trained by" in each]
+    assert words in problem
+    forced = recipe.model_copy(update={"sampler": recipe.sampler.model_copy(update={"force": True})})
+    assert not sampler_compat.judge(forced, checkpoint).problems
+
+
+def test_flow_matching_stays_flow_matching_under_another_solver(tmp_path):
+    folder = models.save_sd(tmp_path / "model")
+    own = {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0}
+    (folder / "scheduler/scheduler_config.json").write_text(json.dumps(own))
+    flow = "{prediction_type: flow_prediction, use_flow_sigmas: true, flow_shift: 3.0}"
+    recipe = Recipe.parse(TEXT.replace("{timestep_spacing: %s}", flow) % (folder, "UniPCMultistepScheduler"), "x")
+    assert not sampler_compat.judge(recipe, resolve(recipe.model, tmp_path)).problems
+
+
+def test_a_model_without_a_scheduler_or_with_a_list_for_one_is_refused(tmp_path):
+    folder = models.save_sd(tmp_path / "model")
+    config, index = folder / "scheduler/scheduler_config.json", folder / "model_index.json"
+    named = json.loads(config.read_text())
+    config.write_text(json.dumps({key: value for key, value in named.items() if key != "_class_name"}))
+    model = Recipe.parse(TEXT % (folder, "EulerDiscreteScheduler", "trailing"), "x").model
+    assert resolve(model, tmp_path).configs["scheduler"]["_class_name"] == json.loads(index.read_text())["scheduler"][1]
+    config.write_text("[1]")
+    with pytest.raises(UnsupportedError, match="holds no mapping"):
+        resolve(model, tmp_path)
+    for told in (None, [None, None]):
+        index.write_text(json.dumps({**json.loads(index.read_text()), "scheduler": told}))
+        with pytest.raises(UnsupportedError, match=r"(?s)names no scheduler.*Copy the scheduler folder"):
+            resolve(model, tmp_path)

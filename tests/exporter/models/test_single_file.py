@@ -1,6 +1,7 @@
 """A single file gives the same weights as the folder that it was made of, in every layout, and says what it lacks."""
 
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -9,10 +10,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from engines.errors import RecipeError, UnsupportedError
-from exporter.models import architectures, hub
+from exporter.models import architectures, hub, recognition
 from exporter.models.checkpoint import resolve
 from exporter.recipe.schema import Model
-from tests.exporter import models, original
+from tests.exporter import original
 
 NETWORKS = ("unet", "vae", "text_encoder", "text_encoder_2")
 
@@ -28,7 +29,9 @@ def known(monkeypatch, tmp_path, tiny_sd, tiny_sdxl):
         content = {"about": name, "parameters": {"unet": count}, **found.configs}
         (folder / f"{name}.json").write_text(json.dumps(content))
     monkeypatch.setattr(architectures, "FOLDER", folder)
-    return folder
+    recognition.known.cache_clear()
+    yield folder
+    recognition.known.cache_clear()
 
 
 def beside(folder: Path, source: Path) -> Path:
@@ -110,20 +113,29 @@ class TestRefusals:
         file = original.save(tiny_sd, beside(tmp_path / "one", tiny_sd))
         tensors = {name: value for name, value in load_file(file).items() if not name.startswith("first_stage")}
         save_file(tensors, tmp_path / "one" / "other.safetensors")
-        with pytest.raises(UnsupportedError, match="has no vae"):
-            resolved(tmp_path / "one" / "other.safetensors").module("vae")
+        with pytest.raises(UnsupportedError, match=r"is a model without its VAE\.\n  Name another's as model\.vae"):
+            resolved(tmp_path / "one" / "other.safetensors")
 
     def test_unknown_size(self, tmp_path):
         save_file({"model.diffusion_model.a": torch.ones(5)}, tmp_path / "m.safetensors")
-        with pytest.raises(UnsupportedError, match=r"has 5 parameters, and none known has; there are: tiny-sd, tiny-sdxl"):
+        with pytest.raises(UnsupportedError, match=r"no UNet whose names are known(.|\n)*one of: tiny-sd, tiny-sdxl"):
             resolved(tmp_path / "m.safetensors")
+
+    def test_another_unet(self, tiny_sd, tmp_path):
+        file = original.save(tiny_sd, beside(tmp_path / "one", tiny_sd))
+        tensors = {name: value for name, value in load_file(file).items() if "input_blocks.1.1" not in name}
+        file.unlink()
+        save_file(tensors, file)
+        with pytest.raises(UnsupportedError, match="the nearest is tiny-sd, whose UNet has other attentions"):
+            resolved(file)
 
     def test_two_of_one_size_that_predict_differently(self, known, tiny_sd, tmp_path):
         content = json.loads((known / "tiny-sd.json").read_text())
         content["scheduler"] |= {"prediction_type": "v_prediction"}
         (known / "tiny-v.json").write_text(json.dumps(content))
         file = original.save(tiny_sd, beside(tmp_path / "one", tiny_sd))
-        with pytest.raises(UnsupportedError, match=r"tiny-sd, tiny-v(.|\n)*Set model\.architecture"):
+        told = r"tiny-sd and tiny-v have(.|\n)*Set model\.architecture to one of: tiny-sd, tiny-v;"
+        with pytest.raises(UnsupportedError, match=told):
             resolved(file)
         assert resolved(file, architecture="tiny-v").configs["scheduler"]["prediction_type"] == "v_prediction"
 
@@ -140,7 +152,7 @@ class TestRefusals:
         monkeypatch.setattr(hub, "fetch", offline)
         with pytest.raises(UnsupportedError, match="owner/name, which has one, is out of reach"):
             resolved(file)
-        monkeypatch.setattr(hub, "fetch", lambda *_, **__: (tiny_sd, "c0ffee"))
+        monkeypatch.setattr(hub, "fetch", lambda *_, **__: hub.Fetched(tiny_sd, "c0ffee"))
         assert resolved(file).folders == {"tokenizer": tiny_sd / "tokenizer"}
 
     def test_unknown_architecture(self, tiny_sd, tmp_path):
@@ -155,21 +167,37 @@ class TestRefusals:
             resolved(tmp_path / "m.gguf")
 
 
-def test_published_architectures_are_recognised_by_size(tmp_path):
-    for name, expected in (
-        ("sd-v1-5", "sd-v1-5"),
-        ("sdxl-turbo", "sdxl-base"),
-        ("ssd-1b", "ssd-1b"),
-        ("koala-700m", "koala-700m"),
-    ):
-        count = architectures.parameters(name)["unet"]
-        file = tmp_path / f"{name}.safetensors"
-        header = {"unet.w": {"dtype": "F32", "shape": [count], "data_offsets": [0, 4 * count]}}
-        text = json.dumps(header).encode()
-        with file.open("wb") as stream:  # a file with a hole: gigabytes that take no room
-            stream.write(len(text).to_bytes(8, "little") + text)
-            stream.truncate(8 + len(text) + 4 * count)
-        models.vocabulary(tmp_path / f"{name}-x", "!")
-        (tmp_path / "tokenizer").mkdir(exist_ok=True)
-        (tmp_path / "tokenizer_2").mkdir(exist_ok=True)
-        assert resolved(file).provenance["architecture"] == expected
+def outlined(name: str) -> dict[str, tuple[int, ...]]:
+    """Shapes of an architecture's UNet, as its own class has them."""
+    skeleton = resolve(Model(source=name, weights="random"), Path()).skeleton("unet")
+    return {key: tuple(value.shape) for key, value in skeleton.state_dict().items()}
+
+
+def hollow(file: Path, shapes: dict[str, tuple[int, ...]]) -> Path:
+    """A file of these shapes with a hole for data: gigabytes that take no room."""
+    header, end = {}, 0
+    for name, shape in shapes.items():
+        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [end, end := end + 4 * math.prod(shape)]}
+    text = json.dumps(header).encode()
+    with file.open("wb") as stream:
+        stream.write(len(text).to_bytes(8, "little") + text)
+        stream.truncate(8 + len(text) + end)
+    return file
+
+
+@pytest.mark.parametrize("name", architectures.names())
+def test_an_outline_is_that_of_the_network_itself(name):
+    assert recognition.outline(outlined(name)) == recognition.of_config(architectures.configs(name)["unet"])
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("sd-v1-5", "sd-v1-5"), ("sdxl-turbo", "sdxl-base"), ("ssd-1b", "ssd-1b"), ("koala-700m", "koala-700m")],
+)
+def test_published_architectures_are_recognised_whatever_else_is_in_the_file(tmp_path, name, expected):
+    more = {"first_stage_model.encoder.conv_in.weight": (1,), "cond_stage_model.x": (1,), "unet.scaled_fp8": (2,)}
+    for part in ("tokenizer", "tokenizer_2"):
+        (tmp_path / part).mkdir()
+    shapes = {f"unet.{key}": shape for key, shape in outlined(name).items()}
+    found = resolved(hollow(tmp_path / "m.safetensors", shapes | more | {"unet.more": (7,)}))
+    assert found.provenance["architecture"] == expected

@@ -303,7 +303,7 @@ def test_a_unet_that_predicts_something_else(tiny_sdxl, tmp_path):
 
 
 def test_a_folder_that_is_not_there_or_empty(tiny_sdxl, tmp_path):
-    assert "components.unet.passes.0.swap.source: 'no folder' is neither a folder" in refused(
+    assert "components.unet.passes.0.swap.source: 'no folder' is neither a file or folder" in refused(
         RecipeError, tiny_sdxl, "unet", source="no folder"
     )
     assert "has no config.json" in refused(UnsupportedError, tiny_sdxl, "unet", source=str(tmp_path))

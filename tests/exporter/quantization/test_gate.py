@@ -71,6 +71,7 @@ class Racing:
     """A backend whose engines take as long as their file says, on a clock of its own."""
 
     on_processor = True
+    carriers = frozenset({"QuantizeLinear", "Reorder"})
 
     def __init__(self, monkeypatch, trouble=None):
         self.now, self.calls, self.open_now, self.trouble = 0.0, [], 0, trouble

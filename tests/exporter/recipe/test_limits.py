@@ -27,16 +27,16 @@ def test_a_quantized_graph_is_held_to_its_format(precision, form, wanted):
 
 def test_a_part_s_own_limit_stands_before_the_stage_s_and_that_before_ours():
     own = limits.Limits({"engine": 35.0, "unet.engine": 12.5})
-    assert own("unet", "engine", "fp32") == 12.5
-    assert own("vae_decoder", "engine", "fp16") == 35.0
-    assert own("unet", "onnx", "bf16") == limits.LIMITS["onnx"]["bf16"]
-    assert limits.Limits({})("unet", "engine", "fp16") == limits.LIMITS["engine"]["fp16"]
+    assert own("unet", "engine", "fp32") == {"psnr": 12.5}
+    assert own("vae_decoder", "engine", "fp16") == {"psnr": 35.0}
+    assert own("unet", "onnx", "bf16") == {"psnr": limits.LIMITS["onnx"]["bf16"]}
+    assert limits.Limits({})("unet", "engine", "fp16") == {"psnr": limits.LIMITS["engine"]["fp16"]}
 
 
 def test_a_remade_network_is_held_to_what_is_said_of_itself_alone():
     own = limits.Limits({"passes": 50.0, "unet.passes": 3.0})
-    assert own.of_remade("unet") == 3.0
-    assert own.of_remade("vae_decoder") is None
+    assert own.of_remade("unet") == {"psnr": 3.0}
+    assert own.of_remade("vae_decoder") == {}
 
 
 def test_every_stage_has_a_line_in_the_table():

@@ -13,14 +13,15 @@ class Plain(PassOptions):
 
 def test_what_a_pass_is_unless_it_says_otherwise():
     plain = Plain(share=0.25)
-    assert (plain.remakes, plain.swaps, plain.trains, plain.recorded, plain.made) == (False, False, False, False, None)
+    assert (plain.kind, plain.recorded, plain.purpose) == ("weights", False, None)
+    assert plain.config({"a": 1}) == {"a": 1}
     assert plain.moved({"a": 1}, {"b": 2}) == {}
     assert plain.model_dump() == {"share": 0.25}, "what it says of itself is no option"
 
 
 def test_its_options_are_closed_and_frozen():
-    with pytest.raises(ValidationError, match="remakes"):
-        Plain(remakes=True)
+    with pytest.raises(ValidationError, match="kind"):
+        Plain(kind="swap")
     with pytest.raises(ValidationError, match="frozen"):
         Plain().share = 1.0
 
@@ -29,6 +30,4 @@ def test_every_pass_is_one():
     kinds = [plugins.load("passes", name) for name in plugins.names("passes")]
     assert kinds
     assert all(issubclass(kind, PassOptions) for kind in kinds)
-    assert any(kind.remakes for kind in kinds)
-    assert any(kind.swaps for kind in kinds)
-    assert any(kind.trains for kind in kinds)
+    assert {kind.kind for kind in kinds} == {"network", "swap", "training", "graph"}

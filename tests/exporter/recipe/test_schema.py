@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from engines import plugins
 from engines.errors import RecipeError
-from exporter.recipe.schema import Recipe, schema
+from exporter.recipe.json_schema import schema
+from exporter.recipe.schema import Recipe
 
 ROOT = Path(__file__).parents[3]
 GOOD = """\
@@ -95,7 +96,7 @@ colour: red
         "recipes/x.yaml:19  checks.limits.image: must be more than 0.0, not -3",
         (
             "recipes/x.yaml:20  colour: unknown field; there are: model, sampler, shapes, components, targets, pipeline, "
-            "low_memory, checks"
+            "generator, low_memory, checks"
         ),
     ]
     assert [line for line in expected if line not in found] == []
@@ -278,3 +279,25 @@ def test_the_schema_file_is_fresh_and_knows_the_backends():
     assert "threads" in found["$defs"]["backends.onnxruntime"]["properties"]
     stale = "recipes/recipe.schema.json is stale: t2iexport list --schema > recipes/recipe.schema.json"
     assert json.loads((ROOT / "recipes/recipe.schema.json").read_text()) == found, stale
+
+
+@pytest.mark.parametrize(
+    ("sampler", "words"),
+    [
+        ("{steps: [3], sigmas: [9.0, 3.0, 0.5, 0.0], timesteps: [999, 500, 1]}", "both timesteps and sigmas"),
+        ("{steps: [4], sigmas: [9.0, 3.0]}", "sigmas has 2 noise levels, but steps is [4]; set steps: [2]"),
+        ("{steps: [5], sigmas: [9.0, 3.0, 0.0]}", "sigmas has 3 noise levels, but steps is [5]; set steps: [2]"),
+        ("{steps: [2], sigmas: [9.0, -3.0]}", "must be at least 0"),
+        ("{steps: [2], guidance: {mode: none, rescale: 0.7}}", "rescale 0.7 has no effect in mode 'none'"),
+        ("{steps: [2], guidance: {mode: classifier_free, scale: 3.0, rescale: 1.7}}", "must be at most 1"),
+    ],
+)
+def test_own_noise_levels_and_rescaled_guidance_are_checked(sampler, words):
+    assert words in "\n".join(problems(GOOD.replace("{steps: [10]}", sampler)))
+
+
+def test_what_a_pipeline_is_asked_for_is_what_the_recipe_says():
+    text = "{steps: [3], sigmas: [9, 3.0, 0.5, 0.0], guidance: {mode: classifier_free, scale: 3.0, rescale: 0.7}}"
+    sampler = Recipe.parse(GOOD.replace("{steps: [10]}", text), "x").sampler
+    assert sampler.asked() == {"sigmas": [9.0, 3.0, 0.5, 0.0], "guidance_rescale": 0.7}
+    assert Recipe.parse(GOOD, "x").sampler.asked() == {}

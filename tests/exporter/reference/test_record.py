@@ -84,3 +84,22 @@ def test_a_run_from_an_image_is_kept_whole(recorded, tmp_path):
         if run.source:
             for name, value in vars(run.source).items():
                 np.testing.assert_array_equal(getattr(again.source, name), value)
+
+
+def test_a_scale_that_is_off_is_recorded_as_the_run_time_feeds_it(tmp_path):
+    """At 0 diffusers draws the prompt alone, and the network is told 1, at which it does so too."""
+    source = models.save_sd(tmp_path / "model")
+    found = {}
+    for scale in (0.0, 1.0):
+        family = equality.family(Sd, source, components=())
+        guidance = family.recipe.sampler.guidance.model_copy(update={"scale": scale})
+        sampler = family.recipe.sampler.model_copy(update={"guidance": guidance})
+        recipe = family.recipe.model_copy(update={"sampler": sampler})
+        found[scale] = record(Sd(family.checkpoint, recipe), recipe)
+    for off, one in zip(found[0.0].runs, found[1.0].runs, strict=True):
+        np.testing.assert_array_equal(off.image, one.image)
+    scales = [case.inputs["guidance_scale"].max() for case in found[0.0].cases["unet"]]
+    assert set(scales) == {1.0, 3.0}
+    for off, one in zip(found[0.0].cases["unet"], found[1.0].cases["unet"], strict=True):
+        for name, array in off.inputs.items():
+            np.testing.assert_array_equal(array, one.inputs[name])

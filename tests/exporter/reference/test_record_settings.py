@@ -24,3 +24,10 @@ def test_without_guidance_there_is_none_to_switch_off():
     found = settings(Recipe.parse(TEXT % ([4, 8], "{mode: none}"), "x"))
     assert [setting.steps for setting in found] == [4, 8, 4]
     assert {setting.guidance_scale for setting in found} == {None}
+
+
+@pytest.mark.parametrize("scale", [0, 0.5, 1])
+def test_where_the_recipe_s_scale_is_off_it_runs_with_guidance_too(scale):
+    found = settings(Recipe.parse(TEXT % ([4, 8], f"{{mode: classifier_free, scale: {scale}}}"), "x"))
+    assert [setting.guidance_scale for setting in found] == [scale] * 3 + [3.0] * 2
+    assert [setting.label for setting in found][-2:] == ["guidance on, 4 steps", "guidance on, 8 steps"]

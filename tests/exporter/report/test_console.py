@@ -13,7 +13,7 @@ from exporter.report import console
 
 def verdict(*, passed=True, psnr=61.25, **changes):
     made = {"part": "unet", "stage": "onnx → engine", "case": "call 1", "backend": "openvino", "note": "bf16 inside"}
-    return Verdict(**made | changes, relative_l2=0.1, psnr=psnr, limit=30.0, passed=passed)
+    return Verdict(**made | changes, values={} if psnr is None else {"psnr": psnr}, limit={"psnr": 30.0}, passed=passed)
 
 
 def test_facts_are_aligned_and_rows_are_tables(capsys):
@@ -57,7 +57,7 @@ def test_a_stage_is_one_line_and_a_row(capsys):
 
 def test_verdicts_are_json(tmp_path):
     rows = console.verdict_rows([verdict(), verdict(psnr=None)])
-    assert [row["psnr"] for row in rows] == [61.25, None]
+    assert [row["values"] for row in rows] == [{"psnr": 61.25}, {}]
     console.write_json(tmp_path / "a.json", {"verdicts": rows, "é": "木"})
     text = (tmp_path / "a.json").read_text(encoding="utf-8")
     assert json.loads(text)["verdicts"] == rows
@@ -74,7 +74,7 @@ def test_verdicts_are_junit(tmp_path):
     assert [case.get("classname") for case in cases] == ["small.unet"] * 3
     assert [case.get("name") for case in cases[:2]] == ["onnx → engine · call 1 · openvino", "onnx → engine · call 1"]
     messages = [failure.get("message") for case in cases for failure in case]
-    assert messages == ["12.3 dB, limit 30.0 dB. bf16 inside", "no PSNR, limit 30.0 dB."]
+    assert messages == ["PSNR 12.3 dB; limit 30 dB. bf16 inside", "not measured; limit 30 dB."]
 
 
 def test_a_file_that_cannot_be_written_is_told(tmp_path):

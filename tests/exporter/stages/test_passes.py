@@ -100,7 +100,7 @@ def test_a_pass_stands_once(text):
 
 
 @pytest.mark.parametrize(
-    ("own", "passed", "limit"), [({}, True, None), ({"passes": 90.0}, True, None), ({"unet.passes": 90.0}, False, 90.0)]
+    ("own", "passed", "limit"), [({}, True, {}), ({"passes": 90.0}, True, {}), ({"unet.passes": 90.0}, False, {"psnr": 90.0})]
 )
 def test_the_distance_of_a_remade_part_is_limited_by_the_recipe_alone(own, passed, limit):
     class Entry:

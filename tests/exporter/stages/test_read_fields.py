@@ -70,7 +70,7 @@ CHANGES = {
 
 
 #: Functions whose results the keys hold: properties of plugins, of the recipe, and the plan's own.
-VALUES = {"on_processor", "fused", "guides", "made", "root", "source", "_one_way"}
+VALUES = {"on_processor", "fused", "guides", "purpose", "root", "source", "_one_way"}
 #: A training reads the recipe for its networks' signatures, and no signature after that.
 TRAINING = ("pass", "unet, distill")
 

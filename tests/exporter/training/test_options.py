@@ -20,7 +20,7 @@ class Play(Played):
 def test_a_training_says_what_it_is():
     learn = Learn(data="d", steps=7)
     assert (learn.verb, learn.told) == ("learn", "learn: 7 steps")
-    assert (learn.remakes, learn.trains, learn.guides, learn.plays, learn.sees) == (True, True, False, False, None)
+    assert (learn.kind, learn.guides, learn.plays, learn.sees) == ("training", False, False, None)
     play = Play(data="d", steps=7, teacher_steps=9)
     assert (play.guides, play.plays, play.stops) == (True, True, (9,))
 

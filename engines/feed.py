@@ -1,0 +1,105 @@
+"""What a user gave for a bundle's own inputs: checked, then the arrays that its networks take."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from numbers import Real
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from engines.errors import UnsupportedError
+from engines.images import preprocess
+from engines.images.init_image import digest
+from engines.inputs import Input
+from engines.signature import dimension
+
+
+class Feed:
+    """The inputs by name, one value per picture; None where a picture takes the default.
+
+    Raises:
+        UnsupportedError: one is missing, is of another kind, or out of its range.
+
+    """
+
+    def __init__(self, entries: Mapping[str, Input], values: Mapping[str, Sequence[Any]]) -> None:
+        self._entries, self._values = entries, values
+        for name, entry in entries.items():
+            for value in values[name]:
+                _check(name, entry, value)
+
+    def size(self, factors: Sequence[int]) -> tuple[int, int] | None:
+        """Height and width, in pixels, of the picture to make of those given whose sides follow its own; None without any.
+
+        `factors` are pixels per cell of the latent, down and across.
+        """
+        for name, entry in self._entries.items():
+            sides = [dim for dim in entry.shape[1:3] if isinstance(dim, str)]
+            first = next((value for value in self._values[name] if value is not None), None)
+            if entry.pictured and len(sides) == 2 and first is not None:
+                cells = [length / dimension(side)[0] for length, side in zip((first.height, first.width), sides, strict=True)]
+                height, width = (round(count * factor) for count, factor in zip(cells, factors, strict=True))
+                return height, width
+        return None
+
+    def arrays(self, sizes: Mapping[str, int]) -> dict[str, np.ndarray]:
+        """What the networks take, by name, for the lengths of the latent's named sides.
+
+        Raises:
+            UnsupportedError: a picture does not fit.
+
+        """
+        return {name: self._array(name, entry, sizes) for name, entry in self._entries.items()}
+
+    def _array(self, name: str, entry: Input, sizes: Mapping[str, int]) -> np.ndarray:
+        values = self._values[name]
+        if not entry.pictured:
+            kind = np.int64 if entry.kind == "integer" else np.float32
+            return np.array([entry.default if value is None else value for value in values], kind)
+        lengths = [(dim, "") if isinstance(dim, int) else dimension(dim) for dim in entry.shape[1:3]]
+        height, width = (factor * sizes[side] if side else factor for factor, side in lengths)
+        made: dict[int, np.ndarray] = {}  # most often one picture is for all
+        for value in values:
+            if id(value) not in made:
+                made[id(value)] = (
+                    preprocess.plain(entry, height, width) if value is None else preprocess.fed(name, entry, value, height, width)
+                )
+        return np.stack([made[id(value)] for value in values])
+
+    def facts(self, index: int) -> dict[str, str]:
+        """What one picture says of what it was fed: numbers, and the SHA-256 of pictures."""
+        facts: dict[str, str] = {}
+        for name, entry in self._entries.items():
+            value = self._values[name][index]
+            if entry.pictured and value is not None:
+                facts[f"input_{name}"] = digest_of(value)
+            elif not entry.pictured:
+                number: Any = entry.default if value is None else value
+                facts[f"input_{name}"] = str(int(number)) if entry.kind == "integer" else repr(float(number))
+        return facts
+
+
+def digest_of(image: Image.Image) -> str:
+    """SHA-256 of a picture's pixels, whatever file it came in."""
+    return digest(np.asarray(image.convert("RGBA") if image.mode == "P" else image))
+
+
+def _check(name: str, entry: Input, value: Any) -> None:  # noqa: ANN401 - it is what this finds out
+    if value is None and entry.default is None:
+        takes = "a picture" if entry.pictured else f"a {entry.kind}"
+        raise UnsupportedError(f"this bundle needs the input {name}, {takes}{_about(entry)}. Give it: --input {name}=…")
+    if value is None:
+        return
+    if entry.pictured and not isinstance(value, Image.Image):
+        raise UnsupportedError(f"input {name} is a picture{_about(entry)}, and a {type(value).__name__} was given.")
+    if not entry.pictured:
+        if isinstance(value, bool) or not isinstance(value, Real):
+            raise UnsupportedError(f"input {name} is a {entry.kind}{_about(entry)}, and a {type(value).__name__} was given.")
+        if problem := entry.problem(float(value)):
+            raise UnsupportedError(f"input {name}: {problem}.")
+
+
+def _about(entry: Input) -> str:
+    return f" ({entry.about})" if entry.about else ""

@@ -1,0 +1,105 @@
+"""Guidance: the scales that steer a denoiser, and the value at which each of them is off."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from numbers import Real
+from typing import Literal, Self
+
+import numpy as np
+from pydantic import model_validator
+
+from engines.errors import UnsupportedError
+from engines.plugins import did_you_mean
+from engines.signature import Name
+from engines.strict import Frozen
+
+Mode = Literal["none", "classifier_free", "embedded"]
+#: The scale that `--guidance-scale` sets; a denoiser can have others beside it or instead of it.
+USUAL = "guidance_scale"
+#: Of one scale: a number for all pictures, or one per picture.
+Numbers = float | Sequence[float]
+
+
+class Scale(Frozen):
+    """One scale, an input of the denoiser: float32 (batch,).
+
+    `off`: at this value the network answers as if the scale were not there, and whoever asks for less gets this value: in
+    diffusers a classifier-free scale of 1 or less switches guidance off. Null for a scale that is never off.
+    """
+
+    name: Name
+    default: float
+    off: float | None = None
+
+
+class Guidance(Frozen):
+    """How the prompt steers: compiled into the denoiser, so it cannot be run with the wrong one.
+
+    `branches` is the second axis of token ids: 2 (negative, positive) for `classifier_free`, else 1.
+    """
+
+    mode: Mode
+    scales: tuple[Scale, ...] = ()
+
+    @classmethod
+    def of(cls, mode: Mode, scale: float | None) -> Self:
+        """Guidance with the usual scale alone, or with none."""
+        if scale is None:
+            return cls(mode=mode)
+        return cls(mode=mode, scales=(Scale(name=USUAL, default=scale, off=1.0 if mode == "classifier_free" else None),))
+
+    @model_validator(mode="after")
+    def _scaled(self) -> Self:
+        names = [scale.name for scale in self.scales]
+        if len(set(names)) != len(names):
+            raise ValueError(f"two guidance scales share a name: {names}")
+        if (USUAL in names) if self.mode == "none" else not names:
+            raise ValueError("guidance must have a scale unless its mode is none")
+        return self
+
+    @property
+    def branches(self) -> int:
+        """Prompts per picture that the text parts encode."""
+        return 2 if self.mode == "classifier_free" else 1
+
+    @property
+    def scale(self) -> float | None:
+        """Default of the usual scale; None where there is none."""
+        return next((scale.default for scale in self.scales if scale.name == USUAL), None)
+
+    def chosen(self, asked: Mapping[str, Numbers]) -> dict[str, Numbers]:
+        """Every scale's value, as it was asked for, else its default.
+
+        Raises:
+            UnsupportedError: there is no such scale, or a value is not finite.
+
+        """
+        known = [scale.name for scale in self.scales]
+        for name in asked:
+            if not known:
+                raise UnsupportedError("this bundle was built without guidance, so it takes no guidance scale. Leave it out.")
+            if name not in known:
+                raise UnsupportedError(f"this bundle has no {name}{did_you_mean(name, known)}.")
+        chosen = {scale.name: asked.get(scale.name, scale.default) for scale in self.scales}
+        for name, value in chosen.items():
+            for number in value if isinstance(value, list | tuple) else [value]:
+                if not (isinstance(number, Real) and math.isfinite(number)):
+                    what = name.replace("_", " ")
+                    raise UnsupportedError(f"{what} {number} is not a number to multiply by. Give a finite one.")
+        return chosen
+
+    def fed(self, asked: Numbers | Mapping[str, Numbers] | None) -> dict[str, np.ndarray]:
+        """What the denoiser is given, by name: float32, of no axis for all pictures, or (pictures,).
+
+        `asked` is of the usual scale, or of several by name. A scale that is switched off is at its `off`.
+
+        Raises:
+            UnsupportedError: as `chosen`.
+
+        """
+        named = asked if isinstance(asked, Mapping) else {} if asked is None else {USUAL: asked}
+        chosen = self.chosen(named)
+        floors = {scale.name: -math.inf if scale.off is None else scale.off for scale in self.scales}
+        return {name: np.maximum(np.asarray(value, np.float32), np.float32(floors[name])) for name, value in chosen.items()}

@@ -1,0 +1,149 @@
+"""What a model or a file is when it is no text-to-image model that can be built, and what would work instead."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from exporter.models.recognition import Outline, Shapes, outline
+
+Configs = Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of model or file.
+
+    Attributes:
+        name: with its article.
+        way: what would work, as a sentence.
+
+    """
+
+    name: str
+    way: str
+
+    def sentence(self, where: object, told: str = "") -> str:
+        """What, where, what to do."""
+        return f"{where} is {self.name}{f': {told}' if told else ''}.\n  {self.way}"
+
+
+_BASE = "Take the text-to-image model that it was made from."
+LORA = Kind("a LoRA, not a model", "Name a model as model.source, and this file under model.loras.")
+EMBEDDING = Kind(
+    "a textual inversion, not a model",
+    "Name a model as model.source; diffusers puts it in: pipe.load_textual_inversion(FILE), pipe.save_pretrained(FOLDER).",
+)
+REFINER = Kind("SDXL's refiner, which only improves another model's picture", "Take the base model, such as sdxl-base's.")
+INPAINTING = Kind("an inpainting model", f"{_BASE} A bundle with vae_encoder in its components fills a mask with that.")
+UNET = Kind(
+    "a UNet alone",
+    "Name the model that it belongs to as model.source, and this file as components.unet.passes: [{swap: {source: FILE}}].",
+)
+VAE = Kind("a VAE alone", "Name a model as model.source, and this file as model.vae.")
+TOWER = Kind("a text encoder alone", "Name a whole model as model.source.")
+NO_VAE = Kind(
+    "a model without its VAE", "Name another's as model.vae: a folder, a hub id such as stabilityai/sdxl-vae, or a file."
+)
+NO_TEXT = Kind("a model without a text encoder", UNET.way)
+TINY = Kind(
+    "a tiny autoencoder in its own repository's names",
+    "Take it in diffusers' names: madebyollin/taesd, or madebyollin/taesdxl for SDXL.",
+)
+CONTROL = Kind("a ControlNet", "It steers a model that is named as model.source, and is not built itself.")
+ADAPTER = Kind("an adapter (T2I-Adapter or IP-Adapter)", CONTROL.way)
+VIDEO = Kind("a video model", "Take a model that makes still pictures.")
+AUDIO = Kind("an audio model", "Take a model that makes pictures.")
+TRANSFORMER = Kind("a diffusion transformer, whose single files are not read", "Take it as a diffusers folder or hub id.")
+PACKED = Kind("packed in 4 bits (nf4 or fp4)", "Take the file in fp16, bf16, fp32 or fp8.")
+CLASSES = Kind(
+    "a model whose UNet has an input that is neither text, time nor size",
+    "Take a plain text-to-image model; unCLIP, class-conditional and audio models have such an input.",
+)
+TEXT = Kind("a model whose text encoder is none of CLIP's", "Take a model with CLIP text encoders.")
+LDM3D = Kind("a VAE whose pictures have other channels than red, green and blue", "Take a plain text-to-image model.")
+
+#: Channels that a UNet takes beside the latent's four make it another kind of model.
+_CHANNELS = {
+    9: INPAINTING,
+    8: Kind("an image-editing model (InstructPix2Pix)", _BASE),
+    5: Kind("a depth-to-image model", _BASE),
+    7: Kind("an upscaling model", _BASE),
+}
+#: Names that only one kind of file has, the most particular first.
+_MARKS: Mapping[str, Kind] = {
+    r".*\.(absmax|quant_state\..*|nested_absmax|quant_map)": PACKED,
+    r".*(\.|_)(lora_(up|down|mid|A|B)|hada_w[12]_[ab]|lokr_w[12](_[ab])?|oft_(blocks|diag)|dora_scale).*": LORA,
+    r"emb_params|clip_[lg]|<[^>]*>|\*": EMBEDDING,
+    r"(.*\.)?(motion_modules|time_stack|time_mixer|temporal_transformer|temopral_conv)\..*": VIDEO,
+    r"(.*\.)?(vocoder|cond_stage_model\.(audio_branch|model\.audio_branch))\..*": AUDIO,
+    r"(model\.diffusion_model\.|transformer\.)?(joint|double|single|single_transformer)_blocks\..*": TRANSFORMER,
+    r"(model\.diffusion_model\.)?(double_stream_blocks|double_layers|cap_embedder|img_in|txt_in|x_embedder)\..*": TRANSFORMER,
+    r"(control_model|controlnet_\w+|(.*\.)?input_hint_block)\..*": CONTROL,
+    r"(image_proj|ip_adapter|adapter|body)\..*": ADAPTER,
+    r"(encoder\.|decoder\.)?\d+\.(weight|bias|conv\.0\.weight)": TINY,
+}
+_CLIP = {"CLIPTextModel", "CLIPTextModelWithProjection", "CLIPTokenizer", "CLIPTokenizerFast"}
+_UNET = r"(model\.diffusion_model\.|unet\.)?(input_blocks|output_blocks|down_blocks|up_blocks)\..*"
+_VAE = r"(first_stage_model\.|vae\.)?(encoder|decoder)\.(conv_in|mid|mid_block|down|up|down_blocks|up_blocks)\..*"
+_TEXT = r"(cond_stage_model|conditioner|text_encoder(_2)?|text_encoders)\..*|(.*\.)?(text_model|transformer\.resblocks)\..*"
+
+
+def of_file(shapes: Shapes, words: Mapping[str, str]) -> Kind | None:
+    """The kind of a file that is no whole text-to-image model; None for one that is, and for what nobody knows."""
+    found = outline(shapes)
+    if found is None:
+        suffix = words.get("modelspec.architecture", "").partition("/")[2]
+        told = {"lora": LORA, "textual-inversion": EMBEDDING}.get(suffix)
+        return told or _marked(shapes) or _alone(shapes)
+    # Beside a UNet's own weights a ControlNet's may lie, which are left out by name; these change what the UNet is.
+    marked = _marked(name for name in shapes if not name.startswith("control_model."))
+    return (marked if marked in {PACKED, VIDEO, AUDIO, CONTROL} else None) or of_outline(found) or _alone(shapes)
+
+
+def of_outline(found: Outline) -> Kind | None:
+    """The kind that a UNet's outline tells; None for text-to-image."""
+    if found.channels != 4 and found.channels in _CHANNELS:
+        return _CHANNELS[found.channels]
+    if found.added == 2560 or (found.added and found.context == (1280,)):
+        return REFINER
+    return CLASSES if found.added and found.added != 2816 and found.context == (1024,) else None
+
+
+def of_configs(configs: Configs) -> tuple[Kind, str] | None:
+    """The kind of a diffusers model by its configs, and what tells; None for text-to-image."""
+    unet, vae = configs["unet"], configs["vae"]
+    channels, out = (int(unet.get(key, 4)) for key in ("in_channels", "out_channels"))
+    latent = int(vae.get("latent_channels", 4))
+    if not channels == out == latent:
+        kind = _CHANNELS.get(channels) or Kind("a model with other inputs than text", _BASE)
+        return kind, f"the UNet takes {channels} channels and gives {out}, the VAE has {latent}"
+    pictures = [int(vae.get(key, 3)) for key in ("in_channels", "out_channels")]
+    if pictures != [3, 3]:
+        return (AUDIO if pictures == [1, 1] else LDM3D), f"the VAE takes {pictures[0]} channels and gives {pictures[1]}"
+    for name in ("class_embed_type", "num_class_embeds", "encoder_hid_dim_type"):
+        if unet.get(name) is not None:
+            return CLASSES, f"unet.{name} is {unet[name]!r}"
+    index = configs["model_index"]
+    for name in (each for each in ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2") if each in configs):
+        if (found := str(index[name][1])) not in _CLIP:
+            return TEXT, f"its {name} is a {found}"
+    return None
+
+
+def _marked(names: Iterable[str]) -> Kind | None:
+    listed = list(names)
+    return next((kind for mark, kind in _MARKS.items() if any(re.fullmatch(mark, name) for name in listed)), None)
+
+
+def _alone(shapes: Shapes) -> Kind | None:
+    has = [any(re.fullmatch(pattern, name) for name in shapes) for pattern in (_UNET, _VAE, _TEXT)]
+    return {
+        (True, False, False): UNET,
+        (False, True, False): VAE,
+        (False, False, True): TOWER,
+        (True, False, True): NO_VAE,
+        (True, True, False): NO_TEXT,
+    }.get((has[0], has[1], has[2]))

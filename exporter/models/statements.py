@@ -1,0 +1,136 @@
+"""What a single file states about its model, in marker keys and in metadata, as fields of diffusers' configs.
+
+Marker keys as ComfyUI reads them (comfy/supported_models.py): `v_pred`, `ztsnr` (NoobAI), `edm_mean` and `edm_std` (Playground
+2.5), `edm_vpred.*` (CosXL). Metadata: Stability AI's ModelSpec 1.0 (`modelspec.*`), and what kohya's trainer writes (`ss_*`).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from exporter.models import safetensors_header
+
+Configs = Mapping[str, Mapping[str, Any]]
+#: Scheduler of Playground 2.5, whose first and second sigma_data-scaled moments lie in the file; as diffusers' loader makes it.
+_EDM = {"sigma_min": 0.002, "sigma_max": 80.0, "sigma_data": 0.5, "rho": 7.0, "num_train_timesteps": 1000}
+_PLAYGROUND = {"_class_name": "EDMDPMSolverMultistepScheduler", "prediction_type": "epsilon", **_EDM}
+#: CosXL's: v-prediction over the same levels of noise, with unit variance of the data.
+_COSXL = {"_class_name": "EDMEulerScheduler", "prediction_type": "v_prediction", **_EDM}
+_COSXL |= {"sigma_data": 1.0, "sigma_max": 120.0, "sigma_schedule": "exponential"}
+#: Words for a prediction → diffusers'. "velocity" is left out: of flow matching it is another thing.
+_PREDICTIONS = {"epsilon": "epsilon", "eps": "epsilon", "v": "v_prediction", "v_prediction": "v_prediction"}
+_PREDICTIONS |= {"v-prediction": "v_prediction", "v_pred": "v_prediction", "vpred": "v_prediction", "sample": "sample"}
+#: Marker keys, which are no weights.
+MARKERS = re.compile(r"v_pred|ztsnr|edm_mean|edm_std|edm_vpred\.sigma_(min|max)")
+
+
+@dataclass(frozen=True)
+class Statement:
+    """One field of one component's config, as the file wants it; of `None` the file's own word is one that nobody knows.
+
+    Attributes:
+        component: `scheduler` or `vae`.
+        field: of its config; `_class_name` is the scheduler's class.
+        value: what the config shall say.
+        by: where the file says so, in words.
+
+    """
+
+    component: str
+    field: str
+    value: Any
+    by: str
+
+
+def stated(file: Path) -> tuple[Statement, ...]:
+    """Everything that a single file states. Marker keys come behind metadata, which merges copy from one of their parents.
+
+    Raises:
+        UnsupportedError: not a whole safetensors file.
+
+    """
+    found = safetensors_header.header(file)
+    return (*_of_metadata(found.metadata), *_of_keys(file, found.shapes))
+
+
+def _of_keys(file: Path, shapes: Mapping[str, Sequence[int]]) -> Iterator[Statement]:
+    if "v_pred" in shapes:
+        yield Statement("scheduler", "prediction_type", "v_prediction", "its key v_pred")
+    if "ztsnr" in shapes:
+        yield Statement("scheduler", "rescale_betas_zero_snr", True, "its key ztsnr")  # noqa: FBT003 - a config's value
+        yield Statement("scheduler", "timestep_spacing", "trailing", "its key ztsnr")
+    moments = {name: _values(file, name, 4) for name in ("edm_mean", "edm_std") if name in shapes}
+    if moments:
+        yield from (Statement("scheduler", field, value, "its keys edm_mean and edm_std") for field, value in _PLAYGROUND.items())
+        for key in ("edm_mean", "edm_std"):
+            yield Statement("vae", f"latents_{key.removeprefix('edm_')}", moments.get(key), f"its key {key}")
+        yield Statement("vae", "scaling_factor", 0.5, "its keys edm_mean and edm_std")
+    if bounds := {key: _values(file, key, 1) for key in shapes if key.startswith("edm_vpred.sigma_")}:
+        told = {**_COSXL, **{key.removeprefix("edm_vpred."): value and value[0] for key, value in bounds.items()}}
+        yield from (Statement("scheduler", field, value, f"its key {min(bounds)}") for field, value in told.items())
+
+
+def _values(file: Path, key: str, count: int) -> list[float] | None:
+    """A marker's numbers; None where they are not as many, or none that a config can hold."""
+    values = safetensors_header.numbers(file, key)
+    return values if len(values) == count and all(map(math.isfinite, values)) else None
+
+
+def _of_metadata(words: Mapping[str, str]) -> Iterator[Statement]:
+    if told := words.get("modelspec.prediction_type"):
+        yield Statement("scheduler", "prediction_type", _PREDICTIONS.get(told.lower()), f"modelspec.prediction_type {told!r}")
+    elif words.get("ss_v_parameterization", "").lower() == "true":
+        yield Statement("scheduler", "prediction_type", "v_prediction", "ss_v_parameterization")
+    elif words.get("modelspec.architecture") == "stable-diffusion-v2-768-v":
+        yield Statement("scheduler", "prediction_type", "v_prediction", "modelspec.architecture 'stable-diffusion-v2-768-v'")
+    if words.get("ss_zero_terminal_snr", "").lower() == "true":
+        yield Statement("scheduler", "rescale_betas_zero_snr", True, "ss_zero_terminal_snr")  # noqa: FBT003 - a config's value
+        yield Statement("scheduler", "timestep_spacing", "trailing", "ss_zero_terminal_snr")
+
+
+def applied(configs: Configs, found: Iterable[Statement]) -> Configs:
+    """Configs as the file wants them; a scheduler of another class begins anew, its betas apart."""
+    changed = {name: dict(config) for name, config in configs.items()}
+    for each in found:
+        if each.value is None:
+            continue
+        if each.field == "_class_name":
+            changed["scheduler"] = {}
+            changed["model_index"] |= {"scheduler": ["diffusers", each.value]}
+        changed[each.component][each.field] = each.value
+    return changed
+
+
+def remarks(words: Mapping[str, str], where: str, trained_on: Configs | None = None) -> Iterator[str]:
+    """What metadata says that no config can hold, and that whoever uses the model may want to know.
+
+    Args:
+        words: the metadata.
+        where: the file, for the sentence.
+        trained_on: of a LoRA, configs of the model that it changes, which its words are compared with.
+
+    """
+    layer = words.get("modelspec.encoder_layer") or words.get("ss_clip_skip")
+    if layer not in {None, "", "None", "1"}:
+        yield f"{where}: made with text layer {layer} from the end (clip skip); built with the one that the pipeline takes"
+    if (span := words.get("modelspec.timestep_range")) and span.replace(" ", "") not in {"0,1000", "0,999"}:
+        yield f"{where}: made for the timesteps {span} alone; it is built for all"
+    if (process := words.get("modelspec.noise_process")) and process.lower() != "ddpm":
+        yield f"{where}: its noise process is called {process!r}, which is not read"
+    if trained_on is None:
+        return
+    for each in _of_metadata(words):
+        if each.field != "timestep_spacing" and each.value != (here := _config(trained_on, each.field)):
+            yield f"{where}: trained on a model whose {each.field} is {each.value!r} ({each.by}), and this one's is {here!r}"
+    kind = words.get("modelspec.architecture", "")
+    if kind.startswith("stable-diffusion") and kind.startswith("stable-diffusion-xl") != ("text_encoder_2" in trained_on):
+        yield f"{where}: made for {kind.partition('/')[0]}, as modelspec.architecture says, and this is another model"
+
+
+def _config(configs: Configs, field: str) -> Any:  # noqa: ANN401 - whatever a config holds
+    return configs["scheduler"].get(field, {"prediction_type": "epsilon", "rescale_betas_zero_snr": False}.get(field))
