@@ -250,8 +250,8 @@ def _differences(part: str, source: Checkpoint, config: Config, schedule: Config
     allowed = _DECODERS if part in {"vae", "vae_decoder"} else (ours,)
     if theirs not in allowed:
         yield "class", f"it is of {theirs}, and only {' or '.join(allowed)} can stand there"
-    shared = {**_SHARED[kind], **({"latent space": _SCALING} if kind == "vae" and ours == theirs == _DECODERS[0] else {})}
-    for what, fields in shared.items():
+    scaled = kind == "vae" and ours == theirs == _DECODERS[0]
+    for what, fields in (*_SHARED[kind].items(), *([("latent space", _SCALING)] if scaled else [])):
         for name, default in fields.items():
             before, after = (_plain(each.get(name, default)) for each in (own, config))
             if before != after:
