@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from engines.errors import RecipeError, UnsupportedError
 from engines.plugins import did_you_mean
-from exporter.models import architectures, hub, kinds, leftovers, lora, recognition, safetensors_header, statements
+from exporter.models import architectures, hub, kinds, leftovers, locate, lora, recognition, safetensors_header, statements
 from exporter.models.safetensors_header import read_json
 from exporter.models.statements import Statement
 
@@ -164,8 +164,7 @@ def placed(configs: Mapping[str, Mapping[str, Any]], component: str, config: Map
 def resolve(model: Model, root: Path) -> Checkpoint:
     """Find a recipe's model and its LoRAs. Reads configs and file names only, and imports no torch.
 
-    A source is looked for beside the recipe (`root`), then in the working directory, then among the architectures, then on
-    the hub.
+    `locate` says where a source is looked for.
 
     Raises:
         RecipeError: nothing is there under that name, or weights are asked of an architecture.
@@ -185,23 +184,19 @@ def resolve(model: Model, root: Path) -> Checkpoint:
 
 def _resolve(model: Model, root: Path) -> Checkpoint:
     seed = model.seed if model.weights == "random" else None
-    for place in (root / Path(model.source).expanduser(), Path(model.source).expanduser()):
-        if place.is_dir():
-            return _folder(place, {"source": model.source}, seed, model.variant)
-        if place.is_file():
-            return _single(place, model, seed)
+    place = locate.find(model.source, root, "model.source", architectures.names())
+    if place is not None and place.is_dir():
+        return _folder(place, {"source": model.source}, seed, model.variant)
+    if place is not None:
+        return _single(place, model, seed)
     if model.source in architectures.names():
         if seed is None:
+            passed = locate.passed_over(model.source, root)
             raise RecipeError(
-                f"model.source: {model.source!r} is an architecture, which has no weights of its own; "
+                f"model.source: {model.source!r} is an architecture, which has no weights of its own{passed}; "
                 f"set model.weights: random, or model.source: {architectures.hub(model.source) or 'a folder or hub id'}"
             )
         return _made_up(model.source, seed)
-    if not hub.ID.fullmatch(model.source) or model.source.endswith((".safetensors", ".ckpt")):
-        raise RecipeError(
-            f"model.source: {model.source!r} is neither a file or folder (looked in {root} and {Path.cwd()}), nor a hub id "
-            f"(owner/name), nor an architecture{did_you_mean(model.source, architectures.names())}"
-        )
     found = hub.fetch(model.source, model.revision, weights=seed is None, variant=model.variant)
     checkpoint = _folder(found.place, {"source": model.source, "revision": found.commit}, seed, model.variant)
     return replace(checkpoint, notes=found.notes)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from engines.errors import RecipeError, UnsupportedError
 from engines.plugins import did_you_mean
-from exporter.models import hub, lora_names, safetensors_header, statements
+from exporter.models import hub, locate, lora_names, safetensors_header, statements
 
 if TYPE_CHECKING:
     from exporter.recipe.schema import Lora as Asked
@@ -104,17 +104,12 @@ def refuse_left(file: Path, names: Sequence[str]) -> None:
 
 
 def _file(asked: Asked, place: str, root: Path) -> hub.Fetched:
-    for found in (root / Path(asked.source).expanduser(), Path(asked.source).expanduser()):
-        if found.is_file():
-            return hub.Fetched(found, "")
-        if found.is_dir():
-            names = [file.name for file in found.iterdir()]
-            return hub.Fetched(found / choose(names, asked.weight_name, place, asked.source), "")
-    if not hub.ID.fullmatch(asked.source) or asked.source.endswith(".safetensors"):
-        raise RecipeError(
-            f"{place}.source: {asked.source!r} is neither a file or folder (looked in {root} and {Path.cwd()}), nor a hub id "
-            "(owner/name)"
-        )
+    found = locate.find(asked.source, root, f"{place}.source")
+    if found is not None and found.is_dir():
+        names = [file.name for file in found.iterdir()]
+        return hub.Fetched(found / choose(names, asked.weight_name, place, asked.source), "")
+    if found is not None:
+        return hub.Fetched(found, "")
     return hub.fetch_file(
         asked.source, asked.revision, lambda files: choose(files, asked.weight_name, place, asked.source), beside=[_PEFT]
     )
