@@ -19,7 +19,8 @@ from exporter.recipe import shipped
 
 if TYPE_CHECKING:
     from exporter.families import Family
-    from exporter.recipe.schema import Guidance, Recipe
+    from exporter.recipe import schema as recipe_schema
+    from exporter.recipe.schema import Recipe
     from exporter.reference.cost import Size
     from exporter.stages.plan import Plan
     from exporter.stages.store import Store
@@ -115,7 +116,7 @@ def recipe(chosen: Recipe, store: Store) -> dict[str, Any]:
         "sampler": f"{sampler.scheduler or 'as the model says'}, {_list(sampler.steps)} steps",
         "made for": _made_for(plan),
         "LoRAs": _list(f"{change.source} × {change.scale:g}" for change in chosen.model.loras),
-        "guidance": _guidance(sampler.guidance),
+        "guidance": _asked(sampler.guidance),
         "height": f"{_list(shapes.height)} px",
         "width": f"{_list(shapes.width)} px",
         "batch": _list(shapes.batch),
@@ -142,7 +143,8 @@ def recipe(chosen: Recipe, store: Store) -> dict[str, Any]:
     }
 
 
-def _guidance(guidance: Guidance) -> str:
+def _asked(guidance: recipe_schema.Guidance) -> str:
+    """Mode, scale and rescale of a recipe's guidance."""
     words = [guidance.mode] if guidance.scale is None else [guidance.mode, f"{guidance.scale}"]
     return " ".join([*words, f"rescaled by {guidance.rescale:g}"] if guidance.rescale else words)
 
