@@ -22,13 +22,17 @@ from exporter.recipe.schema import Recipe
 from exporter.stages import assemble
 from exporter.stages.plan import Done, Plan, Stage
 from exporter.stages.store import Store
+from exporter.stages.vendors import vendors
 from exporter.stages.worker import ahead
 
 
 class Report(Protocol):
-    """Told when a stage begins (`seconds` is None) and when it is done."""
+    """Told when a stage begins (`seconds` is None) and when it is done; `by` names who makes it, where this process does not.
 
-    def __call__(self, stage: Stage, seconds: float | None = None, *, cached: bool = False, why: str = "") -> None:
+    Of such a stage it is told by both; NaN seconds say that the other gave it up.
+    """
+
+    def __call__(self, stage: Stage, seconds: float | None = None, *, cached: bool = False, why: str = "", by: str = "") -> None:
         """Show it."""
         ...
 
@@ -54,7 +58,7 @@ def build(recipe: Recipe, out: Path, store: Store, report: Report, *, reproducib
     require_folder(out.parent)
     bundle.require_place(out)
     done: dict[tuple[str, str], Path] = {}
-    with ahead(plan, store):
+    with ahead(plan, store, report):
         for stage in plan.stages:
             done[stage.name] = _run(stage, store, report, done)
     if reproducible:
@@ -85,7 +89,7 @@ def distill(recipe: Recipe, store: Store, report: Report) -> dict[str, Path]:
         seen = stage.name == ("record", "source") and any(map(plan.waits, plan.passes.of))
         needed = stage.verb in {"encode", "play", "pass"} or seen
         if needed and stage.resumes and int(os.environ.get("RANK", "0")) and not store.peek(stage.key):
-            with store.scratch() as folder:  # the first process keeps the result
+            with store.scratch() as folder, vendors(f"{stage.verb} of {stage.subject}"):  # the first process keeps the result
                 stage.make(folder, {**done, ("unfinished", stage.subject): store.unfinished(stage.key)})
         elif needed:
             done[stage.name] = _run(stage, store, report, done)
@@ -138,7 +142,8 @@ def _run(stage: Stage, store: Store, report: Report, done: Done) -> Path:
     why = store.why(stage.key)
     if stage.resumes:
         done = {**done, ("unfinished", stage.subject): store.unfinished(stage.key)}
-    found = store.folder(stage.key, lambda folder: stage.make(folder, done))
+    with vendors(f"{stage.verb} of {stage.subject}"):
+        found = store.folder(stage.key, lambda folder: stage.make(folder, done))
     report(stage, time.perf_counter() - start, cached=not why, why=why)
     return found
 
