@@ -13,7 +13,18 @@ from typing import TYPE_CHECKING, Any
 
 from engines.errors import RecipeError, UnsupportedError
 from engines.plugins import did_you_mean
-from exporter.models import architectures, hub, kinds, leftovers, locate, lora, recognition, safetensors_header, statements
+from exporter.models import (
+    architectures,
+    config_types,
+    hub,
+    kinds,
+    leftovers,
+    locate,
+    lora,
+    recognition,
+    safetensors_header,
+    statements,
+)
 from exporter.models.safetensors_header import read_json
 from exporter.models.statements import Statement
 
@@ -156,6 +167,7 @@ def network(part: str) -> str:
 
 def placed(configs: Mapping[str, Mapping[str, Any]], component: str, config: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """Configs with another network's in the place of a component, or of half a VAE, and the index that names its class."""
+    config_types.refuse_types(network(component), config, "the network that comes into its place")
     index = configs["model_index"]
     library, name = index.get(component) or index[network(component)]
     return {**configs, component: config, "model_index": {**index, component: [library, config.get("_class_name", name)]}}
@@ -219,7 +231,9 @@ def _folder(folder: Path, provenance: dict[str, str], seed: int | None, variant:
     configs: dict[str, Mapping[str, Any]] = {"model_index": index}
     files: dict[str, tuple[Path, ...]] = {}
     folders: dict[str, Path] = {}
-    for name in (n for n in index if _NETWORKS.fullmatch(n) or _TOKENIZERS.fullmatch(n) or n == "scheduler"):
+    read = [name for name in index if _NETWORKS.fullmatch(name) or _TOKENIZERS.fullmatch(name) or name == "scheduler"]
+    config_types.refuse_index(index, read, str(folder))
+    for name in read:
         if not isinstance(index[name], list) or index[name][1] is None:
             continue
         inside = folders[name] = folder / name
@@ -328,6 +342,7 @@ def _trusted(configs: Mapping[str, Mapping[str, Any]], where: str) -> Mapping[st
             "  Take a model that works without trust_remote_code."
         )
     for name in configs:
+        config_types.refuse_types(name, configs[name], where)
         library = index[name][0] if name in index else "diffusers"
         if library not in _LIBRARIES or "auto_map" in configs[name]:
             raise UnsupportedError(
