@@ -160,6 +160,11 @@ class LatentDiffusion:
             module = (_wrappers.TinyEncoder if self._tiny else _wrappers.Encoder)(network)
         return Part(name, role, module.eval(), self.signature(name), precision)
 
+    @staticmethod
+    def claims(configs: Mapping[str, Mapping[str, Any]]) -> bool:
+        """Whether a model with these component configs belongs to this family."""
+        raise NotImplementedError
+
     def text(self, tower: str, network: nn.Module) -> nn.Module:
         """Wrap one text tower."""
         raise NotImplementedError
@@ -229,7 +234,7 @@ class LatentDiffusion:
         config = self.configs["scheduler"]
         name = self.recipe.sampler.scheduler or config["_class_name"]
         cls = getattr(diffusers, name, None)
-        if not hasattr(cls, "set_timesteps"):
+        if cls is None or not hasattr(cls, "set_timesteps"):
             known = sorted(each for each in dir(diffusers) if each.endswith("Scheduler"))
             raise RecipeError(f"sampler.scheduler: diffusers has no scheduler named {name!r}{did_you_mean(name, known)}")
         return cls.from_config({**config, **self.recipe.sampler.config})

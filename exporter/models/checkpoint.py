@@ -173,8 +173,8 @@ def placed(configs: Mapping[str, Mapping[str, Any]], component: str, config: Map
     return {**configs, component: config, "model_index": {**index, component: [library, config.get("_class_name", name)]}}
 
 
-def resolve(model: Model, root: Path) -> Checkpoint:
-    """Find a recipe's model and its LoRAs. Reads configs and file names only, and imports no torch.
+def find(model: Model, root: Path) -> Checkpoint:
+    """Find the model itself. Reads configs and file names only, and imports no torch.
 
     `locate` says where a source is looked for.
 
@@ -183,18 +183,6 @@ def resolve(model: Model, root: Path) -> Checkpoint:
         UnsupportedError: pickles, custom code, a damaged file, a hub out of reach.
 
     """
-    found = _resolve(model, root)
-    if model.vae is not None:
-        from exporter.models.compatibility import with_vae  # noqa: PLC0415 - which puts networks into checkpoints
-
-        found = with_vae(found, model, root)
-    changes = lora.resolve(model, root, found.configs)
-    named = {f"lora {number}": change.provenance for number, change in enumerate(changes, 1)}
-    notes = (*found.notes, *(note for change in changes for note in change.notes))
-    return replace(found, loras=changes, provenance={**found.provenance, **named}, notes=notes) if changes else found
-
-
-def _resolve(model: Model, root: Path) -> Checkpoint:
     seed = model.seed if model.weights == "random" else None
     place = locate.find(model.source, root, "model.source", architectures.names())
     if place is not None and place.is_dir():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -254,6 +254,10 @@ class Recipe(Frozen):
         """YAML that parses to this recipe, overrides included; what the bundle keeps."""
         return self._origin.text
 
+    def component(self, name: str) -> Component:
+        """What is asked of a part; the defaults where the recipe does not name it."""
+        return self.components.get(name, Component())
+
     @staticmethod
     def load(path: Path, overrides: Iterable[str] = ()) -> Recipe:
         """Read a recipe's file, or one that comes with the package by its bare name; `overrides` are `path.to.field=yaml value`.
@@ -271,7 +275,9 @@ class Recipe(Frozen):
         return Recipe.parse(text, file.stem, file.parent, overrides=overrides, shown=str(file))
 
     @staticmethod
-    def parse(text: str, name: str, root: Path = Path(), *, overrides: Iterable[str] = (), shown: str = "") -> Recipe:
+    def parse(  # pyright: ignore[reportIncompatibleMethodOverride] - a recipe is YAML, and no bundle's JSON
+        text: str, name: str, root: Path = Path(), *, overrides: Iterable[str] = (), shown: str = ""
+    ) -> Recipe:
         """Read a recipe's text, such as the one that a bundle keeps; `shown` stands for the file in messages.
 
         Raises:
@@ -291,9 +297,10 @@ class Recipe(Frozen):
             # As strict JSON, because there `steps: ["10"]` is an error and a list is a tuple.
             recipe = Recipe.model_validate_json(json.dumps(document.data), strict=True)
         except ValidationError as error:
+            recipe = None
             for place, sentence in sentences(Recipe, error):
                 document.report(place, sentence)
-        if document.problems:
+        if recipe is None or document.problems:
             raise RecipeError(document.problems)
         kept = document.text(f"{document.shown} with {' '.join(f'--set {each}' for each in given)}") if given else text
         recipe._origin = Origin(name, root, kept, document)  # noqa: SLF001 - its own class
@@ -374,32 +381,3 @@ def _options(kind: str, place: Place, name: str, options: Any) -> Iterator[tuple
         chosen.model_validate(options)
     except ValidationError as error:
         yield from (((*place, name, *inner), sentence) for inner, sentence in sentences(chosen, error))
-
-
-def schema() -> dict[str, Any]:
-    """JSON Schema (draft 2020-12) of a recipe, with the options of every installed backend and pass.
-
-    Raises:
-        MissingDependency: a plugin's library is absent, so its options are not known here.
-
-    """
-    found = Recipe.model_json_schema()
-    found = {"$schema": "https://json-schema.org/draft/2020-12/schema", **found}
-    found["properties"]["targets"]["items"] = _one_of("backends", found["$defs"])
-    found["properties"]["targets"]["default"] = ["onnxruntime"]
-    found["$defs"]["Component"]["properties"]["passes"]["items"] = _one_of("passes", found["$defs"])
-    target = found["$defs"]["Component"]["properties"]["target"]
-    target["anyOf"] = [*found["properties"]["targets"]["items"]["anyOf"], {"type": "null"}]
-    return found
-
-
-def _one_of(kind: str, definitions: dict[str, Any]) -> Mapping[str, Any]:
-    """A bare name, or a mapping of one name to that plugin's options."""
-    names, options = plugins.names(kind), {}
-    for name in names:
-        own = plugins.load(kind, name).model_json_schema(ref_template=f"#/$defs/{kind}.{name}.{{model}}")
-        definitions |= {f"{kind}.{name}.{inner}": definition for inner, definition in own.pop("$defs", {}).items()}
-        definitions[f"{kind}.{name}"] = own
-        options[name] = {"anyOf": [{"$ref": f"#/$defs/{kind}.{name}"}, {"type": "null"}]}
-    one = {"type": "object", "properties": options, "additionalProperties": False, "minProperties": 1, "maxProperties": 1}
-    return {"anyOf": [{"enum": names}, one]}

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.live import Live
 
-    from exporter.stages.plan import Stage
+    from exporter.stages.stage import Stage
 
 _NAME = 43  # columns of a stage and whom it is for
 _PER_SECOND = 8  # pictures of the live table
@@ -34,10 +34,12 @@ class StageLines:
         # Stage → its spinner; of those that another process is at, the build's own row where it came first.
         self._lock, self._running = threading.RLock(), dict[tuple[str, str], Any]()
         self._others, self._made = dict[tuple[str, str], dict[str, Any] | None](), set[tuple[str, str]]()
-        self._waiting: Stage | None = None
+        self._waiting: Stage[Any] | None = None
         self._live: Live | None = None
 
-    def __call__(self, stage: Stage, seconds: float | None = None, *, cached: bool = False, why: str = "", by: str = "") -> None:
+    def __call__(
+        self, stage: Stage[Any], seconds: float | None = None, *, cached: bool = False, why: str = "", by: str = ""
+    ) -> None:
         """Show that a stage begins (`seconds` is None), that it is done, or that another process gave it up (NaN)."""
         with self._lock:
             if not by and (stage.name in self._made or (stage.name in self._others and seconds is None)):
@@ -71,13 +73,14 @@ class StageLines:
             self._running.clear()
             self._show()
 
-    def _begin(self, stage: Stage, by: str) -> None:
+    def _begin(self, stage: Stage[Any], by: str) -> None:
         from rich.spinner import Spinner  # noqa: PLC0415 - --help stays quick
 
         if by:
             self._others[stage.name] = None
         if self._screen.is_terminal and not stage.resumes:  # which prints lines of its own
-            self._running[stage.name] = Spinner("dots", _name(stage.verb, stage.subject, by))
+            spinner = Spinner("dots", _name(stage.verb, stage.subject, by))
+            self._running[stage.name] = spinner, self._screen.get_time()  # a spinner's own start is where it was measured
         self._show()
 
     def _print(self, row: dict[str, Any], by: str = "") -> None:
@@ -101,8 +104,7 @@ class StageLines:
 
         grid = Table.grid(padding=(0, 2, 0, 0))
         now = self._screen.get_time()
-        for spinner in tuple(self._running.values()):
-            since = now if spinner.start_time is None else spinner.start_time
+        for spinner, since in tuple(self._running.values()):
             grid.add_row(spinner, f"{now - since:.0f} s")
         return grid
 

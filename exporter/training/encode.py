@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def device() -> torch.device:
     """The accelerator of this machine, else the processor."""
-    return torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
+    return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
 
 
 @torch.no_grad()
@@ -33,7 +33,7 @@ def captions(family: Family, texts: Sequence[str], folder: Path, batch: int) -> 
     """
     for tower in family.towers:
         signature = family.signature(tower)
-        tokenizer = family.tokenizer(family.towers[tower])  # type: ignore[attr-defined]  # of latent diffusion
+        tokenizer = family.tokenizer(family.towers[tower])
         port = signature.inputs[0]
         branches, length = int(port.shape[1]), int(port.shape[2])
         module = family.part(tower, "fp32").module.to(where := device())
@@ -45,7 +45,7 @@ def captions(family: Family, texts: Sequence[str], folder: Path, batch: int) -> 
         }
         everything = ["", *texts]
         for start in range(0, len(everything), batch):
-            some = TextualInversionLoaderMixin().maybe_convert_prompt(everything[start : start + batch], tokenizer)
+            some = list(TextualInversionLoaderMixin().maybe_convert_prompt(everything[start : start + batch], tokenizer))
             rows = tokenizer([""] * (branches - 1) + some, padding="max_length", max_length=length, truncation=True)["input_ids"]
             empty, ids = rows[: branches - 1], torch.tensor(rows[branches - 1 :])
             both = torch.stack([*(torch.tensor(row).expand_as(ids) for row in empty), ids], dim=1)
@@ -84,9 +84,10 @@ def _extent(extent: dict[str, int], batch: int) -> dict[str, int]:
 
 
 def _pixels(picture: Picture, size: tuple[int, int]) -> np.ndarray:
+    height, width = size
     try:
         with Image.open(BytesIO(picture.read())) as image:
-            fitted = ImageOps.fit(image.convert("RGB"), size[::-1], Image.Resampling.LANCZOS)
+            fitted = ImageOps.fit(image.convert("RGB"), (width, height), Image.Resampling.LANCZOS)
     except OSError as error:
         raise UnsupportedError(
             f"{picture.name} is not a whole picture: {error}.\n  Take it out of the data, with its caption."

@@ -17,6 +17,8 @@ from engines.errors import T2IError
 from exporter import cli
 from exporter.recipe.schema import Recipe
 from exporter.stages.plan import Plan
+from exporter.stages.stage import Results
+from exporter.stages.store import Store
 from exporter.stages.vendors import vendors
 
 RECIPE = {
@@ -273,10 +275,11 @@ def _begin(case: Odd, *, record: bool) -> None:
         plan = Plan(recipe)
         plan.refuse()
         wanted = _CHEAP | ({"record"} if record else set())
+        results = Results(Store(case.folder / "store"))
         for stage in plan.stages:
             if stage.verb in wanted:
                 with tempfile.TemporaryDirectory(dir=case.folder) as made, vendors(f"{stage.verb} of {stage.subject}"):
-                    stage.make(Path(made), {})
+                    results.fill(stage, Path(made))
         for network in plan.checkpoint.files:
             with vendors(f"export of {network}"):
                 plan.checkpoint.module(network)

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from engines import manifest
-from exporter.recipe import schema as recipe
+from exporter.recipe import json_schema as recipe
 from tools.docs.blocks import table
 
 Schema = Mapping[str, Any]
@@ -101,7 +101,7 @@ def _type(schema: Schema) -> str:
         return " or ".join(filter(None, [", ".join(choices[:-1]), choices[-1]]))
     if several := schema.get("anyOf") or schema.get("allOf"):
         return _either(several)
-    kind = schema.get("type", "any value")
+    kind: str = schema.get("type", "any value")
     if kind == "array":
         return _list(schema)
     if kind == "object":
