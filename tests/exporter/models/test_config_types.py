@@ -8,7 +8,7 @@ import pytest
 
 from engines.errors import UnsupportedError
 from exporter.models import architectures, config_types
-from exporter.models.checkpoint import resolve
+from exporter.models.resolve import resolve
 from exporter.recipe.schema import Lora, Model
 
 
