@@ -205,7 +205,7 @@ def _list(kind: str | None, *, schema: bool) -> None:
     from exporter.report import console, describe
 
     if schema:
-        from exporter.recipe.schema import schema as recipe_schema
+        from exporter.recipe.json_schema import schema as recipe_schema
 
         click.echo(json.dumps(recipe_schema(), indent=2))
         return

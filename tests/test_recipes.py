@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from exporter.recipe import schema
+from exporter.recipe import json_schema
 from exporter.recipe.schema import Recipe
 from exporter.stages.plan import Plan
 
@@ -52,4 +52,4 @@ def test_the_schema_file_is_what_the_code_says():
     import json
 
     shipped = json.loads((RECIPES[0].parent / "recipe.schema.json").read_text())
-    assert shipped == schema.schema(), "stale: t2iexport list --schema > recipes/recipe.schema.json"
+    assert shipped == json_schema.schema(), "stale: t2iexport list --schema > recipes/recipe.schema.json"

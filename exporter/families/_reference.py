@@ -70,12 +70,18 @@ class LatentDiffusionReference:
         """
         states, pooled = self._ports
         branches = int(states[0].shape[1])
+        skip = self._family.recipe.prompts.clip_skip
+        encoder = self.pipeline.text_encoder
+        if skip is not None and not hasattr(encoder, "text_model"):
+            # diffusers looks there for the final norm, which transformers 5 keeps in the tower itself. Not as a submodule.
+            object.__setattr__(encoder, "text_model", encoder)
         found = self.pipeline.encode_prompt(
             prompt=list(prompts),
             device="cpu",
             num_images_per_prompt=1,
             do_classifier_free_guidance=branches == 2,
             **({} if negative is None else {"negative_prompt": [negative] * len(prompts)}),
+            **({} if skip is None else {"clip_skip": skip}),
         )
         # (positive, negative) states, then of SDXL the same of the pooled ones.
         stacks = [torch.stack([*found[index : index + 2]][::-1][-branches:], dim=1).float() for index in range(0, len(found), 2)]

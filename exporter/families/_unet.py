@@ -26,9 +26,6 @@ if TYPE_CHECKING:
     from exporter.models.checkpoint import Checkpoint
     from exporter.recipe.schema import Recipe
 
-#: The special tokens of every CLIP vocabulary, in the order of their ids, which are the last two.
-_START, _END = "<|startoftext|>", "<|endoftext|>"
-
 
 class LatentDiffusion:
     """A family of diffusers pipelines; subclasses say which text towers there are and how their outputs are used.
@@ -47,6 +44,8 @@ class LatentDiffusion:
     pipeline_class = ""
     #: Whether that pipeline tells its scheduler the begin index.
     begins = True
+    #: Whether hidden states are taken before the last layer, without the final norm.
+    penultimate = False
     #: Whether those that start from an image know guidance_rescale.
     rescales_from_images = True
 
@@ -59,7 +58,7 @@ class LatentDiffusion:
         self.roles: Mapping[str, Role] = roles
         self._refuse_model()
         problems = [*self._component_problems(), *self._guidance_problems(), *self._shape_problems()]
-        problems += self._tile_problems()
+        problems += [*self._tile_problems(), *self._prompt_problems()]
         if problems:
             raise RecipeError(problems)
 
@@ -189,26 +188,13 @@ class LatentDiffusion:
             UnsupportedError: the folder is incomplete, or the vocabulary is larger than the text tower's.
 
         """
-        from transformers import CLIPTokenizer  # noqa: PLC0415 - a plan needs no vocabulary
+        from exporter.families import _tokens  # noqa: PLC0415 - a plan needs no vocabulary
 
-        folder = self.checkpoint.folders.get(name)
         tower = next(tower for tower, own in self.towers.items() if own == name)
-        size = int(self.configs[tower]["vocab_size"])
+        folder, size = self.checkpoint.folders.get(name), int(self.configs[tower]["vocab_size"])
         if folder is None:
-            special = {key: str(self.configs[name].get(key, _END)) for key in ("pad_token", "unk_token")}
-            return CLIPTokenizer(
-                _bytes(size), [], bos_token=_START, eos_token=_END, model_max_length=self.length(tower), **special
-            )
-        if not any((folder / file).is_file() for file in ("vocab.json", "tokenizer.json")):
-            raise UnsupportedError(
-                f"{folder} has neither vocab.json nor tokenizer.json.\n  Copy the model's {name} folder whole."
-            )
-        found = CLIPTokenizer.from_pretrained(folder)
-        if len(found) > size:
-            raise UnsupportedError(
-                f"{folder} has {len(found)} tokens, {tower} has room for {size}.\n  Take the tokenizer saved with these weights."
-            )
-        return found
+            return _tokens.spelling(self.configs[name], size, self.length(tower))
+        return _tokens.read(folder, name, tower, size)
 
     def empty(self, tower: str) -> list[int]:
         """Ids of the empty prompt."""
@@ -307,6 +293,14 @@ class LatentDiffusion:
             return [f"sampler.guidance.rescale: {told} of the components"]
         return []
 
+    def _prompt_problems(self) -> list[str]:
+        skip = self.recipe.prompts.clip_skip
+        # The states before the first layer count too.
+        most = min(int(self.configs[tower].get("num_hidden_layers", 12)) for tower in self.towers) - self.penultimate
+        if skip is not None and skip > most:
+            return [f"prompts.clip_skip: {skip} is more than the text encoders' layers allow; take at most {most}"]
+        return []
+
     def _tile_problems(self) -> list[str]:
         tiled = {name: component.tile for name, component in self.recipe.components.items() if component.tile is not None}
         problems = [
@@ -373,13 +367,3 @@ class LatentDiffusion:
 def conditioned(name: str, branches: int, *shape: Dim) -> Port:
     """Name a conditioning tensor (batch, branches, …)."""
     return Port(name=name, shape=("batch", branches, *shape))
-
-
-def _bytes(size: int) -> dict[str, int]:
-    """Vocabulary in CLIP's layout without merges: each byte, each byte at a word's end, and the two special tokens last."""
-    from tokenizers.pre_tokenizers import ByteLevel  # noqa: PLC0415 - of the run time, but no plan needs it
-
-    # CLIP numbers the printable bytes first; '!' is 0, the id with which SD 2 and SDXL's second tokenizer pad.
-    alphabet = sorted(ByteLevel.alphabet())
-    words = [*alphabet, *(f"{sign}</w>" for sign in alphabet)]
-    return {**{word: number for number, word in enumerate(words[: size - 2])}, _START: size - 2, _END: size - 1}

@@ -41,7 +41,7 @@ class Sd(LatentDiffusion):
         """Wrap the text tower."""
         from exporter.families._wrappers import TextEncoder  # noqa: PLC0415 - torch
 
-        return TextEncoder(network, penultimate=False, pooled=False)
+        return TextEncoder(network, penultimate=self.penultimate, pooled=False, prompts=self.recipe.prompts)
 
     def denoiser(self, network: nn.Module) -> nn.Module:
         """Wrap the UNet."""

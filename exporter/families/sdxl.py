@@ -23,6 +23,7 @@ class Sdxl(LatentDiffusion):
 
     towers = {"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2"}  # noqa: RUF012 - a Mapping by its declared type
     pipeline_class = "StableDiffusionXLPipeline"
+    penultimate = True
 
     @staticmethod
     def claims(configs: Mapping[str, Mapping[str, Any]]) -> bool:
@@ -52,7 +53,9 @@ class Sdxl(LatentDiffusion):
 
         zeros = self.configs["model_index"].get("force_zeros_for_empty_prompt", True) and self.branches == 2
         empty = torch.tensor(self.empty(tower)) if zeros else None
-        return TextEncoder(network, penultimate=True, pooled=tower == "text_encoder_2", empty=empty)
+        return TextEncoder(
+            network, penultimate=self.penultimate, pooled=tower == "text_encoder_2", empty=empty, prompts=self.recipe.prompts
+        )
 
     def denoiser(self, network: nn.Module) -> nn.Module:
         """Wrap the UNet."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -27,6 +27,7 @@ from engines.strict import Frozen
 from exporter.recipe import aliases, shipped
 from exporter.recipe.limits import LIMITS
 from exporter.recipe.messages import sentences
+from exporter.recipe.prompts import Prompts
 from exporter.recipe.yaml_source import Document, Place, brief, one_form
 
 #: Kind of plugin → what a message calls one.
@@ -224,6 +225,7 @@ class Recipe(Frozen):
 
     model: Model
     sampler: Sampler
+    prompts: Prompts = Prompts()
     shapes: Shapes
     components: dict[str, Component] = Field(default_factory=dict)
     targets: tuple[dict[str, dict[str, Any]], ...] = Field(default=({"onnxruntime": {}},), min_length=1)
@@ -374,32 +376,3 @@ def _options(kind: str, place: Place, name: str, options: Any) -> Iterator[tuple
         chosen.model_validate(options)
     except ValidationError as error:
         yield from (((*place, name, *inner), sentence) for inner, sentence in sentences(chosen, error))
-
-
-def schema() -> dict[str, Any]:
-    """JSON Schema (draft 2020-12) of a recipe, with the options of every installed backend and pass.
-
-    Raises:
-        MissingDependency: a plugin's library is absent, so its options are not known here.
-
-    """
-    found = Recipe.model_json_schema()
-    found = {"$schema": "https://json-schema.org/draft/2020-12/schema", **found}
-    found["properties"]["targets"]["items"] = _one_of("backends", found["$defs"])
-    found["properties"]["targets"]["default"] = ["onnxruntime"]
-    found["$defs"]["Component"]["properties"]["passes"]["items"] = _one_of("passes", found["$defs"])
-    target = found["$defs"]["Component"]["properties"]["target"]
-    target["anyOf"] = [*found["properties"]["targets"]["items"]["anyOf"], {"type": "null"}]
-    return found
-
-
-def _one_of(kind: str, definitions: dict[str, Any]) -> Mapping[str, Any]:
-    """A bare name, or a mapping of one name to that plugin's options."""
-    names, options = plugins.names(kind), {}
-    for name in names:
-        own = plugins.load(kind, name).model_json_schema(ref_template=f"#/$defs/{kind}.{name}.{{model}}")
-        definitions |= {f"{kind}.{name}.{inner}": definition for inner, definition in own.pop("$defs", {}).items()}
-        definitions[f"{kind}.{name}"] = own
-        options[name] = {"anyOf": [{"$ref": f"#/$defs/{kind}.{name}"}, {"type": "null"}]}
-    one = {"type": "object", "properties": options, "additionalProperties": False, "minProperties": 1, "maxProperties": 1}
-    return {"anyOf": [{"enum": names}, one]}

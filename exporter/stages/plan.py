@@ -171,7 +171,7 @@ class Plan:
         process_key = key_of("process", "scheduler", options, schedule, [self._process])
         yield Stage("process", "scheduler", process_key, lambda folder, _done: self._process(folder))
         recorded: dict[str, str] = {}
-        options = recipe.model_dump(mode="json", include={"sampler", "shapes"}, exclude={"sampler": {"force"}})
+        options = recipe.model_dump(mode="json", include={"sampler", "shapes", "prompts"}, exclude={"sampler": {"force"}})
         options |= recipe.checks.model_dump(mode="json", exclude={"limits", "faster_than"}) | {"parts": sorted(self.family.roles)}
         options |= {"tile": str(self._component("vae_decoder").tile)}
         if not recipe.checks.skip:
@@ -237,6 +237,7 @@ class Plan:
         options |= {"signature": self.family.signature(name).model_dump(mode="json")}
         guidance = self.recipe.sampler.guidance
         options |= {"guidance": guidance.mode, **({"rescale": guidance.rescale} if guidance.rescale else {})}
+        options |= {"prompts": self.recipe.prompts.model_dump(mode="json")} if self.family.roles[name] == "text" else {}
         measured = self.precisions.measured(name)
         inputs = weights | (dict(recorded) if measured else {})
         if recorded:

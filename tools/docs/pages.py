@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from exporter.quantization import formats
-from exporter.recipe import schema
+from exporter.recipe import json_schema
 from exporter.report import describe
 from tools.docs import errors, samplers, schemas
 from tools.docs.blocks import filled, table
@@ -36,7 +36,7 @@ def _listed(kind: str) -> str:
 
 
 def _schema() -> str:
-    return json.dumps(schema.schema(), indent=2) + "\n"
+    return json.dumps(json_schema.schema(), indent=2) + "\n"
 
 
 #: Name of a block → what makes its text.

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from engines import manifest
-from exporter.recipe import schema as recipe
+from exporter.recipe import json_schema as recipe
 from tools.docs.blocks import table
 
 Schema = Mapping[str, Any]

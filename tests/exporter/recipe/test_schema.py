@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from engines import plugins
 from engines.errors import RecipeError
-from exporter.recipe.schema import Recipe, schema
+from exporter.recipe.json_schema import schema
+from exporter.recipe.schema import Recipe
 
 ROOT = Path(__file__).parents[3]
 GOOD = """\
@@ -94,8 +95,8 @@ colour: red
         "recipes/x.yaml:17  targets[4]: has 2 names; write '- backend' or '- backend: {option: value}', one each",
         "recipes/x.yaml:19  checks.limits.image: must be more than 0.0, not -3",
         (
-            "recipes/x.yaml:20  colour: unknown field; there are: model, sampler, shapes, components, targets, pipeline, "
-            "low_memory, checks"
+            "recipes/x.yaml:20  colour: unknown field; there are: model, sampler, prompts, shapes, components, targets, "
+            "pipeline, generator, low_memory, checks"
         ),
     ]
     assert [line for line in expected if line not in found] == []

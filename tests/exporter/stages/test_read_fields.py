@@ -41,6 +41,7 @@ CHANGES = {
     "sampler.guidance": "{mode: none}",
     "sampler.guidance.scale": "4.0",
     "sampler.force": "true",
+    "prompts.clip_skip": "1",
     "shapes.height": "[16, 48, 48]",
     "shapes.width": "[16, 48, 48]",
     "shapes.batch": "[1, 1, 1]",

@@ -1,0 +1,46 @@
+"""Tokenizers of CLIP as transformers has them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tokenizers.pre_tokenizers import ByteLevel
+from transformers import CLIPTokenizer
+
+from engines.errors import UnsupportedError
+
+#: The special tokens of every CLIP vocabulary, in the order of their ids, which are the last two.
+_START, _END = "<|startoftext|>", "<|endoftext|>"
+
+
+def read(folder: Path, name: str, tower: str, size: int) -> CLIPTokenizer:
+    """Read a tokenizer from its folder, for a text tower of `size` embeddings.
+
+    Raises:
+        UnsupportedError: the folder is incomplete, or the vocabulary is larger than that.
+
+    """
+    if not any((folder / file).is_file() for file in ("vocab.json", "tokenizer.json")):
+        raise UnsupportedError(f"{folder} has neither vocab.json nor tokenizer.json.\n  Copy the model's {name} folder whole.")
+    found = CLIPTokenizer.from_pretrained(folder)
+    if len(found) > size:
+        raise UnsupportedError(
+            f"{folder} has {len(found)} tokens, {tower} has room for {size}.\n  Take the tokenizer saved with these weights."
+        )
+    return found
+
+
+def spelling(config: Mapping[str, Any], size: int, length: int) -> CLIPTokenizer:
+    """Make a tokenizer without merges, for a model that has no vocabulary: each byte is a token."""
+    special = {key: str(config.get(key, _END)) for key in ("pad_token", "unk_token")}
+    return CLIPTokenizer(_bytes(size), [], bos_token=_START, eos_token=_END, model_max_length=length, **special)
+
+
+def _bytes(size: int) -> dict[str, int]:
+    """Vocabulary in CLIP's layout without merges: each byte, each byte at a word's end, and the two special tokens last."""
+    # CLIP numbers the printable bytes first; '!' is 0, the id with which SD 2 and SDXL's second tokenizer pad.
+    alphabet = sorted(ByteLevel.alphabet())
+    words = [*alphabet, *(f"{sign}</w>" for sign in alphabet)]
+    return {**{word: number for number, word in enumerate(words[: size - 2])}, _START: size - 2, _END: size - 1}
