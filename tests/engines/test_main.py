@@ -55,7 +55,7 @@ def test_an_output_is_refused_before_the_bundle_is_opened(monkeypatch, tmp_path,
     (tmp_path / "folder.png").mkdir()
     monkeypatch.setattr(Pipeline, "open", lambda *_, **__: pytest.fail("it was opened"))
     done = CliRunner().invoke(program.generate, ["a bundle", "a", "-o", str(tmp_path / place)])
-    assert isinstance(done.exception, UnsupportedError if "." not in place or "jpg" in place else MachineError)
+    assert isinstance(done.exception, UnsupportedError if "." not in place or "gif" in place else MachineError)
     assert place.partition("/")[0] in str(done.exception)
     (tmp_path / "file").write_text("")
     arguments = ["a bundle", "a", "-o", tmp_path / "x.png", "--previews", tmp_path / "file/x"]
