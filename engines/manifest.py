@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self, cast
 from pydantic import Field, StringConstraints, model_validator
 
 from engines import wiring
+from engines.errors import UnsupportedError
 from engines.guidance import Guidance
 from engines.inputs import Input
 from engines.signature import Name, Signature
@@ -223,6 +224,19 @@ class Draft(Frozen):
         """Name the part that is the whole pipeline at that many steps; None where it is played step by step."""
         name = f"pipeline_{steps}"
         return name if name in self.having("pipeline") else None
+
+    def compiled(self, steps: int, height: int, width: int) -> SamplerEntry:
+        """Return the compiled sampler of that many steps for a size in pixels; raise UnsupportedError where there is none."""
+        for size in ((height, width), (None, None)):
+            for entry in self.samplers:
+                if (entry.steps, entry.height, entry.width) == (steps, *size):
+                    return entry
+        sizes = ((entry.steps, f" at {entry.height}x{entry.width}" if entry.height else "") for entry in self.samplers)
+        raise UnsupportedError(
+            f"no sampler of {steps} steps for {height}x{width} in this bundle; there are: "
+            f"{', '.join(f'{number}{size}' for number, size in sizes)}. "
+            f"Add one with: t2iexport build RECIPE --set sampler.steps=[{steps}]"
+        )
 
     def encoding_order(self) -> tuple[str, ...]:
         """Names of the text and condition parts, which run once a picture, each after those whose outputs it takes."""

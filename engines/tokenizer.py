@@ -68,6 +68,8 @@ class TextTokenizer:
 class Tokenizers:
     """Every tokenizer of a bundle.
 
+    One whose name ends in `_2` reads `prompt_2` and `negative_prompt_2`, where they are given.
+
     Raises:
         BundleError: as of one tokenizer.
 
@@ -76,14 +78,21 @@ class Tokenizers:
     def __init__(self, bundle: Bundle) -> None:
         self._guidance = bundle.manifest.guidance
         self._all = [
-            (TextTokenizer(bundle.path(entry.file), entry.length), entry)
-            for _, entry in sorted(bundle.manifest.tokenizers.items())
+            (TextTokenizer(bundle.path(entry.file), entry.length), entry, name.endswith("_2"))
+            for name, entry in sorted(bundle.manifest.tokenizers.items())
         ]
 
-    def encode(self, prompts: Sequence[str], negatives: str | Sequence[str]) -> tuple[dict[str, np.ndarray], list[str]]:
+    def encode(
+        self,
+        prompts: Sequence[str],
+        negatives: str | Sequence[str],
+        prompt_2: Sequence[str] = (),
+        negative_prompt_2: Sequence[str] = (),
+    ) -> tuple[dict[str, np.ndarray], list[str]]:
         """Ids and attention masks by the input they feed, int64 (prompts, branches, length), and what of each was not read.
 
-        `negatives` is one text for all or one a prompt, and the first branch where there are two.
+        `negatives` is one text for all or one a prompt, and the first branch where there are two. The second tokenizer reads
+        `prompt_2` and `negative_prompt_2`, one a prompt, and where one of these is empty what the first reads.
 
         Raises:
             UnsupportedError: nothing reads a text that is not empty.
@@ -91,13 +100,21 @@ class Tokenizers:
         """
         branches = self._guidance.branches
         negatives = [negatives] * len(prompts) if isinstance(negatives, str) else negatives
-        if any(negatives) and branches == 1:
+        others = [list(texts or [""] * len(prompts)) for texts in (prompt_2, negative_prompt_2)]
+        if (any(negatives) or any(others[1])) and branches == 1:
             raise UnsupportedError(f"guidance is {self._guidance.mode!r}, so a negative prompt has no effect. Leave it out.")
         if any(prompts) and not self._all:
             raise UnsupportedError("this bundle reads no text, so a prompt has no effect. Leave it out.")
-        texts = [text for pair in zip(negatives, prompts, strict=True) for text in pair[-branches:]]
+        if any(map(any, others)) and not any(second for *_, second in self._all):
+            raise UnsupportedError("this bundle has one text encoder, so a second prompt has no effect. Leave it out.")
+        if any(other and not negative for negative, other in zip(negatives, others[1], strict=True)):
+            # diffusers leaves a second negative prompt out without a first, where an empty one is zeros.
+            raise UnsupportedError("a second negative prompt has no effect without a first. Give negative_prompt too.")
+        pairs = list(zip(negatives, prompts, strict=True))
+        pairs_2 = [(no_2 or no, yes_2 or yes) for (no, yes), yes_2, no_2 in zip(pairs, *others, strict=True)]
         tokens, unread = dict[str, np.ndarray](), [""] * len(prompts)
-        for tokenizer, entry in self._all:
+        for tokenizer, entry, second in self._all:
+            texts = [text for pair in (pairs_2 if second else pairs) for text in pair[-branches:]]
             ids, mask, cuts = tokenizer.encode(texts)
             tokens[entry.feeds] = ids.reshape(len(prompts), branches, -1)
             if entry.mask:
