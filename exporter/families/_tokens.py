@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import CLIPTokenizer
 
-from engines.errors import UnsupportedError
+from engines.errors import RecipeError, UnsupportedError
 
 #: The special tokens of every CLIP vocabulary, in the order of their ids, which are the last two.
 _START, _END = "<|startoftext|>", "<|endoftext|>"
@@ -30,6 +30,23 @@ def read(folder: Path, name: str, tower: str, size: int) -> CLIPTokenizer:
             f"{folder} has {len(found)} tokens, {tower} has room for {size}.\n  Take the tokenizer saved with these weights."
         )
     return found
+
+
+def having(tokenizer: CLIPTokenizer, words: Sequence[str]) -> CLIPTokenizer:
+    """Add tokens as diffusers adds those of textual inversions.
+
+    Raises:
+        RecipeError: the tokenizer has such a token.
+
+    """
+    known = tokenizer.get_vocab()
+    if clashes := [
+        f"model.embeddings: {word!r} is a token already; give it another with token: <{word}>" for word in words if word in known
+    ]:
+        raise RecipeError(clashes)
+    for word in words:  # one by one, so that their ids count up
+        tokenizer.add_tokens(word)
+    return tokenizer
 
 
 def spelling(config: Mapping[str, Any], size: int, length: int) -> CLIPTokenizer:

@@ -13,7 +13,7 @@ from engines.manifest import Role, Tokenizer
 from engines.plugins import did_you_mean
 from engines.signature import Dim, Port, Range, Signature
 from exporter.families import Driving
-from exporter.models import kinds, leftovers
+from exporter.models import embeddings, kinds, leftovers
 from exporter.models.sampler_compat import made_by_passes
 from exporter.part import Part
 from exporter.part import Precision as Precision  # noqa: PLC0414 - the families' own argument type
@@ -148,7 +148,7 @@ class LatentDiffusion:
         from exporter.families import _wrappers  # noqa: PLC0415 - torch
 
         role = self.roles[name]
-        network = self.checkpoint.module(name if name in self.configs else "vae", precision)
+        network = self._network(name if name in self.configs else "vae", precision)
         if role == "text":
             module = self.text(name, network)
         elif role == "denoiser":
@@ -158,6 +158,15 @@ class LatentDiffusion:
         else:
             module = (_wrappers.TinyEncoder if self._tiny else _wrappers.Encoder)(network)
         return Part(name, role, module.eval(), self.signature(name), precision)
+
+    def _network(self, name: str, precision: Precision) -> nn.Module:
+        """Load one network; a text encoder with the words of the recipe's embeddings."""
+        network = self.checkpoint.module(name, precision)
+        if not (words := self.checkpoint.words(name)):
+            return network
+        tokenizer = self.tokenizer(self.towers[name])
+        tokens = [token for each in words for token in each.tokens]
+        return embeddings.taught(network, words, dict(zip(tokens, tokenizer.convert_tokens_to_ids(tokens), strict=True)))
 
     def text(self, tower: str, network: nn.Module) -> nn.Module:
         """Wrap one text tower."""
@@ -194,7 +203,8 @@ class LatentDiffusion:
         folder, size = self.checkpoint.folders.get(name), int(self.configs[tower]["vocab_size"])
         if folder is None:
             return _tokens.spelling(self.configs[name], size, self.length(tower))
-        return _tokens.read(folder, name, tower, size)
+        words = [token for each in self.checkpoint.words(tower) for token in each.tokens]
+        return _tokens.having(_tokens.read(folder, name, tower, size), words)
 
     def empty(self, tower: str) -> list[int]:
         """Ids of the empty prompt."""
@@ -243,7 +253,7 @@ class LatentDiffusion:
         transformers.logging.set_verbosity_error()
         from exporter.families import _wrappers  # noqa: PLC0415 - torch
 
-        networks = {name: self.checkpoint.module(name, "fp32") for name in ("unet", "vae", *self.towers)}
+        networks = {name: self._network(name, "fp32") for name in ("unet", "vae", *self.towers)}
         # diffusers has one VAE for both halves; a pass may have put another's half in a part's place.
         for half in ("vae_encoder", "vae_decoder"):
             if half in self.configs:

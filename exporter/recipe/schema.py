@@ -68,6 +68,23 @@ class Lora(Frozen):
     revision: str | None = Field(default=None, description="hub revision; the resolved commit goes into the bundle")
 
 
+class Embedding(Frozen):
+    """A textual inversion: a word that prompts can use."""
+
+    source: Text = Field(description="a .safetensors file, a folder with one, or a hub id")
+    token: Text | None = Field(default=None, description="the word; by default what the file calls it, else the file's name")
+    weight_name: Text | None = Field(default=None, description="which file, where source has several")
+    revision: str | None = Field(default=None, description="hub revision; the resolved commit goes into the bundle")
+
+
+#: By its source alone, or with more said.
+AnEmbedding = Annotated[
+    Annotated[Text, AfterValidator(lambda source: Embedding(source=source)), Tag("|text")]
+    | Annotated[Embedding, Tag("|mapping")],
+    Discriminator(lambda value: "|text" if isinstance(value, str) else "|mapping"),
+]
+
+
 class Model(Frozen):
     """Where the networks come from."""
 
@@ -81,6 +98,9 @@ class Model(Frozen):
         default=None, description="another VAE than source's, or for a file without: a folder, a hub id, or a .safetensors file"
     )
     loras: tuple[Lora, ...] = Field(default=(), description="fused into UNet and text encoders, in this order")
+    embeddings: tuple[AnEmbedding, ...] = Field(
+        default=(), description="textual inversions, whose words prompts can use: .safetensors files by name, or with a word"
+    )
     made_for: MadeFor | None = Field(
         default=None, description="how the model was distilled, where its files do not tell; decides which samplers suit it"
     )
