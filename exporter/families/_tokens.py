@@ -6,10 +6,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from diffusers.loaders import TextualInversionLoaderMixin
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import CLIPTokenizer
 
+from engines.chunks import Frame, Token, chunked
 from engines.errors import RecipeError, UnsupportedError
+from engines.weighted_text import read as read_weights
+from exporter.recipe.prompts import Prompts
 
 #: The special tokens of every CLIP vocabulary, in the order of their ids, which are the last two.
 _START, _END = "<|startoftext|>", "<|endoftext|>"
@@ -47,6 +52,27 @@ def having(tokenizer: CLIPTokenizer, words: Sequence[str]) -> CLIPTokenizer:
     for word in words:  # one by one, so that their ids count up
         tokenizer.add_tokens(word)
     return tokenizer
+
+
+def rows(tokenizer: CLIPTokenizer, texts: Sequence[str], length: int, prompts: Prompts) -> tuple[np.ndarray, np.ndarray]:
+    """Ids, int64, and weights, float32, each (texts, length in all chunks), as diffusers tokenizes: words are written out first.
+
+    `length` is that of a chunk. diffusers knows neither chunks nor weights: those are read as at run time, and tokenized here.
+    """
+    convert = TextualInversionLoaderMixin().maybe_convert_prompt
+    if prompts.chunks == 1 and prompts.weights is None:
+        ids = tokenizer(convert(list(texts), tokenizer), padding="max_length", max_length=length, truncation=True)["input_ids"]
+        return np.array(ids, np.int64), np.ones(np.shape(ids), np.float32)
+    comma = tokenizer.get_vocab().get(",</w>")
+    frame = Frame(length, (tokenizer.bos_token_id,), (tokenizer.eos_token_id,), tokenizer.pad_token_id, comma)
+    found = []
+    for text in texts:
+        tokens: list[Token | None] = []
+        for piece, weight in read_weights(text, prompts.weights):
+            ids = tokenizer(convert(piece, tokenizer), add_special_tokens=False)["input_ids"]
+            tokens += [None] if weight is None else [Token(number, weight) for number in ids]
+        found.append(chunked(tokens, frame, prompts.chunks, prompts.weights))
+    return np.array([row.ids for row in found], np.int64), np.array([row.weights for row in found], np.float32)
 
 
 def spelling(config: Mapping[str, Any], size: int, length: int) -> CLIPTokenizer:

@@ -19,6 +19,7 @@ from exporter.part import Part
 from exporter.part import Precision as Precision  # noqa: PLC0414 - the families' own argument type
 
 if TYPE_CHECKING:
+    import numpy as np
     import transformers
     from torch import nn
 
@@ -106,7 +107,11 @@ class LatentDiffusion:
         return self.guidance.branches
 
     def length(self, tower: str) -> int:
-        """Token ids per prompt of one text tower."""
+        """Token ids per prompt of one text tower, in all of its chunks."""
+        return self.chunk(tower) * self.recipe.prompts.chunks
+
+    def chunk(self, tower: str) -> int:
+        """Token ids that one text tower encodes at once."""
         limit = self.configs[self.towers[tower]].get("model_max_length", 77)
         return min(int(limit), int(self.configs[tower].get("max_position_embeddings", 77)))
 
@@ -118,8 +123,11 @@ class LatentDiffusion:
         """Say what goes into one part and what comes out, at the recipe's shapes."""
         role, image, latent = self.roles[name], self._image(), self._latent()
         if role == "text":
-            ids = Port(name=f"{self.towers[name]}_ids", dtype="int64", shape=("batch", self.branches, self.length(name)))
-            return self._signed([ids], self.conditioning(name))
+            shape = ("batch", self.branches, self.length(name))
+            inputs = [Port(name=f"{self.towers[name]}_ids", dtype="int64", shape=shape)]
+            if self.recipe.prompts.weights:
+                inputs.append(Port(name=f"{self.towers[name]}_weights", shape=shape))
+            return self._signed(inputs, self.conditioning(name))
         if role == "denoiser":
             inputs = [
                 latent,
@@ -182,11 +190,18 @@ class LatentDiffusion:
         """Per tokenizer: manifest entry, and the text of its `tokenizers` JSON file, which says how it pads."""
         found: dict[str, tuple[Tokenizer, str]] = {}
         for tower, name in self.towers.items():
-            source, length = self.tokenizer(name), self.length(tower)
+            source, length, prompts = self.tokenizer(name), self.chunk(tower), self.recipe.prompts
             own = type(source.backend_tokenizer).from_str(source.backend_tokenizer.to_str())
             own.no_truncation()
             own.enable_padding(length=length, pad_id=source.pad_token_id, pad_token=source.pad_token)
-            entry = Tokenizer(file=f"tokenizers/{name}.json", length=length, feeds=f"{name}_ids")
+            weights = {"weights": f"{name}_weights", "syntax": prompts.weights} if prompts.weights else {}
+            entry = Tokenizer(
+                file=f"tokenizers/{name}.json",
+                length=self.length(tower),
+                feeds=f"{name}_ids",
+                chunks=prompts.chunks,
+                **weights,
+            )
             found[name] = (entry, own.to_str())
         return found
 
@@ -202,14 +217,21 @@ class LatentDiffusion:
         tower = next(tower for tower, own in self.towers.items() if own == name)
         folder, size = self.checkpoint.folders.get(name), int(self.configs[tower]["vocab_size"])
         if folder is None:
-            return _tokens.spelling(self.configs[name], size, self.length(tower))
+            return _tokens.spelling(self.configs[name], size, self.chunk(tower))
         words = [token for each in self.checkpoint.words(tower) for token in each.tokens]
         return _tokens.having(_tokens.read(folder, name, tower, size), words)
+
+    def literal_ids(self, tower: str, texts: Sequence[str]) -> np.ndarray:
+        """Token ids, int64 (texts, length), of texts in which nothing is a weight, such as captions."""
+        from exporter.families import _tokens  # noqa: PLC0415 - a plan needs no vocabulary
+
+        literal = self.recipe.prompts.model_copy(update={"weights": None})
+        return _tokens.rows(self.tokenizer(self.towers[tower]), texts, self.chunk(tower), literal)[0]
 
     def empty(self, tower: str) -> list[int]:
         """Ids of the empty prompt."""
         found = self.tokenizer(self.towers[tower])
-        return list(found("", padding="max_length", max_length=self.length(tower))["input_ids"])
+        return list(found("", padding="max_length", max_length=self.chunk(tower))["input_ids"])
 
     # The source model.
 

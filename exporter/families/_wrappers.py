@@ -7,62 +7,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-
-if TYPE_CHECKING:
-    from exporter.recipe.prompts import Prompts
-
-
-class TextEncoder(nn.Module):
-    """CLIP text tower: ids (B, branches, L) → hidden states (B, branches, L, C), and pooled (B, branches, P) where asked for.
-
-    Args:
-        encoder: transformers' CLIPTextModel or CLIPTextModelWithProjection.
-        penultimate: take the states before the last layer, without the final norm, instead of those after it.
-        pooled: return `text_embeds` too.
-        empty: ids of the empty prompt (L,); where the first branch equals them, its outputs become zeros.
-        prompts: how the recipe has them read.
-
-    """
-
-    def __init__(
-        self, encoder: nn.Module, *, penultimate: bool, pooled: bool, empty: Tensor | None = None, prompts: Prompts
-    ) -> None:
-        super().__init__()
-        self.encoder, self.penultimate, self.pooled, self.skip = encoder, penultimate, pooled, prompts.clip_skip
-        self.register_buffer("empty", empty, persistent=False)
-
-    def forward(self, ids: Tensor) -> Tensor | tuple[Tensor, ...]:
-        """Encode every branch of every batch item by itself."""
-        found = self.encoder(ids.flatten(0, 1), output_hidden_states=self.penultimate or self.skip is not None)
-        states = [found.hidden_states[-2] if self.penultimate else found.last_hidden_state]
-        if self.pooled:
-            states.append(found.text_embeds)
-        states = [self._branched(ids, state) for state in states]
-        if self.skip is not None:
-            # diffusers skips for the prompt alone.
-            skipped = self._branched(ids, self._skipped(found.hidden_states, self.skip))
-            states[0] = torch.cat([states[0][:, :1], skipped[:, 1:]], dim=1) if ids.shape[1] == 2 else skipped
-        states = [self._kept(ids, state) for state in states]
-        return tuple(states) if self.pooled else states[0]
-
-    def _branched(self, ids: Tensor, state: Tensor) -> Tensor:
-        return state.float().reshape(ids.shape[0], ids.shape[1], *state.shape[1:])
-
-    def _skipped(self, states: tuple[Tensor, ...], skip: int) -> Tensor:
-        if self.penultimate:
-            return states[-(skip + 2)]
-        # Of transformers 5 the tower itself has the norm, before that its `text_model`.
-        return getattr(self.encoder, "text_model", self.encoder).final_layer_norm(states[-(skip + 1)])
-
-    def _kept(self, ids: Tensor, state: Tensor) -> Tensor:
-        if self.empty is None:
-            return state
-        blank = (ids == self.empty).all(-1) & (torch.arange(ids.shape[1]) == 0)  # (B, branches): the negative one, left empty
-        return state.masked_fill(blank.reshape(*blank.shape, *[1] * (state.ndim - 2)), 0.0)
 
 
 class Denoiser(nn.Module):

@@ -49,12 +49,13 @@ class Sdxl(LatentDiffusion):
         """Wrap one text tower."""
         import torch  # noqa: PLC0415
 
-        from exporter.families._wrappers import TextEncoder  # noqa: PLC0415 - torch
+        from exporter.families._text import TextEncoder  # noqa: PLC0415 - torch
 
         zeros = self.configs["model_index"].get("force_zeros_for_empty_prompt", True) and self.branches == 2
-        empty = torch.tensor(self.empty(tower)) if zeros else None
+        prompts = self.recipe.prompts
+        empty = torch.tensor(self.empty(tower)) if zeros or prompts.weights == "compel" else None
         return TextEncoder(
-            network, penultimate=self.penultimate, pooled=tower == "text_encoder_2", empty=empty, prompts=self.recipe.prompts
+            network, penultimate=self.penultimate, pooled=tower == "text_encoder_2", empty=empty, zeros=zeros, prompts=prompts
         )
 
     def denoiser(self, network: nn.Module) -> nn.Module:

@@ -10,6 +10,7 @@ from exporter.families.sd import Sd
 from exporter.families.sdxl import Sdxl
 from exporter.recipe.prompts import Prompts
 from tests.exporter import equality
+from tests.exporter.weighted import A1111, Compel, by_hand
 
 PROMPTS, NEGATIVES = equality.PROMPTS, equality.NEGATIVES
 
@@ -77,3 +78,68 @@ def test_a_second_prompt_is_that_of_diffusers(tiny_sdxl, tmp_path):
     for branch, index in ((1, 0), (0, 1)):
         equality.close(states[:, branch], wanted[index])
         equality.close(found["pooled_prompt_embeds"][:, branch], wanted[index + 2])
+
+
+#: Syntax → a text, its fragments and what they count, and the arithmetic.
+WEIGHTED = {
+    "a1111": (
+        "a (red circle:1.3) on [the blue] sea",
+        [("a", 1.0), ("red circle", 1.3), ("on", 1.0), ("the blue", 1 / 1.1), ("sea", 1.0)],
+        A1111(),
+    ),
+    "compel": (
+        "a (red circle)1.3 on the blue++ sea",
+        [("a", 1.0), ("red circle", 1.3), ("on the", 1.0), ("blue", 1.21), ("sea", 1.0)],
+        Compel(),
+    ),
+    None: ("a red circle on the (blue:1.3) sea", [("a red circle on the (blue:1.3) sea", 1.0)], A1111()),
+}
+
+
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("syntax", WEIGHTED)
+@pytest.mark.parametrize("skip", [None, 1])
+def test_chunks_and_weights_are_those_of_other_tools(model, count, syntax, skip):
+    family = equality.family(*model, prompts=Prompts(chunks=count, weights=syntax, clip_skip=skip))
+    reference = family.reference()
+    text, fragments, rule = WEIGHTED[syntax]
+    more = "the square of an ant " * (12 * (count - 1))  # over 75 tokens a chunk, of pieces and bytes
+    prompts, negatives = [f"{text} {more}".strip(), "a red circle"], NEGATIVES[0]
+    fed = reference.tokenize(prompts, negatives)
+    found = conditioning(family, fed)
+    recorded = reference.encode(prompts, negatives)
+    assert found.keys() == recorded.keys()
+    for name, tensor in found.items():
+        equality.close(tensor, torch.from_numpy(recorded[name]))
+    if count > 1:
+        assert (fed["tokenizer_ids"][0, 1] != fed["tokenizer_ids"][1, 1])[77 * 2 :].any(), "the last chunk is read"
+    for (tower, name), port in zip(family.towers.items(), ("prompt_embeds", "prompt_embeds_2"), strict=False):
+        encoder, tokenizer = getattr(reference.pipeline, tower), getattr(reference.pipeline, name)
+
+        def encode(ids, layer, encoder=encoder):
+            with torch.no_grad():
+                states = encoder(ids, output_hidden_states=True).hidden_states
+            if model[0] is Sdxl:
+                return states[-2 - layer]
+            return getattr(encoder, "text_model", encoder).final_layer_norm(states[-1 - layer])
+
+        wanted = by_hand(tokenizer, lambda ids: encode(ids, skip or 0), [*fragments, (more, 1.0)], count, rule)
+        equality.close(found[port][:1, 1], wanted.detach())
+        wanted = by_hand(tokenizer, lambda ids: encode(ids, 0), [(NEGATIVES[0], 1.0)], count, rule)
+        equality.close(found[port][:1, 0], wanted.detach())
+
+
+def test_an_empty_negative_prompt_in_chunks_is_zeros(tiny_sdxl):
+    family = equality.family(Sdxl, tiny_sdxl, prompts=Prompts(chunks=2, weights="compel"))
+    reference = family.reference()
+    found, recorded = conditioning(family, reference.tokenize(PROMPTS, None)), reference.encode(PROMPTS, None)
+    for name, tensor in found.items():
+        equality.close(tensor, torch.from_numpy(recorded[name]))
+        assert not tensor[:, 0].any()
+
+
+def test_by_default_prompts_are_literal_and_the_graph_knows_nothing_of_it(model):
+    family = equality.family(*model)
+    for tower, (entry, _) in zip(family.towers, family.tokenizers().values(), strict=True):
+        assert (entry.chunks, entry.weights, entry.syntax, entry.length) == (1, None, None, 77)
+        assert [port.name for port in family.signature(tower).inputs] == [entry.feeds]

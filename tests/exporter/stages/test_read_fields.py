@@ -42,6 +42,8 @@ CHANGES = {
     "sampler.guidance.scale": "4.0",
     "sampler.force": "true",
     "prompts.clip_skip": "1",
+    "prompts.chunks": "2",
+    "prompts.weights": "a1111",
     "shapes.height": "[16, 48, 48]",
     "shapes.width": "[16, 48, 48]",
     "shapes.batch": "[1, 1, 1]",
