@@ -45,12 +45,13 @@ class UnsupportedError(T2IError):
 
 
 class MissingDependency(T2IError):  # noqa: N818 - the name says what happened, and reads well in an except clause
-    """An optional library is absent, or a part of it; then `text` says so."""
+    """An optional library is absent, or a part of it; then `text` says so. `extra` is t2iexport's that installs it, or empty."""
 
     exit_code = 4
 
     def __init__(self, library: str, extra: str, text: str = "") -> None:
-        super().__init__(text or f"{library} is not installed, and this needs it.\n  pip install 't2iexport[{extra}]'")
+        wanted = f"'t2iexport[{extra}]'" if extra else library
+        super().__init__(text or f"{library} is not installed, and this needs it.\n  pip install {wanted}")
         self.library, self.extra = library, extra
 
 

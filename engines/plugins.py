@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
+import importlib.util
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from engines.errors import UnsupportedError
+from engines.errors import MissingDependency, UnsupportedError
 
 #: Kind of plugin → the package whose folder lists them. Third parties add an entry point to the group `t2iexport.<kind>`.
 KINDS = {
@@ -31,10 +33,40 @@ def names(kind: str) -> list[str]:
     return sorted(own | {point.name for point in entry_points(group=f"t2iexport.{kind}")})
 
 
-def did_you_mean(word: str, known: list[str]) -> str:
+def known(kind: str) -> dict[str, Any]:
+    """Name → public name of every plugin of one kind; without those of other packages whose libraries are not installed."""
+    found: dict[str, Any] = {}
+    for name in names(kind):
+        with contextlib.suppress(MissingDependency):
+            found[name] = load(kind, name)
+    return found
+
+
+def did_you_mean(word: str, among: list[str]) -> str:
     """`; did you mean 'x'?` for a near miss, else the list of what there is."""
-    close = difflib.get_close_matches(word, known, n=1)
-    return f"; did you mean {close[0]!r}?" if close else f"; there are: {', '.join(known)}"
+    close = difflib.get_close_matches(word, among, n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; there are: {', '.join(among)}"
+
+
+def module(kind: str, name: str) -> str:
+    """Dotted name of the module that a plugin is in; imports nothing.
+
+    Raises:
+        UnsupportedError: there is no plugin of that name.
+
+    """
+    if (_folder(kind) / f"{name}.py").is_file() and not name.startswith("_"):
+        return f"{KINDS[kind]}.{name}"
+    for point in entry_points(group=f"t2iexport.{kind}"):
+        if point.name == name:
+            return point.module
+    raise UnsupportedError(f"no {kind} plugin named {name!r}{did_you_mean(name, names(kind))}")
+
+
+def source(kind: str, name: str) -> Path | None:
+    """The file that a plugin is in, where it has one; imports nothing but the package around it."""
+    spec = importlib.util.find_spec(module(kind, name))
+    return Path(spec.origin) if spec and spec.origin else None
 
 
 def load(kind: str, name: str) -> Any:  # noqa: ANN401 - each kind has its own protocol, stated in its package
@@ -44,10 +76,8 @@ def load(kind: str, name: str) -> Any:  # noqa: ANN401 - each kind has its own p
         UnsupportedError: there is no plugin of that name.
 
     """
-    if (_folder(kind) / f"{name}.py").is_file() and not name.startswith("_"):
-        module = importlib.import_module(f"{KINDS[kind]}.{name}")
-        return getattr(module, module.__all__[0])
     for point in entry_points(group=f"t2iexport.{kind}"):
-        if point.name == name:
+        if point.name == name and point.module == module(kind, name):
             return point.load()
-    raise UnsupportedError(f"no {kind} plugin named {name!r}{did_you_mean(name, names(kind))}")
+    own = importlib.import_module(module(kind, name))
+    return getattr(own, own.__all__[0])

@@ -23,7 +23,7 @@ _FACTOR = re.compile(r"^(?:(\d+)\*)?(\w+)$")
 @functools.cache
 def dimension(dim: str) -> tuple[int, str]:
     """Factor and name of a symbolic length: (8, "latent_height") of `8*latent_height`."""
-    factor, name = _FACTOR.fullmatch(dim).groups()  # type: ignore[union-attr]  # the field's pattern holds
+    factor, name = _FACTOR.fullmatch(dim).groups()  # pyright: ignore[reportOptionalMemberAccess] - the field's pattern holds
     return int(factor or 1), name
 
 

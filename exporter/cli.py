@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 #: What the extra [compile] installs, by the name that is imported.
 _COMPILE = {"diffusers", "huggingface_hub", "onnx", "onnx_ir", "onnxscript", "ruamel", "safetensors", "torch"}
-_COMPILE |= {"transformers", "accelerate"}
+_COMPILE |= {"transformers", "accelerate", "polygraphy"}
 _PATH = click.Path(path_type=Path)
 _KINDS = ["families", "passes", "formats", "backends", "samplers", "recipes", "architectures"]
 
@@ -122,6 +122,27 @@ def _check(bundle: Path, backend: str | None, json_file: Path | None, junit_file
         blame = "The first line that fails names the part and the stage to blame."
         raise ParityError(f"{table.table(verdicts)}\n\n{len(failed)} of {len(verdicts)} comparisons are out of limits. {blame}")
     click.echo(table.table(verdicts))
+
+
+@verbs.command("debug")
+@click.argument("bundle", type=_PATH)
+@click.argument("part")
+@click.option("--backend", help="Whose engine to look into.  [default: the first that the part has]")
+@click.option("-o", "--output", type=_PATH, help="Folder of what repeats the fault.  [default: debug/<bundle>/<part>]")
+def _debug(bundle: Path, part: str, backend: str | None, output: Path | None) -> int:
+    """Find the layer of a part that is out of limits, and write the smallest graph that shows it."""
+    from exporter.build import debug
+    from exporter.report import console, fault
+    from exporter.stages.store import Store
+
+    lines = console.StageLines(error=True)
+    folder = output or Path("debug") / bundle.resolve().name / part
+    try:
+        report = debug(bundle, part, backend, folder, Store(say=lines.say), lines)
+    finally:
+        lines.close()
+    click.echo(fault.text(report))
+    return ParityError.exit_code if report.fault else 0
 
 
 @verbs.command("bench")
@@ -227,7 +248,7 @@ def _rebuild(bundle: Path, backend: str | None) -> None:
         click.echo(line)
 
 
-def _print(facts: dict[str, object], *, as_json: bool) -> None:
+def _print(facts: Mapping[str, object], *, as_json: bool) -> None:
     from exporter.report import console
 
     if as_json:

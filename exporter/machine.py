@@ -15,12 +15,12 @@ from pathlib import Path
 
 from pydantic import Field
 
+from engines import plugins
 from engines.errors import UnsupportedError
 from engines.strict import Frozen
 
-#: Distributions whose versions a figure depends on, where they are installed.
-_LIBRARIES = ("t2iexport", "numpy", "pillow", "tokenizers", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt-rtx")
-_LIBRARIES += ("tensorrt", "torch", "diffusers", "transformers")
+#: Distributions whose versions a figure depends on, where they are installed, besides those of backends.
+_LIBRARIES = ("t2iexport", "numpy", "pillow", "tokenizers", "torch", "diffusers", "transformers")
 #: A process's peak counts what it was before it became another program, so the one that is measured is started by a small one.
 _LAUNCHER = """
 import json, os, sys, time
@@ -64,7 +64,8 @@ class Cold(Frozen):
 def environment() -> Environment:
     """Describe this machine, and the libraries that are installed."""
     versions = {}
-    for name in _LIBRARIES:
+    ours = (name for backend in plugins.known("backends").values() for name in backend.distributions)
+    for name in (*_LIBRARIES, *ours):
         try:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

@@ -1,8 +1,10 @@
 """The laws: what may import what, how big a file may grow, what a plugin must have."""
 
 import ast
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -15,19 +17,16 @@ ALL = [*SOURCES, *sorted(ROOT.glob("tools/**/*.py")), *sorted(ROOT.glob("tests/*
 #: Beyond the wall: what the run time never imports.
 COMPILE_ONLY = {"torch", "diffusers", "transformers", "onnx", "onnx_ir", "onnxscript", "safetensors", "huggingface_hub"}
 COMPILE_ONLY |= {"exporter", "ruamel", "scipy"}
-#: Vendor library → the one file that may import it.
+#: Vendor library → the one file that may import it, as the backend there says.
 VENDORS = {
-    "onnxruntime": "engines/backends/onnxruntime.py",
-    "openvino": "engines/backends/openvino.py",
-    "tensorrt_rtx": "engines/backends/tensorrt_rtx.py",
-    "tensorrt": "engines/backends/tensorrt.py",
+    library: f"engines/backends/{name}.py" for name, backend in plugins.known("backends").items() for library in backend.modules
 }
 #: Seconds in which `import engines.pipeline` is done.
 IMPORT_SECONDS = 0.5
 #: The rooms of exporter/, and what stands beside them, from the ground up: each may import what stands before it.
 ORDER = (
-    "recipe", "part", "machine", "models", "graph", "onnx", "families", "schedulers", "reference", "parity", "pruning",
-    "training", "quantization", "passes", "stages", "bench", "report", "build", "cli",
+    "recipe", "part", "machine", "models", "graph", "onnx", "families", "schedulers", "reference", "parity",
+    "pruning", "training", "quantization", "passes", "stages", "bench", "report", "build", "cli",
 )  # fmt: skip
 
 
@@ -69,9 +68,41 @@ def modules() -> dict[str, Path]:
     return {name: path for path, name in names.items()}
 
 
+def arrows() -> dict[str, set[str]]:
+    """Module → the modules that it imports: at its top, inside functions, and for annotations alone."""
+    known = modules()
+    found: dict[str, set[str]] = {}
+    for name, path in known.items():
+        found[name] = set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                inner = {f"{node.module}.{alias.name}" for alias in node.names} & known.keys()
+                # `from package import module` reaches the module; a package's own names are reached by anything else.
+                found[name] |= inner
+                if len(inner) < len(node.names) and node.module in known:
+                    found[name].add(node.module)
+    return found
+
+
 def test_every_room_has_its_place():
     inside = {path.relative_to(ROOT / "exporter").parts[0].removesuffix(".py") for path in ROOT.glob("exporter/**/*.py")}
     assert inside - {"__init__"} == set(ORDER)
+
+
+def test_imports_run_one_way_through_the_rooms():
+    def place(module: str) -> int:
+        return ORDER.index(module.split(".")[1]) if module.startswith("exporter.") else -1
+
+    upward = [(here, there) for here, others in arrows().items() for there in others if place(there) > place(here)]
+    assert not upward
+
+
+def test_no_file_imports_itself_in_a_circle():
+    graph, order = {name: set(others) - {name} for name, others in arrows().items()}, []
+    while free := [name for name, others in graph.items() if not others]:
+        order += free
+        graph = {name: others - set(free) for name, others in graph.items() if name not in free}
+    assert not graph
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=str)
@@ -108,6 +139,16 @@ def test_a_plugin_has_one_public_name_and_a_test_file(kind, name):
 @pytest.mark.parametrize("path", ALL, ids=str)
 def test_no_file_is_over_400_lines(path):
     assert len(path.read_text().splitlines()) <= 400
+
+
+def test_types_are_checked_everywhere_and_exceptions_say_why():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pyright"]
+    assert settings["include"] == ["engines", "exporter", "tools"]
+    assert (settings["typeCheckingMode"], settings["strict"]) == ("standard", ["engines"])
+    for path in [*SOURCES, *ROOT.glob("tools/**/*.py")]:
+        for number, line in enumerate(path.read_text().splitlines(), 1):
+            if re.search(r"#\s*pyright:", line):
+                assert re.search(r"# pyright: ignore\[\w+(, \w+)*\] - \S", line), f"{path}:{number}: ignore[rule] - reason"
 
 
 def test_the_run_time_imports_quickly():

@@ -205,7 +205,7 @@ def save_source(bundle: Bundle, folder: Path) -> None:
     weights in the former and goes on with random ones; the latter it cannot read.
     """
     _, family = source(bundle)
-    pipeline = family.pipeline()
+    pipeline = family.reference().pipeline
     pipeline.register_modules(scheduler=pipeline.scheduler)  # assigned after construction, it is not in the folder's index
     pipeline.save_pretrained(folder)
     for tower, name in family.towers.items():

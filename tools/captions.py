@@ -114,7 +114,7 @@ def parse(text: str) -> Statement:
     objects = [(part[0], part[1], part[2])]
     if part[3] is not None:
         objects.append((part[4], part[5], part[6]))
-    return Statement(tuple(objects), part[7], _RELATION_OF.get(part[3]))
+    return Statement(tuple(objects), part[7], _RELATION_OF.get(part[3] or ""))
 
 
 def evaluation_prompts(per_kind: int = 500) -> list[Prompt]:

@@ -11,11 +11,11 @@ each step once by the teacher, and once the student's steps up to it and the tea
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 import numpy as np
@@ -61,7 +61,7 @@ class Play:
 
         from engines import plugins  # noqa: PLC0415 - as above
         from exporter.families import claim  # noqa: PLC0415
-        from exporter.models.checkpoint import resolve  # noqa: PLC0415
+        from exporter.models.resolve import resolve  # noqa: PLC0415
         from exporter.training import encode  # noqa: PLC0415
         from exporter.training.noise_schedule import Schedule  # noqa: PLC0415
 
@@ -76,14 +76,14 @@ class Play:
         source = claim(resolve(recipe.model, recipe.root), recipe)
         plain = context.plain(source, source.checkpoint)
         learned = network(unet) if unet else made(recipe).checkpoint.module("unet")
-        self.student, self.teacher = (
-            plain.denoiser(each.to(device).eval()) for each in (learned, source.checkpoint.module("unet"))
-        )
+        self.student = plain.part("unet", "fp32").having(learned.eval()).module.to(device)
+        self.teacher = plain.part("unet", "fp32").module.to(device)
         self.decoder = source.part("vae_decoder", "fp32").module.to(device)
-        self.schedule = Schedule(source.configs["scheduler"], "trajectory")
+        configs = source.checkpoint.configs
+        self.schedule = Schedule(configs["scheduler"], "trajectory")
         self.schedule.settle(torch.device(device))
-        self.device, self.channels = device, source.configs["unet"]["in_channels"]
-        cell = 2 ** (len(source.configs["vae"]["block_out_channels"]) - 1)
+        self.device, self.channels = device, configs["unet"]["in_channels"]
+        cell = 2 ** (len(configs["vae"]["block_out_channels"]) - 1)
         self.cells = [side[1] // cell for side in (recipe.shapes.height, recipe.shapes.width)]
         self.texts = sorted({prompt.text for prompt in prompts})
         ports = [port.name for port in plain.signature("unet").inputs[2:]]
@@ -152,9 +152,9 @@ def main(path: Path, unet: Path | None, chosen: tuple[str, ...], leaps: str, cou
     for row in chosen or rows(steps):
         spans = zip(row, np.diff((0, *play.options.stops)).tolist(), strict=True)
         calls = sum(1 if who == STUDENT else 2 * span for who, span in spans)
-        found = score(partial(play, row), prompts, seed)["all"]
-        why = ", ".join(f"{reason} {number}" for reason, number in list(found["complaints"].items())[:3])  # type: ignore[index]
-        click.echo(f"| {row} | {calls} | {found['right']} of {found['total']} | {found['share']:.1%} | {why} |")  # type: ignore[index]
+        found = cast("Mapping[str, Any]", score(partial(play, row), prompts, seed)["all"])
+        why = ", ".join(f"{reason} {number}" for reason, number in list(found["complaints"].items())[:3])
+        click.echo(f"| {row} | {calls} | {found['right']} of {found['total']} | {found['share']:.1%} | {why} |")
 
 
 if __name__ == "__main__":

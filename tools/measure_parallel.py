@@ -20,6 +20,7 @@ import numpy as np
 from engines.parallel.picard import Picard
 from engines.pipeline import Pipeline
 from engines.samplers import Draw
+from engines.samplers.table import Table
 from tools.captions import evaluation_prompts, parse
 from tools.score_demo import complaint
 
@@ -53,6 +54,8 @@ def main(bundle: Path, settings: tuple[str, ...], count: int, batch: int, keep: 
     with Pipeline.open(bundle, threads=1) as pipeline:
         defaults = pipeline.bundle.manifest.defaults
         table = pipeline.sampler(defaults.steps, defaults.height, defaults.width)
+        if not isinstance(table, Table):
+            raise click.ClickException(f"{bundle}: its first sampler is no table, and nothing else is played in parallel")
         parts = [slice(start, start + batch) for start in range(0, count, batch)]
         conditioning = [pipeline.encode(texts[part]) for part in parts]
 

@@ -34,20 +34,20 @@ def _diffusers(pipeline):  # noqa: ANN001, ANN202 - no annotation of a library t
 
 
 def _onnxruntime(model):  # noqa: ANN001, ANN202
-    from optimum.onnxruntime import ORTDiffusionPipeline  # noqa: PLC0415
+    from optimum.onnxruntime import ORTDiffusionPipeline  # noqa: PLC0415 # pyright: ignore[reportMissingImports] - the peer's environment
 
     return _diffusers(ORTDiffusionPipeline.from_pretrained(model, provider="CPUExecutionProvider"))
 
 
 def _openvino(model, precision):  # noqa: ANN001, ANN202
-    from optimum.intel import OVDiffusionPipeline  # noqa: PLC0415
+    from optimum.intel import OVDiffusionPipeline  # noqa: PLC0415 # pyright: ignore[reportMissingImports] - the peer's environment
 
     return _diffusers(OVDiffusionPipeline.from_pretrained(model, ov_config={"INFERENCE_PRECISION_HINT": precision}))
 
 
 def _genai(model, precision):  # noqa: ANN001, ANN202
     import openvino  # noqa: PLC0415
-    import openvino_genai  # noqa: PLC0415
+    import openvino_genai  # noqa: PLC0415 # pyright: ignore[reportMissingImports] - the peer's environment
 
     class Given(openvino_genai.Generator):
         """Answers the noise that it was given."""

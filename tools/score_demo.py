@@ -26,7 +26,7 @@ import numpy as np
 
 from tools.captions import Prompt, Statement, evaluation_prompts, parse
 from tools.check_scene import agrees, read
-from tools.pictures import Pictures, Source, best_device, from_bundle, from_diffusers, from_recipe
+from tools.pictures import GUIDANCE, STEPS, Pictures, Source, best_device, from_bundle, from_diffusers, from_recipe
 
 GROUPS = {"single": "single, seen pairs", "held-out": "single, held-out pairs", "two": "two objects"}
 _CHUNK = 25
@@ -132,15 +132,19 @@ def opened(
     steps: int | None,
     guidance: float | None,
     assignments: tuple[str, ...] = (),
-    **networks: Path | str | None,
+    *,
+    unet: Path | None = None,
+    vae: Path | None = None,
+    device: str = "cpu",
 ) -> AbstractContextManager[Source]:
-    """What the options name: a bundle, a recipe's YAML, or a pipeline's folder; ``networks`` are unet, vae and device."""
+    """What the options name: a bundle, a recipe's YAML, or a pipeline's folder, with other networks in place of its own."""
     if bundle:
         return from_bundle(bundle, steps, guidance)
     if recipe.suffix in {".yaml", ".yml"}:
-        return from_recipe(recipe, assignments, steps, guidance, **networks)  # type: ignore[arg-type]
-    given = {name: value for name, value in {"steps": steps, "guidance": guidance}.items() if value is not None}
-    return from_diffusers(recipe, **given, **networks)  # type: ignore[arg-type]
+        return from_recipe(recipe, assignments, steps, guidance, unet=unet, vae=vae, device=device)
+    steps = STEPS if steps is None else steps
+    guidance = GUIDANCE if guidance is None else guidance
+    return from_diffusers(recipe, steps, guidance, unet=unet, vae=vae, device=device)
 
 
 @click.command()

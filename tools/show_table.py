@@ -7,9 +7,10 @@ from pathlib import Path
 
 import click
 
-from engines.samplers.table import Draw, Emit, Eval, Table
+from engines.sampler_ops import Draw, Emit, Eval, Given
+from engines.samplers.table import Table
 
-Op = Draw | Eval | Emit
+Op = Draw | Given | Eval | Emit
 
 
 def line(op: Op | None, digits: int) -> str:
@@ -19,6 +20,8 @@ def line(op: Op | None, digits: int) -> str:
             return ""
         case Draw():
             return "draw"
+        case Given():
+            return f"given {op.name}"
         case Eval():
             return f"eval {op.t:<8g} {row(op.row, digits)}"
         case Emit():
@@ -34,8 +37,8 @@ def difference(left: Op | None, right: Op | None) -> str:
     """What differs between two ops, empty where nothing does."""
     if type(left) is not type(right) or left is None or right is None:
         return "another op"
-    if isinstance(left, Draw) or isinstance(right, Draw):
-        return ""
+    if not isinstance(left, Eval | Emit) or not isinstance(right, Eval | Emit):
+        return "" if left == right else "another latent"
     most = max(abs(a - b) for a, b in zip_longest(left.row, right.row, fillvalue=0.0))
     times = "another time, " if getattr(left, "t", None) != getattr(right, "t", None) else ""
     return f"{times}coefficients differ by up to {most:.1e}" if times or most else ""

@@ -14,6 +14,7 @@ import numpy as np
 
 from engines.errors import MissingDependency, UnsupportedError
 from engines.signature import Signature
+from engines.strict import Frozen
 
 Step = tuple[str, str, float]  # operator, type of its numbers, seconds
 DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
@@ -88,13 +89,29 @@ class Engine(Protocol):
 
 
 class Backend(Protocol):
-    """Builds engines from ONNX, and opens them. Instances are frozen options."""
+    """Builds engines from ONNX, and opens them. Instances are frozen options. All that others ask of it is said here.
 
-    #: The newest ONNX operator set that the vendor's importer maps well.
+    Attributes:
+        opset: the newest ONNX operator set that the vendor's importer maps well.
+        distributions: names under which the library is installed, the one to install first; engines depend on its version.
+        extra: of t2iexport, that installs it; empty for a backend of another package.
+        modules: the vendor's, which nothing but this file imports.
+        formats: format of quantization → what the library makes of it, as measured.
+        refused_formats: format of quantization → why the library does not take it. Of a format that stands in neither, `refuse`
+            decides alone.
+        runs_onnx: whether `build` returns the ONNX file itself, so that an engine takes no room of its own.
+        carriers: operators, by the library's names, that take whole numbers without computing with them.
+
+    """
+
     opset: ClassVar[int]
-    #: The distribution whose version an engine depends on, and the extra of t2iexport that installs it.
-    distribution: ClassVar[str]
+    distributions: ClassVar[tuple[str, ...]]
     extra: ClassVar[str]
+    modules: ClassVar[tuple[str, ...]]
+    formats: ClassVar[Mapping[str, str]]
+    refused_formats: ClassVar[Mapping[str, str]]
+    runs_onnx: ClassVar[bool]
+    carriers: ClassVar[frozenset[str]]
 
     @property
     def version(self) -> str:
@@ -112,7 +129,17 @@ class Backend(Protocol):
 
     @property
     def fused(self) -> tuple[str, ...]:
-        """The exporter's graph passes into operators that this library has and others lack, for graphs of its own."""
+        """Graph passes into operators that this library has and others lack, for graphs of its own, in their order."""
+        ...
+
+    @property
+    def quantized_outputs(self) -> bool:
+        """Whether its int8 convolutions write int8, so that their outputs are to be quantized too."""
+        ...
+
+    @property
+    def ignores_zeros(self) -> str:
+        """Why engines gain nothing from weights of which two in four are zero; empty where kernels skip those."""
         ...
 
     def computes(self, precision: str) -> str:
@@ -120,6 +147,10 @@ class Backend(Protocol):
 
         The graph's own, or a coarser one where the library computes so inside; the limits of a check are chosen by it.
         """
+        ...
+
+    def model_dump(self, *, mode: str = "python") -> dict[str, Any]:
+        """Give the options by name; with mode "json", as JSON holds them."""
         ...
 
     def build(self, onnx: Path, signature: Signature, folder: Path) -> Sequence[Path]:
@@ -132,3 +163,55 @@ class Backend(Protocol):
     def open(self, files: Sequence[Path], signature: Signature) -> Engine:
         """Load what `build` returned, in that order or by name."""
         ...
+
+    def profile(self, files: Sequence[Path], signature: Signature, inputs: Mapping[str, np.ndarray]) -> list[Step]:
+        """Operator, type of its numbers (int8 or float) and seconds of every step of one call; nothing where it cannot tell."""
+        ...
+
+
+class BackendOptions(Frozen):
+    """What a backend says of itself unless it says otherwise: `opset`, `distributions`, `build` and `open` are left to it."""
+
+    distributions: ClassVar[tuple[str, ...]]
+    extra: ClassVar[str] = ""
+    modules: ClassVar[tuple[str, ...]] = ()
+    formats: ClassVar[Mapping[str, str]] = {}
+    refused_formats: ClassVar[Mapping[str, str]] = {}
+    runs_onnx: ClassVar[bool] = False
+    carriers: ClassVar[frozenset[str]] = frozenset({"QuantizeLinear", "DequantizeLinear", "Transpose", "Reshape"})
+
+    @property
+    def version(self) -> str:
+        """Version of the library."""
+        return installed(self.extra, *self.distributions)
+
+    def refuse(self, precision: str) -> None:
+        """Any precision can be; what cannot, `build` says."""
+
+    @property
+    def on_processor(self) -> bool:
+        """It runs on a GPU."""
+        return False
+
+    @property
+    def fused(self) -> tuple[str, ...]:
+        """Its graphs are anybody's."""
+        return ()
+
+    @property
+    def quantized_outputs(self) -> bool:
+        """They write floats."""
+        return False
+
+    @property
+    def ignores_zeros(self) -> str:
+        """No kernel is known that does."""
+        return "nothing says that its kernels skip zeros"
+
+    def computes(self, precision: str) -> str:
+        """The graph's own precision."""
+        return precision
+
+    def profile(self, files: Sequence[Path], signature: Signature, inputs: Mapping[str, np.ndarray]) -> list[Step]:  # noqa: ARG002 - the protocol's
+        """It cannot tell."""
+        return []

@@ -17,11 +17,10 @@ from typing import Any, ClassVar, Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from engines.backends import Step, half, has_driver, require_driver, vendor
+from engines.backends import BackendOptions, Step, half, has_driver, require_driver, vendor
 from engines.backends._device_tensors import Bound
 from engines.errors import MissingDependency, UnsupportedError
 from engines.signature import Signature
-from engines.strict import Frozen
 
 __all__ = ["OnnxRuntime"]
 #: Module, library and extra.
@@ -32,7 +31,7 @@ _LIBRARIES = "Install an NVIDIA driver, and CUDA and cuDNN with: pip install 'on
 _NVIDIA = ("CUDAExecutionProvider", "TensorrtExecutionProvider")
 
 
-class OnnxRuntime(Frozen):
+class OnnxRuntime(BackendOptions):
     """Runs ONNX on the processor, or wherever an execution provider does.
 
     Attributes:
@@ -51,8 +50,21 @@ class OnnxRuntime(Frozen):
     """
 
     opset: ClassVar[int] = 20
-    distribution: ClassVar[str] = "onnxruntime-gpu"
+    distributions: ClassVar[tuple[str, ...]] = ("onnxruntime-gpu", "onnxruntime")
     extra: ClassVar[str] = "onnxruntime"
+    modules: ClassVar[tuple[str, ...]] = ("onnxruntime",)
+    formats: ClassVar[Mapping[str, str]] = {
+        "int8": "int8 arithmetic (VNNI); of convolutions only where their outputs are quantized too",
+        "int8-smoothquant": "as int8",
+        "int8-hybrid": "as int8 and int8-weights",
+        "int8-weights": "MatMulNBits, which rounds inputs to 8 bits too; convolutions unpacked at every call",
+        "int4-weights": "MatMulNBits, which rounds inputs to 8 bits; convolutions unpacked at every call",
+    }
+    refused_formats: ClassVar[Mapping[str, str]] = {
+        "fp8": "its processor kernels have no fp8 arithmetic, and its fusion of fp8 products fails to load",
+    }
+    runs_onnx: ClassVar[bool] = True
+    carriers: ClassVar[frozenset[str]] = BackendOptions.carriers | {"Reorder"}
 
     providers: tuple[str, ...] = Field(default=("CPUExecutionProvider",), min_length=1)
     threads: int = Field(default=0, ge=0, le=1024)
@@ -103,6 +115,16 @@ class OnnxRuntime(Frozen):
         if self.providers[0] != "CUDAExecutionProvider":
             return ("attend",) if self.fused_attention else ()
         return ("attend", "group_norm") if self.nhwc else ("attend",)
+
+    @property
+    def quantized_outputs(self) -> bool:
+        """Its int8 convolution on the processor writes int8."""
+        return self.on_processor
+
+    @property
+    def ignores_zeros(self) -> str:
+        """It has no such kernels."""
+        return "ONNX Runtime has no kernels that skip zeros"
 
     def computes(self, precision: str) -> str:
         """The graph's own precision; fp32 under `tf32` has the mantissa of fp16."""

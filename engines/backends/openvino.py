@@ -13,10 +13,9 @@ from uuid import uuid4
 import numpy as np
 from pydantic import Field
 
-from engines.backends import Step, installed, vendor
+from engines.backends import BackendOptions, Step, vendor
 from engines.errors import MachineError, UnsupportedError
 from engines.signature import Port, Signature
-from engines.strict import Frozen
 
 __all__ = ["OpenVino"]
 #: dtype of a port → name of the library's element type.
@@ -27,7 +26,7 @@ _CLASSES = {"f32": "fp32", "bf16": "bf16", "f16": "fp16"}
 _COARSENESS = ("fp32", "fp16", "bf16")
 
 
-class OpenVino(Frozen):
+class OpenVino(BackendOptions):
     """Runs on x86 and Arm processors, from OpenVINO's own file format.
 
     Attributes:
@@ -42,9 +41,20 @@ class OpenVino(Frozen):
     """
 
     opset: ClassVar[int] = 20
-    distribution: ClassVar[str] = "openvino"
+    distributions: ClassVar[tuple[str, ...]] = ("openvino",)
     extra: ClassVar[str] = "openvino"
-    fused: ClassVar[tuple[str, ...]] = ()
+    modules: ClassVar[tuple[str, ...]] = ("openvino",)
+    formats: ClassVar[Mapping[str, str]] = {
+        "int8": "int8 arithmetic (VNNI)",
+        "int8-smoothquant": "as int8",
+        "int8-hybrid": "as int8 and int8-weights",
+        "int8-weights": "products from int8 weights; convolutions unpacked when loaded",
+        "int4-weights": "products from int4 weights, inputs rounded on the way; convolutions unpacked when loaded",
+    }
+    refused_formats: ClassVar[Mapping[str, str]] = {
+        "fp8": "its processor kernels have no fp8 arithmetic: it converts to f32 around every layer",
+    }
+    carriers: ClassVar[frozenset[str]] = BackendOptions.carriers | {"Reorder", "Subgraph", "FakeQuantize", "Convert"}
 
     precision: Literal["auto", "f32", "bf16", "f16"] = "f32"
     weights: Literal["graph", "f16"] = "graph"
@@ -52,14 +62,14 @@ class OpenVino(Frozen):
     cache: bool = False
 
     @property
-    def version(self) -> str:
-        """Version of the library."""
-        return installed(self.extra, self.distribution)
-
-    @property
     def on_processor(self) -> bool:
         """It does."""
         return True
+
+    @property
+    def ignores_zeros(self) -> str:
+        """It reads less, and computes as much."""
+        return "OpenVINO unpacks sparse int8 weights on processors with AMX alone, and computes with the zeros"
 
     def refuse(self, precision: str) -> None:
         """Raise UnsupportedError for fp8 and fp4, for which the library has no kernels on a processor."""

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from engines.backends import Engine, _tensorrt, installed, require_driver, vendor
+from engines.backends import BackendOptions, Engine, _tensorrt, require_driver, vendor
 from engines.backends._tensorrt_engine import DeviceEngine
 from engines.errors import UnsupportedError
 from engines.signature import Signature
-from engines.strict import Frozen
 
 __all__ = ["Tensorrt"]
 
@@ -21,7 +20,7 @@ def _nothing() -> None:
     return None
 
 
-class Tensorrt(Frozen):
+class Tensorrt(BackendOptions):
     """Options of TensorRT.
 
     `optimization_level` is the builder's effort, 0 to 5; 3 is its own default.
@@ -38,20 +37,23 @@ class Tensorrt(Frozen):
     """
 
     opset: ClassVar[int] = 20
-    distribution: ClassVar[str] = "tensorrt"
+    distributions: ClassVar[tuple[str, ...]] = ("tensorrt",)
     extra: ClassVar[str] = "tensorrt"
-    fused: ClassVar[tuple[str, ...]] = ()
+    modules: ClassVar[tuple[str, ...]] = ("tensorrt",)
+    formats: ClassVar[Mapping[str, str]] = {
+        "int8": "int8 arithmetic",
+        "int8-smoothquant": "as int8",
+        "int8-hybrid": "as int8 and int8-weights",
+        "int8-weights": "stays packed in the engine",
+        "int4-weights": "stays packed in the engine; compute capability 8.0 and newer",
+        "fp8": "8.9 and newer",
+    }
 
     optimization_level: int = Field(default=3, ge=0, le=5)
     tf32: bool = False
     sparse_weights: bool = False
     version_compatible: bool = False
     hardware_compatible: Literal["none", "same_compute_capability", "ampere_plus"] = "none"
-
-    @property
-    def version(self) -> str:
-        """Version of the library."""
-        return installed(self.extra, self.distribution)
 
     def refuse(self, precision: str) -> None:
         """Raise UnsupportedError when `hardware_compatible` promises GPUs without it; otherwise the GPU that builds decides."""
@@ -63,9 +65,9 @@ class Tensorrt(Frozen):
             )
 
     @property
-    def on_processor(self) -> bool:
-        """It runs on a GPU."""
-        return False
+    def ignores_zeros(self) -> str:
+        """It skips them where it is told to look for them."""
+        return "" if self.sparse_weights else "it has kernels for 2:4, if its option sparse_weights is true"
 
     def computes(self, precision: str) -> str:
         """The graph's own precision; fp32 under `tf32` has the mantissa of fp16."""

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
-from engines.backends import Engine, _reproducible_build, _tensorrt, installed, require_driver, vendor
+from engines.backends import BackendOptions, Engine, _reproducible_build, _tensorrt, require_driver, vendor
 from engines.backends._tensorrt_engine import DeviceEngine, capability
 from engines.errors import UnsupportedError
 from engines.plugins import did_you_mean
 from engines.signature import Signature
-from engines.strict import Frozen
 
 __all__ = ["TensorrtRtx"]
 
@@ -56,7 +55,7 @@ def _number(capability: str) -> tuple[int, int]:
     return int(major), int(minor)
 
 
-class TensorrtRtx(Frozen):
+class TensorrtRtx(BackendOptions):
     """Options of TensorRT-RTX.
 
     `compute_capabilities` names the GPU generations that the engine must run on: "7.5" Turing, "8.0" and "8.6" Ampere, "8.9" Ada,
@@ -74,9 +73,17 @@ class TensorrtRtx(Frozen):
     """
 
     opset: ClassVar[int] = 20
-    distribution: ClassVar[str] = "tensorrt_rtx"
+    distributions: ClassVar[tuple[str, ...]] = ("tensorrt_rtx",)
     extra: ClassVar[str] = "tensorrt-rtx"
-    fused: ClassVar[tuple[str, ...]] = ()
+    modules: ClassVar[tuple[str, ...]] = ("tensorrt_rtx",)
+    formats: ClassVar[Mapping[str, str]] = {
+        "int8": "int8 arithmetic; speed not documented by the vendor",
+        "int8-smoothquant": "as int8",
+        "int8-hybrid": "as int8 and int8-weights",
+        "int8-weights": "stays packed in the engine",
+        "int4-weights": "stays packed in the engine; compute capability 8.0 and newer",
+        "fp8": "8.9 and newer, which must be named: never with the portable default",
+    }
 
     compute_capabilities: Annotated[tuple[Annotated[str, AfterValidator(_capability)], ...], AfterValidator(_ordered)] = ()
     optimization_level: int = Field(default=3, ge=0, le=5)
@@ -85,9 +92,9 @@ class TensorrtRtx(Frozen):
     kernels: Literal["lazy", "eager", "none"] = "lazy"
 
     @property
-    def version(self) -> str:
-        """Version of the library."""
-        return installed(self.extra, self.distribution)
+    def ignores_zeros(self) -> str:
+        """It was asked to look for them, and did not."""
+        return "TensorRT-RTX 1.7 takes the builder's flag SPARSE_WEIGHTS and makes the same engine, byte for byte"
 
     def refuse(self, precision: str) -> None:
         """Raise UnsupportedError, with what to name instead, when a target or the portable default has no such precision."""
@@ -106,11 +113,6 @@ class TensorrtRtx(Frozen):
                 f"{precision} needs compute capability {oldest[0]}.{oldest[1]}; compute_capabilities names {', '.join(short)}.\n"
                 f"  Name {rest}, or give {', '.join(short)} a target of its own with fp16."
             )
-
-    @property
-    def on_processor(self) -> bool:
-        """It runs on a GPU."""
-        return False
 
     def computes(self, precision: str) -> str:
         """The graph's own precision; fp32 under `tf32` has the mantissa of fp16."""

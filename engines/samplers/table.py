@@ -132,7 +132,7 @@ class Table(Frozen):
                         on_step(Step(step, total, latent, preview))
                 case Emit():
                     break
-        return _mixed(self.ops[-1], history, mask)  # type: ignore[arg-type]  # validated: the last op is the emit
+        return _mixed(self.ops[-1], history, mask)  # pyright: ignore[reportArgumentType] - validated: the last op is the emit
 
 
 class Starts(Frozen):

@@ -94,12 +94,13 @@ class Baseline:
         """Within it, the scheduler steps as the recipe says, and what it draws are the next draws of `noise`."""
         scheduler = self._pipeline.scheduler
         original = scheduler.step
+        drawn = None if noise is None else lambda _shape: self._tensor(noise())
 
         def step(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - diffusers' own signature
             wanted = kwargs | self._recipe.sampler.step
-            if noise is None:
+            if drawn is None:
                 return original(*args, **wanted)
-            with self._dice(lambda _shape: self._tensor(noise())):
+            with self._dice(drawn):
                 return original(*args, **wanted)
 
         scheduler.step = step
@@ -121,7 +122,7 @@ def source(bundle: Bundle, root: Path | None = None) -> tuple[Recipe, Family]:
 
     """
     from exporter.families import claim  # noqa: PLC0415 - with load and recipe, what a bundle alone is timed without
-    from exporter.models.checkpoint import resolve  # noqa: PLC0415
+    from exporter.models.resolve import resolve  # noqa: PLC0415
     from exporter.recipe.schema import Recipe  # noqa: PLC0415
 
     text, name = bundle.manifest.recipe, bundle.manifest.name

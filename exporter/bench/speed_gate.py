@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -14,8 +15,9 @@ from engines.bundle import MANIFEST, Bundle
 from engines.errors import RecipeError, SpeedError, UnsupportedError
 from exporter import machine
 from exporter.bench import diffusers, run
-from exporter.stages import assemble
-from exporter.stages.plan import Done, Plan, Stage
+from exporter.stages import assemble, contents
+from exporter.stages.plan import Plan
+from exporter.stages.stage import Results, Stage
 
 if TYPE_CHECKING:
     from exporter.recipe.schema import FasterThan, Recipe
@@ -34,7 +36,7 @@ def refuse(recipe: Recipe) -> None:
         raise RecipeError(f"checks.faster_than.against: {wish.against!r} is not the folder of a bundle{hint}")
 
 
-def stage(plan: Plan, path: Path) -> Stage:
+def stage(plan: Plan, path: Path) -> Stage[str]:
     """The race of the bundle at `path` as a stage: one that was won is not run again for the same bundle, rival and machine."""
     wish = plan.recipe.checks.faster_than
     if wish is None:
@@ -44,13 +46,15 @@ def stage(plan: Plan, path: Path) -> Stage:
     if wish.against not in diffusers.KINDS and (rival / MANIFEST).is_file():
         options["digest"] = Bundle.open(rival).manifest.digest
 
-    def make(folder: Path, _done: Done) -> None:
-        (folder / _RESULT).write_text(json.dumps(hold(path, wish, plan.recipe.root)), encoding="utf-8")
-
-    return plan.last_stage("race", options, make, assemble.lay_out, type(plan.family))
+    make, makers = partial(_race, path=path, wish=wish, root=plan.recipe.root), (assemble.lay_out, contents.opened)
+    return plan.last_stage("race", make, _note, options=options, makers=(*makers, type(plan.family)))
 
 
-def read(folder: Path) -> str:
+def _race(folder: Path, _: Results, path: Path, wish: FasterThan, root: Path) -> None:
+    (folder / _RESULT).write_text(json.dumps(hold(path, wish, root)), encoding="utf-8")
+
+
+def _note(folder: Path) -> str:
     """The note of a race that was won."""
     return json.loads((folder / _RESULT).read_text(encoding="utf-8"))
 

@@ -70,7 +70,7 @@ def stages(calls: Sequence[Call], start: float, end: float) -> dict[str, float]:
 
     A network of a role that is none of STAGES is a stage of its own, by the role's name.
     """
-    found = dict.fromkeys(STAGES, 0.0)
+    found: dict[str, float] = dict.fromkeys(STAGES, 0.0)
     for call in calls:
         found[call.role] = found.get(call.role, 0.0) + call.seconds
     denoising = [index for index, call in enumerate(calls) if call.role == "denoiser"]

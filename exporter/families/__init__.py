@@ -123,12 +123,14 @@ class Family(Protocol):
     towers: Mapping[str, str]
 
     @property
+    def driving(self) -> Driving:
+        """How its pipeline drives the scheduler."""
+        ...
+
+    @property
     def notes(self) -> Sequence[str]:
         """What of the model's components and configs is left out, a sentence each."""
         ...
-
-    #: How its pipeline drives the scheduler.
-    driving: Driving
 
     #: What users feed beside the prompt, by the name of the ports that take it.
     inputs: Mapping[str, Input]
@@ -144,6 +146,14 @@ class Family(Protocol):
 
     def part(self, name: str, precision: Precision) -> Part:
         """Load one network at a precision and wrap it."""
+        ...
+
+    def tokenizer(self, name: str) -> Any:  # noqa: ANN401 - transformers'
+        """One tokenizer as transformers has it."""
+        ...
+
+    def literal_ids(self, tower: str, texts: Sequence[str]) -> np.ndarray:
+        """Token ids, int64 (texts, length), of texts in which nothing is a weight, such as captions."""
         ...
 
     def tokenizers(self) -> Mapping[str, tuple[Tokenizer, str]]:

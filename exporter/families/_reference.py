@@ -49,7 +49,7 @@ class LatentDiffusionReference:
 
         With guidance on, diffusers runs both branches on the same latent in one batch.
         """
-        sample, time = (*args, kwargs.get("sample"), kwargs.get("timestep"))[:2]
+        sample, time = (*args, *(kwargs[name] for name in ("sample", "timestep") if name in kwargs))[:2]
         return sample[:batch], float(torch.as_tensor(time).flatten()[0])
 
     def tokenize(self, prompts: Sequence[str], negative: str | None) -> dict[str, np.ndarray]:

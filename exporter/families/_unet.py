@@ -58,8 +58,8 @@ class LatentDiffusion:
             roles[self.image_encoder] = "encoder"
         self.roles: Mapping[str, Role] = roles
         self._refuse_model()
-        problems = [*self._component_problems(), *self._guidance_problems(), *self._shape_problems()]
-        problems += [*self._tile_problems(), *self._prompt_problems()]
+        problems = [*self._component_problems(), *self._guidance_problems(), *self._shape_problems(), *self._tile_problems()]
+        problems += self.recipe.prompts.problems(self._layers)
         if problems:
             raise RecipeError(problems)
 
@@ -112,8 +112,8 @@ class LatentDiffusion:
 
     def chunk(self, tower: str) -> int:
         """Token ids that one text tower encodes at once."""
-        limit = self.configs[self.towers[tower]].get("model_max_length", 77)
-        return min(int(limit), int(self.configs[tower].get("max_position_embeddings", 77)))
+        limits = ((self.towers[tower], "model_max_length"), (tower, "max_position_embeddings"))
+        return min(int(self.configs[name].get(field, 77)) for name, field in limits)
 
     def width(self, tower: str) -> int:
         """Channels of one text tower's hidden states."""
@@ -170,11 +170,13 @@ class LatentDiffusion:
     def _network(self, name: str, precision: Precision) -> nn.Module:
         """Load one network; a text encoder with the words of the recipe's embeddings."""
         network = self.checkpoint.module(name, precision)
-        if not (words := self.checkpoint.words(name)):
-            return network
-        tokenizer = self.tokenizer(self.towers[name])
-        tokens = [token for each in words for token in each.tokens]
-        return embeddings.taught(network, words, dict(zip(tokens, tokenizer.convert_tokens_to_ids(tokens), strict=True)))
+        words = self.checkpoint.words(name)
+        return embeddings.taught(network, words, self.tokenizer(self.towers[name]).convert_tokens_to_ids) if words else network
+
+    @staticmethod
+    def claims(configs: Mapping[str, Mapping[str, Any]]) -> bool:
+        """Whether a model with these component configs belongs to this family."""
+        raise NotImplementedError
 
     def text(self, tower: str, network: nn.Module) -> nn.Module:
         """Wrap one text tower."""
@@ -247,7 +249,7 @@ class LatentDiffusion:
         config = self.configs["scheduler"]
         name = self.recipe.sampler.scheduler or config["_class_name"]
         cls = getattr(diffusers, name, None)
-        if not hasattr(cls, "set_timesteps"):
+        if cls is None or not hasattr(cls, "set_timesteps"):
             known = sorted(each for each in dir(diffusers) if each.endswith("Scheduler"))
             raise RecipeError(f"sampler.scheduler: diffusers has no scheduler named {name!r}{did_you_mean(name, known)}")
         return cls.from_config({**config, **self.recipe.sampler.config})
@@ -325,14 +327,6 @@ class LatentDiffusion:
             return [f"sampler.guidance.rescale: {told} of the components"]
         return []
 
-    def _prompt_problems(self) -> list[str]:
-        skip = self.recipe.prompts.clip_skip
-        # The states before the first layer count too.
-        most = min(int(self.configs[tower].get("num_hidden_layers", 12)) for tower in self.towers) - self.penultimate
-        if skip is not None and skip > most:
-            return [f"prompts.clip_skip: {skip} is more than the text encoders' layers allow; take at most {most}"]
-        return []
-
     def _tile_problems(self) -> list[str]:
         tiled = {name: component.tile for name, component in self.recipe.components.items() if component.tile is not None}
         problems = [
@@ -368,6 +362,11 @@ class LatentDiffusion:
 
         sides = {name: cut(allowed) for name, allowed in signature.dims.items() if name != "batch"}
         return signature.model_copy(update={"dims": {**signature.dims, **sides}})
+
+    @property
+    def _layers(self) -> int:
+        """How many layers of every text encoder can be skipped: the states before the first layer count too."""
+        return min(int(self.configs[tower].get("num_hidden_layers", 12)) for tower in self.towers) - self.penultimate
 
     @property
     def _tiny(self) -> bool:

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
+if TYPE_CHECKING:
+    from diffusers import UNet2DConditionModel
 
-class Denoiser(nn.Module):
-    """UNet with guidance inside: latent (B, C, H, W), timestep (B,), conditioning (B, branches, …) → latent's shape.
+
+class _GuidedUNet(nn.Module):
+    """UNet with guidance inside, whatever its conditioning is.
 
     Args:
         unet: diffusers' UNet2DConditionModel.
@@ -25,11 +28,8 @@ class Denoiser(nn.Module):
 
     def __init__(self, unet: nn.Module, *, embedded: bool, rescale: float = 0.0) -> None:
         super().__init__()
-        self.unet, self.embedded, self.rescale = unet, embedded, rescale
-
-    def forward(self, latent: Tensor, timestep: Tensor, prompt_embeds: Tensor, guidance_scale: Tensor | None = None) -> Tensor:
-        """Predict noise, velocity or sample, whichever the network was trained for."""
-        return self._guided(latent, timestep, guidance_scale, prompt_embeds, None)
+        self.unet = cast("UNet2DConditionModel", unet)
+        self.embedded, self.rescale = embedded, rescale
 
     def _guided(
         self, latent: Tensor, timestep: Tensor, scale: Tensor | None, states: Tensor, added: Mapping[str, Tensor] | None
@@ -46,19 +46,27 @@ class Denoiser(nn.Module):
         if branches == 1:
             return output
         negative, positive = output.reshape(latent.shape[0], branches, *output.shape[1:]).unbind(1)
-        mixed = negative + scale.reshape(-1, 1, 1, 1) * (positive - negative)
+        mixed = negative + _asked(scale).reshape(-1, 1, 1, 1) * (positive - negative)
         return _rescaled(mixed, positive, self.rescale) if self.rescale else mixed
 
     def _condition(self, timestep: Tensor, scale: Tensor | None) -> Tensor | None:
-        width = self.unet.config.time_cond_proj_dim
+        width = self.unet.config["time_cond_proj_dim"]
         if width is None:
             return None
         # A network that was made for embedded guidance and is used without gets scale 1, as the pipelines give it.
-        excess = scale - 1 if self.embedded else torch.zeros_like(timestep)
+        excess = _asked(scale) - 1 if self.embedded else torch.zeros_like(timestep)
         return sinusoid(excess, width).to(self.unet.dtype)
 
 
-class DenoiserXL(Denoiser):
+class Denoiser(_GuidedUNet):
+    """UNet with guidance inside: latent (B, C, H, W), timestep (B,), conditioning (B, branches, …) → latent's shape."""
+
+    def forward(self, latent: Tensor, timestep: Tensor, prompt_embeds: Tensor, guidance_scale: Tensor | None = None) -> Tensor:
+        """Predict noise, velocity or sample, whichever the network was trained for."""
+        return self._guided(latent, timestep, guidance_scale, prompt_embeds, None)
+
+
+class DenoiserXL(_GuidedUNet):
     """UNet that also takes the pooled text and the picture's size, which it reads off the latent.
 
     Args:
@@ -100,64 +108,105 @@ class DenoiserXL(Denoiser):
         return torch.stack([height, width, zero, zero, height, width], dim=1)
 
 
-class Decoder(nn.Module):
+class _Autoencoder(Protocol):
+    """What is asked of an autoencoder of diffusers."""
+
+    config: Any
+
+    @property
+    def dtype(self) -> torch.dtype: ...
+    def encode(self, x: Tensor, *, return_dict: bool) -> tuple[Any]: ...  # a distribution; of the tiny one the latent itself
+    def decode(self, z: Tensor, *, return_dict: bool) -> tuple[Tensor]: ...
+
+
+class _Scaled(nn.Module):
+    """What knows the scaling of a latent space: a factor, and where a config has them both, mean and deviation by channel."""
+
+    scaling: float
+    mean: Tensor | None
+    std: Tensor | None
+
+    def keep_scaling(self, config: Any) -> None:  # noqa: ANN401 - diffusers' FrozenDict
+        self.scaling = config.scaling_factor
+        given = {name: getattr(config, f"latents_{name}", None) for name in ("mean", "std")}
+        whole = None not in given.values()  # like the pipelines, which need both
+        for name, values in given.items():
+            self.register_buffer(name, torch.tensor(values).reshape(1, -1, 1, 1) if whole else None, persistent=False)
+
+    def unscaled(self, latent: Tensor) -> Tensor:
+        if self.std is None or self.mean is None:
+            return latent / self.scaling
+        return latent * self.std / self.scaling + self.mean
+
+    def scaled(self, latent: Tensor) -> Tensor:
+        if self.std is None or self.mean is None:
+            return latent * self.scaling
+        return (latent - self.mean) * self.scaling / self.std
+
+
+def _drop(network: nn.Module, *names: str) -> None:
+    """Take modules out of a network."""
+    for name in names:
+        setattr(network, name, None)
+
+
+class _Half(_Scaled):
+    """One half of a VAE, in which the modules of the other are set to None."""
+
+    def __init__(self, vae: nn.Module, *others: str) -> None:
+        super().__init__()
+        _drop(vae, *others)
+        self.vae = cast("_Autoencoder", vae)
+        self.keep_scaling(self.vae.config)
+
+
+class Decoder(_Half):
     """VAE decoder: latent (B, C, H, W) → image (B, f*H, f*W, 3) in [0, 1]."""
 
     def __init__(self, vae: nn.Module) -> None:
-        super().__init__()
-        vae.encoder = vae.quant_conv = None
-        self.vae = vae
-        _keep_scaling(self, vae.config)
+        super().__init__(vae, "encoder", "quant_conv")
 
     def forward(self, latent: Tensor) -> Tensor:
         """Undo the latent's scaling, decode, and bring the range to [0, 1]; in training uncut, so that every pixel learns."""
-        image = self.vae.decode(_unscaled(self, latent).to(self.vae.dtype), return_dict=False)[0].float()
+        image = self.vae.decode(self.unscaled(latent).to(self.vae.dtype), return_dict=False)[0].float()
         image = (image / 2 + 0.5).permute(0, 2, 3, 1)
         return image if self.training else image.clamp(0, 1)
 
 
-class Encoder(nn.Module):
+class Encoder(_Half):
     """KL-VAE encoder: image (B, f*H, f*W, 3) in [0, 1] and standard normal noise (B, C, H, W) → latent (B, C, H, W)."""
 
     def __init__(self, vae: nn.Module) -> None:
-        super().__init__()
-        vae.decoder = vae.post_quant_conv = None
-        self.vae = vae
-        _keep_scaling(self, vae.config)
+        super().__init__(vae, "decoder", "post_quant_conv")
 
     def forward(self, image: Tensor, noise: Tensor) -> Tensor:
         """Draw from the encoder's distribution with the noise given, and scale."""
         found = self.vae.encode(_pixels(image, self.vae.dtype), return_dict=False)[0]
-        return _scaled(self, found.mean.float() + found.std.float() * noise)
+        return self.scaled(found.mean.float() + found.std.float() * noise)
 
 
-class TinyEncoder(nn.Module):
+class TinyEncoder(_Half):
     """AutoencoderTiny's encoder, which has no distribution: image (B, f*H, f*W, 3) in [0, 1] → latent (B, C, H, W)."""
 
     def __init__(self, vae: nn.Module) -> None:
-        super().__init__()
-        vae.decoder = None
-        self.vae = vae
-        _keep_scaling(self, vae.config)
+        super().__init__(vae, "decoder")
 
     def forward(self, image: Tensor) -> Tensor:
         """Encode and scale."""
-        return _scaled(self, self.vae.encode(_pixels(image, self.vae.dtype), return_dict=False)[0].float())
+        return self.scaled(self.vae.encode(_pixels(image, self.vae.dtype), return_dict=False)[0].float())
 
 
-class Transplant(nn.Module):
+class Transplant(_Half):
     """Another VAE's decoder inside a source's VAE, which undoes its own scaling of the latent before."""
 
     def __init__(self, source: nn.Module, other: nn.Module) -> None:
-        super().__init__()
-        self.vae = other
-        _keep_scaling(self, other.config)
-        self.outer = nn.Module()
-        _keep_scaling(self.outer, source.config)
+        super().__init__(other)
+        self.outer = _Scaled()
+        self.outer.keep_scaling(source.config)
 
     def forward(self, latent: Tensor, *_: object) -> Tensor:
         """Decode what the source has unscaled: latent (B, C, H, W) → image (B, 3, f*H, f*W) in [-1, 1]."""
-        return self.vae.decode(_unscaled(self, _scaled(self.outer, latent)), return_dict=False)[0]
+        return self.vae.decode(self.unscaled(self.outer.scaled(latent)), return_dict=False)[0]
 
 
 def transplant(vae: nn.Module, half: str, other: nn.Module) -> None:
@@ -176,7 +225,7 @@ def transplant(vae: nn.Module, half: str, other: nn.Module) -> None:
     else:
         vae.decoder = Transplant(vae, other)
         if hasattr(vae, "post_quant_conv"):
-            vae.post_quant_conv = None
+            _drop(vae, "post_quant_conv")
 
 
 def sinusoid(excess: Tensor, width: int) -> Tensor:
@@ -188,6 +237,13 @@ def sinusoid(excess: Tensor, width: int) -> Tensor:
     frequencies = torch.exp(torch.arange(half, dtype=torch.float32, device=excess.device) * (-math.log(10000.0) / (half - 1)))
     angles = excess[:, None] * 1000.0 * frequencies
     return nn.functional.pad(torch.cat([angles.sin(), angles.cos()], dim=1), (0, width % 2))
+
+
+def _asked(scale: Tensor | None) -> Tensor:
+    """The scale of guidance, where there is something to guide."""
+    if scale is None:
+        raise TypeError("guidance_scale is missing, and there are two branches or an input for it")
+    return scale
 
 
 def _rescaled(mixed: Tensor, positive: Tensor, share: float) -> Tensor:
@@ -206,19 +262,3 @@ def _branched(tensor: Tensor, branches: int) -> Tensor:
 
 def _pixels(image: Tensor, dtype: torch.dtype) -> Tensor:
     return (image * 2 - 1).permute(0, 3, 1, 2).to(dtype)
-
-
-def _keep_scaling(owner: nn.Module, config: Any) -> None:  # noqa: ANN401 - diffusers' FrozenDict
-    owner.scaling = config.scaling_factor
-    given = {name: getattr(config, f"latents_{name}", None) for name in ("mean", "std")}
-    whole = None not in given.values()  # like the pipelines, which need both
-    for name, values in given.items():
-        owner.register_buffer(name, torch.tensor(values).reshape(1, -1, 1, 1) if whole else None, persistent=False)
-
-
-def _unscaled(owner: nn.Module, latent: Tensor) -> Tensor:
-    return latent / owner.scaling if owner.std is None else latent * owner.std / owner.scaling + owner.mean
-
-
-def _scaled(owner: nn.Module, latent: Tensor) -> Tensor:
-    return latent * owner.scaling if owner.std is None else (latent - owner.mean) * owner.scaling / owner.std

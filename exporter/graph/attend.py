@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from exporter.graph import placed
 from exporter.graph._match import made_by, only_user, permutation
 
 __all__ = ["attend"]
@@ -11,6 +12,7 @@ __all__ = ["attend"]
 _HEADS, _KEYS = (0, 2, 1, 3), (0, 2, 1)
 
 
+@placed("fused")
 def attend(model: ir.Model) -> ir.Model:
     """Replace softmax(q·kᵀ·s)·v, as torch's exporter writes scaled_dot_product_attention without a mask.
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from onnx_ir.passes import Sequential
 from onnx_ir.passes.common import CommonSubexpressionEliminationPass, DeduplicateInitializersPass
 
+from exporter.graph import placed
+
 if TYPE_CHECKING:
     import onnx_ir as ir
 
@@ -16,6 +18,7 @@ __all__ = ["deduplicate"]
 SIZE_LIMIT = 4096
 
 
+@placed(after=["fold"])  # which leaves duplicates
 def deduplicate(model: ir.Model) -> ir.Model:
     """Merge equal small initializers and common subexpressions."""
     return Sequential(DeduplicateInitializersPass(size_limit=SIZE_LIMIT), CommonSubexpressionEliminationPass())(model).model

@@ -9,6 +9,8 @@ from onnxscript.optimizer import fold_constants_ir
 from onnxscript.rewriter import RewritePass
 from onnxscript.rewriter.rules import common as rules
 
+from exporter.graph import placed
+
 __all__ = ["fold"]
 
 #: The rules of onnxscript's optimizer that find something in diffusion networks. Its whole set is not used because of one rule,
@@ -30,6 +32,7 @@ RULES = (
 )
 
 
+@placed(after=["name_weights"])  # which makes up names
 def fold(model: ir.Model) -> ir.Model:
     """Inline the exporter's functions and fold constants (onnxscript's passes); large weights stay as they are."""
     InlinePass()(model)

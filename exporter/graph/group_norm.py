@@ -6,6 +6,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+from exporter.graph import placed
 from exporter.graph._match import made_by, only_user
 
 __all__ = ["group_norm"]
@@ -15,6 +16,7 @@ _LAST, _FIRST = (0, 2, 3, 1), (0, 3, 1, 2)
 _PAIR, _BLOCK = 2, 512
 
 
+@placed("fused")
 def group_norm(model: ir.Model) -> ir.Model:
     """Replace what torch's exporter writes for a group norm of pictures: five nodes, or seven with SiLU.
 
@@ -41,7 +43,8 @@ def _replace(graph: ir.Graph, node: ir.Node) -> None:
     weight, bias = _constant(scaled), _constant(shifted)
     if weight is None or bias is None or [weight.shape[1:], bias.shape[1:]] != [(1, 1)] * 2:  # another rank than a picture's
         return
-    channels, rest = divmod(weight.size, int(groups[0]))
+    count = groups.numpy()[0]
+    channels, rest = divmod(weight.size, count)
     if rest or channels % _PAIR or channels > _BLOCK:
         return
     activated = _activated(shifted)
@@ -51,7 +54,7 @@ def _replace(graph: ir.Graph, node: ir.Node) -> None:
     gamma, beta = (_float32(graph, array, f"{name}_{what}") for array, what in ((weight, "gamma"), (bias, "beta")))
     attributes = {
         "epsilon": node.attributes["epsilon"].as_float() if "epsilon" in node.attributes else 1e-5,
-        "groups": int(groups[0]),
+        "groups": count,
         "activation": int(activated is not None),
         "channels_last": 1,
     }
@@ -60,7 +63,8 @@ def _replace(graph: ir.Graph, node: ir.Node) -> None:
     result, dtype = last.outputs[0], last.outputs[0].dtype
     for each, word in ((turned, "last"), (made, "norm"), (restored, "first")):
         each.outputs[0].name = f"{name}_{word}"
-        each.outputs[0].dtype = dtype
+        if dtype is not None:
+            each.outputs[0].dtype = dtype
     restored.outputs[0].shape = result.shape
     graph.insert_before(last, [turned, made, restored])
     result.replace_all_uses_with(restored.outputs[0], replace_graph_outputs=True)
@@ -84,6 +88,6 @@ def _activated(node: ir.Node) -> ir.Node | None:
 
 def _float32(graph: ir.Graph, array: np.ndarray, name: str) -> ir.Value:
     tensor = ir.tensor(np.ascontiguousarray(array.reshape(-1).astype(np.float32)), name=name)
-    value = ir.Value(name=name, shape=tensor.shape, type=ir.TensorType(ir.DataType.FLOAT), const_value=tensor)
+    value = ir.Value(name=name, shape=ir.Shape(tensor.shape.numpy()), type=ir.TensorType(ir.DataType.FLOAT), const_value=tensor)
     graph.register_initializer(value)
     return value

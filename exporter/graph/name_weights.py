@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from exporter.graph import placed
+
 if TYPE_CHECKING:
     import onnx_ir as ir
 
@@ -13,6 +15,7 @@ __all__ = ["name_weights"]
 TRANSPOSED = ".T"
 
 
+@placed()
 def name_weights(model: ir.Model) -> ir.Model:
     """Call what a Transpose makes of an initializer after it: folding then leaves `down.to_q.weight.T`, not `val_323`."""
     for node in model.graph:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from exporter.graph import placed
 from exporter.graph._match import made_by, permutation
 
 __all__ = ["transpose"]
@@ -15,6 +16,7 @@ _LEAST, _MOST = -(2**63), 2**63 - 1
 _REST, _ROWS, _COLUMNS = (_LEAST, -2), (-2, -1), (-1, _MOST)
 
 
+@placed(after=["deduplicate"])
 def transpose(model: ir.Model) -> ir.Model:
     """Replace a Reshape to three axes, a Transpose of its last two, and the Reshape back, where the rank can be seen after all.
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import onnx_ir as ir
+
+from exporter.graph import placed
 
 __all__ = ["upsample"]
 
@@ -19,6 +21,7 @@ _PLAIN = {"kernel_shape": ((3, 3), None), "pads": ((1, 1, 1, 1), None), "strides
 _PLAIN |= {"dilations": ((1, 1), (1, 1)), "group": (1, 1), "auto_pad": ("NOTSET", "NOTSET")}
 
 
+@placed("cpu", after=["fold"], before=["deduplicate"])  # fewer products, and more small operators
 def upsample(model: ir.Model) -> ir.Model:
     """Replace each doubling by nearest neighbour that only a 3 × 3 convolution reads.
 
@@ -44,7 +47,7 @@ def _found(graph: ir.Graph) -> Iterator[tuple[ir.Node, ir.Node]]:
             yield resize, readers[0]
 
 
-def _like(node: ir.Node, wanted: dict[str, tuple[object, object]]) -> bool:
+def _like(node: ir.Node, wanted: Mapping[str, tuple[object, object]]) -> bool:
     """Whether every attribute has its value; one that is not written has its default."""
     for name, (value, default) in wanted.items():
         attribute = node.attributes.get(name)
@@ -64,7 +67,8 @@ def _replace(graph: ir.Graph, resize: ir.Node, convolution: ir.Node) -> None:
         for column in (0, 1):
             name = f"{weight.name}.corner{row}{column}"
             tensor = ir.tensor(corner(kernel, row, column), dtype=weight.const_value.dtype, name=name)
-            own = ir.Value(name=name, const_value=tensor, shape=tensor.shape, type=ir.TensorType(tensor.dtype))
+            shape = ir.Shape(tensor.shape.numpy())
+            own = ir.Value(name=name, const_value=tensor, shape=shape, type=ir.TensorType(tensor.dtype))
             graph.register_initializer(own)
             attributes = {"kernel_shape": [2, 2], "pads": [1 - row, 1 - column, row, column]}
             nodes.append(ir.node("Conv", [small, own, *bias], attributes=attributes))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from engines.errors import RecipeError, UnsupportedError
 from engines.plugins import did_you_mean
-from exporter.models import architectures, embeddings, hub, kinds, leftovers, lora, recognition, safetensors_header, statements
+from exporter.models import architectures, hub, kinds, leftovers, lora, recognition, safetensors_header, statements
 from exporter.models.embeddings import Vectors
 from exporter.models.safetensors_header import read_json
 from exporter.models.statements import Statement
@@ -172,8 +172,8 @@ def placed(configs: Mapping[str, Mapping[str, Any]], component: str, config: Map
     return {**configs, component: config, "model_index": {**index, component: [library, config.get("_class_name", name)]}}
 
 
-def resolve(model: Model, root: Path) -> Checkpoint:
-    """Find a recipe's model and its LoRAs. Reads configs and file names only, and imports no torch.
+def find(model: Model, root: Path) -> Checkpoint:
+    """Find the model itself. Reads configs and file names only, and imports no torch.
 
     A source is looked for beside the recipe (`root`), then in the working directory, then among the architectures, then on
     the hub.
@@ -183,26 +183,6 @@ def resolve(model: Model, root: Path) -> Checkpoint:
         UnsupportedError: pickles, custom code, a damaged file, a hub out of reach.
 
     """
-    found = _resolve(model, root)
-    if model.vae is not None:
-        from exporter.models.compatibility import with_vae  # noqa: PLC0415 - which puts networks into checkpoints
-
-        found = with_vae(found, model, root)
-    changes = lora.resolve(model, root, found.configs)
-    named = {f"lora {number}": change.provenance for number, change in enumerate(changes, 1)}
-    notes = (*found.notes, *(note for change in changes for note in change.notes))
-    learned = embeddings.resolve(model, root, found.configs)
-    named |= {f"embedding {number}": told for number, told in enumerate(learned.provenance, 1)}
-    return replace(
-        found,
-        loras=changes,
-        embeddings=learned.vectors,
-        provenance={**found.provenance, **named},
-        notes=(*notes, *learned.notes),
-    )
-
-
-def _resolve(model: Model, root: Path) -> Checkpoint:
     seed = model.seed if model.weights == "random" else None
     for place in (root / Path(model.source).expanduser(), Path(model.source).expanduser()):
         if place.is_dir():

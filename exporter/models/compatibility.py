@@ -13,7 +13,7 @@ from engines.errors import RecipeError, UnsupportedError
 from engines.plugins import did_you_mean
 from engines.strict import Frozen
 from exporter.models import architectures, hub, kinds, recognition, safetensors_header, statements
-from exporter.models.checkpoint import SCHEME, Checkpoint, network, placed, resolve
+from exporter.models.checkpoint import SCHEME, Checkpoint, find, network, placed
 from exporter.models.safetensors_header import read_json
 from exporter.recipe.schema import Model
 
@@ -127,7 +127,7 @@ def teacher(name: str | None, source: Checkpoint, root: Path, where: str) -> Che
     """
     if name is None:
         return source
-    other = resolve(Model(source=name), root)
+    other = find(Model(source=name), root)
     for what, component, fields in (
         ("latent space", "vae", ("_class_name", "latent_channels", "scaling_factor", "shift_factor", "block_out_channels")),
         ("latent space", "unet", ("in_channels", "out_channels")),
@@ -228,8 +228,9 @@ class _Look:
         """A file with this network, alone or among others; its config is the source's, as far as its shapes say nothing else."""
         safetensors_header.refuse_pickle(str(file), [file.name])
         shapes, own = safetensors_header.shapes(file), self.source.configs[network(self.part)]
-        if kinds.of_file(shapes, {}) in {kinds.TINY, kinds.LORA, kinds.EMBEDDING, kinds.CONTROL, kinds.ADAPTER, kinds.PACKED}:
-            raise UnsupportedError(kinds.of_file(shapes, {}).sentence(file))  # type: ignore[union-attr]  # it is one of them
+        kind = kinds.of_file(shapes, {})
+        if kind and kind in {kinds.TINY, kinds.LORA, kinds.EMBEDDING, kinds.CONTROL, kinds.ADAPTER, kinds.PACKED}:
+            raise UnsupportedError(kind.sentence(file))
         config = {"_class_name": self.source.configs["model_index"][network(self.part)][1], **own}
         if network(self.part) == "vae":
             config |= recognition.vae(shapes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ from exporter.models import lora, safetensors_header
 if TYPE_CHECKING:
     from torch import nn
 
-    from exporter.recipe.schema import Embedding as Asked
+    from exporter.recipe.prompts import Embedding as Asked
     from exporter.recipe.schema import Model
 
 #: What a file calls its vectors where it does not name their word: A1111, and SDXL's two text encoders.
@@ -125,11 +125,13 @@ def _notes(file: Path, vectors: Iterable[Vectors], configs: Mapping[str, Mapping
             yield f"embedding {file.name}: {word} is taught to {listed}; to {others} it is plain text"
 
 
-def taught(tower: nn.Module, vectors: Iterable[Vectors], ids: Mapping[str, int]) -> nn.Module:
-    """Give a text encoder the vectors of its words, at the ids that its tokenizer has for them; changed in place."""
+def taught(tower: nn.Module, vectors: Sequence[Vectors], convert: Callable[[list[str]], list[int]]) -> nn.Module:
+    """Give a text encoder the vectors of its words, at the ids that its tokenizer converts their tokens to; changed in place."""
     import torch  # noqa: PLC0415 - a plan needs headers alone
     from safetensors.torch import load_file  # noqa: PLC0415
 
+    tokens = [token for each in vectors for token in each.tokens]
+    ids = dict(zip(tokens, convert(tokens), strict=True))
     table = tower.get_input_embeddings()
     rows = table.weight.data
     missing = max(ids.values()) + 1 - len(rows)

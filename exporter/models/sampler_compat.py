@@ -127,7 +127,7 @@ def made_for(recipe: Recipe, checkpoint: Checkpoint) -> ModelPurpose:
 def made_by_passes(recipe: Recipe) -> ModelPurpose | None:
     """What the recipe's last pass that makes a denoiser for a sampler of its own makes of it."""
     steps = [pair for name in ("unet", "transformer") if name in recipe.components for pair in recipe.components[name].passes]
-    made = [plugins.load("passes", name).model_validate(options).made for step in steps for name, options in step.items()]
+    made = [plugins.load("passes", name).model_validate(options).purpose for step in steps for name, options in step.items()]
     return next((each for each in reversed(made) if each), None)
 
 

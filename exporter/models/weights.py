@@ -34,7 +34,7 @@ def skeleton(library: str, name: str, config: Mapping[str, Any]) -> nn.Module:
 
     """
     cls = getattr({"diffusers": diffusers, "transformers": transformers}[library], name, None)
-    if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
+    if cls is None or not _is_network(cls):
         raise UnsupportedError(f"{library} {_version(library)} has no network named {name!r}.\n  A newer {library} may know it.")
     try:
         with torch.device("meta"):
@@ -43,6 +43,10 @@ def skeleton(library: str, name: str, config: Mapping[str, Any]) -> nn.Module:
             return cls(cls.config_class.from_dict(dict(config)))
     except (ValueError, TypeError, NotImplementedError) as error:
         raise UnsupportedError(f"{name} refuses its config: {error}") from error
+
+
+def _is_network(found: object) -> bool:
+    return isinstance(found, type) and issubclass(found, nn.Module)
 
 
 def read(module: nn.Module, files: Iterable[Path], precision: str, component: str) -> nn.Module:

@@ -12,7 +12,6 @@ import onnx
 import onnx_ir as ir
 import torch
 
-from engines import plugins
 from engines.errors import UnsupportedError
 from exporter import graph
 from exporter.onnx.capture import traced
@@ -49,19 +48,21 @@ def export(part: Part, opset: int, *, processor: bool = False, fused: Sequence[s
         UnsupportedError: torch cannot express the module; the text carries the exporter's last words.
 
     """
+    from torch._dynamo.exc import UserError  # noqa: PLC0415 - torch.export's only public face, and slow to load
+
     logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)  # "torchvision is not installed"
     with warnings.catch_warnings(), torch.no_grad():
         # The exporter warns about its own internals; what matters to a user is measured by the checks.
         warnings.simplefilter("ignore")
         try:
             program = _translated(traced(part), part.signature, opset)
-        except (torch.onnx.OnnxExporterError, torch._dynamo.exc.UserError) as error:  # noqa: SLF001 - torch.export's only public face
+        except (torch.onnx.OnnxExporterError, UserError) as error:
             last = "\n  ".join(str(error).strip().splitlines()[-3:])
             raise UnsupportedError(f"{part.name} cannot be exported to ONNX operator set {opset}:\n  {last}") from error
     model = program.model
     before = len(model.graph)
-    for name in graph.order(processor=processor, fused=fused):
-        model = plugins.load("graph", name)(model)
+    for graph_pass in graph.order(processor=processor, fused=fused):
+        model = graph_pass(model)
     _declare(model, part.signature)
     return Exported(model, before)
 

@@ -146,8 +146,8 @@ class _Sheet:
 
     def _weight(self, name: str, tensor: ir.TensorProtocol) -> ir.Value:
         if name not in self.weights:
-            value = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(tensor.shape), const_value=tensor)
-            self.weights[name] = value
+            shape = ir.Shape(tensor.shape.numpy())
+            self.weights[name] = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=shape, const_value=tensor)
         return self.weights[name]
 
 

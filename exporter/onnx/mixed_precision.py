@@ -6,13 +6,14 @@ They are single steps of the network's trace, not modules: where a residual sum 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, fx
 from torch.export.graph_signature import InputKind
+from torch.fx.node import map_aggregate
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -111,7 +112,7 @@ def split(program: ExportedProgram, steps: Iterable[str]) -> None:
             for value in node.all_input_nodes:
                 if value not in wide and _dtype(value) == _HALF:
                     node.replace_input_with(value, shores.cast(value, _SINGLE, node))
-            node.args, node.kwargs = fx.node.map_aggregate((node.args, node.kwargs), _wider)  # type: ignore[assignment,misc]
+            node.args, node.kwargs = _widened(node.args, node.kwargs)
             if _dtype(node) == _HALF:
                 node.meta["val"] = _typed(node.meta["val"], _SINGLE)
                 wide.add(node)
@@ -140,9 +141,14 @@ class _Shores:
         return self._made[value, dtype]
 
 
-def run(program: ExportedProgram, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """Outputs of a program that `split` changed; convolutions and linear layers in half sum in float32, as GPUs do."""
-    return _Rounded(program)(inputs)
+def run(
+    program: ExportedProgram, inputs: Sequence[Tensor], seen: Callable[[fx.Node, Any], None] = lambda _step, _made: None
+) -> tuple[Tensor, ...]:
+    """Outputs of a program, such as `split` changed; convolutions and linear layers in half sum in float32, as GPUs do.
+
+    `seen` is told of every step what it made.
+    """
+    return _Rounded(program, seen)(inputs)
 
 
 class _Player(fx.Interpreter):
@@ -164,6 +170,15 @@ class _Player(fx.Interpreter):
 
 
 class _Rounded(_Player):
+    def __init__(self, program: ExportedProgram, seen: Callable[[fx.Node, Any], None]) -> None:
+        super().__init__(program)
+        self._seen = seen
+
+    def run_node(self, n: fx.Node) -> Any:  # noqa: ANN401 - fx's own
+        made = super().run_node(n)
+        self._seen(n, made)
+        return made
+
     def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ANN401 - fx's own
         if target in (*_CONVOLUTIONS, _ATEN.linear.default) and args[0].dtype == _HALF:
             single = [each.float() if isinstance(each, Tensor) else each for each in args]
@@ -191,13 +206,13 @@ class _Seen(_Player):
             peak = max(map(_peak, made if isinstance(made, tuple | list) else [made]))
             args, _ = self.fetch_args_kwargs_from_env(n)
             if n.target is _ATTENTION:
-                peak = max(peak, _scores(*args[:2], n.kwargs.get("scale")))
+                peak = max(peak, _scores(args[0], args[1], cast("float | None", n.kwargs.get("scale"))))
             self.peaks[n.name] = max(self.peaks.get(n.name, 0.0), peak)
             self.work[n.name] += _work(n.target, args, made)
         return made
 
     def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ANN401 - fx's own
-        args, kwargs = fx.node.map_aggregate((args, kwargs), _wider)  # type: ignore[assignment,misc]
+        args, kwargs = _widened(args, kwargs)
         return super().call_function(target, args, kwargs)
 
 
@@ -233,6 +248,12 @@ def _typed(value: Any, dtype: torch.dtype) -> Any:  # noqa: ANN401 - a tensor, o
     if isinstance(value, tuple | list):
         return type(value)(_typed(each, dtype) for each in value)
     return value.to(dtype) if isinstance(value, Tensor) else value
+
+
+def _widened(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """A step's arguments, with float32 where half precision was named."""
+    # It keeps the kinds of what holds them, and does not say so.
+    return cast("tuple[tuple[Any, ...], dict[str, Any]]", map_aggregate((args, dict(kwargs)), _wider))
 
 
 def _wider(value: Any) -> Any:  # noqa: ANN401 - any argument

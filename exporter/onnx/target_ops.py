@@ -11,8 +11,11 @@ if TYPE_CHECKING:
     from engines.backends import Backend
     from engines.bundle import PartEntry
 
-#: Passes into operators that only a GPU has: no processor can run the graph.
-_GPU = {"group_norm"}
+
+def _beyond(passes: Iterable[str]) -> list[str]:
+    """Those of passes into a library's own operators after which the reference runtime cannot run the graph on a CPU."""
+    reference = plugins.load("backends", "onnxruntime")(fused_attention=True)
+    return [each for each in passes if each not in reference.fused]
 
 
 def fused(backends: Iterable[Backend], opset: int, pipeline: str) -> tuple[str, ...]:
@@ -28,7 +31,8 @@ def fused(backends: Iterable[Backend], opset: int, pipeline: str) -> tuple[str, 
     """
     found = {backend.fused for backend in backends if backend.opset == opset}
     passes = next(iter(found)) if len(found) == 1 else ()
-    return tuple(each for each in passes if pipeline == "stepped" or each not in _GPU)
+    beyond = () if pipeline == "stepped" else _beyond(passes)
+    return tuple(each for each in passes if each not in beyond)
 
 
 def unread(entry: PartEntry, opset: int) -> str:
@@ -39,4 +43,5 @@ def unread(entry: PartEntry, opset: int) -> str:
         return ""
     of_graph = {name: built.options for name, built in entry.engines.items() if built.opset == opset}
     found = [set(plugins.load("backends", name).model_validate(options).fused) for name, options in of_graph.items()]
-    return "its group norms are CUDA's own" if found and _GPU & set.intersection(*found) else ""
+    beyond = _beyond(sorted(set.intersection(*found))) if found else []
+    return f"{' and '.join(beyond)} made operators that no CPU has" if beyond else ""

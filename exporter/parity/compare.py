@@ -25,9 +25,17 @@ from exporter.recipe.limits import COARSENESS, STAGES, Limits, class_of
 from exporter.reference.recording import HALF_MAX, Run, load_cases, load_run
 
 
-def judge(part: str, stage: str, case: str, pairs: Sequence[Pair], limit: Mapping[str, float], **more: str | None) -> Verdict:
+def judge(
+    part: str,
+    stage: str,
+    case: str,
+    pairs: Sequence[Pair],
+    limit: Mapping[str, float],
+    *,
+    backend: str | None = None,
+    note: str = "",
+) -> Verdict:
     """Hold the worst of several (got, want) pairs to limits; NaN, infinity and a wrong shape fail whatever the limits are."""
-    note = str(more.pop("note", "") or "")
     for got, want in pairs:
         if got.shape != want.shape:
             note = f"shape {list(got.shape)} instead of {list(want.shape)}"
@@ -36,23 +44,23 @@ def judge(part: str, stage: str, case: str, pairs: Sequence[Pair], limit: Mappin
             note = f"{np.count_nonzero(~np.isfinite(bad[0]))} of {bad[0].size} values{whose} are NaN or infinite"
         else:
             continue
-        return _failed(part, stage, case, limit, note, **more)
+        return _failed(part, stage, case, limit, note, backend)
     values = measure(pairs, image=stage == "image", asked=limit)
     return Verdict(
         part=part,
         stage=STAGES[stage],
         case=case,
+        backend=backend,
         values=values,
         limit=dict(limit),
         passed=keeps(values, limit),
         note=note,
-        **more,
     )
 
 
-def _failed(part: str, stage: str, case: str, limit: Mapping[str, float], note: str, **more: str | None) -> Verdict:
+def _failed(part: str, stage: str, case: str, limit: Mapping[str, float], note: str, backend: str | None = None) -> Verdict:
     """What could not be measured."""
-    return Verdict(part=part, stage=STAGES[stage], case=case, limit=dict(limit), passed=False, note=note, **more)
+    return Verdict(part=part, stage=STAGES[stage], case=case, backend=backend, limit=dict(limit), passed=False, note=note)
 
 
 def compare(path: Path, backend: str | None, limits: Limits, report: Callable[[str], None] = lambda _: None) -> list[Verdict]:
@@ -206,9 +214,9 @@ def _table(table: Table, run: Run, limit: Mapping[str, float]) -> Verdict:
     # The encoder's draw, where it makes one, is in front of the sampler's.
     outputs, draws = iter(run.model_outputs), iter(run.draws[-sum(op.op == "draw" for op in table.ops) :])
 
-    def denoise(latent: np.ndarray, time: float) -> np.ndarray:
+    def denoise(latent: np.ndarray, timestep: float | np.ndarray, which: np.ndarray | None = None) -> np.ndarray:  # noqa: ARG001 - the sampler's
         inputs.append(latent.copy())
-        times.append(time)
+        times.append(float(timestep))
         return next(outputs)
 
     label = run.setting.label
@@ -219,7 +227,7 @@ def _table(table: Table, run: Run, limit: Mapping[str, float]) -> Verdict:
     except StopIteration:
         note = f"the table goes on after the source's {len(run.times)} evaluations and {len(run.draws)} draws"
         return _failed("sampler", "table", label, limit, note)
-    if not np.array_equal(np.float32(times), np.float32(run.times)):
+    if not np.array_equal(np.array(times, np.float32), np.array(run.times, np.float32)):
         note = f"times {_short(times)} instead of {_short(run.times)}"
         return _failed("sampler", "table", label, limit, note)
     pairs = [*zip(inputs, run.model_inputs, strict=True), (final, run.latent)]
@@ -245,7 +253,7 @@ def _end_to_end(pipeline: Pipeline, run: Run, backend: str, precision: str, limi
             latent = _stepped(pipeline, run, lambda: next(draws), inputs)
             image = pipeline.decode(latent)
     except (T2IError, StopIteration) as error:
-        yield _failed(name, "image", setting.label, limits(name, "image", precision), str(error), backend=backend)
+        yield _failed(name, "image", setting.label, limits(name, "image", precision), str(error), backend)
         return
     if latent is not None:
         floor = limits(name, "drift", precision)

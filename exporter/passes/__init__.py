@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from engines.backends import Backend
     from exporter.part import Part
+    from exporter.recipe.pass_options import Kind
     from exporter.recipe.purpose import ModelPurpose
 
 
@@ -15,31 +17,27 @@ class Pass(Protocol):
 
     A pass that remakes gives another network, which computes something else on purpose. It is called once, in
     fp32; its network is kept as diffusers would save it, and every later stage starts from there: the comparison with the source
-    is reported and not limited, and the pictures are held to the pipeline that has the new network. The other passes are called
-    whenever the part is loaded, and stand behind those that remake. One that pays on some backends alone has
-    `suits(part, targets)`, which raises UnsupportedError where none of the targets is among them.
+    is reported and not limited, and the pictures are held to the pipeline that has the new network. The other passes stand
+    behind those that remake. One that pays on some backends alone has `suits(part, targets)`, which raises UnsupportedError where
+    none of the targets is among them.
 
     Attributes:
-        remakes: whether it is such a pass.
-        swaps: whether it takes a network from elsewhere, which `models.compatibility` finds: neither called nor asked
-            for a config.
-        trains: whether it teaches the new network what the source does: it has `teach(part, lesson)`, which is called instead.
+        kind: `network`, `swap` or `training` for a pass that remakes. One that swaps takes a network from elsewhere, which
+            `models.compatibility` finds: it is neither called nor asked for a config. One that trains teaches the new network
+            what the source does: it has `teach(part, lesson)`, which is called instead. `weights`: it is called whenever the part
+            is loaded. `graph`: it works on the exported graph, and has what `quantize` has.
         recorded: whether it must see `part.cases`: the calls of the source on whole trajectories.
-        made: what kind of model it makes the denoiser, by which samplers are judged; None where that stays as it is.
+        purpose: what kind of model it makes the denoiser, by which samplers are judged; None where that stays as it is.
         told: name and options, as the blame table shows them.
 
     """
 
     @property
-    def remakes(self) -> bool: ...  # noqa: D102 - above
-    @property
-    def swaps(self) -> bool: ...  # noqa: D102
-    @property
-    def trains(self) -> bool: ...  # noqa: D102
+    def kind(self) -> Kind: ...  # noqa: D102 - above
     @property
     def recorded(self) -> bool: ...  # noqa: D102
     @property
-    def made(self) -> ModelPurpose | None: ...  # noqa: D102
+    def purpose(self) -> ModelPurpose | None: ...  # noqa: D102
     @property
     def told(self) -> str: ...  # noqa: D102
 
@@ -60,6 +58,14 @@ class Pass(Protocol):
             UnsupportedError: it cannot make one, and what would help.
 
         """
+        ...
+
+    def suits(self, part: str, targets: Mapping[str, Backend]) -> None:
+        """Raise UnsupportedError where it pays on some backends alone, and none of the part's targets is among them."""
+        ...
+
+    def model_dump(self, *, mode: str = "python") -> dict[str, Any]:
+        """The options by name; with mode "json", as JSON holds them."""
         ...
 
     def __call__(self, part: Part) -> Part:

@@ -47,7 +47,7 @@ class Consistency(Options):
         return isinstance(self.guidance, tuple)
 
     @property
-    def made(self) -> ModelPurpose:
+    def purpose(self) -> ModelPurpose:
         """LCM's sampler, with guidance as an input or without."""
         return ModelPurpose("lcm" if self.embeds else "lcm_fixed", f"the pass {self.verb}")
 

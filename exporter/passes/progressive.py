@@ -49,7 +49,7 @@ class Progressive(Options):
         return self
 
     @property
-    def made(self) -> ModelPurpose:
+    def purpose(self) -> ModelPurpose:
         """So many steps, trailing, without guidance where that was folded in."""
         return ModelPurpose("few_step", f"the pass {self.verb}", self.grid[-1], self.prediction or "")
 

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from engines.strict import Frozen
 from exporter.pruning.blocks import Block, Cut, chosen, config, origin, whole
 from exporter.pruning.presets import PRESETS
-from exporter.recipe.pass_options import PassOptions
+from exporter.recipe.pass_options import Kind, PassOptions
 
 if TYPE_CHECKING:
     from exporter.part import Part
@@ -39,7 +39,7 @@ class Prune(PassOptions):
     The result is a plain UNet2DConditionModel. It is not trained here: without distillation its pictures are noise.
     """
 
-    remakes: ClassVar[bool] = True
+    kind: ClassVar[Kind] = "network"
 
     preset: (
         Literal["bk-sdm-base", "bk-sdm-small", "bk-sdm-tiny", "koala-1b", "koala-700m", "ssd-1b", "vega", "sdxs", "sdxs-0.9"]

@@ -28,7 +28,7 @@ class Reflow(Played):
     )
 
     @property
-    def made(self) -> ModelPurpose:
+    def purpose(self) -> ModelPurpose:
         """Few steps, without guidance."""
         return ModelPurpose("rectified", f"the pass {self.verb}", None, self.prediction or "")
 

@@ -10,21 +10,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from engines.errors import UnsupportedError
-from exporter.recipe.pass_options import PassOptions
+from exporter.recipe.pass_options import Kind, PassOptions
 
 if TYPE_CHECKING:
     from engines.backends import Backend
     from exporter.part import Part
 
 __all__ = ["Sparsify"]
-
-#: Backend → why its engines gain nothing from zeros.
-_WHY = {
-    "onnxruntime": "ONNX Runtime has no kernels that skip zeros",
-    "tensorrt_rtx": "TensorRT-RTX 1.7 takes the builder's flag SPARSE_WEIGHTS and makes the same engine, byte for byte",
-    "openvino": "OpenVINO unpacks sparse int8 weights on processors with AMX alone, and computes with the zeros",
-}
-_OPTION = "it has kernels for 2:4, if its option sparse_weights is true"
 
 
 class Sparsify(PassOptions):
@@ -33,7 +25,7 @@ class Sparsify(PassOptions):
     Nothing is trained afterwards, so it stands behind distill, and the blame table says what it cost.
     """
 
-    remakes: ClassVar[bool] = True
+    kind: ClassVar[Kind] = "network"
 
     pattern: Literal["2:4", "unstructured"] = Field(
         default="2:4", description="two in every four input channels; unstructured is refused: no engine here is faster with it"
@@ -54,12 +46,10 @@ class Sparsify(PassOptions):
 
     def suits(self, part: str, targets: Mapping[str, Backend]) -> None:
         """Raise UnsupportedError where no target can use the zeros: they would cost quality for nothing."""
-        able = [name for name, backend in targets.items() if getattr(backend, "sparse_weights", False)]
-        if self.pattern == "2:4" and able:
+        if self.pattern == "2:4" and not all(backend.ignores_zeros for backend in targets.values()):
             return
-        reasons = [f"{name}: {_WHY.get(name, _OPTION)}" for name in targets]
-        if self.pattern == "unstructured":
-            reasons = [f"{name}: {_WHY.get(name, 'its kernels skip zeros in the pattern 2:4 alone')}" for name in targets]
+        alone = "its kernels skip zeros in the pattern 2:4 alone"
+        reasons = [f"{name}: {backend.ignores_zeros or alone}" for name, backend in targets.items()]
         raise UnsupportedError(
             f"sparsify {self.pattern} of {part}: none of its targets can use it.\n  "
             + "\n  ".join(reasons)

@@ -9,7 +9,7 @@ from pydantic import model_validator
 
 from engines.errors import UnsupportedError
 from exporter.models.compatibility import NetworkSource
-from exporter.recipe.pass_options import PassOptions
+from exporter.recipe.pass_options import Kind, PassOptions
 
 if TYPE_CHECKING:
     from exporter.part import Part
@@ -24,8 +24,7 @@ class Swap(NetworkSource, PassOptions):
     A VAE decoder may be of another class: its scaling and its range are its own, and stay inside the graph.
     """
 
-    remakes: ClassVar[bool] = True
-    swaps: ClassVar[bool] = True
+    kind: ClassVar[Kind] = "swap"
 
     @model_validator(mode="after")
     def _found(self) -> Self:
@@ -43,11 +42,11 @@ class Swap(NetworkSource, PassOptions):
         name = self.source or self.fields["_class_name"]
         return f"swap: {name}{' with random weights' if self.weights == 'random' else ''}"
 
-    def moved(self, _source: Mapping[str, Any], _findings: Mapping[str, Any]) -> Mapping[str, str]:
+    def moved(self, source: Mapping[str, Any], findings: Mapping[str, Any]) -> Mapping[str, str]:  # noqa: ARG002 - the protocol's
         """Nothing in it comes from the source."""
         return {}
 
-    def config(self, _source: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    def config(self, source: Mapping[str, Any]) -> Mapping[str, Any] | None:  # noqa: ARG002 - the protocol's
         """The source's config does not tell; `exporter.models.compatibility` does."""
         return None
 

@@ -63,7 +63,7 @@ class Trajectory(Played):
         return tuple(accumulate(self.leaps or [self.teacher_steps // self.to] * self.to))
 
     @property
-    def made(self) -> ModelPurpose:
+    def purpose(self) -> ModelPurpose:
         """So many steps, trailing or at times of their own, without guidance."""
         made = ModelPurpose("few_step", f"the pass {self.verb}", self.to, self.prediction or "")
         return replace(made, starts=(self.teacher_steps, (0, *self.stops[:-1]))) if self.leaps else made

@@ -167,9 +167,7 @@ def _left(name: str, stage: Stage, block: Block) -> Stage:
             raise UnsupportedError(f"{where}: this block has no attentions, so there are no layers to choose")
         return replace(stage, pairs=pairs)
     had = [stage.layers[stage.pairs.index(pair)] for pair in pairs]
-    wished: Sequence[Any] = had if block.layers is None else block.layers
-    if not wished or isinstance(wished[0], int):
-        wished = [wished] * len(pairs)
+    wished = had if block.layers is None else _lists(block.layers, len(pairs))
     if len(wished) != len(pairs):
         raise UnsupportedError(f"{where}.layers: {len(wished)} lists for {len(pairs)} attentions; give one list, or {len(pairs)}")
     for layers, own in zip(wished, had, strict=True):
@@ -178,9 +176,13 @@ def _left(name: str, stage: Stage, block: Block) -> Stage:
                 f"{where}.layers: {list(layers)} must be at least one of {list(own)}, rising, none twice; a block without "
                 "attentions has `attention: none`"
             )
-    return replace(
-        stage, pairs=pairs, layers=tuple(map(tuple, wished)), cross_only=stage.cross_only or block.attention == "cross"
-    )
+    return replace(stage, pairs=pairs, layers=tuple(wished), cross_only=stage.cross_only or block.attention == "cross")
+
+
+def _lists(layers: tuple[int, ...] | tuple[tuple[int, ...], ...], count: int) -> list[tuple[int, ...]]:
+    """A list for each attention; one alone stands for them all."""
+    lists = [each for each in layers if isinstance(each, tuple)]
+    return lists or [tuple(each for each in layers if isinstance(each, int))] * count
 
 
 def blocks(cut: Cut, source: Cut) -> dict[str, Block | None]:

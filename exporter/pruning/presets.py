@@ -52,7 +52,7 @@ def _koala(share: float, *, mid: bool) -> Rule:
     return rule
 
 
-def _segmind(down: Mapping[int, float], up: Mapping[int, tuple[float, float, float]]) -> Rule:
+def _segmind(down: Mapping[int, float], up: Mapping[int, tuple[float, ...]]) -> Rule:
     """SSD-1B, Vega: all pairs, shares of transformer layers by stage (0 is the innermost), a mid block of one resnet."""
 
     def rule(name: str, cut: Cut) -> Cut:

@@ -221,10 +221,10 @@ def _spec(
     kind = form.conv if layer.kind == "conv" else form.product
     weights = "int8" if form.weights == "int4" and not _fits(layer) else form.weights
     if not kind:
-        return Spec(weights=weights, factors=factors if weights == "int4" else ())  # type: ignore[arg-type]  # of the table
+        return Spec(weights=weights, factors=factors if weights == "int4" else ())  # pyright: ignore[reportArgumentType] - of the table
     clip = reach(watched[layer.name], options.ranges, options.percentile, kind)
     output = reach(made[layer.name], options.ranges, options.percentile, "int8") if layer.name in made else None
-    return Spec(weights=weights, activations=kind, range=clip, output=output, factors=factors)  # type: ignore[arg-type]
+    return Spec(weights=weights, activations=kind, range=clip, output=output, factors=factors)  # pyright: ignore[reportArgumentType] - of the table
 
 
 def _fits(layer: Layer) -> bool:

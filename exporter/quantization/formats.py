@@ -1,10 +1,11 @@
-"""Which number formats there are, and which target takes which: the table behind `list formats`, docs/formats.md and refusals."""
+"""Which number formats there are, and what backends say of them: behind `list formats`, docs/formats.md and refusals."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from engines import plugins
 from engines.errors import UnsupportedError
 from engines.plugins import did_you_mean
 
@@ -56,38 +57,6 @@ FORMATS: Mapping[str, Format] = {
     ),
 }
 
-#: (format's weights, backend) → what the backend makes of it, as measured; docs/formats.md says with what.
-_INT8 = "int8 arithmetic"
-SERVES: Mapping[tuple[str, str], str] = {
-    ("int8", "onnxruntime"): f"{_INT8} (VNNI); of convolutions only where their outputs are quantized too",
-    ("int8", "openvino"): f"{_INT8} (VNNI)",
-    ("int8", "tensorrt_rtx"): f"{_INT8}; speed not documented by the vendor",
-    ("int8", "tensorrt"): _INT8,
-    ("int8-smoothquant", "onnxruntime"): "as int8",
-    ("int8-smoothquant", "openvino"): "as int8",
-    ("int8-smoothquant", "tensorrt_rtx"): "as int8",
-    ("int8-smoothquant", "tensorrt"): "as int8",
-    ("int8-hybrid", "onnxruntime"): "as int8 and int8-weights",
-    ("int8-hybrid", "openvino"): "as int8 and int8-weights",
-    ("int8-hybrid", "tensorrt_rtx"): "as int8 and int8-weights",
-    ("int8-hybrid", "tensorrt"): "as int8 and int8-weights",
-    ("int8-weights", "onnxruntime"): "MatMulNBits, which rounds inputs to 8 bits too; convolutions unpacked at every call",
-    ("int8-weights", "openvino"): "products from int8 weights; convolutions unpacked when loaded",
-    ("int8-weights", "tensorrt_rtx"): "stays packed in the engine",
-    ("int8-weights", "tensorrt"): "stays packed in the engine",
-    ("int4-weights", "onnxruntime"): "MatMulNBits, which rounds inputs to 8 bits; convolutions unpacked at every call",
-    ("int4-weights", "openvino"): "products from int4 weights, inputs rounded on the way; convolutions unpacked when loaded",
-    ("int4-weights", "tensorrt_rtx"): "stays packed in the engine; compute capability 8.0 and newer",
-    ("int4-weights", "tensorrt"): "stays packed in the engine; compute capability 8.0 and newer",
-    ("fp8", "tensorrt_rtx"): "8.9 and newer, which must be named: never with the portable default",
-    ("fp8", "tensorrt"): "8.9 and newer",
-}
-#: (format, backend) → why not. A backend that stands in neither table is asked by `refuse` alone.
-REFUSES: Mapping[tuple[str, str], str] = {
-    ("fp8", "onnxruntime"): "its processor kernels have no fp8 arithmetic, and its fusion of fp8 products fails to load",
-    ("fp8", "openvino"): "its processor kernels have no fp8 arithmetic: it converts to f32 around every layer",
-}
-
 
 def refuse(name: str, targets: Iterable[str]) -> None:
     """Raise UnsupportedError where a format is not offered, or a target does not take it; says who does. Spends no time."""
@@ -96,9 +65,9 @@ def refuse(name: str, targets: Iterable[str]) -> None:
     if why := FORMATS[name].refused:
         raise UnsupportedError(f"{name} is not offered: {why}.\n  There are: {', '.join(offered())}.")
     for target in targets:
-        if why := REFUSES.get((name, target)):
-            takers = [backend for form, backend in SERVES if form == name]
-            others = [form for form, backend in SERVES if backend == target]
+        if why := plugins.load("backends", target).refused_formats.get(name):
+            takers = [each for each, backend in plugins.known("backends").items() if name in backend.formats]
+            others = plugins.load("backends", target).formats
             raise UnsupportedError(
                 f"{target} does not take {name}: {why}.\n"
                 f"  {name} is for {', '.join(takers)}; {target} takes {', '.join(others)}: t2iexport list formats."
@@ -117,8 +86,9 @@ def rows() -> list[dict[str, str]]:
         if form.refused:
             found.append({"format": name, "target": "none", "answer": f"refused: {form.refused}", "what": form.about})
             continue
-        answers = {backend: told for (each, backend), told in SERVES.items() if each == name}
-        answers |= {backend: f"refused: {told}" for (each, backend), told in REFUSES.items() if each == name}
+        known = plugins.known("backends").items()
+        answers = {target: backend.formats[name] for target, backend in known if name in backend.formats}
+        answers |= {target: f"refused: {why}" for target, backend in known if (why := backend.refused_formats.get(name))}
         found += [
             {"format": name, "target": backend, "answer": told, "what": "" if index else form.about}
             for index, (backend, told) in enumerate(sorted(answers.items()))

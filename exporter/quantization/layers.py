@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 from engines.errors import RecipeError
 from engines.plugins import did_you_mean
@@ -48,12 +48,12 @@ class Layer:
     @property
     def weight(self) -> ir.Value:
         """The constant."""
-        return self.node.inputs[1]  # type: ignore[return-value]  # found by it
+        return cast("ir.Value", self.node.inputs[1])  # it was found by it
 
     @property
     def source(self) -> ir.Value:
         """The activation."""
-        return self.node.inputs[0]  # type: ignore[return-value]
+        return cast("ir.Value", self.node.inputs[0])  # these operators have one
 
     @property
     def grouped(self) -> bool:
@@ -76,7 +76,7 @@ def layers(model: ir.Model) -> tuple[Layer, ...]:
         weight = node.inputs[1]
         if weight is None or not weight.is_initializer() or weight.dtype is None or weight.dtype.name not in _FLOATS:
             continue
-        shape = tuple(int(length) for length in weight.shape or ())  # type: ignore[arg-type]  # of a constant they are numbers
+        shape = weight.shape.numpy() if weight.shape else ()
         rank = len(shape)
         if (node.op_type == "Conv" and rank < 3) or (node.op_type != "Conv" and rank != 2):
             continue

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from engines.errors import UnsupportedError
 from exporter.quantization.formats import FORMATS, Format, refuse
-from exporter.recipe.pass_options import PassOptions
+from exporter.recipe.pass_options import Kind, PassOptions
 
 Text = Annotated[str, StringConstraints(min_length=1)]
 
 
 class Wish(PassOptions):
     """Format, layers, how ranges are chosen, and what the result must win."""
+
+    kind: ClassVar[Kind] = "graph"
 
     format: Text = Field(description="t2iexport list formats")
     keep: tuple[Text, ...] | None = Field(
@@ -78,6 +80,11 @@ class Wish(PassOptions):
     def form(self) -> Format:
         """What the format is."""
         return FORMATS[self.format]
+
+    @property
+    def told(self) -> str:
+        """The pass and its format."""
+        return f"quantize: {self.format}"
 
     @property
     def recorded(self) -> bool:

@@ -1,4 +1,4 @@
-"""JSON Schema of a recipe, for editors and for documentation."""
+"""The recipe's JSON Schema, which editors complete and check recipes by."""
 
 from __future__ import annotations
 

@@ -84,7 +84,9 @@ def _sentence(problem: Any) -> str:  # noqa: ANN401 - pydantic's ErrorDetails, w
 
 def _told(model: type[BaseModel], place: Place) -> str | None:
     known = getattr(_at(model, place[:-1]), "model_fields", {}).get(place[-1])
-    about = None if known is None else known.description or getattr(known.annotation, "__doc__", None)
+    if known is None:
+        return None
+    about = known.description or getattr(known.annotation, "__doc__", None)
     return about.splitlines()[0] if about and (known.description or isinstance(known.annotation, type)) else None
 
 

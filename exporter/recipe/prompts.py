@@ -2,10 +2,31 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Annotated
+
+from pydantic import AfterValidator, Discriminator, Field, StringConstraints, Tag
 
 from engines.strict import Frozen
 from engines.weighted_text import Syntax
+
+Text = Annotated[str, StringConstraints(min_length=1)]
+
+
+class Embedding(Frozen):
+    """A textual inversion: a word that prompts can use."""
+
+    source: Text = Field(description="a .safetensors file, a folder with one, or a hub id")
+    token: Text | None = Field(default=None, description="the word; by default what the file calls it, else the file's name")
+    weight_name: Text | None = Field(default=None, description="which file, where source has several")
+    revision: str | None = Field(default=None, description="hub revision; the resolved commit goes into the bundle")
+
+
+#: By its source alone, or with more said.
+AnEmbedding = Annotated[
+    Annotated[Text, AfterValidator(lambda source: Embedding(source=source)), Tag("|text")]
+    | Annotated[Embedding, Tag("|mapping")],
+    Discriminator(lambda value: "|text" if isinstance(value, str) else "|mapping"),
+]
 
 
 class Prompts(Frozen):
@@ -30,3 +51,9 @@ class Prompts(Frozen):
         description="of each text encoder's last layers, so many are skipped for the prompt, not for the negative prompt, as "
         "clip_skip of diffusers' pipelines does; 1 here is 2 in A1111",
     )
+
+    def problems(self, layers: int) -> list[str]:
+        """What does not fit text encoders of which so many layers can be skipped."""
+        if self.clip_skip is None or self.clip_skip <= layers:
+            return []
+        return [f"prompts.clip_skip: {self.clip_skip} is more than the text encoders' layers allow; take at most {layers}"]

@@ -27,7 +27,7 @@ from engines.strict import Frozen
 from exporter.recipe import aliases, shipped
 from exporter.recipe.limits import LIMITS
 from exporter.recipe.messages import sentences
-from exporter.recipe.prompts import Prompts
+from exporter.recipe.prompts import AnEmbedding, Prompts
 from exporter.recipe.yaml_source import Document, Place, brief, one_form
 
 #: Kind of plugin → what a message calls one.
@@ -66,23 +66,6 @@ class Lora(Frozen):
     scale: float = Field(default=1.0, description="by which its change of the weights is multiplied")
     weight_name: Text | None = Field(default=None, description="which file, where source has several")
     revision: str | None = Field(default=None, description="hub revision; the resolved commit goes into the bundle")
-
-
-class Embedding(Frozen):
-    """A textual inversion: a word that prompts can use."""
-
-    source: Text = Field(description="a .safetensors file, a folder with one, or a hub id")
-    token: Text | None = Field(default=None, description="the word; by default what the file calls it, else the file's name")
-    weight_name: Text | None = Field(default=None, description="which file, where source has several")
-    revision: str | None = Field(default=None, description="hub revision; the resolved commit goes into the bundle")
-
-
-#: By its source alone, or with more said.
-AnEmbedding = Annotated[
-    Annotated[Text, AfterValidator(lambda source: Embedding(source=source)), Tag("|text")]
-    | Annotated[Embedding, Tag("|mapping")],
-    Discriminator(lambda value: "|text" if isinstance(value, str) else "|mapping"),
-]
 
 
 class Model(Frozen):
@@ -276,6 +259,10 @@ class Recipe(Frozen):
         """YAML that parses to this recipe, overrides included; what the bundle keeps."""
         return self._origin.text
 
+    def component(self, name: str) -> Component:
+        """What is asked of a part; the defaults where the recipe does not name it."""
+        return self.components.get(name, Component())
+
     @staticmethod
     def load(path: Path, overrides: Iterable[str] = ()) -> Recipe:
         """Read a recipe's file, or one that comes with the package by its bare name; `overrides` are `path.to.field=yaml value`.
@@ -293,7 +280,9 @@ class Recipe(Frozen):
         return Recipe.parse(text, file.stem, file.parent, overrides=overrides, shown=str(file))
 
     @staticmethod
-    def parse(text: str, name: str, root: Path = Path(), *, overrides: Iterable[str] = (), shown: str = "") -> Recipe:
+    def parse(  # pyright: ignore[reportIncompatibleMethodOverride] - a recipe is YAML, and no bundle's JSON
+        text: str, name: str, root: Path = Path(), *, overrides: Iterable[str] = (), shown: str = ""
+    ) -> Recipe:
         """Read a recipe's text, such as the one that a bundle keeps; `shown` stands for the file in messages.
 
         Raises:
@@ -313,9 +302,10 @@ class Recipe(Frozen):
             # As strict JSON, because there `steps: ["10"]` is an error and a list is a tuple.
             recipe = Recipe.model_validate_json(json.dumps(document.data), strict=True)
         except ValidationError as error:
+            recipe = None
             for place, sentence in sentences(Recipe, error):
                 document.report(place, sentence)
-        if document.problems:
+        if recipe is None or document.problems:
             raise RecipeError(document.problems)
         kept = document.text(f"{document.shown} with {' '.join(f'--set {each}' for each in given)}") if given else text
         recipe._origin = Origin(name, root, kept, document)  # noqa: SLF001 - its own class

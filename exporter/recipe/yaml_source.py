@@ -82,12 +82,8 @@ class Document:
             return
         target = self.data
         for depth, step in enumerate(place):
-            above = dotted(place[:depth]) or "the recipe"
-            if not isinstance(target, list if isinstance(step, int) else dict):
-                self._refuse(assignment, f"{above} is not {'a list' if isinstance(step, int) else 'a mapping'}")
-                return
-            if isinstance(step, int) and step >= len(target):
-                self._refuse(assignment, f"{above} has {len(target)} entries, counted from [0]")
+            if problem := _unfit(target, step):
+                self._refuse(assignment, f"{dotted(place[:depth]) or 'the recipe'} {problem}")
                 return
             if depth == len(place) - 1:
                 target[step] = given.data
@@ -176,6 +172,15 @@ def _place(path: str) -> Place:
     if not _PATH.fullmatch(path.strip()):
         return ()
     return tuple(int(step) if step.isdigit() else step for step in re.findall(r"[^.\[\]]+", path.strip()))
+
+
+def _unfit(target: Any, step: str | int) -> str:  # noqa: ANN401 - unchecked YAML
+    """Why a step of a path leads nowhere from there; empty where it does not."""
+    if not isinstance(target, list if isinstance(step, int) else dict):
+        return f"is not {'a list' if isinstance(step, int) else 'a mapping'}"
+    if isinstance(step, int) and step >= len(target):
+        return f"has {len(target)} entries, counted from [0]"
+    return ""
 
 
 def _ruamel() -> tuple[Any, Any]:

@@ -50,8 +50,8 @@ def _summed_in_single(module: nn.Module) -> Generator[None]:
             del layer.forward
 
 
-def _rounded(layer: nn.Conv2d | nn.Linear, x: Tensor) -> Tensor:
+def _rounded(layer: nn.Conv2d | nn.Linear, input: Tensor) -> Tensor:  # noqa: A002 - torch's name of it
     weight, bias = layer.weight.float(), None if layer.bias is None else layer.bias.float()
     if isinstance(layer, nn.Linear):
-        return F.linear(x.float(), weight, bias).to(x.dtype)
-    return layer._conv_forward(x.float(), weight, bias).to(x.dtype)  # noqa: SLF001 - it knows every kind of padding
+        return F.linear(input.float(), weight, bias).to(input.dtype)
+    return layer._conv_forward(input.float(), weight, bias).to(input.dtype)  # noqa: SLF001 - it knows every kind of padding

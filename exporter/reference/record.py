@@ -181,8 +181,9 @@ def _source(picture: np.ndarray, *, masked: bool) -> Source:
     pixels = (picture.clip(0, 1) * 255).round().astype(np.uint8)
     if not masked:
         return Source(pixels, None, np.empty(0))
-    anew = np.zeros(pixels.shape[:2], bool)
-    anew[:, anew.shape[1] // 2 :] = True
+    height, width = pixels.shape[:2]
+    anew = np.zeros((height, width), bool)
+    anew[:, width // 2 :] = True
     return Source(pixels, anew, np.empty(0))
 
 
@@ -218,7 +219,9 @@ def _cases(
     where = f"{setting.label}, {setting.width}×{setting.height}"
 
     def pick(found: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        return tuple({p.name: found[p.name] for p in side if p.name in found} for side in (signature.inputs, signature.outputs))  # type: ignore[return-value]
+        sides = signature.inputs, signature.outputs
+        inputs, outputs = ({port.name: found[port.name] for port in side if port.name in found} for side in sides)
+        return inputs, outputs
 
     if role == "denoiser":
         batch, last = len(setting.prompts), len(run.times) - 1

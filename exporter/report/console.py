@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.status import Status
 
     from engines.bundle import Verdict
-    from exporter.stages.plan import Stage
+    from exporter.stages.stage import Stage
 
 
 def console(*, error: bool = False) -> Console:
@@ -70,7 +70,7 @@ class StageLines:
         self._screen, self.rows = console(error=error), list[dict[str, Any]]()
         self._running: Status | None = None
 
-    def __call__(self, stage: Stage, seconds: float | None = None, *, cached: bool = False, why: str = "") -> None:
+    def __call__(self, stage: Stage[Any], seconds: float | None = None, *, cached: bool = False, why: str = "") -> None:
         """Show that a stage begins (`seconds` is None), or that it is done."""
         self.close()
         if seconds is None:

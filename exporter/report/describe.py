@@ -19,7 +19,7 @@ from exporter.recipe import shipped
 
 if TYPE_CHECKING:
     from exporter.families import Family
-    from exporter.recipe.schema import Guidance, Recipe
+    from exporter.recipe.schema import Recipe, Sampler
     from exporter.reference.cost import Size
     from exporter.stages.plan import Plan
     from exporter.stages.store import Store
@@ -115,7 +115,7 @@ def recipe(chosen: Recipe, store: Store) -> dict[str, Any]:
         "sampler": f"{sampler.scheduler or 'as the model says'}, {_list(sampler.steps)} steps",
         "made for": _made_for(plan),
         "LoRAs": _list(f"{change.source} × {change.scale:g}" for change in chosen.model.loras),
-        "guidance": _guidance(sampler.guidance),
+        "guidance": _asked_guidance(sampler),
         "height": f"{_list(shapes.height)} px",
         "width": f"{_list(shapes.width)} px",
         "batch": _list(shapes.batch),
@@ -142,7 +142,8 @@ def recipe(chosen: Recipe, store: Store) -> dict[str, Any]:
     }
 
 
-def _guidance(guidance: Guidance) -> str:
+def _asked_guidance(sampler: Sampler) -> str:
+    guidance = sampler.guidance
     words = [guidance.mode] if guidance.scale is None else [guidance.mode, f"{guidance.scale}"]
     return " ".join([*words, f"rescaled by {guidance.rescale:g}"] if guidance.rescale else words)
 
@@ -176,7 +177,8 @@ def estimate(plan: Plan, sizes: Mapping[str, Size]) -> dict[str, str]:
     kept = 4 * sum(sizes[name].parameters for name in plan.passes.remade)
     memory = _LIBRARIES + max(recording, *(_PEAK * size for size in weights.values()))
     # A graph per operator set, and an engine per target that builds one; and the bundle's own files, unless they are clones.
-    copies = {name: len(plan.opsets(name)) + sum(target != "onnxruntime" for target in plan.targets[name]) for name in weights}
+    built = {name: [backend for backend in plan.targets[name].values() if not backend.runs_onnx] for name in weights}
+    copies = {name: len(plan.opsets(name)) + len(built[name]) for name in weights}
     made = sum(copies[name] * size for name, size in weights.items())
     return {
         "memory": f"about {memory / 1e9:.1f} GB",
@@ -194,8 +196,7 @@ def listing(kind: str) -> list[dict[str, str]]:
         return formats.rows()
     if kind == "recipes":
         return [{"name": name, "what": _headline(file)} for name, file in shipped.recipes().items()]
-    folder = Path(__file__).parents[2] / plugins.KINDS[kind].replace(".", "/")
-    return [{"name": name, "what": _docstring(folder / f"{name}.py")} for name in plugins.names(kind)]
+    return [{"name": name, "what": _docstring(plugins.source(kind, name))} for name in plugins.names(kind)]
 
 
 def _counted(family: Family) -> Mapping[str, Size]:
@@ -297,8 +298,7 @@ def _made_for(plan: Plan) -> str:
 
 
 def _precision(plan: Plan, name: str) -> str:
-    component = plan.recipe.components.get(name)
-    return component.precision if component else "fp32"
+    return plan.recipe.component(name).precision
 
 
 def _headline(file: Path) -> str:
@@ -307,8 +307,8 @@ def _headline(file: Path) -> str:
     return text if ". " not in text else f"{text.partition('. ')[0]}."
 
 
-def _docstring(file: Path) -> str:
-    if not file.is_file():
+def _docstring(file: Path | None) -> str:
+    if file is None or file.suffix != ".py":
         return "from another package"
     return (ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or "").partition("\n")[0]
 

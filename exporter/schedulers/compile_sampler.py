@@ -20,8 +20,8 @@ from engines.samplers.table import Draw, Eval, Provenance, Starts, Table
 from exporter.families import Driving
 from exporter.recipe import aliases
 from exporter.recipe.yaml_source import brief
-from exporter.scheduler_config import Settings
 from exporter.schedulers.loop import FailedError, Loop, blame, refuse_given, refuse_undriven, set_times, shift
+from exporter.schedulers.settings import Settings
 from exporter.schedulers.trace import BENDS, prove, trace
 
 __all__ = ["Configured", "Row", "compile_sampler", "configure", "survey"]
@@ -169,8 +169,8 @@ def configure(
         library=f"diffusers {version('diffusers')}",
         steps=steps,
         step=step,
-        timesteps=timesteps and tuple(timesteps),
-        sigmas=sigmas and tuple(sigmas),
+        timesteps=None if timesteps is None else tuple(timesteps),
+        sigmas=None if sigmas is None else tuple(sigmas),
         height=height if sized else None,
         width=width if sized else None,
         deviation=0.0,

@@ -202,8 +202,8 @@ def drive(
 
     def noised(time: torch.Tensor) -> torch.Tensor:
         if hasattr(scheduler, "scale_noise"):  # of the flow-matching schedulers
-            return call(scheduler.scale_noise, original, time, noise)
-        return call(scheduler.add_noise, original, noise, time)
+            return call(scheduler.scale_noise, _needed(original), time, noise)
+        return call(scheduler.add_noise, _needed(original), noise, time)
 
     advice, noise = "", draw(shape)
     original = given() if given else None
@@ -226,7 +226,7 @@ def drive(
         if look and peek:
             peek(look(result, scaled, output, time))
         if mask is not None:
-            kept = noised(times[index + 1 : index + 2]) if index + 1 < len(times) else original
+            kept = noised(times[index + 1 : index + 2]) if index + 1 < len(times) else _needed(original)
             latent = (1 - mask) * kept + mask * latent
     return latent.to(noise.dtype)
 
@@ -274,6 +274,13 @@ def refuse_undriven(scheduler: Any, driving: Driving) -> None:  # noqa: ANN401 -
             f"{kind} cannot be driven by {driving.pipeline}, which reads its {' and '.join(lacking)}; it has none, so diffusers "
             f"fails too. {way}."
         )
+
+
+def _needed(given: torch.Tensor | None) -> torch.Tensor:
+    """The given latent, where a start or a mask asks for one."""
+    if given is None:
+        raise TypeError("a loop that starts from a given latent, or has a mask, needs one")
+    return given
 
 
 def refuse_given(scheduler: Any) -> None:  # noqa: ANN401 - a diffusers scheduler

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from engines.errors import UnsupportedError
+from engines.sampler_ops import Row
 from engines.samplers import Step
 from engines.samplers.table import Draw, Emit, Eval, Given, Provenance, Table
 from exporter.schedulers.loop import FailedError, Loop, drive
@@ -54,7 +55,8 @@ def trace(make: Callable[[], Any], loop: Loop, provenance: Provenance) -> Table:
     masked = torch.tensor([1.0, 0.0]).reshape(1, 1, 2, 1) if loop.start is not None else None
     given = None if masked is None else probes.given
     final = drive(make(), loop, probes.model, probes.draw, probes.shape, given=given, mask=masked, peek=probes.peek)
-    return Table(provenance=provenance, ops=(*probes.ops, Emit(**probes.mixed(final))))
+    row, kept = probes.mixed(final)
+    return Table(provenance=provenance, ops=(*probes.ops, Emit(row=row, kept=kept)))
 
 
 class _Probes:
@@ -80,7 +82,8 @@ class _Probes:
         """Answer as the model."""
         if not math.isfinite(time):
             raise FailedError(f"{self._name} asks the model at time {time}.\nChoose other steps or another scheduler.")
-        return self._append(Eval(t=time, **self.mixed(latent)))
+        row, kept = self.mixed(latent)
+        return self._append(Eval(t=time, row=row, kept=kept))
 
     def peek(self, clean: torch.Tensor | None) -> None:
         """Write down what the clean latent of the last evaluation consists of."""
@@ -90,7 +93,7 @@ class _Probes:
             pair = _pair(clean.reshape(-1, self.shape[-1])[0].numpy(), op.row, index)
             self.ops[index] = op.model_copy(update={"preview": pair})
 
-    def mixed(self, latent: torch.Tensor) -> dict[str, tuple[float, ...]]:
+    def mixed(self, latent: torch.Tensor) -> tuple[Row, Row | None]:
         """Read the rows off: inside of the mask, and outside where there is one."""
         fits, width = tuple(latent.shape) == self.shape, len(self.ops)
         rows = latent.reshape(-1, self.shape[-1]).numpy() if fits else np.full((1, 1), np.nan)
@@ -101,7 +104,8 @@ class _Probes:
             )
         if rows[:, width:].any():
             raise UnsupportedError(f"{self._name} adds a constant to the latent, so it is not linear{_advice(self._make())}.")
-        return dict(zip(("row", "kept"), (_short(np.trim_zeros(row[:width], "b")) for row in rows), strict=False))
+        row, *kept = (_short(np.trim_zeros(each[:width], "b")) for each in rows)
+        return row, kept[0] if kept else None
 
     def _append(self, op: Draw | Given | Eval) -> torch.Tensor:
         self.ops.append(op)
@@ -114,7 +118,7 @@ class _Probes:
         return latent
 
 
-def _short(row: np.ndarray) -> tuple[float, ...]:
+def _short(row: np.ndarray) -> Row:
     return tuple(float(str(value)) for value in row.astype(np.float32))
 
 
@@ -204,24 +208,23 @@ def _deviation(table: Table, events: _Events, mask: np.ndarray | None) -> float:
         latents[type(op)].append(latent)
     draws, answers, times, steps = iter(latents[Draw]), iter(latents[Eval]), list[float](), list[Step]()
 
-    def denoise(_latent: np.ndarray, time: float) -> np.ndarray:
-        times.append(time)
+    def denoise(latent: np.ndarray, timestep: float | np.ndarray, which: np.ndarray | None = None) -> np.ndarray:  # noqa: ARG001 - the sampler's
+        times.append(float(timestep))
         return next(answers)
 
     given = dict(zip([IMAGE], latents[Given], strict=False))
     result = table.play(denoise, lambda: next(draws), steps.append, given, mask)
-    evaluations = [op for op in table.ops if isinstance(op, Eval)]
-    if times != [op.t for op in evaluations] or len(events.seen) != len(steps) + 1:
+    asked = [op for op in table.ops if isinstance(op, Eval | Emit)]
+    if times != [op.t for op in asked if isinstance(op, Eval)] or len(events.seen) != len(steps) + 1:
         return math.inf
     shares = [0.0]
-    for index, (op, got, wanted) in enumerate(
-        zip((*evaluations, table.ops[-1]), (*(step.latent for step in steps), result), events.seen, strict=True)
-    ):
+    for index, (op, got, wanted) in enumerate(zip(asked, (*(step.latent for step in steps), result), events.seen, strict=True)):
         rows = [row for row in (op.row, op.kept if mask is not None else None) if row is not None]
         shares.append(_share(got, wanted, [(row, events.history) for row in rows]))
         clean = events.clean[index] if index < len(steps) else None
         if clean is not None and isinstance(op, Eval) and op.preview:
-            shares.append(_share(steps[index].preview, clean, [(op.preview, (wanted, latents[Eval][index]))]))
+            sums = [(op.preview, (wanted, latents[Eval][index]))]
+            shares.append(math.inf if (preview := steps[index].preview) is None else _share(preview, clean, sums))
     return max(shares)
 
 

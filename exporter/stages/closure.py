@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import sys
+import importlib.util
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
@@ -62,8 +62,9 @@ class Sources:
     def _place(self, maker: Any) -> Place:  # noqa: ANN401 - a function, a class, or a module's name
         module, name = (maker, None) if isinstance(maker, str) else (maker.__module__, maker.__qualname__.split(".<locals>")[0])
         top = module.partition(".")[0]
-        if top not in self._tops:  # a plugin that is loaded already, since its class is there
-            file = Path(sys.modules[top].__file__ or "")
+        if top not in self._tops:  # a plugin of another package
+            spec = importlib.util.find_spec(top)
+            file = Path((spec and spec.origin) or "")
             self._tops[top] = file.parents[1] if file.name == "__init__.py" else file.parent
         if self.file(module) is None:
             raise LookupError(f"there is no source of {module}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
+from engines import plugins
 from engines.bundle import Bundle
 
 
@@ -26,8 +27,8 @@ def written(path: Path) -> str:
     document = yaml.load(manifest.recipe)
     for name, part in manifest.parts.items():
         for step in (document.get("components") or {}).get(name, {}).get("passes", ()):
-            if part.quantized and isinstance(step, dict) and "quantize" in step:
-                options = step["quantize"]
+            pass_name, options = next(iter(step.items())) if isinstance(step, dict) else (step, {})
+            if part.quantized and plugins.load("passes", pass_name).kind == "graph":
                 for chooser in ("keep_above", "budget"):
                     options.pop(chooser, None)
                 options["keep"] = list(part.quantized.kept)

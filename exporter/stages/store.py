@@ -19,7 +19,8 @@ from uuid import uuid4
 from engines.disk import require_folder, writing
 from engines.errors import MachineError
 
-ENTRY = "entry.json"
+#: Of an entry: what it is, beside the folder of what was made.
+ENTRY, FILES = "entry.json", "files"
 #: Modules that `why` names at most.
 _MODULES = 3
 
@@ -111,18 +112,18 @@ class Store:
         that wants the same stage waits for the first. Files of an entry cannot be written to.
 
         Raises:
-            DiskFull: there is no room; nothing half-made stays behind.
+            MachineError: there is no room; nothing half-made stays behind.
 
         """
-        entry = self._entry(wanted)
+        found = self._entry(wanted) / FILES
         if not self.why(wanted):
             self._remember(wanted)
-            return entry
+            return found
         with self._lock(wanted):
             if self.why(wanted):
                 self._make(wanted, make)
             self._remember(wanted)
-        return entry
+        return found
 
     def unfinished(self, wanted: Key) -> Path:
         """A folder for a stage that takes long to leave off in: it survives a kill, and goes when the stage is finished."""
@@ -156,10 +157,11 @@ class Store:
         start = time.perf_counter()
         try:
             with writing(self.root, f"{wanted.stage} of {wanted.subject}"):
-                partial.mkdir()
-                make(partial)
+                made = partial / FILES
+                made.mkdir(parents=True)
+                make(made)
                 seconds = time.perf_counter() - start
-                files = {file.relative_to(partial).as_posix(): _sealed(file) for file in _files(partial)}
+                files = {file.relative_to(made).as_posix(): _sealed(file) for file in _files(made)}
                 entry = {"stage": wanted.stage, "subject": wanted.subject, "seconds": round(seconds, 3), "files": files}
                 _write(partial / ENTRY, entry | {"ingredients": wanted.ingredients})
                 for folder in (partial, *(path for path in partial.rglob("*") if path.is_dir())):
@@ -184,12 +186,12 @@ class Store:
             return f"its entry was damaged: {ENTRY} is unreadable"
         for name, said in entry["files"].items():
             try:
-                status = (folder / name).stat()
+                status = (folder / FILES / name).stat()
             except FileNotFoundError:
                 return f"its entry was damaged: {name} is missing"
             if status.st_size != said["size"]:
                 return f"its entry was damaged: {name} has {status.st_size} bytes instead of {said['size']}"
-            if status.st_mtime_ns != said["mtime_ns"] and file_digest(folder / name) != said["sha256"]:
+            if status.st_mtime_ns != said["mtime_ns"] and file_digest(folder / FILES / name) != said["sha256"]:
                 return f"its entry was damaged: {name} has other content"
         return ""
 

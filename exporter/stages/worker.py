@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from exporter.recipe.schema import Recipe
+from exporter.stages.stage import Results, closure
 from exporter.stages.store import Store
 
 if TYPE_CHECKING:
@@ -80,16 +81,17 @@ def main() -> None:
 
     plan, store = Plan(Recipe.parse(text, name, Path(root))), Store(Path(store_root))
     denoiser = next(name for name, role in plan.family.roles.items() if role == "denoiser")
-    needed = [stage for stage in plan.stages if stage.verb == "record" or stage.subject.partition(",")[0] == denoiser]
-    needed = [stage for stage in needed if stage.verb != "weigh"]  # a race, which the build runs when nothing else does
-    if not plan.waits(denoiser):
-        needed.sort(key=lambda stage: ("record", "measure").index(stage.verb) if stage.verb in {"record", "measure"} else -1)
+    part = plan.parts[denoiser]
+    gates = {part.quantized.gate} if part.quantized else set()  # races, which the build runs when nothing else does
+    wanted = closure(stage for stage in part.stages if stage not in gates)
+    needed = [stage for stage in plan.stages if stage in wanted]
+    needed.sort(key=lambda stage: any(each.verb == "record" for each in closure([stage])))
     # Engines of a GPU first, which take longest; the build makes the others meanwhile.
-    targets = plan.targets[denoiser]
-    needed.sort(key=lambda stage: stage.verb == "engine" and targets[stage.subject.partition(", ")[2]].on_processor)
-    done: dict[tuple[str, str], Path] = {}
+    quick = {stage for target, stage in part.engines.items() if plan.targets[denoiser][target].on_processor}
+    needed.sort(key=lambda stage: stage in quick)
+    results = Results(store)
     for stage in needed:
-        done[stage.name] = store.folder(stage.key, lambda folder, stage=stage: stage.make(folder, done))
+        results.folder(stage)
 
 
 def _follow() -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from engines.errors import UnsupportedError
+from exporter.training.noise_schedule import ddpm
 
 if TYPE_CHECKING:
     from exporter.training.context import Lesson
@@ -33,15 +34,14 @@ class Draws:
     """
 
     def __init__(self, options: Options, lesson: Lesson, latents: str) -> None:
-        from diffusers import DDPMScheduler  # noqa: PLC0415 - lets tests of the rest load quickly
-
         name = str(lesson.schedule.get("_class_name", ""))
         if name.startswith("FlowMatch") or lesson.schedule.get("use_flow_sigmas"):
             raise UnsupportedError(f"{options.verb}: {name} is a flow, and the task loss knows noise, velocity and sample alone.")
-        self._schedule = DDPMScheduler.from_config(dict(lesson.schedule))
-        self.prediction = str(self._schedule.config.prediction_type)
+        self._schedule = ddpm(lesson.schedule)
+        self.prediction = str(self._schedule.config["prediction_type"])
         if self.prediction not in {"epsilon", "v_prediction", "sample"}:
             raise UnsupportedError(f"{options.verb}: a model of prediction_type {self.prediction!r} has no task loss.")
+        self._count = int(self._schedule.config["num_train_timesteps"])
         self._options = options
         self.device = torch.device("cpu")
         self._latents = Rows(lesson.encoded / latents)
@@ -64,13 +64,14 @@ class Draws:
 
         """
         clean, noise, generator, states = self.pictures(share)
-        times = torch.randint(self._schedule.config.num_train_timesteps, (len(clean),), generator=generator, device=self.device)
+        times = torch.randint(self._count, (len(clean),), generator=generator, device=self.device)
+        steps = cast("torch.IntTensor", times)  # so diffusers names the type, and takes any integers
         target = {
             "epsilon": lambda: noise,
-            "v_prediction": lambda: self._schedule.get_velocity(clean, noise, times),
+            "v_prediction": lambda: self._schedule.get_velocity(clean, noise, steps),
             "sample": lambda: clean,
         }[self.prediction]()
-        return self._schedule.add_noise(clean, noise, times), times.float(), states, target
+        return self._schedule.add_noise(clean, noise, steps), times.float(), states, target
 
     def pictures(self, share: int) -> tuple[Tensor, Tensor, torch.Generator, list[Tensor]]:
         """Latents (N, C, H, W), noise of that shape, the generator for what else is random, and conditioning (N, 1, …)."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -125,11 +124,10 @@ def encode(family: Family, recipe: Recipe, pictures: list[captioned_images.Pictu
     encode.latents(encoder, pictures, (height, width), folder / LATENTS, batch)
 
 
-def came(steps: Mapping[str, Any], source: Mapping[str, Any], folders: Mapping[str, Path]) -> dict[str, str]:
-    """Where the modules of the network that passes made stood in the source; `folders` holds what each of them left."""
-    for name, folder in folders.items():
-        findings = dict(json.loads((folder / "found.txt").read_text())["findings"])
-        if moved := steps[name].moved(source, findings.get(name, {})):
+def came(steps: Mapping[str, Any], source: Mapping[str, Any], findings: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Where the modules of the network that passes made stood in the source; `findings` are what each of them found out."""
+    for name, found in findings.items():
+        if moved := steps[name].moved(source, found.get(name, {})):
             return dict(moved)
     return {}
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def device() -> torch.device:
     """The accelerator of this machine, else the processor."""
-    return torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
+    return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
 
 
 @torch.no_grad()
@@ -43,7 +43,7 @@ def captions(family: Family, texts: Sequence[str], folder: Path, batch: int) -> 
         everything = ["", *texts]
         for start in range(0, len(everything), batch):
             some = everything[start : start + batch]
-            rows = torch.from_numpy(family.literal_ids(tower, [""] * (branches - 1) + some))  # type: ignore[attr-defined]  # of latent diffusion
+            rows = torch.from_numpy(family.literal_ids(tower, [""] * (branches - 1) + some))
             empty, ids = rows[: branches - 1], rows[branches - 1 :]
             both = torch.stack([*(row.expand_as(ids) for row in empty), ids], dim=1).to(where)
             weights = [torch.ones(both.shape, device=where)] * (len(signature.inputs) - 1)
@@ -82,9 +82,10 @@ def _extent(extent: dict[str, int], batch: int) -> dict[str, int]:
 
 
 def _pixels(picture: Picture, size: tuple[int, int]) -> np.ndarray:
+    height, width = size
     try:
         with Image.open(BytesIO(picture.read())) as image:
-            fitted = ImageOps.fit(image.convert("RGB"), size[::-1], Image.Resampling.LANCZOS)
+            fitted = ImageOps.fit(image.convert("RGB"), (width, height), Image.Resampling.LANCZOS)
     except OSError as error:
         raise UnsupportedError(
             f"{picture.name} is not a whole picture: {error}.\n  Take it out of the data, with its caption."

@@ -61,7 +61,8 @@ def _rows(asked: Dataset, root: Path, where: str) -> Any:  # noqa: ANN401 - data
     if not isinstance(loaded, datasets.DatasetDict):
         return loaded
     if asked.split not in loaded:
-        raise RecipeError(f"{where}: {asked.dataset} has no split {asked.split!r}{did_you_mean(asked.split, list(loaded))}")
+        known = [str(split) for split in loaded]
+        raise RecipeError(f"{where}: {asked.dataset} has no split {asked.split!r}{did_you_mean(asked.split, known)}")
     return loaded[asked.split]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -11,8 +11,19 @@ from torch import Tensor
 from engines.errors import UnsupportedError
 from exporter.models.sampler_compat import trailing
 
+if TYPE_CHECKING:
+    from diffusers import DDPMScheduler
+
 Prediction = Literal["epsilon", "v_prediction", "sample"]
 Weighting = Literal["truncated_snr", "snr_plus_one", "none"]
+
+
+def ddpm(config: Mapping[str, Any]) -> DDPMScheduler:
+    """The scheduler of trainings as diffusers has it, from the config of a model's scheduler."""
+    from diffusers import DDPMScheduler  # noqa: PLC0415 - lets tests of the rest load quickly
+
+    # Its annotation allows for the config too, which comes back only where it is asked for.
+    return cast("DDPMScheduler", DDPMScheduler.from_config(dict(config)))
 
 
 class Schedule:
@@ -32,13 +43,11 @@ class Schedule:
     """
 
     def __init__(self, config: Mapping[str, Any], verb: str) -> None:
-        from diffusers import DDPMScheduler  # noqa: PLC0415 - lets tests of the rest load quickly
-
         name = str(config.get("_class_name", ""))
         if name.startswith("FlowMatch") or config.get("use_flow_sigmas"):
             raise UnsupportedError(f"{verb}: {name} is a flow, and this pass knows noise, velocity and sample along a schedule.")
-        made = DDPMScheduler.from_config(dict(config))
-        self.prediction: str = str(made.config.prediction_type)
+        made = ddpm(config)
+        self.prediction: str = str(made.config["prediction_type"])
         if self.prediction not in {"epsilon", "v_prediction", "sample"}:
             raise UnsupportedError(f"{verb}: a model of prediction_type {self.prediction!r} says nothing of its noise.")
         cumulative = made.alphas_cumprod.double()
@@ -56,7 +65,8 @@ class Schedule:
 
     def level(self, times: Tensor) -> tuple[Tensor, Tensor]:
         """A and s at times (N,), each (N, 1, 1, 1)."""
-        return tuple(table[times + 1].reshape(-1, 1, 1, 1) for table in (self._signal, self._noise))  # type: ignore[return-value]
+        a, s = (table[times + 1].reshape(-1, 1, 1, 1) for table in (self._signal, self._noise))
+        return a, s
 
     def noisy(self, clean: Tensor, noise: Tensor, times: Tensor) -> Tensor:
         """Latents at times (N,)."""

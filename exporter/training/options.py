@@ -9,7 +9,7 @@ from pydantic import Field, StringConstraints, model_validator
 
 from engines.errors import UnsupportedError
 from engines.strict import Frozen
-from exporter.recipe.pass_options import PassOptions
+from exporter.recipe.pass_options import Kind, PassOptions
 
 if TYPE_CHECKING:
     from exporter.part import Part
@@ -43,8 +43,7 @@ class Classifier(Frozen):
 class Options(PassOptions):
     """Data, and how the optimizer goes."""
 
-    remakes: ClassVar[bool] = True
-    trains: ClassVar[bool] = True
+    kind: ClassVar[Kind] = "training"
 
     data: Text | Dataset = Field(
         description="folder of pictures with captions (a .txt or .json beside each picture, or a metadata.jsonl), "
@@ -96,7 +95,7 @@ class Options(PassOptions):
         """The classifier through whose eyes pictures are compared, where the pass has one."""
         return None
 
-    def config(self, source: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    def config(self, source: Mapping[str, Any]) -> Mapping[str, Any]:
         """The same config.
 
         Raises:

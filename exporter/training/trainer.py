@@ -7,12 +7,12 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from accelerate import Accelerator
@@ -122,8 +122,13 @@ class Training:
         fused = device.type == "cuda" and accelerator.distributed_type not in _SHARDED
         plain = options.accumulate == 1 and not options.gradient_checkpointing and options.mixed_precision != "fp16"
         captured = fused and plain and accelerator.distributed_type == DistributedType.NO and options.capture == "auto"
-        rates = {"lr": options.learning_rate, "weight_decay": options.weight_decay}
-        optimizer = torch.optim.AdamW(network.parameters(), **rates, fused=fused or None, capturable=captured)
+        optimizer = torch.optim.AdamW(
+            network.parameters(),
+            lr=options.learning_rate,
+            weight_decay=options.weight_decay,
+            fused=fused or None,
+            capturable=captured,
+        )
         self._model, self._optimizer = accelerator.prepare(student.module, optimizer)
         rate = "cosine" if options.schedule == "cosine" else "constant_with_warmup"
         self._rate = get_scheduler(rate, optimizer, num_warmup_steps=options.warmup, num_training_steps=options.steps)
@@ -174,7 +179,7 @@ class Training:
         self._summarise()
         if self._average is not None:
             self._average.copy_to(self._parameters)
-        state = accelerator.get_state_dict(self._model)
+        state = cast("Mapping[str, Tensor]", accelerator.get_state_dict(self._model))  # inferred as JSON, of DeepSpeed's config
         return {name.removeprefix(self._prefix): value.detach().float().cpu().clone() for name, value in state.items()}
 
     def _step(self, step: int) -> None:
@@ -201,7 +206,7 @@ class Training:
                 for name, value in losses.items():
                     sums[name] = sums.get(name, 0) + value.detach() / options.accumulate
                 if accelerator.sync_gradients:
-                    means = accelerator.reduce(torch.stack(list(sums.values())), "mean")
+                    means = cast("Tensor", accelerator.reduce(torch.stack(list(sums.values())), "mean"))  # as it was given
                     norm = accelerator.clip_grad_norm_(self._model.parameters(), options.clip)
                     self._names = list(sums)
                     self._told(step, _row(means, norm))

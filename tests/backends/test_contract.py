@@ -7,7 +7,6 @@ import json
 import subprocess
 import sys
 import tomllib
-from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ from pydantic import ValidationError
 
 from engines import plugins
 from engines.errors import MissingDependency, UnsupportedError
+from exporter.quantization import formats
 from tests.backends.small_graph import SIGNATURE, expected, feed, wrong_answers
 
 ROOT = Path(__file__).parents[2]
@@ -82,7 +82,7 @@ class TestOptions:
     def test_class_says_what_it_depends_on(self, backend):
         extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
         assert 17 <= backend.opset <= 26
-        wanted = backend.distribution.replace("_", "-")
+        wanted = backend.distributions[0].replace("_", "-")
         assert any(line.replace("_", "-").startswith(wanted) for line in extras[backend.extra]), (wanted, extras[backend.extra])
 
     def test_exact_arithmetic_is_never_refused(self, backend):
@@ -91,6 +91,8 @@ class TestOptions:
     def test_says_where_it_runs_and_never_computes_finer_than_the_graph(self, backend):
         assert isinstance(backend.on_processor, bool)
         assert backend.fused == ()  # as it comes, its graphs are anybody's
+        assert set(backend.formats) | set(backend.refused_formats) == set(formats.offered())
+        assert not set(backend.formats) & set(backend.refused_formats)
         classes = ["fp32", "fp16", "bf16"]
         try:
             inside = [backend.computes(precision) for precision in classes]
@@ -157,9 +159,9 @@ class TestLibrary:
 
     def test_version_can_be_recorded(self, backend):
         try:
-            version = metadata.version(backend.distribution)
-        except metadata.PackageNotFoundError:
-            pytest.skip(f"{backend.distribution} is not installed")
+            version = backend.version
+        except MissingDependency as error:
+            pytest.skip(str(error))
         assert version[0].isdigit()
 
 

@@ -24,6 +24,7 @@ FLAGS = {
     "bench": {"--against", "--batch", "--repeats", "--steps", "--json", "--plot"},
     "build": {"-o", "--output", "--set", "--dry-run", "--check-reproducible", "--json"},
     "check": {"--backend", "--json", "--junit", "--no-receipt"},
+    "debug": {"--backend", "-o", "--output"},  # a question about a bundle, which changes nothing in it
     "distill": {"--set"},
     "generate": {
         *("-o", "--output", "--negative-prompt", "--seed", "--steps", "--height", "--width", "--guidance-scale", "--backend"),
@@ -329,8 +330,14 @@ def test_inspect_describes_a_bundle(run, bundle):
 
 def test_inspect_and_dry_run_describe_a_recipe(run, recipe, tiny_sd):
     recipe.write_text(RECIPE.replace("SOURCE", str(tiny_sd)))
+    code, out, err = run("inspect", recipe, "--json")
+    assert code == 0, err
+    assert json.loads(out)["guidance"] == "none"
+    guided = "{steps: [2], guidance: {mode: classifier_free, scale: 5, rescale: 0.7}}"
+    recipe.write_text(recipe.read_text().replace("{steps: [2]}", guided))
     code, out, err = run("inspect", recipe)
     assert code == 0, err
+    assert "classifier_free 5.0 rescaled by 0.7" in out
     assert "G multiply-adds" in out
     assert "sd\n" in out
     found = json.loads(run("build", recipe, "--dry-run", "--json")[1])

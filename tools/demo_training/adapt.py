@@ -53,10 +53,10 @@ def adapt(denoiser: UNet2DConditionModel, old: text.Encoders, new: text.Encoders
             weight.copy_(weight @ states_map.T)
     with_one = torch.cat([new_pooled, torch.ones(len(new_pooled), 1)], 1)
     pooled_map = least_squares(with_one, pooled)
-    layer = denoiser.add_embedding.linear_1
-    reader = layer.weight[:, : text.WIDTH_2].clone()
-    layer.bias.add_(reader @ pooled_map[-1])
-    layer.weight[:, : text.WIDTH_2] = reader @ pooled_map[:-1].T
+    weight, bias = (denoiser.get_parameter(f"add_embedding.linear_1.{name}") for name in ("weight", "bias"))
+    reader = weight[:, : text.WIDTH_2].clone()
+    bias.add_(reader @ pooled_map[-1])
+    weight[:, : text.WIDTH_2] = reader @ pooled_map[:-1].T
 
 
 def write(old: Path, work: Path) -> None:

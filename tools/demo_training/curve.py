@@ -45,10 +45,11 @@ def write(log: Path, table: Path, picture: Path) -> None:
     means = averaged(losses)
     rows: list[tuple[object, ...]] = [(step, f"{loss:.5f}", "", "") for step, loss in means]
     rows += [(step, "", some["all-single"], some["two"]) for step, some in scores.items()]
+    rows.sort(key=lambda row: (row[0], row[1] == ""))
     with table.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("step", "loss", "single_right", "two_right"))
-        writer.writerows(sorted(rows, key=lambda row: (row[0], row[1] == "")))
+        writer.writerows(rows)
     figure = Figure(figsize=(7, 3), dpi=110, layout="constrained")
     left, right = figure.subplots(1, 2)
     left.plot([step for step, _ in means], [loss for _, loss in means])

@@ -33,7 +33,7 @@ def assemble(
         tokenizer=encoders.tokenizers[0],
         tokenizer_2=encoders.tokenizers[1],
         unet=denoiser,
-        scheduler=unet.scheduler(),
+        scheduler=unet.scheduler(),  # pyright: ignore[reportArgumentType] - diffusers names an enumeration of classes there
         # The denoiser was trained with the empty prompt, encoded, as its
         # unconditional input; zeros would be new to it.
         force_zeros_for_empty_prompt=False,

@@ -29,7 +29,7 @@ def encode(vae_folder: Path, folder: Path, count: int) -> None:
     for start in range(0, count, BATCH):
         seeds = range(start, min(start + BATCH, count))
         pixels = vae.as_pixels([scenes.draw(scenes.training_scene(seed)) for seed in seeds])
-        posterior = model.encode(pixels).latent_dist
+        posterior = vae.posterior(model, pixels)
         both = torch.cat([posterior.mean, posterior.std], 1)
         moments[start : start + len(seeds)] = both.to(torch.float16).numpy()
     moments.flush()

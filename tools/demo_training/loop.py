@@ -12,14 +12,22 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from torch import nn
 
 from tools.demo_training import ranks
 
 _MEASURED_FROM, _MEASURED_TO = 20, 60
 _LOG_EVERY = 50
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def channels_last(network: Network) -> Network:
+    """The network itself, its weights laid out channels last."""
+    return network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - torch's overloads lack it alone
 
 
 @dataclass

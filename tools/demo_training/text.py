@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -35,7 +36,7 @@ WIDTH, WIDTH_2 = 64, 96
 
 _SIZES = [None, *scenes.SIZES]
 _COLOURS = list(scenes.COLOURS)
-_SHAPES = list(scenes.SHAPES)
+_SHAPES: list[str] = list(scenes.SHAPES)
 _RELATIONS = [None, *scenes.RELATIONS]
 _BACKGROUNDS = [None, *scenes.BACKGROUNDS]
 _ABSENT = (len(_SIZES), len(_COLOURS), len(_SHAPES))
@@ -206,11 +207,13 @@ def train(folder: Path, tokenizers: Path, plan: Plan, *, resume: bool) -> None:
     heads = Heads()
     shape_ids = torch.tensor([model.tokenizers[0](shape).input_ids[1] for shape in scenes.SHAPES])
 
+    end_id = cast("int", model.tokenizers[0].eos_token_id)  # one token, of a tokenizer that has one
+
     def loss_at(share: int) -> tuple[torch.Tensor, dict[str, float]]:
         texts, target = crossed_captions(share)
         ids, ids_2 = model.tokens(texts)
         hidden, pooled = model(ids, ids_2)
-        end = (ids == model.tokenizers[0].eos_token_id).int().argmax(-1)
+        end = (ids == end_id).int().argmax(-1)
         later = end + (torch.rand(BATCH) * (words.MAX_TOKENS - end)).long()
         rows = torch.arange(BATCH)
         loss_end, right = _read(heads.whole(hidden[rows, end]), target)

@@ -14,7 +14,7 @@ from torch.nn import functional
 from tools import captions
 from tools.demo_training import text
 from tools.demo_training.latents import Pool
-from tools.demo_training.loop import Plan, Run, fit
+from tools.demo_training.loop import Plan, Run, channels_last, fit
 
 BATCH = 48
 """Samples per process; the recipe trains in two processes."""
@@ -43,7 +43,7 @@ def scheduler() -> EulerDiscreteScheduler:
 
 def build() -> UNet2DConditionModel:
     """The denoiser, untrained: SDXL's layout with narrow blocks."""
-    return UNet2DConditionModel(
+    model = UNet2DConditionModel(
         sample_size=8,
         in_channels=4,
         out_channels=4,
@@ -51,15 +51,17 @@ def build() -> UNet2DConditionModel:
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
         block_out_channels=(80, 96, 96),
         layers_per_block=2,
-        transformer_layers_per_block=[1, 1, 3],
-        attention_head_dim=[5, 6, 6],
+        # diffusers takes a number for each block, and says so for the first alone.
+        transformer_layers_per_block=[1, 1, 3],  # pyright: ignore[reportArgumentType] - as above
+        attention_head_dim=[5, 6, 6],  # pyright: ignore[reportArgumentType] - as above
         cross_attention_dim=text.WIDTH + text.WIDTH_2,
         use_linear_projection=True,
         addition_embed_type="text_time",
         addition_time_embed_dim=TIME_EMBEDDING,
         projection_class_embeddings_input_dim=text.WIDTH_2 + len(TIME_IDS) * TIME_EMBEDDING,
         norm_num_groups=16,
-    ).to(memory_format=torch.channels_last)
+    )
+    return channels_last(model)
 
 
 @dataclass(frozen=True)

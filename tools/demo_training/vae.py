@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from torch import nn
 from torch.nn import functional
 
 from tools import scenes
-from tools.demo_training.loop import Plan, Run, fit
+from tools.demo_training.loop import Plan, Run, channels_last, fit
 
 BATCH = 8
 KL_WEIGHT = 1e-4
@@ -25,19 +27,31 @@ HELD_BACK = 1_000_000_000
 def build() -> AutoencoderKL:
     """The autoencoder, untrained; shaped like SDXL's, with narrow blocks."""
     widths = (16, 16, 64, 96)
-    return AutoencoderKL(
+    model = AutoencoderKL(
         in_channels=3,
         out_channels=3,
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        block_out_channels=widths,
+        # diffusers takes one for each block, and says so for a single one.
+        down_block_types=("DownEncoderBlock2D",) * 4,  # pyright: ignore[reportArgumentType] - as above
+        up_block_types=("UpDecoderBlock2D",) * 4,  # pyright: ignore[reportArgumentType] - as above
+        block_out_channels=widths,  # pyright: ignore[reportArgumentType] - as above
         layers_per_block=1,
         latent_channels=4,
         norm_num_groups=2,
         sample_size=scenes.SIDE,
         scaling_factor=1.0,
         force_upcast=False,
-    ).to(memory_format=torch.channels_last)
+    )
+    return channels_last(model)
+
+
+def posterior(model: AutoencoderKL, pixels: torch.Tensor) -> DiagonalGaussianDistribution:
+    """The distribution of the latents (N, 4, 8, 8) of pixels (N, 3, 64, 64)."""
+    return model.encode(pixels, return_dict=False)[0]
+
+
+def decoded(model: AutoencoderKL, latents: torch.Tensor) -> torch.Tensor:
+    """The pixels (N, 3, 64, 64) of latents (N, 4, 8, 8)."""
+    return model.decode(cast("torch.FloatTensor", latents), return_dict=False)[0]  # so diffusers names any tensor
 
 
 def _start_well(model: AutoencoderKL) -> None:
@@ -52,10 +66,11 @@ def _start_well(model: AutoencoderKL) -> None:
         if isinstance(module, nn.Conv2d):
             weight = torch.empty(module.weight.shape)
             module.weight.data.copy_(nn.init.orthogonal_(weight))
-            nn.init.zeros_(module.bias)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
             if name.endswith(".conv2"):
                 module.weight.data *= 0.05
-    model.quant_conv.bias.data[4:] = -6.0
+    model.get_parameter("quant_conv.bias").data[4:] = -6.0
 
 
 def as_pixels(pictures: list[np.ndarray]) -> torch.Tensor:
@@ -102,9 +117,9 @@ def train(folder: Path, plan: Plan, *, resume: bool) -> None:
 
     def loss_at(share: int) -> tuple[torch.Tensor, dict[str, float]]:
         pixels = _scenes_of(share)
-        posterior = model.encode(pixels).latent_dist
-        rebuilt, figures = _rebuilding_loss(model.decode(posterior.sample()).sample, pixels)
-        kl = posterior.kl().mean() / posterior.mean[0].numel()
+        latents = posterior(model, pixels)
+        rebuilt, figures = _rebuilding_loss(decoded(model, latents.sample()), pixels)
+        kl = latents.kl().mean() / latents.mean[0].numel()
         return rebuilt + KL_WEIGHT * kl, {**figures, "kl": kl.item()}
 
     fit(Run({"vae": model}, folder), plan, loss_at, resume=resume)
@@ -124,15 +139,15 @@ def train_decoder(folder: Path, start: Path, plan: Plan, *, resume: bool) -> Non
 
     """
     model = load(start).train()
-    for part in (model.encoder, model.quant_conv):
-        part.requires_grad_(requires_grad=False)
+    for part in ("encoder", "quant_conv"):
+        model.get_submodule(part).requires_grad_(requires_grad=False)
 
     def loss_at(share: int) -> tuple[torch.Tensor, dict[str, float]]:
         pixels = _scenes_of(share)
         with torch.no_grad():
-            latents = model.encode(pixels).latent_dist.sample()
+            latents = posterior(model, pixels).sample()
             latents += DECODER_NOISE * torch.rand(BATCH, 1, 1, 1) * torch.randn_like(latents)
-        return _rebuilding_loss(model.decode(latents).sample, pixels)
+        return _rebuilding_loss(decoded(model, latents), pixels)
 
     fit(Run({"vae": model}, folder), plan, loss_at, resume=resume)
 
@@ -149,4 +164,4 @@ def load(folder: Path) -> AutoencoderKL:
 def rebuild(model: AutoencoderKL, pictures: list[np.ndarray]) -> np.ndarray:
     """Encodes and decodes pictures; uint8 (N, 64, 64, 3)."""
     pixels = as_pixels(pictures)
-    return as_pictures(model.decode(model.encode(pixels).latent_dist.mode()).sample)
+    return as_pictures(decoded(model, posterior(model, pixels).mode()))

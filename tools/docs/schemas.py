@@ -101,7 +101,7 @@ def _type(schema: Schema) -> str:
         return " or ".join(filter(None, [", ".join(choices[:-1]), choices[-1]]))
     if several := schema.get("anyOf") or schema.get("allOf"):
         return _either(several)
-    kind = schema.get("type", "any value")
+    kind: str = schema.get("type", "any value")
     if kind == "array":
         return _list(schema)
     if kind == "object":

@@ -20,7 +20,7 @@ from tools.gpu.record import Gate, Record
 from tools.gpu.runners import KINDS
 
 #: Settings of parallel sampling, as `generate --parallel` takes them.
-PARALLEL = ("window=16,tolerance=0.03", "window=25,tolerance=0.03", "window=50,tolerance=0.03")
+PARALLEL: tuple[str, ...] = ("window=16,tolerance=0.03", "window=25,tolerance=0.03", "window=50,tolerance=0.03")
 #: Seconds for one build.
 LIMIT = 240
 

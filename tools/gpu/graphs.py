@@ -27,9 +27,9 @@ from engines.signature import Signature
 from exporter.families import claim
 from exporter.families._wrappers import Decoder
 from exporter.models import weights
-from exporter.models.checkpoint import resolve
+from exporter.models.resolve import resolve
 from exporter.onnx.export import export
-from exporter.part import Part
+from exporter.part import Part, Precision
 from exporter.recipe.schema import Recipe
 
 #: Elements up to which a weight is real when a graph is made, because the export may compute with it; and up to which it stays
@@ -71,7 +71,7 @@ def component(variant: str) -> str:
     return "vae" if variant == "decoder" else "unet"
 
 
-def hollow(made: Recipe, variant: str, precision: str) -> Part:
+def hollow(made: Recipe, variant: str, precision: Precision) -> Part:
     """The part over memory that was never written: small weights are real, and each large one begins with its number."""
     family: Any = claim(resolve(made.model, made.root), made)
     owner, name = component(variant), "vae_decoder" if variant == "decoder" else "unet"
@@ -85,10 +85,10 @@ def hollow(made: Recipe, variant: str, precision: str) -> Part:
             weights.fill(value, f"{SEED}/{owner}/{key}")
         else:
             value.view(-1).view(torch.int16)[0] = number
-    return Part(name, family.roles[name], module.eval(), family.signature(name), precision)  # type: ignore[arg-type]
+    return Part(name, family.roles[name], module.eval(), family.signature(name), precision)
 
 
-def make(architecture: str, variant: str, folder: Path, *, size: int, batch: int, precision: str = "fp16") -> Path:
+def make(architecture: str, variant: str, folder: Path, *, size: int, batch: int, precision: Precision = "fp16") -> Path:
     """Write `<variant>.onnx`, whose weights are in a file that `fill` makes, and `<variant>.json`, which says where in it.
 
     Raises:
@@ -121,7 +121,7 @@ def make(architecture: str, variant: str, folder: Path, *, size: int, batch: int
             offsets[name],
             tensor.nbytes,
             tensor.dtype,
-            shape=tensor.shape,
+            shape=ir.Shape(shape),
             name=spelled,
             base_dir=folder,
         )
@@ -199,7 +199,8 @@ def network(architecture: str, variant: str, folder: Path, size: int, threads: i
     dtype = weights.DTYPES[facts(folder, variant)["precision"]]
     skeleton = checkpoint.skeleton(owner).to(dtype)
     if owner == "vae":
-        skeleton.encoder = skeleton.quant_conv = None
+        for name in ("encoder", "quant_conv"):
+            setattr(skeleton, name, None)
     state = {}
     for name, value in skeleton.state_dict().items():
         known = tensors.get(name)

@@ -101,7 +101,7 @@ class Torch:
         return negative + self.scale * (positive - negative)
 
     @torch.inference_mode()
-    def call(self) -> np.ndarray:
+    def call(self) -> torch.Tensor:
         """One call on the inputs, to the end; the result stays on the device until then, as a pipeline keeps it."""
         found = self.denoise(self.latent, self.time)
         self.synchronize()
@@ -113,7 +113,7 @@ class Torch:
         return (image / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1)
 
     @torch.inference_mode()
-    def decoded(self) -> np.ndarray:
+    def decoded(self) -> torch.Tensor:
         """One picture, to the end."""
         found = self.decode(self.latent)
         self.synchronize()

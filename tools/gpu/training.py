@@ -12,7 +12,7 @@ import torch
 from engines.errors import UnsupportedError
 from exporter.families import claim
 from exporter.models import weights
-from exporter.models.checkpoint import resolve
+from exporter.models.resolve import resolve
 from exporter.part import Part
 from exporter.passes.distill import Distill
 from exporter.passes.prune import Prune
@@ -73,7 +73,7 @@ def _watched(training: Training, record: Record) -> None:
             fetched_first=dict(first), fetched_last=dict(training._last),  # noqa: SLF001
         )  # fmt: skip
 
-    training._note = timed  # type: ignore[method-assign]  # noqa: SLF001
+    training._note = timed  # noqa: SLF001
 
 
 def _lesson(architecture: str, preset: str, folder: Path, device: str, size: int) -> tuple[Part, Lesson]:
@@ -96,7 +96,7 @@ def _lesson(architecture: str, preset: str, folder: Path, device: str, size: int
     network.eval().requires_grad_(requires_grad=False)
     signature = alone.signature("unet")
     teacher = Part("unet", "denoiser", alone.denoiser(network), signature)
-    prune = Prune(preset=preset)  # type: ignore[arg-type]  # click checked it, or the model says what there is
+    prune = Prune(preset=preset)  # pyright: ignore[reportArgumentType] - click checked it, or the model says what there is
     source = Part("unet", "denoiser", alone.denoiser(network), signature)
     moved = prune.moved(network.config, {})
     student = prune(source)

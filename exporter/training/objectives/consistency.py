@@ -31,7 +31,8 @@ def steered(options: Any, student: Part) -> Part:  # noqa: ANN401 - the plugin, 
         raise UnsupportedError(f"{options.verb}: {type(old).__name__} has no input for guidance that could begin without effect.")
     nn.init.zeros_(network.time_embedding.cond_proj.weight)
     student = student.having(network.eval())
-    student.module.embedded = True  # its wrapper takes the scale too
+    # Its wrapper takes the scale too.
+    student.module.embedded = True  # pyright: ignore[reportArgumentType] - torch types what a module holds as tensors and modules
     return student
 
 
@@ -59,7 +60,7 @@ class Agreement:
         """Bring teacher, average and data there; the average stays float32, or small changes would not move it."""
         self._teacher = own(self._teacher).to(device, dtype).eval()
         own(self._average).to(device)
-        self._followers = list(self._average.parameters())
+        self._followers: list[Tensor] = list(self._average.parameters())
         self._schedule.settle(device)
         self._draws.settle(device)
         self._times = self._times.to(device)

@@ -41,17 +41,22 @@ class Decoding:
         options = self._options
         return (self._latents.take(order(options.seed, share, options.batch, len(self._latents))),)
 
-    def __call__(self, model: nn.Module, latent: Tensor) -> dict[str, Tensor]:
+    def __call__(self, model: nn.Module, *drawn: Tensor) -> dict[str, Tensor]:
         """The losses of one pass."""
+        (latent,) = drawn
         with torch.no_grad():
             wanted = self._teacher(latent)
         made = model(latent)
+        down, across = (F.l1_loss(made.diff(dim=axis), wanted.diff(dim=axis)) for axis in (1, 2))
         found = {
             "absolute": F.l1_loss(made, wanted),
             "squared": F.mse_loss(made, wanted),
-            "edges": sum(F.l1_loss(made.diff(dim=axis), wanted.diff(dim=axis)) for axis in (1, 2)),
+            "edges": down + across,
         }
-        total = sum(weight * found[name] for name, weight in self._weights.model_dump().items() if weight)
+        total = made.new_zeros(())
+        for name, weight in self._weights.model_dump().items():
+            if weight:
+                total = total + weight * found[name]
         return {"loss": total, **found}
 
     def stepped(self, parameters: Sequence[nn.Parameter]) -> None:

@@ -27,7 +27,7 @@ class Straight:
         self._said = options.prediction or self._schedule.prediction
         self.findings = {"prediction": self._said}
 
-    def settle(self, device: torch.device, _dtype: torch.dtype) -> None:
+    def settle(self, device: torch.device, dtype: torch.dtype) -> None:  # noqa: ARG002 - the protocol's
         """Bring the data there."""
         self._schedule.settle(device)
         self._paths.settle(device)

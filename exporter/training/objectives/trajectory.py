@@ -30,7 +30,7 @@ class Leaps:
         self._grid = self._schedule.grid(options.teacher_steps)[self._stops]
         self.findings = {"prediction": self._said, "times": self._grid[:-1].tolist()}
 
-    def settle(self, device: torch.device, _dtype: torch.dtype) -> None:
+    def settle(self, device: torch.device, dtype: torch.dtype) -> None:  # noqa: ARG002 - the protocol's
         """Bring the data there."""
         self._schedule.settle(device)
         self._paths.settle(device)

@@ -128,11 +128,11 @@ def test_cosxl(planned):
         ({"ztsnr": torch.zeros(0), "v_pred": torch.zeros(0)}, None, "", "timestep_spacing: leading", "its key ztsnr"),
         ({"v_pred": torch.zeros(0)}, {"modelspec.prediction_type": "epsilon"}, "", "", "both 'epsilon'"),
         ({}, {"modelspec.prediction_type": "velocity"}, "", "", "what diffusers has no word for"),
-        (PLAYGROUND, None, EULER, "", "x.yaml:2  sampler.scheduler: EulerDiscreteScheduler, but the model is of EDM's"),
-        (COSXL, None, EULER, "timestep_type: continuous", "is of EDM's form"),
+        (PLAYGROUND, None, EULER, "", "x.yaml:2  sampler.scheduler: EulerDiscreteScheduler undoes diffusion"),
+        (COSXL, None, EULER, "timestep_type: continuous", "plays models of EDM's form only"),
         ({"edm_mean": PLAYGROUND["edm_mean"]}, None, "", "", "x.yaml:1  model.source: its key edm_std holds no numbers"),
         ({**PLAYGROUND, "edm_std": torch.full((1, 4, 1, 1), torch.nan)}, None, "", "", "edm_std holds no numbers"),
-        ({}, None, "scheduler: EDMEulerScheduler,", "", "x.yaml:2  sampler.scheduler: EDMEulerScheduler is for"),
+        ({}, None, "scheduler: EDMEulerScheduler,", "", "x.yaml:2  sampler.scheduler: EDMEulerScheduler undoes EDM"),
     ],
 )  # fmt: skip
 def test_contradictions(planned, extra, words, scheduler, config, told):
@@ -204,4 +204,4 @@ def test_a_plan_that_reads_a_file_imports_no_torch(plain):
         "import sys, pathlib; from exporter.models import statements;"
         f"statements.stated(pathlib.Path({str(plain)!r})); sys.exit('torch' in sys.modules)"
     )
-    assert subprocess.run([sys.executable, "-c", program], check=False, cwd=Path(__file__).parents[2]).returncode == 0
+    assert subprocess.run([sys.executable, "-c", program], check=False, cwd=Path(__file__).parents[3]).returncode == 0

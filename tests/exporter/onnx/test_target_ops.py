@@ -43,7 +43,7 @@ def test_an_operator_of_one_library_stands_only_in_graphs_of_its_own(pipeline, t
     ("role", "precision", "engines", "why"),
     [
         ("denoiser", "bf16", {"openvino": {}}, "no bf16 kernels"),
-        ("denoiser", "fp16", {"onnxruntime": {"providers": PROVIDERS, "nhwc": True}}, "CUDA's own"),
+        ("denoiser", "fp16", {"onnxruntime": {"providers": PROVIDERS, "nhwc": True}}, "group_norm made operators"),
         ("pipeline", "fp16", {"onnxruntime": {"providers": PROVIDERS, "nhwc": True}}, ""),
         ("text", "fp16", {"onnxruntime": {"providers": PROVIDERS, "nhwc": True}}, ""),
         ("denoiser", "fp16", {"onnxruntime": {"providers": PROVIDERS}}, ""),

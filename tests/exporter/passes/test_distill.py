@@ -14,7 +14,7 @@ from PIL import Image
 
 from engines.errors import DivergenceError, MachineError, MissingDependency, RecipeError, UnsupportedError
 from exporter.models import architectures
-from exporter.models.checkpoint import resolve
+from exporter.models.resolve import resolve
 from exporter.passes.distill import Distill
 from exporter.passes.prune import Prune
 from exporter.pruning import origin
@@ -226,7 +226,7 @@ def test_a_build_finds_the_result(text, tmp_path):
     assert store.peek(stages["pass unet, distill"].key)
     assert store.folder(stages["pass unet, distill"].key, None) == folder
     assert plan.passes.told("unet") == ("prune: a block map", "distill: 4 steps, self_attention")
-    found = json.loads((folder / "found.txt").read_text())
+    found = json.loads((folder / "findings.json").read_text())
     assert found["notes"][0].startswith(
         "unet: distill: 4 steps, self_attention, mean losses of the first and last 2 steps: loss "
     )

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from engines.errors import UnsupportedError
 from exporter.families.sdxl import Sdxl
 from exporter.models import architectures
-from exporter.models.checkpoint import resolve
+from exporter.models.resolve import resolve
 from exporter.passes.prune import Prune
 from exporter.pruning import blocks
 from exporter.pruning.presets import PRESETS

@@ -47,7 +47,7 @@ def test_the_teacher_answers_in_the_precision_of_the_training(text, data, tmp_pa
 def test_another_prediction_is_for_the_sampler_to_read(text, data, tmp_path):
     config = {"timestep_spacing": "trailing", "prediction_type": "v_prediction"}
     recipe = taught(text, data, {"config": config}, prediction="v_prediction")
-    found = json.loads((train(recipe, tmp_path) / "found.txt").read_text())
+    found = json.loads((train(recipe, tmp_path) / "findings.json").read_text())
     assert found["findings"]["trajectory"]["prediction"] == "v_prediction"
     assert Plan(recipe).passes.source.scheduler().config.prediction_type == "epsilon"
     with pytest.raises(RecipeError, match=r"prediction_type is 'epsilon', but the pass trajectory makes it 'v_prediction'"):
@@ -75,7 +75,7 @@ def test_leaps_of_unequal_length(text, data, tmp_path):
     leaps = {"leaps": [3, 1], "guidance": 1.0, "steps": 1}
     times = {"timesteps": [999, 249]}
     folder = train(taught(text, data, times, **leaps), tmp_path)
-    assert json.loads((folder / "found.txt").read_text())["findings"]["trajectory"]["times"] == [999, 249]
+    assert json.loads((folder / "findings.json").read_text())["findings"]["trajectory"]["times"] == [999, 249]
     (path,) = tmp_path.rglob("paths.npy")
     known = np.load(path)
     train(taught(text, data, {"steps": [4]}, to=4, guidance=1.0, steps=1), tmp_path)

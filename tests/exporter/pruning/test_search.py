@@ -18,6 +18,7 @@ from exporter.pruning.moves import moves
 from exporter.recipe.schema import Recipe
 from exporter.report import describe
 from exporter.stages.plan import Plan
+from exporter.stages.stage import Results
 from exporter.stages.store import Store
 from tests.exporter import equality, lessons, models
 
@@ -163,15 +164,12 @@ def test_wrong_options(options):
 
 def test_a_build_searches_on_what_the_source_was_seen_to_do(source, tmp_path):
     recipe = Recipe.parse(RECIPE.replace("SOURCE", str(source)), "searched")
-    plan, store, done = Plan(recipe), Store(tmp_path), {}
+    plan, store = Plan(recipe), Store(tmp_path)
     plan.refuse()
     assert plan.passes.untold == ["unet"]
     assert describe.recipe(recipe, store)["sizes"] == "without the passes of unet, which choose when they run"
-    for stage in plan.stages:
-        if stage.verb == "pass" or stage.name == ("record", "source"):
-            done[stage.name] = store.folder(stage.key, lambda folder, stage=stage: stage.make(folder, done))
-    found = json.loads((done["pass", "unet, prune"] / "found.txt").read_text())
-    assert found["findings"]["prune"]["curve"][-1]["share"] <= 0.9
+    found = Results(store)[plan.networks.last["unet"]].findings
+    assert found["prune"]["curve"][-1]["share"] <= 0.9
     assert plan.passes.told("unet") == ("prune: found for 90% of the parameters", "not distilled")
 
 
@@ -185,9 +183,9 @@ def test_what_is_left_learns_from_the_modules_that_it_was(source, tmp_path):
     text = RECIPE.replace("SOURCE", str(source))
     recipe = Recipe.parse(text, "searched", overrides=[f"components.unet.passes={json.dumps(passes)}"])
     (made,) = build.distill(recipe, Store(tmp_path / "store"), lambda *_, **__: None).values()
-    pairs = dict(json.loads((made / "found.txt").read_text())["findings"]["distill"]["features"])
-    (cut,) = (path.parent for path in (tmp_path / "store").glob("entries/*/found.txt") if path.parent != made)
-    findings = json.loads((cut / "found.txt").read_text())["findings"]["prune"]
+    pairs = dict(json.loads((made / "findings.json").read_text())["findings"]["distill"]["features"])
+    (cut,) = (path.parent for path in (tmp_path / "store").glob("entries/*/files/findings.json") if path.parent != made)
+    findings = json.loads((cut / "findings.json").read_text())["findings"]["prune"]
     moved = Prune(blocks=findings["blocks"]).moved(models.unet_xl().config, {})
     assert pairs
     assert all(search.came_from(own, moved) == other for own, other in pairs.items())

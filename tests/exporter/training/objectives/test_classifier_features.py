@@ -10,8 +10,8 @@ from transformers import ResNetForImageClassification, ViTConfig, ViTForImageCla
 
 from engines.errors import RecipeError, UnsupportedError
 from exporter.families import claim
-from exporter.models.checkpoint import resolve
 from exporter.models.classifier import find
+from exporter.models.resolve import resolve
 from exporter.recipe.schema import Model, Recipe
 from exporter.stages.plan import Plan
 from exporter.training.objectives.classifier_features import Sight

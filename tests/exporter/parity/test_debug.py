@@ -1,0 +1,184 @@
+"""Planted faults are found by name, whether the graph has them or an engine."""
+
+import copy
+import functools
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from engines import plugins
+from engines.backends import has_driver
+from engines.errors import UnsupportedError
+from exporter.parity.debug import debug
+from exporter.parity.lint import lint
+from exporter.reference.part_outputs import measure
+from exporter.reference.step_values import StepValues
+from exporter.report import fault as printed
+from tests.exporter.parity import planted
+
+
+def no_source(_precision):
+    raise AssertionError("an engine is held to its graph, without torch")
+
+
+@pytest.fixture
+def faulty(monkeypatch):
+    """Make `faulty` a backend that plants a fault."""
+    load = plugins.load
+
+    def plant(fault, **how):
+        backend = planted.Faulty(fault, **how)
+        monkeypatch.setattr(plugins, "load", lambda kind, name: backend if name == "faulty" else load(kind, name))
+
+    return plant
+
+
+@pytest.mark.parametrize("name", planted.FAULTS)
+def test_a_fault_of_the_graph_is_found_in_its_layer(tmp_path, name):
+    module, plant = planted.FAULTS[name]
+    model = planted.graph()
+    plant(model, module)
+    planted.bundle(tmp_path / "bundle", model)
+    found = debug(tmp_path / "bundle", "unet", None, planted.steps, tmp_path / "out").fault
+    assert found.line.stage == "passes → onnx"
+    assert found.module == module
+    assert found.alone < found.floor
+    assert all(module in str(node.metadata_props.get(planted.SCOPES, module)) for node in found.nodes)
+
+
+#: As slow as all the others: an engine is built for every look.
+FEW = {"a scaled weight", "a wrong epsilon of a group norm", "an overflow of fp16"}
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[] if name in FEW else pytest.mark.slow) for name in planted.FAULTS])
+def test_a_fault_of_an_engine_is_found_in_its_layer(tmp_path, faulty, name):
+    module, plant = planted.FAULTS[name]
+    faulty(functools.partial(plant, module=module))
+    planted.bundle(tmp_path / "bundle", planted.graph(), backend="faulty")
+    found = debug(tmp_path / "bundle", "unet", "faulty", no_source, tmp_path / "out").fault
+    assert found.line.stage == "onnx → engine"
+    assert found.module == module
+    assert len(found.nodes) == 1
+    assert found.alone < found.floor
+
+
+def _softer(model, module="down"):
+    planted.weight("Conv", lambda array: array * 1.01)(model, module)
+
+
+def test_what_is_written_repeats_the_fault_and_is_printed(tmp_path):
+    model = planted.graph()
+    _softer(model)
+    planted.bundle(tmp_path / "bundle", model)
+    report = debug(tmp_path / "bundle", "unet", None, planted.steps, tmp_path / "out")
+    text = printed.text(report)
+    assert "module of the source:      down\n" in text
+    assert "smallest graph showing it: 1 node, Conv " in text
+    assert text.count("FAIL") >= 2
+    command = text.splitlines()[-1].split()
+    assert command[:2] == ["polygraphy", "run"]
+    tool = [sys.executable, "-c", "import sys; from polygraphy.tools import main; sys.exit(main())", *command[1:]]
+    done = subprocess.run(tool, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    assert "FAILED | " in done.stdout + done.stderr
+    assert subprocess.run([*tool[:-1], "10"], capture_output=True, check=False).returncode == 0
+
+
+def test_a_bundle_within_its_limits_has_no_layer_to_blame(tmp_path):
+    planted.bundle(tmp_path / "bundle", planted.graph())
+    report = debug(tmp_path / "bundle", "unet", "onnxruntime", no_source, tmp_path / "out")
+    assert report.fault is None
+    assert "there is no layer to blame" in printed.text(report)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_fault_that_looking_hides_is_said_to_be_of_what_is_fused(tmp_path, faulty):
+    faulty(_softer, hides="add")
+    planted.bundle(tmp_path / "bundle", planted.graph(), backend="faulty")
+    report = debug(tmp_path / "bundle", "unet", None, no_source, tmp_path / "out")
+    assert report.fault.found.hidden
+    assert "where it fuses them" in printed.text(report)
+    assert "Conv" in {node.op_type for node in report.fault.nodes}
+    assert report.fault.alone < report.fault.floor
+
+
+def test_an_engine_of_another_graph_is_told_from_a_wrong_layer(tmp_path, faulty):
+    faulty(_softer, stale=True)
+    planted.bundle(tmp_path / "bundle", planted.graph(), backend="faulty")
+    report = debug(tmp_path / "bundle", "unet", None, no_source, tmp_path / "out")
+    assert report.fault.stale
+    assert "t2iexport rebuild" in printed.text(report)
+
+
+def test_what_half_precision_does_in_torch_is_found_there(tmp_path):
+    """The graph is float32 here, so that only the recorded outputs and the other trace have the fault."""
+    part, cases = planted.part()
+    wrong = copy.deepcopy(part.module)
+    wrong.loud.weight.data.mul_(1.5)
+    coarse = StepValues(replace(part, module=wrong))
+    recorded = measure(replace(part, module=wrong), cases)
+    planted.bundle(tmp_path / "bundle", planted.graph(), cases=recorded, precision="fp16")
+    report = debug(
+        tmp_path / "bundle", "unet", None, lambda precision: planted.steps(precision) if precision == "fp32" else coarse, tmp_path
+    )
+    assert report.fault.line.stage == "source → passes"
+    assert report.fault.module == "loud"
+    assert "may compute a half-precision layer in float32" in printed.text(report)
+
+
+def test_lint_names_what_is_wrong_whatever_a_graph_computes(tmp_path):
+    model = planted.graph()
+    weight = model.graph.initializers["down.weight"]
+    array = weight.const_value.numpy().copy()
+    array[0, 0, 0, 0] = np.nan
+    weight.const_value = ir.tensor(array, name="down.weight")
+    spare = ir.tensor(np.ones(2, np.float32), name="spare")
+    model.graph.register_initializer(
+        ir.Value(name="spare", const_value=spare, type=ir.TensorType(spare.dtype), shape=spare.shape)
+    )
+    first, second, *_ = model.graph
+    second.name = first.name
+    next(each for each in model.graph if each.op_type == "Softmax").op_type = "Softmix"
+    ir.save(model, tmp_path / "wrong.onnx")
+    refused, *others = lint(tmp_path / "wrong.onnx")
+    assert "Softmix" in refused
+    assert sorted(others) == sorted(
+        [
+            f"2 nodes are called {first.name}",
+            "1 of 576 values of the weight down.weight are NaN or infinite",
+            "nothing reads the weight spare",
+        ]
+    )
+
+
+def refused(tmp_path, part, backend=None):
+    with pytest.raises(UnsupportedError) as caught:
+        debug(tmp_path / "bundle", part, backend, no_source, tmp_path / "out")
+    return str(caught.value)
+
+
+def test_what_cannot_be_debugged_is_refused_with_what_can(tmp_path):
+    planted.bundle(tmp_path / "bundle", planted.graph())
+    assert "no part 'unett'; did you mean 'unet'?" in refused(tmp_path, "unett")
+    assert "no engine of 'onnxruntim'; did you mean 'onnxruntime'?" in refused(tmp_path, "unet", "onnxruntim")
+    assert "no recordings of vae_decoder" in refused(tmp_path, "vae_decoder")
+
+
+def test_a_backend_that_does_not_open_here_is_refused(tmp_path):
+    planted.bundle(tmp_path / "bundle", planted.graph(), backend="tensorrt_rtx")
+    if has_driver():
+        pytest.skip("this machine has an NVIDIA driver")
+    assert "NVIDIA" in refused(tmp_path, "unet")
+
+
+def test_parts_of_a_fused_pipeline_are_looked_into_without_an_engine(tmp_path):
+    model = planted.graph()
+    _softer(model)
+    planted.bundle(tmp_path / "bundle", model, fused=True)
+    assert "Debug what it was made of" in refused(tmp_path, "pipeline_2")
+    assert "Leave --backend out" in refused(tmp_path, "unet", "onnxruntime")
+    assert debug(tmp_path / "bundle", "unet", None, planted.steps, tmp_path / "out").fault.module == "down"
