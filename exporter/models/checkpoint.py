@@ -25,6 +25,7 @@ from exporter.models import (
     safetensors_header,
     statements,
 )
+from exporter.models.embeddings import Vectors
 from exporter.models.safetensors_header import read_json
 from exporter.models.statements import Statement
 
@@ -56,6 +57,7 @@ class Checkpoint:
         seed: of random weights, else None.
         originals: networks whose file is not diffusers' own: it may hold several, or name its weights in the original layout.
         loras: fused into the networks that they change.
+        embeddings: what the text encoders learn of further words, which their tokenizers then know.
         statements: what a single file says of its model, already in `configs`.
         notes: what of the source is left out, or said and not read; a sentence each.
         remade: networks that a pass made: they have a folder of their own, whatever the rest comes from.
@@ -69,6 +71,7 @@ class Checkpoint:
     seed: int | None = None
     originals: frozenset[str] = frozenset()
     loras: tuple[lora.Lora, ...] = ()
+    embeddings: tuple[Vectors, ...] = ()
     statements: tuple[Statement, ...] = ()
     notes: tuple[str, ...] = ()
     remade: frozenset[str] = frozenset()
@@ -109,6 +112,10 @@ class Checkpoint:
         for file in files:
             status = file.stat()
             total.update(f"{file.name} {_file_digest(file, status.st_size, status.st_mtime_ns)}".encode())
+        for each in self.words(component.replace("tokenizer", "text_encoder")):
+            status = each.file.stat()
+            content = _file_digest(each.file, status.st_size, status.st_mtime_ns)
+            total.update(f"word {each.word} {content} {each.key}".encode())
         for change in self._changes(component):
             status = change.file.stat()
             content = _file_digest(change.file, status.st_size, status.st_mtime_ns)
@@ -118,6 +125,10 @@ class Checkpoint:
     def named(self, component: str) -> Mapping[str, Any]:
         """A network's config with the name of its class, which may stand in the pipeline's index alone."""
         return {"_class_name": self.configs["model_index"][component][1], **self.configs[component]}
+
+    def words(self, tower: str) -> tuple[Vectors, ...]:
+        """What one text encoder learns of further words."""
+        return tuple(each for each in self.embeddings if each.tower == tower)
 
     def _changes(self, component: str) -> list[lora.Lora]:
         return [each for each in self.loras if component in each.components and component not in self.remade]

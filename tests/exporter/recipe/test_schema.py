@@ -95,8 +95,8 @@ colour: red
         "recipes/x.yaml:17  targets[4]: has 2 names; write '- backend' or '- backend: {option: value}', one each",
         "recipes/x.yaml:19  checks.limits.image: must be more than 0.0, not -3",
         (
-            "recipes/x.yaml:20  colour: unknown field; there are: model, sampler, shapes, components, targets, pipeline, "
-            "generator, low_memory, checks"
+            "recipes/x.yaml:20  colour: unknown field; there are: model, sampler, prompts, shapes, components, targets, "
+            "pipeline, generator, low_memory, checks"
         ),
     ]
     assert [line for line in expected if line not in found] == []
