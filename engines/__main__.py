@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 #: More than a machine has.
 _DEVICES = 64
 
+#: What a second text encoder reads.
+_SECONDS = ("prompt_2", "negative_prompt_2")
+
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _OUTPUT = "PNG, JPEG or WebP to write, by its ending."
 _MANY = "May be repeated."
@@ -34,6 +37,8 @@ _MANY = "May be repeated."
 @click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("out.png"), show_default=True, help=_OUTPUT)
 @click.option("--no-metadata", is_flag=True, help="Write pictures that do not say how they were made.")
 @click.option("--negative-prompt", multiple=True, help=f"What to stay away from; needs classifier-free guidance. {_MANY}")
+@click.option("--prompt-2", multiple=True, help=f"What the second text encoder reads, where there are two. {_MANY}")
+@click.option("--negative-prompt-2", multiple=True, help=f"What it reads to stay away from. {_MANY}")
 @click.option("--images-per-prompt", type=click.IntRange(1), default=1, help="Pictures of each prompt.  [default: 1]")
 @click.option("--seed", type=int, multiple=True, help=f"Of the first picture; the next adds 1; -1: random. {_MANY}  [default: 0]")
 @click.option("--generator", type=click.Choice(["numpy", "torch-cpu"]), help="Whose noise a seed is; torch-cpu: as in diffusers.")
@@ -187,7 +192,7 @@ def _batches(pipeline: Pipeline, wishes: dict[str, Any]) -> Iterator[dict[str, A
         "prompts": spread("prompt", prompts, len(prompts), each),
         "seed": seeds(wishes.get("seed", 0), len(prompts), each),
     }
-    for name in ("negative_prompt", "guidance_scale", "image", "mask"):
+    for name in ("negative_prompt", *_SECONDS, "guidance_scale", "image", "mask"):
         if name in wishes and wishes[name] is not None:
             lists[name] = spread(name.replace("_", " "), wishes[name], len(prompts), each)
     inputs = {name: spread(name, value, len(prompts), each) for name, value in wishes.get("inputs", {}).items()}
@@ -196,6 +201,7 @@ def _batches(pipeline: Pipeline, wishes: dict[str, Any]) -> Iterator[dict[str, A
     taken: dict[str, Any] = {
         name: whole.get(name) for name in ("seed", "generator", "inputs", "guidance_scale", "image", "mask", "strength")
     }
+    taken["seconds"] = {name: whole.get(name) for name in _SECONDS}
     Request.of(pipeline.bundle.manifest, lists["prompts"], 1, negative_prompt=whole.get("negative_prompt", ""), **taken)
     size = count if wishes.get("parallel") or pipeline.bundle.manifest.low_memory else pipeline.batch
     for start in range(0, count, size):

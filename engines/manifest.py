@@ -10,10 +10,12 @@ from typing import Annotated, Any, Literal, Self, cast
 from pydantic import Field, StringConstraints, model_validator
 
 from engines import wiring
+from engines.errors import UnsupportedError
 from engines.guidance import Guidance
 from engines.inputs import Input
 from engines.signature import Name, Signature
 from engines.strict import Frozen
+from engines.weighted_text import Syntax
 from engines.wiring import Role
 
 #: 2: samplers that start from an image. 3: decoders that work tile by tile. 4: inputs that users feed, condition parts, several
@@ -39,12 +41,26 @@ class Tokenizer(Frozen):
     """A `tokenizers` JSON file; its ids, padded to `length`, feed the input `feeds` of text parts.
 
     `mask`: the input that its attention mask feeds, of any part: int64 as the ids, 1 for a token and 0 for padding.
+    `chunks`: equal pieces that the ids are in, each with its own special tokens and padding.
+    `weights`: the input that takes what each token counts, float32 as the ids, in the `syntax` in which prompts say so. Without
+    one prompts are taken literally.
     """
 
     file: RelativePath
     length: int = Field(ge=2, le=2**16)
     feeds: Name
     mask: Name | None = None
+    chunks: int = Field(default=1, ge=1)
+    weights: Name | None = None
+    syntax: Syntax | None = None
+
+    @model_validator(mode="after")
+    def _divided(self) -> Self:
+        if self.length % self.chunks or self.length // self.chunks < 2:
+            raise ValueError(f"{self.length} ids cannot be {self.chunks} equal chunks")
+        if (self.weights is None) != (self.syntax is None):
+            raise ValueError("weights of tokens need both an input and a syntax")
+        return self
 
 
 class Onnx(Frozen):
@@ -224,12 +240,25 @@ class Draft(Frozen):
         name = f"pipeline_{steps}"
         return name if name in self.having("pipeline") else None
 
+    def compiled(self, steps: int, height: int, width: int) -> SamplerEntry:
+        """Return the compiled sampler of that many steps for a size in pixels; raise UnsupportedError where there is none."""
+        for size in ((height, width), (None, None)):
+            for entry in self.samplers:
+                if (entry.steps, entry.height, entry.width) == (steps, *size):
+                    return entry
+        sizes = ((entry.steps, f" at {entry.height}x{entry.width}" if entry.height else "") for entry in self.samplers)
+        raise UnsupportedError(
+            f"no sampler of {steps} steps for {height}x{width} in this bundle; there are: "
+            f"{', '.join(f'{number}{size}' for number, size in sizes)}. "
+            f"Add one with: t2iexport build RECIPE --set sampler.steps=[{steps}]"
+        )
+
     def encoding_order(self) -> tuple[str, ...]:
         """Names of the text and condition parts, which run once a picture, each after those whose outputs it takes."""
         return wiring.order(self.parts, {*self._tokens(), *self.inputs, "noise"})
 
     def _tokens(self) -> list[str]:
-        return [name for entry in self.tokenizers.values() for name in (entry.feeds, entry.mask) if name]
+        return [name for entry in self.tokenizers.values() for name in (entry.feeds, entry.mask, entry.weights) if name]
 
     @model_validator(mode="after")
     def _playable(self) -> Self:
@@ -280,6 +309,9 @@ class Manifest(Draft):
             told["scales"] = [scale.model_dump(mode="json") for scale in self.guidance.scales]
         if masks := {name: entry.mask for name, entry in self.tokenizers.items() if entry.mask}:
             told["masks"] = masks
+        read = {name: [entry.chunks, entry.syntax] for name, entry in self.tokenizers.items()}
+        if any(how != [1, None] for how in read.values()):
+            told["read"] = read
         if self.inputs:
             told["inputs"] = {name: entry.model_dump(mode="json", exclude={"about"}) for name, entry in self.inputs.items()}
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()

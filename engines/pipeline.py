@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from engines import manifest, plugins, request, sessions
-from engines.bundle import Bundle, SamplerEntry
+from engines.bundle import Bundle
 from engines.errors import UnsupportedError
 from engines.guidance import Numbers
 from engines.images import noises, provenance, tiling
@@ -94,6 +94,8 @@ class Pipeline:
         prompts: str | Sequence[str] = "",
         *,
         negative_prompt: str | Sequence[str] = "",
+        prompt_2: str | Sequence[str] | None = None,
+        negative_prompt_2: str | Sequence[str] | None = None,
         images_per_prompt: int = 1,
         seed: int | Sequence[int] = 0,
         generator: manifest.Generator | None = None,
@@ -117,6 +119,8 @@ class Pipeline:
         Args:
             prompts: one text or several; none of a model that reads no text.
             negative_prompt: what to stay away from; only where guidance is classifier-free.
+            prompt_2: what the second text encoder reads, where there are two, instead of the prompt.
+            negative_prompt_2: what it reads instead of the negative prompt.
             images_per_prompt: pictures of each prompt.
             seed: of the first picture; picture i is that of seed + i alone, whatever the batch. -1 is a random one. A list holds
                 one a picture, or one a prompt, whose pictures count on from it.
@@ -156,6 +160,7 @@ class Pipeline:
             prompts,
             images_per_prompt,
             negative_prompt=negative_prompt,
+            seconds={"prompt_2": prompt_2, "negative_prompt_2": negative_prompt_2},
             seed=seed,
             generator=generator,
             inputs=inputs,
@@ -176,7 +181,7 @@ class Pipeline:
             player = self.solver(sampler, height, width)
         drawn = self.seeded(asked.seeds, *size, asked.generator) if noise is None else self.given(noise, *size)
         draw, used = noises.hashed(drawn, size[0])
-        ids, unread = self.tokenize(asked.prompts, asked.negative_prompts)
+        ids, unread = self.tokenize(asked.prompts, asked.negative_prompts, **asked.seconds)
         fed = {**ids, **asked.feed.arrays(self._sizes.named(height, width))}
         counts = np.zeros(size[0], np.int64)
         fused = about.fused(steps)
@@ -238,13 +243,20 @@ class Pipeline:
             self._sizes.fit_image(one.height if height is None else height, one.width if width is None else width)
         return Original.each(image, mask, strength, height, width)
 
-    def encode(self, prompts: Sequence[str], negative_prompt: str | Sequence[str] = "") -> dict[str, np.ndarray]:
+    def encode(
+        self, prompts: Sequence[str], negative_prompt: str | Sequence[str] = "", **seconds: Sequence[str]
+    ) -> dict[str, np.ndarray]:
         """Return the conditioning by name: float32 (prompts, branches, …), the negative branch first where there are two."""
-        return self.condition(self.tokenize(prompts, negative_prompt)[0])
+        return self.condition(self.tokenize(prompts, negative_prompt, **seconds)[0])
 
-    def tokenize(self, prompts: Sequence[str], negative_prompt: str | Sequence[str]) -> tuple[dict[str, np.ndarray], list[str]]:
-        """Ids and attention masks by the input they feed, int64 (prompts, branches, length), and what of each was not read."""
-        return self._tokenizers.encode(prompts, negative_prompt)
+    def tokenize(
+        self, prompts: Sequence[str], negative_prompt: str | Sequence[str], **seconds: Sequence[str]
+    ) -> tuple[dict[str, np.ndarray], list[str]]:
+        """Ids and attention masks by the input they feed, int64 (prompts, branches, length), and what of each was not read.
+
+        `seconds` are `prompt_2` and `negative_prompt_2`, one a prompt.
+        """
+        return self._tokenizers.encode(prompts, negative_prompt, **seconds)
 
     def condition(self, fed: Mapping[str, np.ndarray], draw: Draw | None = None) -> dict[str, np.ndarray]:
         """Run every part that runs once per picture, and return what the denoiser and the decoder take of all that is known.
@@ -262,7 +274,7 @@ class Pipeline:
     def sampler(self, steps: int, height: int, width: int, original: Original | None = None) -> Sampler:
         """Load the sampler of that many steps for that size in pixels, or say which there are."""
         self._sizes.fit(height, width)
-        entry = self._entry(steps, height, width)
+        entry = self.bundle.manifest.compiled(steps, height, width)
         kind = plugins.load("samplers", entry.kind)
         if original is None:
             return kind.load(self.bundle.path(entry.file))
@@ -277,18 +289,6 @@ class Pipeline:
         self._sizes.fit(height, width)
         process = self.bundle.manifest.process
         return solver(wish, self.bundle.path(process) if process else None)
-
-    def _entry(self, steps: int, height: int, width: int) -> SamplerEntry:
-        entries = self.bundle.manifest.samplers
-        for size in ((height, width), (None, None)):
-            for entry in entries:
-                if (entry.steps, entry.height, entry.width) == (steps, *size):
-                    return entry
-        have = ", ".join(f"{entry.steps}" + (f" at {entry.height}x{entry.width}" if entry.height else "") for entry in entries)
-        raise UnsupportedError(
-            f"no sampler of {steps} steps for {height}x{width} in this bundle; there are: {have}. "
-            f"Add one with: t2iexport build RECIPE --set sampler.steps=[{steps}]"
-        )
 
     def sample(
         self,

@@ -27,6 +27,7 @@ class Request:
 
     Attributes:
         prompts: one per picture; so are `negative_prompts` and `seeds`.
+        seconds: `prompt_2` and `negative_prompt_2` per picture, those that are given.
         generator: whose noise the seeds are.
         scales: every guidance scale's value per picture, by name.
         feed: what the bundle's own inputs are fed.
@@ -36,6 +37,7 @@ class Request:
 
     prompts: list[str]
     negative_prompts: list[str]
+    seconds: dict[str, list[str]]
     seeds: list[int]
     generator: Generator
     scales: dict[str, list[float]]
@@ -53,6 +55,7 @@ class Request:
         seed: int | Sequence[int],
         generator: Generator | None,
         inputs: Mapping[str, Any] | None,
+        seconds: Mapping[str, str | Sequence[str] | None] | None = None,
         **arguments: Any,  # noqa: ANN401 - scale, pictures and strength, as `Pipeline.generate` takes them
     ) -> Request:
         """Spread what is asked for over the pictures; `arguments` may also stand among the `inputs`, by their names.
@@ -75,6 +78,7 @@ class Request:
         return cls(
             prompts=each("prompt", asked),
             negative_prompts=each("negative prompt", negative_prompt),
+            seconds={name: each(name, texts) for name, texts in (seconds or {}).items() if texts},
             seeds=seeds(seed, len(asked), images_per_prompt),
             generator=generator or manifest.defaults.generator,
             scales={name: each(name, value) for name, value in manifest.guidance.chosen(steered).items()},
@@ -87,6 +91,7 @@ class Request:
         facts = {"prompt": self.prompts[index]}
         facts |= {"seed": str(self.seeds[index]), "generator": self.generator} if noise is None else {"noise_sha256": noise}
         facts |= {"negative_prompt": self.negative_prompts[index]} if self.negative_prompts[index] else {}
+        facts |= {name: texts[index] for name, texts in self.seconds.items() if texts[index]}
         for name, values in self.scales.items():
             facts[name if name == USUAL else f"input_{name}"] = repr(float(values[index]))
         facts |= self.feed.facts(index)

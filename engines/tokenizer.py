@@ -7,53 +7,117 @@ import logging
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import tokenizers
 
 from engines.bundle import Bundle
+from engines.chunks import Frame, Token, chunked
 from engines.errors import BundleError, UnsupportedError
+from engines.manifest import Tokenizer
+from engines.weighted_text import Syntax, read
+
+
+class Tokens(NamedTuple):
+    """What a tokenizer makes of texts.
+
+    Attributes:
+        ids: int64 (texts, length).
+        mask: int64 of the same shape, 1 for a token and 0 for padding.
+        unread: per text what did not fit and was not read, empty where all of it was.
+        weights: float32 of the ids' shape, how much each token counts; 1 where nothing says otherwise.
+
+    """
+
+    ids: np.ndarray
+    mask: np.ndarray
+    unread: tuple[str, ...]
+    weights: np.ndarray
 
 
 class TextTokenizer:
-    """One tokenizer, set to return `length` ids.
+    """One tokenizer, set to return `length` ids: one chunk, or several of the same length, each with its own special tokens.
 
     A word of several vectors (textual inversion) stands in the file as added tokens `<cat>`, `<cat>_1`, `<cat>_2` …, and is
     written out as all of them before the text is tokenized, as diffusers' `maybe_convert_prompt` does.
+
+    Args:
+        file: of the library `tokenizers`.
+        length: ids of a text.
+        chunks: pieces that they are in.
+        syntax: in which texts say what their words count; by default they are taken literally.
 
     Raises:
         BundleError: the file is no tokenizer, or does not say how it pads.
 
     """
 
-    def __init__(self, file: Path, length: int) -> None:
+    def __init__(self, file: Path, length: int, chunks: int = 1, syntax: Syntax | None = None) -> None:
+        self._chunks, size = chunks, length // chunks
+        self._syntax: Syntax | None = syntax
         try:
             self._tokenizer: Any = tokenizers.Tokenizer.from_file(str(file))
             padding: dict[str, Any] = self._tokenizer.padding or {}
-            self._tokenizer.enable_truncation(length)  # counts the special tokens, so the end token stays
-            self._tokenizer.enable_padding(**{**padding, "length": length, "pad_to_multiple_of": None})
+            self._tokenizer.enable_truncation(size)  # counts the special tokens, so the end token stays
+            self._tokenizer.enable_padding(**{**padding, "length": size, "pad_to_multiple_of": None})
         except Exception as error:  # the library raises nothing narrower
             raise BundleError(f"{file} is not a tokenizer for {length} ids: {error}. Build the bundle again.") from error
-        if not padding or self._tokenizer.num_special_tokens_to_add(False) > length:  # noqa: FBT003 - the library's signature
-            raise BundleError(f"{file} does not say which id pads, or adds more than {length} ids. Build the bundle again.")
+        if not padding or self._tokenizer.num_special_tokens_to_add(False) > size:  # noqa: FBT003 - the library's signature
+            raise BundleError(f"{file} does not say which id pads, or adds more than {size} ids. Build the bundle again.")
         self._words = _of_several_vectors({token.content for token in self._tokenizer.get_added_tokens_decoder().values()})
+        self._plain = chunks == 1 and syntax is None
+        if self._plain:
+            return
+        empty = self._tokenizer.encode("")
+        special = tuple(number for number, real in zip(empty.ids, empty.attention_mask, strict=True) if real)
+        comma = self._tokenizer.token_to_id(",</w>")
+        self._frame = Frame(size, special[:-1], special[-1:], int(padding["pad_id"]), comma)
+        self._pieces: Any = tokenizers.Tokenizer.from_str(self._tokenizer.to_str())
+        self._pieces.no_truncation()
+        self._pieces.no_padding()
 
-    def encode(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
-        """Tokenize.
+    @classmethod
+    def of(cls, file: Path, entry: Tokenizer) -> Self:
+        """One tokenizer of a bundle, as its manifest has it."""
+        return cls(file, entry.length, entry.chunks, entry.syntax)
 
-        Returns:
-            Ids, int64 (texts, length); attention mask, of the same shape, 1 for a token and 0 for padding; and per text what did
-            not fit and was not read, empty where all of it was. A cut text keeps its end token, and is logged as a warning.
+    def encode(self, texts: Sequence[str]) -> Tokens:
+        """Tokenize; a cut text keeps its end token, and what of it is not read is logged as a warning."""
+        found = self._whole(texts) if self._plain else self._chunked(texts)
+        for cut in filter(None, found.unread):
+            logging.getLogger(__name__).warning("the prompt is too long; the model does not read its end: %r", cut)
+        return found
 
-        """
+    def _whole(self, texts: Sequence[str]) -> Tokens:
         texts = [self._written_out(text) for text in texts]
         encodings = [self._tokenizer.encode(text) for text in texts]
         cuts = tuple(_cut(text, encoding) for text, encoding in zip(texts, encodings, strict=True))
-        for cut in filter(None, cuts):
-            logging.getLogger(__name__).warning("the prompt is too long; the model does not read its end: %r", cut)
         ids, mask = ([getattr(encoding, name) for encoding in encodings] for name in ("ids", "attention_mask"))
-        return np.array(ids, np.int64), np.array(mask, np.int64), cuts
+        return Tokens(np.array(ids, np.int64), np.array(mask, np.int64), cuts, np.ones(np.shape(ids), np.float32))
+
+    def _chunked(self, texts: Sequence[str]) -> Tokens:
+        rows = [chunked(self._pieced(text), self._frame, self._chunks, self._syntax) for text in texts]
+        ids, mask, weights = (np.array([getattr(row, name) for row in rows]) for name in ("ids", "mask", "weights"))
+        return Tokens(ids.astype(np.int64), mask.astype(np.int64), tuple(row.unread for row in rows), weights.astype(np.float32))
+
+    def _pieced(self, text: str) -> list[Token | None]:
+        """Tokens of a text with what they count, and None where a chunk ends."""
+        found = list[Token | None]()
+        for piece, weight in read(text, self._syntax):
+            if weight is None:
+                found.append(None)
+                continue
+            written = self._written_out(piece)
+            encoding = self._pieces.encode(written, add_special_tokens=False)
+            starts = [start for start, _ in encoding.offsets]
+            ends = [*starts, len(written)][1:]
+            found += (
+                [Token(number, weight, written[start:end]) for number, start, end in zip(encoding.ids, starts, ends, strict=True)]
+                if starts
+                else []
+            )
+        return found
 
     def _written_out(self, text: str) -> str:
         if not self._words:
@@ -68,6 +132,8 @@ class TextTokenizer:
 class Tokenizers:
     """Every tokenizer of a bundle.
 
+    One whose name ends in `_2` reads `prompt_2` and `negative_prompt_2`, where they are given.
+
     Raises:
         BundleError: as of one tokenizer.
 
@@ -76,14 +142,21 @@ class Tokenizers:
     def __init__(self, bundle: Bundle) -> None:
         self._guidance = bundle.manifest.guidance
         self._all = [
-            (TextTokenizer(bundle.path(entry.file), entry.length), entry)
-            for _, entry in sorted(bundle.manifest.tokenizers.items())
+            (TextTokenizer.of(bundle.path(entry.file), entry), entry, name.endswith("_2"))
+            for name, entry in sorted(bundle.manifest.tokenizers.items())
         ]
 
-    def encode(self, prompts: Sequence[str], negatives: str | Sequence[str]) -> tuple[dict[str, np.ndarray], list[str]]:
-        """Ids and attention masks by the input they feed, int64 (prompts, branches, length), and what of each was not read.
+    def encode(
+        self,
+        prompts: Sequence[str],
+        negatives: str | Sequence[str],
+        prompt_2: Sequence[str] = (),
+        negative_prompt_2: Sequence[str] = (),
+    ) -> tuple[dict[str, np.ndarray], list[str]]:
+        """Ids, masks and weights by the input they feed, (prompts, branches, length), and what of each was not read.
 
-        `negatives` is one text for all or one a prompt, and the first branch where there are two.
+        `negatives` is one text for all or one a prompt, and the first branch where there are two. The second tokenizer reads
+        `prompt_2` and `negative_prompt_2`, one a prompt, and where one of these is empty what the first reads.
 
         Raises:
             UnsupportedError: nothing reads a text that is not empty.
@@ -91,18 +164,26 @@ class Tokenizers:
         """
         branches = self._guidance.branches
         negatives = [negatives] * len(prompts) if isinstance(negatives, str) else negatives
-        if any(negatives) and branches == 1:
+        others = [list(texts or [""] * len(prompts)) for texts in (prompt_2, negative_prompt_2)]
+        if (any(negatives) or any(others[1])) and branches == 1:
             raise UnsupportedError(f"guidance is {self._guidance.mode!r}, so a negative prompt has no effect. Leave it out.")
         if any(prompts) and not self._all:
             raise UnsupportedError("this bundle reads no text, so a prompt has no effect. Leave it out.")
-        texts = [text for pair in zip(negatives, prompts, strict=True) for text in pair[-branches:]]
+        if any(map(any, others)) and not any(second for *_, second in self._all):
+            raise UnsupportedError("this bundle has one text encoder, so a second prompt has no effect. Leave it out.")
+        if any(other and not negative for negative, other in zip(negatives, others[1], strict=True)):
+            # diffusers leaves a second negative prompt out without a first, where an empty one is zeros.
+            raise UnsupportedError("a second negative prompt has no effect without a first. Give negative_prompt too.")
+        pairs = list(zip(negatives, prompts, strict=True))
+        pairs_2 = [(no_2 or no, yes_2 or yes) for (no, yes), yes_2, no_2 in zip(pairs, *others, strict=True)]
         tokens, unread = dict[str, np.ndarray](), [""] * len(prompts)
-        for tokenizer, entry in self._all:
-            ids, mask, cuts = tokenizer.encode(texts)
-            tokens[entry.feeds] = ids.reshape(len(prompts), branches, -1)
-            if entry.mask:
-                tokens[entry.mask] = mask.reshape(len(prompts), branches, -1)
-            unread = [max(before, cut, key=len) for before, cut in zip(unread, cuts[branches - 1 :: branches], strict=True)]
+        for tokenizer, entry, second in self._all:
+            texts = [text for pair in (pairs_2 if second else pairs) for text in pair[-branches:]]
+            found = tokenizer.encode(texts)
+            for name, array in ((entry.feeds, found.ids), (entry.mask, found.mask), (entry.weights, found.weights)):
+                tokens |= {name: array.reshape(len(prompts), branches, -1)} if name else {}
+            cuts = found.unread[branches - 1 :: branches]
+            unread = [max(before, cut, key=len) for before, cut in zip(unread, cuts, strict=True)]
         return tokens, unread
 
 

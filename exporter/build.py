@@ -31,15 +31,21 @@ from exporter.stages import assemble, contents
 from exporter.stages.plan import Plan
 from exporter.stages.stage import Results, Stage, closure
 from exporter.stages.store import Store
+from exporter.stages.vendors import vendors
 from exporter.stages.worker import ahead
 
 R = TypeVar("R")
 
 
 class Report(Protocol):
-    """Told when a stage begins (`seconds` is None) and when it is done."""
+    """Told when a stage begins (`seconds` is None) and when it is done; `by` names who makes it, where this process does not.
 
-    def __call__(self, stage: Stage[Any], seconds: float | None = None, *, cached: bool = False, why: str = "") -> None:
+    Of such a stage it is told by both; NaN seconds say that the other gave it up.
+    """
+
+    def __call__(
+        self, stage: Stage[Any], seconds: float | None = None, *, cached: bool = False, why: str = "", by: str = ""
+    ) -> None:
         """Show it."""
         ...
 
@@ -95,7 +101,7 @@ def build(recipe: Recipe, out: Path, store: Store, report: Report, *, reproducib
     require_folder(out.parent)
     bundle.require_place(out)
     results = Results(store)
-    with ahead(plan, store):
+    with ahead(plan, store, report):
         for stage in plan.stages:
             _run(stage, store, report, results)
     if reproducible:
@@ -125,7 +131,7 @@ def distill(recipe: Recipe, store: Store, report: Report) -> dict[str, Path]:
     results, needed = Results(store), closure(trained)
     for stage in (stage for stage in plan.stages if stage in needed):
         if stage.resumes and int(os.environ.get("RANK", "0")) and not store.peek(stage.key):
-            with store.scratch() as folder:  # the first process keeps the result
+            with store.scratch() as folder, vendors(f"{stage.verb} of {stage.subject}"):  # the first process keeps the result
                 results.fill(stage, folder)
         else:
             _run(stage, store, report, results)
@@ -195,7 +201,8 @@ def _run(stage: Stage[R], store: Store, report: Report, results: Results) -> R:
     report(stage)
     start = time.perf_counter()
     why = store.why(stage.key)
-    result = results[stage]
+    with vendors(f"{stage.verb} of {stage.subject}"):
+        result = results[stage]
     report(stage, time.perf_counter() - start, cached=not why, why=why)
     return result
 

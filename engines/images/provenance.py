@@ -53,6 +53,8 @@ class Made(BaseModel):
     digest: str
     prompt: str
     negative_prompt: str = ""
+    prompt_2: str | None = None
+    negative_prompt_2: str | None = None
     seed: int | None = Field(default=None, ge=0)
     generator: Generator = "numpy"
     steps: int | None = Field(default=None, ge=1)
@@ -99,6 +101,7 @@ class Made(BaseModel):
                 f"{manifest.model[:12]}…). Name the bundle that made it."
             )
         wishes = self.model_dump(include={"negative_prompt", "steps", "sampler", "guidance_scale", "height", "width", "strength"})
+        wishes |= self.model_dump(include={"prompt_2", "negative_prompt_2"}, exclude_none=True)
         wishes |= {"prompts": (self.prompt,), "seed": self.seed or 0, "generator": self.generator}
         entries, scales = manifest.inputs, [scale.name for scale in manifest.guidance.scales]
         try:

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from engines import plugins
-from engines.bundle import MANIFEST, Bundle
+from engines.bundle import Bundle
 from engines.errors import RecipeError, SpeedError, UnsupportedError
 from exporter import machine
 from exporter.bench import diffusers, run
+from exporter.models import locate
 from exporter.stages import assemble, contents
 from exporter.stages.plan import Plan
 from exporter.stages.stage import Results, Stage
@@ -31,7 +32,7 @@ def refuse(recipe: Recipe) -> None:
     """Raise RecipeError where nobody is there to race against, before time is spent."""
     wish = recipe.checks.faster_than
     known = [*diffusers.KINDS, *plugins.names("backends")]
-    if wish and wish.against not in known and not (_place(wish, recipe.root) / MANIFEST).is_file():
+    if wish and wish.against not in known and not locate.is_bundle(_place(wish, recipe.root)):
         hint = plugins.did_you_mean(wish.against, known)
         raise RecipeError(f"checks.faster_than.against: {wish.against!r} is not the folder of a bundle{hint}")
 
@@ -43,7 +44,7 @@ def stage(plan: Plan, path: Path) -> Stage[str]:
         raise UnsupportedError("the recipe has no checks.faster_than, so there is no race. Add it.")
     options: dict[str, Any] = {**wish.model_dump(), "machine": machine.environment().processor}
     rival = _place(wish, plan.recipe.root)
-    if wish.against not in diffusers.KINDS and (rival / MANIFEST).is_file():
+    if wish.against not in diffusers.KINDS and locate.is_bundle(rival):
         options["digest"] = Bundle.open(rival).manifest.digest
 
     make, makers = partial(_race, path=path, wish=wish, root=plan.recipe.root), (assemble.lay_out, contents.opened)
@@ -86,5 +87,5 @@ def hold(path: Path, wish: FasterThan, root: Path) -> str:
 
 def _place(wish: FasterThan, root: Path) -> Path:
     """A rival's folder, which counts from the recipe's, then from the working directory."""
-    beside = root / Path(wish.against).expanduser()
-    return beside if beside.exists() else Path(wish.against).expanduser()
+    places = locate.candidates(wish.against, root)
+    return locate.first(places, locate.is_bundle) or places[-1]

@@ -152,6 +152,10 @@ class Family(Protocol):
         """One tokenizer as transformers has it."""
         ...
 
+    def literal_ids(self, tower: str, texts: Sequence[str]) -> np.ndarray:
+        """Token ids, int64 (texts, length), of texts in which nothing is a weight, such as captions."""
+        ...
+
     def tokenizers(self) -> Mapping[str, tuple[Tokenizer, str]]:
         """Per tokenizer: manifest entry, and the text of its `tokenizers` JSON file."""
         ...

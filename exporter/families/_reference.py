@@ -11,8 +11,10 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from exporter.families import _chunked, _tokens
+
 if TYPE_CHECKING:
-    from exporter.families import Family
+    from exporter.families._unet import LatentDiffusion
 
 
 class LatentDiffusionReference:
@@ -24,7 +26,7 @@ class LatentDiffusionReference:
 
     """
 
-    def __init__(self, family: Family, pipeline: Any) -> None:  # noqa: ANN401 - a diffusers pipeline
+    def __init__(self, family: LatentDiffusion, pipeline: Any) -> None:  # noqa: ANN401 - a diffusers pipeline
         self._family = family
         self.pipeline = pipeline
         self.pipeline.set_progress_bar_config(disable=True)
@@ -51,16 +53,16 @@ class LatentDiffusionReference:
         return sample[:batch], float(torch.as_tensor(time).flatten()[0])
 
     def tokenize(self, prompts: Sequence[str], negative: str | None) -> dict[str, np.ndarray]:
-        """Token ids as the source's own tokenizers make them, int64 (batch, branches, length), by input port."""
+        """Token ids as the source's own tokenizers make them, int64 (batch, branches, length), by input port; weights too."""
         found = {}
         for tower, name in self._family.towers.items():
-            (port,) = self._family.signature(tower).inputs
-            texts = [text for prompt in prompts for text in (negative or "", prompt)[-int(port.shape[1]) :]]
-            options = {"padding": "max_length", "max_length": port.shape[2], "truncation": True}
-            # What the pipeline tokenizes: it writes out textual inversions of several vectors.
-            tokenizer = getattr(self.pipeline, name)
-            rows = tokenizer(self.pipeline.maybe_convert_prompt(texts, tokenizer), **options)["input_ids"]
-            found[port.name] = np.array(rows, dtype=np.int64).reshape(len(prompts), *map(int, port.shape[1:]))
+            ports = self._family.signature(tower).inputs
+            texts = [text for prompt in prompts for text in (negative or "", prompt)[-int(ports[0].shape[1]) :]]
+            both = _tokens.rows(getattr(self.pipeline, name), texts, self._family.chunk(tower), self._family.recipe.prompts)
+            found |= {
+                port.name: array.reshape(len(prompts), *map(int, port.shape[1:]))
+                for port, array in zip(ports, both, strict=False)  # not every tower takes weights
+            }
         return found
 
     def encode(self, prompts: Sequence[str], negative: str | None) -> dict[str, np.ndarray]:
@@ -70,12 +72,22 @@ class LatentDiffusionReference:
         """
         states, pooled = self._ports
         branches = int(states[0].shape[1])
+        asked = self._family.recipe.prompts
+        if asked.chunks > 1 or asked.weights:
+            zeros = negative is None and branches == 2 and getattr(self.pipeline.config, "force_zeros_for_empty_prompt", False)
+            return _chunked.encode(self._family, self.pipeline, self.tokenize(prompts, negative), zeros=zeros)
+        skip = asked.clip_skip
+        encoder = self.pipeline.text_encoder
+        if skip is not None and not hasattr(encoder, "text_model"):
+            # diffusers looks there for the final norm, which transformers 5 keeps in the tower itself. Not as a submodule.
+            object.__setattr__(encoder, "text_model", encoder)
         found = self.pipeline.encode_prompt(
             prompt=list(prompts),
             device="cpu",
             num_images_per_prompt=1,
             do_classifier_free_guidance=branches == 2,
             **({} if negative is None else {"negative_prompt": [negative] * len(prompts)}),
+            **({} if skip is None else {"clip_skip": skip}),
         )
         # (positive, negative) states, then of SDXL the same of the pooled ones.
         stacks = [torch.stack([*found[index : index + 2]][::-1][-branches:], dim=1).float() for index in range(0, len(found), 2)]

@@ -13,21 +13,19 @@ from engines.manifest import Role, Tokenizer
 from engines.plugins import did_you_mean
 from engines.signature import Dim, Port, Range, Signature
 from exporter.families import Driving
-from exporter.models import kinds, leftovers
+from exporter.models import embeddings, kinds, leftovers
 from exporter.models.sampler_compat import made_by_passes
 from exporter.part import Part
 from exporter.part import Precision as Precision  # noqa: PLC0414 - the families' own argument type
 
 if TYPE_CHECKING:
+    import numpy as np
     import transformers
     from torch import nn
 
     from exporter.families._reference import LatentDiffusionReference
     from exporter.models.checkpoint import Checkpoint
     from exporter.recipe.schema import Recipe
-
-#: The special tokens of every CLIP vocabulary, in the order of their ids, which are the last two.
-_START, _END = "<|startoftext|>", "<|endoftext|>"
 
 
 class LatentDiffusion:
@@ -47,6 +45,8 @@ class LatentDiffusion:
     pipeline_class = ""
     #: Whether that pipeline tells its scheduler the begin index.
     begins = True
+    #: Whether hidden states are taken before the last layer, without the final norm.
+    penultimate = False
     #: Whether those that start from an image know guidance_rescale.
     rescales_from_images = True
 
@@ -58,8 +58,8 @@ class LatentDiffusion:
             roles[self.image_encoder] = "encoder"
         self.roles: Mapping[str, Role] = roles
         self._refuse_model()
-        problems = [*self._component_problems(), *self._guidance_problems(), *self._shape_problems()]
-        problems += self._tile_problems()
+        problems = [*self._component_problems(), *self._guidance_problems(), *self._shape_problems(), *self._tile_problems()]
+        problems += self.recipe.prompts.problems(self._layers)
         if problems:
             raise RecipeError(problems)
 
@@ -107,9 +107,13 @@ class LatentDiffusion:
         return self.guidance.branches
 
     def length(self, tower: str) -> int:
-        """Token ids per prompt of one text tower."""
-        limit = self.configs[self.towers[tower]].get("model_max_length", 77)
-        return min(int(limit), int(self.configs[tower].get("max_position_embeddings", 77)))
+        """Token ids per prompt of one text tower, in all of its chunks."""
+        return self.chunk(tower) * self.recipe.prompts.chunks
+
+    def chunk(self, tower: str) -> int:
+        """Token ids that one text tower encodes at once."""
+        limits = ((self.towers[tower], "model_max_length"), (tower, "max_position_embeddings"))
+        return min(int(self.configs[name].get(field, 77)) for name, field in limits)
 
     def width(self, tower: str) -> int:
         """Channels of one text tower's hidden states."""
@@ -119,8 +123,11 @@ class LatentDiffusion:
         """Say what goes into one part and what comes out, at the recipe's shapes."""
         role, image, latent = self.roles[name], self._image(), self._latent()
         if role == "text":
-            ids = Port(name=f"{self.towers[name]}_ids", dtype="int64", shape=("batch", self.branches, self.length(name)))
-            return self._signed([ids], self.conditioning(name))
+            shape = ("batch", self.branches, self.length(name))
+            inputs = [Port(name=f"{self.towers[name]}_ids", dtype="int64", shape=shape)]
+            if self.recipe.prompts.weights:
+                inputs.append(Port(name=f"{self.towers[name]}_weights", shape=shape))
+            return self._signed(inputs, self.conditioning(name))
         if role == "denoiser":
             inputs = [
                 latent,
@@ -149,7 +156,7 @@ class LatentDiffusion:
         from exporter.families import _wrappers  # noqa: PLC0415 - torch
 
         role = self.roles[name]
-        network = self.checkpoint.module(name if name in self.configs else "vae", precision)
+        network = self._network(name if name in self.configs else "vae", precision)
         if role == "text":
             module = self.text(name, network)
         elif role == "denoiser":
@@ -159,6 +166,12 @@ class LatentDiffusion:
         else:
             module = (_wrappers.TinyEncoder if self._tiny else _wrappers.Encoder)(network)
         return Part(name, role, module.eval(), self.signature(name), precision)
+
+    def _network(self, name: str, precision: Precision) -> nn.Module:
+        """Load one network; a text encoder with the words of the recipe's embeddings."""
+        network = self.checkpoint.module(name, precision)
+        words = self.checkpoint.words(name)
+        return embeddings.taught(network, words, self.tokenizer(self.towers[name]).convert_tokens_to_ids) if words else network
 
     @staticmethod
     def claims(configs: Mapping[str, Mapping[str, Any]]) -> bool:
@@ -179,11 +192,18 @@ class LatentDiffusion:
         """Per tokenizer: manifest entry, and the text of its `tokenizers` JSON file, which says how it pads."""
         found: dict[str, tuple[Tokenizer, str]] = {}
         for tower, name in self.towers.items():
-            source, length = self.tokenizer(name), self.length(tower)
+            source, length, prompts = self.tokenizer(name), self.chunk(tower), self.recipe.prompts
             own = type(source.backend_tokenizer).from_str(source.backend_tokenizer.to_str())
             own.no_truncation()
             own.enable_padding(length=length, pad_id=source.pad_token_id, pad_token=source.pad_token)
-            entry = Tokenizer(file=f"tokenizers/{name}.json", length=length, feeds=f"{name}_ids")
+            weights = {"weights": f"{name}_weights", "syntax": prompts.weights} if prompts.weights else {}
+            entry = Tokenizer(
+                file=f"tokenizers/{name}.json",
+                length=self.length(tower),
+                feeds=f"{name}_ids",
+                chunks=prompts.chunks,
+                **weights,
+            )
             found[name] = (entry, own.to_str())
         return found
 
@@ -194,31 +214,26 @@ class LatentDiffusion:
             UnsupportedError: the folder is incomplete, or the vocabulary is larger than the text tower's.
 
         """
-        from transformers import CLIPTokenizer  # noqa: PLC0415 - a plan needs no vocabulary
+        from exporter.families import _tokens  # noqa: PLC0415 - a plan needs no vocabulary
 
-        folder = self.checkpoint.folders.get(name)
         tower = next(tower for tower, own in self.towers.items() if own == name)
-        size = int(self.configs[tower]["vocab_size"])
+        folder, size = self.checkpoint.folders.get(name), int(self.configs[tower]["vocab_size"])
         if folder is None:
-            special = {key: str(self.configs[name].get(key, _END)) for key in ("pad_token", "unk_token")}
-            return CLIPTokenizer(
-                _bytes(size), [], bos_token=_START, eos_token=_END, model_max_length=self.length(tower), **special
-            )
-        if not any((folder / file).is_file() for file in ("vocab.json", "tokenizer.json")):
-            raise UnsupportedError(
-                f"{folder} has neither vocab.json nor tokenizer.json.\n  Copy the model's {name} folder whole."
-            )
-        found = CLIPTokenizer.from_pretrained(folder)
-        if len(found) > size:
-            raise UnsupportedError(
-                f"{folder} has {len(found)} tokens, {tower} has room for {size}.\n  Take the tokenizer saved with these weights."
-            )
-        return found
+            return _tokens.spelling(self.configs[name], size, self.chunk(tower))
+        words = [token for each in self.checkpoint.words(tower) for token in each.tokens]
+        return _tokens.having(_tokens.read(folder, name, tower, size), words)
+
+    def literal_ids(self, tower: str, texts: Sequence[str]) -> np.ndarray:
+        """Token ids, int64 (texts, length), of texts in which nothing is a weight, such as captions."""
+        from exporter.families import _tokens  # noqa: PLC0415 - a plan needs no vocabulary
+
+        literal = self.recipe.prompts.model_copy(update={"weights": None})
+        return _tokens.rows(self.tokenizer(self.towers[tower]), texts, self.chunk(tower), literal)[0]
 
     def empty(self, tower: str) -> list[int]:
         """Ids of the empty prompt."""
         found = self.tokenizer(self.towers[tower])
-        return list(found("", padding="max_length", max_length=self.length(tower))["input_ids"])
+        return list(found("", padding="max_length", max_length=self.chunk(tower))["input_ids"])
 
     # The source model.
 
@@ -262,7 +277,7 @@ class LatentDiffusion:
         transformers.logging.set_verbosity_error()
         from exporter.families import _wrappers  # noqa: PLC0415 - torch
 
-        networks = {name: self.checkpoint.module(name, "fp32") for name in ("unet", "vae", *self.towers)}
+        networks = {name: self._network(name, "fp32") for name in ("unet", "vae", *self.towers)}
         # diffusers has one VAE for both halves; a pass may have put another's half in a part's place.
         for half in ("vae_encoder", "vae_decoder"):
             if half in self.configs:
@@ -349,6 +364,11 @@ class LatentDiffusion:
         return signature.model_copy(update={"dims": {**signature.dims, **sides}})
 
     @property
+    def _layers(self) -> int:
+        """How many layers of every text encoder can be skipped: the states before the first layer count too."""
+        return min(int(self.configs[tower].get("num_hidden_layers", 12)) for tower in self.towers) - self.penultimate
+
+    @property
     def _tiny(self) -> bool:
         return self.configs["vae"].get("_class_name", self.configs["model_index"]["vae"][1]) == "AutoencoderTiny"
 
@@ -378,13 +398,3 @@ class LatentDiffusion:
 def conditioned(name: str, branches: int, *shape: Dim) -> Port:
     """Name a conditioning tensor (batch, branches, …)."""
     return Port(name=name, shape=("batch", branches, *shape))
-
-
-def _bytes(size: int) -> dict[str, int]:
-    """Vocabulary in CLIP's layout without merges: each byte, each byte at a word's end, and the two special tokens last."""
-    from tokenizers.pre_tokenizers import ByteLevel  # noqa: PLC0415 - of the run time, but no plan needs it
-
-    # CLIP numbers the printable bytes first; '!' is 0, the id with which SD 2 and SDXL's second tokenizer pad.
-    alphabet = sorted(ByteLevel.alphabet())
-    words = [*alphabet, *(f"{sign}</w>" for sign in alphabet)]
-    return {**{word: number for number, word in enumerate(words[: size - 2])}, _START: size - 2, _END: size - 1}

@@ -16,40 +16,6 @@ if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel
 
 
-class TextEncoder(nn.Module):
-    """CLIP text tower: ids (B, branches, L) → hidden states (B, branches, L, C), and pooled (B, branches, P) where asked for.
-
-    Args:
-        encoder: transformers' CLIPTextModel or CLIPTextModelWithProjection.
-        penultimate: take the states before the last layer, without the final norm, instead of those after it.
-        pooled: return `text_embeds` too.
-        empty: ids of the empty prompt (L,); where the first branch equals them, its outputs become zeros.
-
-    """
-
-    empty: Tensor | None
-
-    def __init__(self, encoder: nn.Module, *, penultimate: bool, pooled: bool, empty: Tensor | None = None) -> None:
-        super().__init__()
-        self.encoder, self.penultimate, self.pooled = encoder, penultimate, pooled
-        self.register_buffer("empty", empty, persistent=False)
-
-    def forward(self, ids: Tensor) -> Tensor | tuple[Tensor, ...]:
-        """Encode every branch of every batch item by itself."""
-        found = self.encoder(ids.flatten(0, 1), output_hidden_states=self.penultimate)
-        states = [found.hidden_states[-2] if self.penultimate else found.last_hidden_state]
-        if self.pooled:
-            states.append(found.text_embeds)
-        states = [self._kept(ids, state.float().reshape(ids.shape[0], ids.shape[1], *state.shape[1:])) for state in states]
-        return tuple(states) if self.pooled else states[0]
-
-    def _kept(self, ids: Tensor, state: Tensor) -> Tensor:
-        if self.empty is None:
-            return state
-        blank = (ids == self.empty).all(-1) & (torch.arange(ids.shape[1]) == 0)  # (B, branches): the negative one, left empty
-        return state.masked_fill(blank.reshape(*blank.shape, *[1] * (state.ndim - 2)), 0.0)
-
-
 class _GuidedUNet(nn.Module):
     """UNet with guidance inside, whatever its conditioning is.
 

@@ -37,11 +37,15 @@ class Sd(LatentDiffusion):
         """Hidden states after the final norm."""
         return [conditioned("prompt_embeds", self.branches, self.length(tower), self.width(tower))]
 
-    def text(self, tower: str, network: nn.Module) -> nn.Module:  # noqa: ARG002 - there is one tower
+    def text(self, tower: str, network: nn.Module) -> nn.Module:
         """Wrap the text tower."""
-        from exporter.families._wrappers import TextEncoder  # noqa: PLC0415 - torch
+        import torch  # noqa: PLC0415
 
-        return TextEncoder(network, penultimate=False, pooled=False)
+        from exporter.families._text import TextEncoder  # noqa: PLC0415 - torch
+
+        prompts = self.recipe.prompts
+        empty = torch.tensor(self.empty(tower)) if prompts.weights == "compel" else None
+        return TextEncoder(network, penultimate=self.penultimate, pooled=False, empty=empty, prompts=prompts)
 
     def denoiser(self, network: nn.Module) -> nn.Module:
         """Wrap the UNet."""

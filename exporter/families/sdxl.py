@@ -23,6 +23,7 @@ class Sdxl(LatentDiffusion):
 
     towers = {"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2"}  # noqa: RUF012 - a Mapping by its declared type
     pipeline_class = "StableDiffusionXLPipeline"
+    penultimate = True
 
     @staticmethod
     def claims(configs: Mapping[str, Mapping[str, Any]]) -> bool:
@@ -48,11 +49,14 @@ class Sdxl(LatentDiffusion):
         """Wrap one text tower."""
         import torch  # noqa: PLC0415
 
-        from exporter.families._wrappers import TextEncoder  # noqa: PLC0415 - torch
+        from exporter.families._text import TextEncoder  # noqa: PLC0415 - torch
 
         zeros = self.configs["model_index"].get("force_zeros_for_empty_prompt", True) and self.branches == 2
-        empty = torch.tensor(self.empty(tower)) if zeros else None
-        return TextEncoder(network, penultimate=True, pooled=tower == "text_encoder_2", empty=empty)
+        prompts = self.recipe.prompts
+        empty = torch.tensor(self.empty(tower)) if zeros or prompts.weights == "compel" else None
+        return TextEncoder(
+            network, penultimate=self.penultimate, pooled=tower == "text_encoder_2", empty=empty, zeros=zeros, prompts=prompts
+        )
 
     def denoiser(self, network: nn.Module) -> nn.Module:
         """Wrap the UNet."""

@@ -34,7 +34,7 @@ _BASE = "Take the text-to-image model that it was made from."
 LORA = Kind("a LoRA, not a model", "Name a model as model.source, and this file under model.loras.")
 EMBEDDING = Kind(
     "a textual inversion, not a model",
-    "Name a model as model.source; diffusers puts it in: pipe.load_textual_inversion(FILE), pipe.save_pretrained(FOLDER).",
+    "Name a model as model.source, and this file under model.embeddings.",
 )
 REFINER = Kind("SDXL's refiner, which only improves another model's picture", "Take the base model, such as sdxl-base's.")
 INPAINTING = Kind("an inpainting model", f"{_BASE} A bundle with vae_encoder in its components fills a mask with that.")

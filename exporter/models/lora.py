@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from engines.errors import RecipeError, UnsupportedError
 from engines.plugins import did_you_mean
-from exporter.models import hub, lora_names, safetensors_header, statements
+from exporter.models import hub, locate, lora_names, safetensors_header, statements
 
 if TYPE_CHECKING:
     from exporter.recipe.schema import Lora as Asked
@@ -22,6 +24,17 @@ _PEFT, _PEFT_INSIDE = "adapter_config.json", "lora_adapter_metadata"
 #: Words in a file that name it.
 _TITLES = ("modelspec.title", "ss_output_name")
 _LISTED = 8  # names in one message
+
+
+class Named(Protocol):
+    """One file that a recipe names."""
+
+    @property
+    def source(self) -> str: ...  # noqa: D102 - file, folder or hub id
+    @property
+    def weight_name(self) -> str | None: ...  # noqa: D102
+    @property
+    def revision(self) -> str | None: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
@@ -62,7 +75,7 @@ def resolve(model: Model, root: Path, configs: Mapping[str, Mapping[str, Any]]) 
 
 
 def _resolved(asked: Asked, place: str, root: Path, configs: Mapping[str, Mapping[str, Any]]) -> Lora:
-    found = _file(asked, place, root)
+    found = file_of(asked, place, root, _USUAL, beside=[_PEFT])
     file, commit = found.place, found.commit
     if file.suffix != ".safetensors":
         safetensors_header.refuse_pickle(str(file), [file.name])
@@ -82,9 +95,26 @@ def _resolved(asked: Asked, place: str, root: Path, configs: Mapping[str, Mappin
     config = told_by.get(_PEFT_INSIDE) or (
         beside.read_text(encoding="utf-8") if file.name == _USUAL[1] and beside.is_file() else ""
     )
+    _refuse_config(config, file)
     title = next((told_by[key] for key in _TITLES if told_by.get(key)), "")
     told = f"{asked.source}{f' at {commit}' if commit else ''}{f' {file.name}' if file.name not in asked.source else ''}"
     return Lora(file, asked.scale, frozenset(owners.values()), title, f"{told} × {asked.scale:g}", tuple(notes), config)
+
+
+def _refuse_config(text: str, file: Path) -> None:
+    """Raise UnsupportedError where what peft or diffusers wrote about alpha and rank cannot be read."""
+    try:
+        said = json.loads(text) if text else {}
+        patterns = [value for key, value in said.items() if key.endswith("alpha_pattern") and value is not None]
+        alphas = [value for key, value in said.items() if key.endswith("lora_alpha")]
+        for pattern in (key for each in patterns for key in each):
+            re.compile(pattern)
+        _ = [float(each) for each in (*alphas, *(value for each in patterns for value in each.values()))]
+    except (ValueError, TypeError, AttributeError, RecursionError, OverflowError, re.error) as error:
+        raise UnsupportedError(
+            f"{file}: what its trainer wrote of alpha and rank ({_PEFT}, or {_PEFT_INSIDE} inside) cannot be read: {error}.\n"
+            "  Take the file as it was published, or save it again with peft."
+        ) from error
 
 
 def refuse_left(file: Path, names: Sequence[str]) -> None:
@@ -103,24 +133,33 @@ def refuse_left(file: Path, names: Sequence[str]) -> None:
     )
 
 
-def _file(asked: Asked, place: str, root: Path) -> hub.Fetched:
-    for found in (root / Path(asked.source).expanduser(), Path(asked.source).expanduser()):
-        if found.is_file():
-            return hub.Fetched(found, "")
-        if found.is_dir():
-            names = [file.name for file in found.iterdir()]
-            return hub.Fetched(found / choose(names, asked.weight_name, place, asked.source), "")
-    if not hub.ID.fullmatch(asked.source) or asked.source.endswith(".safetensors"):
-        raise RecipeError(
-            f"{place}.source: {asked.source!r} is neither a file or folder (looked in {root} and {Path.cwd()}), nor a hub id "
-            "(owner/name)"
-        )
+def file_of(asked: Named, place: str, root: Path, usual: Sequence[str], beside: Sequence[str] = ()) -> hub.Fetched:
+    """Find the file that a recipe names, beside the recipe, in the working directory or on the hub.
+
+    Args:
+        asked: its source, and where that has several files which one.
+        place: in the recipe.
+        root: the recipe's folder.
+        usual: names that are taken where there are several.
+        beside: what else to fetch from the hub.
+
+    Raises:
+        RecipeError: nothing is there, or several files and no name for one.
+        UnsupportedError: there are pickles only.
+
+    """
+    found = locate.find(asked.source, root, f"{place}.source")
+    if found is not None and found.is_dir():
+        names = [file.name for file in found.iterdir()]
+        return hub.Fetched(found / choose(names, asked.weight_name, place, asked.source, usual), "")
+    if found is not None:
+        return hub.Fetched(found, "")
     return hub.fetch_file(
-        asked.source, asked.revision, lambda files: choose(files, asked.weight_name, place, asked.source), beside=[_PEFT]
+        asked.source, asked.revision, lambda files: choose(files, asked.weight_name, place, asked.source, usual), beside=beside
     )
 
 
-def choose(files: Sequence[str], wanted: str | None, place: str, source: str) -> str:
+def choose(files: Sequence[str], wanted: str | None, place: str, source: str, usual: Sequence[str] = _USUAL) -> str:
     """From the files of a folder or repository, the one that is meant.
 
     Raises:
@@ -134,8 +173,8 @@ def choose(files: Sequence[str], wanted: str | None, place: str, source: str) ->
             return wanted
         hint = did_you_mean(wanted, tensors) if tensors else "; it has no .safetensors file"
         raise RecipeError(f"{place}.weight_name: {source} has no {wanted!r}{hint}")
-    if usual := [name for name in _USUAL if name in tensors] or tensors[:1] * (len(tensors) == 1):
-        return usual[0]
+    if taken := [name for name in usual if name in tensors] or tensors[:1] * (len(tensors) == 1):
+        return taken[0]
     if not tensors:
         safetensors_header.refuse_pickle(source, files)
         raise RecipeError(f"{place}.source: {source} has no .safetensors file")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from exporter.models import lora
+from exporter.models import embeddings, lora
 from exporter.models.checkpoint import Checkpoint, find
 from exporter.models.compatibility import with_vae
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 def resolve(model: Model, root: Path) -> Checkpoint:
-    """Find a recipe's model, its VAE and its LoRAs. Reads configs and file names only, and imports no torch.
+    """Find a recipe's model, its VAE, its LoRAs and its embeddings. Reads configs and file names only, and imports no torch.
 
     Raises:
-        RecipeError, UnsupportedError: as for `find`, `with_vae` and `lora.resolve`.
+        RecipeError, UnsupportedError: as for `find`, `with_vae`, `lora.resolve` and `embeddings.resolve`.
 
     """
     found = find(model, root)
@@ -28,4 +28,12 @@ def resolve(model: Model, root: Path) -> Checkpoint:
     changes = lora.resolve(model, root, found.configs)
     named = {f"lora {number}": change.provenance for number, change in enumerate(changes, 1)}
     notes = (*found.notes, *(note for change in changes for note in change.notes))
-    return replace(found, loras=changes, provenance={**found.provenance, **named}, notes=notes) if changes else found
+    learned = embeddings.resolve(model, root, found.configs)
+    named |= {f"embedding {number}": told for number, told in enumerate(learned.provenance, 1)}
+    return replace(
+        found,
+        loras=changes,
+        embeddings=learned.vectors,
+        provenance={**found.provenance, **named},
+        notes=(*notes, *learned.notes),
+    )

@@ -173,22 +173,24 @@ def _tokens(bundle: Bundle, runs: Sequence[Run]) -> Iterator[Verdict]:
     """The bundle's tokenizers must give the ids that the source's gave, one text case a run."""
     manifest = bundle.manifest
     for name, entry in manifest.tokenizers.items():
-        tokenizer = TextTokenizer(bundle.path(entry.file), entry.length)
+        tokenizer = TextTokenizer.of(bundle.path(entry.file), entry)
         part = next(part for part, found in manifest.having("text").items() if found.signature.port(entry.feeds))
         for run, case in zip(runs, load_cases(bundle.path(f"recordings/{part}.npz")), strict=True):
             wanted, setting = case.inputs[entry.feeds], run.setting
             texts = [text for prompt in setting.prompts for text in (setting.negative_prompt or "", prompt)[-wanted.shape[1] :]]
+            found = tokenizer.encode(texts)
+            pairs = [(found.ids, wanted), *([(found.weights, case.inputs[entry.weights])] if entry.weights else [])]
             wrong = [
                 text
-                for text, got, want in zip(texts, tokenizer.encode(texts)[0], wanted.reshape(len(texts), -1), strict=True)
-                if not np.array_equal(got, want)
+                for index, text in enumerate(texts)
+                if not all(np.array_equal(got[index], want.reshape(len(texts), -1)[index]) for got, want in pairs)
             ]
             yield Verdict(
                 part="tokenizers",
                 stage=STAGES["tokens"],
                 case=f"{name}, {setting.label}",
                 passed=not wrong,
-                note=f"other ids for {wrong[0]!r}" if wrong else "the same ids",
+                note=f"other ids or weights for {wrong[0]!r}" if wrong else "the same ids",
             )
 
 

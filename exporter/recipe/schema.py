@@ -27,6 +27,7 @@ from engines.strict import Frozen
 from exporter.recipe import aliases, shipped
 from exporter.recipe.limits import LIMITS
 from exporter.recipe.messages import sentences
+from exporter.recipe.prompts import AnEmbedding, Prompts
 from exporter.recipe.yaml_source import Document, Place, brief, one_form
 
 #: Kind of plugin → what a message calls one.
@@ -80,6 +81,9 @@ class Model(Frozen):
         default=None, description="another VAE than source's, or for a file without: a folder, a hub id, or a .safetensors file"
     )
     loras: tuple[Lora, ...] = Field(default=(), description="fused into UNet and text encoders, in this order")
+    embeddings: tuple[AnEmbedding, ...] = Field(
+        default=(), description="textual inversions, whose words prompts can use: .safetensors files by name, or with a word"
+    )
     made_for: MadeFor | None = Field(
         default=None, description="how the model was distilled, where its files do not tell; decides which samplers suit it"
     )
@@ -224,6 +228,7 @@ class Recipe(Frozen):
 
     model: Model
     sampler: Sampler
+    prompts: Prompts = Prompts()
     shapes: Shapes
     components: dict[str, Component] = Field(default_factory=dict)
     targets: tuple[dict[str, dict[str, Any]], ...] = Field(default=({"onnxruntime": {}},), min_length=1)

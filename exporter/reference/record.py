@@ -49,11 +49,21 @@ def settings(recipe: Recipe, *, edits: bool = False) -> tuple[Setting, ...]:
             Setting(f"guidance {word}, {steps} steps", prompts[-1:], negative, steps, height, width, other_scale)
             for steps in sampler.steps
         ]
+    if recipe.prompts.chunks > 1 or recipe.prompts.weights:
+        chosen.append(Setting("long and weighted", (_long(recipe),), negative, fewest, height, width, scale))
     if edits:
         given = prompts[-1:], negative, fewest, height, width, scale
         chosen.append(Setting("from an image", *given, strength=0.6 if fewest > 1 else 1.0))
         chosen.append(Setting("within a mask", *given, strength=1.0, masked=True))
     return tuple(chosen)
+
+
+def _long(recipe: Recipe) -> str:
+    """A prompt of the recipe's that reaches into the last chunk, and in which some words count more."""
+    prompts, first = recipe.prompts, " ".join(recipe.checks.prompts)
+    emphasis = {"a1111": f"({first}:1.3), ", "compel": f"({first})1.3 ", None: f"{first} "}[prompts.weights]
+    words = 1 + 75 * (prompts.chunks - 1)  # each at least a token
+    return emphasis + " ".join([first] * (1 + words // len(first.split())))
 
 
 def record(family: Family, recipe: Recipe, report: Callable[[str], None] = lambda _: None) -> Recording:

@@ -230,6 +230,7 @@ class Plan:
         options |= {"signature": self.family.signature(name).model_dump(mode="json")}
         guidance = self.recipe.sampler.guidance
         options |= {"guidance": guidance.mode, **({"rescale": guidance.rescale} if guidance.rescale else {})}
+        options |= {"prompts": self.recipe.prompts.model_dump(mode="json")} if self.family.roles[name] == "text" else {}
         weights: dict[str, str | Stage[Any]] = {"weights": self.networks.weights(name)}
         measured = precision.measured(component.precision)
         inputs = weights | (self._recordings if measured else {})

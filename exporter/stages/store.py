@@ -67,13 +67,25 @@ def key(
 class Store:
     """Finished stages below one folder, `$XDG_CACHE_HOME/t2iexport` unless given.
 
+    Args:
+        root: the folder.
+        say: told in a sentence what is waited for.
+        making: told when a stage that was missing begins (seconds are None), and when it is done, with why it was missing.
+
     Attributes:
         root: the folder.
+        ours: whether a stage is at work in another process of the same build, so that to wait for it is nothing to tell.
 
     """
 
-    def __init__(self, root: Path | None = None, say: Callable[[str], None] = lambda _: None) -> None:
-        self.root, self._say = root or default_root(), say
+    def __init__(
+        self,
+        root: Path | None = None,
+        say: Callable[[str], None] = lambda _: None,
+        making: Callable[[Key, float | None, str], None] = lambda *_: None,
+    ) -> None:
+        self.root, self._say, self._making = root or default_root(), say, making
+        self.ours: Callable[[Key], bool] = lambda _: False
         for name in ("entries", "partial", "locks", "last", "unfinished"):
             try:
                 require_folder(self.root / name)
@@ -120,8 +132,8 @@ class Store:
             self._remember(wanted)
             return found
         with self._lock(wanted):
-            if self.why(wanted):
-                self._make(wanted, make)
+            if why := self.why(wanted):
+                self._make(wanted, make, why)
             self._remember(wanted)
         return found
 
@@ -152,7 +164,8 @@ class Store:
                 shutil.rmtree(folder, ignore_errors=True)
                 locked.unlink()  # nobody else knows the name
 
-    def _make(self, wanted: Key, make: Callable[[Path], None]) -> None:
+    def _make(self, wanted: Key, make: Callable[[Path], None], why: str) -> None:
+        self._making(wanted, None, why)
         partial = self.root / "partial" / f"{wanted.digest}.{uuid4().hex[:8]}"
         start = time.perf_counter()
         try:
@@ -172,6 +185,7 @@ class Store:
                 partial.rename(final)
                 _sync(final.parent)
                 shutil.rmtree(self.root / "unfinished" / wanted.digest, ignore_errors=True)
+            self._making(wanted, seconds, why)
         finally:
             for left in (self.root / "partial").glob(f"{wanted.digest}.*"):
                 shutil.rmtree(left, ignore_errors=True)
@@ -219,8 +233,11 @@ class Store:
 
     @contextlib.contextmanager
     def _lock(self, wanted: Key) -> Iterator[None]:
-        waiting = f"waiting for another process that makes {wanted.stage} of {wanted.subject}"
-        with _flock(self.root / "locks" / wanted.digest, lambda: self._say(waiting)):
+        def wait() -> None:
+            if not self.ours(wanted):
+                self._say(f"waiting for another process that makes {wanted.stage} of {wanted.subject}")
+
+        with _flock(self.root / "locks" / wanted.digest, wait):
             yield
 
     def _sweep(self) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from engines.errors import MachineError
+from exporter.models import locate
 from exporter.recipe.schema import Component, Guidance, Recipe
 from exporter.training import captioned_images, hf_datasets
 
@@ -64,9 +65,8 @@ def found(step: Options, recipe: Recipe, where: str) -> list[captioned_images.Pi
     """
     if not isinstance(step.data, str):
         return hf_datasets.pictures(step.data, recipe.root, f"{where}.data")
-    own = Path(step.data).expanduser()
-    beside = recipe.root / own
-    return captioned_images.pictures(beside if captioned_images.there(beside) else own, f"{where}.data")
+    places = locate.candidates(step.data, recipe.root)
+    return captioned_images.pictures(locate.first(places, captioned_images.there) or places[-1], f"{where}.data")
 
 
 def options(step: Options, recipe: Recipe) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from diffusers.loaders import TextualInversionLoaderMixin
 from numpy.lib.format import open_memmap
 from PIL import Image, ImageOps
 
@@ -33,9 +32,7 @@ def captions(family: Family, texts: Sequence[str], folder: Path, batch: int) -> 
     """
     for tower in family.towers:
         signature = family.signature(tower)
-        tokenizer = family.tokenizer(family.towers[tower])
-        port = signature.inputs[0]
-        branches, length = int(port.shape[1]), int(port.shape[2])
+        branches = int(signature.inputs[0].shape[1])
         module = family.part(tower, "fp32").module.to(where := device())
         arrays = {
             out.name: open_memmap(
@@ -45,12 +42,13 @@ def captions(family: Family, texts: Sequence[str], folder: Path, batch: int) -> 
         }
         everything = ["", *texts]
         for start in range(0, len(everything), batch):
-            some = list(TextualInversionLoaderMixin().maybe_convert_prompt(everything[start : start + batch], tokenizer))
-            rows = tokenizer([""] * (branches - 1) + some, padding="max_length", max_length=length, truncation=True)["input_ids"]
-            empty, ids = rows[: branches - 1], torch.tensor(rows[branches - 1 :])
-            both = torch.stack([*(torch.tensor(row).expand_as(ids) for row in empty), ids], dim=1)
+            some = everything[start : start + batch]
+            rows = torch.from_numpy(family.literal_ids(tower, [""] * (branches - 1) + some))
+            empty, ids = rows[: branches - 1], rows[branches - 1 :]
+            both = torch.stack([*(row.expand_as(ids) for row in empty), ids], dim=1).to(where)
+            weights = [torch.ones(both.shape, device=where)] * (len(signature.inputs) - 1)
             with where:  # some modules make tensors on the way
-                states = module(both.to(where))
+                states = module(both, *weights)
             for out, value in zip(signature.outputs, states if isinstance(states, tuple) else (states,), strict=True):
                 arrays[out.name][start : start + len(some)] = value[:, -1].cpu().numpy()
                 if start == 0:

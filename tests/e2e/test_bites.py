@@ -13,7 +13,7 @@ from engines.bundle import Bundle
 from engines.errors import ParityError
 from exporter import build as build_module
 from exporter.build import build, check
-from exporter.families import _wrappers
+from exporter.families import _text, _wrappers
 from exporter.recipe.schema import Recipe
 from exporter.schedulers import compile_sampler
 from exporter.stages.plan import Plan
@@ -78,12 +78,12 @@ def test_two_conditioning_inputs_swapped(built, processors, tmp_path, monkeypatc
 
 
 def test_the_wrong_hidden_layer(built, processors, tmp_path, monkeypatch):
-    right = _wrappers.TextEncoder.__init__
+    right = _text.TextEncoder.__init__
 
-    def last(self, encoder, *, penultimate, pooled, empty=None):  # noqa: ARG001 - what is got wrong
-        right(self, encoder, penultimate=False, pooled=pooled, empty=empty)
+    def last(self, encoder, *, penultimate, **more):  # noqa: ARG001 - what is got wrong
+        right(self, encoder, penultimate=False, **more)
 
-    monkeypatch.setattr(_wrappers.TextEncoder, "__init__", last)
+    monkeypatch.setattr(_text.TextEncoder, "__init__", last)
     stages = [(verb, "text_encoder") for verb in ("measure", "export", "engine")]
     verdicts, _ = rebuilt(built, processors, tmp_path, *stages)
     assert first_failure(verdicts) == ("text_encoder", "source → passes")

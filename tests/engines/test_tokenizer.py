@@ -21,7 +21,7 @@ def file(tmp_path_factory):
 
 
 def test_text_becomes_padded_ids(file):
-    ids, _, cuts = TextTokenizer(file, 6).encode(["a RED cat", ""])
+    ids, _, cuts, _ = TextTokenizer(file, 6).encode(["a RED cat", ""])
     assert ids.dtype == np.int64
     assert ids.tolist() == [[START, A, RED, UNKNOWN, END, PAD], [START, END, PAD, PAD, PAD, PAD]]
     assert cuts == ("", "")
@@ -33,7 +33,7 @@ def test_the_manifest_s_length_counts_not_the_file_s(file):
 
 def test_a_long_text_keeps_its_end_token_and_says_what_was_cut(file, caplog):
     with caplog.at_level(logging.WARNING):
-        ids, _, cuts = TextTokenizer(file, 5).encode(["a red  square", "a red square on the sea"])
+        ids, _, cuts, _ = TextTokenizer(file, 5).encode(["a red  square", "a red square on the sea"])
     assert ids[1, -1] == END
     assert ids[1, 0] == START
     assert cuts == ("", "on the sea")
@@ -45,7 +45,7 @@ def test_a_long_text_keeps_its_end_token_and_says_what_was_cut(file, caplog):
 @given(st.text())
 def test_every_text_fits(file, text):
     tokenizer = TextTokenizer(file, 6)
-    ids, _, (cut,) = tokenizer.encode([text])
+    ids, _, (cut,), _ = tokenizer.encode([text])
     assert ids.shape == (1, 6)
     assert END in ids[0]
     assert text.endswith(cut)
@@ -81,6 +81,33 @@ def test_a_word_of_several_vectors_is_written_out(tmp_path):
     tokenizer = TextTokenizer(tmp_path / "t.json", 9)
     one, two, three, dog = range(size, size + 4)
     assert tokenizer.encode(["a <cat> red <dog>"])[0].tolist() == [[START, A, one, two, three, RED, dog, END, PAD]]
-    ids, (cut,) = tokenizer.encode(["a a a a a <cat>"])
+    ids, _, (cut,), _ = tokenizer.encode(["a a a a a <cat>"])
     assert ids.tolist() == [[START, A, A, A, A, A, one, two, END]]
     assert cut == "<cat>_2"
+
+
+def test_a_long_text_goes_on_in_the_next_chunk_and_short_ones_leave_it_empty(file, caplog):
+    with caplog.at_level(logging.WARNING):
+        found = TextTokenizer(file, 12, 3).encode(["a red a", "", "a a a a a a red"])
+    empty = [START, END, PAD, PAD]
+    assert found.ids.tolist() == [
+        [START, A, RED, END, START, A, END, PAD, *empty],
+        empty * 3,
+        [START, A, A, END] * 3,
+    ]
+    assert found.mask.tolist()[0] == [1, 1, 1, 1, 1, 1, 1, 0, 1, 1, 0, 0]
+    assert found.unread == ("", "", "red")
+    assert "the model does not read its end: 'red'" in caplog.text
+    assert (found.weights == 1).all()
+
+
+def test_weights_stand_where_their_tokens_do(file):
+    found = TextTokenizer(file, 8, 2, "a1111").encode(["a (red:2) [a]", "(red) BREAK a"])
+    assert found.ids.tolist() == [[START, A, RED, END, START, A, END, PAD], [START, RED, END, PAD, START, A, END, PAD]]
+    expected = [[1, 1, 2, 1, 1, 1 / 1.1, 1, 1], [1, 1.1, 1, 1, 1, 1, 1, 1]]
+    assert np.allclose(found.weights, expected)
+    assert found.weights.dtype == np.float32
+
+
+def test_brackets_are_literal_unless_a_syntax_is_named(file):
+    assert TextTokenizer(file, 12).encode(["(red:2)"]).ids.tolist()[0].count(UNKNOWN) >= 3

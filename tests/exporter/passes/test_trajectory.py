@@ -4,8 +4,6 @@ import json
 
 import numpy as np
 import pytest
-import torch
-from diffusers import DDIMScheduler, EulerDiscreteScheduler
 
 from engines.errors import RecipeError, UnsupportedError
 from exporter.models import architectures
@@ -106,51 +104,6 @@ def test_what_cannot_be(text, data):
         Trajectory(data="d", steps=1).config(architectures.configs("lcm-dreamshaper-v7")["unet"])
     with pytest.raises(UnsupportedError, match="trajectory: FlowMatchEulerDiscreteScheduler is a flow"):
         Schedule({"_class_name": "FlowMatchEulerDiscreteScheduler"}, "trajectory")
-
-
-# Arithmetic of the schedule.
-
-CONFIG = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
-
-
-@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
-def test_steps_are_those_of_diffusers(prediction):
-    theirs = DDIMScheduler(**CONFIG, prediction_type=prediction, timestep_spacing="trailing", clip_sample=False)
-    theirs.set_timesteps(5)
-    ours = Schedule({**CONFIG, "prediction_type": prediction}, "x")
-    grid = ours.grid(5)
-    assert grid.tolist() == [*theirs.timesteps.tolist(), -1]
-    latent = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-    other = latent
-    for index in range(5):
-        said = torch.sin(3 * latent)
-        latent = ours.step(prediction, latent, said, grid[index : index + 1], grid[index + 1 : index + 2])
-        other = theirs.step(torch.sin(3 * other), theirs.timesteps[index], other).prev_sample
-        assert torch.allclose(latent, other, rtol=1e-3, atol=1e-3 * float(other.abs().max()))
-
-
-def test_unequal_steps_are_those_of_eulers_own_times():
-    times, ours = [999, 624, 311, 124], Schedule({**CONFIG, "prediction_type": "epsilon"}, "x")
-    theirs = EulerDiscreteScheduler(**CONFIG)
-    theirs.set_timesteps(timesteps=times)
-    grid = torch.tensor([*times, -1])
-    noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0)).double()
-    latent, other = ours.level(grid[:1])[1] * noise, theirs.sigmas[0] * noise
-    for index, time in enumerate(theirs.timesteps):
-        scaled = theirs.scale_model_input(other, time)
-        assert torch.allclose(latent, scaled, rtol=1e-3, atol=1e-3)
-        latent = ours.step("epsilon", latent, torch.sin(3 * latent), grid[index : index + 1], grid[index + 1 : index + 2])
-        other = theirs.step(torch.sin(3 * scaled), time, other).prev_sample
-    assert torch.allclose(latent, other, rtol=1e-3, atol=1e-3 * float(other.abs().max()))
-
-
-def test_an_aim_is_where_one_step_arrives():
-    ours = Schedule({**CONFIG, "prediction_type": "epsilon"}, "x")
-    generator = torch.Generator().manual_seed(0)
-    latent, arrived = torch.randn(2, 3, 4, 8, 8, generator=generator)
-    times, then = torch.tensor([999, 499, 20]), torch.tensor([499, -1, 0])
-    _, noise = ours.aim(latent, arrived, times, then)
-    assert torch.allclose(ours.step("epsilon", latent, noise, times, then), arrived, atol=1e-3)
 
 
 def test_trainings_follow_each_other(text, data, tmp_path, monkeypatch):

@@ -10,7 +10,6 @@ import torch
 from engines.errors import UnsupportedError
 from exporter import build
 from exporter.families.sdxl import Sdxl
-from exporter.models import architectures
 from exporter.part import Case
 from exporter.passes.prune import Prune
 from exporter.pruning import blocks, search
@@ -121,27 +120,6 @@ def test_time_is_measured_piece_by_piece(part):
     made = dict(Prune(search={"budget": 0.9, "of": "time"})(part).findings)["prune"]
     assert made["unit"] == "ms"
     assert made["curve"][-1]["share"] <= 0.9
-
-
-def test_moves_are_smaller_cuts_that_diffusers_can_say():
-    for config in (models.unet_xl(layers_per_block=2, transformer_layers_per_block=[1, 1, 3]).config,
-                   architectures.configs("sd-v1-5")["unet"]):  # fmt: skip
-        whole = blocks.whole(config)
-        found = list(moves(whole))
-        assert len({name for name, _ in found}) == len(found)
-        said = [name for name, cut in found if _said(config, cut)]
-        assert any(name == "mid_block" for name in said)
-        assert any(": pair" in name for name in said)
-        assert any("attentions" in name for name in said)
-    assert any("layer 2, mid_block: layer 0" in name for name, _ in moves(blocks.whole(models.unet_xl(
-        layers_per_block=2, transformer_layers_per_block=[1, 1, 3]).config)))  # fmt: skip
-
-
-def _said(config, cut):
-    try:
-        return blocks.config(config, cut)
-    except UnsupportedError:
-        return None
 
 
 def test_an_attention_stays(part):

@@ -95,8 +95,8 @@ colour: red
         "recipes/x.yaml:17  targets[4]: has 2 names; write '- backend' or '- backend: {option: value}', one each",
         "recipes/x.yaml:19  checks.limits.image: must be more than 0.0, not -3",
         (
-            "recipes/x.yaml:20  colour: unknown field; there are: model, sampler, shapes, components, targets, pipeline, "
-            "generator, low_memory, checks"
+            "recipes/x.yaml:20  colour: unknown field; there are: model, sampler, prompts, shapes, components, targets, "
+            "pipeline, generator, low_memory, checks"
         ),
     ]
     assert [line for line in expected if line not in found] == []
@@ -134,6 +134,21 @@ def test_a_component_may_name_its_own_target():
         recipe = Recipe.parse(f"{GOOD}components: {{unet: {{target: {written}}}, vae_decoder: {{}}}}", "x")
         assert recipe.components["unet"].target == {"openvino": read}
         assert recipe.components["vae_decoder"].target is None
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("components: {unet: {precison: fp16}}", "components.unet.precison: unknown field; did you mean 'precision'?"),
+        (
+            "components: {vae_decoder: {tile: {overlap: 8}}}",
+            "components.vae_decoder.tile.size: missing; give it: side of a tile, in cells of the latent",
+        ),
+    ],
+)
+def test_a_field_of_one_component_is_told_as_any_other(line, told):
+    (problem,) = problems(GOOD + line)
+    assert problem.startswith(f"recipes/x.yaml:4  {told}")
 
 
 def test_an_empty_recipe_is_told_what_it_needs():

@@ -1,0 +1,93 @@
+"""CLIP's text tower under the uniform contract: chunks, weights of tokens and skipped layers are part of its graph."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from exporter.recipe.prompts import Prompts
+
+
+class TextEncoder(nn.Module):
+    """CLIP text tower: ids (B, branches, L) → hidden states (B, branches, L, C), and pooled (B, branches, P) where asked for.
+
+    Of ids in several chunks each is encoded by itself, and the pooled state is the first one's, as in A1111 and ComfyUI.
+
+    Args:
+        encoder: transformers' CLIPTextModel or CLIPTextModelWithProjection.
+        penultimate: take the states before the last layer, without the final norm, instead of those after it.
+        pooled: return `text_embeds` too.
+        empty: ids of the empty prompt, of one chunk.
+        zeros: where the first branch is the empty prompt, its outputs become zeros.
+        prompts: how the recipe has them read.
+
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        *,
+        penultimate: bool,
+        pooled: bool,
+        empty: Tensor | None = None,
+        zeros: bool = False,
+        prompts: Prompts,
+    ) -> None:
+        super().__init__()
+        self.encoder, self.penultimate, self.pooled, self.zeros = encoder, penultimate, pooled, zeros
+        self.skip, self.chunks, self.syntax = prompts.clip_skip, prompts.chunks, prompts.weights
+        self.register_buffer("empty", empty, persistent=False)
+
+    def forward(self, ids: Tensor, weights: Tensor | None = None) -> Tensor | tuple[Tensor, ...]:
+        """Encode every branch of every batch item by itself; `weights` (B, branches, L), of how much each token counts."""
+        rows = ids.flatten(0, 1) if self.chunks == 1 else ids.reshape(-1, ids.shape[2] // self.chunks)
+        if self.syntax == "compel":
+            rows = torch.cat([rows, self.empty[None]])
+        found = self.encoder(rows, output_hidden_states=self.penultimate or self.skip is not None)
+        usual = found.hidden_states[-2] if self.penultimate else found.last_hidden_state
+        state = self._weighted(ids, usual, weights)
+        if self.skip is not None:
+            # diffusers skips for the prompt alone.
+            skipped = self._weighted(ids, self._skipped(found.hidden_states, self.skip), weights)
+            state = torch.cat([state[:, :1], skipped[:, 1:]], dim=1) if ids.shape[1] == 2 else skipped
+        if not self.pooled:
+            return self._kept(ids, state)
+        return self._kept(ids, state), self._kept(ids, self._first(ids, found.text_embeds))
+
+    def _skipped(self, states: tuple[Tensor, ...], skip: int) -> Tensor:
+        if self.penultimate:
+            return states[-(skip + 2)]
+        # Of transformers 5 the tower itself has the norm, before that its `text_model`.
+        return getattr(self.encoder, "text_model", self.encoder).final_layer_norm(states[-(skip + 1)])
+
+    def _weighted(self, ids: Tensor, state: Tensor, weights: Tensor | None) -> Tensor:
+        """States of all chunks (rows, L, C), weighted and joined: (B, branches, chunks * L, C)."""
+        state = state.float()
+        if self.syntax == "compel":
+            # Away from what the empty prompt has in the same place.
+            state, empty = state[:-1], state[-1:]
+            state = empty + (state - empty) * weights.reshape(-1, state.shape[1], 1)
+        elif self.syntax == "a1111":
+            # Each chunk keeps its mean.
+            mixed = state * weights.reshape(-1, state.shape[1], 1)
+            state = mixed * (state.mean((1, 2), keepdim=True) / mixed.mean((1, 2), keepdim=True))
+        if self.chunks == 1:
+            return state.reshape(ids.shape[0], ids.shape[1], *state.shape[1:])
+        return state.reshape(ids.shape[0], ids.shape[1], ids.shape[2], state.shape[2])
+
+    def _first(self, ids: Tensor, pooled: Tensor) -> Tensor:
+        """Pooled states of the first chunks, (B, branches, P)."""
+        pooled = (pooled[:-1] if self.syntax == "compel" else pooled).float()
+        if self.chunks == 1:
+            return pooled.reshape(ids.shape[0], ids.shape[1], pooled.shape[1])
+        return pooled.reshape(ids.shape[0], ids.shape[1], self.chunks, pooled.shape[1])[:, :, 0]
+
+    def _kept(self, ids: Tensor, state: Tensor) -> Tensor:
+        if not self.zeros:
+            return state
+        empty = self.empty if self.chunks == 1 else self.empty.repeat(self.chunks)
+        blank = (ids == empty).all(-1) & (torch.arange(ids.shape[1]) == 0)  # (B, branches): the negative one, left empty
+        return state.masked_fill(blank.reshape(*blank.shape, *[1] * (state.ndim - 2)), 0.0)
