@@ -33,7 +33,7 @@ def write(
         for file, name, arrays in ((RIGHT, "right", want), (WRONG, "wrong", got)):
             results = RunResults()
             results.add([{part.ports[each]: np.ascontiguousarray(array) for each, array in arrays.items()}], runner_name=name)
-            results.save(str(folder / file))
+            results.save(str(folder / file))  # pyright: ignore[reportAttributeAccessIssue] - a decorator of polygraphy adds it
     place = {name: shlex.quote(str(folder / name)) for name in (GRAPH, INPUTS, RIGHT, WRONG)}
     level = " --graph-optimization-level ORT_DISABLE_ALL"
     return (

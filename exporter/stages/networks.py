@@ -127,7 +127,7 @@ class Networks:
         makers = (*model, MadeNetwork, *(type(passes.of[part][each]) for each in (*before, name)))
         if step.kind == "swap":
             other = passes.borrowed(part, name)
-            make, inputs = partial(_swap, part=part, other=other), {"network": other.digest(part)}
+            make, inputs = partial(_swap, part=part, other=other), dict[str, str | Stage[Any]](network=other.digest(part))
         elif step.kind == "training":
             options, teachers = context.options_of(step), passes.teachers(part, name)
             shown = {key: each for key, each in inputs.items() if key != "weights"} | dict(teachers.digests)
@@ -172,7 +172,7 @@ def family_of(family: Family, networks: Mapping[str, MadeNetwork]) -> Family:
 
 
 def _last(before: Mapping[str, Stage[MadeNetwork]]) -> Stage[MadeNetwork] | None:
-    return next(reversed(before.values()), None)
+    return next(reversed(tuple(before.values())), None)
 
 
 def _after(results: Results, family: Family, part: str, before: Mapping[str, Stage[MadeNetwork]]) -> Family:
