@@ -182,3 +182,25 @@ def test_parts_of_a_fused_pipeline_are_looked_into_without_an_engine(tmp_path):
     assert "Debug what it was made of" in refused(tmp_path, "pipeline_2")
     assert "Leave --backend out" in refused(tmp_path, "unet", "onnxruntime")
     assert debug(tmp_path / "bundle", "unet", None, planted.steps, tmp_path / "out").fault.module == "down"
+
+
+def test_an_engine_of_a_quantized_part_is_held_to_its_graph_with_qdq(tmp_path, faulty):
+    model = planted.graph()
+    conv = planted.node(model, "down", "Conv")
+    step = ir.tensor(np.float32(0.05), name="step")
+    zero = ir.tensor(np.int8(0), name="zero")
+    held = [ir.Value(name=each.name, const_value=each, type=ir.TensorType(each.dtype), shape=each.shape) for each in (step, zero)]
+    for value in held:
+        model.graph.register_initializer(value)
+    quantize = ir.node("QuantizeLinear", [conv.inputs[0], *held])
+    back = ir.node("DequantizeLinear", [quantize.outputs[0], *held])
+    model.graph.insert_before(conv, [quantize, back])
+    conv.replace_input_with(0, back.outputs[0])
+    faulty(functools.partial(planted.weight("Conv", lambda array: array * 5), module="down"))
+    how = {"format": "int8", "layers": 2, "quantized": 1, "calibration": "recordings/unet.npz"}
+    planted.bundle(tmp_path / "bundle", model, backend="faulty", quantized=how)
+    report = debug(tmp_path / "bundle", "unet", None, no_source, tmp_path / "out")
+    stages = {verdict.stage: verdict.passed for verdict in report.verdicts}
+    assert stages == {"source → passes": True, "passes → onnx": True, "onnx → engine": False}
+    assert report.fault.module == "down"
+    assert [node.op_type for node in report.fault.nodes] == ["Conv"]
