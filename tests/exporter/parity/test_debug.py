@@ -12,7 +12,8 @@ import pytest
 
 from engines import plugins
 from engines.backends import has_driver
-from engines.errors import UnsupportedError
+from engines.errors import ParityError, UnsupportedError
+from exporter import cli
 from exporter.parity.debug import debug
 from exporter.parity.lint import lint
 from exporter.reference.part_outputs import measure
@@ -204,3 +205,21 @@ def test_an_engine_of_a_quantized_part_is_held_to_its_graph_with_qdq(tmp_path, f
     assert stages == {"source → passes": True, "passes → onnx": True, "onnx → engine": False}
     assert report.fault.module == "down"
     assert [node.op_type for node in report.fault.nodes] == ["Conv"]
+
+
+def test_the_verb_prints_writes_where_it_is_run_and_ends_with_the_status_of_a_parity_error(tmp_path, faulty, monkeypatch, capfd):
+    faulty(_softer)
+    planted.bundle(tmp_path / "bundle", planted.graph(), backend="faulty")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["debug", "bundle", "unet"])
+    assert caught.value.code == ParityError.exit_code
+    out, err = capfd.readouterr()
+    assert "module of the source:      down" in out
+    assert err == ""
+    assert {path.name for path in (tmp_path / "debug/bundle/unet").iterdir()} == {
+        "smallest.onnx",
+        "inputs.json",
+        "right.json",
+        "wrong.json",
+    }
