@@ -39,6 +39,7 @@ def test_half_precision_and_masks_leave_and_enter_in_types_that_engines_take(tmp
     part = cut(whole, {name: inside[name] for name in ("h", "A_b", "m")}, ["w"])
     assert sorted(part.feeds) == ["a_b", "h"]  # a mask is a constant of the call
     np.testing.assert_array_equal(play(part)["w"], inside["y"])
+    part.signature({part.ports["w"]: X.shape})
     onnx.checker.check_model(str(part.save(tmp_path / "part.onnx")), full_check=True)
 
 

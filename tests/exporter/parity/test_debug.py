@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
 
@@ -82,6 +83,7 @@ def test_what_is_written_repeats_the_fault_and_is_printed(tmp_path):
     assert text.count("FAIL") >= 2
     command = text.splitlines()[-1].split()
     assert command[:2] == ["polygraphy", "run"]
+    onnx.checker.check_model(command[2], full_check=True)
     tool = [sys.executable, "-c", "import sys; from polygraphy.tools import main; sys.exit(main())", *command[1:]]
     done = subprocess.run(tool, capture_output=True, text=True, check=False)
     assert done.returncode == 1, done.stderr
