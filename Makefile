@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUNTIME := .venv-runtime/bin
 
-.PHONY: demo test test-fast test-runtime lint clean
+.PHONY: demo test test-fast test-runtime test-isa docs-run lint clean
 
 demo: .venv/.installed
 	$(BIN)/t2iexport build recipes/demo.yaml
@@ -22,6 +22,21 @@ test-fast: .venv/.installed
 # What runs without torch is tested where torch is not installed (onnx is there to write the tests' small graphs).
 test-runtime: .venv-runtime/.installed
 	$(RUNTIME)/python -m pytest -n 2 --dist loadgroup tests/engines tests/backends tests/hostile
+
+# Other kinds of CPU, as the libraries' own switches imitate them: torch, oneDNN, MKL and OpenBLAS held to SSE4, to AVX2, and MKL to code that no alignment
+# changes. A switch above what the machine has does nothing; ONNX Runtime has none. ISA_TESTS=tests runs everything thrice.
+ISA_TESTS ?= $(addprefix tests/exporter/, passes onnx training parity schedulers reference) tests/backends/test_reproducible_build.py
+SSE4 := ATEN_CPU_CAPABILITY=default DNNL_MAX_CPU_ISA=SSE41 MKL_ENABLE_INSTRUCTIONS=SSE4_2 OPENBLAS_CORETYPE=Nehalem
+AVX2 := ATEN_CPU_CAPABILITY=avx2 DNNL_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 OPENBLAS_CORETYPE=Haswell
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+test-isa: .venv/.installed
+	$(SSE4) $(PYTEST) $(ISA_TESTS) $(PYTEST_ARGS)
+	$(AVX2) $(PYTEST) $(ISA_TESTS) $(PYTEST_ARGS)
+	MKL_CBWR=COMPATIBLE $(PYTEST) $(ISA_TESTS) $(PYTEST_ARGS)
+
+# The pages' commands, each as a reader types it: hours.
+docs-run: .venv/.installed
+	$(BIN)/python -m tools.docs.run
 
 lint: .venv/.installed
 	$(BIN)/ruff check .

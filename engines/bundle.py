@@ -93,10 +93,10 @@ class Bundle:
         content = read_json(data, where)
         if not isinstance(content, dict):
             raise BundleError(f"{where} must hold an object. Build the bundle again, or fetch it again.")
-        _compatible(content.get("format"), where)  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
-        if content.get("digest") != _digest(content):  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
+        _compatible(content.get("format"), where)  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType] - unchecked JSON
+        if content.get("digest") != _digest(content):  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType] - unchecked JSON
             raise BundleError(f"{where} was changed after it was written: its digest is another. Fetch the bundle again.")
-        found = upgraded(content)  # pyright: ignore[reportUnknownArgumentType]
+        found = upgraded(content)  # pyright: ignore[reportUnknownArgumentType] - unchecked JSON
         return cls(Path(path), Manifest.parse(data if found is content else json.dumps(found).encode(), where))
 
     def path(self, relative: str) -> Path:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import filecmp
+import json
 import os
 import shutil
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 from engines import bundle
 from engines.bundle import Bundle, Verdict
@@ -25,18 +27,57 @@ from exporter.parity.sides import Source
 from exporter.part import Precision
 from exporter.recipe.limits import Limits
 from exporter.recipe.schema import Recipe
-from exporter.stages import assemble
-from exporter.stages.plan import Done, Plan, Stage
+from exporter.stages import assemble, contents
+from exporter.stages.plan import Plan
+from exporter.stages.stage import Results, Stage, closure
 from exporter.stages.store import Store
+from exporter.stages.vendors import vendors
 from exporter.stages.worker import ahead
+
+R = TypeVar("R")
 
 
 class Report(Protocol):
-    """Told when a stage begins (`seconds` is None) and when it is done."""
+    """Told when a stage begins (`seconds` is None) and when it is done; `by` names who makes it, where this process does not.
 
-    def __call__(self, stage: Stage, seconds: float | None = None, *, cached: bool = False, why: str = "") -> None:
+    Of such a stage it is told by both; NaN seconds say that the other gave it up.
+    """
+
+    def __call__(
+        self, stage: Stage[Any], seconds: float | None = None, *, cached: bool = False, why: str = "", by: str = ""
+    ) -> None:
         """Show it."""
         ...
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """Every verdict on a bundle, and of the backends that do not open here a sentence each."""
+
+    folder: Path
+
+    @property
+    def verdicts(self) -> list[Verdict]:
+        """All of them."""
+        return [Verdict.model_validate(verdict) for verdict in self._content["verdicts"]]
+
+    @property
+    def unable(self) -> list[str]:
+        """Who was not run, and why."""
+        return self._content["unable"]
+
+    @property
+    def _file(self) -> Path:
+        return self.folder / "verdicts.json"
+
+    @property
+    def _content(self) -> Mapping[str, Any]:
+        return json.loads(self._file.read_text(encoding="utf-8"))
+
+    def write(self, verdicts: Sequence[Verdict], unable: Sequence[str]) -> None:
+        """Keep both."""
+        content = {"verdicts": [verdict.model_dump(mode="json") for verdict in verdicts], "unable": list(unable)}
+        self._file.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def build(recipe: Recipe, out: Path, store: Store, report: Report, *, reproducible: bool = False) -> tuple[Bundle, list[Verdict]]:
@@ -59,14 +100,14 @@ def build(recipe: Recipe, out: Path, store: Store, report: Report, *, reproducib
     speed_gate.refuse(recipe)
     require_folder(out.parent)
     bundle.require_place(out)
-    done: dict[tuple[str, str], Path] = {}
-    with ahead(plan, store):
+    results = Results(store)
+    with ahead(plan, store, report):
         for stage in plan.stages:
-            done[stage.name] = _run(stage, store, report, done)
+            _run(stage, store, report, results)
     if reproducible:
-        _build_twice(plan, store, done)
+        _build_twice(plan, store, results)
     with store.turn(out), writing(out.parent, f"writing {out}"):
-        return _publish(plan, out, store, report, done)
+        return _publish(plan, out, store, report, results)
 
 
 def distill(recipe: Recipe, store: Store, report: Report) -> dict[str, Path]:
@@ -84,18 +125,17 @@ def distill(recipe: Recipe, store: Store, report: Report) -> dict[str, Path]:
     """
     plan = Plan(recipe)
     plan.refuse()
-    if not any(stage.resumes for stage in plan.stages):
+    trained = [stage for stage in plan.stages if stage.resumes]
+    if not trained:
         raise RecipeError("components: no pass of this recipe trains; give a part passes: [- distill: {data: …, steps: …}]")
-    done: dict[tuple[str, str], Path] = {}
-    for stage in plan.stages:
-        seen = stage.name == ("record", "source") and any(map(plan.waits, plan.passes.of))
-        needed = stage.verb in {"encode", "play", "pass"} or seen
-        if needed and stage.resumes and int(os.environ.get("RANK", "0")) and not store.peek(stage.key):
-            with store.scratch() as folder:  # the first process keeps the result
-                stage.make(folder, {**done, ("unfinished", stage.subject): store.unfinished(stage.key)})
-        elif needed:
-            done[stage.name] = _run(stage, store, report, done)
-    return {stage.subject.partition(",")[0]: done[stage.name] for stage in plan.stages if stage.resumes and stage.name in done}
+    results, needed = Results(store), closure(trained)
+    for stage in (stage for stage in plan.stages if stage in needed):
+        if stage.resumes and int(os.environ.get("RANK", "0")) and not store.peek(stage.key):
+            with store.scratch() as folder, vendors(f"{stage.verb} of {stage.subject}"):  # the first process keeps the result
+                results.fill(stage, folder)
+        else:
+            _run(stage, store, report, results)
+    return {stage.subject.partition(",")[0]: results.folder(stage) for stage in trained if store.peek(stage.key)}
 
 
 def check(path: Path, backend: str | None, say: Callable[[str], None] = lambda _: None, *, receipt: bool = True) -> list[Verdict]:
@@ -128,15 +168,15 @@ def debug(path: Path, part: str, backend: str | None, folder: Path, store: Store
     def load(precision: Precision) -> Source:
         from exporter.reference.step_values import StepValues  # noqa: PLC0415 - torch
 
-        plan = Plan(source_of(Bundle.open(path))[0])
-        passes, half = {"encode", "play", "pass"}, precision != "fp32"
-        done: dict[tuple[str, str], Path] = {}
+        plan, half = Plan(source_of(Bundle.open(path))[0]), precision != "fp32"
+        asked, results = plan.parts[part], Results(store)
+        needed = (asked.source.network, *((plan.reference, asked.precision.islands) if half else ()))
+        wanted = closure(stage for stage in needed if stage)
         for stage in plan.stages:
-            recorded = stage.verb == "record" and (half or (plan.passes.remade and stage.subject == "source"))
-            if stage.verb in passes or recorded or (half and stage.name == ("islands", part)):
-                done[stage.name] = _run(stage, store, report, done)
-        made = plan.passes.part(part, precision, done)
-        return StepValues(replace(made, single=plan.precisions.single(part, done)) if half else made)
+            if stage in wanted:
+                _run(stage, store, report, results)
+        made = asked.source.load(precision, results)
+        return StepValues(replace(made, single=asked.precision.single(results)) if half else made)
 
     return look_into(path, part, backend, load, folder)
 
@@ -157,25 +197,24 @@ def _keep(opened: Bundle, verdicts: list[Verdict], say: Callable[[str], None]) -
         say(f"{opened.folder}: the verdicts are not kept in the bundle, because it cannot be written to ({error.strerror}).")
 
 
-def _run(stage: Stage, store: Store, report: Report, done: Done) -> Path:
+def _run(stage: Stage[R], store: Store, report: Report, results: Results) -> R:
     report(stage)
     start = time.perf_counter()
     why = store.why(stage.key)
-    if stage.resumes:
-        done = {**done, ("unfinished", stage.subject): store.unfinished(stage.key)}
-    found = store.folder(stage.key, lambda folder: stage.make(folder, done))
+    with vendors(f"{stage.verb} of {stage.subject}"):
+        result = results[stage]
     report(stage, time.perf_counter() - start, cached=not why, why=why)
-    return found
+    return result
 
 
-def _publish(plan: Plan, out: Path, store: Store, report: Report, done: Done) -> tuple[Bundle, list[Verdict]]:
+def _publish(plan: Plan, out: Path, store: Store, report: Report, results: Results) -> tuple[Bundle, list[Verdict]]:
     """Lay the bundle out beside its place, hold it to its limits there, and put it in its place."""
     temporary = out.with_name(f".{out.name}.partial")
     shutil.rmtree(temporary, ignore_errors=True)  # of a build that was killed: this is the only one at work here
     try:
-        draft = assemble.lay_out(plan, done, temporary)
+        draft = assemble.lay_out(contents.opened(plan, results), temporary)
         written = bundle.write(temporary, draft)
-        verdicts, notes = _check(plan, temporary, store, report, done)
+        verdicts, notes = _check(plan, temporary, store, report, results)
         kept = tuple(table.worst(verdicts))
         receipts = {"verdicts": kept, "notes": (*draft.notes, *notes)}
         bundle.revise(written, **receipts)
@@ -186,7 +225,7 @@ def _publish(plan: Plan, out: Path, store: Store, report: Report, done: Done) ->
             )
         if plan.recipe.checks.faster_than:
             try:
-                raced = speed_gate.read(_run(speed_gate.stage(plan, temporary), store, report, done))
+                raced = _run(speed_gate.stage(plan, temporary), store, report, results)
             except SpeedError as error:
                 raise SpeedError(f"{error}\n{_reject(temporary, out)}") from error
             bundle.revise(written, **receipts | {"notes": (*receipts["notes"], raced)})
@@ -221,34 +260,32 @@ def _judge(path: Path, backends: list[str], limits: Limits) -> tuple[list[Verdic
     return verdicts, unable
 
 
-def _check(plan: Plan, path: Path, store: Store, report: Report, done: Done) -> tuple[list[Verdict], list[str]]:
+def _check(plan: Plan, path: Path, store: Store, report: Report, results: Results) -> tuple[list[Verdict], list[str]]:
     if plan.recipe.checks.skip:
         return [], [f"unchecked: {plan.recipe.checks.skip}"]
-    return assemble.read_verdicts(_run(check_stage(plan, path), store, report, done))
+    checked = _run(check_stage(plan, path), store, report, results)
+    return checked.verdicts, checked.unable
 
 
-def check_stage(plan: Plan, path: Path) -> Stage:
+def check_stage(plan: Plan, path: Path) -> Stage[CheckResult]:
     """The check of the bundle at `path` as a stage: one that passed is not run again for the same bundle and limits."""
     limits = plan.recipe.checks.limits
-
-    def make(folder: Path, _done: object) -> None:
-        verdicts, unable = _judge(path, list(Bundle.open(path).manifest.runs()), Limits(limits))
-        if not verdicts:
-            verdicts = compare(path, None, Limits(limits))
-        assemble.write_verdicts(folder, verdicts, unable)
-
-    return plan.last_stage("check", limits, make, assemble.lay_out)
+    makers = assemble.lay_out, contents.opened
+    return plan.last_stage("check", partial(_checked, path=path, limits=limits), CheckResult, options=limits, makers=makers)
 
 
-def _build_twice(plan: Plan, store: Store, done: Done) -> None:
+def _checked(folder: Path, _: Results, path: Path, limits: Mapping[str, float]) -> None:
+    verdicts, unable = _judge(path, list(Bundle.open(path).manifest.runs()), Limits(limits))
+    CheckResult(folder).write(verdicts or compare(path, None, Limits(limits)), unable)
+
+
+def _build_twice(plan: Plan, store: Store, results: Results) -> None:
     """Build every engine once more and compare bytes with the one that is kept."""
-    for stage in plan.stages:
-        if stage.verb != "engine":
-            continue
+    for engine in (stage for each in (*plan.parts.values(), *plan.wholes.values()) for stage in each.engines.values()):
         with store.scratch() as folder:
-            stage.make(folder, done)
+            results.fill(engine, folder)
             for second in sorted(folder.iterdir()):
-                if not filecmp.cmp(done[stage.name] / second.name, second, shallow=False):
+                if not filecmp.cmp(results.folder(engine) / second.name, second, shallow=False):
                     raise UnsupportedError(
-                        f"{stage.subject}: two builds of one graph differ in {second.name}. Nothing was published."
+                        f"{engine.subject}: two builds of one graph differ in {second.name}. Nothing was published."
                     )

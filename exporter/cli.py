@@ -44,11 +44,11 @@ verbs.add_command(generate)
 def _build(recipe: Path, output: Path | None, assignments: tuple[str, ...], **flags: bool) -> None:
     """Turn a recipe, a YAML file or a name of `t2iexport list recipes`, into a checked bundle."""
     from exporter.recipe.schema import Recipe
-    from exporter.report import console, describe
+    from exporter.report import console, describe, progress
     from exporter.stages.store import Store
 
     chosen = Recipe.load(recipe, assignments)
-    lines = console.StageLines(error=flags["as_json"])
+    lines = progress.StageLines(error=flags["as_json"])
     store = Store(say=lines.say)
     with _located(chosen):
         if flags["dry_run"]:
@@ -85,11 +85,11 @@ def _distill(recipe: Path, assignments: tuple[str, ...]) -> None:
     """Train what a recipe's distill passes ask for; build finds it."""
     from exporter import build
     from exporter.recipe.schema import Recipe
-    from exporter.report import console
+    from exporter.report import progress
     from exporter.stages.store import Store
 
     chosen = Recipe.load(recipe, assignments)
-    lines = console.StageLines(error=True)
+    lines = progress.StageLines(error=True)
     with _located(chosen):
         try:
             trained = build.distill(chosen, Store(say=lines.say), lines)
@@ -259,9 +259,12 @@ def _print(facts: Mapping[str, object], *, as_json: bool) -> None:
 
 @contextlib.contextmanager
 def _located(recipe: Recipe) -> Iterator[None]:
-    """Give problems that were found after the recipe was read its file and lines."""
+    """Give problems that were found after the recipe was read its file and lines, and what a library says of its model words."""
+    from exporter.stages.vendors import vendors
+
     try:
-        yield
+        with vendors(f"model.source {recipe.model.source}"):
+            yield
     except RecipeError as error:
         raise RecipeError(recipe.located(error.problems)) from error
 

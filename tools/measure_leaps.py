@@ -61,7 +61,7 @@ class Play:
 
         from engines import plugins  # noqa: PLC0415 - as above
         from exporter.families import claim  # noqa: PLC0415
-        from exporter.models.checkpoint import resolve  # noqa: PLC0415
+        from exporter.models.resolve import resolve  # noqa: PLC0415
         from exporter.training import encode  # noqa: PLC0415
         from exporter.training.noise_schedule import Schedule  # noqa: PLC0415
 

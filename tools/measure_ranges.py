@@ -22,7 +22,7 @@ from engines.bundle import Bundle
 from exporter.parity.metrics import psnr
 from exporter.passes.quantize import Quantize
 from exporter.quantization.calibrate import Given
-from exporter.stages.passes import seen
+from exporter.reference.recording import RecordingFolder
 
 #: Label → the pass's options.
 WAYS: Mapping[str, Mapping[str, Any]] = {
@@ -57,7 +57,7 @@ def measure(bundle: Path, ways: Mapping[str, Mapping[str, Any]]) -> list[Point]:
     if entry.quantized:
         raise click.ClickException(f"{bundle}: {name} is quantized already; build the recipe without quantize")
     graph = opened.path(next(iter(entry.onnx.values())).files[0])
-    cases = seen(name, bundle / "recordings")
+    cases = RecordingFolder(bundle / "recordings").calls(name)
     found = []
     for way, options in ways.items():
         click.echo(way, err=True)

@@ -101,21 +101,18 @@ def from_recipe(
 
 def made(recipe: Recipe) -> Family:
     """The recipe's family, with the networks that its passes made."""
+    from exporter.stages.networks import family_of  # noqa: PLC0415
     from exporter.stages.plan import Plan  # noqa: PLC0415
+    from exporter.stages.stage import Results  # noqa: PLC0415
     from exporter.stages.store import Store  # noqa: PLC0415 - as above
 
-    plan, store, done = Plan(recipe), Store(), dict[tuple[str, str], Path]()
-    passes = [stage for stage in plan.stages if stage.verb == "pass"]
-    if lacking := [stage for stage in passes if not store.peek(stage.key)]:
-        if untrained := [stage.subject for stage in lacking if stage.resumes]:
-            raise click.ClickException(
-                f"{untrained[0]}: not trained yet, or with other options; first: t2iexport distill {recipe.name}.yaml"
-            )
-        seen = [stage for stage in plan.stages if stage.name == ("record", "source")]
-        passes = [*(seen if any(map(plan.waits, plan.passes.of)) else []), *passes]
-    for stage in passes:
-        done[stage.name] = store.folder(stage.key, lambda folder, stage=stage: stage.make(folder, done))
-    return plan.passes.made(done)
+    plan, store = Plan(recipe), Store()
+    if untrained := [stage.subject for stage in plan.networks.stages if stage.resumes and not store.peek(stage.key)]:
+        raise click.ClickException(
+            f"{untrained[0]}: not trained yet, or with other options; first: t2iexport distill {recipe.name}.yaml"
+        )
+    results = Results(store)
+    return family_of(plan.family, {part: results[stage] for part, stage in plan.networks.last.items()})
 
 
 def _source(

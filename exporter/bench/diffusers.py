@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engines.bundle import MANIFEST, Bundle
+from engines.bundle import Bundle
 from engines.errors import MissingDependency, RecipeError, UnsupportedError
 from exporter.bench.stopwatch import Stopwatch
+from exporter.models import locate
 from exporter.recipe import shipped
 
 if TYPE_CHECKING:
@@ -122,16 +123,16 @@ def source(bundle: Bundle, root: Path | None = None) -> tuple[Recipe, Family]:
 
     """
     from exporter.families import claim  # noqa: PLC0415 - with load and recipe, what a bundle alone is timed without
-    from exporter.models.checkpoint import resolve  # noqa: PLC0415
+    from exporter.models.resolve import resolve  # noqa: PLC0415
     from exporter.recipe.schema import Recipe  # noqa: PLC0415
 
     text, name = bundle.manifest.recipe, bundle.manifest.name
     model = Recipe.parse(text, name).model
     near = [Path.cwd(), *bundle.folder.resolve().parents[:_ABOVE]]
     roots = [root] if root else [*(place for folder in near for place in (folder, folder / "recipes")), shipped.folder()]
-    there = ((place, place / Path(model.source).expanduser()) for place in roots)
     # A bundle has its recipe's name, which is often the source's as well: bundles/demo is not the source of bundles/demo.
-    root = next((place for place, path in there if path.exists() and not (path / MANIFEST).is_file()), root or Path.cwd())
+    holding = (place for place in roots if locate.holds_model(locate.candidates(model.source, place)[0]))
+    root = next(holding, root or Path.cwd())
     recipe = Recipe.parse(text, name, root)
     try:
         return recipe, claim(resolve(recipe.model, root), recipe)

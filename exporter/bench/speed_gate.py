@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -10,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from engines import plugins
-from engines.bundle import MANIFEST, Bundle
+from engines.bundle import Bundle
 from engines.errors import RecipeError, SpeedError, UnsupportedError
 from exporter import machine
 from exporter.bench import diffusers, run
-from exporter.stages import assemble
-from exporter.stages.plan import Done, Plan, Stage
+from exporter.models import locate
+from exporter.stages import assemble, contents
+from exporter.stages.plan import Plan
+from exporter.stages.stage import Results, Stage
 
 if TYPE_CHECKING:
     from exporter.recipe.schema import FasterThan, Recipe
@@ -29,28 +32,30 @@ def refuse(recipe: Recipe) -> None:
     """Raise RecipeError where nobody is there to race against, before time is spent."""
     wish = recipe.checks.faster_than
     known = [*diffusers.KINDS, *plugins.names("backends")]
-    if wish and wish.against not in known and not (_place(wish, recipe.root) / MANIFEST).is_file():
+    if wish and wish.against not in known and not locate.is_bundle(_place(wish, recipe.root)):
         hint = plugins.did_you_mean(wish.against, known)
         raise RecipeError(f"checks.faster_than.against: {wish.against!r} is not the folder of a bundle{hint}")
 
 
-def stage(plan: Plan, path: Path) -> Stage:
+def stage(plan: Plan, path: Path) -> Stage[str]:
     """The race of the bundle at `path` as a stage: one that was won is not run again for the same bundle, rival and machine."""
     wish = plan.recipe.checks.faster_than
     if wish is None:
         raise UnsupportedError("the recipe has no checks.faster_than, so there is no race. Add it.")
     options: dict[str, Any] = {**wish.model_dump(), "machine": machine.environment().processor}
     rival = _place(wish, plan.recipe.root)
-    if wish.against not in diffusers.KINDS and (rival / MANIFEST).is_file():
+    if wish.against not in diffusers.KINDS and locate.is_bundle(rival):
         options["digest"] = Bundle.open(rival).manifest.digest
 
-    def make(folder: Path, _done: Done) -> None:
-        (folder / _RESULT).write_text(json.dumps(hold(path, wish, plan.recipe.root)), encoding="utf-8")
-
-    return plan.last_stage("race", options, make, assemble.lay_out, type(plan.family))
+    make, makers = partial(_race, path=path, wish=wish, root=plan.recipe.root), (assemble.lay_out, contents.opened)
+    return plan.last_stage("race", make, _note, options=options, makers=(*makers, type(plan.family)))
 
 
-def read(folder: Path) -> str:
+def _race(folder: Path, _: Results, path: Path, wish: FasterThan, root: Path) -> None:
+    (folder / _RESULT).write_text(json.dumps(hold(path, wish, root)), encoding="utf-8")
+
+
+def _note(folder: Path) -> str:
     """The note of a race that was won."""
     return json.loads((folder / _RESULT).read_text(encoding="utf-8"))
 
@@ -82,5 +87,5 @@ def hold(path: Path, wish: FasterThan, root: Path) -> str:
 
 def _place(wish: FasterThan, root: Path) -> Path:
     """A rival's folder, which counts from the recipe's, then from the working directory."""
-    beside = root / Path(wish.against).expanduser()
-    return beside if beside.exists() else Path(wish.against).expanduser()
+    places = locate.candidates(wish.against, root)
+    return locate.first(places, locate.is_bundle) or places[-1]

@@ -13,7 +13,18 @@ from typing import TYPE_CHECKING, Any
 
 from engines.errors import RecipeError, UnsupportedError
 from engines.plugins import did_you_mean
-from exporter.models import architectures, hub, kinds, leftovers, lora, recognition, safetensors_header, statements
+from exporter.models import (
+    architectures,
+    config_types,
+    hub,
+    kinds,
+    leftovers,
+    locate,
+    lora,
+    recognition,
+    safetensors_header,
+    statements,
+)
 from exporter.models.safetensors_header import read_json
 from exporter.models.statements import Statement
 
@@ -156,52 +167,36 @@ def network(part: str) -> str:
 
 def placed(configs: Mapping[str, Mapping[str, Any]], component: str, config: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """Configs with another network's in the place of a component, or of half a VAE, and the index that names its class."""
+    config_types.refuse_types(network(component), config, "the network that comes into its place")
     index = configs["model_index"]
     library, name = index.get(component) or index[network(component)]
     return {**configs, component: config, "model_index": {**index, component: [library, config.get("_class_name", name)]}}
 
 
-def resolve(model: Model, root: Path) -> Checkpoint:
-    """Find a recipe's model and its LoRAs. Reads configs and file names only, and imports no torch.
+def find(model: Model, root: Path) -> Checkpoint:
+    """Find the model itself. Reads configs and file names only, and imports no torch.
 
-    A source is looked for beside the recipe (`root`), then in the working directory, then among the architectures, then on
-    the hub.
+    `locate` says where a source is looked for.
 
     Raises:
         RecipeError: nothing is there under that name, or weights are asked of an architecture.
         UnsupportedError: pickles, custom code, a damaged file, a hub out of reach.
 
     """
-    found = _resolve(model, root)
-    if model.vae is not None:
-        from exporter.models.compatibility import with_vae  # noqa: PLC0415 - which puts networks into checkpoints
-
-        found = with_vae(found, model, root)
-    changes = lora.resolve(model, root, found.configs)
-    named = {f"lora {number}": change.provenance for number, change in enumerate(changes, 1)}
-    notes = (*found.notes, *(note for change in changes for note in change.notes))
-    return replace(found, loras=changes, provenance={**found.provenance, **named}, notes=notes) if changes else found
-
-
-def _resolve(model: Model, root: Path) -> Checkpoint:
     seed = model.seed if model.weights == "random" else None
-    for place in (root / Path(model.source).expanduser(), Path(model.source).expanduser()):
-        if place.is_dir():
-            return _folder(place, {"source": model.source}, seed, model.variant)
-        if place.is_file():
-            return _single(place, model, seed)
+    place = locate.find(model.source, root, "model.source", architectures.names())
+    if place is not None and place.is_dir():
+        return _folder(place, {"source": model.source}, seed, model.variant)
+    if place is not None:
+        return _single(place, model, seed)
     if model.source in architectures.names():
         if seed is None:
+            passed = locate.passed_over(model.source, root)
             raise RecipeError(
-                f"model.source: {model.source!r} is an architecture, which has no weights of its own; "
+                f"model.source: {model.source!r} is an architecture, which has no weights of its own{passed}; "
                 f"set model.weights: random, or model.source: {architectures.hub(model.source) or 'a folder or hub id'}"
             )
         return _made_up(model.source, seed)
-    if not hub.ID.fullmatch(model.source) or model.source.endswith((".safetensors", ".ckpt")):
-        raise RecipeError(
-            f"model.source: {model.source!r} is neither a file or folder (looked in {root} and {Path.cwd()}), nor a hub id "
-            f"(owner/name), nor an architecture{did_you_mean(model.source, architectures.names())}"
-        )
     found = hub.fetch(model.source, model.revision, weights=seed is None, variant=model.variant)
     checkpoint = _folder(found.place, {"source": model.source, "revision": found.commit}, seed, model.variant)
     return replace(checkpoint, notes=found.notes)
@@ -224,7 +219,9 @@ def _folder(folder: Path, provenance: dict[str, str], seed: int | None, variant:
     configs: dict[str, Mapping[str, Any]] = {"model_index": index}
     files: dict[str, tuple[Path, ...]] = {}
     folders: dict[str, Path] = {}
-    for name in (n for n in index if _NETWORKS.fullmatch(n) or _TOKENIZERS.fullmatch(n) or n == "scheduler"):
+    read = [name for name in index if _NETWORKS.fullmatch(name) or _TOKENIZERS.fullmatch(name) or name == "scheduler"]
+    config_types.refuse_index(index, read, str(folder))
+    for name in read:
         if not isinstance(index[name], list) or index[name][1] is None:
             continue
         inside = folders[name] = folder / name
@@ -333,6 +330,7 @@ def _trusted(configs: Mapping[str, Mapping[str, Any]], where: str) -> Mapping[st
             "  Take a model that works without trust_remote_code."
         )
     for name in configs:
+        config_types.refuse_types(name, configs[name], where)
         library = index[name][0] if name in index else "diffusers"
         if library not in _LIBRARIES or "auto_map" in configs[name]:
             raise UnsupportedError(

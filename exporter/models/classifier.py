@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from engines.errors import RecipeError, UnsupportedError
-from exporter.models import hub, safetensors_header
+from engines.errors import UnsupportedError
+from exporter.models import hub, locate, safetensors_header
 from exporter.models.checkpoint import Checkpoint
 from exporter.models.safetensors_header import read_json
 
@@ -22,11 +22,8 @@ def find(name: str, revision: str | None, root: Path, where: str) -> Checkpoint:
         UnsupportedError: no classifier is there, or nothing says how it wants its pictures.
 
     """
-    for place in (root / Path(name).expanduser(), Path(name).expanduser()):
-        if place.is_dir():
-            return _opened(place, {"source": name})
-    if not hub.ID.fullmatch(name):
-        raise RecipeError(f"{where}: {name!r} is neither a folder (looked in {root} and {Path.cwd()}), nor a hub id (owner/name)")
+    if (place := locate.find(name, root, where, folder_only=True)) is not None:
+        return _opened(place, {"source": name})
     fetched = hub.fetch_network(name, revision, CLASSIFIER, beside=[_SAID])
     return _opened(fetched.place, {"source": name, "revision": fetched.commit})
 

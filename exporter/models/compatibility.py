@@ -10,10 +10,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints
 
 from engines.errors import RecipeError, UnsupportedError
-from engines.plugins import did_you_mean
 from engines.strict import Frozen
-from exporter.models import architectures, hub, kinds, recognition, safetensors_header, statements
-from exporter.models.checkpoint import SCHEME, Checkpoint, network, placed, resolve
+from exporter.models import architectures, hub, kinds, locate, recognition, safetensors_header, statements
+from exporter.models.checkpoint import SCHEME, Checkpoint, find, network, placed
 from exporter.models.safetensors_header import read_json
 from exporter.recipe.schema import Model
 
@@ -77,8 +76,7 @@ class _Found:
 def borrow(step: NetworkSource, part: str, source: Checkpoint, root: Path, where: str) -> Checkpoint:
     """The source with another network in a part's place; LoRAs that change the part are fused into that one.
 
-    A folder or file is looked for beside the recipe (`root`), then in the working directory, then among the architectures, then
-    on the hub, as a model is. Downloads what is on the hub, of random weights the config alone.
+    It is looked for as a model is, see `locate`. Downloads what is on the hub, of random weights the config alone.
 
     Args:
         step: which network.
@@ -127,7 +125,7 @@ def teacher(name: str | None, source: Checkpoint, root: Path, where: str) -> Che
     """
     if name is None:
         return source
-    other = resolve(Model(source=name), root)
+    other = find(Model(source=name), root)
     for what, component, fields in (
         ("latent space", "vae", ("_class_name", "latent_channels", "scaling_factor", "shift_factor", "block_out_channels")),
         ("latent space", "unet", ("in_channels", "out_channels")),
@@ -186,25 +184,21 @@ class _Look:
     random: bool
 
     def find(self, name: str) -> _Found:
-        """Beside the recipe, in the working directory, among the architectures, on the hub."""
-        for place in (self.root / Path(name).expanduser(), Path(name).expanduser()):
-            if place.is_dir():
-                return self._opened(place, {"source": name})
-            if place.is_file():
-                return self._in_file(place, {"source": name})
+        """On disk, among the architectures, on the hub."""
+        place = locate.find(name, self.root, self.where, architectures.names())
+        if place is not None:
+            return (self._opened if place.is_dir() else self._in_file)(place, {"source": name})
         if name in architectures.names():
             return self._architecture(name)
-        if not hub.ID.fullmatch(name) or name.endswith((".safetensors", ".ckpt")):
-            raise RecipeError(
-                f"{self.where}: {name!r} is neither a file or folder (looked in {self.root} and {Path.cwd()}), nor a hub id "
-                f"(owner/name), nor an architecture{did_you_mean(name, architectures.names())}"
-            )
         fetched = hub.fetch_network(name, self.revision, network(self.part), weights=not self.random)
         return self._opened(fetched.place, {"source": name, "revision": fetched.commit})
 
     def _architecture(self, name: str) -> _Found:
         if not self.random:
-            raise RecipeError(f"{self.where}: {name!r} is an architecture, which has no weights of its own; set weights: random")
+            passed = locate.passed_over(name, self.root)
+            raise RecipeError(
+                f"{self.where}: {name!r} is an architecture, which has no weights of its own{passed}; set weights: random"
+            )
         configs = architectures.configs(name)
         if network(self.part) not in configs:
             raise RecipeError(f"{self.where}: the architecture {name!r} has no {network(self.part)}")
@@ -250,8 +244,8 @@ def _differences(part: str, source: Checkpoint, config: Config, schedule: Config
     allowed = _DECODERS if part in {"vae", "vae_decoder"} else (ours,)
     if theirs not in allowed:
         yield "class", f"it is of {theirs}, and only {' or '.join(allowed)} can stand there"
-    shared = {**_SHARED[kind], **({"latent space": _SCALING} if kind == "vae" and ours == theirs == _DECODERS[0] else {})}
-    for what, fields in shared.items():
+    scaled = kind == "vae" and ours == theirs == _DECODERS[0]
+    for what, fields in (*_SHARED[kind].items(), *([("latent space", _SCALING)] if scaled else [])):
         for name, default in fields.items():
             before, after = (_plain(each.get(name, default)) for each in (own, config))
             if before != after:

@@ -78,7 +78,7 @@ def components(index: Mapping[str, Any], used: Collection[str], pipeline: str) -
     if own != pipeline and not _SAME.fullmatch(own):
         yield f"the model is saved as {own}; the bundle draws what {pipeline} draws with its networks"
     for name, value in index.items():
-        listed = isinstance(value, list | tuple)
+        listed = isinstance(value, list | tuple) and bool(value)
         if name.startswith("_") or name in used or (listed and value[-1] is None):
             continue
         if listed:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from engines.errors import RecipeError, UnsupportedError
 from engines.plugins import did_you_mean
-from exporter.models import hub, lora_names, safetensors_header, statements
+from exporter.models import hub, locate, lora_names, safetensors_header, statements
 
 if TYPE_CHECKING:
     from exporter.recipe.schema import Lora as Asked
@@ -82,9 +84,26 @@ def _resolved(asked: Asked, place: str, root: Path, configs: Mapping[str, Mappin
     config = told_by.get(_PEFT_INSIDE) or (
         beside.read_text(encoding="utf-8") if file.name == _USUAL[1] and beside.is_file() else ""
     )
+    _refuse_config(config, file)
     title = next((told_by[key] for key in _TITLES if told_by.get(key)), "")
     told = f"{asked.source}{f' at {commit}' if commit else ''}{f' {file.name}' if file.name not in asked.source else ''}"
     return Lora(file, asked.scale, frozenset(owners.values()), title, f"{told} × {asked.scale:g}", tuple(notes), config)
+
+
+def _refuse_config(text: str, file: Path) -> None:
+    """Raise UnsupportedError where what peft or diffusers wrote about alpha and rank cannot be read."""
+    try:
+        said = json.loads(text) if text else {}
+        patterns = [value for key, value in said.items() if key.endswith("alpha_pattern") and value is not None]
+        alphas = [value for key, value in said.items() if key.endswith("lora_alpha")]
+        for pattern in (key for each in patterns for key in each):
+            re.compile(pattern)
+        _ = [float(each) for each in (*alphas, *(value for each in patterns for value in each.values()))]
+    except (ValueError, TypeError, AttributeError, RecursionError, OverflowError, re.error) as error:
+        raise UnsupportedError(
+            f"{file}: what its trainer wrote of alpha and rank ({_PEFT}, or {_PEFT_INSIDE} inside) cannot be read: {error}.\n"
+            "  Take the file as it was published, or save it again with peft."
+        ) from error
 
 
 def refuse_left(file: Path, names: Sequence[str]) -> None:
@@ -104,17 +123,12 @@ def refuse_left(file: Path, names: Sequence[str]) -> None:
 
 
 def _file(asked: Asked, place: str, root: Path) -> hub.Fetched:
-    for found in (root / Path(asked.source).expanduser(), Path(asked.source).expanduser()):
-        if found.is_file():
-            return hub.Fetched(found, "")
-        if found.is_dir():
-            names = [file.name for file in found.iterdir()]
-            return hub.Fetched(found / choose(names, asked.weight_name, place, asked.source), "")
-    if not hub.ID.fullmatch(asked.source) or asked.source.endswith(".safetensors"):
-        raise RecipeError(
-            f"{place}.source: {asked.source!r} is neither a file or folder (looked in {root} and {Path.cwd()}), nor a hub id "
-            "(owner/name)"
-        )
+    found = locate.find(asked.source, root, f"{place}.source")
+    if found is not None and found.is_dir():
+        names = [file.name for file in found.iterdir()]
+        return hub.Fetched(found / choose(names, asked.weight_name, place, asked.source), "")
+    if found is not None:
+        return hub.Fetched(found, "")
     return hub.fetch_file(
         asked.source, asked.revision, lambda files: choose(files, asked.weight_name, place, asked.source), beside=[_PEFT]
     )

@@ -32,6 +32,16 @@ def weight(pieces: Pieces, before: Tensor, strength: float | None = None) -> Ten
         UnfitError: a piece is missing, or of another shape.
 
     """
+    try:
+        return _weight(pieces, before, strength)
+    except UnfitError:
+        raise
+    except (RuntimeError, IndexError, ValueError, ZeroDivisionError) as error:  # arithmetic on pieces of any shape
+        shapes = " and ".join(f"{name} {list(value.shape)}" for name, value in sorted(pieces.items()) if value.ndim)
+        raise UnfitError(f"has {shapes}, which do not make the model's weight {list(before.shape)}") from error
+
+
+def _weight(pieces: Pieces, before: Tensor, strength: float | None) -> Tensor | None:
     own = {name: value.double() for name, value in pieces.items()}
     found = [_whole(own), _lora(own, before, strength), _loha(own), _lokr(own)]
     changes = [change for change in found if change is not None]
@@ -39,11 +49,7 @@ def weight(pieces: Pieces, before: Tensor, strength: float | None = None) -> Ten
         if leftover := own.keys() - {"diff_b", "b_norm"}:
             raise UnfitError(f"has {' and '.join(sorted(leftover))} alone")
         return None
-    try:
-        total = sum(change.reshape(before.shape) for change in changes)
-    except RuntimeError as error:
-        shapes = " and ".join(f"{name} {list(value.shape)}" for name, value in sorted(pieces.items()) if value.ndim)
-        raise UnfitError(f"has {shapes}, which do not make the model's weight {list(before.shape)}") from error
+    total = sum(change.reshape(before.shape) for change in changes)
     return _decomposed(own, before.double(), torch.as_tensor(total))
 
 

@@ -214,7 +214,7 @@ def _zero_snr(recipe: Recipe, checkpoint: Checkpoint) -> Iterator[str]:
     if not _setting(recipe, checkpoint, "rescale_betas_zero_snr"):
         return
     where = _where(recipe, "rescale_betas_zero_snr")
-    if _setting(recipe, checkpoint, "prediction_type") in {None, "epsilon"}:
+    if _setting(recipe, checkpoint, "prediction_type") in (None, "epsilon"):  # it may be of any type
         yield f"{where}: rescale_betas_zero_snr needs prediction_type: v_prediction, since noise says nothing at zero signal"
     if _setting(recipe, checkpoint, "timestep_spacing") != "trailing" and not _gridded(recipe):
         yield f"{where}: rescale_betas_zero_snr needs timestep_spacing: trailing, or the steps do not begin at zero signal"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, fx
 from torch.export.graph_signature import InputKind
+from torch.fx.node import map_aggregate
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -252,7 +253,7 @@ def _typed(value: Any, dtype: torch.dtype) -> Any:  # noqa: ANN401 - a tensor, o
 def _widened(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """A step's arguments, with float32 where half precision was named."""
     # It keeps the kinds of what holds them, and does not say so.
-    return cast("tuple[tuple[Any, ...], dict[str, Any]]", fx.node.map_aggregate((args, dict(kwargs)), _wider))
+    return cast("tuple[tuple[Any, ...], dict[str, Any]]", map_aggregate((args, dict(kwargs)), _wider))
 
 
 def _wider(value: Any) -> Any:  # noqa: ANN401 - any argument

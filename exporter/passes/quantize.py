@@ -24,11 +24,6 @@ class Quantize(Wish):
     """
 
     @property
-    def told(self) -> str:
-        """The pass and its format."""
-        return f"quantize: {self.format}"
-
-    @property
     def decides(self) -> Mapping[str, Any]:
         """The options on which the calibration depends."""
         return self.model_dump(mode="json", exclude={"gate", "fallback", "calibration"})

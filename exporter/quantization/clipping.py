@@ -33,7 +33,7 @@ def reach(watched: Watched, method: str, percent: float, kind: str) -> float:
         return short(min(largest, _percentile(counts.sum(axis=0), watched.top, percent)))
     middles = (np.arange(BINS) + 0.5) * (watched.top / BINS)
     energy = counts @ np.square(middles)
-    lively = energy > 0
+    lively = np.array(watched.largest) > 0  # zeros are kept whatever the range
     clips = largest * _SHARES
     over = np.maximum(middles[None] - clips[:, None], 0.0)  # (candidates, bins)
     step = clips[:, None] / LARGEST[kind]

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from engines import plugins
 from engines.errors import MissingDependency, SpeedError, UnsupportedError
 from exporter.parity import table
 from exporter.parity.compare import judge
 from exporter.parity.metrics import labelled
 from exporter.recipe.limits import Limits, class_of
-from exporter.reference.recording import load_cases
 
 if TYPE_CHECKING:
     from engines.backends import Backend
     from engines.signature import Signature
-    from exporter.passes.quantize import Quantize
-    from exporter.stages.passes import Done
-    from exporter.stages.plan import Plan
+    from exporter.part import Case, Precision
+    from exporter.quantization.options import Wish
 
 #: Seconds that a race may take, and the least number of rounds that count.
 _SECONDS, _ROUNDS = 20.0, 5
@@ -62,45 +62,98 @@ class Pair:
         return self.size <= SMALLER * self.plain_size
 
 
-def weigh(plan: Plan, name: str, done: Done) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Candidate:
+    """One target's two engines and the graphs that they were built of: files, the quantized ones first.
+
+    Attributes:
+        target: name of the backend.
+        backend: opens both.
+        engine: quantized.
+        plain_engine: not quantized.
+        graph: ONNX and its weights, quantized.
+        plain_graph: the same, not quantized.
+
+    """
+
+    target: str
+    backend: Backend
+    engine: Sequence[Path]
+    plain_engine: Sequence[Path]
+    graph: Sequence[Path]
+    plain_graph: Sequence[Path]
+
+
+@dataclass(frozen=True)
+class GateDecision:
+    """Whether the quantized network goes into the bundle, and the figures, a sentence each."""
+
+    kept: bool
+    notes: tuple[str, ...]
+
+    def write(self, path: Path) -> None:
+        """Keep it as JSON."""
+        path.write_text(json.dumps({"kept": self.kept, "notes": self.notes}, indent=1) + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, path: Path) -> GateDecision:
+        """Read what `write` wrote."""
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return cls(content["kept"], tuple(content["notes"]))
+
+
+def weigh(
+    name: str,
+    step: Wish,
+    candidates: Sequence[Candidate],
+    signature: Signature,
+    *,
+    precision: Precision,
+    cases: Sequence[Case],
+    limits: Mapping[str, float],
+) -> GateDecision:
     """Race and weigh on every target, and decide.
 
-    Returns:
-        `kept`: whether the quantized network goes into the bundle; `notes`: the figures.
+    Args:
+        name: of the part.
+        step: how it is quantized, and what it must win.
+        candidates: one for each target.
+        signature: of the part.
+        precision: of the unquantized part.
+        cases: recorded calls with what the part gives after its passes; empty where nothing was recorded.
+        limits: the recipe's own.
 
     Raises:
         SpeedError: it is not the better one, and the recipe names no fallback.
         UnsupportedError: an engine holds other numbers than asked.
 
     """
-    step: Quantize = plan.passes.quantized[name]
-    signature, gate = plan.family.signature(name), step.gate or step.form.gate
-    inputs = _inputs(plan, name, done)
+    gate = step.gate or step.form.gate
+    inputs = cases[0].inputs if cases else _made_up(signature)
     pairs = []
-    for target, backend in plan.targets[name].items():
-        graphs = [done[verb, f"{name}, opset {backend.opset}"] for verb in ("quantize", "export")]
-        folders = [done[verb, f"{name}, {target}"] for verb in ("engine", "rival")]
-        files = [_files(folder, graph, name) for folder, graph in zip(folders, graphs, strict=True)]
-        pair = _pair(target, backend, files, signature, inputs)
-        _audit(name, step, pair, [_size(_files(graph, graph, name)) for graph in graphs])
+    for candidate in candidates:
+        pair = _pair(candidate, signature, inputs)
+        _audit(name, step, pair, (_size(candidate.graph), _size(candidate.plain_graph)))
         pairs.append(pair)
     lost = [pair for pair in pairs if not pair.wins(gate)]
-    missed = _out_of_limits(plan, name, step, done) if step.fallback else ""
-    notes = [f"{name}: {step.told}, {pair.told}" for pair in pairs]
+    missed = ""
+    if step.fallback and cases:
+        graph = max(candidates, key=lambda candidate: candidate.backend.opset).graph
+        missed = _out_of_limits(name, graph, signature, cases, Limits(limits), class_of(precision, step.format))
+    notes = tuple(f"{name}: {step.told}, {pair.told}" for pair in pairs)
     if not lost and not missed:
-        return {"kept": True, "notes": notes}
+        return GateDecision(kept=True, notes=notes)
     why = missed or f"not {'faster' if gate == 'speed' else 'smaller'} on {', '.join(pair.target for pair in lost)}"
     if not step.fallback:
         raise SpeedError(
             f"{name}: {step.told} is {why}.\n  " + "\n  ".join(notes)
-            + f"\n  Quantize fewer layers or in another format, set gate: size, or fallback: {plan.precision(name, done)}."
+            + f"\n  Quantize fewer layers or in another format, set gate: size, or fallback: {precision}."
         )  # fmt: skip
-    return {"kept": False, "notes": [*notes, f"{name}: kept in {step.fallback}, because {step.told} is {why}"]}
+    return GateDecision(kept=False, notes=(*notes, f"{name}: kept in {step.fallback}, because {step.told} is {why}"))
 
 
-def _pair(
-    target: str, backend: Backend, files: Sequence[Sequence[Path]], signature: Signature, inputs: Mapping[str, np.ndarray]
-) -> Pair:
+def _pair(candidate: Candidate, signature: Signature, inputs: Mapping[str, np.ndarray]) -> Pair:
+    target, backend, files = candidate.target, candidate.backend, (candidate.engine, candidate.plain_engine)
     sizes = [_size(each) for each in files]
     try:
         seconds, ratio = _race(backend, files, signature, inputs)
@@ -132,7 +185,7 @@ def _race(
     return (mine, other), float(np.median(counted[:, 1] / counted[:, 0]))
 
 
-def _audit(name: str, step: Quantize, pair: Pair, graphs: Sequence[int]) -> None:
+def _audit(name: str, step: Wish, pair: Pair, graphs: Sequence[int]) -> None:
     """Refuse an engine that does not hold what was asked, however well it works.
 
     By size: what quantizing took from the graph's weights must be missing from the engine too; half of it where the target halves
@@ -151,18 +204,13 @@ def _audit(name: str, step: Quantize, pair: Pair, graphs: Sequence[int]) -> None
         )
 
 
-def _out_of_limits(plan: Plan, name: str, step: Quantize, done: Done) -> str:
-    """What the quantized graph misses, on the recorded calls; empty where it holds, or nothing was recorded."""
-    if plan.recipe.checks.skip:
-        return ""
-    from engines import plugins  # noqa: PLC0415
-
-    limits, opset = Limits(plan.recipe.checks.limits), plan.opsets(name)[-1]
-    precision = class_of(plan.precision(name, done), step.format)
-    graph = done["quantize", f"{name}, opset {opset}"]
+def _out_of_limits(
+    name: str, graph: Sequence[Path], signature: Signature, cases: Sequence[Case], limits: Limits, precision: str
+) -> str:
+    """What the quantized graph misses, on the recorded calls; empty where it holds."""
     reference = plugins.load("backends", "onnxruntime")(graph_optimization="none")
-    with reference.open(_files(graph, graph, name), plan.family.signature(name)) as engine:
-        for case in load_cases(done["measure", name] / f"{name}.npz"):
+    with reference.open(graph, signature) as engine:
+        for case in cases:
             answer = engine(case.inputs)
             pairs = [(answer[port], case.passes[port]) for port in case.passes]
             verdict = judge(name, "onnx", case.label, pairs, limits(name, "onnx", precision))
@@ -172,20 +220,11 @@ def _out_of_limits(plan: Plan, name: str, step: Quantize, done: Done) -> str:
     return ""
 
 
-def _inputs(plan: Plan, name: str, done: Done) -> Mapping[str, np.ndarray]:
-    """A recorded call, or one made up where nothing was recorded."""
-    if not plan.recipe.checks.skip:
-        return load_cases(done["measure", name] / f"{name}.npz")[0].inputs
-    signature = plan.family.signature(name)
+def _made_up(signature: Signature) -> Mapping[str, np.ndarray]:
+    """A call, where none was recorded."""
     noise, sizes = np.random.Generator(np.random.Philox(0)), signature.extent("typical")
     made = {port: noise.standard_normal(signature.shape(port, sizes)).astype(port.dtype) for port in signature.inputs}
     return {port.name: np.zeros_like(array) if port.dtype == "int64" else array for port, array in made.items()}
-
-
-def _files(folder: Path, graph: Path, name: str) -> list[Path]:
-    """What a backend built; the graph and its weights where that runs the graph itself."""
-    built = sorted(file for file in folder.iterdir() if file.name != "entry.json") if folder != graph else []
-    return built or sorted(graph.glob(f"{name}.onnx*"))
 
 
 def _size(files: Sequence[Path]) -> int:

@@ -82,6 +82,11 @@ class Wish(PassOptions):
         return FORMATS[self.format]
 
     @property
+    def told(self) -> str:
+        """The pass and its format."""
+        return f"quantize: {self.format}"
+
+    @property
     def recorded(self) -> bool:
         """Whether it has to see recorded calls: for ranges, for the search, or to know which layers are sensitive."""
         searching = self.form.weights == "int4" and self.search

@@ -86,19 +86,22 @@ def _told(model: type[BaseModel], place: Place) -> str | None:
     known = getattr(_at(model, place[:-1]), "model_fields", {}).get(place[-1])
     if known is None:
         return None
-    about = known.description or getattr(known.annotation, "__doc__", None)
-    return about.splitlines()[0] if about and (known.description or isinstance(known.annotation, type)) else None
+    about = known.description or (known.annotation.__doc__ if hasattr(known.annotation, "model_fields") else None)
+    return about.splitlines()[0] if about else None
 
 
 def _at(annotation: Any, place: Place) -> Any:  # noqa: ANN401 - type annotations have no common type
     """The model that stands at a place: fields of models, values of mappings, items of tuples."""
     if not place:
         return _model(annotation)
-    fields = getattr(_model(annotation), "model_fields", None)
-    if fields is not None:
+    inner = [argument for argument in typing.get_args(annotation) if argument is not Ellipsis]
+    if typing.get_origin(annotation) in {dict, list, tuple}:
+        return _at(inner[-1], place[1:]) if inner else None
+    if hasattr(annotation, "model_fields"):
+        fields = annotation.model_fields
         return _at(fields[place[0]].annotation, place[1:]) if place[0] in fields else None
-    inner = [argument for argument in typing.get_args(annotation) if argument not in {Ellipsis, type(None), str, int, float}]
-    return _at(inner[-1], place[1:]) if inner else None
+    # A union, or a type with more said of it.
+    return next((found for argument in inner if (found := _at(argument, place)) is not None), None)
 
 
 def _model(annotation: Any) -> Any:  # noqa: ANN401

@@ -254,6 +254,10 @@ class Recipe(Frozen):
         """YAML that parses to this recipe, overrides included; what the bundle keeps."""
         return self._origin.text
 
+    def component(self, name: str) -> Component:
+        """What is asked of a part; the defaults where the recipe does not name it."""
+        return self.components.get(name, Component())
+
     @staticmethod
     def load(path: Path, overrides: Iterable[str] = ()) -> Recipe:
         """Read a recipe's file, or one that comes with the package by its bare name; `overrides` are `path.to.field=yaml value`.

@@ -133,3 +133,46 @@ def load_run(path: Path) -> Run:
     given = {key.removeprefix("source/"): arrays.pop(key) for key in list(arrays) if key.startswith("source/")}
     source = Source(**{"anew": None, **given}) if given else None
     return Run(Setting(**setting | {"prompts": tuple(setting["prompts"])}), **arrays, source=source)
+
+
+@dataclass(frozen=True)
+class RecordingFolder:
+    """A recording on disk, as a stage leaves it and a bundle holds it; `name` is a part's."""
+
+    folder: Path
+
+    @property
+    def runs(self) -> list[Path]:
+        """A file each; `load_run` reads them."""
+        return sorted(self.folder.glob("run_*.npz"))
+
+    @property
+    def ranges(self) -> dict[str, float]:
+        """Component → the largest activation that was seen."""
+        return json.loads(self._ranges.read_text(encoding="utf-8"))
+
+    @property
+    def _ranges(self) -> Path:
+        return self.folder / "ranges.json"
+
+    def cases(self, name: str) -> tuple[Case, ...]:
+        """The recorded calls of a part."""
+        return load_cases(self.folder / f"{name}.npz")
+
+    def calls(self, name: str) -> tuple[Case, ...]:
+        """Every call of the denoiser in every recorded run; of another part, the calls that were recorded."""
+        cases = self.cases(name)
+        if not cases or "timestep" not in cases[0].inputs:
+            return cases
+        runs = [load_run(file) for file in self.runs]
+        labels = [run.setting.label for run in runs]
+        first = {label: next(case for case in cases if case.label.startswith(f"{label}, ")) for label in labels}
+        return tuple(case for run in runs for case in trajectory(run, first[run.setting.label]))
+
+    def write(self, recording: Recording) -> None:
+        """Keep a recording here."""
+        for number, run in enumerate(recording.runs):
+            save_run(run, self.folder / f"run_{number}.npz")
+        for name, cases in recording.cases.items():
+            save_cases(cases, self.folder / f"{name}.npz")
+        self._ranges.write_text(json.dumps(dict(recording.ranges), indent=2, sort_keys=True) + "\n", encoding="utf-8")

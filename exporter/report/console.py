@@ -15,10 +15,8 @@ from exporter.parity.table import limits
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.status import Status
 
     from engines.bundle import Verdict
-    from exporter.stages.plan import Stage
 
 
 def console(*, error: bool = False) -> Console:
@@ -56,43 +54,6 @@ def table(screen: Console, rows: Sequence[Mapping[str, Any]]) -> None:
     with screen.capture() as captured:
         screen.print(drawn)
     screen.print("\n".join(f"  {line.rstrip()}" for line in captured.get().splitlines()))
-
-
-class StageLines:
-    """Prints one line per finished stage; on a terminal the one that runs is shown as well.
-
-    Attributes:
-        rows: what was printed, as data.
-
-    """
-
-    def __init__(self, *, error: bool) -> None:
-        self._screen, self.rows = console(error=error), list[dict[str, Any]]()
-        self._running: Status | None = None
-
-    def __call__(self, stage: Stage, seconds: float | None = None, *, cached: bool = False, why: str = "") -> None:
-        """Show that a stage begins (`seconds` is None), or that it is done."""
-        self.close()
-        if seconds is None:
-            if self._screen.is_terminal and not stage.resumes:  # which prints lines of its own
-                self._running = self._screen.status(f"{stage.verb} {stage.subject}")
-                self._running.start()
-            return
-        self.rows.append(
-            {"stage": stage.verb, "subject": stage.subject, "seconds": round(seconds, 2), "cached": cached, "why": why}
-        )
-        told = "reused" if cached else f"{seconds:.1f} s"
-        self._screen.print(f"{stage.verb:<9}{stage.subject:<34}{told:>9}  {why}".rstrip())
-
-    def say(self, sentence: str) -> None:
-        """Print a line of its own."""
-        self._screen.print(sentence)
-
-    def close(self) -> None:
-        """Take the running stage off the terminal."""
-        if self._running is not None:
-            self._running.stop()
-            self._running = None
 
 
 def verdict_rows(verdicts: Sequence[Verdict]) -> list[dict[str, Any]]:

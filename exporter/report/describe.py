@@ -298,8 +298,7 @@ def _made_for(plan: Plan) -> str:
 
 
 def _precision(plan: Plan, name: str) -> str:
-    component = plan.recipe.components.get(name)
-    return component.precision if component else "fp32"
+    return plan.recipe.component(name).precision
 
 
 def _headline(file: Path) -> str:

@@ -42,6 +42,8 @@ def compile_process(name: str, config: Mapping[str, Any], own: Mapping[str, Any]
         raise UnsupportedError(f"a model of prediction_type {prediction!r}, or of continuous times, is not solved at run time.")
     with np.errstate(divide="ignore"):
         logs = np.log(np.asarray(found, np.float64))
+    if not (np.diff(logs) < 0).all() or not logs[0] < 0:
+        raise UnsupportedError(f"{name} adds no noise at some of its times, so nothing is solved at run time: look at its betas.")
     return Process(
         provenance=Provenance(scheduler=name, config=configured.provenance.config, library=f"diffusers {version('diffusers')}"),
         prediction=prediction,

@@ -3,71 +3,114 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from engines.backends import installed
-from engines.bundle import Draft, EngineFiles, Onnx, PartEntry, SamplerEntry, Tokenizer, Verdict, place
-from engines.manifest import Defaults
+from engines.bundle import Draft, EngineFiles, Onnx, PartEntry, SamplerEntry, Tokenizer, place
+from engines.manifest import Defaults, Quantized
 from exporter.recipe import limits
 
 if TYPE_CHECKING:
-    from exporter.stages.plan import Done, Plan
+    from engines.backends import Backend
+    from engines.signature import Signature
+    from exporter.families import Family
+    from exporter.reference.recording import RecordingFolder
+    from exporter.stages.engines import BuiltEngine
+    from exporter.stages.export import GraphFiles, PartOutputs
+    from exporter.stages.quantize import CalibrationFile
+    from exporter.stages.tables import ProcessFile, SamplerFile, TokenizerFiles
 
 _VERSIONS = ("t2iexport", "torch", "diffusers", "transformers", "onnx", "onnx-ir", "onnxscript")
 
 
-def lay_out(plan: Plan, done: Done, folder: Path) -> Draft:
+@dataclass(frozen=True)
+class PartContents:
+    """What a bundle holds of a part, or of a whole pipeline.
+
+    Attributes:
+        signature: its contract.
+        graphs: by operator set.
+        engines: backend → its options, and what it built; empty for a part of a whole pipeline.
+        passes: as the blame table shows them.
+        remade: whether they made another network of it.
+        outputs: what it gives on the recorded calls.
+        quantized: format and calibration, where it is.
+
+    """
+
+    signature: Signature
+    graphs: Mapping[int, GraphFiles]
+    engines: Mapping[str, tuple[Backend, BuiltEngine]]
+    passes: tuple[str, ...] = ()
+    remade: bool = False
+    outputs: PartOutputs | None = None
+    quantized: tuple[str, CalibrationFile] | None = None
+
+
+@dataclass(frozen=True)
+class Contents:
+    """All that a bundle holds.
+
+    Attributes:
+        family: of the recipe.
+        tokenizers: by name.
+        samplers: number of steps → the table, and where it starts from an image, if it can.
+        process: what adaptive samplers solve.
+        parts: by name, in the order in which they run.
+        pipelines: the whole ones, by name.
+        recording: what images are held to; None where nothing was recorded.
+        ranges: component → the largest activation that was seen, or that stays in half precision.
+        findings: name of a file → what a pass found out.
+        notes: sentences for whoever reads the bundle.
+
+    """
+
+    family: Family
+    tokenizers: Mapping[str, TokenizerFiles]
+    samplers: Mapping[int, tuple[SamplerFile, SamplerFile | None]]
+    process: ProcessFile
+    parts: Mapping[str, PartContents]
+    pipelines: Mapping[str, PartContents]
+    recording: RecordingFolder | None
+    ranges: Mapping[str, float]
+    findings: Mapping[str, Any]
+    notes: Sequence[str]
+
+
+def lay_out(contents: Contents, folder: Path) -> Draft:
     """Fill `folder` with what the stages made, and draft the manifest that says what it is."""
-    recipe, notes = plan.recipe, list(plan.notes)
-    notes += plan.precisions.notes(done) + _found(plan, done, folder) + plan.quantized.notes(done)
-    recordings: list[str] = []
-    if not recipe.checks.skip:
-        runs = sorted(done[plan.reference].glob("run_*.npz"))
-        cases = [done["measure", name] / f"{name}.npz" for name in plan.family.roles]
-        recordings = [_put(file, folder, f"recordings/{file.name}") for file in (*runs, *cases)]
-        recordings.append("recordings/ranges.json")
-        (folder / recordings[-1]).write_text(json.dumps(plan.precisions.ranges(done), indent=2, sort_keys=True) + "\n")
-    parts = {name: _part(plan, name, done, folder) for name in plan.family.roles}
+    recipe, family = contents.family.recipe, contents.family
+    recordings = _recordings(contents, folder)
+    for name, finding in contents.findings.items():
+        (folder / "passes").mkdir(parents=True, exist_ok=True)
+        (folder / "passes" / f"{name}.json").write_text(json.dumps(finding, indent=1) + "\n", encoding="utf-8")
+    parts = {name: _part(family, name, part, folder) for name, part in contents.parts.items()}
     return Draft(
         name=recipe.name,
         recipe=recipe.text,
-        source=dict(plan.checkpoint.provenance),
-        guidance=plan.family.guidance,
+        source=dict(family.checkpoint.provenance),
+        guidance=family.guidance,
         defaults=Defaults(
             height=recipe.shapes.height[1],
             width=recipe.shapes.width[1],
             steps=recipe.sampler.steps[0],
             generator=recipe.generator,
         ),
-        tokenizers={name: _tokenizer(name, done, folder) for name in plan.family.towers.values()},
-        inputs=dict(plan.family.inputs),
-        parts=parts | {name: _whole(plan, name, parts, done, folder) for name in plan.wholes.steps},
-        samplers=tuple(_sampler(plan, steps, done, folder) for steps in recipe.sampler.steps),
-        process=_process(done, folder),
+        tokenizers={name: _tokenizer(made, folder) for name, made in contents.tokenizers.items()},
+        inputs=dict(family.inputs),
+        parts=parts | {name: _pipeline(name, whole, parts, folder) for name, whole in contents.pipelines.items()},
+        samplers=tuple(_sampler(steps, *made, folder) for steps, made in contents.samplers.items()),
+        process=_put(file, folder, "samplers/process.json") if (file := contents.process.file) else None,
         recordings=tuple(recordings),
         limits=dict(recipe.checks.limits),
-        notes=tuple(notes),
+        notes=tuple(contents.notes),
         low_memory=recipe.low_memory,
         versions={name: installed("compile", name) for name in _VERSIONS},
     )
-
-
-def _found(plan: Plan, done: Done, folder: Path) -> list[str]:
-    """What the passes that remade networks have to say: notes, and in files what they found out."""
-    notes: list[str] = []
-    for name, passes in plan.passes.remade.items():
-        for pass_name in passes:
-            found = json.loads((done["pass", f"{name}, {pass_name}"] / "found.txt").read_text())
-            notes += found["notes"]
-            for subject, finding in found["findings"].items():
-                file = folder / "passes" / f"{name}-{subject}.json"
-                file.parent.mkdir(parents=True, exist_ok=True)
-                file.write_text(json.dumps(finding, indent=1) + "\n", encoding="utf-8")
-    if plan.passes.remade and not plan.recipe.checks.skip:
-        notes.append(f"end to end is held to the source pipeline with {' and '.join(plan.passes.remade)} as the passes made it")
-    return notes
 
 
 def _put(file: Path, folder: Path, relative: str) -> str:
@@ -75,80 +118,81 @@ def _put(file: Path, folder: Path, relative: str) -> str:
     return relative
 
 
-def _tokenizer(name: str, done: Done, folder: Path) -> Tokenizer:
-    made = done["tokenize", name]
-    file = _put(made / f"{name}.json", folder, f"tokenizers/{name}.json")
-    entry = Tokenizer.model_validate_json((made / "entry.txt").read_text())
-    return entry.model_copy(update={"file": file})
+def _recordings(contents: Contents, folder: Path) -> list[str]:
+    if contents.recording is None:
+        return []
+    files = [*contents.recording.runs, *(part.outputs.file for part in contents.parts.values() if part.outputs)]
+    recordings = [_put(file, folder, f"recordings/{file.name}") for file in files]
+    recordings.append("recordings/ranges.json")
+    (folder / recordings[-1]).write_text(json.dumps(contents.ranges, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    return recordings
 
 
-def _sampler(plan: Plan, steps: int, done: Done, folder: Path) -> SamplerEntry:
-    made = done["compile", f"{steps} steps"] / f"{steps}.json"
-    provenance = json.loads(made.read_text())["provenance"]
-    size = (provenance["height"], provenance["width"])
-    suffix = "" if size == (None, None) else f"-{size[0]}x{size[1]}"
-    file = _put(made, folder, f"samplers/{steps}{suffix}.json")
-    image = None
-    if plan.edits:
-        starts = done["compile", f"{steps} steps from an image"] / f"{steps}-image.json"
-        image = _put(starts, folder, f"samplers/{steps}{suffix}-image.json")
-    return SamplerEntry(steps=steps, height=size[0], width=size[1], file=file, image=image)
+def _tokenizer(made: TokenizerFiles, folder: Path) -> Tokenizer:
+    return made.entry.model_copy(update={"file": _put(made.file, folder, f"tokenizers/{made.file.name}")})
 
 
-def _process(done: Done, folder: Path) -> str | None:
-    """What adaptive samplers solve; only a variance-preserving scheduler has it."""
-    made = done["process", "scheduler"] / "process.json"
-    return _put(made, folder, "samplers/process.json") if made.exists() else None
+def _sampler(steps: int, made: SamplerFile, starts: SamplerFile | None, folder: Path) -> SamplerEntry:
+    height, width = made.size
+    suffix = "" if (height, width) == (None, None) else f"-{height}x{width}"
+    file = _put(made.file, folder, f"samplers/{steps}{suffix}.json")
+    image = _put(starts.file, folder, f"samplers/{steps}{suffix}-image.json") if starts else None
+    return SamplerEntry(steps=steps, height=height, width=width, file=file, image=image)
 
 
-def _part(plan: Plan, name: str, done: Done, folder: Path) -> PartEntry:
+def _part(family: Family, name: str, part: PartContents, folder: Path) -> PartEntry:
     graphs: dict[str, Onnx] = {}
-    facts: dict[str, int | str] = {}
-    for opset in plan.opsets(name):
-        made = plan.quantized.graph(name, opset, done)
-        facts = json.loads((made / "facts.txt").read_text())
-        files = sorted(made.glob(f"{name}.onnx*"))
-        placed = tuple(_put(file, folder, f"onnx/opset{opset}/{file.name}") for file in files)
-        graphs[str(opset)] = Onnx(files=placed, nodes_exported=int(facts["nodes_exported"]), nodes=int(facts["nodes"]))
+    facts: dict[str, Any] = {}
+    for opset, made in part.graphs.items():
+        facts = made.facts
+        placed = tuple(_put(file, folder, f"onnx/opset{opset}/{file.name}") for file in made.files)
+        graphs[str(opset)] = Onnx(files=placed, nodes_exported=facts["nodes_exported"], nodes=facts["nodes"])
     return PartEntry(
-        role=plan.family.roles[name],
-        signature=plan.family.signature(name),
-        precision=str(facts["precision"]),  # type: ignore[arg-type]  # validated by the field
-        parameters=int(facts["parameters"]),
-        passes=plan.passes.told(name),
-        remade=name in plan.passes.remade,
-        tile=plan.recipe.components[name].tile if name in plan.recipe.components else None,
-        quantized=plan.quantized.entry(name, plan.opsets(name)[-1], done, folder),
+        role=family.roles[name],
+        signature=part.signature,
+        precision=facts["precision"],
+        parameters=facts["parameters"],
+        passes=part.passes,
+        remade=part.remade,
+        tile=family.recipe.component(name).tile,
+        quantized=_quantized(*part.quantized, facts["layers"], folder) if part.quantized else None,
         onnx=graphs,
-        engines={} if plan.wholes.steps else _engines(plan, name, graphs, done, folder),
+        engines=_engines(part, graphs, folder),
     )
 
 
-def _whole(plan: Plan, name: str, parts: Mapping[str, PartEntry], done: Done, folder: Path) -> PartEntry:
+def _quantized(form: str, calibration: CalibrationFile, layers: int, folder: Path) -> Quantized:
+    """What the manifest says of a part, with the calibration put into the bundle's folder."""
+    found, relative = calibration.content, f"calibration/{calibration.name}.json"
+    (folder / relative).parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(calibration.file, folder / relative)
+    kept = tuple(found.kept)
+    return Quantized(format=form, layers=layers, quantized=layers - len(kept), kept=kept, calibration=relative)
+
+
+def _pipeline(name: str, whole: PartContents, parts: Mapping[str, PartEntry], folder: Path) -> PartEntry:
     """The pipeline as one graph, whose weights are the parts' files; its precision is the coarsest among them."""
     graphs: dict[str, Onnx] = {}
-    for opset in plan.opsets(name):
-        made = done["unroll", f"{name}, opset {opset}"]
-        facts = json.loads((made / "facts.txt").read_text())
+    for opset, made in whole.graphs.items():
+        facts = made.facts
         weights = [file for part in parts.values() for file in part.onnx[str(opset)].files[1:]]
-        graph = _put(made / f"{name}.onnx", folder, f"onnx/opset{opset}/{name}.onnx")
+        graph = _put(made.file, folder, f"onnx/opset{opset}/{name}.onnx")
         graphs[str(opset)] = Onnx(files=(graph, *weights), nodes_exported=facts["nodes_exported"], nodes=facts["nodes"])
     return PartEntry(
         role="pipeline",
-        signature=plan.wholes.signature(name, done),
+        signature=whole.signature,
         precision=max((part.precision for part in parts.values()), key=limits.COARSENESS.index),
         parameters=sum(part.parameters for part in parts.values()),
         onnx=graphs,
-        engines=_engines(plan, name, graphs, done, folder),
+        engines=_engines(whole, graphs, folder),
     )
 
 
-def _engines(plan: Plan, name: str, graphs: Mapping[str, Onnx], done: Done, folder: Path) -> dict[str, EngineFiles]:
+def _engines(part: PartContents, graphs: Mapping[str, Onnx], folder: Path) -> dict[str, EngineFiles]:
     engines = {}
-    for target, backend in plan.targets[name].items():
-        built = sorted(file for file in plan.quantized.engine(name, target, done).iterdir() if file.name != "entry.json")
+    for target, (backend, built) in part.engines.items():
         # A backend that built nothing runs the graph itself.
-        files = tuple(_put(file, folder, f"engines/{target}/{file.name}") for file in built)
+        files = tuple(_put(file, folder, f"engines/{target}/{file.name}") for file in built.files)
         engines[target] = EngineFiles(
             options=backend.model_dump(mode="json"),
             opset=backend.opset,
@@ -156,15 +200,3 @@ def _engines(plan: Plan, name: str, graphs: Mapping[str, Onnx], done: Done, fold
             version=backend.version,
         )
     return engines
-
-
-def write_verdicts(folder: Path, verdicts: Sequence[Verdict], unable: Sequence[str]) -> None:
-    """Keep the result of a check as a stage of its own."""
-    content = {"verdicts": [verdict.model_dump(mode="json") for verdict in verdicts], "unable": list(unable)}
-    (folder / "verdicts.json").write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def read_verdicts(folder: Path) -> tuple[list[Verdict], list[str]]:
-    """Read what `write_verdicts` wrote."""
-    content = json.loads((folder / "verdicts.json").read_text(encoding="utf-8"))
-    return [Verdict.model_validate(verdict) for verdict in content["verdicts"]], content["unable"]

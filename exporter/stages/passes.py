@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engines import plugins
@@ -21,16 +17,27 @@ from exporter.recipe.pass_options import REMAKING
 from exporter.training import context
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from engines.backends import Backend
     from exporter.families import Family
     from exporter.models.checkpoint import Checkpoint
-    from exporter.part import Case, Part, Precision
     from exporter.passes import Pass
     from exporter.recipe.schema import Recipe
 
-Done = Mapping[tuple[str, str], Path]
+
+@dataclass(frozen=True)
+class Teachers:
+    """Whom a pass that trains learns from.
+
+    Attributes:
+        teacher: its networks teach.
+        classifier: what the pass looks at its images with, where it does.
+        digests: of all that is used of them, for the key.
+
+    """
+
+    teacher: Checkpoint
+    classifier: Checkpoint | None
+    digests: Mapping[str, str]
 
 
 class Passes:
@@ -49,7 +56,7 @@ class Passes:
     def __init__(self, recipe: Recipe, family: Family) -> None:
         self.family = family
         #: Other models that passes take from, found while planning, since the keys name their content.
-        self._others: dict[tuple[str, str, str], Checkpoint] = {}
+        self._others: dict[tuple[str, str], Checkpoint] = {}
         self.of: dict[str, dict[str, Pass]] = {}
         problems: list[str] = []
         for part, component in recipe.components.items():
@@ -113,10 +120,10 @@ class Passes:
             RecipeError, UnsupportedError: there is none, or it does not fit.
 
         """
-        if (found := self._others.get((part, name, "network"))) is None:
+        if (found := self._others.get((part, name))) is None:
             step: Any = self.of[part][name]
-            found = borrow(step, part, self.family.checkpoint, self.family.recipe.root, self._place(part, name))
-            self._others[part, name, "network"] = found
+            found = borrow(step, part, self.family.checkpoint, self.family.recipe.root, self.place(part, name))
+            self._others[part, name] = found
         return found
 
     @property
@@ -147,69 +154,6 @@ class Passes:
         untaught = part in self.remade and not any(step.kind in {"training", "swap"} for step in steps.values())
         return (*(step.told for step in steps.values()), *(["not distilled"] if untaught else []))
 
-    def made(self, done: Done, only: Mapping[str, tuple[str, ...]] | None = None) -> Family:
-        """The family over the networks that the passes made, or that the passes named made."""
-        checkpoint = self.family.checkpoint
-        for part, names in (self.remade if only is None else only).items():
-            if names:
-                checkpoint = checkpoint.having(part, done["pass", f"{part}, {names[-1]}"])
-        return self.family.replacing(checkpoint=checkpoint)
-
-    def part(self, name: str, precision: Precision, done: Done) -> Part:
-        """Load a part as all its passes leave it."""
-        part = (self.made(done) if self.remade else self.family).part(name, precision)
-        # The source's own contract, where that of a smaller network would be wider: the recordings are the source's.
-        part = replace(part, signature=self.family.signature(name))
-        for step in self.of.get(name, {}).values():
-            part = step(part) if step.kind == "weights" else part
-        return part
-
-    def maker(self, part_name: str, name: str) -> Callable[[Path, str, str, Done], None]:
-        """What lets one pass make its network, from what the one before it made, and keeps it as diffusers keeps networks."""
-        return {"swap": self.swap, "training": self.teach}.get(self.of[part_name][name].kind, self.change)
-
-    def swap(self, folder: Path, part_name: str, name: str, _done: Done) -> None:
-        """Keep the network that stands in the source's place."""
-        other = self._others[part_name, name, "network"]
-        other.module(part_name).save_pretrained(folder)
-        told = ", ".join(f"{key} {value}" for key, value in other.provenance.items())
-        _keep(folder, [f"{part_name}: the network is another model's: {told}"], {})
-
-    def teach(self, folder: Path, part_name: str, name: str, done: Done) -> None:
-        """Train the network."""
-        step: Any = self.of[part_name][name]
-        before = self.before(part_name, name)
-        student = context.plain(self.family, self.made(done, {part_name: before}).checkpoint).part(part_name, "fp32")
-        made = step.teach(student, self._lesson(part_name, name, before, done))
-        shutil.copy(done["unfinished", f"{part_name}, {name}"] / "curve.jsonl", folder / "curve.jsonl")
-        if network(part_name) == "vae":  # the half that nobody taught stays what it was
-            whole = self.made(done, {part_name: before}).checkpoint.module(part_name)
-            whole.load_state_dict({**whole.state_dict(), **made.network.state_dict()})
-            made = made.having(whole)
-        made.network.save_pretrained(folder)
-        _keep(folder, made.notes, dict(made.findings))
-
-    def change(self, folder: Path, part_name: str, name: str, done: Done) -> None:
-        """Make another network of the one that is there."""
-        step = self.of[part_name][name]
-        part = self.made(done, {part_name: self.before(part_name, name)}).part(part_name, "fp32")
-        part = replace(part, signature=self.family.signature(part_name))
-        made = step(replace(part, cases=seen(part_name, done["record", "source"])) if step.recorded else part)
-        made.network.save_pretrained(folder)
-        _keep(folder, made.notes, dict(made.findings))
-
-    def before(self, part_name: str, name: str) -> tuple[str, ...]:
-        """The passes whose network a pass is given."""
-        names = self.remade[part_name]
-        return names[: names.index(name)]
-
-    def encode(self, folder: Path, part_name: str, name: str) -> None:
-        """Encode the pictures that a pass learns from, and their captions."""
-        step: Any = self.of[part_name][name]
-        pictures = context.found(step, self.family.recipe, self._place(part_name, name))
-        family = context.steered(step, self.family)
-        context.encode(family, self.family.recipe, pictures, folder, texts=self._reads(part_name))
-
     def keyed(self, part_name: str, name: str) -> tuple[Mapping[str, Any], Mapping[str, str]]:
         """Options and inputs of `encode`; the passes that train have such a stage before them.
 
@@ -218,81 +162,38 @@ class Passes:
 
         """
         step: Any = self.of[part_name][name]
-        place = self._place(part_name, name)
-        return context.keyed(step, self.family.recipe, self.family.checkpoint, place, texts=self._reads(part_name))
+        place = self.place(part_name, name)
+        return context.keyed(step, self.family.recipe, self.family.checkpoint, place, texts=self.reads(part_name))
 
-    def _reads(self, part_name: str) -> bool:
+    def reads(self, part_name: str) -> bool:
         """Whether the part takes what the text towers make of captions."""
         return self.family.roles[part_name] == "denoiser"
 
-    def taught(self, part_name: str, name: str) -> tuple[Mapping[str, Any], Mapping[str, str]]:
-        """Options of a pass that trains, and digests of whom it learns from."""
-        step: Any = self.of[part_name][name]
-        found = teacher(step.teacher, self.family.checkpoint, self.family.recipe.root, f"{step.verb}.teacher")
-        self._others[part_name, name, "teacher"] = found
-        digests = {each: found.digest(each) for each in (network(part_name), "scheduler")}
-        digests |= {"schedule": self.family.checkpoint.digest("scheduler")}
+    def teachers(self, part: str, name: str) -> Teachers:
+        """Whom a pass that trains learns from.
+
+        Raises:
+            RecipeError, UnsupportedError: there is nobody, or nobody who fits.
+
+        """
+        step: Any = self.of[part][name]
+        checkpoint, root = self.family.checkpoint, self.family.recipe.root
+        found, seen = teacher(step.teacher, checkpoint, root, f"{step.verb}.teacher"), None
+        digests = {each: found.digest(each) for each in (network(part), "scheduler")}
+        digests |= {"schedule": checkpoint.digest("scheduler")}
         if step.sees:
-            where = f"{self._place(part_name, name)}.classifier.source"
-            seen = classifier.find(step.sees.source, step.sees.revision, self.family.recipe.root, where)
-            self._others[part_name, name, "classifier"] = seen
+            where = f"{self.place(part, name)}.classifier.source"
+            seen = classifier.find(step.sees.source, step.sees.revision, root, where)
             digests |= {each: seen.digest(each) for each in (classifier.CLASSIFIER, classifier.PREPROCESSOR)}
-            digests |= {"decoder": self.family.checkpoint.digest("vae")}
-        return context.options_of(step), digests
+            digests |= {"decoder": checkpoint.digest("vae")}
+        return Teachers(found, seen, {f"teacher {each}": digest for each, digest in digests.items()})
 
     def plays(self, part_name: str, name: str) -> Mapping[str, Any] | None:
         """Options of the teacher's trajectories, where a pass learns from such."""
         step: Any = self.of[part_name][name]
         return step.played if step.plays else None
 
-    def play(self, folder: Path, part_name: str, name: str, done: Done) -> None:
-        """Let the teacher play the trajectories that a pass learns from."""
-        from exporter.training.teacher_rollouts import play  # noqa: PLC0415 - torch
-
-        step: Any = self.of[part_name][name]
-        play(step, self._lesson(part_name, name, (), done), folder)
-
-    def _lesson(self, part_name: str, name: str, before: tuple[str, ...], done: Done) -> context.Lesson:
-        step: Any = self.of[part_name][name]
-        checkpoint = self.family.checkpoint
-        source = self._others[part_name, name, "teacher"]
-        denoiser = context.plain(self.family, source)
-        folders = {each: done["pass", f"{part_name}, {each}"] for each in before}
-        return context.Lesson(
-            teacher=denoiser.part(part_name, "fp32"),
-            schedule=checkpoint.configs["scheduler"],
-            encoded=done["encode", f"{part_name}, {name}"],
-            ports=tuple(port.name for port in denoiser.signature(part_name).inputs[2:]),
-            moved=context.came(self.of[part_name], source.configs[network(part_name)], folders),
-            kept=done.get(("unfinished", f"{part_name}, {name}"), Path()),
-            say=_say,
-            played=done.get(("play", f"{part_name}, {name}")),
-            sight=(self._others[part_name, name, "classifier"], self.family.part("vae_decoder", "fp32")) if step.sees else None,
-        )
-
-    def _place(self, part_name: str, name: str) -> str:
+    def place(self, part_name: str, name: str) -> str:
+        """Where a pass stands in the recipe, for messages."""
         index = next(i for i, each in enumerate(self.family.recipe.components[part_name].passes) if name in each)
         return f"components.{part_name}.passes.{index}.{name}"
-
-
-def _say(line: str) -> None:
-    """Tell how a training goes, beside what the command prints."""
-    sys.stderr.write(f"{line}\n")
-    sys.stderr.flush()
-
-
-def _keep(folder: Path, notes: Sequence[str], findings: Mapping[str, Any]) -> None:
-    """Write what a pass has to say beside the network that it made."""
-    (folder / "found.txt").write_text(json.dumps({"notes": notes, "findings": findings}, indent=1) + "\n")
-
-
-def seen(name: str, folder: Path) -> tuple[Case, ...]:
-    """Every call of the denoiser in every recorded run; of another part, the calls that were recorded."""
-    from exporter.reference.recording import load_cases, load_run, trajectory  # noqa: PLC0415 - numpy
-
-    cases = load_cases(folder / f"{name}.npz")
-    if not cases or "timestep" not in cases[0].inputs:
-        return cases
-    runs = [load_run(file) for file in sorted(folder.glob("run_*.npz"))]
-    first = {run.setting.label: next(case for case in cases if case.label.startswith(f"{run.setting.label}, ")) for run in runs}
-    return tuple(case for run in runs for case in trajectory(run, first[run.setting.label]))

@@ -3,143 +3,175 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engines.errors import RecipeError
-from exporter.reference.recording import HALF_MAX
-from exporter.stages.keys import key_of
+from exporter.reference.recording import HALF_MAX, RecordingFolder
+from exporter.stages.stage import Results, Stage
 
 if TYPE_CHECKING:
     from exporter.part import Precision
-    from exporter.stages.passes import Done
-    from exporter.stages.plan import Plan
-    from exporter.stages.store import Key
-
-    Row = tuple[str, str, Key, Callable[[Path, Done], None]]
+    from exporter.recipe.schema import Recipe
+    from exporter.stages.load import PartSource
 
 #: The largest activation that is trusted to half precision, as a share of the largest half number: other prompts, other seeds.
 HALF_HEADROOM = 0.25
 #: Share of a network's multiplications up to which `auto` takes islands of fp32: a GPU multiplies in half twice as quickly as in
 #: TF32, so that at half of them three quarters of fp32's time are left, and casts take their part of what is saved.
 MOST_IN_ISLANDS = 0.5
-#: What `auto` and `mixed` store.
 _FILE = "islands.json"
 
 
-class Precisions:
-    """The parts' precisions in a plan."""
+@dataclass(frozen=True)
+class IslandsFile:
+    """What was found in a part that `auto` or `mixed` is asked for: steps to keep in fp32, or a weight that half cannot hold."""
 
-    def __init__(self, plan: Plan) -> None:
-        self._plan = plan
+    folder: Path
 
-    def refuse(self) -> None:
-        """Raise what cannot be decided, before time is spent.
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """Steps of the part's trace that compute in fp32."""
+        return tuple(self._told["steps"])
 
-        Raises:
-            RecipeError: what would decide is not recorded.
+    @property
+    def unheld(self) -> str:
+        """A weight that half precision cannot hold; empty where there is none."""
+        return self._told.get("unheld", "")
 
-        """
-        for name in self._plan.family.roles:
-            if self._asked(name) == "mixed" and self._plan.recipe.checks.skip:
-                raise RecipeError(
-                    f"components.{name}.precision: mixed keeps in fp32 what is seen to be too large, so the source is recorded; "
-                    "leave checks.skip out"
-                )
+    @property
+    def products(self) -> float:
+        """Share of the network's multiplications that are theirs."""
+        return self._told["products"]
 
-    def measured(self, name: str) -> bool:
-        """Whether a part's precision depends on what the source does."""
-        return self._asked(name) in {"auto", "mixed"}
+    @property
+    def left(self) -> float:
+        """The largest activation that stays in half precision."""
+        return self._told["left"]
 
-    def stages(self, name: str, options: Mapping[str, Any], inputs: Mapping[str, str]) -> Iterator[Row]:
-        """Find islands; nothing where the precision does not depend on them."""
-        if self._asked(name) == "mixed" or (self._asked(name) == "auto" and not self._on_processor(name)):
-            islands_key = key_of("islands", name, dict(options), inputs, (self._find, *self._plan.loaders(name)))
-            yield "islands", name, islands_key, lambda folder, done: self._find(folder, name, done)
+    @property
+    def told(self) -> str:
+        """How large the islands are, and where."""
+        found = self._told
+        return (
+            f"{len(found['steps'])} steps compute in fp32 within fp16, {found['products']:.1%} of the multiplications with "
+            f"{found['weights']:.1%} of the weights, because values reach {found['largest']:.4g} there; what stays in fp16 "
+            f"reaches {found['left']:.4g}. The steps are of {', '.join(found['modules'])}"
+        )
 
-    def of(self, name: str, done: Done) -> Precision:
-        """A part's precision; `auto` is resolved by measurement, and `mixed` is fp16 in which `single` names the rest."""
-        asked = self._asked(name)
-        return self.decide(name, done)[0] if asked == "auto" else "fp16" if asked == "mixed" else asked  # type: ignore[return-value]
+    @property
+    def _told(self) -> Mapping[str, Any]:
+        return json.loads((self.folder / _FILE).read_text(encoding="utf-8"))
 
-    def single(self, name: str, done: Done) -> tuple[str, ...]:
+    def write(self, found: Mapping[str, Any]) -> None:
+        """Keep it here."""
+        (self.folder / _FILE).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class PartPrecision:
+    """What decides on a part's precision.
+
+    Attributes:
+        name: of the part.
+        asked: by the recipe.
+        on_processor: whether all its engines run on a processor.
+        upcast: whether its config asks for fp32, which decides where nothing is recorded.
+        recording: of the pipeline that pictures are held to; None where nothing is recorded.
+        islands: None where the precision does not depend on them.
+
+    """
+
+    name: str
+    asked: str
+    on_processor: bool
+    upcast: bool
+    recording: Stage[RecordingFolder] | None
+    islands: Stage[IslandsFile] | None
+
+    def of(self, results: Results) -> Precision:
+        """The precision; `auto` is resolved by measurement, and `mixed` is fp16 in which `single` names the rest."""
+        return self.decide(results)[0] if self.asked == "auto" else "fp16" if self.asked == "mixed" else self.asked  # type: ignore[return-value]
+
+    def single(self, results: Results) -> tuple[str, ...]:
         """Steps of a half-precision part that compute in float32."""
-        found = self._found(name, done)
-        return tuple(found["steps"]) if found and self.of(name, done) == "fp16" else ()
+        return results[self.islands].steps if self.islands and self.of(results) == "fp16" else ()
 
-    def decide(self, name: str, done: Done) -> tuple[Precision, str]:
-        """The precision that `auto` chooses for a part, and the sentence that says why."""
-        if self._on_processor(name):
+    def decide(self, results: Results) -> tuple[Precision, str]:
+        """The precision that `auto` chooses, and the sentence that says why."""
+        name = self.name
+        if self.on_processor:
             return "fp32", f"{name}: auto chose fp32, every target is a processor, on which a half-precision graph saves no time"
-        if self._plan.recipe.checks.skip:
-            configs = self._plan.passes.outline.configs
-            upcast = name.startswith("vae") and configs.get(name, configs["vae"]).get("force_upcast", True)
-            why = "its config asks for force_upcast" if upcast else "its config does not ask for force_upcast"
-            return "fp32" if upcast else "fp16", f"{name}: auto chose {'fp32' if upcast else 'fp16'}, unmeasured; {why}"
-        peak = self._peak(name, done)
+        if not self.recording or not self.islands:
+            why = "its config asks for force_upcast" if self.upcast else "its config does not ask for force_upcast"
+            chosen: Precision = "fp32" if self.upcast else "fp16"
+            return chosen, f"{name}: auto chose {chosen}, unmeasured; {why}"
+        peak = results[self.recording].ranges[name]
         told = f"the largest activation seen is {peak:.4g} of 65504"
         if peak <= HALF_HEADROOM * HALF_MAX:
             return "fp16", f"{name}: auto chose fp16, {told}"
-        found = self._found(name, done)
-        if "unheld" in found:
-            return "fp32", f"{name}: auto chose fp32, {told}, and its weight {found['unheld']} is beyond that"
-        if found["products"] > MOST_IN_ISLANDS:
-            share = f"{found['products']:.0%} of the multiplications"
+        found = results[self.islands]
+        if found.unheld:
+            return "fp32", f"{name}: auto chose fp32, {told}, and its weight {found.unheld} is beyond that"
+        if found.products > MOST_IN_ISLANDS:
+            share = f"{found.products:.0%} of the multiplications"
             return "fp32", f"{name}: auto chose fp32, {told}, and {share} would have to stay in it"
         return "fp16", f"{name}: auto chose fp16 with islands of fp32, {told}"
 
-    def notes(self, done: Done) -> list[str]:
+    def notes(self, results: Results) -> list[str]:
         """What was decided by measurement, a sentence each."""
-        notes = []
-        for name in self._plan.recipe.components:
-            if self._asked(name) == "auto":
-                notes.append(self.decide(name, done)[1])
-            if self.single(name, done):
-                notes.append(_told(name, self._found(name, done)))
+        notes = [self.decide(results)[1]] if self.asked == "auto" else []
+        if self.islands and self.single(results):
+            notes.append(f"{self.name}: {results[self.islands].told}")
         return notes
 
-    def ranges(self, done: Done) -> dict[str, float]:
-        """Component → the largest activation that was seen; of those with islands, the largest that stays in half precision."""
-        ranges = json.loads((done[self._plan.reference] / "ranges.json").read_text())
-        return ranges | {name: self._found(name, done)["left"] for name in self._plan.family.roles if self.single(name, done)}
-
-    def _asked(self, name: str) -> str:
-        component = self._plan.recipe.components.get(name)
-        return component.precision if component else "fp32"
-
-    def _on_processor(self, name: str) -> bool:
-        return self._plan.on_processor(name)
-
-    def _peak(self, name: str, done: Done) -> float:
-        return json.loads((done[self._plan.reference] / "ranges.json").read_text())[name]
-
-    def _found(self, name: str, done: Done) -> dict[str, Any]:
-        folder = done.get(("islands", name))
-        return json.loads((folder / _FILE).read_text()) if folder else {}
-
-    def _find(self, folder: Path, name: str, done: Done) -> None:
-        peak, found = self._peak(name, done), dict[str, Any](steps=[])
-        if not peak <= HALF_HEADROOM * HALF_MAX:
-            from exporter.onnx.capture import traced  # noqa: PLC0415
-            from exporter.onnx.mixed_precision import find, unheld  # noqa: PLC0415 - torch
-            from exporter.reference.recording import load_cases  # noqa: PLC0415
-
-            # Of `mixed` a weight that half precision does not hold is an error, which loading it raises.
-            if self._asked(name) == "auto" and (lost := unheld(self._plan.passes.part(name, "fp32", done), HALF_MAX)):
-                found["unheld"] = lost
-            else:
-                part = self._plan.passes.part(name, "fp16", done)
-                cases = load_cases(done[self._plan.reference] / f"{name}.npz")
-                found = asdict(find(traced(part), part, cases, HALF_HEADROOM * HALF_MAX, peak))
-        (folder / _FILE).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    def left(self, results: Results) -> dict[str, float]:
+        """Of a part with islands, the largest activation that stays in half precision, by its name; empty for another."""
+        return {self.name: results[self.islands].left} if self.islands and self.single(results) else {}
 
 
-def _told(name: str, found: Mapping[str, Any]) -> str:
-    """How large the islands are, and where."""
-    return (
-        f"{name}: {len(found['steps'])} steps compute in fp32 within fp16, {found['products']:.1%} of the multiplications with "
-        f"{found['weights']:.1%} of the weights, because values reach {found['largest']:.4g} there; what stays in fp16 reaches "
-        f"{found['left']:.4g}. The steps are of {', '.join(found['modules'])}"
+def refuse(recipe: Recipe, name: str) -> None:
+    """Raise RecipeError where what would decide on a part's precision is not recorded."""
+    if recipe.component(name).precision == "mixed" and recipe.checks.skip:
+        raise RecipeError(
+            f"components.{name}.precision: mixed keeps in fp32 what is seen to be too large, so the source is recorded; "
+            "leave checks.skip out"
+        )
+
+
+def measured(asked: str) -> bool:
+    """Whether a part's precision depends on what the source does."""
+    return asked in {"auto", "mixed"}
+
+
+def islands(
+    source: PartSource,
+    recording: Stage[RecordingFolder],
+    *,
+    asked: str,
+    options: Mapping[str, Any],
+    inputs: Mapping[str, str | Stage[Any]],
+) -> Stage[IslandsFile]:
+    """Find the islands of a part that is asked for in `auto` or `mixed`."""
+    make = partial(_find, source=source, recording=recording, asked=asked)
+    return Stage.keyed(
+        "islands", source.name, make, IslandsFile, options=options, inputs=inputs, makers=(*source.makers, IslandsFile)
     )
+
+
+def _find(folder: Path, results: Results, source: PartSource, recording: Stage[RecordingFolder], asked: str) -> None:
+    peak, found = results[recording].ranges[source.name], dict[str, Any](steps=[])
+    if not peak <= HALF_HEADROOM * HALF_MAX:
+        from exporter.onnx.capture import traced  # noqa: PLC0415
+        from exporter.onnx.mixed_precision import find, unheld  # noqa: PLC0415 - torch
+
+        # Of `mixed` a weight that half precision does not hold is an error, which loading it raises.
+        if asked == "auto" and (lost := unheld(source.load("fp32", results), HALF_MAX)):
+            found["unheld"] = lost
+        else:
+            part, cases = source.load("fp16", results), results[recording].cases(source.name)
+            found = asdict(find(traced(part), part, cases, HALF_HEADROOM * HALF_MAX, peak))
+    IslandsFile(folder).write(found)

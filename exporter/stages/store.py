@@ -19,7 +19,8 @@ from uuid import uuid4
 from engines.disk import require_folder, writing
 from engines.errors import MachineError
 
-ENTRY = "entry.json"
+#: Of an entry: what it is, beside the folder of what was made.
+ENTRY, FILES = "entry.json", "files"
 #: Modules that `why` names at most.
 _MODULES = 3
 
@@ -66,13 +67,25 @@ def key(
 class Store:
     """Finished stages below one folder, `$XDG_CACHE_HOME/t2iexport` unless given.
 
+    Args:
+        root: the folder.
+        say: told in a sentence what is waited for.
+        making: told when a stage that was missing begins (seconds are None), and when it is done, with why it was missing.
+
     Attributes:
         root: the folder.
+        ours: whether a stage is at work in another process of the same build, so that to wait for it is nothing to tell.
 
     """
 
-    def __init__(self, root: Path | None = None, say: Callable[[str], None] = lambda _: None) -> None:
-        self.root, self._say = root or default_root(), say
+    def __init__(
+        self,
+        root: Path | None = None,
+        say: Callable[[str], None] = lambda _: None,
+        making: Callable[[Key, float | None, str], None] = lambda *_: None,
+    ) -> None:
+        self.root, self._say, self._making = root or default_root(), say, making
+        self.ours: Callable[[Key], bool] = lambda _: False
         for name in ("entries", "partial", "locks", "last", "unfinished"):
             try:
                 require_folder(self.root / name)
@@ -111,18 +124,18 @@ class Store:
         that wants the same stage waits for the first. Files of an entry cannot be written to.
 
         Raises:
-            DiskFull: there is no room; nothing half-made stays behind.
+            MachineError: there is no room; nothing half-made stays behind.
 
         """
-        entry = self._entry(wanted)
+        found = self._entry(wanted) / FILES
         if not self.why(wanted):
             self._remember(wanted)
-            return entry
+            return found
         with self._lock(wanted):
-            if self.why(wanted):
-                self._make(wanted, make)
+            if why := self.why(wanted):
+                self._make(wanted, make, why)
             self._remember(wanted)
-        return entry
+        return found
 
     def unfinished(self, wanted: Key) -> Path:
         """A folder for a stage that takes long to leave off in: it survives a kill, and goes when the stage is finished."""
@@ -151,15 +164,17 @@ class Store:
                 shutil.rmtree(folder, ignore_errors=True)
                 locked.unlink()  # nobody else knows the name
 
-    def _make(self, wanted: Key, make: Callable[[Path], None]) -> None:
+    def _make(self, wanted: Key, make: Callable[[Path], None], why: str) -> None:
+        self._making(wanted, None, why)
         partial = self.root / "partial" / f"{wanted.digest}.{uuid4().hex[:8]}"
         start = time.perf_counter()
         try:
             with writing(self.root, f"{wanted.stage} of {wanted.subject}"):
-                partial.mkdir()
-                make(partial)
+                made = partial / FILES
+                made.mkdir(parents=True)
+                make(made)
                 seconds = time.perf_counter() - start
-                files = {file.relative_to(partial).as_posix(): _sealed(file) for file in _files(partial)}
+                files = {file.relative_to(made).as_posix(): _sealed(file) for file in _files(made)}
                 entry = {"stage": wanted.stage, "subject": wanted.subject, "seconds": round(seconds, 3), "files": files}
                 _write(partial / ENTRY, entry | {"ingredients": wanted.ingredients})
                 for folder in (partial, *(path for path in partial.rglob("*") if path.is_dir())):
@@ -170,6 +185,7 @@ class Store:
                 partial.rename(final)
                 _sync(final.parent)
                 shutil.rmtree(self.root / "unfinished" / wanted.digest, ignore_errors=True)
+            self._making(wanted, seconds, why)
         finally:
             for left in (self.root / "partial").glob(f"{wanted.digest}.*"):
                 shutil.rmtree(left, ignore_errors=True)
@@ -184,12 +200,12 @@ class Store:
             return f"its entry was damaged: {ENTRY} is unreadable"
         for name, said in entry["files"].items():
             try:
-                status = (folder / name).stat()
+                status = (folder / FILES / name).stat()
             except FileNotFoundError:
                 return f"its entry was damaged: {name} is missing"
             if status.st_size != said["size"]:
                 return f"its entry was damaged: {name} has {status.st_size} bytes instead of {said['size']}"
-            if status.st_mtime_ns != said["mtime_ns"] and file_digest(folder / name) != said["sha256"]:
+            if status.st_mtime_ns != said["mtime_ns"] and file_digest(folder / FILES / name) != said["sha256"]:
                 return f"its entry was damaged: {name} has other content"
         return ""
 
@@ -217,8 +233,11 @@ class Store:
 
     @contextlib.contextmanager
     def _lock(self, wanted: Key) -> Iterator[None]:
-        waiting = f"waiting for another process that makes {wanted.stage} of {wanted.subject}"
-        with _flock(self.root / "locks" / wanted.digest, lambda: self._say(waiting)):
+        def wait() -> None:
+            if not self.ours(wanted):
+                self._say(f"waiting for another process that makes {wanted.stage} of {wanted.subject}")
+
+        with _flock(self.root / "locks" / wanted.digest, wait):
             yield
 
     def _sweep(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from engines.errors import MachineError
+from exporter.models import locate
 from exporter.recipe.schema import Component, Guidance, Recipe
 from exporter.training import captioned_images, hf_datasets
 
@@ -65,9 +65,8 @@ def found(step: Options, recipe: Recipe, where: str) -> list[captioned_images.Pi
     """
     if not isinstance(step.data, str):
         return hf_datasets.pictures(step.data, recipe.root, f"{where}.data")
-    own = Path(step.data).expanduser()
-    beside = recipe.root / own
-    return captioned_images.pictures(beside if captioned_images.there(beside) else own, f"{where}.data")
+    places = locate.candidates(step.data, recipe.root)
+    return captioned_images.pictures(locate.first(places, captioned_images.there) or places[-1], f"{where}.data")
 
 
 def options(step: Options, recipe: Recipe) -> dict[str, Any]:
@@ -125,11 +124,10 @@ def encode(family: Family, recipe: Recipe, pictures: list[captioned_images.Pictu
     encode.latents(encoder, pictures, (height, width), folder / LATENTS, batch)
 
 
-def came(steps: Mapping[str, Any], source: Mapping[str, Any], folders: Mapping[str, Path]) -> dict[str, str]:
-    """Where the modules of the network that passes made stood in the source; `folders` holds what each of them left."""
-    for name, folder in folders.items():
-        findings = dict(json.loads((folder / "found.txt").read_text())["findings"])
-        if moved := steps[name].moved(source, findings.get(name, {})):
+def came(steps: Mapping[str, Any], source: Mapping[str, Any], findings: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Where the modules of the network that passes made stood in the source; `findings` are what each of them found out."""
+    for name, found in findings.items():
+        if moved := steps[name].moved(source, found.get(name, {})):
             return dict(moved)
     return {}
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from engines.errors import MissingDependency, RecipeError
 from engines.plugins import did_you_mean
+from exporter.models import locate
 from exporter.training.captioned_images import Picture
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def _rows(asked: Dataset, root: Path, where: str) -> Any:  # noqa: ANN401 - data
         import datasets  # noqa: PLC0415 - an extra
     except ImportError as error:
         raise MissingDependency("datasets", "datasets") from error
-    saved = next((each for each in (root / asked.dataset, Path(asked.dataset)) if each.is_dir()), None)
+    saved = locate.first(locate.candidates(asked.dataset, root), locate.holds_saved_data)
     try:
         if saved is None:
             return datasets.load_dataset(asked.dataset, asked.config, split=asked.split, revision=asked.revision)

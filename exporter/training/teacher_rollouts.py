@@ -51,7 +51,9 @@ def play(options: Played, lesson: Lesson, folder: Path) -> None:
     told = max(1, options.count // size // 10)
     for number, start in enumerate(range(0, options.count, size)):
         rows = picked[start : start + size]
-        generator = torch.Generator(where).manual_seed(options.seed * 2**32 + number)
+        # Drawn, as a processor's generator takes 32 bits of a seed.
+        seed = np.random.default_rng((options.seed, 3, number)).integers(2**32)
+        generator = torch.Generator(where).manual_seed(int(seed))
         noise = torch.randn((len(rows), *shape[2:]), generator=generator, device=where)
         texts = [each.take(rows).unsqueeze(1) for each in states]
         scale = torch.full((len(rows),), options.guidance, device=where)

@@ -5,13 +5,11 @@ import os
 import stat
 
 import pytest
-from pydantic import ValidationError
 
 from engines import bundle as module
-from engines.bundle import Bundle, Draft, SamplerEntry, publish, write
+from engines.bundle import Bundle, publish, write
 from engines.disk import DiskFull, mounted_at
 from engines.errors import BundleError, UnsupportedError
-from engines.signature import Port, Signature
 from tests.engines import small
 
 COPY = getattr(os, "copy_file_range", None)
@@ -83,62 +81,6 @@ def test_a_file_that_is_not_listed_is_not_given(bundle):
     (bundle.folder / "extra.json").write_text("{}")
     with pytest.raises(BundleError, match="not a file of the bundle"):
         bundle.path("extra.json")
-
-
-def changed(**changes):
-    return {**small.draft().model_dump(), **changes}
-
-
-def parts(**changes):
-    return {**dict(small.draft()), "parts": {**small.draft().parts, **changes}}
-
-
-def part(name, **changes):
-    return small.draft().parts[name].model_copy(update=changes)
-
-
-def signature(inputs, outputs):
-    made = [tuple(Port(name=name, shape=shape) for name, shape in side.items()) for side in (inputs, outputs)]
-    return Signature(inputs=made[0], outputs=made[1], dims={"batch": small.BATCH} if "batch" in str(made) else {})
-
-
-FLAT = signature({"latent": ("batch", 4)}, {"image": ("batch", 4)})
-ODD = signature({"tokenizer_ids": ("batch", 4)}, {"prompt_embeds": (4, "batch")})
-EMPTY = signature({"tokenizer_ids": ("batch", 4)}, {})
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (changed(parts={}), "one denoiser, not 0"),
-        (parts(other=part("vae_decoder")), "one decoder, not 2"),
-        (changed(samplers=(SamplerEntry(steps=2, file="a"), SamplerEntry(steps=2, file="b"))), "two samplers"),
-        (changed(samplers=(SamplerEntry(steps=3, file="a"),)), "default number of steps"),
-        (changed(guidance={"mode": "none", "scales": [{"name": "guidance_scale", "default": 1.0}]}), "must have a scale unless"),
-        (changed(guidance={"mode": "embedded"}), "must have a scale unless"),
-        (changed(guidance={"mode": "none"}), "nothing feeds unet's .'guidance_scale'"),
-        (changed(tokenizers={}), "nothing feeds text_encoder's"),
-        (parts(other=part("text_encoder")), "two sources feed one name"),
-        (parts(unet=part("unet", signature=part("vae_decoder").signature)), "one output of its shape"),
-        (parts(vae_decoder=part("vae_decoder", signature=FLAT)), "a latent must have 4 axes"),
-        (parts(text_encoder=part("text_encoder", signature=ODD)), "the first axis of every port of text_encoder"),
-        (parts(text_encoder=part("text_encoder", signature=EMPTY)), "must take and return something"),
-        (parts(vae_decoder=part("vae_decoder", signature=part("unet").signature)), "nothing feeds vae_decoder's"),
-    ],
-)
-def test_a_draft_that_cannot_be_played_is_refused(content, message):
-    with pytest.raises(ValidationError, match=message):
-        Draft(**content)
-
-
-def test_text_parts_that_wait_for_each_other_are_refused():
-    def text(takes, gives):
-        return part("text_encoder", signature=signature({takes: ("batch",)}, {gives: ("batch",)}))
-
-    with pytest.raises(ValidationError, match=r"wait for each other.*'one', 'two'"):
-        Draft(**parts(one=text("a", "b"), two=text("b", "a")))
-    chain = Draft(**parts(a=text("b", "c"), z=text("prompt_embeds", "b")))
-    assert chain.encoding_order() == ("text_encoder", "z", "a")
 
 
 def test_publish_puts_a_new_bundle_in_place(bundle, tmp_path):

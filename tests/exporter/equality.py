@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from engines.errors import RecipeError
-from exporter.models.checkpoint import resolve
+from exporter.models.resolve import resolve
 from exporter.recipe.schema import Component, Guidance, Model, Recipe, Sampler, Shapes
 
 #: Relative error that rounding in another order may cause in float32: at most 3e-6 seen on these models.

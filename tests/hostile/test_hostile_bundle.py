@@ -11,7 +11,6 @@ from engines import bundle as module
 from engines.bundle import FORMAT, MANIFEST, Bundle
 from engines.errors import BundleError
 from engines.pipeline import Pipeline
-from engines.strict import read_json
 from tests.engines import small
 
 BEHIND_A_FIXTURE = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
@@ -252,47 +251,6 @@ def test_any_value_anywhere(bundle, data):
 
 
 PLAIN = {}
-
-
-@given(st.binary(max_size=200))
-def test_any_bytes_as_json(tmp_path_factory, data):
-    where = tmp_path_factory.getbasetemp() / "x.json"
-    try:
-        value = read_json(data, where)
-    except BundleError:
-        return
-    assert json.loads(data) == value
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        '{"a": 1, "a": 2}',
-        '{"b": {"a": 1, "a": 1}}',
-        "NaN",
-        "[Infinity]",
-        "[-Infinity]",
-        "1e999",
-        '"\\ud800"',
-        '{"\\udc00": 1}',
-        "[" * 100_000,
-        '{"a":' * 100_000,
-        "9" * 5000,
-        "\ufeff{}",
-        "",
-        "{} {}",
-        "{'a': 1}",
-    ],
-    ids=lambda text: text[:12],
-)
-def test_what_json_does_not_hold(tmp_path, text):
-    with pytest.raises(BundleError, match="damaged"):
-        read_json(text.encode(), tmp_path)
-
-
-def test_bytes_that_are_not_utf8(tmp_path):
-    with pytest.raises(BundleError, match="damaged"):
-        read_json(b'{"a": "\xff"}', tmp_path)
 
 
 @pytest.fixture

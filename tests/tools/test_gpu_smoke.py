@@ -45,7 +45,7 @@ def test_a_graph_without_weights_computes_what_torch_computes_with_them(kind, mi
         got = engine(inputs)["model_output"]
     assert runners.snr(got, right) > 90
     # The same numbers as `model.weights: random` gives.
-    from exporter.models.checkpoint import resolve
+    from exporter.models.resolve import resolve
 
     made = graphs.recipe(str(micro), "guided", 64, 1)
     for name, value in resolve(made.model, made.root).module("unet").state_dict().items():

@@ -27,7 +27,7 @@ from engines.signature import Signature
 from exporter.families import claim
 from exporter.families._wrappers import Decoder
 from exporter.models import weights
-from exporter.models.checkpoint import resolve
+from exporter.models.resolve import resolve
 from exporter.onnx.export import export
 from exporter.part import Part, Precision
 from exporter.recipe.schema import Recipe

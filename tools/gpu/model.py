@@ -19,7 +19,7 @@ from diffusers import EulerDiscreteScheduler
 from engines.parallel.picard import Picard
 from engines.samplers import Player
 from engines.samplers.table import Table
-from exporter.models.checkpoint import resolve
+from exporter.models.resolve import resolve
 from exporter.schedulers.compile_sampler import compile_sampler
 from tools.gpu import graphs
 from tools.gpu.record import Gate, Record

@@ -12,7 +12,7 @@ import torch
 from engines.errors import UnsupportedError
 from exporter.families import claim
 from exporter.models import weights
-from exporter.models.checkpoint import resolve
+from exporter.models.resolve import resolve
 from exporter.part import Part
 from exporter.passes.distill import Distill
 from exporter.passes.prune import Prune

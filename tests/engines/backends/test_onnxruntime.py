@@ -1,15 +1,15 @@
 import subprocess
 import sys
-import time
 import tomllib
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from engines.errors import UnsupportedError
-from engines.signature import Port, Range, Signature
+from engines.signature import Port, Signature
+from tests.engines.backends import scaled
+from tests.engines.backends.scaled import SIGNATURE, arrays
 
 pytest.importorskip("onnxruntime")
 onnx = pytest.importorskip("onnx")
@@ -18,46 +18,15 @@ from pydantic import ValidationError  # noqa: E402
 
 from engines import backends, plugins  # noqa: E402
 from engines.backends import onnxruntime as module  # noqa: E402
-from engines.backends._device_tensors import Bound  # noqa: E402
 from engines.backends.onnxruntime import OnnxRuntime  # noqa: E402
 
 ROOT = Path(__file__).parents[3]
-DIMS = {"batch": Range(min=1, typical=1, max=2), "width": Range(min=2, typical=4, max=8, multiple=2)}
-SIGNATURE = Signature(
-    inputs=(Port(name="x", shape=("batch", "width")), Port(name="ids", dtype="int64", shape=("batch",))),
-    outputs=(Port(name="y", shape=("batch", "width")),),
-    dims=DIMS,
-)
-
-
-def arrays(batch=2, width=4):
-    generator = np.random.default_rng(0)
-    return {"x": generator.standard_normal((batch, width), np.float32), "ids": np.arange(batch)}
 
 
 @pytest.fixture(params=["inside", "external"])
 def graph(tmp_path, request):
-    """Make a graph that computes y = x * 3 + ids."""
-    helper, kind = onnx.helper, onnx.TensorProto
-    weight = onnx.numpy_helper.from_array(np.full(1, 3, np.float32), "w")
-    axes = onnx.numpy_helper.from_array(np.array([1]), "axes")
-    nodes = [
-        helper.make_node("Constant", [], ["axes"], value=axes),
-        helper.make_node("Mul", ["x", "w"], ["product"]),
-        helper.make_node("Cast", ["ids"], ["numbers"], to=kind.FLOAT),
-        helper.make_node("Unsqueeze", ["numbers", "axes"], ["column"]),
-        helper.make_node("Add", ["product", "column"], ["y"]),
-    ]
-    x, y = (helper.make_tensor_value_info(name, kind.FLOAT, ["batch", "width"]) for name in "xy")
-    ids = helper.make_tensor_value_info("ids", kind.INT64, ["batch"])
-    model = helper.make_model(
-        helper.make_graph(nodes, "g", [x, ids], [y], [weight]), opset_imports=[helper.make_opsetid("", 20)], ir_version=10
-    )
-    path = tmp_path / "part.onnx"
-    external = request.param == "external"
-    onnx.save(model, path, save_as_external_data=external, location="part.onnx.data", size_threshold=0)
-    assert (tmp_path / "part.onnx.data").exists() == external
-    return path
+    """The graph with its weights inside, and beside it."""
+    return scaled.write(tmp_path / "part.onnx", external=request.param == "external")
 
 
 def test_build_returns_the_graph_itself_and_writes_nothing(graph, tmp_path):
@@ -180,64 +149,6 @@ def test_a_provider_that_cannot_start_here_is_named(graph, monkeypatch):
     monkeypatch.setattr(module, "require_driver", lambda *_: None)  # a driver without CUDA's libraries
     with pytest.raises(UnsupportedError, match=r"cannot start CUDAExecutionProvider and would run .* CPU.*onnxruntime-gpu\[cuda"):
         OnnxRuntime(providers=CUDA).open([graph], SIGNATURE)
-
-
-@pytest.fixture
-def bound(graph):
-    """Runs the graph on tensors that stay where they are; of the processor, because a GPU's differ in their place alone."""
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
-    return Bound(onnxruntime, session, SIGNATURE, ("cpu", 0), graphs=True)
-
-
-def test_bound_tensors_follow_the_sizes(bound):
-    for batch, width in ((2, 4), (1, 8), (2, 4)):
-        given = arrays(batch, width)
-        got = bound(given, SIGNATURE.sizes(given))["y"]
-        kept = got.copy()
-        np.testing.assert_allclose(got, given["x"] * 3 + given["ids"][:, None], rtol=1e-6)
-        other = {**given, "x": np.asfortranarray(given["x"] + 1)}
-        np.testing.assert_allclose(bound(other, SIGNATURE.sizes(other))["y"], kept + 3, rtol=1e-6)
-        np.testing.assert_array_equal(got, kept)
-    assert len(bound._sized) == 2
-
-
-def test_threads_take_turns_on_bound_tensors(bound, graph):
-    run = bound._session.run_with_iobinding
-
-    class Slow:
-        def __getattr__(self, name):
-            return getattr(session, name)
-
-        def run_with_iobinding(self, *arguments):
-            time.sleep(1e-3)  # so that another thread comes in the middle of a call, as on a GPU
-            run(*arguments)
-
-    session, bound._session = bound._session, Slow()
-    engine = module._Session(session, SIGNATURE, graph, bound, turns=not OnnxRuntime(providers=CUDA).on_processor)
-
-    def work(index):
-        given = {name: array + index for name, array in arrays().items()}
-        want = given["x"] * 3 + given["ids"][:, None]
-        return sum(not np.allclose(engine(given)["y"], want, rtol=1e-6) for _ in range(20))
-
-    with ThreadPoolExecutor(3) as threads:
-        assert list(threads.map(work, range(3))) == [0, 0, 0]
-
-
-def test_what_nobody_can_change_is_not_copied_again(bound):
-    given = arrays()
-    sizes = SIGNATURE.sizes(given)
-    first = bound(given, sizes)["y"]
-    given["x"][...] += 1  # writeable: it may have changed, and has
-    np.testing.assert_allclose(bound(given, sizes)["y"], first + 3, rtol=1e-6)
-    given["x"].flags.writeable = False
-    bound(given, sizes)
-    (tensors,) = bound._sized.values()
-    tensors.inputs["x"].update_inplace(np.zeros_like(given["x"]))  # what is on the device now is what the next run sees
-    np.testing.assert_array_equal(bound(given, sizes)["y"], np.repeat(given["ids"][:, None], 4, axis=1))
-    np.testing.assert_allclose(bound({**given, "x": given["x"].copy()}, sizes)["y"], first + 3, rtol=1e-6)
 
 
 def test_half_precision():

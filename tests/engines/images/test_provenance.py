@@ -5,7 +5,6 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from engines.errors import UnsupportedError
-from engines.images import noises
 from engines.images.png import save
 from engines.images.provenance import Made
 from engines.pipeline import Pipeline
@@ -128,27 +127,3 @@ def test_a_file_that_is_no_picture_or_tells_too_much(tmp_path):
     Image.new("RGB", (4, 4)).save(tmp_path / "b.png", pnginfo=info)
     with pytest.raises(UnsupportedError, match=r"b\.png cannot be read"):
         Made.read(tmp_path / "b.png")
-
-
-@pytest.mark.parametrize(
-    ("noise", "message"),
-    [
-        (np.zeros((1, 4, 4, 4)), r"holds float64 \[1, 4, 4, 4\]. Noise is float32"),
-        (np.zeros((4, 4, 4), np.float32), r"holds float32 \[4, 4, 4\]"),
-        (np.array([{}], object), "cannot be read as an array"),
-    ],
-)
-def test_a_noise_file_that_is_none(tmp_path, noise, message):
-    np.save(tmp_path / "n.npy", noise, allow_pickle=True)
-    with pytest.raises(UnsupportedError, match=message):
-        noises.read(tmp_path / "n.npy")
-
-
-def test_a_noise_file(tmp_path):
-    noise = np.random.default_rng(1).standard_normal((2, 1, 4, 4, 4), np.float32)
-    np.save(tmp_path / "n.npy", noise)
-    np.testing.assert_array_equal(noises.read(tmp_path / "n.npy"), noise)
-    for content in (b"", b"no array", (tmp_path / "n.npy").read_bytes()[:200]):
-        (tmp_path / "m.npy").write_bytes(content)
-        with pytest.raises(UnsupportedError, match=r"m\.npy cannot be read as an array"):
-            noises.read(tmp_path / "m.npy")

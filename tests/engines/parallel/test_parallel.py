@@ -15,7 +15,7 @@ from engines.parallel.picard import Picard
 from engines.pipeline import Pipeline
 from engines.signature import Range
 from tests.engines import small
-from tests.engines.test_pipeline import Recorder
+from tests.engines.test_sessions import Recorder
 
 PROMPTS = ["a red square", "the blue sea", "a circle"]
 

@@ -1,6 +1,5 @@
 """A benchmark of the toy bundle: who draws when, what is counted, and what is told. No figure here depends on a real clock."""
 
-import json
 import sys
 from contextlib import contextmanager
 
@@ -12,7 +11,7 @@ from engines.bundle import Bundle
 from engines.errors import BundleError, MissingDependency, UnsupportedError
 from engines.pipeline import Pipeline
 from exporter import machine
-from exporter.bench import figures, run
+from exporter.bench import run
 from exporter.bench.stopwatch import STAGES, Stopwatch
 from tests.engines import small
 
@@ -157,50 +156,3 @@ def test_a_ratio_is_of_runs_of_one_round():
     assert other.percentile(50) == 4.0
     assert other.percentile(50, "denoiser") == 3.5
     assert mine.share("decoder") == 1.5 / 4.0
-
-
-def test_tables_have_ratios_first(capsys):
-    from exporter.report import console
-
-    console.show(figures.tables(report()))
-    printed = capsys.readouterr().out
-    lines = [line.split() for line in printed.splitlines()]
-    assert any(" ".join(line) == "who runs on times as long PSNR dB p50 ms p95 ms pictures/s" for line in lines)
-    assert ["mine", "b", "1.00", "61.2", "1000", "1900", "2"] in lines
-    assert ["diffusers", "b", "2.00", "reference", "4000", "5350", "0.5"] in lines
-    assert ["mine", "1.50", "150"] in lines
-    assert ["denoiser", "4", "500", "1400", "62.5%"] in lines
-    assert not any(line[:1] == ["text"] for line in lines)  # it took no time
-    alone = report(timings=report().timings[:1], psnr={"mine": 200.0}, reference="mine")
-    console.show(figures.tables(alone))
-    assert "PSNR" not in capsys.readouterr().out
-
-
-def test_json_holds_the_machine_and_every_figure():
-    found = json.loads(json.dumps(figures.content(report())))
-    assert set(found) == {"environment", "task", "psnr", "cold", "timings"}
-    assert set(found["environment"]) == set(machine.Environment.model_fields)
-    assert found["task"]["repeats"] == 3
-    assert found["psnr"] == {"reference": "diffusers", "mine": 61.25, "diffusers": 200.0}
-    assert found["cold"]["mine"] == {"seconds": 1.5, "peak": 150_000_000}
-    mine, other = found["timings"]
-    assert other["times_as_long"] == 2.0
-    assert mine["stages"]["denoiser"] == {"p50": 0.5, "p95": 1.4, "share": 0.625, "calls": 4, "seconds": [0.5, 1.5, 0.5]}
-
-
-@pytest.mark.parametrize("suffix", ["png", "svg"])
-def test_the_plot_draws_every_stage(tmp_path, suffix):
-    pytest.importorskip("matplotlib")
-    path = tmp_path / f"budget.{suffix}"
-    figures.plot(report(), path)
-    assert path.stat().st_size > 5_000
-    if suffix == "png":
-        with Image.open(path) as drawn:
-            assert len(set(drawn.convert("RGB").get_flattened_data())) > 10
-
-
-def test_a_plot_without_matplotlib_says_what_to_install(monkeypatch):
-    for name in ("matplotlib", "matplotlib.figure"):
-        monkeypatch.setitem(__import__("sys").modules, name, None)
-    with pytest.raises(MissingDependency, match=r"pip install 't2iexport\[plot\]'"):
-        figures.require_plot()

@@ -3,7 +3,6 @@
 import json
 from collections import Counter
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +14,7 @@ from engines.tokenizer import TextTokenizer
 from exporter.families._wrappers import Denoiser
 from exporter.families.sd import Sd
 from exporter.families.sdxl import Sdxl
-from exporter.models.checkpoint import resolve
+from exporter.models.resolve import resolve
 from exporter.recipe.schema import Guidance, Sampler
 from tests.exporter import equality, models
 
@@ -239,7 +238,7 @@ def test_guidance_is_rescaled_as_diffusers_does(tiny_sd):
 class Stub(torch.nn.Module):
     """A network of two operators where a UNet is expected."""
 
-    dtype, config = torch.float32, SimpleNamespace(time_cond_proj_dim=None)
+    dtype, config = torch.float32, {"time_cond_proj_dim": None}
 
     def forward(self, latent, _time, encoder_hidden_states, **_):
         return (latent * encoder_hidden_states.mean(),)

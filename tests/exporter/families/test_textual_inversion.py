@@ -39,7 +39,7 @@ def test_ids_are_those_that_diffusers_encodes(family, tmp_path):
     assert [number for number in recorded[0, 0] if number in own] == own[:3]
     entry, text = family.tokenizers()["tokenizer"]
     (tmp_path / "t.json").write_text(text)
-    ids, _ = TextTokenizer(tmp_path / "t.json", entry.length).encode(["<cat>", "a <cat> in the rain <dog>"])
+    ids, _, _ = TextTokenizer(tmp_path / "t.json", entry.length).encode(["<cat>", "a <cat> in the rain <dog>"])
     assert np.array_equal(ids, recorded[0])
     with torch.no_grad():
         encoded = pipeline.text_encoder(torch.tensor(recorded[0])).last_hidden_state

@@ -9,7 +9,7 @@ from engines.errors import UnsupportedError
 from exporter.families.sd import Sd
 from exporter.families.sdxl import Sdxl
 from exporter.models import architectures
-from exporter.models.checkpoint import resolve
+from exporter.models.resolve import resolve
 from exporter.recipe.schema import Model
 
 CLIP_L, OPENCLIP_H, OPENCLIP_G = 123_060_480, 340_387_840, 694_659_840

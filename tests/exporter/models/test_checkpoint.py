@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from engines.errors import RecipeError, UnsupportedError
 from exporter.models import architectures, hub, safetensors_header
-from exporter.models.checkpoint import resolve
+from exporter.models.resolve import resolve
 from exporter.recipe.schema import Model
 
 WEIGHTS = {
@@ -360,7 +360,7 @@ class TestHub:
 
 def test_resolving_imports_no_torch(tiny_sdxl):
     program = (
-        "import sys, pathlib; from exporter.models.checkpoint import resolve; from exporter.recipe.schema import Model;"
+        "import sys, pathlib; from exporter.models.resolve import resolve; from exporter.recipe.schema import Model;"
         "from exporter.families.sdxl import Sdxl; from exporter.families.sd import Sd;"
         f"c = resolve(Model(source={str(tiny_sdxl)!r}), pathlib.Path()); c.digest('unet'); Sdxl.claims(c.configs);"
         "sys.exit(str({'torch', 'diffusers', 'transformers'} & set(sys.modules)) if 'torch' in sys.modules else 0)"

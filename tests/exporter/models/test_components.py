@@ -9,7 +9,7 @@ import pytest
 from engines.errors import UnsupportedError
 from exporter.families import claim
 from exporter.models import architectures
-from exporter.models.checkpoint import resolve
+from exporter.models.resolve import resolve
 from exporter.recipe.schema import Model, Recipe
 from exporter.stages.plan import Plan
 

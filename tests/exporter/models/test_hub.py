@@ -18,7 +18,7 @@ import pytest
 
 from engines.errors import UnsupportedError
 from exporter.models import hub
-from exporter.models.checkpoint import resolve
+from exporter.models.resolve import resolve
 from exporter.recipe.schema import Model
 
 COMMIT = "c0ffee" + "0" * 34
@@ -141,7 +141,7 @@ def found(**fields):
 def test_the_whole_road(served, tmp_path, tiny_sdxl):
     """As a user goes it, in a process of its own: HF_ENDPOINT, a download, and again without the network."""
     program = (
-        "import pathlib, sys; from exporter.models.checkpoint import resolve; from exporter.recipe.schema import Model;"
+        "import pathlib, sys; from exporter.models.resolve import resolve; from exporter.recipe.schema import Model;"
         "c = resolve(Model(source='owner/name'), pathlib.Path());"
         "print(c.provenance['revision'], sum(f.stat().st_size for fs in c.files.values() for f in fs), *c.notes, sep='\\n')"
     )

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from engines.errors import RecipeError, UnsupportedError
 from exporter.models import lora
-from exporter.models.checkpoint import resolve
+from exporter.models.resolve import resolve
 from exporter.recipe.schema import Model, Recipe
 from exporter.stages.plan import Plan
 from tests.exporter import loras

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from engines.errors import RecipeError, UnsupportedError
 from exporter import cli
 from exporter.models import architectures, sampler_compat
-from exporter.models.checkpoint import resolve
+from exporter.models.resolve import resolve
 from exporter.recipe.schema import MadeFor, Recipe
 from exporter.report import describe
 from exporter.stages.plan import Plan

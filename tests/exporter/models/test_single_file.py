@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from engines.errors import RecipeError, UnsupportedError
 from exporter.models import architectures, hub, recognition
-from exporter.models.checkpoint import resolve
+from exporter.models.resolve import resolve
 from exporter.recipe.schema import Model
 from tests.exporter import original
 

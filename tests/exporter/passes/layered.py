@@ -17,6 +17,9 @@ SIGNATURE = Signature(
     dims={"batch": Range(min=1, typical=1, max=2)},
 )
 
+#: Its layers but the first and the last.
+MIDDLE = {"middle", "to_q", "to_k", "to_out"}
+
 
 def write(folder, *, spike=1.0, dead=False, silent=False):
     """conv_in → middle → norm → to_q, to_k → sum → conv_out. `spike` makes one channel of `middle`'s input large."""
@@ -105,3 +108,8 @@ def error(file, plain, backend="onnxruntime", folder=None, **options):
     with chosen.open(built, SIGNATURE) as engine, reference.open([plain], SIGNATURE) as exact:
         pairs = [(engine(case.inputs)["model_output"], exact(case.inputs)["model_output"]) for case in cases()]
     return min(psnr(*pair) for pair in pairs)
+
+
+def kinds(file):
+    """Operators of a graph, in its order."""
+    return [node.op_type for node in onnx.load(file, load_external_data=False).graph.node]

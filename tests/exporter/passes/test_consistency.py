@@ -34,7 +34,7 @@ def test_guidance_becomes_an_input(text, data, tmp_path):
 
 
 def test_at_first_it_has_no_effect(tiny_sdxl):
-    from exporter.models.checkpoint import resolve
+    from exporter.models.resolve import resolve
     from exporter.recipe.schema import Model
 
     before = resolve(Model(source=str(tiny_sdxl)), tiny_sdxl).module("unet")

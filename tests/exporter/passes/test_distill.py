@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,127 +11,17 @@ import torch
 from diffusers import UNet2DConditionModel
 from PIL import Image
 
-from engines.errors import DivergenceError, MachineError, MissingDependency, RecipeError, UnsupportedError
+from engines.errors import DivergenceError, MissingDependency, RecipeError, UnsupportedError
 from exporter.models import architectures
-from exporter.models.checkpoint import resolve
 from exporter.passes.distill import Distill
-from exporter.passes.prune import Prune
-from exporter.pruning import origin
-from exporter.recipe.schema import Model, Recipe
+from exporter.recipe.schema import Recipe
 from exporter.stages.plan import Plan
 from exporter.stages.store import Store
-from exporter.training import captioned_images, memory, trainer
-from exporter.training.objectives import features, imitation
+from exporter.training import captioned_images, trainer
+from exporter.training.objectives import imitation
 from tests.exporter import models
 from tests.exporter.lessons import read, rows, train
-
-KINDS = ["last_of_stage", "self_attention", "cross_attention", "resnet", "feed_forward", "layers"]
-
-
-def skeleton(name, prune=None):
-    before = resolve(Model(source=name, weights="random"), Path()).skeleton("unet")
-    if prune is None:
-        return before
-    with torch.device("meta"):
-        return UNet2DConditionModel.from_config(prune.config(before.config))
-
-
-def paired(source, preset, kind):
-    prune = Prune(preset=preset)
-    teacher = skeleton(source)
-    student = skeleton(source, prune)
-    found = features.pairs(kind, student, teacher, prune.moved(teacher.config, {}))
-    assert found
-    assert {name for pair in found for name in pair[:1]} <= {name for name, _ in student.named_modules()}
-    assert {name for pair in found for name in pair[1:]} <= {name for name, _ in teacher.named_modules()}
-    return found
-
-
-# Which module learns from which.
-
-
-@pytest.mark.parametrize("size", ["base", "small"])
-def test_bk_sdm_compares_what_every_block_gives_on(size):
-    names = [f"{side}_blocks.{index}" for side in ("down", "up") for index in range(4)]
-    assert paired("sd-v1-5", f"bk-sdm-{size}", "last_of_stage") == [(name, name) for name in names]
-
-
-def test_bk_sdm_tiny_as_published():
-    # kd_train_text_to_image.py of BK-SDM: the last down stage has lost its sampler, the up stages have moved.
-    assert paired("sd-v1-5", "bk-sdm-tiny", "last_of_stage") == [
-        ("down_blocks.0", "down_blocks.0"),
-        ("down_blocks.1", "down_blocks.1"),
-        ("down_blocks.2.attentions.0.proj_out", "down_blocks.2.attentions.1.proj_out"),
-        ("up_blocks.0", "up_blocks.1"),
-        ("up_blocks.1", "up_blocks.2"),
-        ("up_blocks.2", "up_blocks.3"),
-    ]
-
-
-@pytest.mark.parametrize(("preset", "depth", "mid"), [("koala-700m", 5, False), ("koala-1b", 6, True)])
-def test_koala_compares_self_attentions_of_the_layers_that_stayed(preset, depth, mid):
-    found = dict(paired("sdxl-base", preset, "self_attention"))
-    want = {}
-    for block, pairs, layers in (
-        ("down_blocks.1", {0: 0}, 2),
-        ("down_blocks.2", {0: 0}, depth),
-        ("mid_block", {0: 0} if mid else {}, depth),
-        ("up_blocks.0", {0: 0, 1: 2}, depth),
-        ("up_blocks.1", {0: 0, 1: 2}, 2),
-    ):
-        for new, old in pairs.items():
-            for layer in range(layers):
-                inside = f"transformer_blocks.{layer}.attn1"
-                want[f"{block}.attentions.{new}.{inside}"] = f"{block}.attentions.{old}.{inside}"
-    assert found == want
-
-
-def test_the_layer_level_loss_compares_every_resnet_and_attention_that_stayed():
-    found = paired("sdxl-base", "ssd-1b", "layers")
-    names = [name for name, _ in found]
-    assert names == [*dict.fromkeys(names)]
-    # All resnets of SDXL but one of the middle, and the attentions of which layers stayed.
-    assert [name for name in names if ".resnets." in name] == [
-        *(f"down_blocks.{block}.resnets.{index}" for block in range(3) for index in range(2)),
-        *(f"up_blocks.{block}.resnets.{index}" for block in range(3) for index in range(3)),
-        "mid_block.resnets.0",
-    ]
-    attentions = {name: source for name, source in found if ".attentions." in name}
-    assert attentions
-    assert all(name == source for name, source in attentions.items())
-
-
-def test_layers_that_stayed_learn_from_their_own():
-    config = architectures.configs("sdxl-base")["unet"]
-    blocks = {"down_blocks.2": {"layers": [1, 8]}, "mid_block": {"layers": [3, 9]}}
-    moved = Prune(blocks=blocks).moved(config, {})
-    assert origin.came_from("down_blocks.2.attentions.1.transformer_blocks.1.attn1", moved) == (
-        "down_blocks.2.attentions.1.transformer_blocks.8.attn1"
-    )
-    assert origin.came_from("mid_block.attentions.0.transformer_blocks.0.ff", moved) == (
-        "mid_block.attentions.0.transformer_blocks.3.ff"
-    )
-
-
-def test_an_attention_that_became_one_to_the_text_learns_from_none():
-    found = paired("sd-v2-1-base", "sdxs-0.9", "self_attention")
-    assert not [name for name, _ in found if name.startswith(("down_blocks.0", "up_blocks.2"))]
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_pairs_have_one_shape_and_nothing_is_lost_on_an_untouched_network(kind):
-    network = models.unet()
-    pairs = features.pairs(kind, network, network, {})
-    watches = [features.Watch(network, [pair[side] for pair in pairs]) for side in (0, 1)]
-    for watch in watches:
-        watch.arm()
-    network(torch.randn(1, 4, 16, 16), torch.tensor(5), torch.randn(1, 7, 16))
-    for own, other in zip(*(watch.take() for watch in watches), strict=True):
-        assert torch.equal(own, other)
-        assert own.std() > 0
-
-
-# Training.
+from tests.exporter.training.objectives.test_features import KINDS
 
 
 @pytest.mark.parametrize("kind", [*KINDS, None])
@@ -147,38 +36,6 @@ def test_the_loss_falls(text, tmp_path, kind):
     loaded = UNet2DConditionModel.from_pretrained(folder)
     assert loaded.mid_block is None
     assert loaded.dtype == torch.float32
-
-
-def test_relative_features_weigh_the_same_however_large_and_many_they_are(text, tmp_path):
-    found = {}
-    for kind in ("resnet", "cross_attention"):
-        for error in ("summed", "relative"):
-            found[kind, error] = rows(train(read(text, features=kind, feature_error=error, steps=1), tmp_path))[0]
-    assert found["resnet", "summed"]["output"] == found["resnet", "relative"]["output"]
-    # The teacher itself has an error of 0, and a student that gives zeros one of 1; a cut is not far from these.
-    assert all(0 < found[kind, "relative"]["feature"] < 2 for kind in ("resnet", "cross_attention"))
-    assert found["resnet", "summed"]["feature"] > 10 * found["resnet", "relative"]["feature"]
-
-
-def test_relative_errors_by_hand(text, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        features.Watch, "take", lambda self: [torch.tensor([3.0, 1.0]), torch.tensor([[20.0]])]
-        if self is taken[0] else [torch.tensor([1.0, 1.0]), torch.tensor([[10.0]])],
-    )  # fmt: skip
-    taken = []
-    original = features.Watch.__init__
-    monkeypatch.setattr(features.Watch, "__init__", lambda self, *given: (taken.append(self), original(self, *given))[1])
-    relative = rows(train(read(text, feature_error="relative", steps=1), tmp_path))[0]["feature"]
-    taken.clear()
-    summed = rows(train(read(text, steps=1), tmp_path))[0]["feature"]
-    assert relative == pytest.approx((2.0 / 1.0 + 100 / 100) / 2)
-    assert summed == pytest.approx(2.0 + 100)
-
-
-def test_weights_choose_the_losses(text, tmp_path):
-    curve = rows(train(read(text, weights={"task": 0, "feature": 0}), tmp_path))
-    assert set(curve[0]) == {"step", "loss", "task", "output"}
-    assert all(row["loss"] == row["output"] for row in curve)
 
 
 @pytest.mark.parametrize("more", [{}, {"ema": 0.9, "accumulate": 2, "schedule": "cosine", "warmup": 2}], ids=["plain", "all"])
@@ -226,7 +83,7 @@ def test_a_build_finds_the_result(text, tmp_path):
     assert store.peek(stages["pass unet, distill"].key)
     assert store.folder(stages["pass unet, distill"].key, None) == folder
     assert plan.passes.told("unet") == ("prune: a block map", "distill: 4 steps, self_attention")
-    found = json.loads((folder / "found.txt").read_text())
+    found = json.loads((folder / "findings.json").read_text())
     assert found["notes"][0].startswith(
         "unet: distill: 4 steps, self_attention, mean losses of the first and last 2 steps: loss "
     )
@@ -285,21 +142,6 @@ def test_a_loss_that_is_not_finite_stops_the_training(text, tmp_path, monkeypatc
         train(read(text, steps=6), tmp_path)
     (kept,) = tmp_path.glob("unfinished/*/checkpoint-2")
     assert str(kept) in str(caught.value)
-
-
-def test_too_little_memory_is_said_before_it_starts(text, tmp_path, monkeypatch):
-    monkeypatch.setattr(memory, "available", lambda _device: 1000)
-    with pytest.raises(MachineError, match=r"needs at least .* GB of memory .* of 0.00 GB free on cpu"):
-        train(read(text), tmp_path)
-
-
-def test_memory_counts_weights_gradients_moments_and_average():
-    plain = Distill(data="d", steps=1)
-    device = torch.device("cpu")
-    told = memory.refuse_memory(10**6, 10**7, plain, device, 1)
-    assert "at least 0.06 GB" in told
-    average = Distill(data="d", steps=1, ema=0.9, mixed_precision="bf16")
-    assert "at least 0.04 GB" in memory.refuse_memory(10**6, 10**7, average, device, 1)
 
 
 @pytest.mark.parametrize(
@@ -372,7 +214,8 @@ def test_a_teacher_of_another_kind_is_refused(text, tiny_sdxl, tmp_path):
 
 
 def test_a_tracker_that_is_not_installed(text, tmp_path, monkeypatch):
-    monkeypatch.setattr(trainer.importlib.util, "find_spec", lambda _name: None)
+    here = trainer.importlib.util.find_spec
+    monkeypatch.setattr(trainer.importlib.util, "find_spec", lambda name: None if name == "tensorboard" else here(name))
     with pytest.raises(MissingDependency, match=r"t2iexport\[tensorboard\]"):
         train(read(text, log_with="tensorboard"), tmp_path)
 

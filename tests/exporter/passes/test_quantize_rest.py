@@ -4,9 +4,8 @@ import pytest
 
 from engines.errors import RecipeError
 from exporter.quantization.calibration import Spec
-from tests.exporter.passes.layered import error, quantized
+from tests.exporter.passes.layered import MIDDLE, error, quantized
 
-MIDDLE = {"middle", "to_q", "to_k", "to_out"}
 REST = {"format": "int8", "rest": "int8-weights"}
 
 

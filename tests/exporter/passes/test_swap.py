@@ -13,9 +13,10 @@ from safetensors.torch import save_file
 from engines.errors import RecipeError, UnsupportedError
 from exporter.passes.swap import Swap
 from exporter.recipe.schema import Recipe
-from exporter.reference.recording import load_cases, load_run
+from exporter.reference.recording import load_run
 from exporter.report import describe
 from exporter.stages.plan import Plan
+from exporter.stages.stage import Results
 from exporter.stages.store import Store
 from tests.exporter import loras, models
 
@@ -54,14 +55,6 @@ def plan(model, part, overrides=(), **options):
     return Plan(Recipe.parse(RECIPE % (model, part, json.dumps(options)), "swapped", overrides=overrides))
 
 
-def made(chosen, store, only=("record", "pass", "measure")):
-    done = {}
-    for stage in chosen.stages:
-        if stage.verb in only:
-            done[stage.name] = store.folder(stage.key, lambda folder, stage=stage: stage.make(folder, done))
-    return done
-
-
 def refused(error, model, part, **options):
     with pytest.raises(error) as caught:
         plan(model, part, **options).refuse()
@@ -74,8 +67,8 @@ def refused(error, model, part, **options):
 def test_a_tiny_decoder_draws_what_diffusers_draws_with_it(tiny_sdxl, tiny, tmp_path):
     halves = ["targets=[tensorrt_rtx]", "components.vae_decoder.precision=auto"]
     chosen = plan(tiny_sdxl, "vae_decoder", halves, source=str(tiny))
-    done = made(chosen, Store(tmp_path))
-    source, run = (load_run(done["record", which] / "run_0.npz") for which in ("source", "passes"))
+    results = Results(Store(tmp_path))
+    source, run = (load_run(results[which].runs[0]) for which in (chosen.recorded, chosen.reference))
     latent = torch.from_numpy(run.latent)
     # TAESD takes latents as the UNet makes them, and diffusers brings its picture to [-1, 1].
     with torch.no_grad():
@@ -83,30 +76,29 @@ def test_a_tiny_decoder_draws_what_diffusers_draws_with_it(tiny_sdxl, tiny, tmp_
     assert np.allclose(run.image, wanted, atol=1e-5)
     assert np.array_equal(source.latent, run.latent)
     assert not np.allclose(source.image, run.image, atol=1e-2)
-    (case,) = load_cases(done["measure", "vae_decoder"] / "vae_decoder.npz")[:1]
+    (case,) = results[chosen.parts["vae_decoder"].outputs].cases[:1]
     assert np.mean((case.passes["image"] - wanted) ** 2) < 10**-4.5, "45 dB in half precision"
-    ranges = json.loads((done["record", "passes"] / "ranges.json").read_text())
+    ranges = results[chosen.reference].ranges
     assert 0 < ranges["vae_decoder"] < 100
-    precision, why = chosen.precisions.decide("vae_decoder", done)
+    precision, why = chosen.parts["vae_decoder"].precision.decide(results)
     assert (precision, f"{ranges['vae_decoder']:.4g}" in why) == ("fp16", True), (
         "half precision by what this decoder was seen to do"
     )
 
 
 def test_what_the_decoder_is_made_of_is_kept(tiny_sdxl, tiny, tmp_path):
-    done = made(plan(tiny_sdxl, "vae_decoder", source=str(tiny)), Store(tmp_path), only=("pass",))
-    folder = done["pass", "vae_decoder, swap"]
-    found, own = diffusers.AutoencoderTiny.from_pretrained(folder).state_dict(), models.tiny_vae().state_dict()
+    made = Results(Store(tmp_path))[plan(tiny_sdxl, "vae_decoder", source=str(tiny)).networks.last["vae_decoder"]]
+    found, own = diffusers.AutoencoderTiny.from_pretrained(made.folder).state_dict(), models.tiny_vae().state_dict()
     assert found.keys() == own.keys()
     assert all(torch.equal(found[name], own[name]) for name in own)
-    assert str(tiny) in json.loads((folder / "found.txt").read_text())["notes"][0]
+    assert str(tiny) in made.notes[0]
 
 
 def test_the_encoder_stays_the_source_s(tiny_sdxl, tiny, tmp_path):
     overrides = ["components.vae_encoder={}"]
     chosen = plan(tiny_sdxl, "vae_decoder", overrides, source=str(tiny))
-    done = made(chosen, Store(tmp_path))
-    runs = [sorted(done["record", which].glob("run_*.npz")) for which in ("source", "passes")]
+    results = Results(Store(tmp_path))
+    runs = [results[which].runs for which in (chosen.recorded, chosen.reference)]
     source, passed = (next(run for run in map(load_run, files) if run.source is not None) for files in runs)
     encoder = diffusers.AutoencoderKL.from_pretrained(tiny_sdxl, subfolder="vae")
     for run in (source, passed):
@@ -119,7 +111,7 @@ def test_the_encoder_stays_the_source_s(tiny_sdxl, tiny, tmp_path):
 def test_a_fresh_one_of_a_size(tiny_sdxl, tmp_path):
     options = {"weights": "random", "fields": FRESH}
     one, other = (plan(tiny_sdxl, "vae_decoder", seed=seed, **options) for seed in (0, 1))
-    folders = [made(each, Store(tmp_path), only=("pass",))["pass", "vae_decoder, swap"] for each in (one, other)]
+    folders = [Results(Store(tmp_path))[each.networks.last["vae_decoder"]].folder for each in (one, other)]
     first, second = (diffusers.AutoencoderTiny.from_pretrained(folder).state_dict() for folder in folders)
     assert first.keys() == models.tiny_vae().state_dict().keys()
     assert not torch.equal(first["decoder.layers.0.weight"], second["decoder.layers.0.weight"])
@@ -138,10 +130,11 @@ def test_inspect_counts_it(tiny_sdxl, tiny, tmp_path):
     assert row["passes"] == f"swap: {tiny}"
 
 
-def test_precision_follows_the_decoder_that_is_there(tiny_sdxl, tiny):
+def test_precision_follows_the_decoder_that_is_there(tiny_sdxl, tiny, tmp_path):
     overrides = ["checks.skip=no time", "targets=[tensorrt_rtx]", "components.vae_decoder.precision=auto"]
-    assert plan(tiny_sdxl, "vae_decoder", overrides, source=str(tiny)).precision("vae_decoder", {}) == "fp16"
-    assert plan(tiny_sdxl, "vae_decoder", [*overrides, "components.vae_decoder.passes=[]"]).precision("vae_decoder", {}) == "fp32"
+    for passes, precision in (([], "fp16"), (["components.vae_decoder.passes=[]"], "fp32")):
+        chosen = plan(tiny_sdxl, "vae_decoder", [*overrides, *passes], source=str(tiny))
+        assert chosen.parts["vae_decoder"].precision.of(Results(Store(tmp_path))) == precision
 
 
 # A UNet.
@@ -151,11 +144,11 @@ def test_a_unet_of_half_precision_and_of_another_depth(tiny_sdxl, tmp_path):
     other = models.unet_xl(mid_block_type=None, up_block_types=["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"])
     other.half().save_pretrained(tmp_path / "unet")
     chosen = plan(tiny_sdxl, "unet", source=str(tmp_path / "unet"))
-    done = made(chosen, Store(tmp_path / "store"))
-    assert json.loads((done["pass", "unet, swap"] / "config.json").read_text())["mid_block_type"] is None
-    source, run = (load_run(done["record", which] / "run_0.npz") for which in ("source", "passes"))
+    results = Results(Store(tmp_path / "store"))
+    assert json.loads((results[chosen.networks.last["unet"]].folder / "config.json").read_text())["mid_block_type"] is None
+    source, run = (load_run(results[which].runs[0]) for which in (chosen.recorded, chosen.reference))
     assert not np.allclose(source.latent, run.latent, atol=1e-2)
-    case = load_cases(done["measure", "unet"] / "unet.npz")[0]
+    case = results[chosen.parts["unet"].outputs].cases[0]
     assert np.allclose(case.passes["model_output"], run.model_outputs[0], atol=1e-4)
     assert "not distilled" not in chosen.passes.told("unet")
 
@@ -184,8 +177,9 @@ def test_a_lora_changes_the_network_that_stands_there(tiny_sdxl, tmp_path):
     loras.save(tmp_path / "lora.safetensors", {"unet": loras.layers(network, ("to_q",))})
     overrides = [f"model.loras=[{{source: '{tmp_path / 'lora.safetensors'}'}}]"]
     chosen = plan(tiny_sdxl, "unet", overrides, source=str(tmp_path / "unet"))
-    done = made(chosen, Store(tmp_path / "store"), only=("pass",))
-    found, own = diffusers.UNet2DConditionModel.from_pretrained(done["pass", "unet, swap"]).state_dict(), network.state_dict()
+    results = Results(Store(tmp_path / "store"))
+    folder = results[chosen.networks.last["unet"]].folder
+    found, own = diffusers.UNet2DConditionModel.from_pretrained(folder).state_dict(), network.state_dict()
     changed = {name for name in own if not torch.equal(own[name], found[name])}
     assert changed == {name for name in own if name.endswith("to_q.weight")}
 
@@ -222,9 +216,9 @@ WEIGHTS = "diffusion_pytorch_model.safetensors"
 def test_a_network_alone_from_the_hub(tiny_sdxl, hub, tmp_path):
     models.tiny_vae().save_pretrained(hub.folder)
     chosen = plan(tiny_sdxl, "vae_decoder", source="owner/tiny", revision="main")
-    done = made(chosen, Store(tmp_path), only=("pass",))
+    made = Results(Store(tmp_path))[chosen.networks.last["vae_decoder"]]
     assert {tuple(each) for each in hub.patterns} == {("config.json", WEIGHTS)}
-    (note,) = json.loads((done["pass", "vae_decoder, swap"] / "found.txt").read_text())["notes"]
+    (note,) = made.notes
     assert "owner/tiny, revision c0ffee" in note
 
 
@@ -315,7 +309,7 @@ def test_pickles_and_foreign_weights(tiny_sdxl, tmp_path):
     weights = tmp_path / "unet" / "diffusion_pytorch_model.safetensors"
     save_file({"conv_in.weight": torch.zeros(1)}, weights)
     with pytest.raises(UnsupportedError, match="weights and config do not belong together"):
-        made(plan(tiny_sdxl, "unet", source=str(tmp_path / "unet")), Store(tmp_path / "store"), only=("pass",))
+        _ = Results(Store(tmp_path / "store"))[plan(tiny_sdxl, "unet", source=str(tmp_path / "unet")).networks.last["unet"]]
     weights.rename(weights.with_suffix(".bin"))
     assert "as a pickle" in refused(UnsupportedError, tiny_sdxl, "unet", source=str(tmp_path / "unet"))
 

@@ -4,8 +4,6 @@ import json
 
 import numpy as np
 import pytest
-import torch
-from diffusers import DDIMScheduler, EulerDiscreteScheduler
 
 from engines.errors import RecipeError, UnsupportedError
 from exporter.models import architectures
@@ -47,7 +45,7 @@ def test_the_teacher_answers_in_the_precision_of_the_training(text, data, tmp_pa
 def test_another_prediction_is_for_the_sampler_to_read(text, data, tmp_path):
     config = {"timestep_spacing": "trailing", "prediction_type": "v_prediction"}
     recipe = taught(text, data, {"config": config}, prediction="v_prediction")
-    found = json.loads((train(recipe, tmp_path) / "found.txt").read_text())
+    found = json.loads((train(recipe, tmp_path) / "findings.json").read_text())
     assert found["findings"]["trajectory"]["prediction"] == "v_prediction"
     assert Plan(recipe).passes.source.scheduler().config.prediction_type == "epsilon"
     with pytest.raises(RecipeError, match=r"prediction_type is 'epsilon', but the pass trajectory makes it 'v_prediction'"):
@@ -75,7 +73,7 @@ def test_leaps_of_unequal_length(text, data, tmp_path):
     leaps = {"leaps": [3, 1], "guidance": 1.0, "steps": 1}
     times = {"timesteps": [999, 249]}
     folder = train(taught(text, data, times, **leaps), tmp_path)
-    assert json.loads((folder / "found.txt").read_text())["findings"]["trajectory"]["times"] == [999, 249]
+    assert json.loads((folder / "findings.json").read_text())["findings"]["trajectory"]["times"] == [999, 249]
     (path,) = tmp_path.rglob("paths.npy")
     known = np.load(path)
     train(taught(text, data, {"steps": [4]}, to=4, guidance=1.0, steps=1), tmp_path)
@@ -106,51 +104,6 @@ def test_what_cannot_be(text, data):
         Trajectory(data="d", steps=1).config(architectures.configs("lcm-dreamshaper-v7")["unet"])
     with pytest.raises(UnsupportedError, match="trajectory: FlowMatchEulerDiscreteScheduler is a flow"):
         Schedule({"_class_name": "FlowMatchEulerDiscreteScheduler"}, "trajectory")
-
-
-# Arithmetic of the schedule.
-
-CONFIG = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
-
-
-@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
-def test_steps_are_those_of_diffusers(prediction):
-    theirs = DDIMScheduler(**CONFIG, prediction_type=prediction, timestep_spacing="trailing", clip_sample=False)
-    theirs.set_timesteps(5)
-    ours = Schedule({**CONFIG, "prediction_type": prediction}, "x")
-    grid = ours.grid(5)
-    assert grid.tolist() == [*theirs.timesteps.tolist(), -1]
-    latent = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-    other = latent
-    for index in range(5):
-        said = torch.sin(3 * latent)
-        latent = ours.step(prediction, latent, said, grid[index : index + 1], grid[index + 1 : index + 2])
-        other = theirs.step(torch.sin(3 * other), theirs.timesteps[index], other).prev_sample
-        assert torch.allclose(latent, other, rtol=1e-3, atol=1e-3 * float(other.abs().max()))
-
-
-def test_unequal_steps_are_those_of_eulers_own_times():
-    times, ours = [999, 624, 311, 124], Schedule({**CONFIG, "prediction_type": "epsilon"}, "x")
-    theirs = EulerDiscreteScheduler(**CONFIG)
-    theirs.set_timesteps(timesteps=times)
-    grid = torch.tensor([*times, -1])
-    noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0)).double()
-    latent, other = ours.level(grid[:1])[1] * noise, theirs.sigmas[0] * noise
-    for index, time in enumerate(theirs.timesteps):
-        scaled = theirs.scale_model_input(other, time)
-        assert torch.allclose(latent, scaled, rtol=1e-3, atol=1e-3)
-        latent = ours.step("epsilon", latent, torch.sin(3 * latent), grid[index : index + 1], grid[index + 1 : index + 2])
-        other = theirs.step(torch.sin(3 * scaled), time, other).prev_sample
-    assert torch.allclose(latent, other, rtol=1e-3, atol=1e-3 * float(other.abs().max()))
-
-
-def test_an_aim_is_where_one_step_arrives():
-    ours = Schedule({**CONFIG, "prediction_type": "epsilon"}, "x")
-    generator = torch.Generator().manual_seed(0)
-    latent, arrived = torch.randn(2, 3, 4, 8, 8, generator=generator)
-    times, then = torch.tensor([999, 499, 20]), torch.tensor([499, -1, 0])
-    _, noise = ours.aim(latent, arrived, times, then)
-    assert torch.allclose(ours.step("epsilon", latent, noise, times, then), arrived, atol=1e-3)
 
 
 def test_trainings_follow_each_other(text, data, tmp_path, monkeypatch):

@@ -10,7 +10,6 @@ import torch
 from engines.errors import UnsupportedError
 from exporter import build
 from exporter.families.sdxl import Sdxl
-from exporter.models import architectures
 from exporter.part import Case
 from exporter.passes.prune import Prune
 from exporter.pruning import blocks, search
@@ -18,6 +17,7 @@ from exporter.pruning.moves import moves
 from exporter.recipe.schema import Recipe
 from exporter.report import describe
 from exporter.stages.plan import Plan
+from exporter.stages.stage import Results
 from exporter.stages.store import Store
 from tests.exporter import equality, lessons, models
 
@@ -122,27 +122,6 @@ def test_time_is_measured_piece_by_piece(part):
     assert made["curve"][-1]["share"] <= 0.9
 
 
-def test_moves_are_smaller_cuts_that_diffusers_can_say():
-    for config in (models.unet_xl(layers_per_block=2, transformer_layers_per_block=[1, 1, 3]).config,
-                   architectures.configs("sd-v1-5")["unet"]):  # fmt: skip
-        whole = blocks.whole(config)
-        found = list(moves(whole))
-        assert len({name for name, _ in found}) == len(found)
-        said = [name for name, cut in found if _said(config, cut)]
-        assert any(name == "mid_block" for name in said)
-        assert any(": pair" in name for name in said)
-        assert any("attentions" in name for name in said)
-    assert any("layer 2, mid_block: layer 0" in name for name, _ in moves(blocks.whole(models.unet_xl(
-        layers_per_block=2, transformer_layers_per_block=[1, 1, 3]).config)))  # fmt: skip
-
-
-def _said(config, cut):
-    try:
-        return blocks.config(config, cut)
-    except UnsupportedError:
-        return None
-
-
 def test_an_attention_stays(part):
     now, outlines = blocks.whole(part.network.config), search._Outlines(part.network)
     while smaller := next((cut for _, cut in moves(now) if outlines.fit(cut)), None):
@@ -163,15 +142,12 @@ def test_wrong_options(options):
 
 def test_a_build_searches_on_what_the_source_was_seen_to_do(source, tmp_path):
     recipe = Recipe.parse(RECIPE.replace("SOURCE", str(source)), "searched")
-    plan, store, done = Plan(recipe), Store(tmp_path), {}
+    plan, store = Plan(recipe), Store(tmp_path)
     plan.refuse()
     assert plan.passes.untold == ["unet"]
     assert describe.recipe(recipe, store)["sizes"] == "without the passes of unet, which choose when they run"
-    for stage in plan.stages:
-        if stage.verb == "pass" or stage.name == ("record", "source"):
-            done[stage.name] = store.folder(stage.key, lambda folder, stage=stage: stage.make(folder, done))
-    found = json.loads((done["pass", "unet, prune"] / "found.txt").read_text())
-    assert found["findings"]["prune"]["curve"][-1]["share"] <= 0.9
+    found = Results(store)[plan.networks.last["unet"]].findings
+    assert found["prune"]["curve"][-1]["share"] <= 0.9
     assert plan.passes.told("unet") == ("prune: found for 90% of the parameters", "not distilled")
 
 
@@ -185,9 +161,9 @@ def test_what_is_left_learns_from_the_modules_that_it_was(source, tmp_path):
     text = RECIPE.replace("SOURCE", str(source))
     recipe = Recipe.parse(text, "searched", overrides=[f"components.unet.passes={json.dumps(passes)}"])
     (made,) = build.distill(recipe, Store(tmp_path / "store"), lambda *_, **__: None).values()
-    pairs = dict(json.loads((made / "found.txt").read_text())["findings"]["distill"]["features"])
-    (cut,) = (path.parent for path in (tmp_path / "store").glob("entries/*/found.txt") if path.parent != made)
-    findings = json.loads((cut / "found.txt").read_text())["findings"]["prune"]
+    pairs = dict(json.loads((made / "findings.json").read_text())["findings"]["distill"]["features"])
+    (cut,) = (path.parent for path in (tmp_path / "store").glob("entries/*/files/findings.json") if path.parent != made)
+    findings = json.loads((cut / "findings.json").read_text())["findings"]["prune"]
     moved = Prune(blocks=findings["blocks"]).moved(models.unet_xl().config, {})
     assert pairs
     assert all(search.came_from(own, moved) == other for own, other in pairs.items())

@@ -136,6 +136,21 @@ def test_a_component_may_name_its_own_target():
         assert recipe.components["vae_decoder"].target is None
 
 
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("components: {unet: {precison: fp16}}", "components.unet.precison: unknown field; did you mean 'precision'?"),
+        (
+            "components: {vae_decoder: {tile: {overlap: 8}}}",
+            "components.vae_decoder.tile.size: missing; give it: side of a tile, in cells of the latent",
+        ),
+    ],
+)
+def test_a_field_of_one_component_is_told_as_any_other(line, told):
+    (problem,) = problems(GOOD + line)
+    assert problem.startswith(f"recipes/x.yaml:4  {told}")
+
+
 def test_an_empty_recipe_is_told_what_it_needs():
     found = problems("# nothing\n")
     assert [line.split("  ")[1].partition(":")[0] for line in found] == ["model", "sampler", "shapes"]

@@ -6,7 +6,7 @@ import pytest
 
 from exporter.families.sd import Sd
 from exporter.families.sdxl import Sdxl
-from exporter.models.checkpoint import resolve
+from exporter.models.resolve import resolve
 from exporter.reference.cost import count
 from tests.exporter import equality
 

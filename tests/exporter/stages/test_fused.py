@@ -2,7 +2,10 @@ import pytest
 
 from engines.errors import RecipeError
 from exporter.recipe.schema import Recipe
+from exporter.stages import fused
 from exporter.stages.plan import Plan
+from exporter.stages.stage import Results
+from exporter.stages.store import Store
 
 RECIPE = """
 model: {source: %s}
@@ -41,13 +44,9 @@ def test_keys_follow_graphs_and_sampler(tiny_sdxl):
 
 
 def test_all_noise_is_an_input(tiny_sdxl, tmp_path):
-    chosen, done = plan(tiny_sdxl), {}
-    for stage in chosen.stages:
-        if stage.verb == "compile":
-            done[stage.name] = tmp_path / stage.subject
-            done[stage.name].mkdir()
-            stage.make(done[stage.name], done)
-    signature = chosen.wholes.signature("pipeline_4", done)
+    chosen = plan(tiny_sdxl)
+    table = Results(Store(tmp_path))[chosen.tables.samplers[4]].table
+    signature = fused.signature(chosen.family, table)
     assert [port.name for port in signature.inputs] == ["tokenizer_ids", "tokenizer_2_ids", "noise", "guidance_scale"]
     assert signature.port("noise").shape == ("batch", 4, 4, "latent_height", "latent_width")  # LCM draws at every step
 

@@ -10,9 +10,10 @@ from exporter.parity.compare import _part
 from exporter.part import Case
 from exporter.recipe.limits import Limits
 from exporter.recipe.schema import Recipe
-from exporter.reference.recording import load_cases, load_run
+from exporter.reference.recording import load_run
 from exporter.report import describe
 from exporter.stages.plan import Plan
+from exporter.stages.stage import Results
 from exporter.stages.store import Store
 
 RECIPE = """
@@ -55,19 +56,16 @@ def test_keys_follow_the_pass_and_leave_the_rest_alone(text):
 
 
 def test_the_pipeline_with_the_made_network_is_recorded(text, tmp_path):
-    chosen, store, done = plan(text), Store(tmp_path), {}
-    for stage in chosen.stages:
-        if stage.verb in {"record", "pass"} or (stage.verb, stage.subject) == ("measure", "unet"):
-            done[stage.name] = store.folder(stage.key, lambda folder, stage=stage: stage.make(folder, done))
-    folder = done["pass", "unet, prune"]
+    chosen, results = plan(text), Results(Store(tmp_path))
+    folder = results[chosen.networks.of["unet"]["prune"]].folder
     assert json.loads((folder / "config.json").read_text())["mid_block_type"] is None
-    source, made = (load_run(done["record", which] / "run_0.npz") for which in ("source", "passes"))
+    source, made = (load_run(results[which].runs[0]) for which in (chosen.recorded, chosen.reference))
     assert np.array_equal(source.draws[0], made.draws[0])
     assert np.array_equal(source.model_inputs[0], made.model_inputs[0])
     assert not np.allclose(source.model_outputs[0], made.model_outputs[0], atol=1e-2)
-    assert chosen.reference == ("record", "passes")
+    assert chosen.reference.name == ("record", "passes")
     # What the part does on the source's inputs is what the second recording saw, where the inputs are the same.
-    first = load_cases(done["measure", "unet"] / "unet.npz")[0]
+    first = results[chosen.parts["unet"].outputs].cases[0]
     assert np.allclose(first.source["model_output"], source.model_outputs[0])
     assert np.allclose(first.passes["model_output"], made.model_outputs[0], atol=1e-4)
 

@@ -1,16 +1,14 @@
 """Which precision a part gets: as written, or as what was recorded allows, whole or with islands of fp32."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
 
 from engines.errors import RecipeError, UnsupportedError
 from exporter.recipe.schema import Recipe
-from exporter.reference.recording import load_cases
 from exporter.stages import precision
 from exporter.stages.plan import Plan
+from exporter.stages.stage import Results
 from exporter.stages.store import Store
 from tests.exporter import models
 
@@ -22,7 +20,6 @@ components: {vae_decoder: {precision: %s}}
 targets: [%s]
 checks: {prompts: [a red circle]}
 """
-VERBS = ("record", "islands", "measure")
 
 
 def saved(folder, change):
@@ -47,57 +44,48 @@ def plan(model, asked, target="tensorrt_rtx", overrides=()):
     return Plan(Recipe.parse(RECIPE % (model, asked, target), "x", overrides=overrides))
 
 
-def made(chosen, store, *verbs):
-    done = {}
-    for stage in chosen.stages:
-        if stage.verb in verbs and (stage.verb == "record" or stage.subject.startswith("vae_decoder")):
-            done[stage.name] = store.folder(stage.key, lambda folder, stage=stage: stage.make(folder, done))
-    return done
+def decided(chosen, results):
+    """Precision, steps in fp32, and notes."""
+    found = chosen.parts["vae_decoder"].precision
+    return found.of(results), found.single(results), found.notes(results)
 
 
 def test_auto_takes_islands_where_the_whole_would_overflow(loud, store):
     chosen = plan(loud, "auto")
-    done = made(chosen, store, *VERBS)
-    assert chosen.precision("vae_decoder", done) == "fp16"
-    steps = chosen.precisions.single("vae_decoder", done)
-    why, where = chosen.precisions.notes(done)
-    ranges = json.loads((done["record", "source"] / "ranges.json").read_text())
+    results = Results(store)
+    found, steps, (why, where) = decided(chosen, results)
+    assert found == "fp16"
+    ranges = results[chosen.recorded].ranges
     assert f"auto chose fp16 with islands of fp32, the largest activation seen is {ranges['vae_decoder']:.4g} of 65504" in why
     assert where.startswith(f"vae_decoder: {len(steps)} steps compute in fp32 within fp16, ")
     assert "vae.decoder.up_blocks.0.resnets.0.conv2" in where
-    left = chosen.precisions.ranges(done)
+    (left,) = (part.precision.left(results) for part in chosen.parts.values() if part.precision.left(results))
     assert left["vae_decoder"] < precision.HALF_HEADROOM * 65504 < ranges["vae_decoder"]
-    assert {name: left[name] for name in left if name != "vae_decoder"} == {
-        name: ranges[name] for name in ranges if name != "vae_decoder"
-    }
-    for case in load_cases(done["measure", "vae_decoder"] / "vae_decoder.npz"):
+    for case in results[chosen.parts["vae_decoder"].outputs].cases:
         assert np.abs(case.passes["image"] - case.source["image"]).max() < 0.01
 
 
 def test_auto_takes_fp32_where_islands_would_be_most_of_it(loud, store, monkeypatch):
     chosen = plan(loud, "auto")
-    done = made(chosen, store, *VERBS)
     monkeypatch.setattr(precision, "MOST_IN_ISLANDS", 0.01)
-    assert chosen.precision("vae_decoder", done) == "fp32"
-    assert chosen.precisions.single("vae_decoder", done) == ()
-    (why,) = chosen.precisions.notes(done)
+    found, steps, (why,) = decided(chosen, Results(store))
+    assert (found, steps) == ("fp32", ())
     assert "of the multiplications would have to stay in it" in why
 
 
 def test_mixed_takes_islands_on_any_target(loud, store):
     chosen = plan(loud, "mixed", "onnxruntime")
-    done = made(chosen, store, *VERBS)
-    assert chosen.precision("vae_decoder", done) == "fp16"
-    (where,) = chosen.precisions.notes(done)
+    found, _, (where,) = decided(chosen, Results(store))
+    assert found == "fp16"
     assert "steps compute in fp32 within fp16" in where
 
 
 def test_fp16_is_fp16(loud, store):
     chosen = plan(loud, "fp16")
-    done = made(chosen, store, *VERBS)
-    assert ("islands", "vae_decoder") not in done
-    assert chosen.precisions.notes(done) == []
-    case = load_cases(done["measure", "vae_decoder"] / "vae_decoder.npz")[0]
+    results = Results(store)
+    assert chosen.parts["vae_decoder"].precision.islands is None
+    assert decided(chosen, results)[2] == []
+    case = results[chosen.parts["vae_decoder"].outputs].cases[0]
     assert not np.isfinite(case.passes["image"]).all()
 
 
@@ -105,10 +93,11 @@ def test_where_nothing_is_too_large_mixed_is_fp16_byte_for_byte(tiny_sdxl, store
     files = []
     for asked in ("mixed", "fp16"):
         chosen = plan(tiny_sdxl, asked)
-        done = made(chosen, store, *VERBS, "export")
-        assert chosen.precisions.single("vae_decoder", done) == ()
-        folder = next(done[stage.name] for stage in chosen.stages if stage.verb == "export" and stage.name in done)
-        files.append([(folder / f"vae_decoder.onnx{end}").read_bytes() for end in ("", ".data")])
+        results = Results(store)
+        assert decided(chosen, results)[1] == ()
+        (graph,) = chosen.parts["vae_decoder"].graphs.values()
+        files.append([file.read_bytes() for file in results[graph].files])
+    assert len(files[0]) == 2
     assert files[0] == files[1]
 
 
@@ -118,11 +107,11 @@ def test_a_weight_beyond_half_keeps_the_whole_in_fp32_or_is_refused(tmp_path, st
 
     model = saved(tmp_path / "heavy", change)
     chosen = plan(model, "auto")
-    done = made(chosen, store, "record", "islands")
-    assert chosen.precision("vae_decoder", done) == "fp32"
-    assert "its weight vae.decoder.up_blocks.0.resnets.0.conv2.weight is beyond that" in chosen.precisions.notes(done)[0]
+    found, _, notes = decided(chosen, Results(store))
+    assert found == "fp32"
+    assert "its weight vae.decoder.up_blocks.0.resnets.0.conv2.weight is beyond that" in notes[0]
     with pytest.raises(UnsupportedError, match=r"conv2\.weight' has \d+ values that are NaN or infinite in fp16"):
-        made(plan(model, "mixed"), store, "record", "islands")
+        _ = Results(store)[plan(model, "mixed").parts["vae_decoder"].precision.islands]
 
 
 def test_mixed_needs_a_recording(loud):

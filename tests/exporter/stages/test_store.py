@@ -127,9 +127,9 @@ def test_why_compares_with_the_last_use(store):
         (lambda folder: (folder / "model.onnx").unlink(), "model.onnx is missing"),
         (lambda folder: rewrite(folder / "model.onnx", "grap"), "model.onnx has 4 bytes instead of 5"),
         (lambda folder: rewrite(folder / "model.onnx", "Graph"), "model.onnx has other content"),
-        (lambda folder: rewrite(folder / "entry.json", "{"), "entry.json is unreadable"),
-        (lambda folder: rewrite(folder / "entry.json", "[]"), "entry.json is unreadable"),
-        (lambda folder: (folder / "entry.json").unlink(), "entry.json is unreadable"),
+        (lambda folder: rewrite(folder.parent / "entry.json", "{"), "entry.json is unreadable"),
+        (lambda folder: rewrite(folder.parent / "entry.json", "[]"), "entry.json is unreadable"),
+        (lambda folder: (folder.parent / "entry.json").unlink(), "entry.json is unreadable"),
     ],
 )
 def test_damage_is_noticed_told_and_mended(store, damage, told):
@@ -196,7 +196,7 @@ def test_killed_at_any_moment_the_next_build_ends_the_same(tmp_path):
         process.send_signal(signal.SIGKILL)
         process.communicate()
         finished = list((root / "entries").iterdir())
-        assert all((entry / "entry.json").is_file() and len(list(entry.glob("deep/*"))) == 4 for entry in finished)
+        assert all((entry / "entry.json").is_file() and len(list(entry.glob("files/deep/*"))) == 4 for entry in finished)
     done = subprocess.run(build(root), capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == expected
     assert list((root / "partial").iterdir()) == []

@@ -2,17 +2,13 @@
 
 import io
 import json
-import sys
 import tarfile
 
-import datasets
-import numpy as np
 import pytest
 from PIL import Image
 
-from engines.errors import MissingDependency, RecipeError
-from exporter.training import captioned_images, hf_datasets
-from exporter.training.options import Dataset
+from engines.errors import RecipeError
+from exporter.training import captioned_images
 
 
 def png(shade=0):
@@ -78,57 +74,6 @@ def test_what_is_no_plain_tar_file_is_refused(tmp_path):
         captioned_images.pictures(tmp_path / "a.tar", "distill.data")
     with pytest.raises(RecipeError, match=r"b.tar is not a folder or .tar file"):
         captioned_images.pictures(tmp_path / "b.tar", "distill.data")
-
-
-@pytest.fixture
-def saved(tmp_path):
-    pixels = [np.full((8, 8, 3), shade, np.uint8) for shade in (10, 20)]
-    columns = {"image": pixels, "text": ["one", "two"], "several": [["uno", "ein"], ["dos"]], "number": [1, 2]}
-    features = datasets.Features(
-        image=datasets.Image(),
-        text=datasets.Value("string"),
-        several=datasets.List(datasets.Value("string")),
-        number=datasets.Value("int64"),
-    )
-    whole = datasets.DatasetDict(train=datasets.Dataset.from_dict(columns, features=features))
-    whole.save_to_disk(str(tmp_path / "saved"))
-    return tmp_path
-
-
-def test_a_data_set_on_disk(saved):
-    found = hf_datasets.pictures(Dataset(dataset="saved"), saved, "x")
-    assert [picture.caption for picture in found] == ["one", "two"]
-    shades = [np.asarray(Image.open(io.BytesIO(picture.read()))).mean() for picture in found]
-    assert shades == [10, 20]
-    assert captioned_images.digest(found) == captioned_images.digest(hf_datasets.pictures(Dataset(dataset="saved"), saved, "x"))
-    several = hf_datasets.pictures(Dataset(dataset="saved", caption="several"), saved, "x")
-    assert [picture.caption for picture in several] == ["uno", "dos"]
-
-
-@pytest.mark.parametrize(
-    ("changes", "told"),
-    [
-        ({"caption": "txt"}, "has no column 'txt'; did you mean 'text'"),
-        ({"image": "number"}, "column 'number' of saved holds no pictures"),
-        ({"caption": "number"}, "row 0 of saved has the caption 1, which is no text"),
-        ({"split": "tran"}, "no split 'tran'; did you mean 'train'"),
-    ],
-)
-def test_what_a_data_set_lacks_is_said(saved, changes, told):
-    with pytest.raises(RecipeError, match=told):
-        hf_datasets.pictures(Dataset(dataset="saved", **changes), saved, "distill.data")
-
-
-def test_a_folder_that_is_no_data_set(tmp_path):
-    (tmp_path / "none").mkdir()
-    with pytest.raises(RecipeError, match=r"distill.data: none cannot be loaded"):
-        hf_datasets.pictures(Dataset(dataset="none"), tmp_path, "distill.data")
-
-
-def test_without_the_library_it_says_what_to_install(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(MissingDependency, match=r"pip install 't2iexport\[datasets\]'"):
-        hf_datasets.pictures(Dataset(dataset="any"), tmp_path, "x")
 
 
 def test_a_folder_may_have_json_beside_its_pictures(tmp_path):

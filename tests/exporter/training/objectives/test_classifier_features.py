@@ -10,12 +10,11 @@ from transformers import ResNetForImageClassification, ViTConfig, ViTForImageCla
 
 from engines.errors import RecipeError, UnsupportedError
 from exporter.families import claim
-from exporter.models.checkpoint import resolve
 from exporter.models.classifier import find
+from exporter.models.resolve import resolve
 from exporter.recipe.schema import Model, Recipe
 from exporter.stages.plan import Plan
 from exporter.training.objectives.classifier_features import Sight
-from exporter.training.options import Classifier
 from tests.exporter import models
 from tests.exporter.lessons import learns, rows, train
 
@@ -31,7 +30,7 @@ def decoder(tiny_sdxl, text):
 
 
 def sight(folder, decoder, temperature=1.0):
-    made = Sight(find(Classifier(source=str(folder)), folder, "x"), decoder, temperature)
+    made = Sight(find(str(folder), None, folder, "x"), decoder, temperature)
     made.settle(torch.device("cpu"))
     return made
 

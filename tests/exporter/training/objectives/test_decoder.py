@@ -58,7 +58,7 @@ def test_it_comes_nearer_to_the_source_s_pictures(recipe, tiny_sdxl, tmp_path):
         for value in fresh.parameters():
             value.copy_(torch.randn_like(value) * 0.05)
         assert (made - wanted).abs().mean() < 0.6 * (fresh(latent) - wanted).abs().mean()
-    assert "pictures" in json.loads((folder / "found.txt").read_text())["notes"][0]
+    assert "pictures" in json.loads((folder / "findings.json").read_text())["notes"][0]
 
 
 def test_only_the_decoder_changes_and_the_folder_is_whole(recipe, tmp_path):

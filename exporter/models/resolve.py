@@ -1,0 +1,31 @@
+"""What a recipe names as its model: the source, with another VAE and with LoRAs where it asks for them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from exporter.models import lora
+from exporter.models.checkpoint import Checkpoint, find
+from exporter.models.compatibility import with_vae
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from exporter.recipe.schema import Model
+
+
+def resolve(model: Model, root: Path) -> Checkpoint:
+    """Find a recipe's model, its VAE and its LoRAs. Reads configs and file names only, and imports no torch.
+
+    Raises:
+        RecipeError, UnsupportedError: as for `find`, `with_vae` and `lora.resolve`.
+
+    """
+    found = find(model, root)
+    if model.vae is not None:
+        found = with_vae(found, model, root)
+    changes = lora.resolve(model, root, found.configs)
+    named = {f"lora {number}": change.provenance for number, change in enumerate(changes, 1)}
+    notes = (*found.notes, *(note for change in changes for note in change.notes))
+    return replace(found, loras=changes, provenance={**found.provenance, **named}, notes=notes) if changes else found

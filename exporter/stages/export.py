@@ -1,0 +1,160 @@
+"""Two stages of every part: what it gives on the recorded calls after its passes, and its ONNX graph."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engines import plugins
+from exporter.reference.recording import RecordingFolder, load_cases, save_cases
+from exporter.stages.stage import Results, Stage
+
+if TYPE_CHECKING:
+    from exporter.part import Case, Part
+    from exporter.stages.load import PartSource
+    from exporter.stages.precision import PartPrecision
+
+
+@dataclass(frozen=True)
+class PartOutputs:
+    """The recorded calls of a part, with what it gives after its passes."""
+
+    folder: Path
+    name: str
+
+    @property
+    def file(self) -> Path:
+        """All of them."""
+        return self.folder / f"{self.name}.npz"
+
+    @property
+    def cases(self) -> tuple[Case, ...]:
+        """The calls."""
+        return load_cases(self.file)
+
+
+@dataclass(frozen=True)
+class GraphFiles:
+    """An ONNX graph, its weights beside it."""
+
+    folder: Path
+    name: str
+
+    @property
+    def file(self) -> Path:
+        """The graph."""
+        return self.folder / f"{self.name}.onnx"
+
+    @property
+    def weights(self) -> list[Path]:
+        """Files of the weights that are its own."""
+        return sorted(self.folder.glob(f"{self.name}.onnx.*"))
+
+    @property
+    def files(self) -> list[Path]:
+        """Graph and weights."""
+        return [self.file, *self.weights]
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """`nodes`, `nodes_exported`; of a part `parameters` and `precision`; `layers` of a quantized one."""
+        return json.loads(self._facts.read_text(encoding="utf-8"))
+
+    @property
+    def _facts(self) -> Path:
+        return self.folder / "facts.json"
+
+    def tell(self, facts: Mapping[str, Any]) -> None:
+        """Keep what is known of it."""
+        self._facts.write_text(json.dumps(facts, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+class LastPart:
+    """Loads parts at the precision that is found for them, and keeps the last one, since its stages follow each other."""
+
+    def __init__(self) -> None:
+        self._held: tuple[PartSource, Part] | None = None
+
+    def load(self, source: PartSource, precision: PartPrecision, results: Results) -> Part:
+        """Load a part, or hand out the one that is kept."""
+        if self._held is None or self._held[0] is not source:
+            self._held = None
+            part = source.load(precision.of(results), results)
+            self._held = source, replace(part, single=precision.single(results))
+        return self._held[1]
+
+    def drop(self) -> None:
+        """Let it go: engines need the memory."""
+        self._held = None
+
+
+@dataclass(frozen=True)
+class Exported:
+    """How a part is exported.
+
+    Attributes:
+        source: where it comes from.
+        precision: what decides on its precision.
+        last: keeps the part between its stages.
+        processor: whether all its engines run on a processor.
+        fused: operators of one library that its graph may hold.
+
+    """
+
+    source: PartSource
+    precision: PartPrecision
+    last: LastPart
+    processor: bool
+    fused: Sequence[str] = ()
+
+
+def measured(
+    part: Exported, recording: Stage[RecordingFolder], options: Mapping[str, Any], inputs: Mapping[str, str | Stage[Any]]
+) -> Stage[PartOutputs]:
+    """Run a part on the calls that `recording`, of the source, holds of it."""
+    name = part.source.name
+    return Stage.keyed(
+        "measure", name, partial(_measure, part=part, recording=recording), partial(PartOutputs, name=name),
+        options={**options, "processor": part.processor}, inputs=inputs, makers=(*_makers(part), RecordingFolder),
+    )  # fmt: skip
+
+
+def exported(
+    part: Exported, opset: int, options: Mapping[str, Any], inputs: Mapping[str, str | Stage[Any]], *, last: bool
+) -> Stage[GraphFiles]:
+    """Export a part; after the `last` of its graphs the part is let go."""
+    name, passes = part.source.name, (plugins.module("graph", each) for each in plugins.names("graph"))  # whichever it gets
+    return Stage.keyed(
+        "export", f"{name}, opset {opset}", partial(_export, part=part, opset=opset, last=last), partial(GraphFiles, name=name),
+        options={**options, "opset": opset, "processor": part.processor, "fused": part.fused},
+        inputs=inputs, makers=(*_makers(part), GraphFiles, *passes),
+    )  # fmt: skip
+
+
+def _makers(part: Exported) -> tuple[object, ...]:
+    return *part.source.makers, type(part.last), type(part.precision)
+
+
+def _measure(folder: Path, results: Results, part: Exported, recording: Stage[RecordingFolder]) -> None:
+    from exporter.reference.part_outputs import measure  # noqa: PLC0415 - torch
+
+    name = part.source.name
+    loaded = part.last.load(part.source, part.precision, results)
+    save_cases(measure(loaded, results[recording].cases(name)), PartOutputs(folder, name).file)
+
+
+def _export(folder: Path, results: Results, part: Exported, opset: int, *, last: bool) -> None:
+    from exporter.onnx.export import export, save  # noqa: PLC0415 - torch
+
+    loaded = part.last.load(part.source, part.precision, results)
+    made, files = export(loaded, opset, processor=part.processor, fused=part.fused), GraphFiles(folder, part.source.name)
+    if last:
+        part.last.drop()
+    save(made, files.file)
+    parameters = sum(parameter.numel() for parameter in loaded.module.parameters())
+    facts = {"precision": loaded.precision, "parameters": parameters, "nodes_exported": made.nodes_exported}
+    files.tell(facts | {"nodes": made.nodes})

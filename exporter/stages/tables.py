@@ -1,0 +1,190 @@
+"""What the run time plays instead of code: tokenizers, samplers as tables, and the process that adaptive samplers solve."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engines.bundle import Tokenizer
+from engines.errors import UnsupportedError
+from engines.samplers.table import Table
+from exporter.stages.stage import Results, Stage
+
+if TYPE_CHECKING:
+    from exporter.families import Family
+
+_PROCESS = "process.json"
+
+
+@dataclass(frozen=True)
+class TokenizerFiles:
+    """One tokenizer: the `tokenizers` library's JSON, and what the manifest says of it."""
+
+    folder: Path
+    name: str
+
+    @property
+    def file(self) -> Path:
+        """What the library reads."""
+        return self.folder / f"{self.name}.json"
+
+    @property
+    def entry(self) -> Tokenizer:
+        """For the manifest; its `file` has yet to be named."""
+        return Tokenizer.model_validate_json(self._entry.read_text(encoding="utf-8"))
+
+    @property
+    def _entry(self) -> Path:
+        return self.folder / f"{self.name}-entry.json"
+
+    def write(self, entry: Tokenizer, text: str) -> None:
+        """Keep both."""
+        self.file.write_text(text, encoding="utf-8")
+        self._entry.write_text(entry.model_dump_json(), encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class SamplerFile:
+    """A sampler at one number of steps, or where it starts when it starts from an image."""
+
+    folder: Path
+    name: str
+
+    @property
+    def file(self) -> Path:
+        """The table."""
+        return self.folder / self.name
+
+    @property
+    def table(self) -> Table:
+        """The table itself, of a sampler."""
+        return Table.load(self.file)
+
+    @property
+    def size(self) -> tuple[int | None, int | None]:
+        """Height and width in pixels that the times depend on; None where they depend on none."""
+        provenance = json.loads(self.file.read_text(encoding="utf-8"))["provenance"]
+        return provenance["height"], provenance["width"]
+
+
+@dataclass(frozen=True)
+class ProcessFile:
+    """The noise process that adaptive samplers solve; only a variance-preserving scheduler has it."""
+
+    folder: Path
+
+    @property
+    def file(self) -> Path | None:
+        """None where there is no such process."""
+        file = self.folder / _PROCESS
+        return file if file.exists() else None
+
+
+class Tables:
+    """Their stages.
+
+    Attributes:
+        tokenizers: by name.
+        samplers: by number of steps.
+        starts: the same for runs that start from an image; empty where the bundle has no image encoder.
+        process: of the scheduler.
+        stages: all of them.
+
+    """
+
+    def __init__(self, family: Family) -> None:
+        recipe, checkpoint = family.recipe, family.checkpoint
+        model = type(family), type(checkpoint)
+        self.tokenizers: Mapping[str, Stage[TokenizerFiles]] = {
+            name: Stage.keyed(
+                "tokenize", name, partial(_tokenize, family=family, name=name), partial(TokenizerFiles, name=name),
+                options={}, inputs={name: checkpoint.digest(name)}, makers=(*model, TokenizerFiles),
+            )
+            for name in family.towers.values()
+        }  # fmt: skip
+        self.samplers, self.starts = dict[int, Stage[SamplerFile]](), dict[int, Stage[SamplerFile]]()
+        schedule = {"scheduler": checkpoint.digest("scheduler")}
+        sizes = [recipe.shapes.height[1], recipe.shapes.width[1]]
+        stages: list[Stage[Any]] = [*self.tokenizers.values()]
+        for steps in recipe.sampler.steps:
+            options = recipe.sampler.model_dump(mode="json", exclude={"steps", "guidance", "force"}) | {"steps": steps}
+            options |= {"size": sizes, "edits": edits(family), "driving": asdict(family.driving)}
+            given = {"family": family, "steps": steps}
+            self.samplers[steps] = Stage.keyed(
+                "compile", f"{steps} steps", partial(_compile, **given), partial(SamplerFile, name=f"{steps}.json"),
+                options=options, inputs=schedule,
+            )  # fmt: skip
+            stages.append(self.samplers[steps])
+            if edits(family):
+                self.starts[steps] = Stage.keyed(
+                    "compile", f"{steps} steps from an image", partial(_compile_starts, **given),
+                    partial(SamplerFile, name=f"{steps}-image.json"), options=options, inputs=schedule,
+                )  # fmt: skip
+                stages.append(self.starts[steps])
+        self.process = Stage.keyed(
+            "process", "scheduler", partial(_process, family=family), ProcessFile,
+            options=recipe.sampler.model_dump(mode="json", include={"scheduler", "config"}), inputs=schedule,
+        )  # fmt: skip
+        self.stages = (*stages, self.process)
+
+
+def edits(family: Family) -> bool:
+    """Whether the bundle can start from an image: the recipe names its encoder."""
+    return "encoder" in family.roles.values()
+
+
+def compiled(family: Family, steps: int) -> Table:
+    """Compile the recipe's sampler at a number of steps.
+
+    Raises:
+        RecipeError, UnsupportedError: there is no such scheduler, or none such as the recipe wants it.
+
+    """
+    from exporter.schedulers.compile_sampler import compile_sampler, configure  # noqa: PLC0415 - torch
+    from exporter.schedulers.loop import refuse_given  # noqa: PLC0415
+
+    name, arguments = _sampler(family)
+    if edits(family):
+        refuse_given(configure(name, steps=steps, **arguments).make())
+    return compile_sampler(name, steps=steps, **arguments)
+
+
+def _sampler(family: Family) -> tuple[str, dict[str, Any]]:
+    """Name of the scheduler, and the arguments of `configure` that the number of steps leaves open."""
+    recipe, own = family.recipe, family.checkpoint.configs["scheduler"]
+    sampler, shapes = recipe.sampler, recipe.shapes
+    sizes = {"height": shapes.height[1], "width": shapes.width[1]}
+    options = {"config": sampler.config, "own": own, "step": sampler.step}
+    options |= {"timesteps": sampler.timesteps, "sigmas": sampler.sigmas}
+    return sampler.scheduler or own["_class_name"], {**options, **sizes, "driving": family.driving}
+
+
+def _tokenize(folder: Path, _: Results, family: Family, name: str) -> None:
+    TokenizerFiles(folder, name).write(*family.tokenizers()[name])
+
+
+def _compile(folder: Path, _: Results, family: Family, steps: int) -> None:
+    compiled(family, steps).dump(folder / f"{steps}.json")
+
+
+def _compile_starts(folder: Path, _: Results, family: Family, steps: int) -> None:
+    from exporter.schedulers.compile_sampler import configure  # noqa: PLC0415 - torch
+
+    name, arguments = _sampler(family)
+    configure(name, steps=steps, **arguments).starts().dump(folder / f"{steps}-image.json")
+
+
+def _process(folder: Path, _: Results, family: Family) -> None:
+    from exporter.schedulers.noise_schedule import compile_process  # noqa: PLC0415 - torch
+
+    sampler, own = family.recipe.sampler, family.checkpoint.configs["scheduler"]
+    try:
+        process = compile_process(sampler.scheduler or own["_class_name"], sampler.config, own)
+    except UnsupportedError as error:
+        (folder / "absent.txt").write_text(f"{error}\n", encoding="utf-8")
+        return
+    process.dump(folder / _PROCESS)

@@ -1,0 +1,77 @@
+"""Noise of a seed, and noise from a file."""
+
+import hashlib
+
+import numpy as np
+import pytest
+
+from engines.errors import UnsupportedError
+from engines.images import noises
+
+
+@pytest.mark.parametrize(
+    ("noise", "message"),
+    [
+        (np.zeros((1, 4, 4, 4)), r"holds float64 \[1, 4, 4, 4\]. Noise is float32"),
+        (np.zeros((4, 4, 4), np.float32), r"holds float32 \[4, 4, 4\]"),
+        (np.array([{}], object), "cannot be read as an array"),
+    ],
+)
+def test_a_noise_file_that_is_none(tmp_path, noise, message):
+    np.save(tmp_path / "n.npy", noise, allow_pickle=True)
+    with pytest.raises(UnsupportedError, match=message):
+        noises.read(tmp_path / "n.npy")
+
+
+def test_a_noise_file(tmp_path):
+    noise = np.random.default_rng(1).standard_normal((2, 1, 4, 4, 4), np.float32)
+    np.save(tmp_path / "n.npy", noise)
+    np.testing.assert_array_equal(noises.read(tmp_path / "n.npy"), noise)
+    for content in (b"", b"no array", (tmp_path / "n.npy").read_bytes()[:200]):
+        (tmp_path / "m.npy").write_bytes(content)
+        with pytest.raises(UnsupportedError, match=r"m\.npy cannot be read as an array"):
+            noises.read(tmp_path / "m.npy")
+
+
+def test_a_seed_is_a_stream_of_its_own():
+    """Picture i of seed s is picture 0 of seed s + i: Philox keyed by the seed, whatever the batch."""
+    draw = noises.seeded([7, 8, 9], (3, 4, 2, 2), "numpy")
+    first, second = draw(), draw()
+    assert first.dtype == np.float32
+    for index in range(3):
+        stream = np.random.Generator(np.random.Philox(key=7 + index))
+        np.testing.assert_array_equal(first[index], stream.standard_normal((4, 2, 2), np.float32))
+        np.testing.assert_array_equal(second[index], stream.standard_normal((4, 2, 2), np.float32))
+
+
+def test_given_draws_come_in_order_and_end():
+    shape = (1, 2, 3, 4)
+    one, two = np.zeros(shape, np.float32), np.ones(shape, np.float32)
+    draw = noises.given(iter([one, two]), shape)
+    assert draw() is one
+    assert draw() is two
+    with pytest.raises(UnsupportedError, match="draws more noise than was given"):
+        draw()
+    np.testing.assert_array_equal(noises.given(two, shape)(), two)  # four axes are one draw, not several
+
+
+@pytest.mark.parametrize("wrong", [np.zeros((1, 2, 3, 5), np.float32), np.zeros((1, 2, 3, 4)), np.zeros((2, 3, 4), np.float32)])
+def test_the_draw_that_does_not_fit_is_numbered(wrong):
+    shape = (1, 2, 3, 4)
+    draw = noises.given([np.zeros(shape, np.float32), wrong], shape)
+    draw()
+    told = rf"noise 2 must be float32 \[1, 2, 3, 4\], got {wrong.dtype} \[{', '.join(map(str, wrong.shape))}\]"
+    with pytest.raises(UnsupportedError, match=told):
+        draw()
+
+
+def test_a_picture_s_share_is_hashed_as_it_lies_in_its_rows():
+    draws = [np.asfortranarray(noises.seeded([seed, seed + 1], (2, 3, 2, 2), "numpy")()) for seed in (1, 9)]
+    source = iter(draws)
+    draw, told = noises.hashed(lambda: next(source), 2)
+    assert told() == [hashlib.sha256().hexdigest()] * 2
+    assert draw() is draws[0]
+    draw()
+    assert told() == [hashlib.sha256(b"".join(each[index].tobytes("C") for each in draws)).hexdigest() for index in range(2)]
+    with pytest.raises(ValueError, match="zip"):
+        noises.hashed(lambda: draws[0], 3)[0]()

@@ -1,0 +1,27 @@
+"""Errors say who must act, and carry what they are about."""
+
+import pytest
+
+from engines.errors import MissingDependency, RecipeError, T2IError
+
+
+@pytest.mark.parametrize(
+    ("problems", "text"),
+    [
+        ("a: wrong", "a: wrong\n1 problem; nothing was built."),
+        (["a: wrong", "b: missing"], "a: wrong\nb: missing\n2 problems; nothing was built."),
+        ([], "0 problems; nothing was built."),
+    ],
+)
+def test_a_recipe_s_problems_are_counted(problems, text):
+    error = RecipeError(problems)
+    assert str(error) == text
+    assert error.problems == ((problems,) if isinstance(problems, str) else tuple(problems))
+    assert isinstance(error, T2IError)
+
+
+def test_a_library_that_is_missing_says_what_to_install():
+    error = MissingDependency("openvino", "intel")
+    assert str(error) == "openvino is not installed, and this needs it.\n  pip install 't2iexport[intel]'"
+    assert (error.library, error.extra) == ("openvino", "intel")
+    assert str(MissingDependency("onnxruntime", "onnxruntime", "onnxruntime is half there")) == "onnxruntime is half there"

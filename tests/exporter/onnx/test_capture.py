@@ -1,0 +1,82 @@
+"""A traced part takes every size of its signature, and no other."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from engines.signature import Port, Range, Signature
+from exporter.onnx.capture import traced
+from exporter.part import Part
+
+SIGNATURE = Signature(
+    inputs=(Port(name="x", shape=("batch", 3, "2*side")), Port(name="ids", dtype="int64", shape=("batch",))),
+    outputs=(Port(name="y", shape=("batch", "side")),),
+    dims={"batch": Range(min=1, typical=1, max=4), "side": Range(min=4, typical=8, max=16, multiple=4)},
+)
+
+
+class Toy(nn.Module):
+    def forward(self, x, ids):
+        batch, _, width = x.shape
+        return x.reshape(batch, 3, width // 2, 2).mean((1, 3)).exp() + ids[:, None].float()
+
+
+def part(signature=SIGNATURE, **changes):
+    return Part("toy", "denoiser", Toy().eval(), signature, **changes)
+
+
+def inputs(batch, side):
+    return torch.rand(batch, 3, 2 * side), torch.arange(batch)
+
+
+@pytest.mark.parametrize(("batch", "side"), [(1, 4), (4, 16), (3, 12)])
+def test_it_computes_at_every_size(batch, side):
+    given = inputs(batch, side)
+    torch.testing.assert_close(traced(part()).module()(*given), Toy()(*given))
+
+
+def test_sizes_have_the_signature_s_ranges_and_multiples():
+    program = traced(part())
+    x, ids = (node.meta["val"].shape for node in program.graph.nodes if node.op == "placeholder")
+    assert x[0].node.expr == ids[0].node.expr
+    (root,) = x[2].node.expr.free_symbols
+    assert x[2].node.expr == 8 * root  # 2*side, and side in steps of 4
+    ranges = {symbol: (int(allowed.lower), int(allowed.upper)) for symbol, allowed in program.range_constraints.items()}
+    assert ranges[x[0].node.expr] == (1, 4)
+    assert ranges[x[2].node.expr] == (8, 32)
+    with pytest.raises(AssertionError, match="Guard failed"):
+        program.module()(*inputs(5, 8))
+
+
+def test_a_size_that_is_fixed_is_no_symbol():
+    fixed = Signature(
+        inputs=SIGNATURE.inputs, outputs=SIGNATURE.outputs,
+        dims={"batch": Range(min=2, typical=2, max=2), "side": SIGNATURE.dims["side"]},
+    )  # fmt: skip
+    program = traced(part(fixed))
+    shapes = [node.meta["val"].shape for node in program.graph.nodes if node.op == "placeholder"]
+    assert shapes[0][0] == shapes[1][0] == 2
+    assert not isinstance(shapes[0][2], int)
+    given = inputs(2, 16)
+    torch.testing.assert_close(program.module()(*given), Toy()(*given))
+
+
+def test_the_same_part_gives_the_same_names():
+    assert [node.name for node in traced(part()).graph.nodes] == [node.name for node in traced(part()).graph.nodes]
+
+
+def test_steps_that_are_named_compute_in_float32():
+    class Half(nn.Module):
+        def forward(self, x):
+            return x.half().exp().float()
+
+    signature = Signature(inputs=(Port(name="x", shape=("batch",)),), outputs=(Port(name="y", shape=("batch",)),),
+                          dims={"batch": Range(min=1, typical=1, max=4)})  # fmt: skip
+    half = Part("toy", "denoiser", Half().eval(), signature, "fp16")
+    given = torch.full((2,), 12.0)  # e^12 is more than half precision holds
+    assert traced(half).module()(given).isinf().all()
+    (name,) = [node.name for node in traced(half).graph.nodes if node.name.startswith("exp")]
+    single = traced(replace(half, single=(name,))).graph
+    assert {node.meta["val"].dtype for node in single.nodes if node.name.startswith("exp")} == {torch.float32}

@@ -1,0 +1,114 @@
+"""Presets are the published networks to the parameter, and fit every UNet of their kind."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+
+from engines.errors import UnsupportedError
+from exporter.models import architectures
+from exporter.models.resolve import resolve
+from exporter.passes.prune import Prune
+from exporter.pruning import blocks
+from exporter.pruning.presets import PRESETS
+from exporter.recipe.schema import Model
+from tests.exporter import models
+from tests.exporter.pruning.cuts import cut
+
+#: Source, preset, what it must equal, parameters of its UNet.
+PUBLISHED = [
+    ("sd-v1-5", "bk-sdm-base", "bk-sdm-base", 579_384_964),
+    ("sd-v1-5", "bk-sdm-small", "bk-sdm-small", 482_346_884),
+    ("sd-v1-5", "bk-sdm-tiny", "bk-sdm-tiny", 323_384_964),
+    ("sd-v2-1-base", "bk-sdm-base", "bk-sdm-v2-base", 583_480_964),
+    ("sd-v2-1-base", "bk-sdm-small", "bk-sdm-v2-small", 485_787_524),
+    ("sd-v2-1-base", "bk-sdm-tiny", "bk-sdm-v2-tiny", 326_825_604),
+    ("sdxl-base", "koala-1b", "koala-1b", 1_161_184_324),
+    ("sdxl-base", "koala-700m", "koala-700m", 782_822_724),
+    ("sdxl-base", "ssd-1b", "ssd-1b", 1_331_334_404),
+    ("sdxl-base", "vega", "segmind-vega", 745_225_604),
+    ("sd-v1-5", "sdxs", "sdxs-512-dreamshaper", 315_746_244),
+    ("sd-v2-1-base", "sdxs-0.9", "sdxs-512-0.9", 328_177_284),
+]
+
+
+def skeleton(name):
+    return resolve(Model(source=name, weights="random"), Path()).skeleton("unet")
+
+
+def test_every_preset_is_compared_with_a_published_network():
+    assert {preset for _, preset, _, _ in PUBLISHED} == set(PRESETS)
+
+
+@pytest.mark.parametrize(("source", "preset", "published", "parameters"), PUBLISHED)
+def test_the_published_network(source, preset, published, parameters):
+    before = skeleton(source)
+    found = Prune(preset=preset).config(architectures.configs(source)["unet"])
+    made = cut(Prune(preset=preset), before)
+    assert sum(value.numel() for value in made.parameters()) == parameters
+    want = skeleton(published)
+    assert {name: value.shape for name, value in made.state_dict().items()} == {n: v.shape for n, v in want.state_dict().items()}
+    for name, value in want.config.items():
+        if not name.startswith("_") and name != "transformer_layers_per_block":  # its entries without attentions mean nothing
+            assert made.config[name] == value, name
+    with torch.device("meta"):
+        assert sum(value.numel() for value in UNet2DConditionModel.from_config(found).parameters()) == parameters
+
+
+def test_layers_are_shares_of_what_the_model_has():
+    config = UNet2DConditionModel.load_config(Path(__file__).parents[3] / "recipes" / "demo" / "unet")
+    depths = {
+        preset: Prune(preset=preset).config(config)["transformer_layers_per_block"] for preset in ("koala-1b", "koala-700m")
+    }
+    assert depths == {"koala-1b": [1, 1, 2], "koala-700m": 1}
+    with torch.device("meta"):
+        whole, small = (
+            sum(value.numel() for value in UNet2DConditionModel.from_config(each).parameters())
+            for each in (config, Prune(preset="koala-700m").config(config))
+        )
+    assert small / whole <= 0.45
+
+
+@pytest.mark.parametrize(("source", "preset"), [(source, preset) for source, preset, _, _ in PUBLISHED])
+def test_a_cut_can_be_written_as_a_block_map(source, preset):
+    config = architectures.configs(source)["unet"]
+    whole = blocks.whole(config)
+    made = PRESETS[preset](preset, whole)
+    said = blocks.blocks(made, whole)
+    assert blocks.chosen(whole, said) == made
+    written = {name: block and block.model_dump(mode="json", exclude_defaults=True) for name, block in said.items()}
+    assert Prune(blocks=written).config(config) == Prune(preset=preset).config(config)
+
+
+def test_a_share_keeps_the_first_layers_to_the_nearest_and_at_least_one():
+    config = {**models.unet_xl(transformer_layers_per_block=[1, 1, 5], layers_per_block=2).config}
+    whole = blocks.whole(config)
+    made = PRESETS["koala-1b"]("koala-1b", whole)
+    assert made.down[-1].layers == ((0, 1, 2),)  # 0.6 of 5
+    assert PRESETS["koala-700m"]("x", whole).down[-1].layers == ((0, 1),)  # a half of 5, downwards
+    assert PRESETS["vega"]("x", whole).down[-1].layers == ((0,), (0,))  # 0.2 of 5
+    assert made.mid.layers == ((0, 1, 2),)
+    assert PRESETS["koala-700m"]("x", whole).mid is None
+    assert PRESETS["ssd-1b"]("x", whole).mid.layers == ()
+    assert PRESETS["ssd-1b"]("x", whole).up[0].depths == [2, 2, 5]
+
+
+@pytest.mark.parametrize(
+    ("preset", "changes", "told"),
+    [
+        ("bk-sdm-base", {"layers_per_block": 1}, r"halves blocks of 2 resnets, and this UNet's down blocks have \[1, 1, 1\]"),
+        ("ssd-1b", {"layers_per_block": 1, "transformer_layers_per_block": 2}, "3 pairs, and this UNet's have"),
+        ("vega", {"layers_per_block": 2, "transformer_layers_per_block": 1}, "1 transformer layers there"),
+    ],
+)
+def test_a_network_that_a_preset_does_not_fit(preset, changes, told):
+    whole = blocks.whole({**models.unet_xl(**changes).config})
+    with pytest.raises(UnsupportedError, match=rf"prune\.preset: {preset} .*{told}"):
+        PRESETS[preset](preset, whole)
+
+
+def test_one_stage_cannot_lose_its_innermost():
+    one = blocks.Cut((blocks.Stage(0, (0, 1)),), None, (blocks.Stage(0, (0, 1, 2)),))
+    with pytest.raises(UnsupportedError, match="bk-sdm-tiny drops the innermost stage, and this UNet has one stage"):
+        PRESETS["bk-sdm-tiny"]("bk-sdm-tiny", one)
