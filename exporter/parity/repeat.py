@@ -27,6 +27,7 @@ def write(
     folder.mkdir(parents=True, exist_ok=True)
     for old in (GRAPH, f"{GRAPH}.data"):
         (folder / old).unlink(missing_ok=True)
+    part.signature({part.ports[name]: array.shape for name, array in want.items()})  # without shapes the file is not valid ONNX
     part.save(folder / GRAPH)
     with G_LOGGER.verbosity(G_LOGGER.ERROR):
         save_json([{name: np.ascontiguousarray(array) for name, array in part.feeds.items()}], str(folder / INPUTS))
