@@ -147,6 +147,6 @@ def keyed(
     return options(step, recipe), inputs | {"pictures": captioned_images.digest(found(step, recipe, where))}
 
 
-def options_of(step: Pass) -> dict[str, Any]:
+def options_of(step: Options) -> dict[str, Any]:
     """What a pass's result depends on: not how often it is saved, nor who watches."""
     return step.model_dump(mode="json", exclude={"checkpoint_every", "log_with", "data"})
