@@ -25,7 +25,7 @@ from exporter.parity.debug import Report as Found
 from exporter.parity.debug import debug as look_into
 from exporter.parity.sides import Source
 from exporter.part import Precision
-from exporter.recipe.limits import Limits
+from exporter.recipe.limits import Asked, Limits
 from exporter.recipe.schema import Recipe
 from exporter.stages import assemble, contents
 from exporter.stages.plan import Plan
@@ -274,7 +274,7 @@ def check_stage(plan: Plan, path: Path) -> Stage[CheckResult]:
     return plan.last_stage("check", partial(_checked, path=path, limits=limits), CheckResult, options=limits, makers=makers)
 
 
-def _checked(folder: Path, _: Results, path: Path, limits: Mapping[str, float]) -> None:
+def _checked(folder: Path, _: Results, path: Path, limits: Mapping[str, Asked]) -> None:
     verdicts, unable = _judge(path, list(Bundle.open(path).manifest.runs()), Limits(limits))
     CheckResult(folder).write(verdicts or compare(path, None, Limits(limits)), unable)
 

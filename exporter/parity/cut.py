@@ -136,4 +136,8 @@ def _named(name: str, taken: set[str]) -> str:
 
 
 def _port(name: str, kind: ir.DataType | None, shape: Sequence[int] | ir.Shape | None) -> Port:
-    return Port(name=name, dtype="int64" if kind == ir.DataType.INT64 else "float32", shape=tuple(map(int, shape or ())))
+    return Port(
+        name=name,
+        dtype="int64" if kind == ir.DataType.INT64 else "float32",
+        shape=tuple(int(str(length)) for length in shape or ()),
+    )

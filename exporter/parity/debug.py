@@ -90,16 +90,17 @@ def debug(path: Path, part: str, backend: str | None, source: Callable[[Precisio
     graph = [bundle.path(file) for file in entry.onnx[opset].files]
     cases, limits = load_cases(bundle.path(f"recordings/{part}.npz")), Limits(bundle.manifest.limits)
     told = tuple(lint(graph[0]))
-    rows = [*_graph_lines(part, entry, graph, cases, limits), *_engine_lines(bundle, part, entry, chosen, graph, cases, limits)]
-    off = [(verdict, case) for verdict, case, _ in rows if not verdict.passed]
+    try:
+        rows = [*_graph_lines(part, entry, graph, cases, limits)]
+    except UnsupportedError as error:  # it cannot be loaded: what is wrong with it by itself says more
+        raise UnsupportedError("\n  ".join([str(error), *told])) from error
+    rows += _engine_lines(bundle, part, entry, chosen, graph, cases, limits)
     verdicts = tuple(verdict for verdict, _, _ in rows)
+    off = [row for row in rows if not row[0].passed]
     if not off:
         return Report(verdicts, told, None)
-    first = next(each for verdict, _, each in rows if not verdict.passed)
-    line, case = min(
-        ((verdict, case) for verdict, case, each in rows if not verdict.passed and each == first),
-        key=lambda row: row[0].values.get("psnr", -float("inf")),
-    )
+    first = off[0][2]
+    line, case, _ = min((row for row in off if row[2] == first), key=lambda row: row[0].values.get("psnr", -float("inf")))
     floor = line.limit.get("psnr") or LIMITS["engine" if first == "engine" else "onnx"][_class(entry)]
     model = ir.load(graph[0])
     if first == "engine":

@@ -27,13 +27,14 @@ def write(
     folder.mkdir(parents=True, exist_ok=True)
     for old in (GRAPH, f"{GRAPH}.data"):
         (folder / old).unlink(missing_ok=True)
+    part.signature({part.ports[name]: array.shape for name, array in want.items()})  # without shapes the file is not valid ONNX
     part.save(folder / GRAPH)
     with G_LOGGER.verbosity(G_LOGGER.ERROR):
         save_json([{name: np.ascontiguousarray(array) for name, array in part.feeds.items()}], str(folder / INPUTS))
         for file, name, arrays in ((RIGHT, "right", want), (WRONG, "wrong", got)):
             results = RunResults()
             results.add([{part.ports[each]: np.ascontiguousarray(array) for each, array in arrays.items()}], runner_name=name)
-            results.save(str(folder / file))
+            results.save(str(folder / file))  # pyright: ignore[reportAttributeAccessIssue] - a decorator of polygraphy adds it
     place = {name: shlex.quote(str(folder / name)) for name in (GRAPH, INPUTS, RIGHT, WRONG)}
     level = " --graph-optimization-level ORT_DISABLE_ALL"
     return (

@@ -16,7 +16,7 @@ from engines.errors import MissingDependency, SpeedError, UnsupportedError
 from exporter.parity import table
 from exporter.parity.compare import judge
 from exporter.parity.metrics import labelled
-from exporter.recipe.limits import Limits, class_of
+from exporter.recipe.limits import Asked, Limits, class_of
 
 if TYPE_CHECKING:
     from engines.backends import Backend
@@ -110,7 +110,7 @@ def weigh(
     *,
     precision: Precision,
     cases: Sequence[Case],
-    limits: Mapping[str, float],
+    limits: Mapping[str, Asked],
 ) -> GateDecision:
     """Race and weigh on every target, and decide.
 

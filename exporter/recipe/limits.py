@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+#: What a recipe says of one line: a PSNR floor in dB, or metric → bound.
+Asked = float | Mapping[str, float]
+
 #: PSNR floors in dB, by stage and precision class: the worst value measured, less a margin for other weights and machines.
 #: docs/decisions/0004-limits.md has the measurements.
 LIMITS: Mapping[str, Mapping[str, float]] = {
@@ -38,7 +41,7 @@ class Limits:
     metrics (`image: {ssim: 0.9}`), which then stand instead of the floor.
     """
 
-    def __init__(self, own: Mapping[str, float | Mapping[str, float]]) -> None:
+    def __init__(self, own: Mapping[str, Asked]) -> None:
         self._own = {name: bounds(limit) for name, limit in own.items()}
 
     def __call__(self, part: str, stage: str, precision: str) -> dict[str, float]:
@@ -50,7 +53,7 @@ class Limits:
         return self._own.get(f"{part}.passes", {})
 
 
-def bounds(limit: float | Mapping[str, float]) -> dict[str, float]:
+def bounds(limit: Asked) -> dict[str, float]:
     """Metric → bound; a bare number is a floor of PSNR in dB."""
     return dict(limit) if isinstance(limit, Mapping) else {"psnr": limit}
 

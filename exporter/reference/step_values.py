@@ -30,7 +30,7 @@ class StepValues:
         ends = self._program.graph_signature.user_outputs
         self._ports = dict(zip(map(str, ends), (port.name for port in part.signature.outputs), strict=True))
         steps = [step for step in self._program.graph.nodes if step.op == "call_function" and _is_real(step.meta.get("val"))]
-        self.modules = {self._ports.get(step.name, step.name): _module(step) for step in steps}
+        self.modules: dict[str, str] = {self._ports.get(str(step.name), str(step.name)): _module(step) for step in steps}
 
     def __call__(self, inputs: Mapping[str, np.ndarray], wanted: Collection[str]) -> dict[str, np.ndarray]:
         """Run the part on one call's inputs, and return the steps that are wanted, float32."""

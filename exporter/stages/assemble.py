@@ -181,7 +181,7 @@ def _pipeline(name: str, whole: PartContents, parts: Mapping[str, PartEntry], fo
     return PartEntry(
         role="pipeline",
         signature=whole.signature,
-        precision=max((part.precision for part in parts.values()), key=limits.COARSENESS.index),
+        precision=max([part.precision for part in parts.values()], key=list(limits.COARSENESS).index),
         parameters=sum(part.parameters for part in parts.values()),
         onnx=graphs,
         engines=_engines(whole, graphs, folder),

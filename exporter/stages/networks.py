@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from engines.errors import RecipeError
 from exporter.models.checkpoint import network
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from exporter.passes import Pass
     from exporter.reference.recording import RecordingFolder
     from exporter.stages.passes import Passes, Teachers
+    from exporter.training.options import Options
 
 _FILE = "findings.json"
 
@@ -127,9 +128,9 @@ class Networks:
         makers = (*model, MadeNetwork, *(type(passes.of[part][each]) for each in (*before, name)))
         if step.kind == "swap":
             other = passes.borrowed(part, name)
-            make, inputs = partial(_swap, part=part, other=other), {"network": other.digest(part)}
+            make, inputs = partial(_swap, part=part, other=other), dict[str, str | Stage[Any]](network=other.digest(part))
         elif step.kind == "training":
-            options, teachers = context.options_of(step), passes.teachers(part, name)
+            options, teachers = context.options_of(cast("Options", step)), passes.teachers(part, name)
             shown = {key: each for key, each in inputs.items() if key != "weights"} | dict(teachers.digests)
             taught = self._taught(part, name, teachers, shown)
             inputs |= {**shown, "pictures": taught.encoded} | ({"played": taught.played} if taught.played else {})
@@ -172,7 +173,7 @@ def family_of(family: Family, networks: Mapping[str, MadeNetwork]) -> Family:
 
 
 def _last(before: Mapping[str, Stage[MadeNetwork]]) -> Stage[MadeNetwork] | None:
-    return next(reversed(before.values()), None)
+    return next(reversed(tuple(before.values())), None)
 
 
 def _after(results: Results, family: Family, part: str, before: Mapping[str, Stage[MadeNetwork]]) -> Family:

@@ -215,7 +215,7 @@ class Plan:
         return quantize.Quantizable(name, self.passes.quantized[name], where, self.family, self.targets[name], digest)
 
     def _precision(self, name: str, islands: Stage[precision.IslandsFile] | None) -> precision.PartPrecision:
-        configs = self.passes.outline.configs
+        configs = self.passes.outline.checkpoint.configs
         upcast = name.startswith("vae") and configs.get(name, configs["vae"]).get("force_upcast", True)
         asked = self.recipe.component(name).precision
         return precision.PartPrecision(name, asked, self._on_processor(name), upcast, self.reference, islands)

@@ -13,7 +13,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -22,7 +22,6 @@ from exporter.stages.stage import Results, closure
 from exporter.stages.store import Key, Store
 
 if TYPE_CHECKING:
-    from exporter.build import Report
     from exporter.stages.plan import Plan
 
 #: Who makes its stages, in a report.
@@ -34,7 +33,7 @@ SMALL = 512 * 2**20
 
 
 @contextlib.contextmanager
-def ahead(plan: Plan, store: Store, report: Report) -> Iterator[None]:
+def ahead(plan: Plan, store: Store, report: Callable[..., None]) -> Iterator[None]:
     """Keep a second process at work while the body runs, where the model is small and there is a processor for it.
 
     `report` is told what it does, from another thread.
@@ -75,7 +74,7 @@ def ahead(plan: Plan, store: Store, report: Report) -> Iterator[None]:
 class _Events:
     """What the second process said of its stages, as the build's report and store ask for it."""
 
-    def __init__(self, plan: Plan, report: Report) -> None:
+    def __init__(self, plan: Plan, report: Callable[..., None]) -> None:
         self._stages, self._report = {stage.name: stage for stage in plan.stages}, report
         self._running, self._changed, self._open = dict[tuple[str, str], str](), threading.Condition(), True
 

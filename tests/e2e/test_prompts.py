@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from engines.pipeline import Pipeline
 from exporter.build import build
 from exporter.families import claim
-from exporter.models.checkpoint import resolve
+from exporter.models.resolve import resolve
 from exporter.recipe.schema import Recipe
 from exporter.stages.store import Store
 from tests.e2e.conftest import silent

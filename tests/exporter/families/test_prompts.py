@@ -1,5 +1,6 @@
 """What a recipe decides about prompts, against diffusers: same weights, same texts, same conditioning."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from engines.tokenizer import Tokenizers
 from exporter.families.sd import Sd
 from exporter.families.sdxl import Sdxl
+from exporter.onnx.export import export, save
 from exporter.recipe.prompts import Prompts
 from tests.exporter import equality
 from tests.exporter.weighted import A1111, Compel, by_hand
@@ -143,3 +145,40 @@ def test_by_default_prompts_are_literal_and_the_graph_knows_nothing_of_it(model)
     for tower, (entry, _) in zip(family.towers, family.tokenizers().values(), strict=True):
         assert (entry.chunks, entry.weights, entry.syntax, entry.length) == (1, None, None, 77)
         assert [port.name for port in family.signature(tower).inputs] == [entry.feeds]
+
+
+class Plain(torch.nn.Module):
+    """The text tower as it is wrapped where a recipe asks for nothing: what graphs were before there was anything to ask for."""
+
+    def __init__(self, encoder, empty, *, penultimate, pooled):
+        super().__init__()
+        self.encoder, self.penultimate, self.pooled = encoder, penultimate, pooled
+        self.register_buffer("empty", empty, persistent=False)
+
+    def forward(self, ids):
+        found = self.encoder(ids.flatten(0, 1), output_hidden_states=self.penultimate)
+        states = [found.hidden_states[-2] if self.penultimate else found.last_hidden_state]
+        states += [found.text_embeds] if self.pooled else []
+        states = [self._kept(ids, state.float().reshape(ids.shape[0], ids.shape[1], *state.shape[1:])) for state in states]
+        return tuple(states) if self.pooled else states[0]
+
+    def _kept(self, ids, state):
+        if self.empty is None:
+            return state
+        blank = (ids == self.empty).all(-1) & (torch.arange(ids.shape[1]) == 0)
+        return state.masked_fill(blank.reshape(*blank.shape, *[1] * (state.ndim - 2)), 0.0)
+
+
+def test_where_nothing_is_asked_graphs_are_the_same_to_the_byte(model, tmp_path):
+    family = equality.family(*model)
+    for tower in family.towers:
+        files = []
+        for number, wrapped in enumerate((False, True)):
+            part = family.part(tower, "fp32")
+            if wrapped:
+                own = part.module
+                part = replace(part, module=Plain(own.encoder, own.empty, penultimate=own.penultimate, pooled=own.pooled).eval())
+            files.append(tmp_path / f"{number}-{tower}" / "graph.onnx")
+            files[-1].parent.mkdir()
+            save(export(part, 20, processor=True, fused=()), files[-1])
+        assert files[0].read_bytes() == files[1].read_bytes()

@@ -7,12 +7,14 @@ import sys
 from dataclasses import replace
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
 
 from engines import plugins
 from engines.backends import has_driver
-from engines.errors import UnsupportedError
+from engines.errors import ParityError, UnsupportedError
+from exporter import cli
 from exporter.parity.debug import debug
 from exporter.parity.lint import lint
 from exporter.reference.part_outputs import measure
@@ -81,6 +83,7 @@ def test_what_is_written_repeats_the_fault_and_is_printed(tmp_path):
     assert text.count("FAIL") >= 2
     command = text.splitlines()[-1].split()
     assert command[:2] == ["polygraphy", "run"]
+    onnx.checker.check_model(command[2], full_check=True)
     tool = [sys.executable, "-c", "import sys; from polygraphy.tools import main; sys.exit(main())", *command[1:]]
     done = subprocess.run(tool, capture_output=True, text=True, check=False)
     assert done.returncode == 1, done.stderr
@@ -182,3 +185,43 @@ def test_parts_of_a_fused_pipeline_are_looked_into_without_an_engine(tmp_path):
     assert "Debug what it was made of" in refused(tmp_path, "pipeline_2")
     assert "Leave --backend out" in refused(tmp_path, "unet", "onnxruntime")
     assert debug(tmp_path / "bundle", "unet", None, planted.steps, tmp_path / "out").fault.module == "down"
+
+
+def test_an_engine_of_a_quantized_part_is_held_to_its_graph_with_qdq(tmp_path, faulty):
+    model = planted.graph()
+    conv = planted.node(model, "down", "Conv")
+    step = ir.tensor(np.float32(0.05), name="step")
+    zero = ir.tensor(np.int8(0), name="zero")
+    held = [ir.Value(name=each.name, const_value=each, type=ir.TensorType(each.dtype), shape=each.shape) for each in (step, zero)]
+    for value in held:
+        model.graph.register_initializer(value)
+    quantize = ir.node("QuantizeLinear", [conv.inputs[0], *held])
+    back = ir.node("DequantizeLinear", [quantize.outputs[0], *held])
+    model.graph.insert_before(conv, [quantize, back])
+    conv.replace_input_with(0, back.outputs[0])
+    faulty(functools.partial(planted.weight("Conv", lambda array: array * 5), module="down"))
+    how = {"format": "int8", "layers": 2, "quantized": 1, "calibration": "recordings/unet.npz"}
+    planted.bundle(tmp_path / "bundle", model, backend="faulty", quantized=how)
+    report = debug(tmp_path / "bundle", "unet", None, no_source, tmp_path / "out")
+    stages = {verdict.stage: verdict.passed for verdict in report.verdicts}
+    assert stages == {"source → passes": True, "passes → onnx": True, "onnx → engine": False}
+    assert report.fault.module == "down"
+    assert [node.op_type for node in report.fault.nodes] == ["Conv"]
+
+
+def test_the_verb_prints_writes_where_it_is_run_and_ends_with_the_status_of_a_parity_error(tmp_path, faulty, monkeypatch, capfd):
+    faulty(_softer)
+    planted.bundle(tmp_path / "bundle", planted.graph(), backend="faulty")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["debug", "bundle", "unet"])
+    assert caught.value.code == ParityError.exit_code
+    out, err = capfd.readouterr()
+    assert "module of the source:      down" in out
+    assert err == ""
+    assert {path.name for path in (tmp_path / "debug/bundle/unet").iterdir()} == {
+        "smallest.onnx",
+        "inputs.json",
+        "right.json",
+        "wrong.json",
+    }
