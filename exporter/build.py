@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from engines import bundle
 from engines.bundle import Bundle, Verdict
@@ -21,9 +21,6 @@ from exporter.bench import speed_gate
 from exporter.bench.diffusers import source as source_of
 from exporter.parity import table
 from exporter.parity.compare import compare
-from exporter.parity.debug import Report as Found
-from exporter.parity.debug import debug as look_into
-from exporter.parity.sides import Source
 from exporter.part import Precision
 from exporter.recipe.limits import Asked, Limits
 from exporter.recipe.schema import Recipe
@@ -33,6 +30,10 @@ from exporter.stages.stage import Results, Stage, closure
 from exporter.stages.store import Store
 from exporter.stages.vendors import vendors
 from exporter.stages.worker import ahead
+
+if TYPE_CHECKING:
+    from exporter.parity.debug import Report as Found
+    from exporter.parity.sides import Source
 
 R = TypeVar("R")
 
@@ -164,6 +165,8 @@ def check(path: Path, backend: str | None, say: Callable[[str], None] = lambda _
 
 def debug(path: Path, part: str, backend: str | None, folder: Path, store: Store, report: Report) -> Found:
     """Find the layer of a part that is out of limits; the source is loaded, and its passes are made, only where it is needed."""
+    from exporter.parity.debug import debug as look_into  # noqa: PLC0415 - onnx
+
 
     def load(precision: Precision) -> Source:
         from exporter.reference.step_values import StepValues  # noqa: PLC0415 - torch

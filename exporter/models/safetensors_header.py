@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-
 from engines.errors import UnsupportedError
 
 #: One file, or a shard: a variant stands before the shard's number (as written today) or behind it (as once).
@@ -162,6 +160,8 @@ def _header(file: Path, _size: int, _changed: int) -> Header:
 
 @contextlib.contextmanager
 def _opened(file: Path) -> Iterator[Any]:
+    from safetensors import SafetensorError, safe_open  # noqa: PLC0415 - a bundle is checked without it
+
     try:
         with safe_open(file, framework="np") as handle:  # of torch's it would load the library
             yield handle

@@ -27,7 +27,7 @@ checks: {prompts: [a red circle, the blue square]}
 """
 
 
-def silent(stage, seconds=None, *, cached=False, why=""):
+def silent(stage, seconds=None, *, cached=False, why="", by=""):
     """Report nothing."""
 
 

@@ -34,7 +34,7 @@ class Built:
     verdicts: list[Verdict]
 
 
-def silent(stage, seconds=None, *, cached=False, why=""):
+def silent(stage, seconds=None, *, cached=False, why="", by=""):
     """Report nothing."""
 
 

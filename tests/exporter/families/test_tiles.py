@@ -30,7 +30,7 @@ def plan(text, *overrides):
     return Plan(Recipe.parse(text, "tiled", overrides=overrides))
 
 
-def silent(stage, seconds=None, *, cached=False, why=""):
+def silent(stage, seconds=None, *, cached=False, why="", by=""):
     """Report nothing."""
 
 
