@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from exporter.families._unet import LatentDiffusion
+    from exporter.families._tokens import ClipFamily
 
 
-def encode(family: LatentDiffusion, pipeline: Any, tokens: Mapping[str, np.ndarray], *, zeros: bool) -> dict[str, np.ndarray]:  # noqa: ANN401
+def encode(family: ClipFamily, pipeline: Any, tokens: Mapping[str, np.ndarray], *, zeros: bool) -> dict[str, np.ndarray]:  # noqa: ANN401
     """Conditioning by port, float32 (batch, branches, …), of ids and weights by port.
 
     Args:
@@ -47,7 +47,7 @@ def encode(family: LatentDiffusion, pipeline: Any, tokens: Mapping[str, np.ndarr
 
 
 def _text(
-    family: LatentDiffusion,
+    family: ClipFamily,
     encoder: Any,  # noqa: ANN401
     ids: Tensor,
     weights: Tensor,
@@ -74,7 +74,7 @@ def _text(
     return torch.cat(states), *([] if pooled[0] is None else [pooled[0][0]])
 
 
-def _layer(family: LatentDiffusion, encoder: Any, ids: Tensor, skip: int | None) -> tuple[Tensor, Any]:  # noqa: ANN401
+def _layer(family: ClipFamily, encoder: Any, ids: Tensor, skip: int | None) -> tuple[Tensor, Any]:  # noqa: ANN401
     """Hidden states (1, length, channels) of the layer that the family takes, and all outputs."""
     output = encoder(ids, output_hidden_states=True)
     if family.penultimate:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from exporter.families import _chunked, _tokens
 
 if TYPE_CHECKING:
-    from exporter.families._unet import LatentDiffusion
+    from exporter.families._tokens import ClipFamily
 
 
 class LatentDiffusionReference:
@@ -26,7 +26,7 @@ class LatentDiffusionReference:
 
     """
 
-    def __init__(self, family: LatentDiffusion, pipeline: Any) -> None:  # noqa: ANN401 - a diffusers pipeline
+    def __init__(self, family: ClipFamily, pipeline: Any) -> None:  # noqa: ANN401 - a diffusers pipeline
         self._family = family
         self.pipeline = pipeline
         self.pipeline.set_progress_bar_config(disable=True)

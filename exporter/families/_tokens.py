@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from diffusers.loaders import TextualInversionLoaderMixin
@@ -14,10 +14,30 @@ from transformers import CLIPTokenizer
 from engines.chunks import Frame, Token, chunked
 from engines.errors import RecipeError, UnsupportedError
 from engines.weighted_text import read as read_weights
+from exporter.families import Family
 from exporter.recipe.prompts import Prompts
 
 #: The special tokens of every CLIP vocabulary, in the order of their ids, which are the last two.
 _START, _END = "<|startoftext|>", "<|endoftext|>"
+
+
+class ClipFamily(Family, Protocol):
+    """A family whose text encoders are CLIP's.
+
+    Attributes:
+        penultimate: whether it takes the states before the encoders' last layer.
+
+    """
+
+    penultimate: bool
+
+    def chunk(self, tower: str) -> int:
+        """Token ids that one text encoder encodes at once."""
+        ...
+
+    def empty(self, tower: str) -> list[int]:
+        """Ids of the empty prompt."""
+        ...
 
 
 def read(folder: Path, name: str, tower: str, size: int) -> CLIPTokenizer:
