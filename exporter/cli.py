@@ -132,10 +132,10 @@ def _check(bundle: Path, backend: str | None, json_file: Path | None, junit_file
 def _debug(bundle: Path, part: str, backend: str | None, output: Path | None) -> int:
     """Find the layer of a part that is out of limits, and write the smallest graph that shows it."""
     from exporter.build import debug
-    from exporter.report import console, fault
+    from exporter.report import fault, progress
     from exporter.stages.store import Store
 
-    lines = console.StageLines(error=True)
+    lines = progress.StageLines(error=True)
     folder = output or Path("debug") / bundle.resolve().name / part
     try:
         report = debug(bundle, part, backend, folder, Store(say=lines.say), lines)
