@@ -167,7 +167,6 @@ def debug(path: Path, part: str, backend: str | None, folder: Path, store: Store
     """Find the layer of a part that is out of limits; the source is loaded, and its passes are made, only where it is needed."""
     from exporter.parity.debug import debug as look_into  # noqa: PLC0415 - onnx
 
-
     def load(precision: Precision) -> Source:
         from exporter.reference.step_values import StepValues  # noqa: PLC0415 - torch
 

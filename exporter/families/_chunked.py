@@ -29,12 +29,20 @@ def encode(family: ClipFamily, pipeline: Any, tokens: Mapping[str, np.ndarray], 
     """
     found: dict[str, np.ndarray] = {}
     for tower, name in family.towers.items():
-        ids = tokens[f"{name}_ids"]
-        weights = tokens.get(f"{name}_weights", np.ones(ids.shape, np.float32))
+        ids = torch.from_numpy(tokens[f"{name}_ids"])
+        given = tokens.get(f"{name}_weights")
+        weights = torch.ones(ids.shape) if given is None else torch.from_numpy(given)
         encoder, empty = getattr(pipeline, tower), torch.tensor([family.empty(tower)])
         outputs = [
             [
-                _text(family, encoder, *(torch.from_numpy(array[item, branch]) for array in (ids, weights)), empty, usual=usual)
+                _text(
+                    family,
+                    encoder,
+                    torch.from_numpy(ids[item, branch]),
+                    torch.from_numpy(weights[item, branch]),
+                    empty,
+                    usual=usual,
+                )
                 for branch, usual in zip(range(ids.shape[1]), (ids.shape[1] == 2, False), strict=False)
             ]
             for item in range(len(ids))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -26,9 +26,12 @@ class TextEncoder(nn.Module):
 
     """
 
+    encoder: Any
+    empty: Tensor | None
+
     def __init__(
         self,
-        encoder: nn.Module,
+        encoder: Any,  # noqa: ANN401 - transformers' own model
         *,
         penultimate: bool,
         pooled: bool,
@@ -44,7 +47,7 @@ class TextEncoder(nn.Module):
     def forward(self, ids: Tensor, weights: Tensor | None = None) -> Tensor | tuple[Tensor, ...]:
         """Encode every branch of every batch item by itself; `weights` (B, branches, L), of how much each token counts."""
         rows = ids.flatten(0, 1) if self.chunks == 1 else ids.reshape(-1, ids.shape[2] // self.chunks)
-        if self.syntax == "compel":
+        if self.syntax == "compel" and self.empty is not None:
             rows = torch.cat([rows, self.empty[None]])
         found = self.encoder(rows, output_hidden_states=self.penultimate or self.skip is not None)
         usual = found.hidden_states[-2] if self.penultimate else found.last_hidden_state
@@ -66,11 +69,11 @@ class TextEncoder(nn.Module):
     def _weighted(self, ids: Tensor, state: Tensor, weights: Tensor | None) -> Tensor:
         """States of all chunks (rows, L, C), weighted and joined: (B, branches, chunks * L, C)."""
         state = state.float()
-        if self.syntax == "compel":
+        if weights is not None and self.syntax == "compel":
             # Away from what the empty prompt has in the same place.
             state, empty = state[:-1], state[-1:]
             state = empty + (state - empty) * weights.reshape(-1, state.shape[1], 1)
-        elif self.syntax == "a1111":
+        elif weights is not None and self.syntax == "a1111":
             # Each chunk keeps its mean.
             mixed = state * weights.reshape(-1, state.shape[1], 1)
             state = mixed * (state.mean((1, 2), keepdim=True) / mixed.mean((1, 2), keepdim=True))
@@ -86,7 +89,7 @@ class TextEncoder(nn.Module):
         return pooled.reshape(ids.shape[0], ids.shape[1], self.chunks, pooled.shape[1])[:, :, 0]
 
     def _kept(self, ids: Tensor, state: Tensor) -> Tensor:
-        if not self.zeros:
+        if not self.zeros or self.empty is None:
             return state
         empty = self.empty if self.chunks == 1 else self.empty.repeat(self.chunks)
         blank = (ids == empty).all(-1) & (torch.arange(ids.shape[1]) == 0)  # (B, branches): the negative one, left empty

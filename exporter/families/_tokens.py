@@ -79,12 +79,13 @@ def rows(tokenizer: CLIPTokenizer, texts: Sequence[str], length: int, prompts: P
 
     `length` is that of a chunk. diffusers knows neither chunks nor weights: those are read as at run time, and tokenized here.
     """
-    convert = TextualInversionLoaderMixin().maybe_convert_prompt
+    convert: Any = TextualInversionLoaderMixin().maybe_convert_prompt  # typed for slow tokenizers alone
     if prompts.chunks == 1 and prompts.weights is None:
         ids = tokenizer(convert(list(texts), tokenizer), padding="max_length", max_length=length, truncation=True)["input_ids"]
         return np.array(ids, np.int64), np.ones(np.shape(ids), np.float32)
     comma = tokenizer.get_vocab().get(",</w>")
-    frame = Frame(length, (tokenizer.bos_token_id,), (tokenizer.eos_token_id,), tokenizer.pad_token_id, comma)
+    special: Any = tokenizer  # whose ids are typed as whatever a config may hold
+    frame = Frame(length, (special.bos_token_id,), (special.eos_token_id,), special.pad_token_id, comma)
     found = []
     for text in texts:
         tokens: list[Token | None] = []

@@ -171,7 +171,7 @@ class LatentDiffusion:
         """Load one network; a text encoder with the words of the recipe's embeddings."""
         network = self.checkpoint.module(name, precision)
         words = self.checkpoint.words(name)
-        return embeddings.taught(network, words, self.tokenizer(self.towers[name]).convert_tokens_to_ids) if words else network
+        return embeddings.taught(network, words, self.tokenizer(self.towers[name])) if words else network
 
     @staticmethod
     def claims(configs: Mapping[str, Mapping[str, Any]]) -> bool:
@@ -196,13 +196,13 @@ class LatentDiffusion:
             own = type(source.backend_tokenizer).from_str(source.backend_tokenizer.to_str())
             own.no_truncation()
             own.enable_padding(length=length, pad_id=source.pad_token_id, pad_token=source.pad_token)
-            weights = {"weights": f"{name}_weights", "syntax": prompts.weights} if prompts.weights else {}
             entry = Tokenizer(
                 file=f"tokenizers/{name}.json",
                 length=self.length(tower),
                 feeds=f"{name}_ids",
                 chunks=prompts.chunks,
-                **weights,
+                weights=f"{name}_weights" if prompts.weights else None,
+                syntax=prompts.weights,
             )
             found[name] = (entry, own.to_str())
         return found

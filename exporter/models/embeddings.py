@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from engines.errors import RecipeError, UnsupportedError
 from exporter.models import lora, safetensors_header
@@ -68,7 +68,8 @@ def resolve(model: Model, root: Path, configs: Mapping[str, Mapping[str, Any]]) 
     if model.embeddings and model.weights == "random":
         raise RecipeError("model.embeddings: to random weights no word means anything; leave the list out")
     found = Found()
-    for index, asked in enumerate(model.embeddings):
+    # What stands there by its source alone, the recipe has turned into such by now.
+    for index, asked in enumerate(cast("tuple[Asked, ...]", model.embeddings)):
         place = f"model.embeddings[{index}]"
         fetched = lora.file_of(asked, place, root, _USUAL)
         vectors = tuple(_vectors(fetched.place, asked, place, configs))
@@ -125,14 +126,14 @@ def _notes(file: Path, vectors: Iterable[Vectors], configs: Mapping[str, Mapping
             yield f"embedding {file.name}: {word} is taught to {listed}; to {others} it is plain text"
 
 
-def taught(tower: nn.Module, vectors: Sequence[Vectors], convert: Callable[[list[str]], list[int]]) -> nn.Module:
-    """Give a text encoder the vectors of its words, at the ids that its tokenizer converts their tokens to; changed in place."""
+def taught(tower: nn.Module, vectors: Sequence[Vectors], tokenizer: Any) -> nn.Module:  # noqa: ANN401 - transformers'
+    """Give a text encoder the vectors of its words, at the ids that its tokenizer gives their tokens; changed in place."""
     import torch  # noqa: PLC0415 - a plan needs headers alone
     from safetensors.torch import load_file  # noqa: PLC0415
 
     tokens = [token for each in vectors for token in each.tokens]
-    ids = dict(zip(tokens, convert(tokens), strict=True))
-    table = tower.get_input_embeddings()
+    ids = dict(zip(tokens, tokenizer.convert_tokens_to_ids(tokens), strict=True))
+    table: Any = cast("Any", tower).get_input_embeddings()
     rows = table.weight.data
     missing = max(ids.values()) + 1 - len(rows)
     table.weight.data = torch.cat([rows, rows.new_zeros(max(missing, 0), rows.shape[1])])

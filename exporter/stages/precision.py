@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from engines.errors import RecipeError
 from exporter.reference.recording import HALF_MAX, RecordingFolder
@@ -86,7 +86,7 @@ class PartPrecision:
     """
 
     name: str
-    asked: str
+    asked: Literal["fp32", "fp16", "bf16", "mixed", "auto"]
     on_processor: bool
     upcast: bool
     recording: Stage[RecordingFolder] | None
@@ -94,7 +94,7 @@ class PartPrecision:
 
     def of(self, results: Results) -> Precision:
         """The precision; `auto` is resolved by measurement, and `mixed` is fp16 in which `single` names the rest."""
-        return self.decide(results)[0] if self.asked == "auto" else "fp16" if self.asked == "mixed" else self.asked  # type: ignore[return-value]
+        return self.decide(results)[0] if self.asked == "auto" else "fp16" if self.asked == "mixed" else self.asked
 
     def single(self, results: Results) -> tuple[str, ...]:
         """Steps of a half-precision part that compute in float32."""
