@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -23,8 +23,6 @@ from exporter.stages.passes import Passes
 from exporter.stages.stage import Results, Stage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from engines.backends import Backend
     from engines.samplers.table import Table
     from exporter.recipe.schema import Recipe

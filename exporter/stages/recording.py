@@ -45,8 +45,8 @@ def remade(family: Family, networks: Mapping[str, Stage[MadeNetwork]]) -> Stage[
 def _options(family: Family) -> dict[str, Any]:
     recipe = family.recipe
     options = recipe.model_dump(mode="json", include={"sampler", "shapes", "prompts"}, exclude={"sampler": {"force"}})
-    options |= recipe.checks.model_dump(mode="json", exclude={"limits", "faster_than"}) | {"parts": sorted(family.roles)}
-    return options | {"tile": str(recipe.component("vae_decoder").tile)}
+    options["checks"] = recipe.checks.model_dump(mode="json", exclude={"limits", "faster_than"})  # whose prompts are others
+    return options | {"parts": sorted(family.roles), "tile": str(recipe.component("vae_decoder").tile)}
 
 
 def _makers(family: Family) -> tuple[object, ...]:

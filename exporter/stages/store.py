@@ -18,11 +18,9 @@ from uuid import uuid4
 
 from engines.disk import require_folder, writing
 from engines.errors import MachineError
+from exporter.stages.differences import differences
 
-#: Of an entry: what it is, beside the folder of what was made.
 ENTRY, FILES = "entry.json", "files"
-#: Modules that `why` names at most.
-_MODULES = 3
 
 
 @dataclass(frozen=True)
@@ -110,7 +108,7 @@ class Store:
             last = json.loads(self._last(wanted).read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError):
             return "first build"
-        return "; ".join(_differences(last, wanted.ingredients)) or "its entry was removed from the cache"
+        return "; ".join(differences(last, wanted.ingredients)) or "its entry was removed from the cache"
 
     def took(self, wanted: Key) -> float | None:
         """Seconds that making the stage took, or None when it is not there."""
@@ -271,40 +269,6 @@ def _flock(path: Path, wait: Callable[[], None] | None = None) -> Iterator[Path]
             wait()
             fcntl.flock(file, fcntl.LOCK_EX)
         yield path
-
-
-def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
-    """One phrase per ingredient that differs."""
-    before, after = dict(_leaves(old)), dict(_leaves(new))
-    changed = [name for name in sorted(before.keys() | after.keys()) if before.get(name) != after.get(name)]
-    if modules := [name.removeprefix("code.") for name in changed if name.startswith("code.")]:
-        more = f" and {len(modules) - _MODULES} more" if len(modules) > _MODULES else ""
-        yield f"code of {', '.join(modules[:_MODULES])}{more} changed"
-    for name in (name for name in changed if not name.startswith("code.")):
-        kind, _, rest = name.partition(".")
-        said = {"inputs": f"input {rest}", "versions": rest}.get(kind, name)
-        if name not in before or name not in after:
-            yield f"{said} {'added' if name in after else 'removed'}"
-        elif kind == "inputs":
-            yield f"{said} changed"
-        else:
-            yield f"{said} {_brief(before[name])} → {_brief(after[name])}"
-
-
-def _leaves(tree: object, name: str = "") -> Iterator[tuple[str, object]]:
-    if isinstance(tree, dict) and tree:
-        for inner, value in tree.items():
-            yield from _leaves(value, f"{name}.{inner}".removeprefix("."))
-    elif isinstance(tree, list) and any(isinstance(value, dict | list) for value in tree):
-        for index, value in enumerate(tree):
-            yield from _leaves(value, f"{name}[{index}]")
-    else:
-        yield name, tree
-
-
-def _brief(value: object) -> str:
-    text = value if isinstance(value, str) else json.dumps(value)
-    return text if len(text) <= 60 else f"{text[:57]}…"
 
 
 def _canonical(content: object) -> bytes:
