@@ -98,11 +98,11 @@ class Tables:
 
     def __init__(self, family: Family) -> None:
         recipe, checkpoint = family.recipe, family.checkpoint
-        model = type(family), type(checkpoint)
+        model, prompts = (type(family), type(checkpoint)), recipe.model_dump(mode="json", include={"prompts"})
         self.tokenizers: Mapping[str, Stage[TokenizerFiles]] = {
             name: Stage.keyed(
                 "tokenize", name, partial(_tokenize, family=family, name=name), partial(TokenizerFiles, name=name),
-                options={}, inputs={name: checkpoint.digest(name)}, makers=(*model, TokenizerFiles),
+                options=prompts, inputs={name: checkpoint.digest(name)}, makers=(*model, TokenizerFiles),
             )
             for name in family.towers.values()
         }  # fmt: skip

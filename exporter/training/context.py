@@ -144,7 +144,8 @@ def keyed(
     kinds = ("vae", "text_encoder", "tokenizer") if texts else ("vae",)
     components = sorted(name for name in checkpoint.configs if name.startswith(kinds))
     inputs = {name: checkpoint.digest(name) for name in components}
-    return options(step, recipe), inputs | {"pictures": captioned_images.digest(found(step, recipe, where))}
+    read = recipe.model_dump(mode="json", include={"prompts"}) if texts else {}
+    return options(step, recipe) | read, inputs | {"pictures": captioned_images.digest(found(step, recipe, where))}
 
 
 def options_of(step: Options) -> dict[str, Any]:
