@@ -65,34 +65,6 @@ def test_xl_reads_the_picture_s_size_off_the_latent():
     assert unet.asked["encoder_hidden_states"].shape == (4, 1, 8)
 
 
-class Tower(nn.Module):
-    def forward(self, ids, *, output_hidden_states):
-        assert ids.ndim == 2
-        last = ids[..., None].double() * torch.tensor([1.0, 10.0])
-        hidden = (last * 0, last + 1, last) if output_hidden_states else None
-        return SimpleNamespace(hidden_states=hidden, last_hidden_state=last, text_embeds=ids[:, :1].double())
-
-
-IDS = torch.tensor([[[5, 6, 6], [5, 1, 6]], [[5, 2, 6], [5, 6, 6]]])
-
-
-@pytest.mark.parametrize("penultimate", [False, True])
-def test_every_branch_is_encoded_by_itself(penultimate):
-    found, pooled = wrappers.TextEncoder(Tower(), penultimate=penultimate, pooled=True)(IDS)
-    torch.testing.assert_close(found, IDS[..., None] * torch.tensor([1.0, 10.0]) + penultimate)
-    torch.testing.assert_close(pooled, IDS[..., :1].float())
-    assert torch.is_tensor(wrappers.TextEncoder(Tower(), penultimate=penultimate, pooled=False)(IDS))
-
-
-def test_an_empty_negative_prompt_becomes_zeros_and_an_empty_positive_one_does_not():
-    empty = torch.tensor([5, 6, 6])
-    found, pooled = wrappers.TextEncoder(Tower(), penultimate=False, pooled=True, empty=empty)(IDS)
-    assert not found[0, 0].any()
-    assert not pooled[0, 0].any()
-    for place in ((0, 1), (1, 0), (1, 1)):
-        torch.testing.assert_close(found[place], IDS[place][:, None] * torch.tensor([1.0, 10.0]))
-
-
 class Vae(nn.Module):
     """Decodes channels 0 to 2, encodes into a distribution of deviation a half."""
 

@@ -119,7 +119,7 @@ def test_a_teacher_is_the_source_unless_another_is_named(source, tmp_path, monke
         "another prediction type: scheduler.prediction_type is 'sample'": ("scheduler", {"prediction_type": "sample"}),
     }
     scaled = replace(source, configs={**source.configs, "vae": {**source.configs["vae"], "scaling_factor": 0.18215}})
-    monkeypatch.setattr("exporter.models.compatibility.resolve", lambda *_: other)
+    monkeypatch.setattr("exporter.models.compatibility.find", lambda *_: other)
     other = replace(scaled, configs={**scaled.configs, "unet": {**source.configs["unet"], "layers_per_block": 1}})
     assert teacher("other", scaled, tmp_path, "x") is other
     for told, (component, fields) in changes.items():
