@@ -6,10 +6,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from engines.errors import MissingDependency, UnsupportedError
+from engines.errors import MissingDependency, SpeedError, UnsupportedError
 from exporter.passes.quantize import Quantize
 from exporter.quantization import gate
-from exporter.quantization.gate import Pair
+from exporter.quantization.gate import Candidate, GateDecision, Pair
 
 
 def pair(size=50, plain=100, ratio=1.5, seconds=(0.002, 0.003), whole=3, steps=4, **changes):
@@ -97,6 +97,10 @@ class Racing:
         return [(*each, 1) for each in operators]
 
 
+def candidate(backend, files):
+    return Candidate("openvino", backend, files[0], files[1], [], [])
+
+
 @pytest.fixture
 def files(tmp_path):
     for name, seconds in (("quantized", "0.500000"), ("plain", "0.750000 and more")):
@@ -106,7 +110,7 @@ def files(tmp_path):
 
 def test_a_race_takes_turns_and_counts_neither_the_first_calls_nor_moving_numbers(monkeypatch, files):
     backend = Racing(monkeypatch)
-    found = gate._pair("openvino", backend, files, "signature", "inputs")
+    found = gate._pair(candidate(backend, files), "signature", "inputs")
     assert found == Pair("openvino", 8, 17, (0.5, 0.75), 1.5, 2, 3)
     assert backend.calls[:4] == ["plain", "quantized", "quantized", "plain"]
     assert backend.calls.count("plain") == backend.calls.count("quantized") >= 7
@@ -118,7 +122,7 @@ def test_a_race_ends_after_60_rounds(monkeypatch, files):
     for (file,) in files:
         file.write_text("0.000001")
     backend = Racing(monkeypatch)
-    gate._pair("openvino", backend, files, "signature", "inputs")
+    gate._pair(candidate(backend, files), "signature", "inputs")
     assert len(backend.calls) == 2 * 60
 
 
@@ -126,24 +130,40 @@ def test_a_race_ends_after_60_rounds(monkeypatch, files):
 def test_a_target_that_does_not_run_here_is_not_measured(monkeypatch, files, trouble):
     backend = Racing(monkeypatch, trouble)
     with pytest.raises(type(trouble)):
-        gate._pair("openvino", backend, files, "signature", "inputs")
+        gate._pair(candidate(backend, files), "signature", "inputs")
     backend.on_processor = False
-    found = gate._pair("tensorrt", backend, files, "signature", "inputs")
+    found = gate._pair(candidate(backend, files), "signature", "inputs")
     assert (found.seconds, found.ratio, found.size, found.plain_size) == (None, None, 8, 17)
     assert found.unable == str(trouble).splitlines()[0]
 
 
-def test_files_are_the_engine_s_or_the_graph_s_where_that_runs_itself(tmp_path):
-    graph, engine = tmp_path / "graph", tmp_path / "engine"
-    for folder, names in ((graph, ("unet.onnx", "unet.onnx.data", "vae.onnx")), (engine, ("b.bin", "a.xml", "entry.json"))):
-        folder.mkdir()
-        for name in names:
-            (folder / name).write_text("12345")
-    own = [graph / "unet.onnx", graph / "unet.onnx.data"]
-    assert gate._files(engine, graph, "unet") == [engine / "a.xml", engine / "b.bin"]
-    assert gate._files(graph, graph, "unet") == own
-    empty = tmp_path / "empty"
-    empty.mkdir()
-    assert gate._files(empty, graph, "unet") == own
-    assert gate._size(own) == 10
+def test_a_race_decides_and_says_why(monkeypatch, files):
+    backend = Racing(monkeypatch)
+    monkeypatch.setattr(gate, "_audit", lambda *_: None)  # the files are no engines
+    signature = SimpleNamespace(inputs=(), extent=lambda _: {})
+    backend.open = contextmanager(lambda files, _: iter([lambda _inputs: setattr(backend, "now", backend.now + length(files))]))
+
+    def length(files):
+        return float(files[0].read_text()[:8])
+
+    graphs = [[file] for (file,) in files]
+    won = Candidate("openvino", backend, *files, *graphs)
+    lost = Candidate("openvino", backend, *files[::-1], *graphs)
+    options = {"precision": "fp32", "cases": (), "limits": {}}
+    assert gate.weigh("unet", Quantize(format="int8-weights", gate="speed"), [won], signature, **options).kept
+    with pytest.raises(SpeedError, match=r"not faster on openvino"):
+        gate.weigh("unet", Quantize(format="int8-weights", gate="speed"), [lost], signature, **options)
+    fallen = gate.weigh("unet", Quantize(format="int8-weights", gate="speed", fallback="fp32"), [lost], signature, **options)
+    assert not fallen.kept
+    assert "kept in fp32, because" in fallen.notes[-1]
+
+
+def test_a_decision_is_read_as_it_was_written(tmp_path):
+    made = GateDecision(kept=False, notes=("unet: …", "kept in fp32"))
+    made.write(tmp_path / "gate.json")
+    assert GateDecision.read(tmp_path / "gate.json") == made
+
+
+def test_sizes(files):
+    assert gate._size([file for each in files for file in each]) == 8 + 17
     assert np.isclose(gate.SMALLER, 0.95)

@@ -66,12 +66,12 @@ def test_tables_do_what_the_pipelines_did(recorded):
             original = compare._original(run)
             ops = starts.alone if original.alone else starts.starts[original.start(3)]
         table = Table(provenance=starts.provenance, ops=ops)
-        verdict = compare._table(table, run, 100.0)
+        verdict = compare._table(table, run, {"psnr": 100.0})
         assert verdict.passed, (run.setting.label, verdict)
         if run.source:
             wrong = run.source.latent + np.float32(1)
             moved = type(run)(**{**vars(run), "source": type(run.source)(**{**vars(run.source), "latent": wrong})})
-            assert not compare._table(table, moved, 100.0).passed
+            assert not compare._table(table, moved, {"psnr": 100.0}).passed
 
 
 def test_a_run_from_an_image_is_kept_whole(recorded, tmp_path):

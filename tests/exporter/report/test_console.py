@@ -1,7 +1,6 @@
 """What the command line prints, and the files it writes for programs."""
 
 import json
-from types import SimpleNamespace
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -35,24 +34,6 @@ def test_words_that_look_like_markup_are_words(capsys):
     assert "[red]x[/red] :smile:" in out
     assert f"[b]{'y' * 300}" in out, "what is piped is not wrapped"
     assert "\x1b" not in out
-
-
-def test_a_stage_is_one_line_and_a_row(capsys):
-    lines, stage = console.StageLines(error=True), SimpleNamespace(verb="export", subject="unet, opset 20", resumes=False)
-    lines(stage)
-    lines(stage, 1.2345)
-    lines(stage, 0.0, cached=True)
-    lines(stage, 2.0, why="options changed")
-    lines.say("a sentence")
-    lines.close()
-    assert capsys.readouterr().err.splitlines() == [
-        f"export   {'unet, opset 20':<34}    1.2 s",
-        f"export   {'unet, opset 20':<34}   reused",
-        f"export   {'unet, opset 20':<34}    2.0 s  options changed",
-        "a sentence",
-    ]
-    assert lines.rows[0] == {"stage": "export", "subject": "unet, opset 20", "seconds": 1.23, "cached": False, "why": ""}
-    assert [row["cached"] for row in lines.rows] == [False, True, False]
 
 
 def test_verdicts_are_json(tmp_path):
