@@ -227,13 +227,8 @@ def built(bundle, monkeypatch):
     def build(recipe, out, _store, report, *, reproducible):
         asked.update(recipe=recipe, out=out, reproducible=reproducible)
         for verb, why in (("record", ""), ("export", "options.opset 20 → 23")):
-            stage = Stage(
-                verb,
-                "unet",
-                key(verb, "unet", options={}, inputs={}, code={}, versions={}),
-                lambda *_: None,
-                lambda folder: folder,
-            )
+            own = key(verb, "unet", options={}, inputs={}, code={}, versions={})
+            stage = Stage(verb, "unet", own, lambda *_: None, lambda folder: folder)
             report(stage)
             report(stage, 1.25, cached=not why, why=why)
         return Bundle.open(bundle.folder), [GOOD]
