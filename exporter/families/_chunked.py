@@ -35,14 +35,7 @@ def encode(family: ClipFamily, pipeline: Any, tokens: Mapping[str, np.ndarray], 
         encoder, empty = getattr(pipeline, tower), torch.tensor([family.empty(tower)])
         outputs = [
             [
-                _text(
-                    family,
-                    encoder,
-                    torch.from_numpy(ids[item, branch]),
-                    torch.from_numpy(weights[item, branch]),
-                    empty,
-                    usual=usual,
-                )
+                _text(family, encoder, ids[item, branch], weights[item, branch], empty, usual=usual)
                 for branch, usual in zip(range(ids.shape[1]), (ids.shape[1] == 2, False), strict=False)
             ]
             for item in range(len(ids))
