@@ -112,7 +112,7 @@ def generate(
 def _wishes(pipeline: Pipeline, source: Path | None, options: dict[str, Any]) -> dict[str, Any]:
     """Arguments of `Pipeline.generate`: what the options say, and before them what a picture says of how it was made."""
     from engines.images import init_image, noises  # noqa: PLC0415
-    from engines.images.provenance import Made  # noqa: PLC0415
+    from engines.images.provenance import ImageProvenance  # noqa: PLC0415
 
     manifest = pipeline.bundle.manifest
     wishes: dict[str, Any] = {name: value for name, value in options.items() if value not in (None, ())}
@@ -129,7 +129,7 @@ def _wishes(pipeline: Pipeline, source: Path | None, options: dict[str, Any]) ->
     wishes, inputs = _alone(wishes), _alone(inputs)
     if source is None:
         return {**wishes, "inputs": inputs}
-    made = Made.read(source)
+    made = ImageProvenance.read(source)
     if made.parallel:
         wishes.setdefault("parallel", _parallel(made.parallel)[0])
     before = made.wishes(manifest)

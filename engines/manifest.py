@@ -213,7 +213,7 @@ class Draft(Frozen):
         process = [self.process, *evidence] if self.process else evidence
         return {*onnx, *engines, *small, *starts, *process, *self.recordings}
 
-    def having(self, role: Role) -> dict[str, PartEntry]:
+    def with_role(self, role: Role) -> dict[str, PartEntry]:
         """Return the parts of one role by name, in alphabetical order."""
         return {name: part for name, part in sorted(self.parts.items()) if part.role == role}
 
@@ -233,12 +233,12 @@ class Draft(Frozen):
 
     def running(self) -> dict[str, PartEntry]:
         """Return the parts that have engines: all of them, or the whole pipelines alone where it is fused."""
-        return self.having("pipeline") or dict(self.parts)
+        return self.with_role("pipeline") or dict(self.parts)
 
     def fused(self, steps: int) -> str | None:
         """Name the part that is the whole pipeline at that many steps; None where it is played step by step."""
         name = f"pipeline_{steps}"
-        return name if name in self.having("pipeline") else None
+        return name if name in self.with_role("pipeline") else None
 
     def compiled(self, steps: int, height: int, width: int) -> SamplerEntry:
         """Return the compiled sampler of that many steps for a size in pixels; raise UnsupportedError where there is none."""
@@ -263,18 +263,18 @@ class Draft(Frozen):
     @model_validator(mode="after")
     def _playable(self) -> Self:
         for role in ("denoiser", "decoder"):
-            if len(self.having(role)) != 1:
-                raise ValueError(f"there must be one {role}, not {len(self.having(role))}")
-        if len(self.having("encoder")) > 1:
+            if len(self.with_role(role)) != 1:
+                raise ValueError(f"there must be one {role}, not {len(self.with_role(role))}")
+        if len(self.with_role("encoder")) > 1:
             raise ValueError("there must be at most one encoder")
-        if any(sampler.image for sampler in self.samplers) and not self.having("encoder"):
+        if any(sampler.image for sampler in self.samplers) and not self.with_role("encoder"):
             raise ValueError("a sampler starts from an image, and there is no encoder")
         keys = [(sampler.steps, sampler.height, sampler.width) for sampler in self.samplers]
         if len(set(keys)) != len(keys):
             raise ValueError("two samplers are for the same steps and size")
         if self.defaults.steps not in [steps for steps, _, _ in keys]:
             raise ValueError(f"no sampler has the default number of steps, {self.defaults.steps}")
-        wholes = self.having("pipeline")
+        wholes = self.with_role("pipeline")
         if wholes and set(wholes) != {f"pipeline_{steps}" for steps, _, _ in keys}:
             raise ValueError("a fused bundle must have one whole pipeline for each number of steps")
         if wholes and any(part.engines for part in self.parts.values() if part.role != "pipeline"):

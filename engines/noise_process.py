@@ -24,7 +24,7 @@ _LIMIT = 16 * 2**20
 Prediction = Literal["epsilon", "v_prediction", "sample"]
 
 
-class Provenance(Frozen):
+class ProcessProvenance(Frozen):
     """The scheduler that the process was read off."""
 
     scheduler: str
@@ -43,7 +43,7 @@ class Process(Frozen):
     """
 
     format: Literal[1] = 1
-    provenance: Provenance
+    provenance: ProcessProvenance
     prediction: Prediction
     log_alpha_bar: tuple[Annotated[float, Field(ge=-50, le=-1e-12)], ...] = Field(min_length=2, max_length=100_000)
 
@@ -115,9 +115,9 @@ class Continuous(Frozen):
         """
         if given or mask is not None:
             raise UnsupportedError("this sampler starts from noise alone. Take a compiled one for a given image or a mask.")
-        return self.solve(Model(self.process, denoise), draw, on_step or (lambda _: None)).astype(np.float32)
+        return self.solve(CheckedDenoiser(self.process, denoise), draw, on_step or (lambda _: None)).astype(np.float32)
 
-    def solve(self, model: Model, draw: Draw, tell: OnStep) -> np.ndarray:
+    def solve(self, model: CheckedDenoiser, draw: Draw, tell: OnStep) -> np.ndarray:
         """What each sampler does: from noise to the clean latent."""
         raise NotImplementedError
 
@@ -143,7 +143,7 @@ class Continuous(Frozen):
         return "\n".join(f"  {name}={field.default}  {field.description}" for name, field in fields.items())
 
 
-class Model:
+class CheckedDenoiser:
     """A denoiser asked for noise or for the clean latent; what it answers is checked.
 
     Attributes:

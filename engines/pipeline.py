@@ -15,7 +15,7 @@ from engines.bundle import Bundle
 from engines.errors import UnsupportedError
 from engines.guidance import Numbers
 from engines.images import noises, provenance, tiling
-from engines.images.init_image import Original
+from engines.images.init_image import InitImage
 from engines.images.png import picture
 from engines.parallel.picard import Parallel, Picard
 from engines.request import Request
@@ -48,10 +48,10 @@ class Pipeline:
         self.bundle, self.engine = bundle, engine
         self.turn = turn(bundle.manifest)
         about = bundle.manifest
-        (self._denoiser,), (self._decoder,) = about.having("denoiser"), about.having("decoder")
+        (self._denoiser,), (self._decoder,) = about.with_role("denoiser"), about.with_role("decoder")
         self._networks = {name: [network] for name, network in networks.items()}
         self._networks.get(self._denoiser, []).extend(denoisers)  # a fused bundle has none
-        self._encoder = next(iter(about.having("encoder")), None)
+        self._encoder = next(iter(about.with_role("encoder")), None)
         self._tokenizers = Tokenizers(bundle)
         self._sizes = Sizes(bundle)
         self.sizes = self._sizes.ranges
@@ -204,7 +204,7 @@ class Pipeline:
             pictures.append(picture(image_made, {**own, **facts}))
         return pictures
 
-    def _size(self, asked: Request, original: Original | None, height: int | None, width: int | None) -> tuple[int, int]:
+    def _size(self, asked: Request, original: InitImage | None, height: int | None, width: int | None) -> tuple[int, int]:
         """Height and width in pixels: of the picture to start from, as asked for, of a picture that is fed, or the bundle's."""
         if original:
             return original.size
@@ -217,7 +217,7 @@ class Pipeline:
     @property
     def batch(self) -> int:
         """How many pictures the denoiser, or a fused pipeline, takes at once."""
-        parts = self.bundle.manifest.having("pipeline") or self.bundle.manifest.having("denoiser")
+        parts = self.bundle.manifest.with_role("pipeline") or self.bundle.manifest.with_role("denoiser")
         return min(part.signature.lengths(part.signature.inputs[0].shape[0])[1] for part in parts.values())
 
     def original(
@@ -227,7 +227,7 @@ class Pipeline:
         strength: float | None = None,
         height: int | None = None,
         width: int | None = None,
-    ) -> Original | None:
+    ) -> InitImage | None:
         """Check an image to start from, or one a picture, or that there is none; raise UnsupportedError for what cannot be."""
         if image is None:
             for name, value in (("mask", mask), ("strength", strength)):
@@ -241,7 +241,7 @@ class Pipeline:
             )
         for one in [image] if isinstance(image, Image.Image) else image:
             self._sizes.fit_image(one.height if height is None else height, one.width if width is None else width)
-        return Original.each(image, mask, strength, height, width)
+        return InitImage.each(image, mask, strength, height, width)
 
     def encode(
         self, prompts: Sequence[str], negative_prompt: str | Sequence[str] = "", **seconds: Sequence[str]
@@ -271,7 +271,7 @@ class Pipeline:
         taken = {port.name for name in (self._denoiser, self._decoder) for port in about.parts[name].signature.inputs}
         return {name: array for name, array in known.items() if name in taken}
 
-    def sampler(self, steps: int, height: int, width: int, original: Original | None = None) -> Sampler:
+    def sampler(self, steps: int, height: int, width: int, original: InitImage | None = None) -> Sampler:
         """Load the sampler of that many steps for that size in pixels, or say which there are."""
         self._sizes.fit(height, width)
         entry = self.bundle.manifest.compiled(steps, height, width)
@@ -297,7 +297,7 @@ class Pipeline:
         sampler: Player,
         guidance_scale: Numbers | Mapping[str, Numbers] | None = None,
         on_step: OnStep | None = None,
-        original: Original | None = None,
+        original: InitImage | None = None,
         evaluations: np.ndarray | None = None,
     ) -> np.ndarray:
         """Return the final latent, float32 (pictures, channels, latent height, latent width).
@@ -343,7 +343,7 @@ class Pipeline:
             )
         return images
 
-    def latent(self, original: Original, count: int, draw: Draw) -> np.ndarray:
+    def latent(self, original: InitImage, count: int, draw: Draw) -> np.ndarray:
         """Encode a picture `count` times, float32 (count, channels, latent height, latent width); a random encoder draws once."""
         if self._encoder is None:
             raise UnsupportedError("this bundle has no VAE encoder, so there is no latent of a picture.")

@@ -68,7 +68,7 @@ class Request:
         if images_per_prompt < 1:
             raise UnsupportedError(f"{images_per_prompt} images per prompt are none. Ask for 1 or more.")
         scales = [scale.name for scale in manifest.guidance.scales]
-        given = _named(arguments, inputs or {}, [*manifest.inputs, *scales, *(_START if manifest.having("encoder") else ())])
+        given = _named(arguments, inputs or {}, [*manifest.inputs, *scales, *(_START if manifest.with_role("encoder") else ())])
 
         def each(name: str, value: Any) -> list[Any]:  # noqa: ANN401 - numbers, texts or pictures
             return spread(name.replace("_", " "), value, len(asked), images_per_prompt)

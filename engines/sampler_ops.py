@@ -22,7 +22,7 @@ class Draw(Frozen):
     op: Literal["draw"] = "draw"
 
 
-class Given(Frozen):
+class GivenLatent(Frozen):
     """Append the caller's latent of that name."""
 
     op: Literal["given"] = "given"
@@ -51,10 +51,12 @@ class Emit(Frozen):
     kept: Row | None = None
 
 
-Ops = tuple[Annotated[Draw | Given | Eval | Emit, Field(discriminator="op")], ...]
+Ops = tuple[Annotated[Draw | GivenLatent | Eval | Emit, Field(discriminator="op")], ...]
 
 
-def append(op: Draw | Given, history: Sequence[np.ndarray], draw: Drawing, given: Mapping[str, np.ndarray] | None) -> np.ndarray:
+def append(
+    op: Draw | GivenLatent, history: Sequence[np.ndarray], draw: Drawing, given: Mapping[str, np.ndarray] | None
+) -> np.ndarray:
     """Return the latent that a `draw` or a `given` appends; raise UnsupportedError where it is missing or does not fit."""
     if isinstance(op, Draw):
         return fitting(draw(), history, "draw")

@@ -76,7 +76,7 @@ def opened(
                     chosen = _configure(each, {**built.options, **(options if each == shared else {})})
                     open_it = functools.partial(opening, name, chosen, built.files)
                     # Few pictures start from another one, and few programs want several numbers of steps.
-                    late = part.role == "encoder" or len(bundle.manifest.having("pipeline")) > 1
+                    late = part.role == "encoder" or len(bundle.manifest.with_role("pipeline")) > 1
                     once = _once(open_it)
                     networks[name] = wrap(name, each, turns.taking(name, open_it) if frugal else _late(once))
                     waiting |= {} if late or frugal else {name: once}

@@ -23,7 +23,7 @@ class Sizes:
     """
 
     def __init__(self, bundle: Bundle) -> None:
-        (denoiser,), (decoder,) = (bundle.manifest.having(role).values() for role in ("denoiser", "decoder"))
+        (denoiser,), (decoder,) = (bundle.manifest.with_role(role).values() for role in ("denoiser", "decoder"))
         latent, image = axes(denoiser, "latent"), axes(decoder, "image")
         self._channels = denoiser.signature.lengths(latent[1])[0]
         self._sides = latent[2:]

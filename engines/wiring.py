@@ -15,7 +15,7 @@ Role = Literal["text", "condition", "denoiser", "decoder", "encoder", "pipeline"
 BEFORE = ("text", "condition")
 
 
-class Part(Protocol):
+class WiredPart(Protocol):
     """What the wiring knows of a network."""
 
     @property
@@ -29,12 +29,12 @@ class Part(Protocol):
         ...
 
 
-def of_role(parts: Mapping[str, Part], *roles: Role) -> dict[str, Part]:
+def of_role(parts: Mapping[str, WiredPart], *roles: Role) -> dict[str, WiredPart]:
     """The parts of these roles by name, in alphabetical order."""
     return {name: part for name, part in sorted(parts.items()) if part.role in roles}
 
 
-def order(parts: Mapping[str, Part], known: Iterable[str]) -> tuple[str, ...]:
+def order(parts: Mapping[str, WiredPart], known: Iterable[str]) -> tuple[str, ...]:
     """Names of the text and condition parts, each after those whose outputs it takes, where the names of `known` are fed.
 
     Raises:
@@ -53,7 +53,7 @@ def order(parts: Mapping[str, Part], known: Iterable[str]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def check(parts: Mapping[str, Part], tokens: Sequence[str], scales: Sequence[str], inputs: Mapping[str, Input]) -> None:
+def check(parts: Mapping[str, WiredPart], tokens: Sequence[str], scales: Sequence[str], inputs: Mapping[str, Input]) -> None:
     """Raise ValueError where an input is fed by nothing or by two, or what is fed does not fit.
 
     Args:
@@ -95,11 +95,11 @@ def check(parts: Mapping[str, Part], tokens: Sequence[str], scales: Sequence[str
     _users(parts, inputs)
 
 
-def _outputs(parts: Mapping[str, Part]) -> list[str]:
+def _outputs(parts: Mapping[str, WiredPart]) -> list[str]:
     return [port.name for part in parts.values() for port in part.signature.outputs]
 
 
-def _pictured(parts: Mapping[str, Part]) -> None:
+def _pictured(parts: Mapping[str, WiredPart]) -> None:
     """What takes or makes pictures must fit the denoiser's latent."""
     (denoiser,), (decoder,) = of_role(parts, "denoiser").values(), of_role(parts, "decoder").values()
     latent, output = denoiser.signature.port("latent"), denoiser.signature.outputs[0]
@@ -121,7 +121,7 @@ def _pictured(parts: Mapping[str, Part]) -> None:
             raise ValueError(f"{name}'s noise must have the shape of the denoiser's latent")
 
 
-def _users(parts: Mapping[str, Part], inputs: Mapping[str, Input]) -> None:
+def _users(parts: Mapping[str, WiredPart], inputs: Mapping[str, Input]) -> None:
     """Every port that a user feeds must be as it is declared, and its sides known once the size of the picture is."""
     (denoiser,) = of_role(parts, "denoiser").values()
     latent = denoiser.signature.port("latent")
@@ -136,5 +136,5 @@ def _users(parts: Mapping[str, Part], inputs: Mapping[str, Input]) -> None:
             raise ValueError(f"nothing says how long {sorted(loose)} of the input {name} is")
 
 
-def _input(part: Part, name: str) -> Port | None:
+def _input(part: WiredPart, name: str) -> Port | None:
     return next((port for port in part.signature.inputs if port.name == name), None)

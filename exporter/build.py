@@ -32,13 +32,13 @@ from exporter.stages.vendors import vendors
 from exporter.stages.worker import ahead
 
 if TYPE_CHECKING:
-    from exporter.parity.debug import Report as Found
-    from exporter.parity.sides import Source
+    from exporter.parity.debug import LayerReport as Found
+    from exporter.parity.sides import SourceNetwork
 
 R = TypeVar("R")
 
 
-class Report(Protocol):
+class Progress(Protocol):
     """Told when a stage begins (`seconds` is None) and when it is done; `by` names who makes it, where this process does not.
 
     Of such a stage it is told by both; NaN seconds say that the other gave it up.
@@ -81,7 +81,9 @@ class CheckResult:
         self._file.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def build(recipe: Recipe, out: Path, store: Store, report: Report, *, reproducible: bool = False) -> tuple[Bundle, list[Verdict]]:
+def build(
+    recipe: Recipe, out: Path, store: Store, report: Progress, *, reproducible: bool = False
+) -> tuple[Bundle, list[Verdict]]:
     """Turn a recipe into a bundle at `out`, and hold it to its limits.
 
     Everything is made in the store and in a temporary folder beside `out`; the old bundle stays until the new one has passed.
@@ -111,7 +113,7 @@ def build(recipe: Recipe, out: Path, store: Store, report: Report, *, reproducib
         return _publish(plan, out, store, report, results)
 
 
-def distill(recipe: Recipe, store: Store, report: Report) -> dict[str, Path]:
+def distill(recipe: Recipe, store: Store, report: Progress) -> dict[str, Path]:
     """Make what the recipe's passes that train need, and train; a build finds the results in the store.
 
     Under `accelerate launch` every process calls it: each stage is made by one of them, a training by all.
@@ -163,11 +165,11 @@ def check(path: Path, backend: str | None, say: Callable[[str], None] = lambda _
     return verdicts
 
 
-def debug(path: Path, part: str, backend: str | None, folder: Path, store: Store, report: Report) -> Found:
+def debug(path: Path, part: str, backend: str | None, folder: Path, store: Store, report: Progress) -> Found:
     """Find the layer of a part that is out of limits; the source is loaded, and its passes are made, only where it is needed."""
     from exporter.parity.debug import debug as look_into  # noqa: PLC0415 - onnx
 
-    def load(precision: Precision) -> Source:
+    def load(precision: Precision) -> SourceNetwork:
         from exporter.reference.step_values import StepValues  # noqa: PLC0415 - torch
 
         plan, half = Plan(source_of(Bundle.open(path))[0]), precision != "fp32"
@@ -199,7 +201,7 @@ def _keep(opened: Bundle, verdicts: list[Verdict], say: Callable[[str], None]) -
         say(f"{opened.folder}: the verdicts are not kept in the bundle, because it cannot be written to ({error.strerror}).")
 
 
-def _run(stage: Stage[R], store: Store, report: Report, results: Results) -> R:
+def _run(stage: Stage[R], store: Store, report: Progress, results: Results) -> R:
     report(stage)
     start = time.perf_counter()
     why = store.why(stage.key)
@@ -209,7 +211,7 @@ def _run(stage: Stage[R], store: Store, report: Report, results: Results) -> R:
     return result
 
 
-def _publish(plan: Plan, out: Path, store: Store, report: Report, results: Results) -> tuple[Bundle, list[Verdict]]:
+def _publish(plan: Plan, out: Path, store: Store, report: Progress, results: Results) -> tuple[Bundle, list[Verdict]]:
     """Lay the bundle out beside its place, hold it to its limits there, and put it in its place."""
     temporary = out.with_name(f".{out.name}.partial")
     shutil.rmtree(temporary, ignore_errors=True)  # of a build that was killed: this is the only one at work here
@@ -262,7 +264,7 @@ def _judge(path: Path, backends: list[str], limits: Limits) -> tuple[list[Verdic
     return verdicts, unable
 
 
-def _check(plan: Plan, path: Path, store: Store, report: Report, results: Results) -> tuple[list[Verdict], list[str]]:
+def _check(plan: Plan, path: Path, store: Store, report: Progress, results: Results) -> tuple[list[Verdict], list[str]]:
     if plan.recipe.checks.skip:
         return [], [f"unchecked: {plan.recipe.checks.skip}"]
     checked = _run(check_stage(plan, path), store, report, results)

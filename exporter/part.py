@@ -50,7 +50,7 @@ class Part:
         single: steps of its trace that compute in float32 all the same, as `islands.find` names them.
         cases: recorded calls.
         notes: what the passes have to say to whoever reads the bundle, a sentence each.
-        findings: what a pass found out, as JSON holds it, by the pass's name; it travels in the bundle.
+        metadata: what a pass found out, as JSON holds it, by the pass's name; it travels in the bundle.
 
     """
 
@@ -62,14 +62,14 @@ class Part:
     single: tuple[str, ...] = ()
     cases: tuple[Case, ...] = ()
     notes: tuple[str, ...] = ()
-    findings: tuple[tuple[str, Any], ...] = ()
+    metadata: tuple[tuple[str, Any], ...] = ()
 
     @property
     def network(self) -> Any:  # noqa: ANN401 - diffusers' or transformers' model
         """The library's own model inside the wrapper."""
         return getattr(self.module, self._place)
 
-    def having(self, network: nn.Module) -> Part:
+    def replacing(self, network: nn.Module) -> Part:
         """The part with another network inside the same wrapper, which is taken over."""
         setattr(self.module, self._place, network)
         return replace(self)

@@ -14,9 +14,10 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
-@pytest.hookimpl(tryfirst=True)
+@pytest.hookimpl(wrapper=True)
 def pytest_collection_modifyitems(items):
     """Keep a file's tests in one process, which then makes its fixtures once."""
+    # xdist reads the groups in a hook of its own that runs first: what wraps all hooks stands before it.
     for item in items:
         if item.get_closest_marker("xdist_group") is None:
             item.add_marker(pytest.mark.xdist_group(item.path.relative_to(HERE).as_posix()))
@@ -26,3 +27,4 @@ def pytest_collection_modifyitems(items):
         return next((number for number, start in enumerate(LONG) if name.startswith(start)), len(LONG))
 
     items.sort(key=place)
+    return (yield)

@@ -123,6 +123,15 @@ def test_what_a_folder_keeps_to_itself_is_imported_nowhere_else(path):
                 assert not hidden or path.parent == ROOT / folder.replace(".", "/"), f"{name} is {folder}'s own"
 
 
+def test_a_class_name_has_one_meaning():
+    named: dict[str, list[str]] = {}
+    for name, path in modules().items():
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                named.setdefault(node.name, []).append(name)
+    assert not {each: places for each, places in named.items() if len(places) > 1}
+
+
 @pytest.mark.parametrize("kind", plugins.KINDS)
 def test_siblings_never_import_each_other(kind):
     package = plugins.KINDS[kind]

@@ -172,7 +172,7 @@ def main(
         rows = []
         for name, pipeline in pipelines.items():
             manifest = pipeline.bundle.manifest
-            (denoiser,) = manifest.having("denoiser").values()
+            (denoiser,) = manifest.with_role("denoiser").values()
             rows.append(
                 Row(name, denoiser.parameters, _megabytes(pipeline, backend), manifest.defaults.steps, seconds[name], found[name])
             )

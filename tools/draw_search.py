@@ -50,7 +50,7 @@ def draw(found: Mapping[str, Any]) -> Figure:
 @click.argument("bundle", type=click.Path(path_type=Path, exists=True))
 @click.argument("picture", type=click.Path(path_type=Path))
 def main(bundle: Path, picture: Path) -> None:
-    """Draws the search of a bundle, or of a file of findings, into PICTURE."""
+    """Draws the search of a bundle, or of a file of what it found, into PICTURE."""
     file = bundle / "passes" / "unet-prune.json" if bundle.is_dir() else bundle
     if not file.is_file():
         raise click.ClickException(f"{file} is not there: the bundle's recipe has no prune with search")

@@ -34,7 +34,7 @@ def play(
     bundle: Path, runs: Sequence[Setting], seeds: int, noise: float | None = None, backend: str | None = None
 ) -> list[list[np.ndarray]]:
     """Final latents, by run and seed; `noise` is the PSNR in dB at which each output of the denoiser is disturbed."""
-    ((denoiser, _),) = Bundle.open(bundle).manifest.having("denoiser").items()
+    ((denoiser, _),) = Bundle.open(bundle).manifest.with_role("denoiser").items()
 
     def disturbed(name: str, _backend: str, network: Network) -> Network:
         random = np.random.Generator(np.random.Philox(0))

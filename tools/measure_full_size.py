@@ -117,7 +117,7 @@ def _counted(name: str) -> dict[str, int]:
     from exporter.reference.cost import count  # noqa: PLC0415 - torch, which shall not stand in the memory of a build
     from exporter.stages.plan import Plan  # noqa: PLC0415
 
-    size = count(Plan(Recipe.load(Path(f"recipes/{name}.yaml"), _made_up(name))).passes.outline)["unet"]
+    size = count(Plan(Recipe.load(Path(f"recipes/{name}.yaml"), _made_up(name))).passes.expected_family)["unet"]
     return {"parameters": size.parameters, "multiply_adds": size.multiply_adds}
 
 

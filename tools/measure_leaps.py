@@ -76,7 +76,7 @@ class Play:
         source = claim(resolve(recipe.model, recipe.root), recipe)
         plain = context.plain(source, source.checkpoint)
         learned = network(unet) if unet else made(recipe).checkpoint.module("unet")
-        self.student = plain.part("unet", "fp32").having(learned.eval()).module.to(device)
+        self.student = plain.part("unet", "fp32").replacing(learned.eval()).module.to(device)
         self.teacher = plain.part("unet", "fp32").module.to(device)
         self.decoder = source.part("vae_decoder", "fp32").module.to(device)
         configs = source.checkpoint.configs

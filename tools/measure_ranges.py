@@ -21,7 +21,7 @@ from engines import plugins
 from engines.bundle import Bundle
 from exporter.parity.metrics import psnr
 from exporter.passes.quantize import Quantize
-from exporter.quantization.calibrate import Given
+from exporter.quantization.calibrate import CalibrationInput
 from exporter.reference.recording import RecordingFolder
 
 #: Label → the pass's options.
@@ -53,7 +53,7 @@ def measure(bundle: Path, ways: Mapping[str, Mapping[str, Any]]) -> list[Point]:
 
     """
     opened = Bundle.open(bundle)
-    ((name, entry),) = opened.manifest.having("denoiser").items()
+    ((name, entry),) = opened.manifest.with_role("denoiser").items()
     if entry.quantized:
         raise click.ClickException(f"{bundle}: {name} is quantized already; build the recipe without quantize")
     graph = opened.path(next(iter(entry.onnx.values())).files[0])
@@ -64,7 +64,7 @@ def measure(bundle: Path, ways: Mapping[str, Mapping[str, Any]]) -> list[Point]:
         step = Quantize.model_validate(options)
         with TemporaryDirectory() as folder:
             work = Path(folder)
-            given = Given(name, way, "0" * 64, graph, entry.signature, cases, outputs=False, folder=work)
+            given = CalibrationInput(name, way, "0" * 64, graph, entry.signature, cases, outputs=False, folder=work)
             step.apply(graph, step.calibrate(given), work / graph.name)
             backend = plugins.load("backends", "onnxruntime")(graph_optimization="none")
             with backend.open(sorted(work.glob(f"{graph.name}*")), entry.signature) as engine:

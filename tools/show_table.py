@@ -7,10 +7,10 @@ from pathlib import Path
 
 import click
 
-from engines.sampler_ops import Draw, Emit, Eval, Given
+from engines.sampler_ops import Draw, Emit, Eval, GivenLatent
 from engines.samplers.table import Table
 
-Op = Draw | Given | Eval | Emit
+Op = Draw | GivenLatent | Eval | Emit
 
 
 def line(op: Op | None, digits: int) -> str:
@@ -20,7 +20,7 @@ def line(op: Op | None, digits: int) -> str:
             return ""
         case Draw():
             return "draw"
-        case Given():
+        case GivenLatent():
             return f"given {op.name}"
         case Eval():
             return f"eval {op.t:<8g} {row(op.row, digits)}"

@@ -123,7 +123,7 @@ class Backend(Protocol):
         ...
 
     @property
-    def on_processor(self) -> bool:
+    def runs_on_cpu(self) -> bool:
         """Whether engines run on the processor, where a half-precision graph saves no time."""
         ...
 
@@ -189,7 +189,7 @@ class BackendOptions(Frozen):
         """Any precision can be; what cannot, `build` says."""
 
     @property
-    def on_processor(self) -> bool:
+    def runs_on_cpu(self) -> bool:
         """It runs on a GPU."""
         return False
 

@@ -105,7 +105,7 @@ class OnnxRuntime(BackendOptions):
             raise UnsupportedError(f"onnxruntime has no {precision} kernels on CPUExecutionProvider. Use precision fp32 or fp16.")
 
     @property
-    def on_processor(self) -> bool:
+    def runs_on_cpu(self) -> bool:
         """Whether the processor is the only provider."""
         return self.providers == ("CPUExecutionProvider",)
 
@@ -119,7 +119,7 @@ class OnnxRuntime(BackendOptions):
     @property
     def quantized_outputs(self) -> bool:
         """Its int8 convolution on the processor writes int8."""
-        return self.on_processor
+        return self.runs_on_cpu
 
     @property
     def ignores_zeros(self) -> str:
@@ -128,7 +128,7 @@ class OnnxRuntime(BackendOptions):
 
     def computes(self, precision: str) -> str:
         """The graph's own precision; fp32 under `tf32` has the mantissa of fp16."""
-        return "fp16" if self.tf32 and precision == "fp32" and not self.on_processor else precision
+        return "fp16" if self.tf32 and precision == "fp32" and not self.runs_on_cpu else precision
 
     def build(self, onnx: Path, signature: Signature, folder: Path) -> Sequence[Path]:  # noqa: ARG002 - the protocol's
         """Return the graph and, where there is one, its external data `<graph>.data`; load it once to know that it runs.
@@ -182,7 +182,7 @@ class OnnxRuntime(BackendOptions):
                 f"{_LIBRARIES if nvidia else 'Install the libraries of the provider'}, or name that provider."
             )
         bound = Bound(library, session, signature, ("cuda", self.device), graphs=self.cuda_graph) if nvidia else None
-        return _Session(session, signature, files[0], bound, turns=not self.on_processor)
+        return _Session(session, signature, files[0], bound, turns=not self.runs_on_cpu)
 
     def profile(self, files: Sequence[Path], signature: Signature, inputs: Mapping[str, np.ndarray]) -> list[Step]:
         """Operator, type of its numbers (int8 or float) and seconds of every step of one call, as they were executed."""

@@ -62,7 +62,7 @@ class OpenVino(BackendOptions):
     cache: bool = False
 
     @property
-    def on_processor(self) -> bool:
+    def runs_on_cpu(self) -> bool:
         """It does."""
         return True
 

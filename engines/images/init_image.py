@@ -20,7 +20,7 @@ _STRENGTH, _STRENGTH_OF_MASK = 0.8, 1.0
 
 
 @dataclass(frozen=True)
-class Original:
+class InitImage:
     """A picture to start from, or one for each picture that is made.
 
     Attributes:
@@ -42,7 +42,7 @@ class Original:
         strength: float | None = None,
         height: int | None = None,
         width: int | None = None,
-    ) -> Original:
+    ) -> InitImage:
         """Take pictures as the user has them; another size in pixels resizes them.
 
         Raises:
@@ -71,7 +71,7 @@ class Original:
         strength: float | None,
         height: int | None,
         width: int | None,
-    ) -> Original:
+    ) -> InitImage:
         """Take one picture, or one for each that is made, with one mask for all or one for each.
 
         Raises:
@@ -82,7 +82,7 @@ class Original:
         covers: list[Image.Image | None] = [*masks] if isinstance(masks, Sequence) else [masks] * len(given)
         if len(covers) != len(given):
             raise UnsupportedError(f"{len(given)} images and {len(covers)} masks. Give one mask for all, or one for each image.")
-        found: dict[tuple[int, int], Original] = {}  # most often one picture is for all
+        found: dict[tuple[int, int], InitImage] = {}  # most often one picture is for all
         pairs = list(zip(given, covers, strict=True))
         for image, mask in pairs:
             if (id(image), id(mask)) not in found:

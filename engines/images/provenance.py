@@ -19,20 +19,20 @@ from engines.strict import describe
 
 if TYPE_CHECKING:
     from engines.bundle import Manifest
-    from engines.images.init_image import Original
+    from engines.images.init_image import InitImage
 
 #: What a picture says of the bundle's own inputs, and of scales other than the usual one, begins so.
 _INPUT = "input_"
 
 
 def facts(manifest: Manifest, engine: str) -> dict[str, str]:
-    """What every picture of a bundle says of how it was made, in words that `Made` reads back to the last bit."""
+    """What every picture of a bundle says of how it was made, in words that `ImageProvenance` reads back to the last bit."""
     told = {"bundle": manifest.name, "digest": manifest.model}
     told |= {"recipe_sha256": hashlib.sha256(manifest.recipe.encode()).hexdigest()}
     return told | ({"engine": engine} if engine else {})
 
 
-class Made(BaseModel):
+class ImageProvenance(BaseModel):
     """The text in a picture, as far as it is needed to make it again; the rest is for readers.
 
     Attributes:
@@ -72,7 +72,7 @@ class Made(BaseModel):
     batch: str = ""
 
     @classmethod
-    def read(cls, path: Path) -> Made:
+    def read(cls, path: Path) -> ImageProvenance:
         """Read what a PNG, JPEG or WebP says; raise UnsupportedError when it is no picture of ours."""
         try:
             with Image.open(path) as opened:
@@ -126,7 +126,7 @@ class Made(BaseModel):
             verb = f"from a {name}. Give the same again" if wanted else f"without {name}. Leave it out"
             raise UnsupportedError(f"the picture was made {verb}.")
 
-    def compare(self, original: Original | None) -> None:
+    def compare(self, original: InitImage | None) -> None:
         """Raise UnsupportedError unless the image and the mask are those that the picture was made from."""
         given = {} if original is None else original.facts()
         for name in ("image", "mask"):

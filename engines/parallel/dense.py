@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from engines.sampler_ops import Draw, Emit, Eval, Given, Ops
+from engines.sampler_ops import Draw, Emit, Eval, GivenLatent, Ops
 
 #: Least share of noise in an input for which its output can be told from the clean latent.
 _LEAST = 1e-3
 
 
-class Plan:
+class DenseProgram:
     """The ops as arrays.
 
     Attributes:
@@ -30,7 +30,7 @@ class Plan:
     def __init__(self, ops: Ops) -> None:
         self.evals = [op for op in ops if isinstance(op, Eval)]
         self.at = np.array([index for index, op in enumerate(ops) if isinstance(op, Eval)], np.int64)
-        self.drawn = [index for index, op in enumerate(ops) if isinstance(op, Draw | Given)]
+        self.drawn = [index for index, op in enumerate(ops) if isinstance(op, Draw | GivenLatent)]
         self.times = np.array([op.t for op in self.evals], np.float32)
         mixing = [op for op in ops if isinstance(op, Eval | Emit)]
         self.rows = _dense([op.row for op in mixing], len(ops) - 1)

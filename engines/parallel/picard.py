@@ -16,8 +16,8 @@ import numpy as np
 from pydantic import Field
 
 from engines.errors import BundleError, UnsupportedError
-from engines.parallel.dense import Plan
-from engines.sampler_ops import Draw, Given, Ops, append, fitting, no_rows_for_a_mask, not_finite, step_name
+from engines.parallel.dense import DenseProgram
+from engines.sampler_ops import Draw, GivenLatent, Ops, append, fitting, no_rows_for_a_mask, not_finite, step_name
 from engines.samplers import Denoise, OnStep, Player, Step
 from engines.samplers import Draw as Drawing
 from engines.strict import Frozen
@@ -116,7 +116,7 @@ class Parallel:
 
     def __init__(self, options: Picard, ops: Ops, start: np.ndarray | None = None) -> None:
         """Play `ops`, from the outputs `start` if given."""
-        self._options, self._ops, self._start, self._plan = options, ops, start, Plan(ops)
+        self._options, self._ops, self._start, self._plan = options, ops, start, DenseProgram(ops)
 
     def play(
         self,
@@ -137,7 +137,7 @@ class Parallel:
         """
         plan, seen = self._plan, list[np.ndarray]()
         for op in self._ops:  # all noise beforehand, in the table's own order
-            if isinstance(op, Draw | Given):
+            if isinstance(op, Draw | GivenLatent):
                 seen.append(append(op, seen, draw, given))
         shape, total = seen[0].shape, len(plan.evals)
         if mask is not None and plan.kept is None:
@@ -176,7 +176,7 @@ class Parallel:
             ).reshape(shape)
 
 
-def _step(pictures: Sequence[_Picture], plan: Plan, shape: tuple[int, ...]) -> Step:
+def _step(pictures: Sequence[_Picture], plan: DenseProgram, shape: tuple[int, ...]) -> Step:
     latent = np.stack([picture.last[0] for picture in pictures]).reshape(shape)
     previews = [plan.clean(picture.done - 1, *picture.last) for picture in pictures]
     known = [preview for preview in previews if preview is not None]
@@ -195,7 +195,7 @@ class _Picture:
     """
 
     def __init__(
-        self, plan: Plan, options: Picard, history: np.ndarray, mask: np.ndarray | None, start: np.ndarray | None
+        self, plan: DenseProgram, options: Picard, history: np.ndarray, mask: np.ndarray | None, start: np.ndarray | None
     ) -> None:
         self._plan, self._options, self._history, self._mask, self._start = plan, options, history, mask, start
         self._past: list[tuple[np.ndarray, np.ndarray]] = []  # inputs and how far the iteration moved them, from `done` on

@@ -19,7 +19,7 @@ import math
 import numpy as np
 from pydantic import Field
 
-from engines.noise_process import Continuous, Model, endless, rms, spread
+from engines.noise_process import CheckedDenoiser, Continuous, endless, rms, spread
 from engines.samplers import Draw, OnStep, Step
 
 __all__ = ["Adaptive"]
@@ -72,7 +72,7 @@ class Adaptive(Continuous):
     absolute: float = Field(default=0.1, gt=0, le=10, description="error allowed where the clean latent is small, in its units")
     max_steps: int = Field(default=2000, ge=1, le=10**6, description="trials per picture, after which it is an error")
 
-    def solve(self, model: Model, draw: Draw, tell: OnStep) -> np.ndarray:
+    def solve(self, model: CheckedDenoiser, draw: Draw, tell: OnStep) -> np.ndarray:
         """Return the clean latent; the state is float64 between evaluations."""
         noise = np.array(draw(), np.float64)
         axes, everyone, start, end = noise.ndim, np.arange(len(noise)), _snr(model.process.noisy), _snr(model.process.clean)
@@ -124,5 +124,5 @@ def _latent(state: np.ndarray, snr: np.ndarray) -> np.ndarray:
     return state / spread(np.sqrt(snr * (1 + snr)), state.ndim)
 
 
-def _drift(model: Model, state: np.ndarray, snr: np.ndarray, which: np.ndarray) -> np.ndarray:
+def _drift(model: CheckedDenoiser, state: np.ndarray, snr: np.ndarray, which: np.ndarray) -> np.ndarray:
     return model.clean(_latent(state, snr), np.log1p(1 / snr), which)

@@ -14,14 +14,14 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from engines.noise_process import Continuous, Model, endless, rms, spread
+from engines.noise_process import CheckedDenoiser, Continuous, endless, rms, spread
 from engines.samplers import Draw, OnStep, Step
 
 __all__ = ["Ode"]
 
 
 @dataclass(frozen=True)
-class Pair:
+class RungeKuttaPair:
     """An explicit Runge–Kutta pair whose last stage is the next step's first.
 
     Attributes:
@@ -42,14 +42,14 @@ class Pair:
 
 #: Bogacki & Shampine 1989, and Dormand & Prince 1980; the coefficients of scipy.integrate.RK23 and RK45, held equal by a test.
 PAIRS = {
-    "bogacki_shampine": Pair(
+    "bogacki_shampine": RungeKuttaPair(
         c=(0, 1 / 2, 3 / 4),
         a=((1 / 2,), (0, 3 / 4)),
         b=(2 / 9, 1 / 3, 4 / 9),
         e=(5 / 72, -1 / 12, -1 / 9, 1 / 8),
         order=3,
     ),
-    "dormand_prince": Pair(
+    "dormand_prince": RungeKuttaPair(
         c=(0, 1 / 5, 3 / 10, 4 / 5, 8 / 9, 1),
         a=(
             (1 / 5,),
@@ -81,7 +81,7 @@ class Ode(Continuous):
     )
     max_steps: int = Field(default=2000, ge=1, le=10**6, description="trials per picture, after which it is an error")
 
-    def solve(self, model: Model, draw: Draw, tell: OnStep) -> np.ndarray:
+    def solve(self, model: CheckedDenoiser, draw: Draw, tell: OnStep) -> np.ndarray:
         """Return the clean latent; the state is float64 between evaluations."""
         pair, noise = PAIRS[self.pair], np.array(draw(), np.float64)
         axes, start, end = noise.ndim, _ratio(model.process.noisy), _ratio(model.process.clean)
@@ -124,7 +124,7 @@ def _latent(state: np.ndarray, ratio: np.ndarray) -> np.ndarray:
     return state / np.sqrt(1 + spread(ratio, state.ndim) ** 2)
 
 
-def _slope(model: Model, state: np.ndarray, ratio: np.ndarray, which: np.ndarray) -> np.ndarray:
+def _slope(model: CheckedDenoiser, state: np.ndarray, ratio: np.ndarray, which: np.ndarray) -> np.ndarray:
     return model.clean(_latent(state, ratio), np.log1p(ratio**-2), which)
 
 

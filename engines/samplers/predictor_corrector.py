@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from engines.noise_process import Continuous, Model, mixture, rms, spread
+from engines.noise_process import CheckedDenoiser, Continuous, mixture, rms, spread
 from engines.samplers import Draw, OnStep, Step
 
 __all__ = ["PredictorCorrector"]
@@ -29,7 +29,7 @@ class PredictorCorrector(Continuous):
         default="reverse_diffusion", description="or euler_maruyama, or ancestral: how to go to the next time"
     )
 
-    def solve(self, model: Model, draw: Draw, tell: OnStep) -> np.ndarray:
+    def solve(self, model: CheckedDenoiser, draw: Draw, tell: OnStep) -> np.ndarray:
         """Return the clean latent; the state is float64 between evaluations."""
         latent = np.array(draw(), np.float64)
         everyone = np.arange(len(latent))

@@ -16,7 +16,19 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from engines.errors import UnsupportedError
-from engines.sampler_ops import Draw, Emit, Eval, Given, Ops, Row, append, fitting, no_rows_for_a_mask, not_finite, step_name
+from engines.sampler_ops import (
+    Draw,
+    Emit,
+    Eval,
+    GivenLatent,
+    Ops,
+    Row,
+    append,
+    fitting,
+    no_rows_for_a_mask,
+    not_finite,
+    step_name,
+)
 from engines.samplers import Denoise, OnStep, Step
 from engines.samplers import Draw as Drawing
 from engines.strict import Frozen, read_bytes, read_json
@@ -25,7 +37,7 @@ __all__ = ["Table"]
 _LIMIT = 256 * 2**20
 
 
-class Provenance(Frozen):
+class TableProvenance(Frozen):
     """What the table was read off, and how far its play was from the real scheduler, of the terms that it sums."""
 
     scheduler: str
@@ -44,7 +56,7 @@ class Table(Frozen):
     """A sampler as data. A row may be shorter than the history: the rest counts nothing. Format 1 had only rows, no `given`."""
 
     format: Literal[1, 2] = 2
-    provenance: Provenance
+    provenance: TableProvenance
     ops: Ops
 
     @model_validator(mode="after")
@@ -117,7 +129,7 @@ class Table(Frozen):
         step, total = 0, sum(isinstance(op, Eval) for op in self.ops)
         for op in self.ops:
             match op:
-                case Draw() | Given():
+                case Draw() | GivenLatent():
                     history.append(append(op, history, draw, given))
                 case Eval():
                     step += 1
@@ -143,7 +155,7 @@ class Starts(Frozen):
     """
 
     format: Literal[2] = 2
-    provenance: Provenance
+    provenance: TableProvenance
     alone: Ops
     starts: tuple[Ops, ...]
 

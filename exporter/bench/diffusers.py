@@ -51,12 +51,12 @@ class Baseline:
             import torch  # noqa: PLC0415 - a bundle is timed without it
         except ModuleNotFoundError as error:
             raise MissingDependency("torch", "compile") from error
-        from exporter.schedulers.loop import Dice  # noqa: PLC0415 - torch
+        from exporter.schedulers.loop import InjectedNoise  # noqa: PLC0415 - torch
 
         self.library = f"torch {torch.__version__}"
         dtype, compiled = KINDS[kind]
         recipe, family = source(bundle, root)
-        self._recipe, self._dtype, self._dice = recipe, getattr(torch, dtype), Dice
+        self._recipe, self._dtype, self._dice = recipe, getattr(torch, dtype), InjectedNoise
         self._tensor: Callable[[Any], torch.Tensor] = torch.from_numpy
         reference = family.reference()
         self._pipeline = reference.pipeline

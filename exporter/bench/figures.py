@@ -7,7 +7,7 @@ from typing import Any
 
 from engines.disk import writing
 from engines.errors import MissingDependency
-from exporter.bench.run import WARM_UP, Report, Timing
+from exporter.bench.run import WARM_UP, BenchReport, Timing
 from exporter.parity.metrics import PERFECT
 
 _INK, _PAPER = "#1f2933", "#ffffff"
@@ -23,7 +23,7 @@ _COLOURS = {
 _SPARE = "#4c956c"
 
 
-def tables(report: Report) -> dict[str, Any]:
+def tables(report: BenchReport) -> dict[str, Any]:
     """Facts and tables for `show`: ratios first, absolute times second."""
     task = report.task
     guidance = "" if task.guidance_scale is None else f", guidance {task.guidance_scale:g}"
@@ -49,7 +49,7 @@ def tables(report: Report) -> dict[str, Any]:
     return facts
 
 
-def _row(report: Report, timing: Timing) -> dict[str, str]:
+def _row(report: BenchReport, timing: Timing) -> dict[str, str]:
     one = len(report.psnr) == 1
     likeness = report.psnr[timing.contestant]
     exact = timing.contestant == report.reference and not one
@@ -80,7 +80,7 @@ def _milliseconds(seconds: float) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def content(report: Report) -> dict[str, Any]:
+def content(report: BenchReport) -> dict[str, Any]:
     """Everything as JSON holds it: what was measured in seconds and bytes, and the figures that the tables show."""
     rows = []
     for timing in report.timings:
@@ -115,7 +115,7 @@ def require_plot() -> Any:  # noqa: ANN401 - matplotlib's module
     return matplotlib.figure
 
 
-def plot(report: Report, path: Path) -> None:
+def plot(report: BenchReport, path: Path) -> None:
     """Draw the median time of every stage as stacked bars, one a contestant and batch, to a PNG, SVG or PDF."""
     figures = require_plot()
     names = list(dict.fromkeys(stage for timing in report.timings for stage in timing.stages))

@@ -102,7 +102,7 @@ class Timing(Frozen):
         return self.batch / self.percentile(50)
 
 
-class Report(Frozen):
+class BenchReport(Frozen):
     """What was measured.
 
     Attributes:
@@ -139,7 +139,7 @@ def bench(
     steps: int | None = None,
     cold: bool = True,
     say: Say = lambda _: None,
-) -> Report:
+) -> BenchReport:
     """Measure a bundle, and whoever it is to be compared with.
 
     Args:
@@ -161,7 +161,7 @@ def bench(
     reference = next((each.name for each in field if each.name == "diffusers"), field[0].name)
     likenesses = {name: likeness(made, pictures[reference]) for name, made in pictures.items()}
     started = {each.name: start(each, say) for each in field} if cold else {}
-    return Report(
+    return BenchReport(
         task=asked, repeats=repeats, reference=reference, timings=timings, psnr=likenesses, cold=started, environment=surroundings
     )
 

@@ -57,7 +57,7 @@ def read(folder: Path, name: str, tower: str, size: int) -> CLIPTokenizer:
     return found
 
 
-def having(tokenizer: CLIPTokenizer, words: Sequence[str]) -> CLIPTokenizer:
+def with_words(tokenizer: CLIPTokenizer, words: Sequence[str]) -> CLIPTokenizer:
     """Add tokens as diffusers adds those of textual inversions.
 
     Raises:

@@ -221,7 +221,7 @@ class LatentDiffusion:
         if folder is None:
             return _tokens.spelling(self.configs[name], size, self.chunk(tower))
         words = [token for each in self.checkpoint.words(tower) for token in each.tokens]
-        return _tokens.having(_tokens.read(folder, name, tower, size), words)
+        return _tokens.with_words(_tokens.read(folder, name, tower, size), words)
 
     def literal_ids(self, tower: str, texts: Sequence[str]) -> np.ndarray:
         """Token ids, int64 (texts, length), of texts in which nothing is a weight, such as captions."""

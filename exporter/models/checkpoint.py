@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from exporter.part import Precision
-    from exporter.recipe.schema import Model
+    from exporter.recipe.schema import ModelOptions
 
 #: Changes when the same seed gives other random weights.
 SCHEME = "uniform-1"
@@ -76,7 +76,7 @@ class Checkpoint:
     notes: tuple[str, ...] = ()
     remade: frozenset[str] = frozenset()
 
-    def having(self, component: str, folder: Path) -> Checkpoint:
+    def replacing(self, component: str, folder: Path) -> Checkpoint:
         """The same model with another network in one place, read from where `save_pretrained` wrote it.
 
         Half of a VAE has a place of its own, `vae_decoder` or `vae_encoder`, beside the `vae` that keeps the other half.
@@ -184,7 +184,7 @@ def placed(configs: Mapping[str, Mapping[str, Any]], component: str, config: Map
     return {**configs, component: config, "model_index": {**index, component: [library, config.get("_class_name", name)]}}
 
 
-def find(model: Model, root: Path) -> Checkpoint:
+def find(model: ModelOptions, root: Path) -> Checkpoint:
     """Find the model itself. Reads configs and file names only, and imports no torch.
 
     `locate` says where a source is looked for.
@@ -257,7 +257,7 @@ def _folder(folder: Path, provenance: dict[str, str], seed: int | None, variant:
     return Checkpoint(_trusted(configs, str(folder)), provenance, files, folders, seed)
 
 
-def _single(file: Path, model: Model, seed: int | None) -> Checkpoint:
+def _single(file: Path, model: ModelOptions, seed: int | None) -> Checkpoint:
     if file.suffix != ".safetensors":
         safetensors_header.refuse_pickle(str(file), [file.name])
         raise UnsupportedError(

@@ -14,7 +14,7 @@ from engines.strict import Frozen
 from exporter.models import architectures, hub, kinds, locate, recognition, safetensors_header, statements
 from exporter.models.checkpoint import SCHEME, Checkpoint, find, network, placed
 from exporter.models.safetensors_header import read_json
-from exporter.recipe.schema import Model
+from exporter.recipe.schema import ModelOptions
 
 Config = Mapping[str, Any]
 #: What the other parts rely on: fields of a network's config, with what the libraries take where one is left out.
@@ -125,7 +125,7 @@ def teacher(name: str | None, source: Checkpoint, root: Path, where: str) -> Che
     """
     if name is None:
         return source
-    other = find(Model(source=name), root)
+    other = find(ModelOptions(source=name), root)
     for what, component, fields in (
         ("latent space", "vae", ("_class_name", "latent_channels", "scaling_factor", "shift_factor", "block_out_channels")),
         ("latent space", "unet", ("in_channels", "out_channels")),
@@ -142,7 +142,7 @@ def teacher(name: str | None, source: Checkpoint, root: Path, where: str) -> Che
     return other
 
 
-def with_vae(source: Checkpoint, model: Model, root: Path) -> Checkpoint:
+def with_vae(source: Checkpoint, model: ModelOptions, root: Path) -> Checkpoint:
     """A model with the VAE that its recipe names in `model.vae`, whether it has one of its own or not.
 
     Raises:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from exporter.recipe.prompts import Embedding as Asked
-    from exporter.recipe.schema import Model
+    from exporter.recipe.schema import ModelOptions
 
 #: What a file calls its vectors where it does not name their word: A1111, and SDXL's two text encoders.
 _NAMELESS = {"emb_params": None, "*": None, "clip_l": "text_encoder", "clip_g": "text_encoder_2"}
@@ -49,7 +49,7 @@ class Vectors:
 
 
 @dataclass(frozen=True)
-class Found:
+class RecipeEmbeddings:
     """A recipe's textual inversions, in its order; for the bundle where each came from, and sentences about what is odd."""
 
     vectors: tuple[Vectors, ...] = ()
@@ -57,7 +57,7 @@ class Found:
     notes: tuple[str, ...] = ()
 
 
-def resolve(model: Model, root: Path, configs: Mapping[str, Mapping[str, Any]]) -> Found:
+def resolve(model: ModelOptions, root: Path, configs: Mapping[str, Mapping[str, Any]]) -> RecipeEmbeddings:
     """Find every textual inversion of a recipe, and tell which text encoder reads it.
 
     Raises:
@@ -67,7 +67,7 @@ def resolve(model: Model, root: Path, configs: Mapping[str, Mapping[str, Any]]) 
     """
     if model.embeddings and model.weights == "random":
         raise RecipeError("model.embeddings: to random weights no word means anything; leave the list out")
-    found = Found()
+    found = RecipeEmbeddings()
     # What stands there by its source alone, the recipe has turned into such by now.
     for index, asked in enumerate(cast("tuple[Asked, ...]", model.embeddings)):
         place = f"model.embeddings[{index}]"
@@ -79,7 +79,7 @@ def resolve(model: Model, root: Path, configs: Mapping[str, Mapping[str, Any]]) 
         words = ", ".join(dict.fromkeys(each.word for each in vectors))
         source = f"{asked.source}{f' at {fetched.commit}' if fetched.commit else ''}: {words}"
         notes = (*fetched.notes, *_notes(fetched.place, vectors, configs))
-        found = Found((*found.vectors, *vectors), (*found.provenance, source), (*found.notes, *notes))
+        found = RecipeEmbeddings((*found.vectors, *vectors), (*found.provenance, source), (*found.notes, *notes))
     return found
 
 

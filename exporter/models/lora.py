@@ -14,8 +14,8 @@ from engines.plugins import did_you_mean
 from exporter.models import hub, locate, lora_names, safetensors_header, statements
 
 if TYPE_CHECKING:
-    from exporter.recipe.schema import Lora as Asked
-    from exporter.recipe.schema import Model
+    from exporter.recipe.schema import LoraOptions as Asked
+    from exporter.recipe.schema import ModelOptions
 
 #: What diffusers and peft call the one file of a repository.
 _USUAL = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")
@@ -61,7 +61,7 @@ class Lora:
     config: str = ""
 
 
-def resolve(model: Model, root: Path, configs: Mapping[str, Mapping[str, Any]]) -> tuple[Lora, ...]:
+def resolve(model: ModelOptions, root: Path, configs: Mapping[str, Mapping[str, Any]]) -> tuple[Lora, ...]:
     """Find every LoRA of a recipe, and tell what it changes.
 
     Raises:

@@ -12,10 +12,10 @@ from exporter.models.compatibility import with_vae
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from exporter.recipe.schema import Model
+    from exporter.recipe.schema import ModelOptions
 
 
-def resolve(model: Model, root: Path) -> Checkpoint:
+def resolve(model: ModelOptions, root: Path) -> Checkpoint:
     """Find a recipe's model, its VAE, its LoRAs and its embeddings. Reads configs and file names only, and imports no torch.
 
     Raises:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Exported:
+class ExportedModel:
     """A graph in memory, and how many nodes it had before the graph passes."""
 
     model: ir.Model
@@ -36,7 +36,7 @@ class Exported:
         return len(self.model.graph)
 
 
-def export(part: Part, opset: int, *, processor: bool = False, fused: Sequence[str] = ()) -> Exported:
+def export(part: Part, opset: int, *, processor: bool = False, fused: Sequence[str] = ()) -> ExportedModel:
     """Export a part with every named dimension dynamic within its range, for any engine or for those on a processor.
 
     `fused` are further graph passes, into operators that the graph's engines all have.
@@ -64,7 +64,7 @@ def export(part: Part, opset: int, *, processor: bool = False, fused: Sequence[s
     for graph_pass in graph.order(processor=processor, fused=fused):
         model = graph_pass(model)
     _declare(model, part.signature)
-    return Exported(model, before)
+    return ExportedModel(model, before)
 
 
 class _Decomposed(torch.export.ExportedProgram):
@@ -109,7 +109,7 @@ def _translate(program: torch.export.ExportedProgram, signature: Signature, opse
     return translated
 
 
-def save(exported: Exported, path: Path) -> tuple[Path, ...]:
+def save(exported: ExportedModel, path: Path) -> tuple[Path, ...]:
     """Write the graph and, in one file beside it, its weights; then run the full ONNX check on the file.
 
     Raises:

@@ -51,7 +51,7 @@ def unroll(
 
     """
     sizes = signature.extent("typical")
-    sheet = _Sheet()
+    sheet = _GraphBuilder()
     values = {port.name: sheet.input(port.name, port.dtype, signature.shape(port, sizes)) for port in signature.inputs}
     for name, model in text.items():
         values |= sheet.copy(name, model, values)
@@ -75,7 +75,7 @@ def unroll(
 
 
 @dataclass
-class _Sheet:
+class _GraphBuilder:
     """A graph in the making."""
 
     nodes: list[ir.Node] = field(default_factory=list)

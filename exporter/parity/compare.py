@@ -12,7 +12,7 @@ import numpy as np
 from engines import plugins
 from engines.bundle import Bundle, PartEntry, SamplerEntry, Verdict
 from engines.errors import ParityError, T2IError, UnsupportedError
-from engines.images.init_image import Original
+from engines.images.init_image import InitImage
 from engines.pipeline import Pipeline
 from engines.samplers import Draw
 from engines.samplers.table import Table
@@ -174,7 +174,7 @@ def _tokens(bundle: Bundle, runs: Sequence[Run]) -> Iterator[Verdict]:
     manifest = bundle.manifest
     for name, entry in manifest.tokenizers.items():
         tokenizer = TextTokenizer.of(bundle.path(entry.file), entry)
-        part = next(part for part, found in manifest.having("text").items() if found.signature.port(entry.feeds))
+        part = next(part for part, found in manifest.with_role("text").items() if found.signature.port(entry.feeds))
         for run, case in zip(runs, load_cases(bundle.path(f"recordings/{part}.npz")), strict=True):
             wanted, setting = case.inputs[entry.feeds], run.setting
             texts = [text for prompt in setting.prompts for text in (setting.negative_prompt or "", prompt)[-wanted.shape[1] :]]
@@ -194,10 +194,10 @@ def _tokens(bundle: Bundle, runs: Sequence[Run]) -> Iterator[Verdict]:
             )
 
 
-def _original(run: Run) -> Original | None:
+def _original(run: Run) -> InitImage | None:
     """What a run starts from, as the pipeline has it."""
     source, strength = run.source, run.setting.strength
-    return None if source is None or strength is None else Original(source.pixels, source.anew, strength)
+    return None if source is None or strength is None else InitImage(source.pixels, source.anew, strength)
 
 
 def _sampler(bundle: Bundle, entry: SamplerEntry, run: Run) -> Table:

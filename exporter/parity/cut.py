@@ -20,7 +20,7 @@ _INSIDE = 2**27
 
 
 @dataclass(frozen=True)
-class Cut:
+class Subgraph:
     """A graph for inputs of one size.
 
     Attributes:
@@ -58,7 +58,7 @@ class Cut:
         return Signature(inputs=tuple(inputs), outputs=tuple(outputs), dims={})
 
 
-def cut(model: ir.Model, starts: Mapping[str, np.ndarray], ends: Sequence[str]) -> Cut:
+def cut(model: ir.Model, starts: Mapping[str, np.ndarray], ends: Sequence[str]) -> Subgraph:
     """Take out what lies between `starts`, values that are fed with arrays, and `ends`, which become outputs.
 
     Sizes and indices that are fed inside the graph become constants, because engines do not take them at run time.
@@ -81,7 +81,7 @@ def cut(model: ir.Model, starts: Mapping[str, np.ndarray], ends: Sequence[str]) 
             _hold(graph, value, array)
     ports = {end: _as_output(graph, index, end, taken) for index, end in enumerate(ends)}
     functions = list(model.functions.values())
-    return Cut(ir.Model(graph, ir_version=model.ir_version, functions=functions), feeds, ports)
+    return Subgraph(ir.Model(graph, ir_version=model.ir_version, functions=functions), feeds, ports)
 
 
 def _hold(graph: ir.Graph, value: ir.Value, array: np.ndarray) -> None:

@@ -18,8 +18,8 @@ from exporter.parity import repeat, sides
 from exporter.parity.compare import judge
 from exporter.parity.layers import Layers
 from exporter.parity.lint import lint
-from exporter.parity.search import Found, agreement, first_off, smallest
-from exporter.parity.sides import Sides, Source
+from exporter.parity.search import FirstFault, agreement, first_off, smallest
+from exporter.parity.sides import Sides, SourceNetwork
 from exporter.part import Case, Precision
 from exporter.recipe.limits import COARSENESS, LIMITS, Limits, class_of
 from exporter.reference.recording import load_cases
@@ -43,7 +43,7 @@ class Fault:
     """
 
     line: Verdict
-    found: Found
+    found: FirstFault
     module: str
     nodes: tuple[ir.Node, ...]
     alone: float
@@ -54,7 +54,7 @@ class Fault:
 
 
 @dataclass(frozen=True)
-class Report:
+class LayerReport:
     """What was found out about a part."""
 
     verdicts: tuple[Verdict, ...]
@@ -62,7 +62,7 @@ class Report:
     fault: Fault | None
 
 
-def debug(path: Path, part: str, backend: str | None, source: Callable[[Precision], Source], folder: Path) -> Report:
+def debug(path: Path, part: str, backend: str | None, source: Callable[[Precision], SourceNetwork], folder: Path) -> LayerReport:
     """Find the layer of a part that is to blame, on its recorded calls.
 
     The graph is held to the source first, in torch; where that keeps its limits, the engine of a backend is held to the graph.
@@ -98,7 +98,7 @@ def debug(path: Path, part: str, backend: str | None, source: Callable[[Precisio
     verdicts = tuple(verdict for verdict, _, _ in rows)
     off = [row for row in rows if not row[0].passed]
     if not off:
-        return Report(verdicts, told, None)
+        return LayerReport(verdicts, told, None)
     first = off[0][2]
     line, case, _ = min((row for row in off if row[2] == first), key=lambda row: row[0].values.get("psnr", -float("inf")))
     floor = line.limit.get("psnr") or LIMITS["engine" if first == "engine" else "onnx"][_class(entry)]
@@ -115,7 +115,7 @@ def debug(path: Path, part: str, backend: str | None, source: Callable[[Precisio
             # The reference runtime may compute a half-precision layer in float32, which hides what overflows.
             coarse = source(entry.precision)
             both.seen = lambda names: coarse(case.inputs, names)
-    return Report(verdicts, told, _fault(both, line, floor, folder, engine=first == "engine"))
+    return LayerReport(verdicts, told, _fault(both, line, floor, folder, engine=first == "engine"))
 
 
 def _chosen(bundle: Bundle, part: str, backend: str | None) -> tuple[PartEntry, str | None]:
@@ -188,7 +188,7 @@ def _fault(both: Sides, line: Verdict, floor: float, folder: Path, *, engine: bo
     scores = both.measure(layers.outputs)
     end = min(scores, key=lambda name: scores[name])
     if engine and scores[end] >= floor:
-        return Fault(line, Found(end, scores, hidden=False), "", (), scores[end], floor, "", layers, stale=True)
+        return Fault(line, FirstFault(end, scores, hidden=False), "", (), scores[end], floor, "", layers, stale=True)
     found = first_off(layers, end, both.measure, floor)
     inside = smallest(layers, found.name, both.alone, floor)
     part, want, got = both.replay(inside)

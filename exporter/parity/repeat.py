@@ -11,13 +11,13 @@ from polygraphy.comparator import RunResults
 from polygraphy.json import save_json
 from polygraphy.logger import G_LOGGER
 
-from exporter.parity.cut import Cut
+from exporter.parity.cut import Subgraph
 
 GRAPH, INPUTS, RIGHT, WRONG = "smallest.onnx", "inputs.json", "right.json", "wrong.json"
 
 
 def write(
-    folder: Path, part: Cut, want: Mapping[str, np.ndarray], got: Mapping[str, np.ndarray], floor: float, *, engine: bool
+    folder: Path, part: Subgraph, want: Mapping[str, np.ndarray], got: Mapping[str, np.ndarray], floor: float, *, engine: bool
 ) -> str:
     """Write a fault into a folder; return the command that repeats it there.
 

@@ -38,7 +38,7 @@ def agreement(got: np.ndarray, want: np.ndarray) -> float:
 
 
 @dataclass(frozen=True)
-class Found:
+class FirstFault:
     """Where a graph goes wrong.
 
     Attributes:
@@ -53,7 +53,7 @@ class Found:
     hidden: bool
 
 
-def first_off(layers: Layers, end: str, measure: Measure, floor: float) -> Found:
+def first_off(layers: Layers, end: str, measure: Measure, floor: float) -> FirstFault:
     """Bisect the values that `end` depends on down to one that is out of limits, while all that it is made of are within them.
 
     Every round looks at a few of those that are left. What a good value is made of is presumed good, until the end: a norm hides
@@ -81,7 +81,7 @@ def first_off(layers: Layers, end: str, measure: Measure, floor: float) -> Found
         bad = worse[0] if worse else bad
         presumed |= {above for name in probes if seen[name] >= floor for above in layers.above(name)}
     order = {name: place for place, name in enumerate(layers.known)}
-    return Found(bad, dict(sorted(scores.items(), key=lambda item: order[item[0]])), hidden)
+    return FirstFault(bad, dict(sorted(scores.items(), key=lambda item: order[item[0]])), hidden)
 
 
 def _spread(names: Sequence[str]) -> list[str]:

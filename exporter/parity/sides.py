@@ -12,7 +12,7 @@ import numpy as np
 
 from engines import plugins
 from engines.backends import Backend
-from exporter.parity.cut import Cut, cut
+from exporter.parity.cut import Subgraph, cut
 from exporter.parity.layers import Layers
 from exporter.parity.search import agreement
 
@@ -20,10 +20,10 @@ from exporter.parity.search import agreement
 _KEPT = 2**30
 
 #: A cut → value of the graph that was cut → what it is.
-Play = Callable[[Cut], dict[str, np.ndarray]]
+Play = Callable[[Subgraph], dict[str, np.ndarray]]
 
 
-class Source(Protocol):
+class SourceNetwork(Protocol):
     """The source of a part, which is run and looked into."""
 
     @property
@@ -40,7 +40,7 @@ def reference() -> Play:
     """Run a graph as it is written: in the reference runtime, with its own optimisations off."""
     backend = plugins.load("backends", "onnxruntime")(graph_optimization="none")
 
-    def play(part: Cut) -> dict[str, np.ndarray]:
+    def play(part: Subgraph) -> dict[str, np.ndarray]:
         with TemporaryDirectory() as folder:
             file = part.save(Path(folder) / "graph.onnx")
             files = [each for each in (file, file.with_name(f"{file.name}.data")) if each.exists()]
@@ -53,7 +53,7 @@ def engine(backend: Backend) -> Play:
     """Build an engine of a graph, and run that."""
     written = reference()
 
-    def play(part: Cut) -> dict[str, np.ndarray]:
+    def play(part: Subgraph) -> dict[str, np.ndarray]:
         shapes = {part.ports[name]: array.shape for name, array in written(part).items()}
         signature = part.signature(shapes)
         with TemporaryDirectory() as folder:
@@ -63,7 +63,7 @@ def engine(backend: Backend) -> Play:
     return play
 
 
-def _answers(part: Cut, backend: Any, files: Sequence[Path], signature: Any) -> dict[str, np.ndarray]:  # noqa: ANN401
+def _answers(part: Subgraph, backend: Any, files: Sequence[Path], signature: Any) -> dict[str, np.ndarray]:  # noqa: ANN401
     with backend.open(files, signature) as opened:
         got = opened(dict(part.feeds))
     return {name: got[port] for name, port in part.ports.items()}
@@ -108,7 +108,7 @@ class Sides:
         part, want, got = self.replay(inside)
         return min(agreement(got[name], want[name]) for name in part.ports)
 
-    def replay(self, inside: Sequence[str]) -> tuple[Cut, dict[str, np.ndarray], dict[str, np.ndarray]]:
+    def replay(self, inside: Sequence[str]) -> tuple[Subgraph, dict[str, np.ndarray], dict[str, np.ndarray]]:
         """The graph that makes only these values, what its end should be, and what it is."""
         end = inside[-1]
         part = cut(self.layers.model, self.want(self.layers.starts(inside)), [end])

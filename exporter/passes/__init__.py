@@ -28,7 +28,7 @@ class Pass(Protocol):
             is loaded. `graph`: it works on the exported graph, and has what `quantize` has.
         recorded: whether it must see `part.cases`: the calls of the source on whole trajectories.
         purpose: what kind of model it makes the denoiser, by which samplers are judged; None where that stays as it is.
-        told: name and options, as the blame table shows them.
+        summary: name and options, as the blame table shows them.
 
     """
 
@@ -39,14 +39,14 @@ class Pass(Protocol):
     @property
     def purpose(self) -> ModelPurpose | None: ...  # noqa: D102
     @property
-    def told(self) -> str: ...  # noqa: D102
+    def summary(self) -> str: ...  # noqa: D102
 
-    def moved(self, source: Mapping[str, Any], findings: Mapping[str, Any]) -> Mapping[str, str]:
+    def moved(self, source: Mapping[str, Any], metadata: Mapping[str, Any]) -> Mapping[str, str]:
         """Prefix of a module's name in the network that it makes → prefix in the source, the longest counts; empty for none.
 
         Args:
             source: config of the source's network.
-            findings: what the pass found out when it ran.
+            metadata: what the pass found out when it ran.
 
         """
         ...

@@ -13,7 +13,7 @@ from exporter.training.options import Options
 
 if TYPE_CHECKING:
     from exporter.part import Part
-    from exporter.training.context import Lesson
+    from exporter.training.context import TrainingContext
 
 __all__ = ["Consistency"]
 
@@ -57,7 +57,7 @@ class Consistency(Options):
         return True
 
     @property
-    def told(self) -> str:
+    def summary(self) -> str:
         """The pass, its guidance and how long."""
         scale = "–".join(f"{each:g}" for each in (self.guidance if isinstance(self.guidance, tuple) else [self.guidance]))
         return f"consistency: guidance {scale}, {self.steps} steps of training"
@@ -73,15 +73,15 @@ class Consistency(Options):
             require_unet(source, "consistency.guidance: a range")
         return {**super().config(source), **({"time_cond_proj_dim": self.width} if self.embeds else {})}
 
-    def teach(self, student: Part, lesson: Lesson) -> Part:
+    def teach(self, student: Part, lesson: TrainingContext) -> Part:
         """Train the student's network, from the last checkpoint where there is one.
 
         Raises:
             UnsupportedError, DivergenceError, MissingDependency: as for `distill`.
 
         """
-        from exporter.training.objectives.consistency import Agreement, steered  # noqa: PLC0415 - torch
+        from exporter.training.objectives.consistency import ConsistencyObjective, steered  # noqa: PLC0415 - torch
         from exporter.training.trainer import teach  # noqa: PLC0415 - torch
 
         student = steered(self, student)
-        return teach(self, student, lesson, Agreement(self, student, lesson))
+        return teach(self, student, lesson, ConsistencyObjective(self, student, lesson))

@@ -9,11 +9,11 @@ from pydantic import Field
 
 from engines.errors import UnsupportedError
 from exporter.pruning.blocks import whole
-from exporter.training.options import Imitated, Picture
+from exporter.training.options import ImageLossWeights, Imitated
 
 if TYPE_CHECKING:
     from exporter.part import Part
-    from exporter.training.context import Lesson
+    from exporter.training.context import TrainingContext
 
 __all__ = ["Distill"]
 
@@ -24,12 +24,12 @@ class Distill(Imitated):
     A UNet learns by `weights` and `features`. A VAE decoder, such as one that `swap` has put in place, learns by `picture`.
     """
 
-    picture: Picture | None = Field(
+    picture: ImageLossWeights | None = Field(
         default=None, description="of a decoder: how its pictures are compared with the source's; {} takes the defaults"
     )
 
     @property
-    def told(self) -> str:
+    def summary(self) -> str:
         """The pass, how long, and from what."""
         return f"distill: {self.steps} steps, {'pictures' if self.picture else self.features or 'no features'}"
 
@@ -66,7 +66,7 @@ class Distill(Imitated):
             )
         return same
 
-    def teach(self, student: Part, lesson: Lesson) -> Part:
+    def teach(self, student: Part, lesson: TrainingContext) -> Part:
         """Train the student's network, from the last checkpoint where there is one.
 
         Raises:

@@ -12,7 +12,7 @@ from exporter.training.options import Classifier, Options
 
 if TYPE_CHECKING:
     from exporter.part import Part
-    from exporter.training.context import Lesson
+    from exporter.training.context import TrainingContext
 
 __all__ = ["Progressive"]
 
@@ -64,13 +64,13 @@ class Progressive(Options):
         return self.classifier
 
     @property
-    def told(self) -> str:
+    def summary(self) -> str:
         """The pass, its rounds, and how long each is."""
         rounds = " → ".join(map(str, self.grid))
         guided = "" if self.guidance is None else f", guidance {self.guidance:g}"
         return f"progressive: {rounds} steps{guided}, {self.steps} steps of training a round"
 
-    def teach(self, student: Part, lesson: Lesson) -> Part:
+    def teach(self, student: Part, lesson: TrainingContext) -> Part:
         """Train the student's network round by round, from the last checkpoint where there is one.
 
         Raises:

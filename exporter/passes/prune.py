@@ -70,14 +70,14 @@ class Prune(PassOptions):
         return self.search is not None
 
     @property
-    def told(self) -> str:
+    def summary(self) -> str:
         """The pass and what chose."""
         found = self.search and f"found for {self.search.budget:.0%} of the {self.search.of}"
         return f"prune: {self.preset or found or 'a block map'}{', random weights' * (self.weights == 'random')}"
 
-    def moved(self, source: Mapping[str, Any], findings: Mapping[str, Any]) -> Mapping[str, str]:
+    def moved(self, source: Mapping[str, Any], metadata: Mapping[str, Any]) -> Mapping[str, str]:
         """Prefix of a module in the smaller network → prefix in the source."""
-        return origin(self._found(source, findings) if self.search else self._cut(source))
+        return origin(self._found(source, metadata) if self.search else self._cut(source))
 
     def config(self, source: Mapping[str, Any]) -> Mapping[str, Any] | None:
         """Config of the smaller network; None before a search.
@@ -100,25 +100,25 @@ class Prune(PassOptions):
         """
         from exporter.pruning.surgery import carry_out, drawn_anew  # noqa: PLC0415 - torch
 
-        network, findings = part.network, part.findings
+        network, metadata = part.network, part.metadata
         if self.search:
             from exporter.pruning.search import search  # noqa: PLC0415 - torch
 
             found = search(part, self.search.budget, self.search.of, self.search.calls)
-            cut, findings = found.cut, (*findings, ("prune", found.findings))
+            cut, metadata = found.cut, (*metadata, ("prune", found.metadata))
         else:
             cut = self._cut(network.config)
         before = sum(value.numel() for value in network.parameters())
         made = carry_out(network, cut) if self.weights == "kept" else drawn_anew(network, cut, self.seed)
         after = sum(value.numel() for value in made.parameters())
-        note = f"{part.name}: {self.told} keeps {after:,} of {before:,} parameters ({after / before:.1%})"
+        note = f"{part.name}: {self.summary} keeps {after:,} of {before:,} parameters ({after / before:.1%})"
         if self.search:
-            note += f"; as a block map: {json.dumps(dict(findings)['prune']['blocks'])}"
-        return replace(part.having(made), notes=(*part.notes, note), findings=findings)
+            note += f"; as a block map: {json.dumps(dict(metadata)['prune']['blocks'])}"
+        return replace(part.replacing(made), notes=(*part.notes, note), metadata=metadata)
 
-    def _found(self, source: Mapping[str, Any], findings: Mapping[str, Any]) -> Cut:
+    def _found(self, source: Mapping[str, Any], metadata: Mapping[str, Any]) -> Cut:
         said = {name: None if block is None else Block.model_validate_json(json.dumps(block)) for name, block in
-                findings["blocks"].items()}  # fmt: skip
+                metadata["blocks"].items()}  # fmt: skip
         return chosen(whole(source), said)
 
     def _cut(self, source: Mapping[str, Any]) -> Cut:

@@ -6,17 +6,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from exporter.quantization.options import Wish
+from exporter.quantization.options import QuantizeOptions
 
 if TYPE_CHECKING:
     from exporter.part import Part
-    from exporter.quantization.calibrate import Given
+    from exporter.quantization.calibrate import CalibrationInput
     from exporter.quantization.calibration import Calibration
 
 __all__ = ["Quantize"]
 
 
-class Quantize(Wish):
+class Quantize(QuantizeOptions):
     """Explicit symmetric Q/DQ in the exported graph.
 
     It stands behind every other pass, and works on the graph, not on the torch module: `calibrate` decides, on calls that were
@@ -36,7 +36,7 @@ class Quantize(Wish):
         """The torch module is not touched."""
         return part
 
-    def calibrate(self, given: Given) -> Calibration:
+    def calibrate(self, given: CalibrationInput) -> Calibration:
         """Decide for every layer how it is quantized.
 
         Raises:

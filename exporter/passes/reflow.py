@@ -11,7 +11,7 @@ from exporter.training.options import Played
 
 if TYPE_CHECKING:
     from exporter.part import Part
-    from exporter.training.context import Lesson
+    from exporter.training.context import TrainingContext
 
 __all__ = ["Reflow"]
 
@@ -33,18 +33,18 @@ class Reflow(Played):
         return ModelPurpose("rectified", f"the pass {self.verb}", None, self.prediction or "")
 
     @property
-    def told(self) -> str:
+    def summary(self) -> str:
         """The pass and how long."""
         return f"reflow: {self.count} pairs, guidance {self.guidance:g}, {self.steps} steps of training"
 
-    def teach(self, student: Part, lesson: Lesson) -> Part:
+    def teach(self, student: Part, lesson: TrainingContext) -> Part:
         """Train the student's network, from the last checkpoint where there is one.
 
         Raises:
             UnsupportedError, DivergenceError, MissingDependency: as for `distill`.
 
         """
-        from exporter.training.objectives.reflow import Straight  # noqa: PLC0415 - torch
+        from exporter.training.objectives.reflow import ReflowObjective  # noqa: PLC0415 - torch
         from exporter.training.trainer import teach  # noqa: PLC0415 - torch
 
-        return teach(self, student, lesson, Straight(self, lesson))
+        return teach(self, student, lesson, ReflowObjective(self, lesson))

@@ -36,7 +36,7 @@ class Sparsify(PassOptions):
     )
 
     @property
-    def told(self) -> str:
+    def summary(self) -> str:
         """The pass and the pattern."""
         return f"sparsify: {self.pattern}"
 
@@ -85,6 +85,6 @@ class Sparsify(PassOptions):
         if not zeros:
             raise UnsupportedError(f"sparsify of {part.name}: no layer is left with input channels in fours.\n  Shorten keep.")
         total = sum(value.numel() for value in network.parameters())
-        note = f"{part.name}: {self.told} zeroes {zeros:,} of {total:,} parameters; {left:,} in layers that it leaves whole"
+        note = f"{part.name}: {self.summary} zeroes {zeros:,} of {total:,} parameters; {left:,} in layers that it leaves whole"
         finding = {"pattern": self.pattern, "zeros": zeros, "parameters": total, "whole": left}
-        return replace(part.having(network), notes=(*part.notes, note), findings=(*part.findings, ("sparsify", finding)))
+        return replace(part.replacing(network), notes=(*part.notes, note), metadata=(*part.metadata, ("sparsify", finding)))

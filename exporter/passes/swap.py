@@ -37,12 +37,12 @@ class Swap(NetworkSource, PassOptions):
         return self
 
     @property
-    def told(self) -> str:
+    def summary(self) -> str:
         """The pass and the network."""
         name = self.source or self.fields["_class_name"]
         return f"swap: {name}{' with random weights' if self.weights == 'random' else ''}"
 
-    def moved(self, source: Mapping[str, Any], findings: Mapping[str, Any]) -> Mapping[str, str]:  # noqa: ARG002 - the protocol's
+    def moved(self, source: Mapping[str, Any], metadata: Mapping[str, Any]) -> Mapping[str, str]:  # noqa: ARG002 - the protocol's
         """Nothing in it comes from the source."""
         return {}
 

@@ -14,12 +14,12 @@ from exporter.training.options import Played, Weight
 
 if TYPE_CHECKING:
     from exporter.part import Part
-    from exporter.training.context import Lesson
+    from exporter.training.context import TrainingContext
 
 __all__ = ["Trajectory"]
 
 
-class Weights(Frozen):
+class TrajectoryWeights(Frozen):
     """By which each loss counts."""
 
     step: Weight = Field(default=1.0, description="each step from where the teacher was, against where the teacher then was")
@@ -38,7 +38,7 @@ class Trajectory(Played):
         min_length=1,
         description="teacher's steps that each step of the student spans, first to last, for sampler.timesteps; null: all alike",
     )
-    weights: Weights = Weights()
+    weights: TrajectoryWeights = TrajectoryWeights()
     weighting: Literal["truncated_snr", "snr_plus_one", "none"] = Field(
         default="truncated_snr", description="of a step's squared error of the clean latent, by time, as in progressive"
     )
@@ -69,20 +69,20 @@ class Trajectory(Played):
         return replace(made, starts=(self.teacher_steps, (0, *self.stops[:-1]))) if self.leaps else made
 
     @property
-    def told(self) -> str:
+    def summary(self) -> str:
         """The pass, from how many steps to how many, and how long."""
         leaps = " in leaps of " + ", ".join(map(str, self.leaps)) if self.leaps else ""
         grid = f"{self.teacher_steps} → {self.to} steps{leaps}"
         return f"trajectory: {grid}, guidance {self.guidance:g}, {self.steps} steps of training"
 
-    def teach(self, student: Part, lesson: Lesson) -> Part:
+    def teach(self, student: Part, lesson: TrainingContext) -> Part:
         """Train the student's network, from the last checkpoint where there is one.
 
         Raises:
             UnsupportedError, DivergenceError, MissingDependency: as for `distill`.
 
         """
-        from exporter.training.objectives.trajectory import Leaps  # noqa: PLC0415 - torch
+        from exporter.training.objectives.trajectory import TrajectoryObjective  # noqa: PLC0415 - torch
         from exporter.training.trainer import teach  # noqa: PLC0415 - torch
 
-        return teach(self, student, lesson, Leaps(self, lesson))
+        return teach(self, student, lesson, TrajectoryObjective(self, lesson))

@@ -59,7 +59,7 @@ Blocks = Mapping[str, Block | None]
 
 
 @dataclass(frozen=True)
-class Stage:
+class UNetStage:
     """What stays of one stage, by the source's indices.
 
     Attributes:
@@ -87,9 +87,9 @@ class Stage:
 class Cut:
     """What stays: down stages from the outermost, the mid block with its first layer's attention as one pair, up stages."""
 
-    down: tuple[Stage, ...]
-    mid: Stage | None
-    up: tuple[Stage, ...]
+    down: tuple[UNetStage, ...]
+    mid: UNetStage | None
+    up: tuple[UNetStage, ...]
 
 
 def require_unet(config: Config, verb: str) -> None:
@@ -118,14 +118,14 @@ def whole(config: Config, verb: str = "prune") -> Cut:
     only = _per_stage(config.get("only_cross_attention", False), count)
     up_depths = config.get("reverse_transformer_layers_per_block") or depths[::-1]
 
-    def stage(index: int, number: int, kind: str, depth: Any, cross: bool) -> Stage:  # noqa: ANN401, FBT001 - int or list of int
+    def stage(index: int, number: int, kind: str, depth: Any, cross: bool) -> UNetStage:  # noqa: ANN401, FBT001 - int or list of int
         layers = tuple(tuple(range(each)) for each in _per_stage(depth, number)) if kind.startswith("CrossAttn") else ()
-        return Stage(index, tuple(range(number)), layers, cross and bool(layers), not cross)
+        return UNetStage(index, tuple(range(number)), layers, cross and bool(layers), not cross)
 
     mid = None
     if mid_type is not None:
         layers = (tuple(range(_per_stage(depths[-1], 1)[0])),) if _MID[mid_type] else ()
-        mid = Stage(0, (0,), layers)
+        mid = UNetStage(0, (0,), layers)
     return Cut(
         tuple(stage(index, pairs[index], down_types[index], depths[index], only[index]) for index in range(count)),
         mid,
@@ -146,7 +146,7 @@ def chosen(source: Cut, blocks: Blocks) -> Cut:
         if not _NAME.fullmatch(name) or name not in known:
             raise UnsupportedError(f"prune.blocks.{name}: this UNet has no such block{did_you_mean(name, known)}")
 
-    def side(name: str, stages: Sequence[Stage]) -> tuple[Stage, ...]:
+    def side(name: str, stages: Sequence[UNetStage]) -> tuple[UNetStage, ...]:
         wished = ((stage, blocks.get(f"{name}.{stage.source}", Block())) for stage in stages)
         return tuple(_left(f"{name}.{stage.source}", stage, block) for stage, block in wished if block is not None)
 
@@ -155,7 +155,7 @@ def chosen(source: Cut, blocks: Blocks) -> Cut:
     return Cut(side("down_blocks", source.down), mid, side("up_blocks", source.up))
 
 
-def _left(name: str, stage: Stage, block: Block) -> Stage:
+def _left(name: str, stage: UNetStage, block: Block) -> UNetStage:
     where = f"prune.blocks.{name}"
     pairs = stage.pairs if block.pairs is None else block.pairs
     if wrong := sorted(set(pairs) - set(stage.pairs)):
@@ -196,7 +196,7 @@ def blocks(cut: Cut, source: Cut) -> dict[str, Block | None]:
     return found
 
 
-def _said(stage: Stage | None, old: Stage) -> Block | None:
+def _said(stage: UNetStage | None, old: UNetStage) -> Block | None:
     if stage is None:
         return None
     pairs = stage.pairs if stage.pairs != old.pairs else None
@@ -292,7 +292,7 @@ def origin(cut: Cut) -> dict[str, str]:
     return found
 
 
-def _moved(new: str, old: str, stage: Stage) -> Iterator[tuple[str, str]]:
+def _moved(new: str, old: str, stage: UNetStage) -> Iterator[tuple[str, str]]:
     yield new, old
     for index, pair in enumerate(stage.pairs):
         yield f"{new}resnets.{index}.", f"{old}resnets.{pair}."
@@ -312,7 +312,7 @@ def _moved(new: str, old: str, stage: Stage) -> Iterator[tuple[str, str]]:
                 yield f"{here}norm1.", f"{there}norm2."
 
 
-def _depth(stage: Stage) -> Any:  # noqa: ANN401 - int or list of int, as diffusers takes it; 0 without attentions
+def _depth(stage: UNetStage) -> Any:  # noqa: ANN401 - int or list of int, as diffusers takes it; 0 without attentions
     return _short(stage.depths) if stage.layers else 0
 
 

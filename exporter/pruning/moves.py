@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from exporter.pruning.blocks import Cut, Stage
+from exporter.pruning.blocks import Cut, UNetStage
 
 
 def moves(cut: Cut) -> Iterator[tuple[str, Cut]]:
@@ -64,19 +64,19 @@ def _layers(cut: Cut) -> Iterator[tuple[str, Cut]]:
             yield f"mid_block: layer {layer}", replace(cut, mid=_shorter(mid, 0, layer))
 
 
-def _with(cut: Cut, side: str, place: int, stage: Stage) -> Cut:
+def _with(cut: Cut, side: str, place: int, stage: UNetStage) -> Cut:
     stages = list(getattr(cut, side))
     stages[place] = stage
     return replace(cut, **{side: tuple(stages)})
 
 
-def _without(stage: Stage, pair: int) -> Stage:
+def _without(stage: UNetStage, pair: int) -> UNetStage:
     kept = [index for index, each in enumerate(stage.pairs) if each != pair]
     layers = tuple(stage.layers[index] for index in kept) if stage.layers else ()
     return replace(stage, pairs=tuple(stage.pairs[index] for index in kept), layers=layers)
 
 
-def _shorter(stage: Stage, index: int, layer: int) -> Stage:
+def _shorter(stage: UNetStage, index: int, layer: int) -> UNetStage:
     layers = list(stage.layers)
     layers[index] = tuple(each for each in layers[index] if each != layer)
     return replace(stage, layers=tuple(layers))

@@ -8,7 +8,7 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from engines.errors import UnsupportedError
-from exporter.pruning.blocks import Cut, Stage
+from exporter.pruning.blocks import Cut, UNetStage
 
 Rule = Callable[[str, Cut], Cut]
 
@@ -21,7 +21,7 @@ def _halved(name: str, cut: Cut) -> Cut:
     return replace(cut, down=tuple(_pairs(stage, 0) for stage in cut.down), up=tuple(_pairs(stage, 0, 2) for stage in cut.up))
 
 
-def _pairs(stage: Stage, *pairs: int) -> Stage:
+def _pairs(stage: UNetStage, *pairs: int) -> UNetStage:
     return replace(stage, pairs=pairs, layers=tuple(stage.layers[pair] for pair in pairs) if stage.layers else ())
 
 
@@ -92,7 +92,7 @@ def _deep(name: str, cut: Cut) -> None:
         )
 
 
-def _shortened(stage: Stage, *shares: float) -> Stage:
+def _shortened(stage: UNetStage, *shares: float) -> UNetStage:
     """Keep the first layers of every attention: that share, to the nearest, a half downwards, and at least one."""
     spread = shares * len(stage.layers) if len(shares) == 1 else shares
     kept = (layers[: max(1, math.ceil(share * len(layers) - 0.5))] for layers, share in zip(stage.layers, spread, strict=False))

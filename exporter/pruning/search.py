@@ -28,21 +28,21 @@ _ROUNDS = 7
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchResult:
     """What a search chose.
 
     Attributes:
         cut: the pieces that stay.
-        findings: `blocks`, the choice as a block map; `alone`, what each piece costs and saves by itself; `curve`, what went, in
+        metadata: `blocks`, the choice as a block map; `alone`, what each piece costs and saves by itself; `curve`, what went, in
             order, with what is left and how far the output is from the source's.
 
     """
 
     cut: Cut
-    findings: dict[str, Any]
+    metadata: dict[str, Any]
 
 
-def search(part: Part, budget: float, of: Measure, calls: int) -> Found:
+def search(part: Part, budget: float, of: Measure, calls: int) -> SearchResult:
     """Take pieces away, each time the one that changes the output least for what it saves, until the budget is met.
 
     The change is the mean of |output - source's|² / |source's|² over recorded calls. What a piece costs grows as others go, so
@@ -85,10 +85,10 @@ def search(part: Part, budget: float, of: Measure, calls: int) -> Found:
             raise _unmet(budget, of, left / full)
         _, name, now, left, change = best
         curve.append(_point(name, left, full, change))
-    part.having(network)
+    part.replacing(network)
     said = {name: block and block.model_dump(mode="json", exclude_defaults=True) for name, block in blocks(now, start).items()}
     alone.sort(key=lambda row: row["change"] ** 2 / row["saves"])
-    return Found(
+    return SearchResult(
         now, {"blocks": said, "of": of, "budget": budget, "unit": scale.unit, "full": full, "alone": alone, "curve": curve}
     )
 
@@ -227,7 +227,7 @@ class _Panel:
 
     def change(self, network: nn.Module) -> float:
         """Mean of |output - source's|² / |source's|² over the calls' pictures; the part has the network afterwards."""
-        self._part.having(network)
+        self._part.replacing(network)
         errors: list[torch.Tensor] = []
         with torch.no_grad():
             for inputs, wanted in self._batches:

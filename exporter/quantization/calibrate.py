@@ -12,19 +12,19 @@ import numpy as np
 import onnx_ir as ir
 
 from engines.errors import RecipeError, UnsupportedError
-from exporter.onnx.export import Exported, save
+from exporter.onnx.export import ExportedModel, save
 from exporter.quantization import channel_scales as factors_of
 from exporter.quantization.calibration import Calibration, Spec
-from exporter.quantization.clipping import reach, seen
+from exporter.quantization.clipping import clip_range, seen
 from exporter.quantization.layers import Layer, delicate, layers, matching
-from exporter.quantization.observer import Watched, observe
+from exporter.quantization.observer import ActivationStats, observe
 from exporter.quantization.qdq import write
 from exporter.quantization.sensitivity import Move, Scan
 
 if TYPE_CHECKING:
     from engines.signature import Signature
     from exporter.part import Case
-    from exporter.quantization.options import Wish
+    from exporter.quantization.options import QuantizeOptions
 
 #: Calls that are looked at where the recipe does not say.
 SAMPLES = 32
@@ -35,7 +35,7 @@ _REST = Spec(weights="int8")
 
 
 @dataclass(frozen=True)
-class Given:
+class CalibrationInput:
     """What a calibration starts from.
 
     Attributes:
@@ -60,7 +60,7 @@ class Given:
     folder: Path
 
 
-def calibrate(options: Wish, given: Given) -> Calibration:
+def calibrate(options: QuantizeOptions, given: CalibrationInput) -> Calibration:
     """Decide; `Quantize.calibrate` says how it can fail."""
     model = ir.load(given.graph)
     everything = layers(model)
@@ -108,7 +108,7 @@ def calibrate(options: Wish, given: Given) -> Calibration:
     )
 
 
-def apply(options: Wish, graph: Path, calibration: Calibration, path: Path) -> int:
+def apply(options: QuantizeOptions, graph: Path, calibration: Calibration, path: Path) -> int:
     """Write; `Quantize.apply` says how it can fail."""
     model = ir.load(graph)
     found = layers(model)
@@ -118,11 +118,13 @@ def apply(options: Wish, graph: Path, calibration: Calibration, path: Path) -> i
             "  It belongs to another export; calibrate again."
         )
     write(model, found, calibration.layers, options.block)
-    save(Exported(model, len(ir.load(graph).graph)), path)
+    save(ExportedModel(model, len(ir.load(graph).graph)), path)
     return len(model.graph)
 
 
-def _forms(options: Wish, given: Given, everything: Sequence[Layer], specs: Mapping[str, Spec]) -> Mapping[str, Sequence[Spec]]:
+def _forms(
+    options: QuantizeOptions, given: CalibrationInput, everything: Sequence[Layer], specs: Mapping[str, Spec]
+) -> Mapping[str, Sequence[Spec]]:
     """Layer → what can become of it, from fine to coarse: weights in 8 bits where `rest` says so, and what the format says."""
     left = set(matching(options.untouched, everything, f"{given.where}.untouched"))
     forms: dict[str, Sequence[Spec]] = {}
@@ -135,7 +137,7 @@ def _forms(options: Wish, given: Given, everything: Sequence[Layer], specs: Mapp
 
 
 def _chosen(
-    options: Wish, scan: Scan, alone: Mapping[Move, float], whole: Collection[Move], part: str
+    options: QuantizeOptions, scan: Scan, alone: Mapping[Move, float], whole: Collection[Move], part: str
 ) -> tuple[Sequence[Move], float]:
     """The least sensitive moves, as many as hold, and the network's PSNR then; `whole` are those to what the format says."""
     ranked = sorted(alone, key=lambda move: -alone[move])
@@ -161,7 +163,7 @@ def _instead(level: int, alone: float | None) -> str:
     return told
 
 
-def _samples(options: Wish, given: Given) -> Sequence[Case]:
+def _samples(options: QuantizeOptions, given: CalibrationInput) -> Sequence[Case]:
     available = len(given.cases)
     wanted = options.samples or min(SAMPLES, available)
     if available < max(2, wanted):
@@ -186,14 +188,16 @@ def _telling(cases: Sequence[Case]) -> list[Case]:
 
 
 def _watched(
-    options: Wish, given: Given, names: set[str], cases: Sequence[Case]
-) -> tuple[Mapping[str, Watched], Mapping[str, Watched], Mapping[str, tuple[float, ...]]]:
+    options: QuantizeOptions, given: CalibrationInput, names: set[str], cases: Sequence[Case]
+) -> tuple[Mapping[str, ActivationStats], Mapping[str, ActivationStats], Mapping[str, tuple[float, ...]]]:
     """What goes into the layers and comes out of convolutions, and by what the channels are divided."""
     found: Callable[[ir.Model], Sequence[Layer]] = lambda model: [each for each in layers(model) if each.name in names]  # noqa: E731
     if not cases or not (options.form.activations or options.form.weights == "int4"):
         return {}, {}, {}
 
-    def look(factors: Mapping[str, Sequence[float]], *, rows: bool) -> tuple[Mapping[str, Watched], Mapping[str, Watched]]:
+    def look(
+        factors: Mapping[str, Sequence[float]], *, rows: bool
+    ) -> tuple[Mapping[str, ActivationStats], Mapping[str, ActivationStats]]:
         outputs = _rounds_outputs(options, given)
         with TemporaryDirectory(dir=given.folder) as work:
             return observe(given.graph, found, cases, given.signature, Path(work), outputs=outputs, rows=rows, factors=factors)
@@ -210,20 +214,24 @@ def _watched(
     return *look(factors, rows=False), factors
 
 
-def _rounds_outputs(options: Wish, given: Given) -> bool:
+def _rounds_outputs(options: QuantizeOptions, given: CalibrationInput) -> bool:
     return options.form.conv == "int8" and (given.outputs if options.outputs is None else options.outputs)
 
 
 def _spec(
-    options: Wish, layer: Layer, watched: Mapping[str, Watched], made: Mapping[str, Watched], factors: tuple[float, ...]
+    options: QuantizeOptions,
+    layer: Layer,
+    watched: Mapping[str, ActivationStats],
+    made: Mapping[str, ActivationStats],
+    factors: tuple[float, ...],
 ) -> Spec:
     form = options.form
     kind = form.conv if layer.kind == "conv" else form.product
     weights = "int8" if form.weights == "int4" and not _fits(layer) else form.weights
     if not kind:
         return Spec(weights=weights, factors=factors if weights == "int4" else ())  # pyright: ignore[reportArgumentType] - of the table
-    clip = reach(watched[layer.name], options.ranges, options.percentile, kind)
-    output = reach(made[layer.name], options.ranges, options.percentile, "int8") if layer.name in made else None
+    clip = clip_range(watched[layer.name], options.ranges, options.percentile, kind)
+    output = clip_range(made[layer.name], options.ranges, options.percentile, "int8") if layer.name in made else None
     return Spec(weights=weights, activations=kind, range=clip, output=output, factors=factors)  # pyright: ignore[reportArgumentType] - of the table
 
 

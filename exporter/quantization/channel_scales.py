@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from exporter.quantization.layers import Layer
-    from exporter.quantization.observer import Watched
+    from exporter.quantization.observer import ActivationStats
 
 #: Exponents that the search tries; 0 leaves everything as it is.
 _EXPONENTS = (0.0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75)
 
 
-def smooth(found: Sequence[Layer], watched: Mapping[str, Watched], alpha: float) -> dict[str, tuple[float, ...]]:
+def smooth(found: Sequence[Layer], watched: Mapping[str, ActivationStats], alpha: float) -> dict[str, tuple[float, ...]]:
     """SmoothQuant (2211.10438, equation 4): s = max|X|^alpha / max|W|^(1 - alpha) per input channel.
 
     Layers that read the same value get the same factors, over the largest of their weights, so that they share one division.
@@ -37,7 +37,7 @@ def smooth(found: Sequence[Layer], watched: Mapping[str, Watched], alpha: float)
     return factors
 
 
-def search(found: Sequence[Layer], watched: Mapping[str, Watched], block: int) -> dict[str, tuple[float, ...]]:
+def search(found: Sequence[Layer], watched: Mapping[str, ActivationStats], block: int) -> dict[str, tuple[float, ...]]:
     """AWQ (2306.00978): s = mean|X|^e with the e whose 4-bit weights change the layers' outputs least, on rows that were seen.
 
     Only products: of a convolution the rows would be patches. Groups where nothing beats e = 0 get no factors.

@@ -12,14 +12,14 @@ from exporter.quantization.observer import BINS
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from exporter.quantization.observer import Watched
+    from exporter.quantization.observer import ActivationStats
 
 #: Candidates for a range, as shares of the largest magnitude seen.
 _SHARES = np.linspace(1.0, 0.1, 91)
 _PERCENTS = (50.0, 90.0, 99.0, 99.9, 99.99, 99.999)
 
 
-def reach(watched: Watched, method: str, percent: float, kind: str) -> float:
+def clip_range(watched: ActivationStats, method: str, percent: float, kind: str) -> float:
     """The largest magnitude that gets a number of its own; what is larger is clipped to it.
 
     `minmax` is the largest magnitude of all calls, `percentile` leaves out the largest of all calls together. `stepwise` has the
@@ -43,7 +43,7 @@ def reach(watched: Watched, method: str, percent: float, kind: str) -> float:
     return short(float(clips[int(losses.mean(axis=0).argmin())]))
 
 
-def seen(watched: Watched, times: Sequence[str]) -> Seen:
+def seen(watched: ActivationStats, times: Sequence[str]) -> Seen:
     """The evidence, for a reader."""
     total = np.stack(watched.counts).sum(axis=0)
     percentiles = {f"{percent:g}": short(_percentile(total, watched.top, percent)) for percent in _PERCENTS}

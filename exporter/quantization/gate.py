@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from engines.backends import Backend
     from engines.signature import Signature
     from exporter.part import Case, Precision
-    from exporter.quantization.options import Wish
+    from exporter.quantization.options import QuantizeOptions
 
 #: Seconds that a race may take, and the least number of rounds that count.
 _SECONDS, _ROUNDS = 20.0, 5
@@ -33,7 +33,7 @@ _SAVED = 0.5
 
 
 @dataclass(frozen=True)
-class Pair:
+class Comparison:
     """One target's two engines. Sizes in bytes; `seconds` are medians of interleaved calls, None where they do not run here."""
 
     target: str
@@ -46,7 +46,7 @@ class Pair:
     unable: str = ""
 
     @property
-    def told(self) -> str:
+    def summary(self) -> str:
         """The figures."""
         size = f"{self.size / 1e6:.2f} MB against {self.plain_size / 1e6:.2f} MB unquantized ({self.size / self.plain_size:.0%})"
         if self.seconds is None or self.ratio is None:
@@ -102,9 +102,9 @@ class GateDecision:
         return cls(content["kept"], tuple(content["notes"]))
 
 
-def weigh(
+def keep_or_fall_back(
     name: str,
-    step: Wish,
+    step: QuantizeOptions,
     candidates: Sequence[Candidate],
     signature: Signature,
     *,
@@ -140,30 +140,30 @@ def weigh(
     if step.fallback and cases:
         graph = max(candidates, key=lambda candidate: candidate.backend.opset).graph
         missed = _out_of_limits(name, graph, signature, cases, Limits(limits), class_of(precision, step.format))
-    notes = tuple(f"{name}: {step.told}, {pair.told}" for pair in pairs)
+    notes = tuple(f"{name}: {step.summary}, {pair.summary}" for pair in pairs)
     if not lost and not missed:
         return GateDecision(kept=True, notes=notes)
     why = missed or f"not {'faster' if gate == 'speed' else 'smaller'} on {', '.join(pair.target for pair in lost)}"
     if not step.fallback:
         raise SpeedError(
-            f"{name}: {step.told} is {why}.\n  " + "\n  ".join(notes)
+            f"{name}: {step.summary} is {why}.\n  " + "\n  ".join(notes)
             + f"\n  Quantize fewer layers or in another format, set gate: size, or fallback: {precision}."
         )  # fmt: skip
-    return GateDecision(kept=False, notes=(*notes, f"{name}: kept in {step.fallback}, because {step.told} is {why}"))
+    return GateDecision(kept=False, notes=(*notes, f"{name}: kept in {step.fallback}, because {step.summary} is {why}"))
 
 
-def _pair(candidate: Candidate, signature: Signature, inputs: Mapping[str, np.ndarray]) -> Pair:
+def _pair(candidate: Candidate, signature: Signature, inputs: Mapping[str, np.ndarray]) -> Comparison:
     target, backend, files = candidate.target, candidate.backend, (candidate.engine, candidate.plain_engine)
     sizes = [_size(each) for each in files]
     try:
         seconds, ratio = _race(backend, files, signature, inputs)
         steps = backend.profile(files[0], signature, inputs)
     except (UnsupportedError, MissingDependency) as error:
-        if backend.on_processor:
+        if backend.runs_on_cpu:
             raise
-        return Pair(target, sizes[0], sizes[1], None, None, 0, 0, str(error).splitlines()[0])
+        return Comparison(target, sizes[0], sizes[1], None, None, 0, 0, str(error).splitlines()[0])
     computing = [kind for operator, kind, _ in steps if operator not in backend.carriers]
-    return Pair(target, sizes[0], sizes[1], seconds, ratio, computing.count("int8"), len(computing))
+    return Comparison(target, sizes[0], sizes[1], seconds, ratio, computing.count("int8"), len(computing))
 
 
 def _race(
@@ -185,7 +185,7 @@ def _race(
     return (mine, other), float(np.median(counted[:, 1] / counted[:, 0]))
 
 
-def _audit(name: str, step: Wish, pair: Pair, graphs: Sequence[int]) -> None:
+def _audit(name: str, step: QuantizeOptions, pair: Comparison, graphs: Sequence[int]) -> None:
     """Refuse an engine that does not hold what was asked, however well it works.
 
     By size: what quantizing took from the graph's weights must be missing from the engine too; half of it where the target halves

@@ -31,7 +31,7 @@ _INLINE = 1_500_000_000
 
 
 @dataclass
-class Watched:
+class ActivationStats:
     """What one value was in all calls.
 
     Attributes:
@@ -75,7 +75,7 @@ class Watched:
 def observe(
     graph: Path, found: Callable[[ir.Model], Sequence[Layer]], cases: Sequence[Case], signature: Signature, work: Path,
     *, outputs: bool, rows: bool, factors: Mapping[str, Sequence[float]],
-) -> tuple[Mapping[str, Watched], Mapping[str, Watched]]:  # fmt: skip
+) -> tuple[Mapping[str, ActivationStats], Mapping[str, ActivationStats]]:  # fmt: skip
     """Run every case and watch inputs of layers and, where asked, outputs of convolutions without their bias.
 
     Args:
@@ -104,8 +104,8 @@ def observe(
     tapped |= {name: _tap(model, _unbiased(model, layer), name) for layer, name in after.items()}
     model.graph.outputs.extend(tapped.values())
     ports = tuple(Port(name=name, shape=()) for name in tapped)
-    inputs: dict[str, Watched] = {name: Watched() for name, _ in taps.values()}
-    made: dict[str, Watched] = {name: Watched() for name in after.values()}
+    inputs: dict[str, ActivationStats] = {name: ActivationStats() for name, _ in taps.values()}
+    made: dict[str, ActivationStats] = {name: ActivationStats() for name in after.values()}
     axes = {name: layer.channels for name, layer in taps.values()} | dict.fromkeys(after.values(), 1)
     told = {name: f"the input of {layer.name}" for name, layer in taps.values()}
     told |= {name: f"the output of {layer.name}" for layer, name in after.items()}

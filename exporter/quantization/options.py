@@ -13,7 +13,7 @@ from exporter.recipe.pass_options import Kind, PassOptions
 Text = Annotated[str, StringConstraints(min_length=1)]
 
 
-class Wish(PassOptions):
+class QuantizeOptions(PassOptions):
     """Format, layers, how ranges are chosen, and what the result must win."""
 
     kind: ClassVar[Kind] = "graph"
@@ -82,7 +82,7 @@ class Wish(PassOptions):
         return FORMATS[self.format]
 
     @property
-    def told(self) -> str:
+    def summary(self) -> str:
         """The pass and its format."""
         return f"quantize: {self.format}"
 

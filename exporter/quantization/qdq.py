@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 #: The operator set that has 4-bit integers and scales per block. Nothing in these graphs changed its meaning from 20 to 21.
 BLOCKS_SINCE = 21
 _ZERO: Mapping[str, Any] = {"int8": np.int8, "fp8": ml_dtypes.float8_e4m3fn}
-Made = tuple[list[ir.Node], ir.Value]
+NodesAndOutput = tuple[list[ir.Node], ir.Value]
 
 
-class Writer:
+class NodeWriter:
     """Makes the nodes; who puts them where is the caller's matter. Constants go into the graph at once, each once.
 
     Args:
@@ -40,7 +40,7 @@ class Writer:
     def __init__(self, model: ir.Model, block: int, mark: str = "") -> None:
         self.graph, self._block, self._mark = model.graph, block, mark
 
-    def weight(self, layer: Layer, spec: Spec) -> Made:
+    def weight(self, layer: Layer, spec: Spec) -> NodesAndOutput:
         """The weight as the engine will see it: quantized, after its channels were scaled.
 
         Raises:
@@ -68,7 +68,7 @@ class Writer:
         node = self._named("DequantizeLinear", inputs, f"{layer.name}/weight", axis=layer.out)
         return [node], node.outputs[0]
 
-    def activation(self, value: ir.Value, clip: float, kind: str, dtype: ir.DataType, name: str) -> Made:
+    def activation(self, value: ir.Value, clip: float, kind: str, dtype: ir.DataType, name: str) -> NodesAndOutput:
         """A value with few numbers: clipped to ±clip, rounded."""
         scale = self.constant(f"{name}.scale", _finite(np.array(clip / LARGEST[kind], np.float32), dtype, name))
         zero = self.constant(f"zero.{kind}", np.zeros((), _ZERO[kind]))
@@ -76,7 +76,7 @@ class Writer:
         up = self._named("DequantizeLinear", [down.outputs[0], scale, zero], f"{name}/dq")
         return [down, up], up.outputs[0]
 
-    def divided(self, layer: Layer, factors: Sequence[float]) -> Made:
+    def divided(self, layer: Layer, factors: Sequence[float]) -> NodesAndOutput:
         """The layer's input with its channels divided."""
         array = (1.0 / np.array(factors, np.float32)).astype(_numpy(layer.dtype))
         if layer.kind == "conv":
@@ -96,7 +96,7 @@ class Writer:
     def _named(self, operator: str, inputs: Sequence[ir.Value], name: str, **attributes: Any) -> ir.Node:  # noqa: ANN401 - ONNX's
         return named(operator, inputs, f"{self._mark}{name}", **attributes)
 
-    def _blocks(self, layer: Layer, array: np.ndarray) -> Made:
+    def _blocks(self, layer: Layer, array: np.ndarray) -> NodesAndOutput:
         """Four bits: of a product in blocks along its input channels, of a convolution along its flattened weight."""
         name, flat = layer.weight.name, layer.kind == "conv"
         rows = array.reshape(array.shape[0], -1) if flat else np.moveaxis(array, layer.into, 1)
@@ -138,7 +138,7 @@ def write(model: ir.Model, found: Sequence[Layer], specs: Mapping[str, Spec], bl
         UnsupportedError: a layer has no scale; names it.
 
     """
-    writer, shared = Writer(model, block), dict[tuple[Any, ...], ir.Value]()
+    writer, shared = NodeWriter(model, block), dict[tuple[Any, ...], ir.Value]()
     folded = _fold(writer, found, specs)
     for layer in found:
         spec = specs.get(layer.name)
@@ -168,7 +168,7 @@ def write(model: ir.Model, found: Sequence[Layer], specs: Mapping[str, Spec], bl
     return model
 
 
-def quantize_output(model: ir.Model, layer: Layer, writer: Writer, clip: float) -> None:
+def quantize_output(model: ir.Model, layer: Layer, writer: NodeWriter, clip: float) -> None:
     """Round a convolution's output too; its bias is added afterwards, so that it needs no type of its own."""
     node, made = layer.node, layer.node.outputs[0]
     uses = list(made.uses())
@@ -188,7 +188,7 @@ def quantize_output(model: ir.Model, layer: Layer, writer: Writer, clip: float) 
     model.graph.insert_after(node, nodes)
 
 
-def _fold(writer: Writer, found: Sequence[Layer], specs: Mapping[str, Spec]) -> set[str]:
+def _fold(writer: NodeWriter, found: Sequence[Layer], specs: Mapping[str, Spec]) -> set[str]:
     """Divide the channels of LayerNormalizations whose readers all want the same division; names of the layers that are done."""
     readers: dict[ir.Value, list[Layer]] = {}
     for layer in found:

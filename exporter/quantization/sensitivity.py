@@ -18,7 +18,7 @@ from engines.signature import Port, Signature
 from exporter.parity.metrics import PERFECT, psnr
 from exporter.quantization.layers import layers
 from exporter.quantization.observer import opened
-from exporter.quantization.qdq import Writer, named
+from exporter.quantization.qdq import NodeWriter, named
 
 if TYPE_CHECKING:
     from exporter.part import Case
@@ -101,7 +101,7 @@ def _switch(model: ir.Model, found: Sequence[Layer], forms: Mapping[str, Sequenc
         before: Spec | None = None
         for level, spec in enumerate(forms[layer.name], start=1):
             # The forms of one layer need names of their own: two may scale one weight differently.
-            writer = Writer(model, block, mark := "" if level == 1 else f"form{level}.")
+            writer = NodeWriter(model, block, mark := "" if level == 1 else f"form{level}.")
             name = f"{mark}{layer.name}"
             index = writer.constant(f"switch.{order.index(layer.name)}", np.array(order.index(layer.name), np.int64))
             picked = named("Gather", [given, index], f"{name}/switch")
@@ -139,7 +139,7 @@ def _either(
     return chosen.outputs[0]
 
 
-def _switch_output(graph: ir.Graph, writer: Writer, layer: Layer, clip: float, taken: ir.Value) -> None:
+def _switch_output(graph: ir.Graph, writer: NodeWriter, layer: Layer, clip: float, taken: ir.Value) -> None:
     """The same behind a convolution, whose bias is added afterwards in both branches' sum."""
     node, made = layer.node, layer.node.outputs[0]
     uses, nodes, value = list(made.uses()), list[ir.Node](), made

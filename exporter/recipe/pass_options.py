@@ -30,7 +30,7 @@ class PassOptions(Frozen):
         return False
 
     @property
-    def told(self) -> str:
+    def summary(self) -> str:
         """The pass, as recipes name it."""
         return type(self).__module__.rpartition(".")[2]
 
@@ -43,7 +43,7 @@ class PassOptions(Frozen):
         """Any sampler that suited the network still does."""
         return None
 
-    def moved(self, source: Mapping[str, Any], findings: Mapping[str, Any]) -> Mapping[str, str]:  # noqa: ARG002 - the protocol's
+    def moved(self, source: Mapping[str, Any], metadata: Mapping[str, Any]) -> Mapping[str, str]:  # noqa: ARG002 - the protocol's
         """Every module stays where it is."""
         return {}
 

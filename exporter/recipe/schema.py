@@ -59,7 +59,7 @@ Limit = Annotated[
 Triple = Annotated[tuple[Length, Length, Length], AfterValidator(_rising)]
 
 
-class Lora(Frozen):
+class LoraOptions(Frozen):
     """A change of the weights, fused in at build time."""
 
     source: Text = Field(description="a .safetensors file, a folder with one, or a hub id")
@@ -68,7 +68,7 @@ class Lora(Frozen):
     revision: str | None = Field(default=None, description="hub revision; the resolved commit goes into the bundle")
 
 
-class Model(Frozen):
+class ModelOptions(Frozen):
     """Where the networks come from."""
 
     source: Text = Field(description="hub id, diffusers folder, single .safetensors file, or an architecture's name")
@@ -80,7 +80,7 @@ class Model(Frozen):
     vae: Text | None = Field(
         default=None, description="another VAE than source's, or for a file without: a folder, a hub id, or a .safetensors file"
     )
-    loras: tuple[Lora, ...] = Field(default=(), description="fused into UNet and text encoders, in this order")
+    loras: tuple[LoraOptions, ...] = Field(default=(), description="fused into UNet and text encoders, in this order")
     embeddings: tuple[AnEmbedding, ...] = Field(
         default=(), description="textual inversions, whose words prompts can use: .safetensors files by name, or with a word"
     )
@@ -89,7 +89,7 @@ class Model(Frozen):
     )
 
 
-class Guidance(Frozen):
+class GuidanceOptions(Frozen):
     """How the prompt steers."""
 
     mode: Literal["none", "classifier_free", "embedded"] = "none"
@@ -109,7 +109,7 @@ class Guidance(Frozen):
         return self
 
 
-class Sampler(Frozen):
+class SamplerOptions(Frozen):
     """diffusers' scheduler, compiled into tables."""
 
     scheduler: Text | None = Field(
@@ -126,7 +126,7 @@ class Sampler(Frozen):
     sigmas: tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...] | None = Field(
         default=None, min_length=1, description="own noise levels, falling, instead of the scheduler's, as diffusers takes them"
     )
-    guidance: Guidance = Guidance()
+    guidance: GuidanceOptions = GuidanceOptions()
     force: bool = Field(default=False, description="build although the model was made for another sampler; the bundle says so")
 
     def asked(self) -> dict[str, Any]:
@@ -226,8 +226,8 @@ class Origin:
 class Recipe(Frozen):
     """One bundle: model, sampler, shapes, components, targets, checks."""
 
-    model: Model
-    sampler: Sampler
+    model: ModelOptions
+    sampler: SamplerOptions
     prompts: Prompts = Prompts()
     shapes: Shapes
     components: dict[str, Component] = Field(default_factory=dict)

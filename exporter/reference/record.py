@@ -12,8 +12,8 @@ import torch
 
 from engines.images import tiling
 from exporter.part import Case
-from exporter.reference.recording import Recording, Run, Setting, Source
-from exporter.schedulers.loop import Dice
+from exporter.reference.recording import Recording, Run, RunSource, Setting
+from exporter.schedulers.loop import InjectedNoise
 
 if TYPE_CHECKING:
     from engines.manifest import Tile
@@ -127,7 +127,7 @@ def _run(
 
     def step(model_output: torch.Tensor, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - diffusers' own signature
         tape.model_outputs.append(model_output.float().numpy().copy())
-        with Dice(draw):
+        with InjectedNoise(draw):
             return original(model_output, *args, **kwargs | family.recipe.sampler.step)
 
     def saw_latent(_pipeline: object, _index: int, _time: object, values: dict[str, Any]) -> dict[str, Any]:
@@ -135,7 +135,7 @@ def _run(
         return {}
 
     def prepare(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - diffusers' own signature
-        with Dice(draw):  # the encoder's noise, then the initial one
+        with InjectedNoise(draw):  # the encoder's noise, then the initial one
             return prepared(*args, **kwargs)
 
     latents: list[torch.Tensor] = []
@@ -176,15 +176,15 @@ def _run(
     )
 
 
-def _source(picture: np.ndarray, *, masked: bool) -> Source:
+def _source(picture: np.ndarray, *, masked: bool) -> RunSource:
     """What a run starts from; with a mask, the right half is made anew. Its latent is not known yet."""
     pixels = (picture.clip(0, 1) * 255).round().astype(np.uint8)
     if not masked:
-        return Source(pixels, None, np.empty(0))
+        return RunSource(pixels, None, np.empty(0))
     height, width = pixels.shape[:2]
     anew = np.zeros((height, width), bool)
     anew[:, width // 2 :] = True
-    return Source(pixels, anew, np.empty(0))
+    return RunSource(pixels, anew, np.empty(0))
 
 
 def _in_tiles(decode: Callable[..., Any], tile: Tile, factor: int) -> Callable[..., Any]:

@@ -35,7 +35,7 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Source:
+class RunSource:
     """What a run starts from, where that is not noise alone.
 
     Attributes:
@@ -74,7 +74,7 @@ class Run:
     draws: np.ndarray
     latent: np.ndarray
     image: np.ndarray
-    source: Source | None = None
+    source: RunSource | None = None
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def load_run(path: Path) -> Run:
         arrays = {key: file[key] for key in file.files}
     setting = json.loads(str(arrays.pop("setting")))
     given = {key.removeprefix("source/"): arrays.pop(key) for key in list(arrays) if key.startswith("source/")}
-    source = Source(**{"anew": None, **given}) if given else None
+    source = RunSource(**{"anew": None, **given}) if given else None
     return Run(Setting(**setting | {"prompts": tuple(setting["prompts"])}), **arrays, source=source)
 
 

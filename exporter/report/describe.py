@@ -19,7 +19,7 @@ from exporter.recipe import shipped
 
 if TYPE_CHECKING:
     from exporter.families import Family
-    from exporter.recipe.schema import Recipe, Sampler
+    from exporter.recipe.schema import Recipe, SamplerOptions
     from exporter.reference.cost import Size
     from exporter.stages.plan import Plan
     from exporter.stages.store import Store
@@ -106,7 +106,7 @@ def recipe(chosen: Recipe, store: Store) -> dict[str, Any]:
     plan = Plan(outline)
     for steps in plan.recipe.sampler.steps:
         plan.table(steps)
-    sizes = _counted(plan.passes.outline)
+    sizes = _counted(plan.passes.expected_family)
     shapes, sampler = chosen.shapes, chosen.sampler
     return {
         "recipe": chosen.name,
@@ -123,8 +123,8 @@ def recipe(chosen: Recipe, store: Store) -> dict[str, Any]:
         **estimate(plan, sizes),
         **({"note": note} if note else {}),
         **(
-            {"sizes": f"without the passes of {_list(untold)}, which choose when they run"}
-            if (untold := plan.passes.untold)
+            {"sizes": f"without the passes of {_list(size_unknown)}, which choose when they run"}
+            if (size_unknown := plan.passes.size_unknown)
             else {}
         ),
         "parts": [
@@ -133,7 +133,7 @@ def recipe(chosen: Recipe, store: Store) -> dict[str, Any]:
                 "parameters": f"{size.parameters:,}",
                 "G multiply-adds": f"{size.multiply_adds / 1e9:,.2f}",
                 "precision": _precision(plan, name),
-                "passes": _list(plan.passes.told(name)) if plan.passes.told(name) else "",
+                "passes": _list(plan.passes.summaries(name)) if plan.passes.summaries(name) else "",
             }
             for name, size in sizes.items()
         ],
@@ -142,7 +142,7 @@ def recipe(chosen: Recipe, store: Store) -> dict[str, Any]:
     }
 
 
-def _asked_guidance(sampler: Sampler) -> str:
+def _asked_guidance(sampler: SamplerOptions) -> str:
     guidance = sampler.guidance
     words = [guidance.mode] if guidance.scale is None else [guidance.mode, f"{guidance.scale}"]
     return " ".join([*words, f"rescaled by {guidance.rescale:g}"] if guidance.rescale else words)
@@ -154,7 +154,7 @@ def dry_run(plan: Plan, store: Store) -> dict[str, Any]:
         plan.table(steps)  # a sampler that cannot be is a problem here too
     listed = stages(plan, store)
     reused = f"{sum(not row['why'] for row in listed)} of {len(listed)} stages"
-    needs = estimate(plan, _counted(plan.passes.outline))
+    needs = estimate(plan, _counted(plan.passes.expected_family))
     return {"reused": reused, **needs, "notes": list(plan.notes), "stages": listed}
 
 

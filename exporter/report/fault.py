@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from exporter.parity.debug import Fault, Report
+from exporter.parity.debug import Fault, LayerReport
 from exporter.parity.metrics import shown
 from exporter.parity.table import table
 from exporter.recipe.limits import STAGES
@@ -13,7 +13,7 @@ _BEFORE, _AFTER = 6, 3
 _NAMED = 6
 
 
-def text(report: Report) -> str:
+def text(report: LayerReport) -> str:
     """Several lines, each with its own meaning."""
     lines = [table(report.verdicts), ""]
     lines += [f"graph: {told}" for told in report.lint] or ["graph: valid ONNX, shapes agree, every weight is read and finite"]

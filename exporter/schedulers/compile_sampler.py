@@ -16,7 +16,7 @@ from diffusers import SchedulerMixin, schedulers
 
 from engines.errors import MissingDependency, RecipeError, UnsupportedError
 from engines.plugins import did_you_mean
-from engines.samplers.table import Draw, Eval, Provenance, Starts, Table
+from engines.samplers.table import Draw, Eval, Starts, Table, TableProvenance
 from exporter.families import Driving
 from exporter.recipe import aliases
 from exporter.recipe.yaml_source import brief
@@ -51,7 +51,7 @@ class Configured:
 
     make: Callable[[], Any]
     loop: Loop
-    provenance: Provenance
+    provenance: TableProvenance
     settings: Settings
 
     def table(self) -> Table:
@@ -81,7 +81,7 @@ class Configured:
             raise self.settings.explained(error, lambda config: _read(_maker(kind, config), loop, self.provenance)) from error
 
 
-def _read(make: Callable[[], Any], loop: Loop, provenance: Provenance) -> tuple[Table, float]:
+def _read(make: Callable[[], Any], loop: Loop, provenance: TableProvenance) -> tuple[Table, float]:
     """A table and how far it is off in its proof."""
     table = trace(make, loop, provenance)
     return table, prove(table, make, loop)
@@ -163,7 +163,7 @@ def configure(
     loop = Loop(steps, {**given, **step}, timesteps, sigmas, mu, driving=driving)
     if sigmas is not None:
         _refuse_other_steps(make(), loop)
-    provenance = Provenance(
+    provenance = TableProvenance(
         scheduler=name,
         config=_plain(chosen),
         library=f"diffusers {version('diffusers')}",

@@ -76,7 +76,7 @@ class Loop:
     driving: Driving = field(default_factory=Driving)
 
 
-class Dice(TorchFunctionMode):
+class InjectedNoise(TorchFunctionMode):
     """Within it, `draw` answers every normal noise that this thread's torch code asks for, in order; other randomness refuses.
 
     Independent of how a scheduler spells its import, and without patching: torch hands every call to the innermost mode.
@@ -197,7 +197,7 @@ def drive(
     quirk = _quirk(scheduler)
 
     def call(method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - diffusers' own
-        with blame(type(scheduler).__name__, method.__name__, advice), Unrounded(), Dice(draw, type(scheduler).__name__):
+        with blame(type(scheduler).__name__, method.__name__, advice), Unrounded(), InjectedNoise(draw, type(scheduler).__name__):
             return method(*args, **kwargs)
 
     def noised(time: torch.Tensor) -> torch.Tensor:
@@ -207,7 +207,7 @@ def drive(
 
     advice, noise = "", draw(shape)
     original = given() if given else None
-    with Dice(draw, type(scheduler).__name__):
+    with InjectedNoise(draw, type(scheduler).__name__):
         set_times(scheduler, loop)
     times, first = _times(scheduler, loop, quirk)
     if first is not None:

@@ -9,7 +9,7 @@ from typing import Any, get_args
 import numpy as np
 
 from engines.errors import UnsupportedError
-from engines.noise_process import Prediction, Process, Provenance
+from engines.noise_process import Prediction, Process, ProcessProvenance
 from exporter.schedulers.compile_sampler import configure
 
 #: Log alpha-bar below which there is no signal left: schedules of zero terminal signal end there, and sampling starts before.
@@ -45,7 +45,9 @@ def compile_process(name: str, config: Mapping[str, Any], own: Mapping[str, Any]
     if not (np.diff(logs) < 0).all() or not logs[0] < 0:
         raise UnsupportedError(f"{name} adds no noise at some of its times, so nothing is solved at run time: look at its betas.")
     return Process(
-        provenance=Provenance(scheduler=name, config=configured.provenance.config, library=f"diffusers {version('diffusers')}"),
+        provenance=ProcessProvenance(
+            scheduler=name, config=configured.provenance.config, library=f"diffusers {version('diffusers')}"
+        ),
         prediction=prediction,
         log_alpha_bar=tuple(float(value) for value in logs if value >= _NO_SIGNAL),
     )

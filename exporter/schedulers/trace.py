@@ -21,7 +21,7 @@ import torch
 from engines.errors import UnsupportedError
 from engines.sampler_ops import Row
 from engines.samplers import Step
-from engines.samplers.table import Draw, Emit, Eval, Given, Provenance, Table
+from engines.samplers.table import Draw, Emit, Eval, GivenLatent, Table, TableProvenance
 from exporter.schedulers.loop import FailedError, Loop, drive
 
 #: How far the table may be from the scheduler, as a share of the terms summed: linear ones stay near 1e-6, clipping shows 0.1.
@@ -34,7 +34,7 @@ BENDS = ("clip_sample", "clip_denoised", "thresholding")
 IMAGE = "image"
 
 
-def trace(make: Callable[[], Any], loop: Loop, provenance: Provenance) -> Table:
+def trace(make: Callable[[], Any], loop: Loop, provenance: TableProvenance) -> Table:
     """Read the table off: one run on the identity matrix.
 
     Where the loop starts from a given latent, the identity comes twice, once inside of a mask and once outside.
@@ -64,7 +64,7 @@ class _Probes:
 
     def __init__(self, name: str, loop: Loop, make: Callable[[], Any]) -> None:
         self._name, self._steps, self._make = name, loop.steps, make
-        self.ops: list[Draw | Given | Eval | Emit] = []
+        self.ops: list[Draw | GivenLatent | Eval | Emit] = []
         # Two evaluations and two noises a step, and a slow start.
         self.shape = (1, 1, 1 if loop.start is None else 2, 4 * loop.steps + 16)
 
@@ -76,7 +76,7 @@ class _Probes:
 
     def given(self) -> torch.Tensor:
         """Answer with the given latent."""
-        return self._append(Given(name=IMAGE))
+        return self._append(GivenLatent(name=IMAGE))
 
     def model(self, latent: torch.Tensor, time: float) -> torch.Tensor:
         """Answer as the model."""
@@ -107,7 +107,7 @@ class _Probes:
         row, *kept = (_short(np.trim_zeros(each[:width], "b")) for each in rows)
         return row, kept[0] if kept else None
 
-    def _append(self, op: Draw | Given | Eval) -> torch.Tensor:
+    def _append(self, op: Draw | GivenLatent | Eval) -> torch.Tensor:
         self.ops.append(op)
         if len(self.ops) > self.shape[-1]:
             raise UnsupportedError(
@@ -203,7 +203,7 @@ def _replay(scheduler: Any, loop: Loop, random: np.random.Generator, scale: floa
 
 
 def _deviation(table: Table, events: _Events, mask: np.ndarray | None) -> float:
-    latents: dict[type, list[np.ndarray]] = {Draw: [], Given: [], Eval: []}
+    latents: dict[type, list[np.ndarray]] = {Draw: [], GivenLatent: [], Eval: []}
     for op, latent in zip(table.ops, events.history, strict=False):
         latents[type(op)].append(latent)
     draws, answers, times, steps = iter(latents[Draw]), iter(latents[Eval]), list[float](), list[Step]()
@@ -212,7 +212,7 @@ def _deviation(table: Table, events: _Events, mask: np.ndarray | None) -> float:
         times.append(float(timestep))
         return next(answers)
 
-    given = dict(zip([IMAGE], latents[Given], strict=False))
+    given = dict(zip([IMAGE], latents[GivenLatent], strict=False))
     result = table.play(denoise, lambda: next(draws), steps.append, given, mask)
     asked = [op for op in table.ops if isinstance(op, Eval | Emit)]
     if times != [op.t for op in asked if isinstance(op, Eval)] or len(events.seen) != len(steps) + 1:

@@ -64,7 +64,7 @@ class Contents:
         pipelines: the whole ones, by name.
         recording: what images are held to; None where nothing was recorded.
         ranges: component → the largest activation that was seen, or that stays in half precision.
-        findings: name of a file → what a pass found out.
+        metadata: name of a file → what a pass found out.
         notes: sentences for whoever reads the bundle.
 
     """
@@ -77,7 +77,7 @@ class Contents:
     pipelines: Mapping[str, PartContents]
     recording: RecordingFolder | None
     ranges: Mapping[str, float]
-    findings: Mapping[str, Any]
+    metadata: Mapping[str, Any]
     notes: Sequence[str]
 
 
@@ -85,7 +85,7 @@ def lay_out(contents: Contents, folder: Path) -> Draft:
     """Fill `folder` with what the stages made, and draft the manifest that says what it is."""
     recipe, family = contents.family.recipe, contents.family
     recordings = _recordings(contents, folder)
-    for name, finding in contents.findings.items():
+    for name, finding in contents.metadata.items():
         (folder / "passes").mkdir(parents=True, exist_ok=True)
         (folder / "passes" / f"{name}.json").write_text(json.dumps(finding, indent=1) + "\n", encoding="utf-8")
     parts = {name: _part(family, name, part, folder) for name, part in contents.parts.items()}

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from exporter.stages.source import Source, Statement, read
+from exporter.stages.source import Definition, SourceFile, read
 
 #: Where `exporter` and `engines` lie.
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,8 +26,8 @@ class Sources:
     def __init__(self, root: Path = ROOT) -> None:
         self._tops: dict[str, Path | None] = dict.fromkeys(PACKAGES, root)
         self._files: dict[str, Path | None] = {}
-        self._sources: dict[str, Source] = {}
-        self._places: dict[Place, tuple[frozenset[Statement], tuple[Place, ...]]] = {}
+        self._sources: dict[str, SourceFile] = {}
+        self._places: dict[Place, tuple[frozenset[Definition], tuple[Place, ...]]] = {}
         self._digests: dict[tuple[Place, ...], Mapping[str, str]] = {}
 
     def code(self, makers: Iterable[object]) -> Mapping[str, str]:
@@ -46,7 +46,7 @@ class Sources:
             self._digests[places] = dict(self._digest(places))
         return self._digests[places]
 
-    def reach(self, makers: Iterable[object]) -> Mapping[str, set[Statement]]:
+    def reach(self, makers: Iterable[object]) -> Mapping[str, set[Definition]]:
         """Module → its definitions that are reached, as for `code`."""
         return self._reach(tuple(self._place(maker) for maker in makers))
 
@@ -82,8 +82,8 @@ class Sources:
                     total.update(f"{file.relative_to(folder).as_posix()} ".encode() + file.read_bytes())
             yield module, total.hexdigest()
 
-    def _reach(self, places: Iterable[Place]) -> Mapping[str, set[Statement]]:
-        reached: dict[str, set[Statement]] = defaultdict(set)
+    def _reach(self, places: Iterable[Place]) -> Mapping[str, set[Definition]]:
+        reached: dict[str, set[Definition]] = defaultdict(set)
         seen, left = set[Place](), list(places)
         while left:
             if (place := left.pop()) not in seen:
@@ -94,13 +94,13 @@ class Sources:
                 left += leads
         return reached
 
-    def _opened(self, place: Place) -> tuple[frozenset[Statement], tuple[Place, ...]]:
+    def _opened(self, place: Place) -> tuple[frozenset[Definition], tuple[Place, ...]]:
         """What stands in a place, and where that leads; of any place of a module also what its import runs."""
         if place not in self._places:
             self._places[place] = self._open(*place) if self.file(place[0]) else (frozenset(), ())
         return self._places[place]
 
-    def _open(self, module: str, name: str | None) -> tuple[frozenset[Statement], tuple[Place, ...]]:
+    def _open(self, module: str, name: str | None) -> tuple[frozenset[Definition], tuple[Place, ...]]:
         source = self._source(module)
         found = {*self._found(module, name), *source.always}
         leads = {(package, "") for package in _packages(module)} | set(self._imported(module, name))
@@ -114,7 +114,7 @@ class Sources:
             }
         return frozenset(found), tuple(leads)
 
-    def _found(self, module: str, name: str | None) -> tuple[Statement, ...]:
+    def _found(self, module: str, name: str | None) -> tuple[Definition, ...]:
         """Statements of a module that bind a name; of a method's, what its class says outside of methods too."""
         source = self._source(module)
         if name is None:
@@ -132,7 +132,7 @@ class Sources:
         elif name and not source.of(name):
             yield module, None  # it is made by other means, or there is none
 
-    def _used(self, module: str, statement: Statement) -> Iterator[Place]:
+    def _used(self, module: str, statement: Definition) -> Iterator[Place]:
         """What the names in a statement stand for, of its module and of those that it imports."""
         source = self._source(module)
         yield from (self._target(module, dotted) for dotted in statement.imports.values())
@@ -158,7 +158,7 @@ class Sources:
                 return ".".join(steps[:count]), steps[count] if count < len(steps) else None
         return name, None
 
-    def _source(self, module: str) -> Source:
+    def _source(self, module: str) -> SourceFile:
         if module not in self._sources:
             file = self.file(module)
             if file is None:

@@ -20,8 +20,8 @@ def opened(plan: Plan, results: Results) -> Contents:
     for part in parts.values() if recording else ():
         ranges |= part.precision.left(results)
     networks = {part: [results[stage] for stage in stages.values()] for part, stages in plan.networks.of.items()}
-    findings = {
-        f"{part}-{subject}": found for part, each in networks.items() for made in each for subject, found in made.findings.items()
+    metadata = {
+        f"{part}-{subject}": found for part, each in networks.items() for made in each for subject, found in made.metadata.items()
     }
     return Contents(
         family=plan.family,
@@ -35,7 +35,7 @@ def opened(plan: Plan, results: Results) -> Contents:
         pipelines={name: _pipeline(plan, name, results) for name in plan.wholes},
         recording=recording,
         ranges=ranges,
-        findings=findings,
+        metadata=metadata,
         notes=[*plan.notes, *_notes(plan, results)],
     )
 
@@ -63,7 +63,7 @@ def _part(plan: Plan, name: str, part: PartStages, results: Results) -> PartCont
         signature=plan.family.signature(name),
         graphs={opset: results[stage] for opset, stage in graphs.items()},
         engines={target: (plan.targets[name][target], results[stage]) for target, stage in engines.items()},
-        passes=plan.passes.told(name),
+        passes=plan.passes.summaries(name),
         remade=name in plan.passes.remade,
         outputs=results[part.outputs] if part.outputs else None,
         quantized=kept,

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from exporter.stages.passes import Passes, Teachers
     from exporter.training.options import Options
 
-_FILE = "findings.json"
+_FILE = "metadata.json"
 
 
 @dataclass(frozen=True)
@@ -39,18 +39,18 @@ class MadeNetwork:
         return self._told["notes"]
 
     @property
-    def findings(self) -> Mapping[str, Any]:
+    def metadata(self) -> Mapping[str, Any]:
         """What the pass found out, by its name."""
-        return self._told["findings"]
+        return self._told["metadata"]
 
     @property
     def _told(self) -> Mapping[str, Any]:
         return json.loads((self.folder / _FILE).read_text(encoding="utf-8"))
 
-    def write(self, kept: Any, notes: Sequence[str], findings: Mapping[str, Any]) -> None:  # noqa: ANN401 - diffusers' model
+    def write(self, kept: Any, notes: Sequence[str], metadata: Mapping[str, Any]) -> None:  # noqa: ANN401 - diffusers' model
         """Keep a network here."""
         kept.save_pretrained(self.folder)
-        told = {"notes": list(notes), "findings": dict(findings)}
+        told = {"notes": list(notes), "metadata": dict(metadata)}
         (self.folder / _FILE).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
 
 
@@ -168,7 +168,7 @@ def family_of(family: Family, networks: Mapping[str, MadeNetwork]) -> Family:
     """The family over networks that passes made, by part."""
     checkpoint = family.checkpoint
     for part, made in networks.items():
-        checkpoint = checkpoint.having(part, made.folder)
+        checkpoint = checkpoint.replacing(part, made.folder)
     return family.replacing(checkpoint=checkpoint)
 
 
@@ -200,7 +200,7 @@ def _change(
     """Make another network of the one that is there; `seen` where the pass must see what the source does."""
     given = replace(_after(results, family, part, before).part(part, "fp32"), signature=family.signature(part))
     made = step(replace(given, cases=results[seen].calls(part)) if seen else given)
-    MadeNetwork(folder).write(made.network, made.notes, dict(made.findings))
+    MadeNetwork(folder).write(made.network, made.notes, dict(made.metadata))
 
 
 def _encode(folder: Path, _: Results, step: Any, family: Family, place: str, *, texts: bool) -> None:  # noqa: ANN401 - options
@@ -225,20 +225,20 @@ def _teach(folder: Path, results: Results, taught: TaughtPass) -> None:
     if network(part) == "vae":  # the half that nobody taught stays what it was
         whole = before.checkpoint.module(part)
         whole.load_state_dict({**whole.state_dict(), **made.network.state_dict()})
-        made = made.having(whole)
-    MadeNetwork(folder).write(made.network, made.notes, dict(made.findings))
+        made = made.replacing(whole)
+    MadeNetwork(folder).write(made.network, made.notes, dict(made.metadata))
 
 
-def _lesson(results: Results, taught: TaughtPass) -> context.Lesson:
+def _lesson(results: Results, taught: TaughtPass) -> context.TrainingContext:
     family, source, classifier = taught.family, taught.teachers.teacher, taught.teachers.classifier
     denoiser = context.plain(family, source)
-    findings = {name: results[stage].findings for name, stage in taught.before.items()}
-    return context.Lesson(
+    metadata = {name: results[stage].metadata for name, stage in taught.before.items()}
+    return context.TrainingContext(
         teacher=denoiser.part(taught.part, "fp32"),
         schedule=family.checkpoint.configs["scheduler"],
         encoded=results[taught.encoded].folder,
         ports=tuple(port.name for port in denoiser.signature(taught.part).inputs[2:]),
-        moved=context.came(taught.moved, source.configs[network(taught.part)], findings),
+        moved=context.came(taught.moved, source.configs[network(taught.part)], metadata),
         kept=results.unfinished,
         say=_say,
         played=results[taught.played].folder if taught.played else None,

@@ -86,7 +86,7 @@ class Passes:
         self.quantized: Mapping[str, Any] = {part: steps[0] for part, steps in graph.items() if steps}
 
     @cached_property
-    def outline(self) -> Family:
+    def expected_family(self) -> Family:
         """The family over the networks that the passes make, as far as their configs tell: enough to count.
 
         Raises:
@@ -99,7 +99,7 @@ class Passes:
         return self.family.replacing(checkpoint=checkpoint)
 
     @property
-    def untold(self) -> list[str]:
+    def size_unknown(self) -> list[str]:
         """Parts whose size is known only when their passes have run."""
         return [part for part, names in self.remade.items() if not self._outlined(part, names)[1]]
 
@@ -138,7 +138,7 @@ class Passes:
 
     def refuse(self, targets: Mapping[str, Mapping[str, Backend]]) -> None:
         """Raise UnsupportedError for a pass that cannot remake its network, or of which no target of its part can make use."""
-        _ = self.outline
+        _ = self.expected_family
         for part, steps in self.of.items():
             for step in steps.values():
                 if hasattr(step, "suits"):
@@ -148,11 +148,11 @@ class Passes:
         """Whether a pass of the part must see what the source does."""
         return any(step.recorded for step in self.of.get(part, {}).values())
 
-    def told(self, part: str) -> tuple[str, ...]:
+    def summaries(self, part: str) -> tuple[str, ...]:
         """The part's passes as the blame table shows them."""
         steps = self.of.get(part, {})
         untaught = part in self.remade and not any(step.kind in {"training", "swap"} for step in steps.values())
-        return (*(step.told for step in steps.values()), *(["not distilled"] if untaught else []))
+        return (*(step.summary for step in steps.values()), *(["not distilled"] if untaught else []))
 
     def keyed(self, part_name: str, name: str) -> tuple[Mapping[str, Any], Mapping[str, str]]:
         """Options and inputs of `encode`; the passes that train have such a stage before them.

@@ -204,7 +204,7 @@ class Plan:
 
     def _on_processor(self, name: str) -> bool:
         """Whether every engine of a part runs on a processor; of a fused pipeline's part, every engine of the pipeline."""
-        return all(backend.on_processor for each in (name, *self.pipelines) for backend in self.targets[each].values())
+        return all(backend.runs_on_cpu for each in (name, *self.pipelines) for backend in self.targets[each].values())
 
     def _quantizable(self, name: str) -> quantize.Quantizable:
         digest = None if name in self.passes.remade else self.checkpoint.digest(network(name))
@@ -213,7 +213,7 @@ class Plan:
         return quantize.Quantizable(name, self.passes.quantized[name], where, self.family, self.targets[name], digest)
 
     def _precision(self, name: str, islands: Stage[precision.IslandsFile] | None) -> precision.PartPrecision:
-        configs = self.passes.outline.checkpoint.configs
+        configs = self.passes.expected_family.checkpoint.configs
         upcast = name.startswith("vae") and configs.get(name, configs["vae"]).get("force_upcast", True)
         asked = self.recipe.component(name).precision
         return precision.PartPrecision(name, asked, self._on_processor(name), upcast, self.reference, islands)

@@ -53,7 +53,7 @@ class IslandsFile:
         return self._told["left"]
 
     @property
-    def told(self) -> str:
+    def summary(self) -> str:
         """How large the islands are, and where."""
         found = self._told
         return (
@@ -78,7 +78,7 @@ class PartPrecision:
     Attributes:
         name: of the part.
         asked: by the recipe.
-        on_processor: whether all its engines run on a processor.
+        runs_on_cpu: whether all its engines run on a processor.
         upcast: whether its config asks for fp32, which decides where nothing is recorded.
         recording: of the pipeline that pictures are held to; None where nothing is recorded.
         islands: None where the precision does not depend on them.
@@ -87,7 +87,7 @@ class PartPrecision:
 
     name: str
     asked: Literal["fp32", "fp16", "bf16", "mixed", "auto"]
-    on_processor: bool
+    runs_on_cpu: bool
     upcast: bool
     recording: Stage[RecordingFolder] | None
     islands: Stage[IslandsFile] | None
@@ -103,7 +103,7 @@ class PartPrecision:
     def decide(self, results: Results) -> tuple[Precision, str]:
         """The precision that `auto` chooses, and the sentence that says why."""
         name = self.name
-        if self.on_processor:
+        if self.runs_on_cpu:
             return "fp32", f"{name}: auto chose fp32, every target is a processor, on which a half-precision graph saves no time"
         if not self.recording or not self.islands:
             why = "its config asks for force_upcast" if self.upcast else "its config does not ask for force_upcast"
@@ -125,7 +125,7 @@ class PartPrecision:
         """What was decided by measurement, a sentence each."""
         notes = [self.decide(results)[1]] if self.asked == "auto" else []
         if self.islands and self.single(results):
-            notes.append(f"{self.name}: {results[self.islands].told}")
+            notes.append(f"{self.name}: {results[self.islands].summary}")
         return notes
 
     def left(self, results: Results) -> dict[str, float]:

@@ -222,13 +222,13 @@ def _calibrate(
     digest: str,
     seen: Stage[RecordingFolder] | None,
 ) -> None:
-    from exporter.quantization.calibrate import Given  # noqa: PLC0415 - onnx
+    from exporter.quantization.calibrate import CalibrationInput  # noqa: PLC0415 - onnx
 
     file = CalibrationFile(folder, part.name).file
     if part.named is not None:
         shutil.copyfile(part.named, file)
         return
-    start = Given(
+    start = CalibrationInput(
         part=part.name,
         where=part.where,
         digest=digest,
@@ -257,7 +257,7 @@ def _quantize(
 
 
 def _weigh(folder: Path, results: Results, part: Quantizable, contest: Contest, precision: PartPrecision) -> None:
-    from exporter.quantization.gate import Candidate, weigh  # noqa: PLC0415 - numpy
+    from exporter.quantization.gate import Candidate, keep_or_fall_back  # noqa: PLC0415 - numpy
 
     graphs = {opset: tuple(results[stage].files for stage in pair) for opset, pair in contest.graphs.items()}
     candidates = []
@@ -267,7 +267,7 @@ def _weigh(folder: Path, results: Results, part: Quantizable, contest: Contest, 
         built = [results[stage].files or graph for stage, graph in zip(pair, (own, other), strict=True)]
         candidates.append(Candidate(target, part.targets[target], built[0], built[1], own, other))
     recipe = part.family.recipe
-    decision = weigh(
+    decision = keep_or_fall_back(
         part.name,
         part.step,
         candidates,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from exporter.models.checkpoint import network
-from exporter.recipe.schema import Sampler
+from exporter.recipe.schema import SamplerOptions
 from exporter.reference.recording import RecordingFolder
 from exporter.stages.networks import MadeNetwork, family_of
 from exporter.stages.stage import Results, Stage
@@ -50,7 +50,7 @@ def _options(family: Family) -> dict[str, Any]:
 
 
 def _makers(family: Family) -> tuple[object, ...]:
-    return type(family), type(family.checkpoint), RecordingFolder, Sampler.asked
+    return type(family), type(family.checkpoint), RecordingFolder, SamplerOptions.asked
 
 
 def _networks(family: Family) -> dict[str, str]:

@@ -26,7 +26,7 @@ _TOLD = re.compile(r"\bfrom ((?:engines|exporter)[\w.]*) import (\w+)")
 
 
 @dataclass(frozen=True)
-class Statement:
+class Definition:
     """A definition, or another statement that no function holds.
 
     Attributes:
@@ -48,24 +48,24 @@ class Statement:
 
 
 @dataclass(frozen=True)
-class Source:
+class SourceFile:
     """A file's statements, and the imports that stand outside of functions: name → dotted name of what it stands for."""
 
-    every: tuple[Statement, ...]
+    every: tuple[Definition, ...]
     imports: Mapping[str, str]
 
-    def of(self, name: str) -> tuple[Statement, ...]:
+    def of(self, name: str) -> tuple[Definition, ...]:
         """What defines a name; a class's methods among it."""
         return self._binding.get(name, ())
 
     @cached_property
-    def always(self) -> tuple[Statement, ...]:
+    def always(self) -> tuple[Definition, ...]:
         """What an import runs and no name stands for."""
         return tuple(statement for statement in self.every if not statement.binds)
 
     @cached_property
-    def _binding(self) -> Mapping[str, tuple[Statement, ...]]:
-        found: dict[str, tuple[Statement, ...]] = defaultdict(tuple)
+    def _binding(self) -> Mapping[str, tuple[Definition, ...]]:
+        found: dict[str, tuple[Definition, ...]] = defaultdict(tuple)
         for statement in self.every:
             for name in statement.binds:
                 found[name] += (statement,)
@@ -73,12 +73,12 @@ class Source:
 
 
 @cache
-def read(text: str) -> Source:
+def read(text: str) -> SourceFile:
     """Take a source apart, or remember how another process did: the cache keeps that by content."""
     place = default_root() / "code" / f"{hashlib.sha256(f'{_reader()} {text}'.encode()).hexdigest()}.json"
     with contextlib.suppress(OSError, ValueError):
         statements, imports = json.loads(place.read_bytes())
-        return Source(tuple(Statement(*map(_plain, each)) for each in statements), imports)
+        return SourceFile(tuple(Definition(*map(_plain, each)) for each in statements), imports)
     source = _parsed(text)
     found = [list(vars(each).values()) for each in source.every]
     partial = place.with_suffix(f".{uuid4().hex[:8]}")
@@ -89,8 +89,8 @@ def read(text: str) -> Source:
     return source
 
 
-def _parsed(text: str) -> Source:
-    statements: list[Statement] = []
+def _parsed(text: str) -> SourceFile:
+    statements: list[Definition] = []
     imports: dict[str, str] = {}
     with _uncollected():
         for node in _outer(ast.parse(text).body):
@@ -103,7 +103,7 @@ def _parsed(text: str) -> Source:
                 statements.append(reader.statement(node.lineno, _bound(node)))
                 if not isinstance(node, _FUNCTIONS):
                     imports |= reader.imports
-    return Source(tuple(statements), imports)
+    return SourceFile(tuple(statements), imports)
 
 
 class _Reader:
@@ -118,10 +118,10 @@ class _Reader:
         for node in nodes:
             self._walk(node)
 
-    def statement(self, line: int, binds: tuple[str, ...]) -> Statement:
+    def statement(self, line: int, binds: tuple[str, ...]) -> Definition:
         """What was seen."""
         digest = hashlib.sha256("\n".join(self._seen).encode(errors="surrogatepass")).hexdigest()
-        return Statement(line, binds, digest, tuple(sorted(self.names)), self.imports, tuple(self.data))
+        return Definition(line, binds, digest, tuple(sorted(self.names)), self.imports, tuple(self.data))
 
     def _walk(self, node: ast.AST) -> None:
         kind = type(node)
@@ -215,7 +215,7 @@ def _outer(body: Iterable[ast.stmt]) -> Iterable[ast.stmt]:
                 yield node
 
 
-def _class(node: ast.ClassDef) -> list[Statement]:
+def _class(node: ast.ClassDef) -> list[Definition]:
     """What a class says outside of its methods, and each of these."""
     methods = [each for each in node.body if isinstance(each, _FUNCTIONS)]
     rest = [*node.decorator_list, *node.bases, *node.keywords]

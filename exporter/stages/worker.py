@@ -140,7 +140,7 @@ def main() -> None:
     needed = [stage for stage in plan.stages if stage in wanted]
     needed.sort(key=lambda stage: any(each.verb == "record" for each in closure([stage])))
     # Engines of a GPU first, which take longest; the build makes the others meanwhile.
-    quick = {stage for target, stage in part.engines.items() if plan.targets[denoiser][target].on_processor}
+    quick = {stage for target, stage in part.engines.items() if plan.targets[denoiser][target].runs_on_cpu}
     needed.sort(key=lambda stage: stage in quick)
     results = Results(store)
     for stage in needed:

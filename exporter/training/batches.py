@@ -14,14 +14,14 @@ from engines.errors import UnsupportedError
 from exporter.training.noise_schedule import ddpm
 
 if TYPE_CHECKING:
-    from exporter.training.context import Lesson
+    from exporter.training.context import TrainingContext
     from exporter.training.options import Options
 
 #: Share of the accelerator's free memory that the data may take.
 _ROOM = 0.5
 
 
-class Draws:
+class BatchSampler:
     """Batches of noisy latents with their captions and targets.
 
     Attributes:
@@ -33,7 +33,7 @@ class Draws:
 
     """
 
-    def __init__(self, options: Options, lesson: Lesson, latents: str) -> None:
+    def __init__(self, options: Options, lesson: TrainingContext, latents: str) -> None:
         name = str(lesson.schedule.get("_class_name", ""))
         if name.startswith("FlowMatch") or lesson.schedule.get("use_flow_sigmas"):
             raise UnsupportedError(f"{options.verb}: {name} is a flow, and the task loss knows noise, velocity and sample alone.")

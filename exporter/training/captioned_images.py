@@ -20,7 +20,7 @@ _SHOWN = 5
 
 
 @dataclass(frozen=True)
-class Picture:
+class CaptionedImage:
     """An image file's bytes, and what it shows, in words.
 
     Attributes:
@@ -34,7 +34,7 @@ class Picture:
     read: Callable[[], bytes]
 
 
-def pictures(place: Path, where: str) -> list[Picture]:
+def pictures(place: Path, where: str) -> list[CaptionedImage]:
     """Every picture below a folder, or in tar files, with its caption, in the order of their names.
 
     Captions stand in `metadata.jsonl`, or each in a `.txt` or `.json` of its picture's name, as webdataset has them.
@@ -67,7 +67,7 @@ def pictures(place: Path, where: str) -> list[Picture]:
         problems = [f"{where}: there is no picture in {place}; it takes {', '.join(SUFFIXES)} with captions"]
     if problems:
         raise RecipeError(problems)
-    return [Picture(name, captions[name], read) for name, read in sorted(images.items())]
+    return [CaptionedImage(name, captions[name], read) for name, read in sorted(images.items())]
 
 
 def there(place: Path) -> bool:
@@ -75,7 +75,7 @@ def there(place: Path) -> bool:
     return place.is_dir() or bool(_shards(place))
 
 
-def digest(found: list[Picture]) -> str:
+def digest(found: list[CaptionedImage]) -> str:
     """SHA-256 over pictures and captions, in order."""
     total = hashlib.sha256()
     for picture in found:

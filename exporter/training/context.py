@@ -12,7 +12,7 @@ import numpy as np
 
 from engines.errors import MachineError
 from exporter.models import locate
-from exporter.recipe.schema import Component, Guidance, Recipe
+from exporter.recipe.schema import Component, GuidanceOptions, Recipe
 from exporter.training import captioned_images, hf_datasets
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ LATENTS = "latents.npy"
 
 
 @dataclass(frozen=True)
-class Lesson:
+class TrainingContext:
     """One training's material.
 
     Attributes:
@@ -55,7 +55,7 @@ class Lesson:
     sight: tuple[Checkpoint, Part] | None = None
 
 
-def found(step: Options, recipe: Recipe, where: str) -> list[captioned_images.Picture]:
+def found(step: Options, recipe: Recipe, where: str) -> list[captioned_images.CaptionedImage]:
     """The pictures that a pass names, looked for beside the recipe, then in the working directory.
 
     Raises:
@@ -80,7 +80,7 @@ def steered(step: Options, family: Family) -> Family:
     recipe = family.recipe
     if not step.guides or recipe.sampler.guidance.mode == "classifier_free":
         return family
-    sampler = recipe.sampler.model_copy(update={"guidance": Guidance(mode="classifier_free", scale=1.0)})
+    sampler = recipe.sampler.model_copy(update={"guidance": GuidanceOptions(mode="classifier_free", scale=1.0)})
     made = recipe.model_copy(update={"sampler": sampler, "components": {}})
     return family.replacing(recipe=made)
 
@@ -88,12 +88,12 @@ def steered(step: Options, family: Family) -> Family:
 def plain(family: Family, checkpoint: Checkpoint) -> Family:
     """The family without guidance, whose denoiser takes one prompt per picture, and with a picture encoder."""
     recipe = family.recipe
-    sampler = recipe.sampler.model_copy(update={"guidance": Guidance()})
+    sampler = recipe.sampler.model_copy(update={"guidance": GuidanceOptions()})
     made = recipe.model_copy(update={"sampler": sampler, "components": {family.image_encoder: Component()}})
     return family.replacing(checkpoint=checkpoint, recipe=made)
 
 
-def encode(family: Family, recipe: Recipe, pictures: list[captioned_images.Picture], folder: Path, *, texts: bool) -> None:
+def encode(family: Family, recipe: Recipe, pictures: list[captioned_images.CaptionedImage], folder: Path, *, texts: bool) -> None:
     """Write the latents of pictures (scaled to cover the recipe's typical size, cut at the centre), and their captions' states.
 
     Each picture's latent is drawn once from the encoder's distribution. An empty prompt becomes what it becomes in generation.
@@ -124,9 +124,9 @@ def encode(family: Family, recipe: Recipe, pictures: list[captioned_images.Pictu
     encode.latents(encoder, pictures, (height, width), folder / LATENTS, batch)
 
 
-def came(steps: Mapping[str, Any], source: Mapping[str, Any], findings: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """Where the modules of the network that passes made stood in the source; `findings` are what each of them found out."""
-    for name, found in findings.items():
+def came(steps: Mapping[str, Any], source: Mapping[str, Any], metadata: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Where the modules of the network that passes made stood in the source; `metadata` are what each of them found out."""
+    for name, found in metadata.items():
         if moved := steps[name].moved(source, found.get(name, {})):
             return dict(moved)
     return {}

@@ -16,7 +16,7 @@ from engines.errors import UnsupportedError
 
 if TYPE_CHECKING:
     from exporter.families import Family
-    from exporter.training.captioned_images import Picture
+    from exporter.training.captioned_images import CaptionedImage
 
 
 def device() -> torch.device:
@@ -58,7 +58,7 @@ def captions(family: Family, texts: Sequence[str], folder: Path, batch: int) -> 
 
 
 @torch.no_grad()
-def latents(family: Family, pictures: Sequence[Picture], size: tuple[int, int], path: Path, batch: int) -> None:
+def latents(family: Family, pictures: Sequence[CaptionedImage], size: tuple[int, int], path: Path, batch: int) -> None:
     """Write float16 (pictures, C, H, W): each picture, scaled to cover `size` (height, width) and cut at its centre, encoded."""
     part = family.part(family.image_encoder, "fp32")
     module, ports = part.module.to(where := device()), [port.name for port in part.signature.inputs]
@@ -81,7 +81,7 @@ def _extent(extent: dict[str, int], batch: int) -> dict[str, int]:
     return {**extent, "batch": batch}
 
 
-def _pixels(picture: Picture, size: tuple[int, int]) -> np.ndarray:
+def _pixels(picture: CaptionedImage, size: tuple[int, int]) -> np.ndarray:
     height, width = size
     try:
         with Image.open(BytesIO(picture.read())) as image:

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 from engines.errors import MissingDependency, RecipeError
 from engines.plugins import did_you_mean
 from exporter.models import locate
-from exporter.training.captioned_images import Picture
+from exporter.training.captioned_images import CaptionedImage
 
 if TYPE_CHECKING:
     from exporter.training.options import Dataset
 
 
-def pictures(asked: Dataset, root: Path, where: str) -> list[Picture]:
+def pictures(asked: Dataset, root: Path, where: str) -> list[CaptionedImage]:
     """Every picture of a split with its caption, in the data set's order.
 
     Args:
@@ -43,7 +43,7 @@ def pictures(asked: Dataset, root: Path, where: str) -> list[Picture]:
         text = caption[0] if isinstance(caption, list) and caption else caption
         if not isinstance(text, str):
             raise RecipeError(f"{where}: row {index} of {asked.dataset} has the caption {caption!r}, which is no text")
-        found.append(Picture(f"{asked.dataset}, {asked.split} {index}", text, _reader(files, index, asked.image)))
+        found.append(CaptionedImage(f"{asked.dataset}, {asked.split} {index}", text, _reader(files, index, asked.image)))
     return found
 
 

@@ -17,7 +17,7 @@ class Losses(Protocol):
 
     Attributes:
         frozen: parameters of the networks that are not trained, for the estimate of memory.
-        findings: what is compared, as JSON holds it.
+        metadata: what is compared, as JSON holds it.
         kept: what goes on changing besides the student, with `state_dict` and `load_state_dict`; part of every checkpoint.
 
     """
@@ -25,7 +25,7 @@ class Losses(Protocol):
     @property
     def frozen(self) -> int: ...  # noqa: D102 - above
     @property
-    def findings(self) -> Mapping[str, Any]: ...  # noqa: D102
+    def metadata(self) -> Mapping[str, Any]: ...  # noqa: D102
     @property
     def kept(self) -> Sequence[Any]: ...  # noqa: D102
 

@@ -114,7 +114,7 @@ class Options(PassOptions):
         raise UnsupportedError(f"{self.verb} of {part.name} needs a teacher and pictures.\n  Build it, or run t2iexport distill.")
 
     @property
-    def told(self) -> str:
+    def summary(self) -> str:
         """The pass and how long, as the blame table shows it."""
         return f"{self.verb}: {self.steps} steps"
 
@@ -150,7 +150,7 @@ class Played(Options):
         return self.model_dump(mode="json", include=names) | {"stops": self.stops}
 
 
-class Weights(Frozen):
+class LossWeights(Frozen):
     """By which each loss counts; all are mean squared errors in float32, the features' as feature_error says."""
 
     task: Weight = Field(default=1.0, description="student's output against the noise, velocity or sample that was put in")
@@ -161,7 +161,7 @@ class Weights(Frozen):
 class Imitated(Options):
     """Losses of a student that imitates its teacher."""
 
-    weights: Weights = Weights()
+    weights: LossWeights = LossWeights()
     features: Literal["last_of_stage", "self_attention", "cross_attention", "resnet", "feed_forward", "layers"] | None = Field(
         default="self_attention",
         description="what the feature loss compares: BK-SDM last_of_stage, KOALA self_attention, SSD-1B layers",
@@ -177,7 +177,7 @@ class Imitated(Options):
         return self.features is not None and self.weights.feature > 0
 
 
-class Picture(Frozen):
+class ImageLossWeights(Frozen):
     """By which each difference of two pictures counts, whose values are in [0, 1]."""
 
     absolute: Weight = Field(default=1.0, description="mean of the absolute difference")

@@ -16,7 +16,7 @@ from exporter.training.encode import device
 from exporter.training.noise_schedule import Schedule, guided
 
 if TYPE_CHECKING:
-    from exporter.training.context import Lesson
+    from exporter.training.context import TrainingContext
     from exporter.training.options import Played
 
 PATHS, ROWS = "paths.npy", "rows.npy"
@@ -25,7 +25,7 @@ _HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @torch.no_grad()
-def play(options: Played, lesson: Lesson, folder: Path) -> None:
+def play(options: Played, lesson: TrainingContext, folder: Path) -> None:
     """Write `paths.npy`, float32 (count, stops + 1, C, H, W), and `rows.npy`, the caption of each.
 
     A path starts at pure noise as samplers with trailing spacing do, and is kept at each of the options' stops.
@@ -72,10 +72,10 @@ def play(options: Played, lesson: Lesson, folder: Path) -> None:
     paths.flush()
 
 
-class Paths:
+class TeacherRollouts:
     """Trajectories that were played, a batch at a time."""
 
-    def __init__(self, options: Played, lesson: Lesson) -> None:
+    def __init__(self, options: Played, lesson: TrainingContext) -> None:
         if lesson.played is None:
             raise UnsupportedError(f"{options.verb}: no trajectories were played.\n  Build the recipe, or run t2iexport distill.")
         self._options = options

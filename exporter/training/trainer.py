@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from engines.errors import DivergenceError, MissingDependency, UnsupportedError
 from exporter.part import Part
-from exporter.training.context import Lesson
+from exporter.training.context import TrainingContext
 from exporter.training.cuda_graph import Capture
 from exporter.training.memory import own, refuse_memory
 
@@ -41,7 +41,7 @@ _SHARDED = {DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEG
 _HALVES = {"no": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def teach(options: Options, student: Part, lesson: Lesson, losses: Losses) -> Part:
+def teach(options: Options, student: Part, lesson: TrainingContext, losses: Losses) -> Part:
     """Train the student; the result is a network of its own, in float32.
 
     Args:
@@ -68,9 +68,9 @@ def teach(options: Options, student: Part, lesson: Lesson, losses: Losses) -> Pa
         if child is None:  # of a VAE, the half that the part does without
             setattr(made, name, None)
     made.load_state_dict(state)
-    told = f"{student.name}: {options.told}, {training.outcome}"
-    part = student.having(made.eval().requires_grad_(requires_grad=False))
-    return replace(part, notes=(*student.notes, told), findings=(*student.findings, (options.verb, training.findings)))
+    told = f"{student.name}: {options.summary}, {training.outcome}"
+    part = student.replacing(made.eval().requires_grad_(requires_grad=False))
+    return replace(part, notes=(*student.notes, told), metadata=(*student.metadata, (options.verb, training.metadata)))
 
 
 @contextmanager
@@ -101,17 +101,19 @@ class Training:
     """One training's state.
 
     Attributes:
-        findings: what was compared, and losses of the first and last steps, for whoever reads the bundle.
+        metadata: what was compared, and losses of the first and last steps, for whoever reads the bundle.
 
     """
 
-    def __init__(self, options: Options, student: Part, lesson: Lesson, losses: Losses, accelerator: Accelerator) -> None:
+    def __init__(
+        self, options: Options, student: Part, lesson: TrainingContext, losses: Losses, accelerator: Accelerator
+    ) -> None:
         self._options, self._lesson, self._losses, self._accelerator = options, lesson, losses, accelerator
         self._name = f"{student.name}, {options.verb}"
         self._say = lesson.say if accelerator.is_main_process else lambda _: None
         network, device = student.network, accelerator.device
         self._refuse(network)
-        self.findings: dict[str, Any] = dict(losses.findings)
+        self.metadata: dict[str, Any] = dict(losses.metadata)
         own(network)
         network.requires_grad_(requires_grad=True)
         if options.gradient_checkpointing:
@@ -149,7 +151,7 @@ class Training:
     @property
     def outcome(self) -> str:
         """How it went, in words."""
-        first, last = self.findings["first"], self.findings["last"]
+        first, last = self.metadata["first"], self.metadata["last"]
         words = (f"{name} {first[name]:.3g} → {last[name]:.3g}" for name in last if name != "steps")
         return f"mean losses of the first and last {last['steps']} steps: {', '.join(words)}"
 
@@ -310,13 +312,13 @@ class Training:
 
     def _summarise(self) -> None:
         if not self._accelerator.is_main_process:
-            self.findings |= {"first": {"steps": 0}, "last": {"steps": 0}}
+            self.metadata |= {"first": {"steps": 0}, "last": {"steps": 0}}
             return
         rows = [json.loads(line) for line in (self._lesson.kept / CURVE).read_text().splitlines()]
         count = max(1, min(50, len(rows) // 2))
         for place, some in (("first", rows[:count]), ("last", rows[-count:])):
             means = {name: sum(row[name] for row in some) / count for name in rows[0] if name != "step"}
-            self.findings[place] = {"steps": count, **means}
+            self.metadata[place] = {"steps": count, **means}
 
     def _refuse(self, student: nn.Module) -> None:
         accelerator, options = self._accelerator, self._options

@@ -89,7 +89,7 @@ class TestOptions:
         backend.refuse("fp32")
 
     def test_says_where_it_runs_and_never_computes_finer_than_the_graph(self, backend):
-        assert isinstance(backend.on_processor, bool)
+        assert isinstance(backend.runs_on_cpu, bool)
         assert backend.fused == ()  # as it comes, its graphs are anybody's
         assert set(backend.formats) | set(backend.refused_formats) == set(formats.offered())
         assert not set(backend.formats) & set(backend.refused_formats)

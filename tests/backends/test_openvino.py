@@ -166,7 +166,7 @@ def test_inputs_that_may_not_be_written_to_are_read(built):
 def test_it_is_the_plugin():
     assert plugins.load("backends", "openvino") is OpenVino
     assert OpenVino().version == vendor.__version__.partition("-")[0]
-    assert OpenVino().on_processor
+    assert OpenVino().runs_on_cpu
 
 
 @pytest.mark.parametrize(("threads", "pinned"), [(0, True), (1, False)])

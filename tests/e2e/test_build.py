@@ -17,7 +17,7 @@ from PIL import Image
 from engines.bundle import Bundle
 from engines.errors import ParityError, UnsupportedError
 from engines.images.png import save
-from engines.images.provenance import Made
+from engines.images.provenance import ImageProvenance
 from engines.pipeline import Pipeline
 from exporter.build import build, check
 from exporter.recipe.schema import Recipe
@@ -66,7 +66,7 @@ def test_the_bundle_changes_a_picture_and_makes_it_again(built, tmp_path):
         (near,) = pipeline.generate("the blue square", image=first, strength=0.25)
         (filled,) = pipeline.generate("the blue square", image=first, mask=hole)
         save([filled], tmp_path / "filled.png")
-        made = Made.read(tmp_path / "filled.png")
+        made = ImageProvenance.read(tmp_path / "filled.png")
         again = pipeline.generate(**made.wishes(built.bundle.manifest), image=first, mask=hole)[0]
     assert near.size == first.size
     kept = np.asarray(hole) == 0

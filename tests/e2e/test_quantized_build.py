@@ -152,7 +152,7 @@ def test_what_is_not_faster_is_refused_with_the_figures(make, monkeypatch):
 
 
 def pair(**changes):
-    return gate.Pair(**{"target": "openvino", "size": 30, "plain_size": 100, "seconds": (1.0, 1.5), "ratio": 1.5,
+    return gate.Comparison(**{"target": "openvino", "size": 30, "plain_size": 100, "seconds": (1.0, 1.5), "ratio": 1.5,
                          "whole": 3, "steps": 9} | changes)  # fmt: skip
 
 

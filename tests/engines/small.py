@@ -5,9 +5,8 @@ import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers, processors
 
 from engines.bundle import Defaults, Draft, EngineFiles, Guidance, Onnx, PartEntry, SamplerEntry, Tokenizer, write
-from engines.noise_process import Process
-from engines.noise_process import Provenance as ProcessProvenance
-from engines.samplers.table import Draw, Emit, Eval, Given, Provenance, Starts, Table
+from engines.noise_process import Process, ProcessProvenance
+from engines.samplers.table import Draw, Emit, Eval, GivenLatent, Starts, Table, TableProvenance
 from engines.signature import Port, Range, Signature
 
 LENGTH, CHANNELS, FACTOR = 6, 4, 8
@@ -33,7 +32,7 @@ def table(steps=2, draws=1):
         ops.append(Eval(t=999.0 - 400 * step, row=tuple(0.5 + 0.25 * index for index in range(len(ops)))))
     row = tuple((-1.0) ** index * 0.5 for index in range(len(ops)))
     return Table(
-        provenance=Provenance(scheduler="Toy", config={"shift": 3}, library="none", steps=steps, deviation=1e-7),
+        provenance=TableProvenance(scheduler="Toy", config={"shift": 3}, library="none", steps=steps, deviation=1e-7),
         ops=(*ops, Emit(row=row)),
     )
 
@@ -42,7 +41,7 @@ def starts(steps=2):
     """Tables that start from an image; step j sees as much noise as there are steps to go."""
 
     def ops(first, alone):
-        made = [Draw(), Given(name="image")]
+        made = [Draw(), GivenLatent(name="image")]
         for step in range(first, steps):
             level = 1 - step / steps
             mixed, row = (level, 1 - level), (level, 1 - level, *[0.25] * (len(made) - 2))

@@ -11,7 +11,7 @@ from engines.bundle import Bundle, Draft, write
 from engines.errors import UnsupportedError
 from engines.guidance import Guidance, Scale
 from engines.images.png import save
-from engines.images.provenance import Made
+from engines.images.provenance import ImageProvenance
 from engines.inputs import Input, Preprocessing
 from engines.pipeline import Pipeline
 from engines.signature import Port
@@ -245,11 +245,11 @@ def test_values_may_be_repeated(pipeline, monkeypatch, tmp_path):
     )
     done = run("a", "red", *many, *hint)
     assert done.exit_code == 0, done.output
-    told = [Made.read(tmp_path / f"p-{number}.webp") for number in (1, 2)]
+    told = [ImageProvenance.read(tmp_path / f"p-{number}.webp") for number in (1, 2)]
     assert [(made.seed, made.negative_prompt, made.guidance_scale) for made in told] == [(5, "sea", 2.0), (9, "", 3.0)]
     assert run("a", "--images-per-prompt", 3, *hint, "--no-metadata").exit_code == 0
     with pytest.raises(UnsupportedError, match="does not say how it was made"):
-        Made.read(tmp_path / "p-3.webp")
+        ImageProvenance.read(tmp_path / "p-3.webp")
 
 
 def test_the_idiom_feeds_an_input_of_that_name(tmp_path, monkeypatch):
@@ -329,7 +329,7 @@ def test_a_digest_tells_inputs_apart_and_a_rebuild_keeps_it(bundle):
 
 def test_saved_pictures_say_their_inputs(pipeline, tmp_path):
     (path,) = save(pipeline.generate("a", inputs={"hint": image()}), tmp_path / "a.jpg")
-    made = Made.read(path)
+    made = ImageProvenance.read(path)
     assert made.inputs["hint_scale"] == "1.0"
     assert len(made.inputs["hint"]) == 64
     assert made.generator == "numpy"

@@ -108,8 +108,8 @@ def test_every_kind_of_file_is_named():
 
 def test_parts_are_found_by_role_and_whole_pipelines_by_steps():
     draft = small.draft()
-    assert list(draft.having("denoiser")) == ["unet"]
-    assert draft.having("encoder") == {}
+    assert list(draft.with_role("denoiser")) == ["unet"]
+    assert draft.with_role("encoder") == {}
     assert draft.running() == draft.parts
     assert draft.fused(2) is None
     fused = small.draft(**small.fused())

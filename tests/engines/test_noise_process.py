@@ -5,7 +5,7 @@ import pytest
 from pydantic import ValidationError
 
 from engines.errors import BundleError
-from engines.noise_process import Model, Process
+from engines.noise_process import CheckedDenoiser, Process
 from tests.engines import small
 from tests.engines.samplers import gaussians
 
@@ -32,7 +32,7 @@ def test_noise_and_clean_are_what_the_latent_is_mixed_of(prediction):
     clock = np.array([0.001, 0.7, 5.0])
     signal, sigma = (part.reshape(-1, 1, 1, 1) for part in (np.exp(-clock / 2), np.sqrt(-np.expm1(-clock))))
     answer = {"epsilon": noise, "v_prediction": signal * noise - sigma * clean, "sample": clean}[prediction]
-    model = Model(process, lambda *_: answer.astype(np.float32))
+    model = CheckedDenoiser(process, lambda *_: answer.astype(np.float32))
     latent, which = signal * clean + sigma * noise, np.arange(3)
     np.testing.assert_allclose(model.noise(latent, clock, which), noise, atol=2e-5)
     np.testing.assert_allclose(model.clean(latent, clock, which), clean, atol=2e-5)

@@ -5,7 +5,7 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from engines.errors import UnsupportedError
-from engines.sampler_ops import Draw, Emit, Eval, Given, Ops, append, fitting, no_rows_for_a_mask, not_finite, step_name
+from engines.sampler_ops import Draw, Emit, Eval, GivenLatent, Ops, append, fitting, no_rows_for_a_mask, not_finite, step_name
 
 SHAPE = (1, 4, 2, 3)
 
@@ -14,7 +14,7 @@ def test_an_op_is_told_by_its_word():
     ops = TypeAdapter(Ops).validate_python(
         [{"op": "draw"}, {"op": "given", "name": "image"}, {"op": "eval", "t": 1, "row": [1]}, {"op": "emit", "row": []}]
     )
-    assert [type(op) for op in ops] == [Draw, Given, Eval, Emit]
+    assert [type(op) for op in ops] == [Draw, GivenLatent, Eval, Emit]
     for wrong in ({"op": "noise"}, {"row": [1]}, {"op": "draw", "row": [1]}, {"op": "eval", "t": float("nan"), "row": []}):
         with pytest.raises(ValidationError):
             TypeAdapter(Ops).validate_python([wrong])
@@ -44,11 +44,11 @@ def test_a_draw_asks_and_a_given_is_looked_up():
         raise AssertionError
 
     np.testing.assert_array_equal(append(Draw(), [], lambda: noise, None), noise)
-    np.testing.assert_array_equal(append(Given(name="image"), [noise], never, {"image": image}), image)
+    np.testing.assert_array_equal(append(GivenLatent(name="image"), [noise], never, {"image": image}), image)
     for given in (None, {}, {"other": image}):
         with pytest.raises(UnsupportedError, match=r"starts from a given latent named 'image'. Give it"):
-            append(Given(name="image"), [noise], never, given)
-    for op, where in ((Draw(), "draw"), (Given(name="image"), "the given image")):
+            append(GivenLatent(name="image"), [noise], never, given)
+    for op, where in ((Draw(), "draw"), (GivenLatent(name="image"), "the given image")):
         with pytest.raises(UnsupportedError, match=f"{where} returned shape"):
             append(op, [noise], lambda: image[..., :1], {"image": image[..., :1]})
 

@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 from engines.__main__ import generate
 from engines.errors import UnsupportedError
-from engines.images.provenance import Made
+from engines.images.provenance import ImageProvenance
 from engines.pipeline import Pipeline
 from engines.signature import Port
 from tests.engines import small
@@ -74,7 +74,7 @@ def test_pictures_say_what_it_read_and_are_made_again(pair, monkeypatch, tmp_pat
     run("a square", *second, "-o", tmp_path / "a.png")
     run("--from", tmp_path / "a.png", "-o", tmp_path / "b.png")
     run("a square", "--negative-prompt", "red", "-o", tmp_path / "c.png")
-    made = [Made.read(tmp_path / f"{name}.png") for name in "abc"]
+    made = [ImageProvenance.read(tmp_path / f"{name}.png") for name in "abc"]
     assert [(one.prompt_2, one.negative_prompt_2) for one in made] == [("the sea", "blue")] * 2 + [(None, None)]
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
     assert (tmp_path / "a.png").read_bytes() != (tmp_path / "c.png").read_bytes()

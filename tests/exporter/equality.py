@@ -7,7 +7,7 @@ import torch
 
 from engines.errors import RecipeError
 from exporter.models.resolve import resolve
-from exporter.recipe.schema import Component, Guidance, Model, Recipe, Sampler, Shapes
+from exporter.recipe.schema import Component, GuidanceOptions, ModelOptions, Recipe, SamplerOptions, Shapes
 
 #: Relative error that rounding in another order may cause in float32: at most 3e-6 seen on these models.
 ROUNDING = 2e-5
@@ -18,9 +18,9 @@ NEGATIVES = ["the ugly", "blurry, the red"]
 def recipe(source: Path | str, mode: str = "classifier_free", *, components: tuple[str, ...] = (), **fields) -> Recipe:
     """A recipe for a tiny model; sizes are multiples of 16 px."""
     return Recipe(
-        model=Model(source=str(source), **fields.pop("model", {})),
+        model=ModelOptions(source=str(source), **fields.pop("model", {})),
         sampler=fields.pop("sampler", None)
-        or Sampler(steps=(2,), guidance=Guidance(mode=mode, scale=None if mode == "none" else 3.0)),
+        or SamplerOptions(steps=(2,), guidance=GuidanceOptions(mode=mode, scale=None if mode == "none" else 3.0)),
         shapes=fields.pop("shapes", Shapes(height=(32, 48, 64), width=(32, 64, 64), batch=(1, 1, 2))),
         components=dict.fromkeys(components, Component()),
         **fields,

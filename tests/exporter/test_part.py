@@ -38,7 +38,7 @@ def test_the_network_is_the_child_that_has_a_config():
 
 def test_another_network_stands_in_the_same_wrapper():
     made, other = part(precision="fp16", notes=("a note",)), Network("other")
-    again = made.having(other)
+    again = made.replacing(other)
     assert again is not made
     assert again.module is made.module
     assert again.network is made.module.unet is other
@@ -53,5 +53,5 @@ def test_a_wrapper_without_a_network_is_a_mistake():
 
 def test_what_is_not_said_is_empty():
     made = part()
-    assert (made.precision, made.single, made.cases, made.notes, made.findings) == ("fp32", (), (), (), ())
+    assert (made.precision, made.single, made.cases, made.notes, made.metadata) == ("fp32", (), (), (), ())
     assert Case("x", {}, {}).passes == {}

@@ -17,7 +17,7 @@ from exporter.part import Part
 from exporter.passes.distill import Distill
 from exporter.passes.prune import Prune
 from exporter.recipe.schema import Recipe
-from exporter.training.context import LATENTS, Lesson, plain
+from exporter.training.context import LATENTS, TrainingContext, plain
 from exporter.training.objectives.imitation import Imitation
 from exporter.training.trainer import Training, _accelerated
 from tools.gpu.record import Gate, Record
@@ -50,7 +50,7 @@ def run(
                 torch.cuda.reset_peak_memory_stats()
             began = time.perf_counter()
             training.run()
-            record.note("distill", run_s=_since(began), told=training.outcome, curve=training.findings)
+            record.note("distill", run_s=_since(began), told=training.outcome, curve=training.metadata)
     gate.leave()
 
 
@@ -76,7 +76,7 @@ def _watched(training: Training, record: Record) -> None:
     training._note = timed  # noqa: SLF001
 
 
-def _lesson(architecture: str, preset: str, folder: Path, device: str, size: int) -> tuple[Part, Lesson]:
+def _lesson(architecture: str, preset: str, folder: Path, device: str, size: int) -> tuple[Part, TrainingContext]:
     text = (
         f"model: {{source: {architecture}, weights: random}}\n"
         "sampler: {scheduler: EulerDiscreteScheduler, steps: [25]}\n"
@@ -100,7 +100,7 @@ def _lesson(architecture: str, preset: str, folder: Path, device: str, size: int
     source = Part("unet", "denoiser", alone.denoiser(network), signature)
     moved = prune.moved(network.config, {})
     student = prune(source)
-    return student, Lesson(teacher, family.configs["scheduler"], *_made_up(alone, folder), moved, _kept(folder), print)
+    return student, TrainingContext(teacher, family.configs["scheduler"], *_made_up(alone, folder), moved, _kept(folder), print)
 
 
 def _made_up(family: Any, folder: Path) -> tuple[Path, tuple[str, ...]]:  # noqa: ANN401

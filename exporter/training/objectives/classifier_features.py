@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from exporter.part import Part
 
 
-class Sight:
+class ClassifierFeatureLoss:
     """Divergence of what a classifier sees in the student's picture from what it sees in the teacher's, sharpened.
 
     The features are what the classifier's last linear layer takes, (N, width), each picture's a distribution by softmax.

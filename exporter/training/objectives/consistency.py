@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from engines.errors import UnsupportedError
 from exporter.part import Part
-from exporter.training.batches import Draws
-from exporter.training.context import LATENTS, Lesson
+from exporter.training.batches import BatchSampler
+from exporter.training.context import LATENTS, TrainingContext
 from exporter.training.memory import own
 from exporter.training.noise_schedule import Schedule, guided
 
@@ -30,13 +30,13 @@ def steered(options: Any, student: Part) -> Part:  # noqa: ANN401 - the plugin, 
     if lacking != ["time_embedding.cond_proj.weight"]:
         raise UnsupportedError(f"{options.verb}: {type(old).__name__} has no input for guidance that could begin without effect.")
     nn.init.zeros_(network.time_embedding.cond_proj.weight)
-    student = student.having(network.eval())
+    student = student.replacing(network.eval())
     # Its wrapper takes the scale too.
     student.module.embedded = True  # pyright: ignore[reportArgumentType] - torch types what a module holds as tensors and modules
     return student
 
 
-class Agreement:
+class ConsistencyObjective:
     """Huber's distance between the picture that the student says at one time and an average of it at the time before.
 
     Attributes:
@@ -44,13 +44,13 @@ class Agreement:
 
     """
 
-    def __init__(self, options: Any, student: Part, lesson: Lesson) -> None:  # noqa: ANN401 - the plugin, which no helper imports
+    def __init__(self, options: Any, student: Part, lesson: TrainingContext) -> None:  # noqa: ANN401 - the plugin, which no helper imports
         self._options, self._teacher = options, lesson.teacher.module
-        self._schedule, self._draws = Schedule(lesson.schedule, options.verb), Draws(options, lesson, LATENTS)
+        self._schedule, self._draws = Schedule(lesson.schedule, options.verb), BatchSampler(options, lesson, LATENTS)
         self._average = copy.deepcopy(student.module).requires_grad_(requires_grad=False).eval()
         self.kept: Sequence[Any] = (self._average,)
         self.frozen = sum(value.numel() for each in (self._teacher, self._average) for value in each.parameters())
-        self.findings = {"guidance": options.guidance}
+        self.metadata = {"guidance": options.guidance}
         # As LCMScheduler counts them: (1 … steps) · T // steps - 1.
         every = self._schedule.count // options.solver_steps
         self._times = torch.arange(1, options.solver_steps + 1) * every - 1

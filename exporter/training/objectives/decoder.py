@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from exporter.training.batches import Rows, order, settle
-from exporter.training.context import LATENTS, Lesson
+from exporter.training.context import LATENTS, TrainingContext
 from exporter.training.memory import own
 
 if TYPE_CHECKING:
-    from exporter.training.options import Options, Picture
+    from exporter.training.options import ImageLossWeights, Options
 
 
 class Decoding:
@@ -22,11 +22,11 @@ class Decoding:
 
     kept: Sequence[Any] = ()
 
-    def __init__(self, options: Options, weights: Picture, lesson: Lesson) -> None:
+    def __init__(self, options: Options, weights: ImageLossWeights, lesson: TrainingContext) -> None:
         self._options, self._weights = options, weights
         self._teacher: nn.Module = lesson.teacher.module
         self.frozen = sum(value.numel() for value in self._teacher.parameters())
-        self.findings: Mapping[str, Any] = {"picture": weights.model_dump()}
+        self.metadata: Mapping[str, Any] = {"picture": weights.model_dump()}
         self._latents = Rows(lesson.encoded / LATENTS)
         self._device = torch.device("cpu")
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from exporter.part import Part
-from exporter.training.batches import Draws
-from exporter.training.context import LATENTS, Lesson
+from exporter.training.batches import BatchSampler
+from exporter.training.context import LATENTS, TrainingContext
 from exporter.training.memory import own
 from exporter.training.objectives import features
 
@@ -23,20 +23,20 @@ class Imitation:
     """BK-SDM's losses, all mean squared errors in float32; the features' may be relative, which keeps large ones from ruling.
 
     Attributes:
-        findings: pairs of modules that are compared.
+        metadata: pairs of modules that are compared.
 
     """
 
     kept: Sequence[Any] = ()
 
-    def __init__(self, options: Imitated, student: Part, lesson: Lesson) -> None:
+    def __init__(self, options: Imitated, student: Part, lesson: TrainingContext) -> None:
         self._weights, self._teacher = options.weights, lesson.teacher.module
         self._relative = options.feature_error == "relative"
         network, source = student.network, lesson.teacher.network
         self.frozen = sum(value.numel() for value in source.parameters())
-        self._draws = Draws(options, lesson, LATENTS)
+        self._draws = BatchSampler(options, lesson, LATENTS)
         pairs = features.pairs(options.features, network, source, lesson.moved) if options.features and options.watched else []
-        self.findings: dict[str, Any] = {"features": [list(pair) for pair in pairs]}
+        self.metadata: dict[str, Any] = {"features": [list(pair) for pair in pairs]}
         self._watches = [features.Watch(each, [pair[side] for pair in pairs]) for side, each in enumerate((network, source))]
 
     def settle(self, device: torch.device, dtype: torch.dtype) -> None:
@@ -51,7 +51,7 @@ class Imitation:
 
     def __call__(self, model: nn.Module, target: Tensor, *inputs: Tensor) -> dict[str, Tensor]:
         """The losses of one pass."""
-        watching, weights = self.findings["features"], self._weights
+        watching, weights = self.metadata["features"], self._weights
         for watch in self._watches:
             watch.arm()
         with torch.no_grad():

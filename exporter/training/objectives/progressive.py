@@ -15,17 +15,17 @@ import torch
 from torch import Tensor, nn
 
 from exporter.part import Part
-from exporter.training.batches import Draws
-from exporter.training.context import LATENTS, Lesson
+from exporter.training.batches import BatchSampler
+from exporter.training.context import LATENTS, TrainingContext
 from exporter.training.memory import own
 from exporter.training.noise_schedule import Schedule, guided
-from exporter.training.objectives.classifier_features import Sight
+from exporter.training.objectives.classifier_features import ClassifierFeatureLoss
 from exporter.training.trainer import CURVE, teach
 
 _DONE = "network"
 
 
-def rounds(options: Any, student: Part, lesson: Lesson) -> Part:  # noqa: ANN401 - the plugin, which no helper imports
+def rounds(options: Any, student: Part, lesson: TrainingContext) -> Part:  # noqa: ANN401 - the plugin, which no helper imports
     """Train one round after the other; a round that is finished is kept, and not trained again."""
     teacher, said = lesson.teacher.module, ""
     told: list[dict[str, Any]] = []
@@ -37,14 +37,14 @@ def rounds(options: Any, student: Part, lesson: Lesson) -> Part:  # noqa: ANN401
         given = replace(lesson, kept=kept)
         guidance = options.guidance if number == 0 else None
         sees = options.classifier is not None and number >= len(options.grid) - 1 - options.classifier.rounds
-        losses = Halving(options, given, teacher, said, (before, after), guidance, sees=sees)
+        losses = ProgressiveObjective(options, given, teacher, said, (before, after), guidance, sees=sees)
         if (kept / _DONE).is_dir():
-            student = student.having(type(student.network).from_pretrained(kept / _DONE))
-            found = json.loads((kept / "findings.txt").read_text())
+            student = student.replacing(type(student.network).from_pretrained(kept / _DONE))
+            found = json.loads((kept / "metadata.json").read_text())
         else:
             lesson.say(f"{student.name}, {options.verb}: round {number + 1}, {before} → {after} steps")
             student = teach(options, student, given, losses)
-            found = dict(student.findings)[options.verb]
+            found = dict(student.metadata)[options.verb]
             if first:
                 _keep(student, kept, found)
         told.append({"from": before, "to": after, **found})
@@ -54,19 +54,19 @@ def rounds(options: Any, student: Part, lesson: Lesson) -> Part:  # noqa: ANN401
             curve += [json.dumps({"round": number + 1, **json.loads(row)}) + "\n" for row in rows]
             (lesson.kept / CURVE).write_text("".join(curve))
     last = told[-1]["last"]
-    note = f"{student.name}: {options.told}, mean loss of the last {last['steps']} steps {last['loss']:.3g}"
-    return replace(student, notes=(note,), findings=((options.verb, {"rounds": told}),))
+    note = f"{student.name}: {options.summary}, mean loss of the last {last['steps']} steps {last['loss']:.3g}"
+    return replace(student, notes=(note,), metadata=((options.verb, {"rounds": told}),))
 
 
 def _keep(student: Part, folder: Path, found: Mapping[str, Any]) -> None:
     """Keep a round's network, which appears whole under its name."""
     partial = folder / f"{_DONE}.partial"
     student.network.save_pretrained(partial)
-    (folder / "findings.txt").write_text(json.dumps(found))
+    (folder / "metadata.json").write_text(json.dumps(found))
     partial.rename(folder / _DONE)
 
 
-class Halving:
+class ProgressiveObjective:
     """Error of the clean latent with which one step of the student arrives where several of the teacher do.
 
     It is the squared error, or how differently a classifier sees the pictures that the two clean latents become.
@@ -81,7 +81,7 @@ class Halving:
     def __init__(
         self,
         options: Any,  # noqa: ANN401 - the plugin, which no helper imports
-        lesson: Lesson,
+        lesson: TrainingContext,
         teacher: nn.Module,
         taught: str,
         grid: tuple[int, int],
@@ -90,12 +90,12 @@ class Halving:
         sees: bool = False,
     ) -> None:
         self._options, self._teacher, self._steps, self._guidance = options, teacher, grid, guidance
-        self._schedule, self._draws = Schedule(lesson.schedule, options.verb), Draws(options, lesson, LATENTS)
+        self._schedule, self._draws = Schedule(lesson.schedule, options.verb), BatchSampler(options, lesson, LATENTS)
         self._taught = taught or self._schedule.prediction
         self.said = options.prediction or self._taught
-        self._sight = Sight(*lesson.sight, options.classifier.temperature) if sees and lesson.sight else None
+        self._sight = ClassifierFeatureLoss(*lesson.sight, options.classifier.temperature) if sees and lesson.sight else None
         self.frozen = sum(value.numel() for value in teacher.parameters()) + (self._sight.frozen if self._sight else 0)
-        self.findings = {"prediction": self.said}
+        self.metadata = {"prediction": self.said}
         self._grids: list[Tensor] = []
 
     def settle(self, device: torch.device, dtype: torch.dtype) -> None:

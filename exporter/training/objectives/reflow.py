@@ -10,22 +10,22 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from exporter.training.noise_schedule import Schedule
-from exporter.training.teacher_rollouts import Paths
+from exporter.training.teacher_rollouts import TeacherRollouts
 
 if TYPE_CHECKING:
-    from exporter.training.context import Lesson
+    from exporter.training.context import TrainingContext
 
 
-class Straight:
+class ReflowObjective:
     """Squared error of what the student says between a picture and the noise that it came from."""
 
     kept: Sequence[Any] = ()
     frozen = 0
 
-    def __init__(self, options: Any, lesson: Lesson) -> None:  # noqa: ANN401 - the plugin, which no helper imports
-        self._schedule, self._paths = Schedule(lesson.schedule, options.verb), Paths(options, lesson)
+    def __init__(self, options: Any, lesson: TrainingContext) -> None:  # noqa: ANN401 - the plugin, which no helper imports
+        self._schedule, self._paths = Schedule(lesson.schedule, options.verb), TeacherRollouts(options, lesson)
         self._said = options.prediction or self._schedule.prediction
-        self.findings = {"prediction": self._said}
+        self.metadata = {"prediction": self._said}
 
     def settle(self, device: torch.device, dtype: torch.dtype) -> None:  # noqa: ARG002 - the protocol's
         """Bring the data there."""

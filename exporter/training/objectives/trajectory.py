@@ -10,25 +10,25 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from exporter.training.noise_schedule import Schedule
-from exporter.training.teacher_rollouts import Paths
+from exporter.training.teacher_rollouts import TeacherRollouts
 
 if TYPE_CHECKING:
-    from exporter.training.context import Lesson
+    from exporter.training.context import TrainingContext
 
 
-class Leaps:
+class TrajectoryObjective:
     """Squared errors of single steps along the teacher's trajectories, and of the end of the student's own."""
 
     kept: Sequence[Any] = ()
     frozen = 0
 
-    def __init__(self, options: Any, lesson: Lesson) -> None:  # noqa: ANN401 - the plugin, which no helper imports
+    def __init__(self, options: Any, lesson: TrainingContext) -> None:  # noqa: ANN401 - the plugin, which no helper imports
         self._options, self._schedule = options, Schedule(lesson.schedule, options.verb)
-        self._paths = Paths(options, lesson)
+        self._paths = TeacherRollouts(options, lesson)
         self._said = options.prediction or self._schedule.prediction
         self._stops = torch.tensor((0, *options.stops))
         self._grid = self._schedule.grid(options.teacher_steps)[self._stops]
-        self.findings = {"prediction": self._said, "times": self._grid[:-1].tolist()}
+        self.metadata = {"prediction": self._said, "times": self._grid[:-1].tolist()}
 
     def settle(self, device: torch.device, dtype: torch.dtype) -> None:  # noqa: ARG002 - the protocol's
         """Bring the data there."""

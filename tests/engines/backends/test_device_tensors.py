@@ -57,7 +57,7 @@ def test_threads_take_turns_on_bound_tensors(bound, graph):
 
     session, bound._session = bound._session, Slow()
     gpu = OnnxRuntime(providers=("CUDAExecutionProvider",))
-    engine = module._Session(session, SIGNATURE, graph, bound, turns=not gpu.on_processor)
+    engine = module._Session(session, SIGNATURE, graph, bound, turns=not gpu.runs_on_cpu)
 
     def work(index):
         given = {name: array + index for name, array in arrays().items()}

@@ -7,7 +7,7 @@ from PIL import Image
 
 from engines.errors import UnsupportedError
 from engines.images import init_image
-from engines.images.init_image import Original
+from engines.images.init_image import InitImage
 from engines.pipeline import Pipeline
 from tests.engines import small
 
@@ -126,10 +126,10 @@ def test_the_smallest_strength_that_is_named_works():
     given = image()
     for steps in (1, 2, 3, 7, 25, 49, 50, 93, 1000):
         with pytest.raises(UnsupportedError, match="takes none") as caught:
-            Original.of(given, strength=0.5 / steps).start(steps)
+            InitImage.of(given, strength=0.5 / steps).start(steps)
         least = float(str(caught.value).partition("at least ")[2].partition(",")[0])
-        assert Original.of(given, strength=least).start(steps) == steps - 1
-        assert Original.of(given, strength=1.0).start(steps) == 0
+        assert InitImage.of(given, strength=least).start(steps) == steps - 1
+        assert InitImage.of(given, strength=1.0).start(steps) == 0
 
 
 def test_a_bundle_without_an_encoder(pipeline, tmp_path):
@@ -155,7 +155,7 @@ def test_a_broken_encoder_or_denoiser_is_named(with_encoder):
 
 def test_every_pixel_value_survives():
     pixels = np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, 2)
-    kept = Original.of(Image.fromarray(pixels, "RGB"), mask(16, 16, np.s_[:1, :1]))
+    kept = InitImage.of(Image.fromarray(pixels, "RGB"), mask(16, 16, np.s_[:1, :1]))
     images = kept.keep(np.zeros((1, 16, 16, 3), np.float32))
     back = (images.clip(0, 1) * 255).round().astype(np.uint8)[0]
     np.testing.assert_array_equal(back.reshape(-1, 3)[1:], pixels.reshape(-1, 3)[1:])
@@ -163,16 +163,16 @@ def test_every_pixel_value_survives():
 
 def test_the_mask_is_white_from_the_middle_grey_on():
     greys = Image.fromarray(np.array([[0, 127, 128, 255]], np.uint8), "L")
-    assert Original.of(image(4, 1), greys).anew.tolist() == [[False, False, True, True]]
+    assert InitImage.of(image(4, 1), greys).anew.tolist() == [[False, False, True, True]]
 
 
 def test_digests_are_those_of_the_pixels(tmp_path):
     given = image()
     given.save(tmp_path / "a.png")
     given.save(tmp_path / "a.tiff")
-    digests = [Original.of(init_image.read(tmp_path / name)).facts()["image_sha256"] for name in ("a.png", "a.tiff")]
-    assert digests[0] == digests[1] == Original.of(given).facts()["image_sha256"]
-    assert Original.of(image(seed=2)).facts()["image_sha256"] != digests[0]
+    digests = [InitImage.of(init_image.read(tmp_path / name)).facts()["image_sha256"] for name in ("a.png", "a.tiff")]
+    assert digests[0] == digests[1] == InitImage.of(given).facts()["image_sha256"]
+    assert InitImage.of(image(seed=2)).facts()["image_sha256"] != digests[0]
     assert init_image.digest(np.zeros((2, 3), np.uint8)) != init_image.digest(np.zeros((3, 2), np.uint8))
 
 

@@ -6,7 +6,7 @@ from PIL import Image
 
 from engines.errors import UnsupportedError
 from engines.images import modes
-from engines.images.init_image import Original, read
+from engines.images.init_image import InitImage, read
 
 RAMP = np.tile(np.linspace(0, 1, 64), (8, 1))
 EIGHT = (RAMP * 255).round()
@@ -67,7 +67,7 @@ def test_a_mask_that_lies_in_alpha_is_refused():
     eraser = np.full((4, 4, 4), 255, np.uint8)
     eraser[:, 2:, 3] = 0
     with pytest.raises(UnsupportedError, match=r"the mask is transparent in places.*Save it in black and white"):
-        Original.of(Image.new("RGB", (4, 4)), Image.fromarray(eraser, "RGBA"))
+        InitImage.of(Image.new("RGB", (4, 4)), Image.fromarray(eraser, "RGBA"))
 
 
 @pytest.mark.parametrize(
@@ -94,5 +94,5 @@ def test_lab_is_grey_by_way_of_rgb():
 
 def test_a_16_bit_mask_is_white_from_one_half_on():
     mask = Image.fromarray((RAMP * 65535).round().astype(np.uint16))
-    anew = Original.of(Image.new("RGB", (64, 8)), mask).anew
+    anew = InitImage.of(Image.new("RGB", (64, 8)), mask).anew
     np.testing.assert_array_equal(anew, RAMP >= 0.5)

@@ -6,14 +6,14 @@ from PIL import Image, PngImagePlugin
 
 from engines.errors import UnsupportedError
 from engines.images.png import save
-from engines.images.provenance import Made
+from engines.images.provenance import ImageProvenance
 from engines.pipeline import Pipeline
 from tests.engines import small
 from tests.engines.images.test_init_image import image, mask
 
 
 def saved(pictures, folder):
-    return [Made.read(path) for path in save(pictures, folder / "p.png")]
+    return [ImageProvenance.read(path) for path in save(pictures, folder / "p.png")]
 
 
 def again(pipeline, made, **more):
@@ -115,15 +115,15 @@ def test_a_picture_that_does_not_tell(tmp_path, text, message):
         info.add_itxt(key, value)
     Image.new("RGB", (4, 4)).save(tmp_path / "a.png", pnginfo=info)
     with pytest.raises(UnsupportedError, match=rf"a\.png(.|\n)*{message}"):
-        Made.read(tmp_path / "a.png")
+        ImageProvenance.read(tmp_path / "a.png")
 
 
 def test_a_file_that_is_no_picture_or_tells_too_much(tmp_path):
     (tmp_path / "a.png").write_text("no picture")
     with pytest.raises(UnsupportedError, match=r"a\.png cannot be read"):
-        Made.read(tmp_path / "a.png")
+        ImageProvenance.read(tmp_path / "a.png")
     info = PngImagePlugin.PngInfo()
     info.add_itxt("digest", "0" * 2**21, zip=True)
     Image.new("RGB", (4, 4)).save(tmp_path / "b.png", pnginfo=info)
     with pytest.raises(UnsupportedError, match=r"b\.png cannot be read"):
-        Made.read(tmp_path / "b.png")
+        ImageProvenance.read(tmp_path / "b.png")

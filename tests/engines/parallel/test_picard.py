@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from engines.errors import BundleError, UnsupportedError
 from engines.parallel.picard import Picard
-from engines.sampler_ops import Draw, Emit, Eval, Given
+from engines.sampler_ops import Draw, Emit, Eval, GivenLatent
 from engines.samplers import Cancelled
 from engines.samplers.table import Table
 from tests.engines import small
@@ -182,7 +182,7 @@ def given_table():
     """From a given image under noise, with rows for what a mask keeps; as image to image and inpainting have it."""
     ops = (
         Draw(),
-        Given(name="image"),
+        GivenLatent(name="image"),
         Eval(t=800.0, row=(0.8, 0.6), kept=(0.8, 0.6), preview=(1.7, -1.3)),
         Eval(t=400.0, row=(0.1, 0.7, 0.4), kept=(0.4, 0.9), preview=(1.1, -0.5)),
         Eval(t=100.0, row=(0.1, 0.8, -0.2, 0.3), kept=(0.1, 1.0), preview=(1.0, -0.1)),

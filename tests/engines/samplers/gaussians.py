@@ -8,7 +8,7 @@ import itertools
 
 import numpy as np
 
-from engines.noise_process import Process, Provenance
+from engines.noise_process import Process, ProcessProvenance
 
 WEIGHTS = np.array([0.3, 0.7])
 MEANS = np.array([[-1.0, 0.5], [0.8, -0.2]])
@@ -18,7 +18,7 @@ MEAN = WEIGHTS @ MEANS
 COVARIANCE = sum(
     w * (d**2 * np.eye(2) + np.outer(m - MEAN, m - MEAN)) for w, m, d in zip(WEIGHTS, MEANS, DEVIATIONS, strict=True)
 )
-PROVENANCE = Provenance(scheduler="Toy", config={"beta_schedule": "scaled_linear"}, library="none")
+PROVENANCE = ProcessProvenance(scheduler="Toy", config={"beta_schedule": "scaled_linear"}, library="none")
 
 
 def process(prediction="epsilon", times=1000):

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from engines.errors import BundleError, UnsupportedError
 from engines.samplers import Cancelled
-from engines.samplers.table import Draw, Emit, Eval, Given, Starts, Table
+from engines.samplers.table import Draw, Emit, Eval, GivenLatent, Starts, Table
 from tests.engines import small
 
 SHAPE = (2, 4, 3, 5)
@@ -138,7 +138,7 @@ def edit():
     """From a given latent: noised half and half, one step, and what a mask keeps of it."""
     ops = (
         Draw(),
-        Given(name="image"),
+        GivenLatent(name="image"),
         Eval(t=500, row=(0.5, 0.5), kept=(0.25, 0.75), preview=(1.0, 0.0)),
         Emit(row=(0.0, 0.5, 2.0), kept=(0.0, 1.0)),
     )
@@ -237,7 +237,7 @@ def test_numbers_that_overflow_are_found_by_the_check():
         [Draw(), Emit(row=(1,)), Draw()],
         [Draw(), Emit(row=(1, 1))],
         [Draw(), Eval(t=1, row=(1, 1)), Emit(row=(1,))],
-        [Given(name="image"), Emit(row=(1,))],
+        [GivenLatent(name="image"), Emit(row=(1,))],
         [Draw(), Eval(t=1, row=(1,), kept=(1, 1)), Emit(row=(1,), kept=(1,))],
         [Draw(), Eval(t=1, row=(1,), kept=(1,)), Emit(row=(1,))],
     ],

@@ -62,7 +62,7 @@ def report(**changes):
         "cold": {"mine": machine.Cold(seconds=1.5, peak=150_000_000)},
         "environment": machine.environment(),
     }
-    return run.Report(**{**made, **changes})
+    return run.BenchReport(**{**made, **changes})
 
 
 def test_everybody_draws_in_every_round_and_another_one_begins(tmp_path):

@@ -15,7 +15,7 @@ from exporter.families._wrappers import Denoiser
 from exporter.families.sd import Sd
 from exporter.families.sdxl import Sdxl
 from exporter.models.resolve import resolve
-from exporter.recipe.schema import Guidance, Sampler
+from exporter.recipe.schema import GuidanceOptions, SamplerOptions
 from tests.exporter import equality, models
 
 PYRAMID = {
@@ -220,7 +220,9 @@ def test_pipeline_takes_the_recipes_scheduler(tiny_sd):
 def test_guidance_is_rescaled_as_diffusers_does(tiny_sd):
     plain, rescaled = (
         equality.family(
-            Sd, tiny_sd, sampler=Sampler(steps=(2,), guidance=Guidance(mode="classifier_free", scale=3.0, rescale=share))
+            Sd,
+            tiny_sd,
+            sampler=SamplerOptions(steps=(2,), guidance=GuidanceOptions(mode="classifier_free", scale=3.0, rescale=share)),
         )
         for share in (0.0, 0.7)
     )

@@ -10,7 +10,7 @@ from exporter.families.sd import Sd
 from exporter.families.sdxl import Sdxl
 from exporter.models import architectures
 from exporter.models.resolve import resolve
-from exporter.recipe.schema import Model
+from exporter.recipe.schema import ModelOptions
 
 CLIP_L, OPENCLIP_H, OPENCLIP_G = 123_060_480, 340_387_840, 694_659_840
 KL, TAESD = 83_653_863, 2_445_063
@@ -44,7 +44,7 @@ def size(module) -> int:
 
 
 def checkpoint(name: str):
-    return resolve(Model(source=name, weights="random"), Path())
+    return resolve(ModelOptions(source=name, weights="random"), Path())
 
 
 def test_the_table_is_complete():

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from engines.errors import RecipeError, UnsupportedError
 from exporter.models import architectures, hub, safetensors_header
 from exporter.models.resolve import resolve
-from exporter.recipe.schema import Model
+from exporter.recipe.schema import ModelOptions
 
 WEIGHTS = {
     "unet": "diffusion_pytorch_model",
@@ -31,7 +31,7 @@ def copy(tiny_sdxl, tmp_path):
 
 
 def checkpoint(source: Path | str, root: Path | None = None, **fields):
-    return resolve(Model(source=str(source), **fields), root or Path())
+    return resolve(ModelOptions(source=str(source), **fields), root or Path())
 
 
 def change(folder: Path, component: str, how) -> Path:

@@ -10,13 +10,13 @@ from engines.errors import RecipeError, UnsupportedError
 from exporter.models.checkpoint import Checkpoint
 from exporter.models.compatibility import NetworkSource, borrow, teacher
 from exporter.models.resolve import resolve
-from exporter.recipe.schema import Model
+from exporter.recipe.schema import ModelOptions
 
 
 @pytest.fixture(scope="module")
 def source() -> Checkpoint:
     """Stable Diffusion 1.5's configs; no weight is needed."""
-    return resolve(Model(source="sd-v1-5", weights="random"), Path())
+    return resolve(ModelOptions(source="sd-v1-5", weights="random"), Path())
 
 
 def fresh(source, part, **fields):

@@ -10,7 +10,7 @@ from engines.errors import UnsupportedError
 from exporter.families import claim
 from exporter.models import architectures
 from exporter.models.resolve import resolve
-from exporter.recipe.schema import Model, Recipe
+from exporter.recipe.schema import ModelOptions, Recipe
 from exporter.stages.plan import Plan
 
 TEXT = """\
@@ -41,7 +41,7 @@ def test_a_plain_pipeline_has_nothing_left(tiny_sdxl, tiny_sd):
 @pytest.mark.parametrize("name", architectures.names())
 def test_nor_has_an_architecture(name):
     family = claim(
-        resolve(Model(source=name, weights="random"), Path()),
+        resolve(ModelOptions(source=name, weights="random"), Path()),
         Recipe.parse((TEXT % f"{name}, weights: random").replace("32", "512"), "x"),
     )
     assert tuple(family.notes) == ()

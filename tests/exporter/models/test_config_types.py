@@ -9,7 +9,7 @@ import pytest
 from engines.errors import UnsupportedError
 from exporter.models import architectures, config_types
 from exporter.models.resolve import resolve
-from exporter.recipe.schema import Lora, Model
+from exporter.recipe.schema import LoraOptions, ModelOptions
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_an_index_names_library_and_class(tiny_sd, tmp_path, entry):
     index = json.loads((folder / "model_index.json").read_text())
     (folder / "model_index.json").write_text(json.dumps(index | {"scheduler": entry}))
     with pytest.raises(UnsupportedError, match=r"model_index\.json: scheduler must be its library and class"):
-        resolve(Model(source=str(folder)), tmp_path)
+        resolve(ModelOptions(source=str(folder)), tmp_path)
 
 
 @pytest.mark.parametrize("said", ["{", "[]", "3", '{"lora_alpha": "x"}', '{"lora_alpha": 1, "alpha_pattern": {"(": 1}}'])
@@ -66,4 +66,4 @@ def test_what_a_trainer_wrote_of_alpha_is_read_or_told(tiny_sd, tmp_path, said):
     tensors = {f"{name}.{end}": np.ones(shape, np.float32) for end, shape in ends.items()}
     save_file(tensors, tmp_path / "x.safetensors", metadata={"lora_adapter_metadata": said})
     with pytest.raises(UnsupportedError, match="wrote of alpha and rank"):
-        resolve(Model(source=str(tiny_sd), loras=[Lora(source=str(tmp_path / "x.safetensors"))]), tmp_path)
+        resolve(ModelOptions(source=str(tiny_sd), loras=[LoraOptions(source=str(tmp_path / "x.safetensors"))]), tmp_path)

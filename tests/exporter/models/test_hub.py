@@ -19,7 +19,7 @@ import pytest
 from engines.errors import UnsupportedError
 from exporter.models import hub
 from exporter.models.resolve import resolve
-from exporter.recipe.schema import Model
+from exporter.recipe.schema import ModelOptions
 
 COMMIT = "c0ffee" + "0" * 34
 DENIED = {
@@ -135,7 +135,7 @@ def served(tiny_sdxl, tmp_path):
 
 
 def found(**fields):
-    return resolve(Model(source="owner/name", **fields), Path())
+    return resolve(ModelOptions(source="owner/name", **fields), Path())
 
 
 def test_the_whole_road(served, tmp_path, tiny_sdxl):
@@ -178,7 +178,7 @@ def test_without_a_network_the_cache_is_taken(served, pointed):
 
 def test_a_cache_that_is_not_whole(served, pointed):
     pointed(served.url)
-    resolve(Model(source="owner/name", weights="random"), Path())  # which fetches no weights
+    resolve(ModelOptions(source="owner/name", weights="random"), Path())  # which fetches no weights
     pointed("http://127.0.0.1:9")
     assert found(weights="random").notes
     with pytest.raises(UnsupportedError, match=r"not whole in the cache: text_encoder has no weights(.|\n)*goes on where it was"):

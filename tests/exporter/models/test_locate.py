@@ -10,7 +10,7 @@ from engines.errors import RecipeError, UnsupportedError
 from exporter.bench.diffusers import source
 from exporter.models import checkpoint, classifier, compatibility, hub, locate, lora, resolve
 from exporter.models.compatibility import NetworkSource
-from exporter.recipe.schema import Lora, Model
+from exporter.recipe.schema import LoraOptions, ModelOptions
 from exporter.training import context
 from tests.engines import small
 
@@ -42,7 +42,7 @@ def no_hub(monkeypatch):
 @pytest.mark.parametrize("root", [".", "elsewhere"])
 @pytest.mark.usefixtures("bundle")
 def test_a_bundle_is_not_the_architecture_of_its_name(tmp_path, root):
-    found = resolve.resolve(Model(source="bk-sdm-tiny", weights="random"), tmp_path / root)
+    found = resolve.resolve(ModelOptions(source="bk-sdm-tiny", weights="random"), tmp_path / root)
     assert found.provenance["source"] == "bk-sdm-tiny"
     assert found.configs["unet"]["cross_attention_dim"] == 768
 
@@ -59,15 +59,15 @@ def test_a_bundle_of_the_architectures_name_has_its_source_found(bundle, tmp_pat
 
 def test_weights_asked_of_an_architecture_say_what_lies_there_under_its_name(bundle, tmp_path):
     with pytest.raises(RecipeError, match=rf"no weights of its own \({bundle.folder} holds a bundle\); set model.weights"):
-        resolve.resolve(Model(source="bk-sdm-tiny"), tmp_path)
+        resolve.resolve(ModelOptions(source="bk-sdm-tiny"), tmp_path)
     (tmp_path / "koala-700m").mkdir()
     with pytest.raises(RecipeError, match=rf"\({tmp_path}/koala-700m holds no model\)"):
-        resolve.resolve(Model(source="koala-700m"), tmp_path)
+        resolve.resolve(ModelOptions(source="koala-700m"), tmp_path)
 
 
 @pytest.mark.usefixtures("bundle")
 def test_a_network_that_is_swapped_in_is_looked_for_alike(tmp_path):
-    own = resolve.resolve(Model(source="bk-sdm-tiny", weights="random"), tmp_path)
+    own = resolve.resolve(ModelOptions(source="bk-sdm-tiny", weights="random"), tmp_path)
     step = NetworkSource(source="bk-sdm-tiny", weights="random", seed=1)
     assert compatibility.borrow(step, "unet", own, tmp_path, "x").seed == 1
     with pytest.raises(RecipeError, match=r"x\.source: .* holds a bundle\); set weights: random"):
@@ -80,11 +80,11 @@ def test_a_network_that_is_swapped_in_is_looked_for_alike(tmp_path):
 def test_what_has_no_architectures_goes_on_to_the_hub(bundle, tmp_path):
     shutil.copytree(bundle.folder, tmp_path / "owner" / "name")
     with pytest.raises(HubAskedError, match="owner/name"):
-        resolve.resolve(Model(source="owner/name"), tmp_path)
+        resolve.resolve(ModelOptions(source="owner/name"), tmp_path)
     with pytest.raises(HubAskedError, match="owner/name"):
         classifier.find("owner/name", None, tmp_path, "x")
     with pytest.raises(HubAskedError, match="owner/name"):
-        lora.resolve(Model(source="x/y", loras=[Lora(source="owner/name")]), tmp_path, {})
+        lora.resolve(ModelOptions(source="x/y", loras=[LoraOptions(source="owner/name")]), tmp_path, {})
 
 
 @pytest.mark.usefixtures("no_hub")
@@ -92,10 +92,10 @@ def test_a_folder_that_can_only_be_meant_says_what_it_lacks(tmp_path):
     (tmp_path / "owner" / "name").mkdir(parents=True)
     (tmp_path / "owner" / "name" / "model.ckpt").touch()
     with pytest.raises(UnsupportedError, match=r"model\.ckpt"):
-        resolve.resolve(Model(source="owner/name"), tmp_path)
+        resolve.resolve(ModelOptions(source="owner/name"), tmp_path)
     (tmp_path / "empty").mkdir()
     with pytest.raises(UnsupportedError, match=r"has no model_index\.json"):
-        resolve.resolve(Model(source="./empty"), tmp_path)
+        resolve.resolve(ModelOptions(source="./empty"), tmp_path)
 
 
 def test_beside_the_recipe_comes_before_the_working_directory(tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from engines.errors import RecipeError, UnsupportedError
 from exporter.models import lora
 from exporter.models.resolve import resolve
-from exporter.recipe.schema import Model, Recipe
+from exporter.recipe.schema import ModelOptions, Recipe
 from exporter.stages.plan import Plan
 from tests.exporter import loras
 
@@ -30,7 +30,7 @@ shapes: {height: [32, 32, 64], width: [32, 32, 64]}
 
 def found(source, *changes, **fields):
     asked = [change if isinstance(change, dict) else {"source": str(change)} for change in changes]
-    return resolve(Model.model_validate({"source": str(source), "loras": asked, **fields}), Path())
+    return resolve(ModelOptions.model_validate({"source": str(source), "loras": asked, **fields}), Path())
 
 
 @pytest.fixture(scope="module")
@@ -296,7 +296,7 @@ def test_published_names_find_every_layer_of_sdxl(tmp_path, spell):
     """On the full architecture, without memory for it: names alone, rank 1."""
     from exporter.models import lora_fuse
 
-    checkpoint = resolve(Model(source="sdxl-base", weights="random"), Path())
+    checkpoint = resolve(ModelOptions(source="sdxl-base", weights="random"), Path())
     unet, tensors, layers = checkpoint.skeleton("unet"), {}, []
     for name, layer in unet.named_modules():
         if name.endswith(loras.UNET):
@@ -306,7 +306,9 @@ def test_published_names_find_every_layer_of_sdxl(tmp_path, spell):
             tensors[f"{key}.lora_up.weight"] = torch.zeros(outputs, 1, *[1] * (len(inputs) - 1))
             layers.append(name)
     save_file(tensors, tmp_path / "a.safetensors")
-    (change,) = lora.resolve(Model(source="x", loras=({"source": str(tmp_path / "a.safetensors")},)), Path(), checkpoint.configs)
+    (change,) = lora.resolve(
+        ModelOptions(source="x", loras=({"source": str(tmp_path / "a.safetensors")},)), Path(), checkpoint.configs
+    )
     pieces = lora_fuse.layers(unet, "unet", change, checkpoint.configs["unet"])
     assert sorted(pieces) == sorted(layers)
     assert all(each.keys() == {"down", "up", "alpha"} for each in pieces.values())
@@ -332,4 +334,4 @@ def test_planning_reads_no_torch(tiny_sdxl, tmp_path, made):
         "sys.exit('torch' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
-    assert json.dumps(Model.model_json_schema())
+    assert json.dumps(ModelOptions.model_json_schema())

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from engines.errors import RecipeError, UnsupportedError
 from exporter.models import architectures, hub, recognition
 from exporter.models.resolve import resolve
-from exporter.recipe.schema import Model
+from exporter.recipe.schema import ModelOptions
 from tests.exporter import original
 
 NETWORKS = ("unet", "vae", "text_encoder", "text_encoder_2")
@@ -24,7 +24,7 @@ def known(monkeypatch, tmp_path, tiny_sd, tiny_sdxl):
     folder = tmp_path / "architectures"
     folder.mkdir()
     for name, source in (("tiny-sd", tiny_sd), ("tiny-sdxl", tiny_sdxl)):
-        found = resolve(Model(source=str(source)), Path())
+        found = resolve(ModelOptions(source=str(source)), Path())
         count = sum(value.numel() for value in found.module("unet").parameters())
         content = {"about": name, "parameters": {"unet": count}, **found.configs}
         (folder / f"{name}.json").write_text(json.dumps(content))
@@ -44,7 +44,7 @@ def beside(folder: Path, source: Path) -> Path:
 
 
 def same(found, source: Path) -> None:
-    expected = resolve(Model(source=str(source)), Path())
+    expected = resolve(ModelOptions(source=str(source)), Path())
     assert found.configs.keys() == expected.configs.keys()
     for name in NETWORKS:
         if name in expected.configs:
@@ -54,7 +54,7 @@ def same(found, source: Path) -> None:
 
 
 def resolved(file: Path, **fields):
-    return resolve(Model(source=str(file), **fields), Path())
+    return resolve(ModelOptions(source=str(file), **fields), Path())
 
 
 @pytest.mark.usefixtures("known")
@@ -169,7 +169,7 @@ class TestRefusals:
 
 def outlined(name: str) -> dict[str, tuple[int, ...]]:
     """Shapes of an architecture's UNet, as its own class has them."""
-    skeleton = resolve(Model(source=name, weights="random"), Path()).skeleton("unet")
+    skeleton = resolve(ModelOptions(source=name, weights="random"), Path()).skeleton("unet")
     return {key: tuple(value.shape) for key, value in skeleton.state_dict().items()}
 
 

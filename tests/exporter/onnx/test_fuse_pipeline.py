@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from engines import plugins
 from engines.errors import UnsupportedError
-from engines.samplers.table import Draw, Emit, Eval, Given, Provenance, Table
+from engines.samplers.table import Draw, Emit, Eval, GivenLatent, Table, TableProvenance
 from engines.signature import Port, Signature
 from exporter.onnx.fuse_pipeline import unroll
 
@@ -58,7 +58,7 @@ def graph(text):
 
 
 def table(*ops):
-    return Table(provenance=Provenance(scheduler="Toy", config={}, library="none", steps=1, deviation=0), ops=ops)
+    return Table(provenance=TableProvenance(scheduler="Toy", config={}, library="none", steps=1, deviation=0), ops=ops)
 
 
 MULTISTEP = table(
@@ -170,7 +170,7 @@ def test_weights_stay_where_they_lie(tmp_path):
 
 def test_what_cannot_be_fused_is_said():
     with pytest.raises(UnsupportedError, match="starts from a given picture"):
-        fused(table(Draw(), Given(name="image"), Emit(row=(1.0, 1.0))))
+        fused(table(Draw(), GivenLatent(name="image"), Emit(row=(1.0, 1.0))))
     kinds = (("a", "Tanh"), ("b", "Sin"))
     either = [f"{name} () => (float[1,4,2,2] {name}_out) {{ {name}_out = {op}(timed) }}" for name, op in kinds]
     choice = f"bent = If (always) <then_branch = {either[0]}, else_branch = {either[1]}>"

@@ -9,7 +9,7 @@ from engines.signature import Port, Range, Signature
 from exporter.parity.metrics import psnr
 from exporter.part import Case
 from exporter.passes.quantize import Quantize
-from exporter.quantization.calibrate import Given
+from exporter.quantization.calibrate import CalibrationInput
 
 SIGNATURE = Signature(
     inputs=(Port(name="latent", shape=("batch", 16, 8, 8)), Port(name="timestep", shape=("batch",))),
@@ -88,7 +88,7 @@ def given(tmp_path, calls=None, *, outputs=False, **graph):
     """What a calibration of it starts from."""
     path = write(tmp_path / "export", **graph)
     calls = cases() if calls is None else calls
-    return Given("unet", "components.unet.passes.0.quantize", "0" * 64, path, SIGNATURE, calls, outputs, tmp_path)
+    return CalibrationInput("unet", "components.unet.passes.0.quantize", "0" * 64, path, SIGNATURE, calls, outputs, tmp_path)
 
 
 def quantized(tmp_path, *, outputs=False, cases=None, graph=None, **options):

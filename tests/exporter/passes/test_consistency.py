@@ -12,7 +12,7 @@ from exporter.recipe.schema import Recipe
 from exporter.stages.plan import Plan
 from exporter.stages.store import Store
 from exporter.training import trainer
-from exporter.training.objectives.consistency import Agreement, steered
+from exporter.training.objectives.consistency import ConsistencyObjective, steered
 from tests.exporter.lessons import learns, rows, train
 
 EMBEDDED = {"mode": "embedded", "scale": 3.0}
@@ -35,14 +35,14 @@ def test_guidance_becomes_an_input(text, data, tmp_path):
 
 def test_at_first_it_has_no_effect(tiny_sdxl):
     from exporter.models.resolve import resolve
-    from exporter.recipe.schema import Model
+    from exporter.recipe.schema import ModelOptions
 
-    before = resolve(Model(source=str(tiny_sdxl)), tiny_sdxl).module("unet")
+    before = resolve(ModelOptions(source=str(tiny_sdxl)), tiny_sdxl).module("unet")
 
     class Part:
         network, module = before, torch.nn.Module()
 
-        def having(self, network):
+        def replacing(self, network):
             self.network = network
             return self
 
@@ -93,13 +93,13 @@ def test_a_killed_training_goes_on_as_if_it_had_not_been(text, data, tmp_path, m
 
 def test_boundary_and_times_are_those_of_the_scheduler(text, data, tmp_path, monkeypatch):
     seen = []
-    call = Agreement.__call__
+    call = ConsistencyObjective.__call__
 
     def saw(self, model, latent, times, *more):
         seen.append(times)
         return call(self, model, latent, times, *more)
 
-    monkeypatch.setattr(Agreement, "__call__", saw)
+    monkeypatch.setattr(ConsistencyObjective, "__call__", saw)
     train(taught(text, data), tmp_path)
     scheduler = LCMScheduler(original_inference_steps=50)
     scheduler.set_timesteps(50)

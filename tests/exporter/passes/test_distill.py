@@ -82,8 +82,8 @@ def test_a_build_finds_the_result(text, tmp_path):
     )
     assert store.peek(stages["pass unet, distill"].key)
     assert store.folder(stages["pass unet, distill"].key, None) == folder
-    assert plan.passes.told("unet") == ("prune: a block map", "distill: 4 steps, self_attention")
-    found = json.loads((folder / "findings.json").read_text())
+    assert plan.passes.summaries("unet") == ("prune: a block map", "distill: 4 steps, self_attention")
+    found = json.loads((folder / "metadata.json").read_text())
     assert found["notes"][0].startswith(
         "unet: distill: 4 steps, self_attention, mean losses of the first and last 2 steps: loss "
     )

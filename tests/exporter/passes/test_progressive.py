@@ -20,8 +20,8 @@ def test_every_round_has_its_losses_and_its_own_teacher(text, data, tmp_path):
     folder = train(taught(text, data, guidance=3.0, ema=0.5), tmp_path)
     curve = rows(folder)
     assert [row["round"] for row in curve] == [1] * 5 + [2] * 5
-    found = json.loads((folder / "findings.json").read_text())
-    assert [(each["from"], each["to"]) for each in found["findings"]["progressive"]["rounds"]] == [(8, 4), (4, 2)]
+    found = json.loads((folder / "metadata.json").read_text())
+    assert [(each["from"], each["to"]) for each in found["metadata"]["progressive"]["rounds"]] == [(8, 4), (4, 2)]
     assert found["notes"] == [
         note for note in found["notes"] if note.startswith("unet: progressive: 8 → 4 → 2 steps, guidance 3")
     ]

@@ -54,7 +54,7 @@ def test_random_weights_are_the_shape_alone(tiny_sdxl):
     assert torch.equal(one[weight], same[weight])
     assert not torch.equal(one[weight], other[weight])
     assert not torch.equal(one[weight], kept[weight])
-    assert Prune(blocks=blocks, weights="random").told == "prune: a block map, random weights"
+    assert Prune(blocks=blocks, weights="random").summary == "prune: a block map, random weights"
 
 
 def test_it_flows_through_the_wrapped_denoiser(tiny_sdxl):

@@ -36,7 +36,7 @@ def test_the_two_largest_of_four_stay(tiny_sdxl):
         least = torch.where(own != 0, was.abs(), torch.inf).min(1).values
         assert (torch.where(own == 0, was.abs(), 0).max(1).values <= least).all()
         zeros += (own == 0).sum().item()
-    assert dict(part.findings)["sparsify"]["zeros"] == zeros > 1000
+    assert dict(part.metadata)["sparsify"]["zeros"] == zeros > 1000
     assert f"zeroes {zeros:,} of" in part.notes[-1]
 
 
@@ -65,4 +65,4 @@ def test_one_target_that_can_is_enough(tiny_sdxl):
     text = RECIPE.replace("SOURCE", str(tiny_sdxl)).replace("TARGET", "onnxruntime, tensorrt: {sparse_weights: true}")
     plan = Plan(Recipe.parse(text, "sparse"))
     plan.refuse()
-    assert plan.passes.told("unet")[0] == "sparsify: 2:4"
+    assert plan.passes.summaries("unet")[0] == "sparsify: 2:4"

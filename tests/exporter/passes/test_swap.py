@@ -115,12 +115,13 @@ def test_a_fresh_one_of_a_size(tiny_sdxl, tmp_path):
     first, second = (diffusers.AutoencoderTiny.from_pretrained(folder).state_dict() for folder in folders)
     assert first.keys() == models.tiny_vae().state_dict().keys()
     assert not torch.equal(first["decoder.layers.0.weight"], second["decoder.layers.0.weight"])
-    assert one.passes.told("vae_decoder") == ("swap: AutoencoderTiny with random weights",)
+    assert one.passes.summaries("vae_decoder") == ("swap: AutoencoderTiny with random weights",)
 
 
 def test_an_architecture_s_decoder_with_fields_changed(tiny_sdxl):
     options = {"source": "sdxs-512-0.9", "weights": "random", "fields": FRESH}
-    assert plan(tiny_sdxl, "vae_decoder", **options).passes.outline.configs["vae_decoder"]["num_decoder_blocks"] == [1, 1, 1]
+    family = plan(tiny_sdxl, "vae_decoder", **options).passes.expected_family
+    assert family.configs["vae_decoder"]["num_decoder_blocks"] == [1, 1, 1]
 
 
 def test_inspect_counts_it(tiny_sdxl, tiny, tmp_path):
@@ -150,14 +151,14 @@ def test_a_unet_of_half_precision_and_of_another_depth(tiny_sdxl, tmp_path):
     assert not np.allclose(source.latent, run.latent, atol=1e-2)
     case = results[chosen.parts["unet"].outputs].cases[0]
     assert np.allclose(case.passes["model_output"], run.model_outputs[0], atol=1e-4)
-    assert "not distilled" not in chosen.passes.told("unet")
+    assert "not distilled" not in chosen.passes.summaries("unet")
 
 
 def test_a_pipeline_s_unet(tiny_sdxl, tmp_path):
     models.save_sdxl(tmp_path / "other", network=models.unet_xl(layers_per_block=2))
     chosen = plan(tiny_sdxl, "unet", source=str(tmp_path / "other"))
     chosen.refuse()
-    assert chosen.passes.outline.configs["unet"]["layers_per_block"] == 2
+    assert chosen.passes.expected_family.configs["unet"]["layers_per_block"] == 2
 
 
 def test_keys_follow_the_other_network_s_weights(tiny_sdxl, tmp_path):

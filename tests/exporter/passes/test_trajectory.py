@@ -45,8 +45,8 @@ def test_the_teacher_answers_in_the_precision_of_the_training(text, data, tmp_pa
 def test_another_prediction_is_for_the_sampler_to_read(text, data, tmp_path):
     config = {"timestep_spacing": "trailing", "prediction_type": "v_prediction"}
     recipe = taught(text, data, {"config": config}, prediction="v_prediction")
-    found = json.loads((train(recipe, tmp_path) / "findings.json").read_text())
-    assert found["findings"]["trajectory"]["prediction"] == "v_prediction"
+    found = json.loads((train(recipe, tmp_path) / "metadata.json").read_text())
+    assert found["metadata"]["trajectory"]["prediction"] == "v_prediction"
     assert Plan(recipe).passes.source.scheduler().config.prediction_type == "epsilon"
     with pytest.raises(RecipeError, match=r"prediction_type is 'epsilon', but the pass trajectory makes it 'v_prediction'"):
         Plan(taught(text, data, prediction="v_prediction"))
@@ -73,7 +73,7 @@ def test_leaps_of_unequal_length(text, data, tmp_path):
     leaps = {"leaps": [3, 1], "guidance": 1.0, "steps": 1}
     times = {"timesteps": [999, 249]}
     folder = train(taught(text, data, times, **leaps), tmp_path)
-    assert json.loads((folder / "findings.json").read_text())["findings"]["trajectory"]["times"] == [999, 249]
+    assert json.loads((folder / "metadata.json").read_text())["metadata"]["trajectory"]["times"] == [999, 249]
     (path,) = tmp_path.rglob("paths.npy")
     known = np.load(path)
     train(taught(text, data, {"steps": [4]}, to=4, guidance=1.0, steps=1), tmp_path)
@@ -133,4 +133,4 @@ def test_trainings_follow_each_other(text, data, tmp_path, monkeypatch):
     assert rows(resumed) == rows(whole)
     stages = {f"{stage.verb} {stage.subject}": stage for stage in Plan(recipe).stages}
     assert stages["encode unet, distill"].key != stages["encode unet, trajectory"].key  # another empty prompt, without guidance
-    assert Plan(recipe).passes.told("unet")[-1] == "trajectory: 4 → 2 steps, guidance 3, 3 steps of training"
+    assert Plan(recipe).passes.summaries("unet")[-1] == "trajectory: 4 → 2 steps, guidance 3, 3 steps of training"

@@ -7,7 +7,7 @@ from engines.errors import UnsupportedError
 from exporter.models import architectures
 from exporter.passes.prune import Prune
 from exporter.pruning import blocks
-from exporter.pruning.blocks import Block, Cut, Stage
+from exporter.pruning.blocks import Block, Cut, UNetStage
 
 SD, XL = architectures.configs("sd-v1-5")["unet"], architectures.configs("sdxl-base")["unet"]
 
@@ -50,20 +50,20 @@ CONFIG = {
     "_name_or_path": "somewhere",
 }
 WHOLE = Cut(
-    (Stage(0, (0,)), Stage(1, (0, 1), ((0, 1, 2), (0, 1, 2)))),
-    Stage(0, (0,), ((0, 1, 2),)),
-    (Stage(0, (0, 1, 2), ((0, 1, 2),) * 3), Stage(1, (0, 1))),
+    (UNetStage(0, (0,)), UNetStage(1, (0, 1), ((0, 1, 2), (0, 1, 2)))),
+    UNetStage(0, (0,), ((0, 1, 2),)),
+    (UNetStage(0, (0, 1, 2), ((0, 1, 2),) * 3), UNetStage(1, (0, 1))),
 )
 
 
 def test_the_whole_of_a_config():
     assert blocks.whole(CONFIG) == WHOLE
     assert WHOLE.down[1].depths == [3, 3]
-    assert blocks.whole({}).down[-1] == Stage(3, (0, 1)), "what a config leaves out is diffusers' default"
+    assert blocks.whole({}).down[-1] == UNetStage(3, (0, 1)), "what a config leaves out is diffusers' default"
     assert blocks.whole({**CONFIG, "mid_block_type": None}).mid is None
-    assert blocks.whole({**CONFIG, "mid_block_type": "UNetMidBlock2D"}).mid == Stage(0, (0,))
+    assert blocks.whole({**CONFIG, "mid_block_type": "UNetMidBlock2D"}).mid == UNetStage(0, (0,))
     crossed = blocks.whole({**CONFIG, "only_cross_attention": True})
-    assert crossed.down[1] == Stage(1, (0, 1), ((0, 1, 2),) * 2, cross_only=True, was_full=False)
+    assert crossed.down[1] == UNetStage(1, (0, 1), ((0, 1, 2),) * 2, cross_only=True, was_full=False)
     assert not crossed.down[0].cross_only  # it has no attentions
     reverse = {**CONFIG, "reverse_transformer_layers_per_block": [[1, 2, 3], 1]}
     assert blocks.whole(reverse).up[0].depths == [1, 2, 3]
@@ -83,11 +83,11 @@ def test_what_is_left_of_a_block():
         "up_blocks.0": Block(pairs=(0, 2), layers=((1,), (0, 1)), attention="cross"),
         "mid_block": None,
     })  # fmt: skip
-    assert made.down == (WHOLE.down[0], Stage(1, (1,), ((0, 2),)))
-    assert made.up == (Stage(0, (0, 2), ((1,), (0, 1)), cross_only=True), WHOLE.up[1])
+    assert made.down == (WHOLE.down[0], UNetStage(1, (1,), ((0, 2),)))
+    assert made.up == (UNetStage(0, (0, 2), ((1,), (0, 1)), cross_only=True), WHOLE.up[1])
     assert made.mid is None
     assert blocks.chosen(WHOLE, {}) == WHOLE
-    assert blocks.chosen(WHOLE, {"up_blocks.0": Block(attention="none")}).up[0] == Stage(0, (0, 1, 2))
+    assert blocks.chosen(WHOLE, {"up_blocks.0": Block(attention="none")}).up[0] == UNetStage(0, (0, 1, 2))
     gone = blocks.chosen(WHOLE, {"down_blocks.1": None, "up_blocks.0": None, "mid_block": None})
     assert gone == Cut(WHOLE.down[:1], None, WHOLE.up[1:])
     assert blocks.blocks(gone, WHOLE) == {"down_blocks.1": None, "up_blocks.0": None, "mid_block": None}
@@ -95,7 +95,8 @@ def test_what_is_left_of_a_block():
 
 def test_a_shorter_config_by_hand():
     found = blocks.config(CONFIG, Cut(
-        (Stage(0, (0,)), Stage(1, (1,), ((0, 2),))), Stage(0, (0,)), (Stage(0, (0, 2), ((1,), (0, 1))), WHOLE.up[1])
+        (UNetStage(0, (0,)), UNetStage(1, (1,), ((0, 2),))), UNetStage(0, (0,)),
+        (UNetStage(0, (0, 2), ((1,), (0, 1))), WHOLE.up[1]),
     ))  # fmt: skip
     assert found["layers_per_block"] == 1
     assert found["mid_block_type"] == "UNetMidBlock2D"
@@ -107,7 +108,8 @@ def test_a_shorter_config_by_hand():
 
 def test_weights_keep_the_names_that_they_had():
     moved = blocks.origin(Cut(
-        (Stage(0, (0,)), Stage(1, (1,), ((2,),))), None, (Stage(0, (0, 2), ((0,), (1,)), cross_only=True), WHOLE.up[1])
+        (UNetStage(0, (0,)), UNetStage(1, (1,), ((2,),))), None,
+        (UNetStage(0, (0, 2), ((0,), (1,)), cross_only=True), WHOLE.up[1])
     ))  # fmt: skip
     assert moved["down_blocks.1.resnets.0."] == "down_blocks.1.resnets.1."
     assert moved["down_blocks.1.attentions.0.transformer_blocks.0."] == "down_blocks.1.attentions.1.transformer_blocks.2."

@@ -3,7 +3,7 @@
 from engines.errors import UnsupportedError
 from exporter.models import architectures
 from exporter.pruning import blocks
-from exporter.pruning.blocks import Cut, Stage
+from exporter.pruning.blocks import Cut, UNetStage
 from exporter.pruning.moves import moves
 from tests.exporter import models
 
@@ -30,9 +30,9 @@ def _said(config, cut):
 
 
 SMALL = Cut(
-    (Stage(0, (0,)), Stage(1, (0, 1), ((0,), (0, 1)))),
-    Stage(0, (0,), ((0,),)),
-    (Stage(0, (0, 1, 2)), Stage(1, (0, 2), ((0,), (0,)))),
+    (UNetStage(0, (0,)), UNetStage(1, (0, 1), ((0,), (0, 1)))),
+    UNetStage(0, (0,), ((0,),)),
+    (UNetStage(0, (0, 1, 2)), UNetStage(1, (0, 2), ((0,), (0,)))),
 )
 
 
@@ -45,26 +45,26 @@ def test_every_step_of_a_small_cut_by_hand():
         "down_blocks.1.attentions.1: layer 0", "down_blocks.1.attentions.1: layer 1",
     ])  # fmt: skip
     assert found["mid_block"] == Cut(SMALL.down, None, SMALL.up)
-    assert found["mid_block: attention"].mid == Stage(0, (0,))
+    assert found["mid_block: attention"].mid == UNetStage(0, (0,))
     assert found["down_blocks.1: pair 0, up_blocks.0: pair 2"] == Cut(
-        (SMALL.down[0], Stage(1, (1,), ((0, 1),))), SMALL.mid, (Stage(0, (0, 1)), SMALL.up[1])
+        (SMALL.down[0], UNetStage(1, (1,), ((0, 1),))), SMALL.mid, (UNetStage(0, (0, 1)), SMALL.up[1])
     )
     assert found["down_blocks.1, up_blocks.0"] == Cut(SMALL.down[:1], None, SMALL.up[1:])
-    assert found["down_blocks.1.attentions.1: layer 0"].down[1] == Stage(1, (0, 1), ((0,), (1,)))
+    assert found["down_blocks.1.attentions.1: layer 0"].down[1] == UNetStage(1, (0, 1), ((0,), (1,)))
 
 
 def test_the_last_attention_and_the_last_stage_stay():
-    one = Cut((Stage(0, (0,)),), None, (Stage(0, (0, 1), ((0,), (0,))),))
+    one = Cut((UNetStage(0, (0,)),), None, (UNetStage(0, (0, 1), ((0,), (0,))),))
     assert list(moves(one)) == []  # its attentions would be the last, and there is one stage
-    lone = Cut((Stage(0, (0, 1)),), None, (Stage(0, (0, 1, 2), ((0,), (0, 1), (0,))),))
+    lone = Cut((UNetStage(0, (0, 1)),), None, (UNetStage(0, (0, 1, 2), ((0,), (0, 1), (0,))),))
     assert all(any(stage.layers for stage in (*cut.down, *cut.up)) for _, cut in moves(lone))
     assert {name for name, _ in moves(lone)} >= {"up_blocks.0.attentions.1: layer 1"}
 
 
 def test_the_mid_block_s_layers_go_with_those_of_the_last_down_block():
-    tied = Cut((Stage(0, (0,), ((0, 1),)),), Stage(0, (0,), ((0, 1),)), (Stage(0, (0, 1)),))
+    tied = Cut((UNetStage(0, (0,), ((0, 1),)),), UNetStage(0, (0,), ((0, 1),)), (UNetStage(0, (0, 1)),))
     names = [name for name, _ in moves(tied) if "layer" in name]
     assert names == [f"down_blocks.0.attentions.0: layer {here}, mid_block: layer {there}" for here in (0, 1) for there in (0, 1)]
-    free = Cut((Stage(0, (0,)),), Stage(0, (0,), ((0, 1),)), (Stage(0, (0, 1), ((0,), (0,))),))
+    free = Cut((UNetStage(0, (0,)),), UNetStage(0, (0,), ((0, 1),)), (UNetStage(0, (0, 1), ((0,), (0,))),))
     shorter = dict(moves(free))
-    assert shorter["mid_block: layer 0"].mid == Stage(0, (0,), ((1,),))
+    assert shorter["mid_block: layer 0"].mid == UNetStage(0, (0,), ((1,),))

@@ -12,7 +12,7 @@ from exporter.models.resolve import resolve
 from exporter.passes.prune import Prune
 from exporter.pruning import blocks
 from exporter.pruning.presets import PRESETS
-from exporter.recipe.schema import Model
+from exporter.recipe.schema import ModelOptions
 from tests.exporter import models
 from tests.exporter.pruning.cuts import cut
 
@@ -34,7 +34,7 @@ PUBLISHED = [
 
 
 def skeleton(name):
-    return resolve(Model(source=name, weights="random"), Path()).skeleton("unet")
+    return resolve(ModelOptions(source=name, weights="random"), Path()).skeleton("unet")
 
 
 def test_every_preset_is_compared_with_a_published_network():
@@ -109,6 +109,6 @@ def test_a_network_that_a_preset_does_not_fit(preset, changes, told):
 
 
 def test_one_stage_cannot_lose_its_innermost():
-    one = blocks.Cut((blocks.Stage(0, (0, 1)),), None, (blocks.Stage(0, (0, 1, 2)),))
+    one = blocks.Cut((blocks.UNetStage(0, (0, 1)),), None, (blocks.UNetStage(0, (0, 1, 2)),))
     with pytest.raises(UnsupportedError, match="bk-sdm-tiny drops the innermost stage, and this UNet has one stage"):
         PRESETS["bk-sdm-tiny"]("bk-sdm-tiny", one)

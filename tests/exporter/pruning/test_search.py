@@ -69,7 +69,7 @@ def part(source, seen):
 def test_what_does_nothing_goes_first(part):
     before = part.network
     made = Prune(search={"budget": 0.9})(part)
-    found = dict(made.findings)["prune"]
+    found = dict(made.metadata)["prune"]
     assert found["alone"][0]["piece"] == "up_blocks.0.attentions.1: layer 1"
     assert found["curve"][1]["gone"] == "up_blocks.0.attentions.1: layer 1"
     assert found["curve"][1]["change"] < 1e-5 < found["alone"][1]["change"]
@@ -91,21 +91,21 @@ def test_the_change_is_that_of_the_network_that_it_makes(part):
             said = made.module(*(torch.from_numpy(case.inputs[port.name]) for port in part.signature.inputs)).numpy()
         wanted = case.source["model_output"]
         errors.append(((said - wanted) ** 2).sum() / (wanted**2).sum())
-    assert dict(made.findings)["prune"]["curve"][-1]["change"] == pytest.approx(np.sqrt(np.mean(errors)), rel=1e-4)
+    assert dict(made.metadata)["prune"]["curve"][-1]["change"] == pytest.approx(np.sqrt(np.mean(errors)), rel=1e-4)
 
 
 def test_the_choice_is_a_block_map_that_makes_the_same_network(source, part):
     prune = Prune(search={"budget": 0.85})
     config = dict(part.network.config)
     made = prune(part)
-    findings = json.loads(json.dumps(dict(made.findings)))["prune"]
-    mapped = Prune(blocks=findings["blocks"])
+    metadata = json.loads(json.dumps(dict(made.metadata)))["prune"]
+    mapped = Prune(blocks=metadata["blocks"])
     again = mapped(equality.family(Sdxl, source).part("unet", "fp32"))
-    assert prune.moved(config, findings) == mapped.moved(config, {})
+    assert prune.moved(config, metadata) == mapped.moved(config, {})
     states = [network.state_dict() for network in (made.network, again.network)]
     assert states[0].keys() == states[1].keys()
     assert all(torch.equal(states[0][name], value) for name, value in states[1].items())
-    assert json.dumps(findings["blocks"]) in made.notes[-1]
+    assert json.dumps(metadata["blocks"]) in made.notes[-1]
 
 
 def test_time_is_measured_piece_by_piece(part):
@@ -117,7 +117,7 @@ def test_time_is_measured_piece_by_piece(part):
     assert "up_blocks.0.attentions.1.transformer_blocks.1" in clock._pieces
     # Pieces do not count those inside them twice.
     assert sum(clock._pieces.values()) < 1.5 * clock._whole
-    made = dict(Prune(search={"budget": 0.9, "of": "time"})(part).findings)["prune"]
+    made = dict(Prune(search={"budget": 0.9, "of": "time"})(part).metadata)["prune"]
     assert made["unit"] == "ms"
     assert made["curve"][-1]["share"] <= 0.9
 
@@ -144,11 +144,11 @@ def test_a_build_searches_on_what_the_source_was_seen_to_do(source, tmp_path):
     recipe = Recipe.parse(RECIPE.replace("SOURCE", str(source)), "searched")
     plan, store = Plan(recipe), Store(tmp_path)
     plan.refuse()
-    assert plan.passes.untold == ["unet"]
+    assert plan.passes.size_unknown == ["unet"]
     assert describe.recipe(recipe, store)["sizes"] == "without the passes of unet, which choose when they run"
-    found = Results(store)[plan.networks.last["unet"]].findings
+    found = Results(store)[plan.networks.last["unet"]].metadata
     assert found["prune"]["curve"][-1]["share"] <= 0.9
-    assert plan.passes.told("unet") == ("prune: found for 90% of the parameters", "not distilled")
+    assert plan.passes.summaries("unet") == ("prune: found for 90% of the parameters", "not distilled")
 
 
 def test_what_is_left_learns_from_the_modules_that_it_was(source, tmp_path):
@@ -161,9 +161,9 @@ def test_what_is_left_learns_from_the_modules_that_it_was(source, tmp_path):
     text = RECIPE.replace("SOURCE", str(source))
     recipe = Recipe.parse(text, "searched", overrides=[f"components.unet.passes={json.dumps(passes)}"])
     (made,) = build.distill(recipe, Store(tmp_path / "store"), lambda *_, **__: None).values()
-    pairs = dict(json.loads((made / "findings.json").read_text())["findings"]["distill"]["features"])
-    (cut,) = (path.parent for path in (tmp_path / "store").glob("entries/*/files/findings.json") if path.parent != made)
-    findings = json.loads((cut / "findings.json").read_text())["findings"]["prune"]
-    moved = Prune(blocks=findings["blocks"]).moved(models.unet_xl().config, {})
+    pairs = dict(json.loads((made / "metadata.json").read_text())["metadata"]["distill"]["features"])
+    (cut,) = (path.parent for path in (tmp_path / "store").glob("entries/*/files/metadata.json") if path.parent != made)
+    metadata = json.loads((cut / "metadata.json").read_text())["metadata"]["prune"]
+    moved = Prune(blocks=metadata["blocks"]).moved(models.unet_xl().config, {})
     assert pairs
     assert all(search.came_from(own, moved) == other for own, other in pairs.items())

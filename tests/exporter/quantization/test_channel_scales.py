@@ -6,7 +6,7 @@ import pytest
 
 from exporter.quantization import channel_scales
 from exporter.quantization.layers import layers
-from exporter.quantization.observer import Watched
+from exporter.quantization.observer import ActivationStats
 from tests.exporter.passes import layered
 from tests.exporter.passes.layered import error, quantized
 
@@ -20,7 +20,7 @@ def test_smoothing_saves_what_one_large_channel_costs(tmp_path):
 
 
 def seen(peaks=None, mean=None, rows=()):
-    return Watched(channels=peaks, mean=mean, rows=list(rows))
+    return ActivationStats(channels=peaks, mean=mean, rows=list(rows))
 
 
 @pytest.fixture

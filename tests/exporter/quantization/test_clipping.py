@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from exporter.quantization import clipping
-from exporter.quantization.observer import BINS, Watched
+from exporter.quantization.observer import BINS, ActivationStats
 
 
 def watched(*arrays):
-    found = Watched()
+    found = ActivationStats()
     for array in arrays:
         found.see(np.asarray(array, np.float32).reshape(1, 1, -1), 1, len(arrays), rows=False)
     return found

@@ -9,11 +9,11 @@ import pytest
 from engines.errors import MissingDependency, SpeedError, UnsupportedError
 from exporter.passes.quantize import Quantize
 from exporter.quantization import gate
-from exporter.quantization.gate import Candidate, GateDecision, Pair
+from exporter.quantization.gate import Candidate, Comparison, GateDecision
 
 
 def pair(size=50, plain=100, ratio=1.5, seconds=(0.002, 0.003), whole=3, steps=4, **changes):
-    return Pair("openvino", size * 1_000_000, plain * 1_000_000, seconds, ratio, whole, steps, **changes)
+    return Comparison("openvino", size * 1_000_000, plain * 1_000_000, seconds, ratio, whole, steps, **changes)
 
 
 @pytest.mark.parametrize(
@@ -34,12 +34,12 @@ def test_what_wins(made, gate_of, kept):
 
 def test_the_figures_are_told():
     size = "50.00 MB against 100.00 MB unquantized (50%)"
-    assert pair().told == (
+    assert pair().summary == (
         f"openvino: 1.50 times as fast (2 ms against 3 ms), {size}; 3 of 4 steps compute in whole numbers"
     )  # fmt: skip
-    assert pair(steps=0).told.endswith(size)
+    assert pair(steps=0).summary.endswith(size)
     away = pair(seconds=None, ratio=None, unable="no GPU here")
-    assert away.told == f"openvino: {size}; speed not measured: no GPU here"
+    assert away.summary == f"openvino: {size}; speed not measured: no GPU here"
 
 
 GRAPHS = (25_000_000, 100_000_000)
@@ -70,7 +70,7 @@ def test_an_engine_that_computes_in_floating_point_is_refused():
 class Racing:
     """A backend whose engines take as long as their file says, on a clock of its own."""
 
-    on_processor = True
+    runs_on_cpu = True
     carriers = frozenset({"QuantizeLinear", "Reorder"})
 
     def __init__(self, monkeypatch, trouble=None):
@@ -111,7 +111,7 @@ def files(tmp_path):
 def test_a_race_takes_turns_and_counts_neither_the_first_calls_nor_moving_numbers(monkeypatch, files):
     backend = Racing(monkeypatch)
     found = gate._pair(candidate(backend, files), "signature", "inputs")
-    assert found == Pair("openvino", 8, 17, (0.5, 0.75), 1.5, 2, 3)
+    assert found == Comparison("openvino", 8, 17, (0.5, 0.75), 1.5, 2, 3)
     assert backend.calls[:4] == ["plain", "quantized", "quantized", "plain"]
     assert backend.calls.count("plain") == backend.calls.count("quantized") >= 7
     assert backend.now >= 20
@@ -131,7 +131,7 @@ def test_a_target_that_does_not_run_here_is_not_measured(monkeypatch, files, tro
     backend = Racing(monkeypatch, trouble)
     with pytest.raises(type(trouble)):
         gate._pair(candidate(backend, files), "signature", "inputs")
-    backend.on_processor = False
+    backend.runs_on_cpu = False
     found = gate._pair(candidate(backend, files), "signature", "inputs")
     assert (found.seconds, found.ratio, found.size, found.plain_size) == (None, None, 8, 17)
     assert found.unable == str(trouble).splitlines()[0]
@@ -150,10 +150,12 @@ def test_a_race_decides_and_says_why(monkeypatch, files):
     won = Candidate("openvino", backend, *files, *graphs)
     lost = Candidate("openvino", backend, *files[::-1], *graphs)
     options = {"precision": "fp32", "cases": (), "limits": {}}
-    assert gate.weigh("unet", Quantize(format="int8-weights", gate="speed"), [won], signature, **options).kept
+    assert gate.keep_or_fall_back("unet", Quantize(format="int8-weights", gate="speed"), [won], signature, **options).kept
     with pytest.raises(SpeedError, match=r"not faster on openvino"):
-        gate.weigh("unet", Quantize(format="int8-weights", gate="speed"), [lost], signature, **options)
-    fallen = gate.weigh("unet", Quantize(format="int8-weights", gate="speed", fallback="fp32"), [lost], signature, **options)
+        gate.keep_or_fall_back("unet", Quantize(format="int8-weights", gate="speed"), [lost], signature, **options)
+    fallen = gate.keep_or_fall_back(
+        "unet", Quantize(format="int8-weights", gate="speed", fallback="fp32"), [lost], signature, **options
+    )
     assert not fallen.kept
     assert "kept in fp32, because" in fallen.notes[-1]
 

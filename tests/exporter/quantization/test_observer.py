@@ -7,7 +7,7 @@ import pytest
 from engines.errors import UnsupportedError
 from exporter.quantization import observer
 from exporter.quantization.layers import layers
-from exporter.quantization.observer import Watched, observe
+from exporter.quantization.observer import ActivationStats, observe
 from tests.exporter.passes import layered
 from tests.exporter.passes.layered import MIDDLE, quantized
 from tests.exporter.quantization.test_clipping import watched
@@ -28,7 +28,7 @@ def test_activations_without_a_range_name_their_layer(tmp_path):
 
 
 def test_channels_means_and_rows_of_all_calls():
-    found, random = Watched(), np.random.default_rng(0)
+    found, random = ActivationStats(), np.random.default_rng(0)
     calls = [random.standard_normal((2, 3, 4, 5)).astype(np.float32) for _ in range(4)]
     for call in calls:
         found.see(call, 1, 4, rows=True)
@@ -43,7 +43,7 @@ def test_channels_means_and_rows_of_all_calls():
 def test_rows_and_counts_are_spread_over_a_large_value(monkeypatch):
     monkeypatch.setattr(observer, "_ROWS", 8)
     monkeypatch.setattr(observer, "_COUNTED", 10)
-    found = Watched()
+    found = ActivationStats()
     found.see(np.arange(100, dtype=np.float32).reshape(1, 100, 1), 2, 2, rows=True)
     np.testing.assert_array_equal(found.rows[0][:, 0], [0, 25, 50, 75])
     assert found.counts[0].sum() == 10

@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from exporter.passes.quantize import Quantize
-from exporter.quantization.options import Wish
+from exporter.quantization.options import QuantizeOptions
 
 
 @pytest.mark.parametrize(
@@ -43,9 +43,9 @@ def test_formats_without_activations_need_no_recording():
 )  # fmt: skip
 def test_bounds(options, said):
     with pytest.raises(ValidationError, match=said):
-        Wish(**options)
+        QuantizeOptions(**options)
 
 
 def test_a_wish_knows_its_format():
-    assert Wish(format="int8-hybrid").form.product == ""
-    assert Wish(format="int8", rest="int8-weights", untouched=["conv_in"]).untouched == ("conv_in",)
+    assert QuantizeOptions(format="int8-hybrid").form.product == ""
+    assert QuantizeOptions(format="int8", rest="int8-weights", untouched=["conv_in"]).untouched == ("conv_in",)

@@ -8,7 +8,7 @@ import pytest
 from engines.errors import UnsupportedError
 from exporter.quantization.calibration import Spec
 from exporter.quantization.layers import layers
-from exporter.quantization.qdq import Writer, write
+from exporter.quantization.qdq import NodeWriter, write
 from tests.exporter.passes import layered
 from tests.exporter.passes.layered import error, kinds, quantized
 
@@ -72,7 +72,7 @@ def values(value):
 def test_a_weight_comes_back_within_its_step(tmp_path, weights, name):
     model, found = opened(tmp_path)
     before = values(found[name].weight)
-    nodes, _ = Writer(model, 16).weight(found[name], Spec(weights=weights))
+    nodes, _ = NodeWriter(model, 16).weight(found[name], Spec(weights=weights))
     numbers, scale, *_ = (values(each) for each in nodes[0].inputs)
     attributes = {key: each.as_int() for key, each in nodes[0].attributes.items()}
     if weights == "int4":
@@ -90,30 +90,30 @@ def test_a_weight_comes_back_within_its_step(tmp_path, weights, name):
 def test_channels_are_multiplied_before_they_are_rounded(tmp_path):
     model, found = opened(tmp_path)
     before, factors = values(found["to_q"].weight), tuple(float(2.0 ** (index % 3)) for index in range(16))
-    nodes, _ = Writer(model, 16).weight(found["to_q"], Spec(weights="int8", factors=factors))
+    nodes, _ = NodeWriter(model, 16).weight(found["to_q"], Spec(weights="int8", factors=factors))
     numbers, scale, zero = (values(each) for each in nodes[0].inputs)
     want = before * np.array(factors)[:, None]
     np.testing.assert_allclose(numbers * scale, want, atol=0.51 * scale.max())
     assert not zero.any()
-    divided, _ = Writer(model, 16).divided(found["to_q"], factors)
+    divided, _ = NodeWriter(model, 16).divided(found["to_q"], factors)
     np.testing.assert_allclose(values(divided[0].inputs[1]), 1 / np.array(factors))
 
 
 def test_an_activation_is_clipped_at_its_range(tmp_path):
     model, found = opened(tmp_path)
-    nodes, value = Writer(model, 16).activation(found["to_q"].source, 12.7, "int8", ir.DataType.FLOAT, "x")
+    nodes, value = NodeWriter(model, 16).activation(found["to_q"].source, 12.7, "int8", ir.DataType.FLOAT, "x")
     assert [node.op_type for node in nodes] == ["QuantizeLinear", "DequantizeLinear"]
     np.testing.assert_allclose(values(nodes[0].inputs[1]), 0.1, rtol=1e-6)
     assert value.name == "x/dq:0"
     with pytest.raises(UnsupportedError, match=r"x would get a scale of 1e-\d+ to .*, which FLOAT16 does not hold"):
-        Writer(model, 16).activation(found["to_q"].source, 127e-9, "int8", ir.DataType.FLOAT16, "x")
+        NodeWriter(model, 16).activation(found["to_q"].source, 127e-9, "int8", ir.DataType.FLOAT16, "x")
 
 
 def test_a_constant_is_made_once_and_marks_keep_writers_apart(tmp_path):
     model, _ = opened(tmp_path)
-    writer = Writer(model, 16)
+    writer = NodeWriter(model, 16)
     assert writer.constant("a", np.array(1.0)) is writer.constant("a", np.array(2.0))
-    assert Writer(model, 16, "form2.").constant("a", np.array(2.0)) is not writer.constant("a", np.array(1.0))
+    assert NodeWriter(model, 16, "form2.").constant("a", np.array(2.0)) is not writer.constant("a", np.array(1.0))
     assert {"a", "form2.a"} <= set(model.graph.initializers)
 
 

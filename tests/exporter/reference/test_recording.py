@@ -5,7 +5,7 @@ import pytest
 
 from exporter.part import Case
 from exporter.reference import recording
-from exporter.reference.recording import Run, Setting, Source, load_cases, load_run, save_cases, save_run, trajectory
+from exporter.reference.recording import Run, RunSource, Setting, load_cases, load_run, save_cases, save_run, trajectory
 
 SETTING = Setting("guidance 3", ("a", "é — 木"), None, 2, 32, 64, 3.0)
 
@@ -26,7 +26,7 @@ def run(source=None, **changes):
 PIXELS = np.ones((8, 8, 3), np.uint8)
 
 
-FROM = {"noise": None, "image": Source(PIXELS, None, array(1, 4, 2, 2)), "mask": Source(PIXELS, np.eye(8) > 0, array(1))}
+FROM = {"noise": None, "image": RunSource(PIXELS, None, array(1, 4, 2, 2)), "mask": RunSource(PIXELS, np.eye(8) > 0, array(1))}
 
 
 @pytest.mark.parametrize("source", FROM.values(), ids=FROM)

@@ -9,7 +9,7 @@ from engines.errors import RecipeError, UnsupportedError
 from engines.samplers.table import Draw, Eval
 from exporter.families import Driving
 from exporter.schedulers.compile_sampler import compile_sampler
-from exporter.schedulers.loop import Dice
+from exporter.schedulers.loop import InjectedNoise
 
 # diffusers hands torch tensors to numpy, which numpy 2 warns about.
 pytestmark = pytest.mark.filterwarnings("ignore:__array:DeprecationWarning")
@@ -34,7 +34,7 @@ def as_a_pipeline(scheduler, steps, noise, answer, draws):
     latent = noise * scheduler.init_noise_sigma
     for time in scheduler.timesteps:
         output = answer(scheduler.scale_model_input(latent, time), time)
-        with Dice(lambda _: torch.from_numpy(next(draws))):
+        with InjectedNoise(lambda _: torch.from_numpy(next(draws))):
             latent = scheduler.step(output, time, latent, return_dict=False)[0]
     return latent.numpy()
 
@@ -55,13 +55,13 @@ def test_two_steps_at_one_time_are_what_the_pipeline_makes_of_them(case):
 
 
 def test_a_pipeline_that_does_not_say_where_to_begin_fails_as_diffusers_does():
-    untold = Driving("StableDiffusionPipeline", begins=False)
+    size_unknown = Driving("StableDiffusionPipeline", begins=False)
     name, config, steps = TWICE["dpm++beta"]
     with pytest.raises(
         UnsupportedError, match=r"IndexError.*\nIts first two steps are at one time.*StableDiffusionPipeline.*fails too"
     ):
-        compile_sampler(name, config, steps, 512, 512, driving=untold)
-    told, same = compile_sampler(name, config, 20, 512, 512), compile_sampler(name, config, 20, 512, 512, driving=untold)
+        compile_sampler(name, config, steps, 512, 512, driving=size_unknown)
+    told, same = compile_sampler(name, config, 20, 512, 512), compile_sampler(name, config, 20, 512, 512, driving=size_unknown)
     assert told.ops == same.ops
 
 

@@ -8,7 +8,7 @@ import torch
 from engines.samplers.table import Eval
 from exporter.schedulers import loop
 from exporter.schedulers.compile_sampler import compile_sampler
-from exporter.schedulers.loop import Dice
+from exporter.schedulers.loop import InjectedNoise
 
 
 def test_dice_answer_every_spelling_of_normal_noise():
@@ -20,7 +20,7 @@ def test_dice_answer_every_spelling_of_normal_noise():
         return torch.full(shape, float(len(asked)))
 
     before = torch.get_rng_state()
-    with Dice(draw):
+    with InjectedNoise(draw):
         got = [
             torch.randn(2, 3),
             torch.randn((2,), dtype=torch.float64, generator=None),
@@ -43,7 +43,7 @@ def test_dice_of_two_threads_do_not_meet():
     seen = {}
 
     def run(value):
-        with Dice(lambda shape: torch.full(shape, value)):
+        with InjectedNoise(lambda shape: torch.full(shape, value)):
             seen[value] = {float(torch.randn(1)) for _ in range(200)}
 
     threads = [threading.Thread(target=run, args=(value,)) for value in (1.0, 2.0)]

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from engines.errors import MissingDependency, RecipeError, UnsupportedError
 from engines.samplers.table import Eval
 from exporter.schedulers.compile_sampler import configure
-from exporter.schedulers.loop import Dice
+from exporter.schedulers.loop import InjectedNoise
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 EXAMPLES = int(os.environ.get("T2I_EXAMPLES", "120"))
@@ -111,7 +111,7 @@ def stepped(configured, noise, answer):
         seen = scheduler.scale_model_input(latent, time) if hasattr(scheduler, "scale_model_input") else latent
         output = torch.from_numpy(answer(seen.numpy().astype(np.float32), float(time)))
         largest = max(largest, float(latent.abs().max()))
-        with Dice(lambda _: torch.from_numpy(next(draws))):
+        with InjectedNoise(lambda _: torch.from_numpy(next(draws))):
             latent = scheduler.step(output, time, latent, **loop.step).prev_sample
     return latent.numpy(), max(largest, float(latent.abs().max()))
 

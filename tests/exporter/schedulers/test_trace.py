@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from engines.errors import UnsupportedError
-from engines.samplers.table import Draw, Eval, Given, Starts, Table
+from engines.samplers.table import Draw, Eval, GivenLatent, Starts, Table
 from exporter.recipe.schema import Recipe
 from exporter.schedulers.compile_sampler import configure
-from exporter.schedulers.loop import Dice, Loop
+from exporter.schedulers.loop import InjectedNoise, Loop
 from exporter.schedulers.trace import TOLERANCE, prove, trace
 from exporter.stages.plan import Plan
 
@@ -59,7 +59,7 @@ def diffusers_way(case, steps, strength, image, draws, mask):
     for i, t in enumerate(timesteps):
         seen = scheduler.scale_model_input(latents, t)
         output = torch.from_numpy(answer(seen.numpy(), float(t)))
-        with Dice(lambda _: torch.from_numpy(next(draws))):
+        with InjectedNoise(lambda _: torch.from_numpy(next(draws))):
             latents = scheduler.step(output, t, latents, return_dict=False)[0]
         if mask is not None:
             kept = image
@@ -126,7 +126,7 @@ def test_an_altered_row_preview_or_order_is_caught():
     loop = replace(configured.loop, start=1)
     table = trace(configured.make, loop, configured.provenance)
     assert prove(table, configured.make, loop) < TOLERANCE / 10
-    assert [type(op) for op in table.ops[:3]] == [Draw, Given, Eval]
+    assert [type(op) for op in table.ops[:3]] == [Draw, GivenLatent, Eval]
     last = len(table.ops) - 1
     seen = table.ops[3]
     for index, changes in (

@@ -151,7 +151,7 @@ def test_comments_and_docstrings_change_no_key(stages, own, copied):
         ("exporter.models.sampler_compat", "trailing", {"play", "pass"}),  # the grid of a teacher's trajectories
         ("exporter.training.batches", "Rows.take", {"play", "pass"}),
         ("exporter.onnx.target_ops", "unread", {"check"}),
-        ("exporter.quantization.options", "Wish.recorded", {"calibrate", "quantize", "weigh"}),
+        ("exporter.quantization.options", "QuantizeOptions.recorded", {"calibrate", "quantize", "weigh"}),
         ("exporter.pruning.blocks", "whole", {"pass"}),
         ("exporter.models.architectures", "FOLDER", {"race"}),  # a stage is given a model that was found; a rival is looked for
         ("exporter.graph.fold", "fold", {"export"}),

@@ -82,7 +82,7 @@ CHANGES = {
 #: Who hands results on, and keeps them.
 HANDS = {"exporter.stages.stage", "exporter.stages.store"}
 #: Functions whose results the keys hold: properties of plugins, of the family and of the recipe.
-VALUES = {"on_processor", "driving", "fused", "guides", "purpose", "root", "source", "_one_way"}
+VALUES = {"runs_on_cpu", "driving", "fused", "guides", "purpose", "root", "source", "_one_way"}
 #: A training reads the recipe for its networks' signatures, and no signature after that.
 TRAINING = ("pass", "unet, distill")
 

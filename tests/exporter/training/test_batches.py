@@ -8,7 +8,7 @@ import torch
 from diffusers import DDPMScheduler
 
 from engines.errors import UnsupportedError
-from exporter.training.batches import Draws, Rows, order
+from exporter.training.batches import BatchSampler, Rows, order
 from exporter.training.options import Options
 
 CONFIG = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
@@ -26,7 +26,7 @@ def lesson(tmp_path):
 def draws(lesson, prediction="epsilon", **options):
     lesson.schedule = {**CONFIG, "prediction_type": prediction}
     asked = {"data": "d", "steps": 1, "batch": 3, "empty": 0.0}
-    return Draws(Options(**asked | options), lesson, "latents.npy")
+    return BatchSampler(Options(**asked | options), lesson, "latents.npy")
 
 
 @pytest.mark.parametrize(("batch", "count"), [(3, 5), (5, 5), (4, 2), (1, 1)])
@@ -97,4 +97,4 @@ def test_a_share_of_captions_is_left_empty(lesson):
 def test_what_has_no_task_loss(lesson, config, told):
     lesson.schedule = {**CONFIG, **config}
     with pytest.raises(UnsupportedError, match=told):
-        Draws(Options(data="d", steps=1), lesson, "latents.npy")
+        BatchSampler(Options(data="d", steps=1), lesson, "latents.npy")

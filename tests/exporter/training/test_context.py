@@ -80,14 +80,14 @@ def test_where_modules_came_from_is_what_the_first_pass_that_moved_some_says():
     def step(moved):
         return SimpleNamespace(moved=moved)
 
-    findings = {name: {name: {"by": name}} for name in ("sparsify", "prune", "later")}
+    metadata = {name: {name: {"by": name}} for name in ("sparsify", "prune", "later")}
     steps = {
         "sparsify": step(lambda _source, _findings: {}),
-        "prune": step(lambda source, findings: {"a.": f"{source['kind']}.{findings['by']}"}),
+        "prune": step(lambda source, metadata: {"a.": f"{source['kind']}.{metadata['by']}"}),
         "later": step(lambda _source, _findings: {"b.": "c."}),
     }
-    assert context.came(steps, {"kind": "unet"}, findings) == {"a.": "unet.prune"}
-    assert context.came(steps, {"kind": "unet"}, {"sparsify": findings["sparsify"]}) == {}
+    assert context.came(steps, {"kind": "unet"}, metadata) == {"a.": "unet.prune"}
+    assert context.came(steps, {"kind": "unet"}, {"sparsify": metadata["sparsify"]}) == {}
 
 
 @pytest.mark.parametrize("texts", [True, False])

@@ -11,7 +11,7 @@ from PIL import Image
 from engines.errors import UnsupportedError
 from engines.signature import Port, Range, Signature
 from exporter.training import encode
-from exporter.training.captioned_images import Picture
+from exporter.training.captioned_images import CaptionedImage
 
 DIMS = {"batch": Range(min=1, typical=1, max=2), "h": Range(min=1, typical=2, max=4), "w": Range(min=1, typical=3, max=4)}
 
@@ -24,7 +24,7 @@ def _processor(monkeypatch):
 def picture(pixels, name="a.png"):
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "png")
-    return Picture(name, "a caption", file.getvalue)
+    return CaptionedImage(name, "a caption", file.getvalue)
 
 
 class Family:
@@ -109,7 +109,7 @@ def test_pictures_cover_the_size_and_lose_their_edges(tmp_path):
 
 
 def test_a_picture_that_is_none_is_named(tmp_path):
-    broken = Picture("data/b.png", "a caption", lambda: b"no picture")
+    broken = CaptionedImage("data/b.png", "a caption", lambda: b"no picture")
     with pytest.raises(UnsupportedError, match=r"data/b.png is not a whole picture: .*\n  Take it out of the data"):
         encode.latents(Family(), [broken], (8, 12), tmp_path / "latents.npy", 2)
 

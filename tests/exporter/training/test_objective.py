@@ -9,7 +9,7 @@ import pytest
 from exporter.training import objectives
 from exporter.training.objective import Losses
 
-ASKED = {name for name in vars(Losses) if not name.startswith("_")} - {"frozen", "findings", "kept"}
+ASKED = {name for name in vars(Losses) if not name.startswith("_")} - {"frozen", "metadata", "kept"}
 FOUND = [
     kind
     for module in pkgutil.iter_modules(objectives.__path__)
@@ -33,4 +33,4 @@ def test_an_objective_takes_what_the_loop_gives(kind):
     source = inspect.getsource(kind)
     for attribute in ("frozen", "kept"):
         assert hasattr(kind, attribute) or f"self.{attribute}" in source, attribute
-    assert hasattr(kind, "findings") or "self.findings" in source
+    assert hasattr(kind, "metadata") or "self.metadata" in source

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from engines.errors import UnsupportedError
-from exporter.training.options import Classifier, Dataset, Imitated, Options, Picture, Played, Weights
+from exporter.training.options import Classifier, Dataset, ImageLossWeights, Imitated, LossWeights, Options, Played
 
 
 class Learn(Options):
@@ -19,7 +19,7 @@ class Play(Played):
 
 def test_a_training_says_what_it_is():
     learn = Learn(data="d", steps=7)
-    assert (learn.verb, learn.told) == ("learn", "learn: 7 steps")
+    assert (learn.verb, learn.summary) == ("learn", "learn: 7 steps")
     assert (learn.kind, learn.guides, learn.plays, learn.sees) == ("training", False, False, None)
     play = Play(data="d", steps=7, teacher_steps=9)
     assert (play.guides, play.plays, play.stops) == (True, True, (9,))
@@ -55,7 +55,7 @@ def test_trajectories_depend_on_what_the_teacher_does_and_on_nothing_else():
 
 @pytest.mark.parametrize(("features", "weight", "watched"), [("resnet", 1.0, True), (None, 1.0, False), ("resnet", 0.0, False)])
 def test_features_are_watched_where_they_count(features, weight, watched):
-    assert Imitated(data="d", steps=1, features=features, weights=Weights(feature=weight)).watched == watched
+    assert Imitated(data="d", steps=1, features=features, weights=LossWeights(feature=weight)).watched == watched
 
 
 @pytest.mark.parametrize(
@@ -82,6 +82,6 @@ def test_data_may_be_a_data_set():
 
 
 def test_some_difference_of_pictures_counts():
-    assert Picture(absolute=0, edges=0.5).edges == 0.5
+    assert ImageLossWeights(absolute=0, edges=0.5).edges == 0.5
     with pytest.raises(ValidationError, match="every weight is zero, so there is nothing to learn"):
-        Picture(absolute=0)
+        ImageLossWeights(absolute=0)

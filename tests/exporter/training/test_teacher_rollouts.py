@@ -11,7 +11,7 @@ from engines.errors import UnsupportedError
 from exporter.training import teacher_rollouts
 from exporter.training.batches import order
 from exporter.training.options import Played
-from exporter.training.teacher_rollouts import Paths, play
+from exporter.training.teacher_rollouts import TeacherRollouts, play
 
 CONFIG = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "prediction_type": "epsilon"}
 STATES = np.array([[0.0], [1.0], [2.0], [3.0]], np.float16)  # the empty prompt's, and three captions'
@@ -77,15 +77,15 @@ def test_paths_are_taken_in_the_order_of_the_data(lesson, tmp_path):
     options = Leaping(**OPTIONS)
     play(options, lesson, tmp_path)
     paths, rows = np.load(tmp_path / "paths.npy"), np.load(tmp_path / "rows.npy")
-    taken, rng, states = Paths(options, lesson).take(3)
+    taken, rng, states = TeacherRollouts(options, lesson).take(3)
     picked = order(0, 3, 2, 5)
     np.testing.assert_array_equal(taken.numpy(), paths[picked])
     np.testing.assert_array_equal(states[0].numpy(), STATES[rows[picked]][:, None].astype(np.float32))
-    again = Paths(options, lesson).take(3)[1]
+    again = TeacherRollouts(options, lesson).take(3)[1]
     assert rng.random() == again.random()
 
 
 def test_without_trajectories_it_says_how_to_get_them(lesson):
     lesson.played = None
     with pytest.raises(UnsupportedError, match=r"leaping: no trajectories were played.\n  Build the recipe"):
-        Paths(Leaping(**OPTIONS), lesson)
+        TeacherRollouts(Leaping(**OPTIONS), lesson)

@@ -12,9 +12,9 @@ from engines.errors import RecipeError, UnsupportedError
 from exporter.families import claim
 from exporter.models.classifier import find
 from exporter.models.resolve import resolve
-from exporter.recipe.schema import Model, Recipe
+from exporter.recipe.schema import ModelOptions, Recipe
 from exporter.stages.plan import Plan
-from exporter.training.objectives.classifier_features import Sight
+from exporter.training.objectives.classifier_features import ClassifierFeatureLoss
 from tests.exporter import models
 from tests.exporter.lessons import learns, rows, train
 
@@ -26,11 +26,11 @@ def eye(tmp_path_factory):
 
 @pytest.fixture
 def decoder(tiny_sdxl, text):
-    return claim(resolve(Model(source=str(tiny_sdxl)), tiny_sdxl), Recipe.parse(text, "x")).part("vae_decoder", "fp32")
+    return claim(resolve(ModelOptions(source=str(tiny_sdxl)), tiny_sdxl), Recipe.parse(text, "x")).part("vae_decoder", "fp32")
 
 
 def sight(folder, decoder, temperature=1.0):
-    made = Sight(find(str(folder), None, folder, "x"), decoder, temperature)
+    made = ClassifierFeatureLoss(find(str(folder), None, folder, "x"), decoder, temperature)
     made.settle(torch.device("cpu"))
     return made
 

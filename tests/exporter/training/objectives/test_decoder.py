@@ -14,7 +14,7 @@ from exporter.recipe.schema import Recipe
 from exporter.stages.plan import Plan
 from exporter.stages.store import Store
 from exporter.training.objectives.decoder import Decoding
-from exporter.training.options import Picture
+from exporter.training.options import ImageLossWeights
 from tests.exporter import models
 from tests.exporter.lessons import rows
 
@@ -58,7 +58,7 @@ def test_it_comes_nearer_to_the_source_s_pictures(recipe, tiny_sdxl, tmp_path):
         for value in fresh.parameters():
             value.copy_(torch.randn_like(value) * 0.05)
         assert (made - wanted).abs().mean() < 0.6 * (fresh(latent) - wanted).abs().mean()
-    assert "pictures" in json.loads((folder / "findings.json").read_text())["notes"][0]
+    assert "pictures" in json.loads((folder / "metadata.json").read_text())["notes"][0]
 
 
 def test_only_the_decoder_changes_and_the_folder_is_whole(recipe, tmp_path):
@@ -108,7 +108,7 @@ def test_each_difference_counts_by_its_weight():
             return wanted
 
     losses = Decoding.__new__(Decoding)
-    losses._weights, losses._teacher = Picture(absolute=2.0, squared=3.0, edges=5.0), Of()
+    losses._weights, losses._teacher = ImageLossWeights(absolute=2.0, squared=3.0, edges=5.0), Of()
     found = {name: float(value) for name, value in losses(lambda _: made, made).items()}
     off = (made - wanted).numpy()
     edges = np.abs(np.diff(off, axis=1)).mean() + np.abs(np.diff(off, axis=2)).mean()
@@ -151,4 +151,4 @@ def test_a_unet_makes_no_pictures_and_an_encoder_is_not_taught(text, data):
 
 def test_weights_that_are_all_zero():
     with pytest.raises(ValueError, match="nothing to learn"):
-        Picture(absolute=0.0)
+        ImageLossWeights(absolute=0.0)

@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from exporter.models.resolve import resolve
 from exporter.passes.prune import Prune
-from exporter.recipe.schema import Model
+from exporter.recipe.schema import ModelOptions
 from exporter.training.objectives import features
 from tests.exporter import models
 
@@ -18,7 +18,7 @@ KINDS = ["last_of_stage", "self_attention", "cross_attention", "resnet", "feed_f
 
 
 def skeleton(name, prune=None):
-    before = resolve(Model(source=name, weights="random"), Path()).skeleton("unet")
+    before = resolve(ModelOptions(source=name, weights="random"), Path()).skeleton("unet")
     if prune is None:
         return before
     with torch.device("meta"):

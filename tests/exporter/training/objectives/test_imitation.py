@@ -8,7 +8,7 @@ from torch import nn
 
 from exporter.training.objectives import features
 from exporter.training.objectives.imitation import Imitation
-from exporter.training.options import Weights
+from exporter.training.options import LossWeights
 from tests.exporter.lessons import read, rows, train
 
 
@@ -57,8 +57,8 @@ class Wrapped(nn.Module):
 def imitation(**weights):
     """A teacher that gives twice the sum, a student that gives it once, without data and without pairs."""
     made = Imitation.__new__(Imitation)
-    made._weights, made._relative, made._teacher = Weights(**weights), False, Wrapped(2.0)
-    made.findings = {"features": [["net", "net"]] if weights.get("feature") else []}
+    made._weights, made._relative, made._teacher = LossWeights(**weights), False, Wrapped(2.0)
+    made.metadata = {"features": [["net", "net"]] if weights.get("feature") else []}
     student = Wrapped(1.0)
     names = ["net"] if weights.get("feature") else []
     made._watches = [features.Watch(each, names) for each in (student, made._teacher)]
