@@ -13,14 +13,15 @@ from engines import wiring
 from engines.errors import UnsupportedError
 from engines.guidance import Guidance
 from engines.inputs import Input
+from engines.lora.layers import LoraLimits
 from engines.signature import Name, Signature
 from engines.strict import Frozen
 from engines.weighted_text import Syntax
 from engines.wiring import Role
 
 #: 2: samplers that start from an image. 3: decoders that work tile by tile. 4: inputs that users feed, condition parts, several
-#: guidance scales, attention masks. Manifests of earlier formats are read too: `engines.upgrade`.
-FORMAT = 4
+#: guidance scales, attention masks. 5: LoRAs as inputs. Manifests of earlier formats are read too: `engines.upgrade`.
+FORMAT = 5
 #: Relative, contained, without `.` or `..` segments; the file behind it must not be a link.
 _SEGMENT = "[A-Za-z0-9_@-][A-Za-z0-9_.@-]*"
 RelativePath = Annotated[str, StringConstraints(pattern=f"^{_SEGMENT}(/{_SEGMENT})*$", max_length=240)]
@@ -103,6 +104,13 @@ class Quantized(Frozen):
     calibration: RelativePath
 
 
+class LoraInputs(Frozen):
+    """LoRAs that a part takes as inputs: how many and how large, and the file of its layers (`engines.lora.layers`)."""
+
+    limits: LoraLimits
+    layers: RelativePath
+
+
 class PartEntry(Frozen):
     """One network of the pipeline, or the pipeline whole. `onnx` is keyed by operator set ("20"), `engines` by backend.
 
@@ -119,6 +127,7 @@ class PartEntry(Frozen):
     tile: Tile | None = None
 
     quantized: Quantized | None = None
+    lora: LoraInputs | None = None
     onnx: dict[str, Onnx]
     engines: dict[Name, EngineFiles]
 
@@ -210,6 +219,7 @@ class Draft(Frozen):
         small = [entry.file for entry in (*self.samplers, *self.tokenizers.values())]
         starts = [entry.image for entry in self.samplers if entry.image]
         evidence = [part.quantized.calibration for part in self.parts.values() if part.quantized]
+        evidence += [part.lora.layers for part in self.parts.values() if part.lora]
         process = [self.process, *evidence] if self.process else evidence
         return {*onnx, *engines, *small, *starts, *process, *self.recordings}
 
@@ -286,7 +296,7 @@ class Draft(Frozen):
 class Manifest(Draft):
     """A draft with the proof of what lies beside it; `digest` is that of the manifest's own content without this key."""
 
-    format: Literal[1, 2, 3, 4] = FORMAT
+    format: Literal[1, 2, 3, 4, 5] = FORMAT
     digest: Digest
     files: dict[RelativePath, File]
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from engines.signature import Dim, Port, Signature
+    from exporter.onnx.lora_inputs import LoraGraphPass
     from exporter.part import Part
 
 
@@ -36,10 +37,12 @@ class ExportedModel:
         return len(self.model.graph)
 
 
-def export(part: Part, opset: int, *, processor: bool = False, fused: Sequence[str] = ()) -> ExportedModel:
+def export(
+    part: Part, opset: int, *, processor: bool = False, fused: Sequence[str] = (), lora: LoraGraphPass | None = None
+) -> ExportedModel:
     """Export a part with every named dimension dynamic within its range, for any engine or for those on a processor.
 
-    `fused` are further graph passes, into operators that the graph's engines all have.
+    `fused` are further graph passes, into operators that the graph's engines all have; `lora` gives layers LoRAs as inputs.
 
     A dimension whose range is one length becomes static. Multiples are derived dimensions (`4*h`), so that a length that the
     network cannot take is not in the graph's type either.
@@ -61,9 +64,9 @@ def export(part: Part, opset: int, *, processor: bool = False, fused: Sequence[s
             raise UnsupportedError(f"{part.name} cannot be exported to ONNX operator set {opset}:\n  {last}") from error
     model = program.model
     before = len(model.graph)
-    for graph_pass in graph.order(processor=processor, fused=fused):
+    for graph_pass in graph.order(processor=processor, fused=fused, more={"lora": lora} if lora else {}):
         model = graph_pass(model)
-    _declare(model, part.signature)
+    _declare(model, lora.signature(part.signature) if lora else part.signature)
     return ExportedModel(model, before)
 
 

@@ -5,7 +5,7 @@ import onnx_ir as ir
 import pytest
 
 from exporter.quantization import channel_scales
-from exporter.quantization.layers import layers
+from exporter.onnx.layers import layers
 from exporter.quantization.observer import ActivationStats
 from tests.exporter.passes import layered
 from tests.exporter.passes.layered import error, quantized

@@ -6,7 +6,7 @@ import pytest
 
 from engines.errors import UnsupportedError
 from exporter.quantization import observer
-from exporter.quantization.layers import layers
+from exporter.onnx.layers import layers
 from exporter.quantization.observer import ActivationStats, observe
 from tests.exporter.passes import layered
 from tests.exporter.passes.layered import MIDDLE, quantized
