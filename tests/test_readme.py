@@ -1,4 +1,4 @@
-"""README is short and true: its console commands and its Python run, and so do those of docs/sampling.md and docs/integrations.md."""
+"""README is short and true: its console commands and its Python run, and so do those of two pages of docs/."""
 
 import re
 import shlex
