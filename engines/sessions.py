@@ -205,7 +205,7 @@ def run(networks: Sequence[Network], signature: Signature, inputs: Mapping[str, 
     if len(networks) == 1 and low <= count <= high and not count % step:
         return networks[0](inputs)
     size = min(high, -(-count // (len(networks) * step)) * step)
-    shared = {port.name for port in signature.inputs if port.optional and port.shape[0] != signature.inputs[0].shape[0]}
+    shared = signature.shared
     starts = range(0, count, size)
 
     def piece(network: Network, start: int) -> dict[str, np.ndarray]:

@@ -27,12 +27,19 @@ def dimension(dim: str) -> tuple[int, str]:
     return int(factor or 1), name
 
 
+def still(array: np.ndarray) -> np.ndarray:
+    """What nobody writes to, or a view that is so: an engine that sees it again knows that it holds the same."""
+    if not array.flags.writeable:
+        return array
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
 @functools.lru_cache(maxsize=256)
 def resting(shape: tuple[int, ...]) -> np.ndarray:
-    """Zeros that nobody writes to: the same object for the same shape, so that an engine knows them again."""
-    zeros = np.zeros(shape, np.float32).view()
-    zeros.flags.writeable = False
-    return zeros
+    """Zeros, the same object for the same shape."""
+    return still(np.zeros(shape, np.float32))
 
 
 class Range(Frozen):
@@ -146,6 +153,11 @@ class Signature(Frozen):
     def needed(self) -> list[str]:
         """Names of the inputs that must be fed."""
         return [port.name for port in self.inputs if not port.optional]
+
+    @property
+    def shared(self) -> frozenset[str]:
+        """Names of the inputs that have no batch axis: all items have the same."""
+        return frozenset(port.name for port in self.inputs if port.optional and port.shape[0] != self.inputs[0].shape[0])
 
     def port(self, name: str) -> Port | None:
         """Find a port by name, outputs first; None when there is none."""

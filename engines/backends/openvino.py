@@ -229,7 +229,7 @@ class _Request:
 
 
 def _unwritten(array: np.ndarray) -> np.ndarray:
-    """The array that a view shows which nobody writes to, since the library shares no other; a copy where it shows only a part."""
+    """The array behind a view that nobody writes to, since the library shares no other; a copy where it shows a part."""
     base = array.base
     whole = isinstance(base, np.ndarray) and base.flags.writeable and base.flags.c_contiguous
     same = whole and (base.shape, base.dtype, base.ctypes.data) == (array.shape, array.dtype, array.ctypes.data)

@@ -1,4 +1,4 @@
-"""LoRAs of a request → what a bundle's networks take: A and B of every layer, side by side in rank, and a scale for each image."""
+"""LoRAs of a request → what a bundle's networks take: A and B of every layer, side by side in rank, and scales by image."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from engines.bundle import Bundle
 from engines.errors import UnsupportedError
 from engines.lora import spelling, tensors
 from engines.lora.choice import LoraChoice
@@ -17,7 +18,6 @@ from engines.lora.factors import Pair, UnfitError, factors
 from engines.lora.layers import LoraLayers, listed, rounded
 from engines.lora.stacking import Arrays, Factors, LoraTarget, scaled, stacked
 from engines.lora.strength import config_of, said, strength
-from engines.manifest import Manifest
 
 _REMEDY = "Build the bundle again with"
 
@@ -33,16 +33,21 @@ class ReadLora:
 class Adapters:
     """A bundle's networks that take LoRAs, and the files that were read for them lately.
 
-    Arrays are not writeable, and those of the same files in the same order are the same objects: engines see that nothing changed.
+    Arrays are not writeable, and of the same files in the same order they are the same objects: engines see that.
 
-    Args:
-        targets: network → what it takes.
-        others: networks of the bundle that take none.
+    Raises:
+        BundleError: a file of the bundle that lists layers is damaged.
 
     """
 
-    def __init__(self, targets: Mapping[str, LoraTarget], others: Sequence[str] = ()) -> None:
-        self._targets, self._others = targets, others
+    def __init__(self, bundle: Bundle) -> None:
+        parts = bundle.manifest.parts
+        self._targets = {
+            name: LoraTarget.of(name, entry.lora.limits, LoraLayers.load(bundle.path(entry.lora.layers)))
+            for name, entry in parts.items()
+            if entry.lora
+        }
+        self._others = [name for name, entry in parts.items() if not entry.lora and entry.role in {"text", "denoiser"}]
         self._read: OrderedDict[tuple[Path, int, int], ReadLora] = OrderedDict()
         self._bound: tuple[tuple[str, ...], dict[str, Arrays]] = ((), {})
 
@@ -51,9 +56,12 @@ class Adapters:
         """LoRAs at once."""
         return min((target.limits.slots for target in self._targets.values()), default=0)
 
-    def digest(self, file: Path) -> str:
-        """SHA-256 of a file that was bound."""
-        return self._opened(file).sha256
+    def facts(self, chosen: Sequence[LoraChoice], image: int) -> dict[str, str]:
+        """What an image says of its LoRAs, in order: scale, SHA-256 and name of each file."""
+        own = [(choice.scales[image], choice.file) for choice in chosen if choice.scales[image]]
+        return {
+            f"lora_{number}": f"{scale!r} {self._opened(file).sha256} {file.name}" for number, (scale, file) in enumerate(own, 1)
+        }
 
     def bind(self, chosen: Sequence[LoraChoice]) -> dict[str, Arrays]:
         """Network → its inputs by port; empty for networks that no LoRA changes, which then rest.
@@ -67,8 +75,8 @@ class Adapters:
             return {}
         if not self._targets:
             raise UnsupportedError(
-                f"this bundle was built without LoRAs at run time. {_REMEDY} components.unet.lora: {{max_rank: 64, slots: 2}}, or "
-                "fuse them: model.loras."
+                f"this bundle was built without LoRAs at run time. {_REMEDY} components.unet.lora: {{max_rank: 64, slots: 2}}, "
+                "or fuse them: model.loras."
             )
         if len(active) > self.slots:
             raise UnsupportedError(
@@ -81,9 +89,7 @@ class Adapters:
         if self._bound[0] != key:
             self._bound = key, {name: stacked(self._targets[name], own) for name, own in _by_network(read).items()}
         scales = [choice.scales for choice in active]
-        return {
-            name: self._bound[1][name] | scaled(self._targets[name], own, scales) for name, own in _by_network(read).items()
-        }
+        return {name: self._bound[1][name] | scaled(self._targets[name], own, scales) for name, own in _by_network(read).items()}
 
     def _opened(self, file: Path) -> ReadLora:
         try:
@@ -144,7 +150,9 @@ class Adapters:
                 raise UnsupportedError(f"{where} has NaN or infinite values ({bad[0]}).\n  Download or copy it again.")
             rank = len(pieces["down"]) if "down" in pieces and pieces["down"].ndim else 1
             if said(config, owner).get("use_dora") and "magnitude" not in pieces:
-                raise UnsupportedError(f"{where} has no lora_magnitude_vector, and its config says DoRA.\n  Fuse it: model.loras.")
+                raise UnsupportedError(
+                    f"{where} has no lora_magnitude_vector, and its config says DoRA.\n  Fuse it: model.loras."
+                )
             try:
                 pairs[name] = factors(pieces, known[name].shape, strength(config, owner, name, rank) if rank else 1.0)
             except UnfitError as error:
@@ -160,18 +168,12 @@ class Adapters:
         return pairs
 
 
-def adapters(manifest: Manifest, layers: Mapping[str, LoraLayers]) -> Adapters:
-    """Those of a bundle, whose files of layers by part are given."""
-    targets = {
-        name: LoraTarget.of(name, entry.lora.limits, layers[name]) for name, entry in manifest.parts.items() if entry.lora
-    }
-    others = [name for name, entry in manifest.parts.items() if name not in targets and entry.role in {"text", "denoiser"}]
-    return Adapters(targets, others)
-
-
 def _by_network(read: Sequence[ReadLora]) -> dict[str, list[Factors]]:
     """Network that any of the files changes → what each of them has of it."""
-    return {name: [each.networks.get(name, {}) for each in read] for name in dict.fromkeys(name for each in read for name in each.networks)}
+    return {
+        name: [each.networks.get(name, {}) for each in read]
+        for name in dict.fromkeys(name for each in read for name in each.networks)
+    }
 
 
 def _refuse_left(file: Path, names: Sequence[str]) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from engines.errors import UnsupportedError
-from engines.request import spread
 
 #: One LoRA as a caller names it: `FILE`, `FILE:SCALE`, `FILE:SCALE,SCALE…`, or the file and a scale, or several, one an image.
 Wish = str | Path | tuple[str | Path, float | Sequence[float]]
@@ -24,8 +23,8 @@ class LoraChoice:
     scales: tuple[float, ...]
 
 
-def chosen(wishes: Sequence[Wish], prompts: int, each: int) -> list[LoraChoice]:
-    """LoRAs with a scale for each of `prompts` × `each` images: of one for all, one a prompt, or one an image.
+def chosen(wishes: Sequence[Wish], each: Callable[[str, Any], list[Any]]) -> list[LoraChoice]:
+    """LoRAs with a scale for each image; `each` spreads a scale for all, one a prompt, or one an image.
 
     Raises:
         UnsupportedError: a scale is no finite number, there are too many or too few, or a file is named twice.
@@ -39,7 +38,7 @@ def chosen(wishes: Sequence[Wish], prompts: int, each: int) -> list[LoraChoice]:
                 raise UnsupportedError(f"LoRA {file}: scale {scale} is not a number to multiply by. Give a finite one.")
         if any(file == other.file for other in found):
             raise UnsupportedError(f"LoRA {file} is named twice. Keep one, with the sum of the scales.")
-        found.append(LoraChoice(file, tuple(spread(f"scales of {file.name}", list(scales), prompts, each))))
+        found.append(LoraChoice(file, tuple(map(float, each(f"scale of {file.name}", list(scales))))))
     return found
 
 

@@ -1,8 +1,8 @@
 """What a LoRA's file has of one layer → two factors, A and B, whose product is the change of the layer's weight.
 
 Every way of changing a weight that is of low rank by its making has such factors: LoRA and LoCon as they stand, Tucker's by its
-middle, LoHa as the products of all pairs of columns, LoKr by Kronecker products of its smaller factor with each half of the
-larger. What is not of low rank is refused by its name: it can be fused at build time. `exporter.models.lora_changes` has the sums.
+middle, LoHa as the products of all pairs of columns, LoKr by Kronecker products of its smaller factor with either half of
+the larger. What is not of low rank is refused by its name: it can be fused, by the sums of `exporter.models.lora_changes`.
 """
 
 from __future__ import annotations
@@ -140,5 +140,3 @@ def _both(pieces: Pieces, first: str, second: str) -> Pair:
     if missing := [name for name in (first, second) if name not in pieces]:
         raise UnfitError(f"has no {' and no '.join(missing)}")
     return pieces[first], pieces[second]
-
-

@@ -1,4 +1,4 @@
-"""Factors of several LoRAs side by side in rank: the arrays that a network's ports take. They rest unwritten for as long as they live."""
+"""Factors of several LoRAs side by side in rank: the arrays that a network's ports take. Nobody writes to them again."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 from engines.lora import spelling
 from engines.lora.factors import Pair
 from engines.lora.layers import CONV_SCALE, SCALE, LoraLayer, LoraLayers, LoraLimits, rounded
+from engines.signature import still
 
 Arrays = dict[str, np.ndarray]
 #: What one LoRA has of a network: layer's name → A and B.
@@ -57,18 +58,18 @@ def stacked(target: LoraTarget, loras: Sequence[Factors]) -> Arrays:
         for side, port in enumerate(layer.ports(target.limits)):
             shape = tuple(whole if isinstance(dim, str) else dim for dim in port.shape)
             if not pairs:
-                found[port.name] = nothing.setdefault(shape, _still(np.zeros(shape, np.float32)))
+                found[port.name] = nothing.setdefault(shape, still(np.zeros(shape, np.float32)))
                 continue
             made = np.zeros((layer.shape[0], whole) if side else (whole, *layer.shape[1:]), np.float32)
             for start, pair in pairs:
                 ranks = slice(start, start + len(pair[0]))
                 made[(slice(None), ranks) if side else ranks] = pair[side]
-            found[port.name] = _still(np.ascontiguousarray(made.T if layer.form == "rows" else made.reshape(shape)))
+            found[port.name] = still(np.ascontiguousarray(made.T if layer.form == "rows" else made.reshape(shape)))
     return found
 
 
 def scaled(target: LoraTarget, loras: Sequence[Factors], scales: Sequence[Sequence[float]]) -> Arrays:
-    """What each image's LoRAs are multiplied by, rank by rank, float32 (images, ranks); `scales` are an image's, one list a LoRA."""
+    """What each image's LoRAs are multiplied by, float32 (images, ranks); `scales` are one list a LoRA, a number an image."""
     found = Arrays()
     for convolution in {layer.form == "convolution" for layer in target.taken}:
         starts, whole = _places(target, loras, convolution=convolution)
@@ -83,9 +84,3 @@ def _places(target: LoraTarget, loras: Sequence[Factors], *, convolution: bool) 
     """Where each LoRA's ranks begin, and how many there are in all."""
     ranks = target.ranks(loras, convolution=convolution)
     return [sum(ranks[:index]) for index in range(len(ranks))], target.whole(loras, convolution=convolution)
-
-
-def _still(array: np.ndarray) -> np.ndarray:
-    view = array.view()  # of an array that can be written to: some libraries share no other
-    view.flags.writeable = False
-    return view

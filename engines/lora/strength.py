@@ -25,9 +25,7 @@ def config_of(file: Path, metadata: Mapping[str, str]) -> str:
 
     """
     beside = file.with_name(PEFT)
-    text = metadata.get(INSIDE) or (
-        beside.read_text(encoding="utf-8") if file.name == PEFT_WEIGHTS and beside.is_file() else ""
-    )
+    text = metadata.get(INSIDE) or (beside.read_text(encoding="utf-8") if file.name == PEFT_WEIGHTS and beside.is_file() else "")
     _refuse(text, file)
     return text
 

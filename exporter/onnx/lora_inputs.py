@@ -208,7 +208,9 @@ class _Writer:
 
     def _node(self, operator: str, inputs: Sequence[ir.Value | None], name: str, **attributes: Any) -> ir.Value:  # noqa: ANN401
         # Of a layer that the graph has twice the second has names of its own.
-        node = ir.node(operator, inputs, attributes=attributes, name=f"{name}+{len(self._graph)}" if name in self._named else name)
+        node = ir.node(
+            operator, inputs, attributes=attributes, name=f"{name}+{len(self._graph)}" if name in self._named else name
+        )
         self._named.add(name)
         node.outputs[0].name = f"{node.name}:0"
         node.outputs[0].type = None

@@ -17,8 +17,8 @@ from engines.signature import Port, Signature
 
 if TYPE_CHECKING:
     from engines.backends import Engine
-    from exporter.part import Case
     from exporter.onnx.layers import Layer
+    from exporter.part import Case
 
 #: Bins of a magnitude's histogram.
 BINS = 2048

@@ -59,10 +59,12 @@ def _part(plan: Plan, name: str, part: PartStages, results: Results) -> PartCont
         graphs, kept = quantized.graphs, (quantized.step.format, results[quantized.calibrations[plan.opsets(name)[-1]]])
     elif quantized:
         engines = quantized.rivals
+    opened = {opset: results[stage] for opset, stage in graphs.items()}
     return PartContents(
-        signature=plan.family.signature(name),
-        graphs={opset: results[stage] for opset, stage in graphs.items()},
+        signature=next(iter(opened.values())).signature(plan.family.signature(name)),
+        graphs=opened,
         engines={target: (plan.targets[name][target], results[stage]) for target, stage in engines.items()},
+        lora=results[part.lora] if part.lora else None,
         passes=plan.passes.summaries(name),
         remade=name in plan.passes.remade,
         outputs=results[part.outputs] if part.outputs else None,

@@ -67,13 +67,15 @@ def test_linear_and_convolution_of_one_pixel_are_the_same():
     a, b = factors.factors(arrays({"down": A, "up": B}), (16, 16, 1, 1))
     assert a.shape == (2, 16, 1, 1)
     one, other = factors.factors(arrays({"down": A[:, :, None, None], "up": B[:, :, None, None]}), (16, 16))
-    assert np.array_equal(one, a[:, :, 0, 0]) and np.array_equal(other, b)
+    assert np.array_equal(one, a[:, :, 0, 0])
+    assert np.array_equal(other, b)
 
 
 def test_strength_counts_where_the_file_has_no_alpha():
     _, plain = factors.factors(arrays({"down": A, "up": B}), (16, 16), strength=0.5)
     _, own = factors.factors(arrays({"down": A, "up": B, **ALPHA}), (16, 16), strength=0.5)
-    assert np.array_equal(plain, 0.5 * B.numpy()) and np.array_equal(own, 2 * B.numpy())
+    assert np.array_equal(plain, 0.5 * B.numpy())
+    assert np.array_equal(own, 2 * B.numpy())
 
 
 @pytest.mark.parametrize("wide", [True, False])

@@ -18,8 +18,10 @@ def test_every_type_is_read_as_the_library_reads_it(tmp_path, dtype):
     wanted = (torch.randn(3, 5, generator=torch.Generator().manual_seed(1)) * 8).to(dtype)
     save_file({"a": wanted, "b": torch.tensor(2.0).to(dtype)}, tmp_path / "x.safetensors", {"who": "me"})
     found = tensors.opened(tmp_path / "x.safetensors")
-    assert dict(found.shapes) == {"a": (3, 5), "b": ()} and found.metadata == {"who": "me"}
-    assert np.array_equal(found["a"], wanted.float().numpy()) and found["a"].dtype == np.float32
+    assert dict(found.shapes) == {"a": (3, 5), "b": ()}
+    assert found.metadata == {"who": "me"}
+    assert np.array_equal(found["a"], wanted.float().numpy())
+    assert found["a"].dtype == np.float32
 
 
 def test_every_number_of_eight_bits(tmp_path):
