@@ -1,4 +1,4 @@
-"""Make pictures with a bundle: `python -m engines BUNDLE "a prompt"`, which is also `t2iexport generate`."""
+"""Make pictures with a bundle: `python -m engines BUNDLE "a prompt"`, which is also `t2iexport generate`; or `serve` it."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import click
 from engines import exits
 from engines.disk import require_file, require_folder
 from engines.errors import UnsupportedError
+from engines.serve.command import serve
 
 if TYPE_CHECKING:
     from engines.manifest import Manifest
@@ -263,7 +264,9 @@ def _parallel(text: str) -> tuple[Picard, int]:
 
 
 def main() -> None:
-    """Run the command, and exit with its status."""
+    """Run the command, and exit with its status; `serve` is one of its own, and a bundle of that name is `./serve`."""
+    if sys.argv[1:2] == ["serve"]:
+        exits.run(serve, "python -m engines serve", sys.argv[2:])
     exits.run(generate, "python -m engines")
 
 

@@ -14,6 +14,7 @@ from engines import exits
 from engines.__main__ import generate
 from engines.disk import refusal, require_file
 from engines.errors import MissingDependency, ParityError, RecipeError, T2IError
+from engines.serve.command import serve
 
 if TYPE_CHECKING:
     from exporter.recipe.schema import Recipe
@@ -32,6 +33,7 @@ def verbs() -> None:
 
 
 verbs.add_command(generate)
+verbs.add_command(serve)
 
 
 @verbs.command("build")
