@@ -30,13 +30,13 @@ FLAGS = {
         *("-o", "--output", "--negative-prompt", "--seed", "--steps", "--height", "--width", "--guidance-scale", "--backend"),
         *("--image", "--mask", "--strength", "--noise", "--from", "--previews"),
         *("--input", "--images-per-prompt", "--generator", "--no-metadata"),  # a wish for a picture, not for a bundle
-        *("--prompt-2", "--negative-prompt-2"),
-        "--parallel",
+        *("--prompt-2", "--negative-prompt-2", "--parallel"),
         "--sampler",  # a recipe has no say: any bundle of a variance-preserving model takes any of them
     },
     "inspect": {"--json", "--as-recipe"},  # a choice that was measured, back as a choice that is written
     "list": {"--schema"},
     "rebuild": {"--backend"},
+    "web": {"-o", "--output", "--onnxruntime-web"},  # where a library comes from is no property of a bundle
 }
 RECIPE = """\
 model: {source: SOURCE}
@@ -44,15 +44,8 @@ sampler: {steps: [2]}
 shapes: {height: [32, 32, 64], width: [32, 32, 64]}
 targets: [tensorrt_rtx]
 """
-GOOD = Verdict(
-    part="unet",
-    stage="onnx → engine",
-    case="t 999",
-    backend="b",
-    values={"relative_l2": 1e-3, "psnr": 60.0},
-    limit={"psnr": 45.0},
-    passed=True,
-)
+FIGURES = {"values": {"relative_l2": 1e-3, "psnr": 60.0}, "limit": {"psnr": 45.0}}
+GOOD = Verdict(part="unet", stage="onnx → engine", case="t 999", backend="b", passed=True, **FIGURES)
 BAD = GOOD.model_copy(update={"values": {"psnr": 12.5}, "passed": False, "note": "half"})
 
 
