@@ -141,7 +141,7 @@ class Table(Frozen):
                     history.append(output)
                     if on_step:
                         preview = op.preview and _mix(op.preview, [latent, output])
-                        on_step(Step(step, total, latent, preview))
+                        on_step(Step(step, total, latent, preview, op.t))
                 case Emit():
                     break
         return _mixed(self.ops[-1], history, mask)  # pyright: ignore[reportArgumentType] - validated: the last op is the emit
