@@ -250,6 +250,18 @@ def _rebuild(bundle: Path, backend: str | None) -> None:
         click.echo(line)
 
 
+@verbs.command("web")
+@click.argument("bundle", type=_PATH)
+@click.option("-o", "--output", type=_PATH, default=Path("site"), show_default=True, help="Folder of the site.")
+@click.option("--onnxruntime-web", "library", type=_PATH, metavar="FOLDER|TGZ", help="The npm package, instead of fetching it.")
+def _web(bundle: Path, output: Path, library: Path | None) -> None:
+    """Write a static site that draws with a bundle in its visitors' browsers; needs no torch."""
+    from engines.web.site import write
+
+    size = write(bundle, output, library)
+    click.echo(f"{output}: {size / 1e6:.1f} MB. See it at http://localhost:8000 with: python -m http.server -d {output}")
+
+
 def _print(facts: Mapping[str, object], *, as_json: bool) -> None:
     from exporter.report import console
 
