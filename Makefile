@@ -8,7 +8,7 @@ RUNTIME := .venv-runtime/bin
 demo: .venv/.installed
 	$(BIN)/t2iexport build recipes/demo.yaml
 	$(BIN)/t2iexport check bundles/demo
-	$(BIN)/python -m tools.draw_sheet --bundle bundles/demo --output bundles/demo-pictures.png
+	$(BIN)/python -m tools.demo.draw_sheet --bundle bundles/demo --output bundles/demo-pictures.png
 
 test: .venv/.installed test-runtime
 	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder $(PYTEST_ARGS)

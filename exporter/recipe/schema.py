@@ -153,7 +153,12 @@ class SamplerOptions(Frozen):
 
 
 class Shapes(Frozen):
-    """Smallest, typical and largest picture, in pixels, and batch."""
+    """Smallest, typical and largest picture, in pixels, and batch.
+
+    Sides are multiples of 8, as in diffusers. Where the UNet cannot halve them evenly in each of its stages (in SD and SDXL those
+    that are no multiples of 64) it rounds up, as diffusers has it do. The bundle takes sizes in the largest step, up to what
+    the UNet halves evenly, that the three are multiples of.
+    """
 
     height: Triple
     width: Triple

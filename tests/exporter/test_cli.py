@@ -347,7 +347,7 @@ def test_inspect_and_dry_run_describe_a_recipe(run, recipe, tiny_sd):
     assert found["memory"].endswith("GB")
     code, _, err = run("build", recipe, "--dry-run", "--set", "shapes.height=[20, 32, 64]")
     assert code == 2
-    assert "--set shapes.height=[20, 32, 64]:  shapes.height: 20 px is not a multiple of 16" in err
+    assert "--set shapes.height=[20, 32, 64]:  shapes.height: 20 px is not a multiple of 8" in err
 
 
 def test_list_samplers_is_what_compiles():
