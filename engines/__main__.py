@@ -42,7 +42,7 @@ _MANY = "May be repeated."
 @click.option("--negative-prompt-2", multiple=True, help=f"What it reads to stay away from. {_MANY}")
 @click.option("--images-per-prompt", type=click.IntRange(1), default=1, help="Pictures of each prompt.  [default: 1]")
 @click.option("--seed", type=int, multiple=True, help=f"Of the first picture; the next adds 1; -1: random. {_MANY}  [default: 0]")
-@click.option("--generator", type=click.Choice(["numpy", "torch-cpu"]), help="Whose noise a seed is; torch-cpu: as in diffusers.")
+@click.option("--generator", type=click.Choice(["numpy", "torch-cpu", "torch-cuda"]), help="Whose noise a seed is.")
 @click.option("--steps", type=int, help="Of the sampler; the bundle says which it has.")
 @click.option("--sampler", metavar="NAME[:KEY=VALUE,...]", help="Instead of steps: adaptive, ode or predictor_corrector.")
 @click.option("--height", type=int, help="In pixels.")

@@ -241,7 +241,7 @@ class Recipe(Frozen):
         default="stepped", description="fused: one engine call from prompt to picture, at one size and batch"
     )
     generator: Generator = Field(
-        default="numpy", description="whose noise a seed is by default; torch-cpu: a seed draws what it does in diffusers"
+        default="numpy", description="whose noise a seed is by default; torch-cpu, torch-cuda: as in diffusers"
     )
     low_memory: bool = Field(
         default=False, description="one network in memory at a time: each opens for its stage of a picture, and closes after it"
