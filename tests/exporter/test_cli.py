@@ -36,6 +36,7 @@ FLAGS = {
     "inspect": {"--json", "--as-recipe"},  # a choice that was measured, back as a choice that is written
     "list": {"--schema"},
     "rebuild": {"--backend"},
+    "serve": {"--host", "--port", "--backend", "--keys", "--cors", "--set"},  # a wish for a server; --set is its one escape
     "web": {"-o", "--output", "--onnxruntime-web"},  # where a library comes from is no property of a bundle
 }
 RECIPE = """\
@@ -190,7 +191,7 @@ def test_a_cache_that_cannot_be_is_a_sentence(run, recipe, monkeypatch):
     assert "$XDG_CACHE_HOME" in err
 
 
-@pytest.mark.parametrize("verb", ["build", "distill", "inspect", "check", "rebuild", "bench", "generate"])
+@pytest.mark.parametrize("verb", ["build", "distill", "inspect", "check", "rebuild", "bench", "generate", "serve"])
 @pytest.mark.parametrize("what", ["a folder", "nothing", "bytes", "bytes.yaml", "a file/below"])
 def test_what_is_no_recipe_and_no_bundle_is_no_traceback(run, tmp_path, verb, what):
     (tmp_path / "a folder").mkdir()
