@@ -39,10 +39,6 @@ class DiffusersOutput(NamedTuple):
     images: list[Image.Image] | np.ndarray
 
 
-class _AbsentError(UnsupportedError, AttributeError):
-    """What a pipeline of diffusers has and this one has not; `hasattr` is false."""
-
-
 class DiffusersCall(ABC):
     """What makes a pipeline one in diffusers' idiom; the rest is `engines.pipeline.Pipeline`'s own.
 
@@ -235,7 +231,7 @@ class DiffusersCall(ABC):
         def __getattr__(self, name: str) -> NoReturn:
             """Say of what diffusers' pipelines have what to do instead."""
             instead = words.instead(name)
-            raise _AbsentError(f"{name}: {instead}") if instead else AttributeError(f"{type(self).__name__} has no {name!r}")
+            raise AttributeError(f"{name}: {instead}." if instead else f"{type(self).__name__} has no {name!r}")
 
 
 def _read_only(array: np.ndarray) -> np.ndarray:

@@ -179,7 +179,7 @@ def _seed(generator: Any) -> tuple[int, Generator | None]:  # noqa: ANN401 - wha
     if not isinstance(generator, _TorchGenerator):
         raise UnsupportedError(f"generator is a {type(generator).__name__}; give a seed, a torch.Generator, or a list of either.")
     device = str(getattr(generator.device, "type", generator.device))
-    whose: dict[str, Generator] = {"cpu": "torch-cpu"}
+    whose: dict[str, Generator] = {"cpu": "torch-cpu", "cuda": "torch-cuda"}
     if device not in whose:
         raise UnsupportedError(f"generator is of {device}, whose noise is not known here; give one of {' or '.join(whose)}.")
     seed = int(generator.initial_seed())

@@ -128,8 +128,8 @@ class Pipeline(DiffusersCall):
             images_per_prompt: pictures of each prompt.
             seed: of the first picture; picture i is that of seed + i alone, whatever the batch. -1 is a random one. A list holds
                 one a picture, or one a prompt, whose pictures count on from it.
-            generator: whose noise a seed is: `numpy`, or `torch-cpu`, of which a seed makes the picture that it makes in
-                diffusers with `torch.Generator().manual_seed(seed)`. By default what the bundle says.
+            generator: whose noise a seed is: `numpy`; or `torch-cpu` or `torch-cuda`, of which a seed makes the picture that it
+                makes in diffusers with `torch.Generator(device).manual_seed(seed)`. By default what the bundle says.
             steps: of the sampler; must be among those that were compiled.
             sampler: instead of a compiled one, such as `adaptive:relative=0.1,absolute=0.1`; it chooses its own steps.
             height: in pixels, within `sizes`.

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from engines.errors import UnsupportedError
+from engines.images.torch_cuda_noise import TorchCudaNoise
 from engines.images.torch_noise import TorchNoise
 from engines.manifest import Generator
 from engines.samplers import Draw
@@ -30,7 +31,7 @@ class _NumpyNoise:
 
 
 #: What draws standard normal numbers of a seed, float32, one shape after the other.
-_STREAMS = {"numpy": _NumpyNoise, "torch-cpu": TorchNoise}
+_STREAMS = {"numpy": _NumpyNoise, "torch-cpu": TorchNoise, "torch-cuda": TorchCudaNoise}
 
 
 def seeded(seeds: Sequence[int], shape: Shape, generator: Generator) -> Draw:

@@ -117,7 +117,10 @@ class Adapters:
         left: list[str] = []
         for name in sorted(opened.shapes):
             if name.startswith(spelling.BUNDLED):
-                continue
+                raise UnsupportedError(
+                    f"{file} brings along the word {name.split('.')[1]}, which only a build can teach.\n"
+                    "  Fuse it: model.loras, or build with its word (model.embeddings) and take the file without."
+                )
             owner, place = spelling.owner(name), spelling.split(name)
             if owner in self._others and not spelling.other_format([name]):
                 raise UnsupportedError(

@@ -23,7 +23,6 @@ import click
 import numpy as np
 from safetensors.numpy import save_file
 
-from engines.bundle import Bundle
 from engines.lora.layers import LoraLayer, LoraLayers
 from engines.pipeline import Pipeline
 from exporter.report import console

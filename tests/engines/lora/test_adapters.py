@@ -155,6 +155,8 @@ def test_what_is_of_no_low_rank_half_there_or_not_finite(bundle, tmp_path):
     oft = {"unet.blocks.0.to_q.oft_diag": np.zeros(3, np.float32)}
     refused(bundle, saved(tmp_path / "d.safetensors", oft), "format that is not read, OFT")
     refused(bundle, tmp_path / "nothing.safetensors", "cannot be read")
+    word = {"bundle_emb.mycat.clip_l": np.zeros((2, 4), np.float32), **found}
+    refused(bundle, saved(tmp_path / "f.safetensors", word), "brings along the word mycat, which only a build can teach")
     twice = found | {name.replace("unet.", "diffusion_model."): value for name, value in found.items()}
     refused(bundle, saved(tmp_path / "e.safetensors", twice), "have no place")
 
