@@ -22,6 +22,7 @@ from engines.serve.openai_api import OpenAIRoutes
 from engines.serve.options import ServeOptions
 from engines.serve.served import Opener, ServedBundle
 from engines.serve.shelf import Shelf
+from engines.serve.static import Page
 
 
 class Application:
@@ -44,7 +45,9 @@ class Application:
         desk = Desk(self.dispatcher, options)
         openai = OpenAIRoutes(desk, Shelf(options.kept_mb * 1e6))
         own = [Route("/healthz", self._healthy), Route("/readyz", self._ready), Route("/metrics", self._metrics)]
-        router = Router([*own, *openai.routes(), *A1111Routes(desk).routes()], redirect_slashes=False, lifespan=self._life)
+        router = Router(
+            [*own, *openai.routes(), *A1111Routes(desk).routes(), *Page().routes()], redirect_slashes=False, lifespan=self._life
+        )
         self.asgi: ASGIApp = Front(router, options, self.metrics)
         if options.cors:
             self.asgi = CORSMiddleware(self.asgi, options.cors, allow_methods=["GET", "POST"], allow_headers=["*"])
