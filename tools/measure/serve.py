@@ -3,11 +3,12 @@
     python -m tools.measure.serve bundles/demo --steps 10
     python -m tools.measure.serve bundles/demo --steps 10 --only soak --seconds 3600
 
-The server is a process of its own, started by the command that users type. Requests, kept-alive connections, are HTTP's plainest.
-`overhead` draws each seed over HTTP and with `Pipeline.generate` in this process, in turn, and holds their files to each other;
-`clients` has 8 clients beside one, with continuous and with fixed batching, in rounds that take turns: all with the same steps, and
-half with the bundle's other steps; `faults` are clients that vanish, malformed bodies, slow readers, and SIGTERM in the middle;
-`seeds` holds pictures of full batches to the same seeds alone; `soak` is load at the limit for as long as is asked, and its memory.
+The server is a process of its own, started by the command that users type; requests are the plainest, over connections that stay
+open. ``overhead`` draws each seed over HTTP and with ``Pipeline.generate`` in this process, in turn, and compares their files.
+``clients`` has 8 clients beside one, with continuous and with fixed batching, in rounds that take turns: all with the same
+steps, and half with the bundle's other steps. ``seeds`` holds pictures of full batches to the same seeds alone. ``faults`` are
+clients that vanish, malformed bodies, slow readers, and SIGTERM in the middle. ``soak`` is load at the limit for as long as is
+asked, and its memory.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ from engines.pipeline import Pipeline
 AT = "/v1/images/generations"
 PROMPT = "a small red circle left of a large blue square"
 SECTIONS = ("overhead", "clients", "seeds", "faults", "soak")
+#: How often memory is looked at.
+_SAMPLES = 40
 #: Bodies that no client should send.
 MALFORMED = (
     b"{",
@@ -64,18 +67,18 @@ class Server:
     def __init__(self, process: subprocess.Popen[str], port: int) -> None:
         self.process, self.port = process, port
 
-    def connect(self) -> http.client.HTTPConnection:
-        """A connection that stays open."""
-        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=600)
+    @contextlib.contextmanager
+    def connect(self) -> Iterator[http.client.HTTPConnection]:
+        """A connection that stays open until the end of the `with`."""
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=600)) as connection:
+            yield connection
 
     def get(self, path: str) -> tuple[int, bytes]:
         """Status and body."""
-        connection = self.connect()
-        connection.request("GET", path)
-        answer = connection.getresponse()
-        found = answer.status, answer.read()
-        connection.close()
-        return found
+        with self.connect() as connection:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            return answer.status, answer.read()
 
     def total(self, name: str, *labels: str) -> float:
         """Sum of a figure of Prometheus over what carries all of these labels."""
@@ -108,6 +111,9 @@ def serving(bundle: Path, *settings: str) -> Iterator[Server]:
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(300)
+        drained.join()
+        if process.stderr:
+            process.stderr.close()
 
 
 def ask(connection: http.client.HTTPConnection, seed: int, steps: int, **more: object) -> tuple[int, bytes]:
@@ -122,9 +128,8 @@ def ask(connection: http.client.HTTPConnection, seed: int, steps: int, **more: o
 def overhead(bundle: Path, steps: int, rounds: int) -> dict[str, Any]:
     """What HTTP adds: differences of times, and of CPU time of the server, to drawing and encoding in this process."""
     own, other, added = list[float](), list[float](), list[float]()
-    with serving(bundle) as server, Pipeline.open(bundle) as pipeline:
-        connection, process = server.connect(), psutil.Process(server.process.pid)
-        same, cpu = 0, 0.0
+    with serving(bundle) as server, Pipeline.open(bundle) as pipeline, server.connect() as connection:
+        process, same, cpu = psutil.Process(server.process.pid), 0, 0.0
         for seed in range(-5, rounds):
             spent = sum(process.cpu_times()[:2])
             start = time.perf_counter()
@@ -158,13 +163,13 @@ def load(server: Server, clients: int, seconds: float, steps: Callable[[int], in
     numbers = itertools.count()
 
     def run() -> None:
-        connection = server.connect()
-        while time.perf_counter() < until:
-            number = next(numbers)
-            start = time.perf_counter()
-            status, _ = ask(connection, number, steps(number))
-            times.append(time.perf_counter() - start)
-            failed.extend([status] if status != 200 else [])
+        with server.connect() as connection:
+            while time.perf_counter() < until:
+                number = next(numbers)
+                start = time.perf_counter()
+                status, _ = ask(connection, number, steps(number))
+                times.append(time.perf_counter() - start)
+                failed.extend([status] if status != 200 else [])
 
     start = time.perf_counter()
     threads = [threading.Thread(target=run) for _ in range(clients)]
@@ -208,13 +213,15 @@ def seeds(bundle: Path, steps: int, other: int, count: int) -> dict[str, Any]:
     """Pictures that were drawn while 8 clients asked for others, held to the same seeds alone."""
     with serving(bundle) as server:
         wishes = [(seed, steps if seed % 2 else other) for seed in range(count)]
-        alone = [ask(server.connect(), *wish)[1] for wish in wishes]
         together: dict[int, bytes] = {}
 
         def run(share: Sequence[tuple[int, int]]) -> None:
-            connection = server.connect()
-            for seed, own in share:
-                together[seed] = ask(connection, seed, own)[1]
+            with server.connect() as connection:
+                for seed, own in share:
+                    together[seed] = ask(connection, seed, own)[1]
+
+        run(wishes)
+        alone = [together[seed] for seed, _ in wishes]
 
         threads = [threading.Thread(target=run, args=(wishes[start::8],)) for start in range(8)]
         for thread in threads:
@@ -253,26 +260,30 @@ def faults(bundle: Path, steps: int, vanish: int, malformed: int) -> dict[str, A
                 time.sleep(rng.random() * 0.02)
         statuses = dict[int, int]()
         sentences = 0
-        connection = server.connect()
-        for index in range(malformed):
-            connection.request("POST", AT, MALFORMED[index % len(MALFORMED)], {"content-type": "application/json"})
-            answer = connection.getresponse()
-            told = json.loads(answer.read())
-            statuses[answer.status] = statuses.get(answer.status, 0) + 1
-            sentences += len(told["error"]["message"]) > 5
+        with server.connect() as connection:
+            for index in range(malformed):
+                connection.request("POST", AT, MALFORMED[index % len(MALFORMED)], {"content-type": "application/json"})
+                answer = connection.getresponse()
+                told = json.loads(answer.read())
+                statuses[answer.status] = statuses.get(answer.status, 0) + 1
+                sentences += len(told["error"]["message"]) > 5
         slow = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(20)]
         for raw in slow:
             raw.sendall(
                 f"POST {AT} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9999\r\n\r\n{{".encode()
             )
-        served = ask(connection, 1, steps)[0]
+        with server.connect() as connection:
+            served = ask(connection, 1, steps)[0]
         for raw in slow:
             raw.close()
         before = server.total("t2iexport_pictures_total", 'result="failed"')
         answers = list[int]()
-        threads = [
-            threading.Thread(target=lambda seed=seed: answers.append(ask(server.connect(), seed, steps)[0])) for seed in range(8)
-        ]
+
+        def one(seed: int) -> None:
+            with server.connect() as connection:
+                answers.append(ask(connection, seed, steps)[0])
+
+        threads = [threading.Thread(target=one, args=(seed,)) for seed in range(8)]
         for thread in threads:
             thread.start()
         while server.total("t2iexport_drawing_pictures") < 1:
@@ -299,12 +310,11 @@ def faults(bundle: Path, steps: int, vanish: int, malformed: int) -> dict[str, A
 def soak(bundle: Path, steps: int, seconds: float) -> dict[str, Any]:
     """Load at the limit, and how much memory the server holds meanwhile: after a quarter of the time, and at its end."""
     with serving(bundle) as server:
-        samples, pictures, start = list[tuple[float, float]](), 0.0, time.perf_counter()
-        while (passed := time.perf_counter() - start) < seconds:
-            pictures += load(server, 8, min(10.0, seconds / 40), lambda _: steps)["pictures"]
-            samples.append((passed, server.rss()))
-    early = [rss for passed, rss in samples if 0.25 * seconds <= passed < 0.4 * seconds]
-    late = [rss for passed, rss in samples if passed >= 0.85 * seconds]
+        samples, pictures = list[float](), 0.0
+        for _ in range(_SAMPLES):
+            pictures += load(server, 8, seconds / _SAMPLES, lambda _: steps)["pictures"]
+            samples.append(server.rss())
+    early, late = samples[_SAMPLES // 4 : _SAMPLES * 2 // 5], samples[-_SAMPLES * 3 // 20 :]
     growth = statistics.median(late) / statistics.median(early) - 1
     sizes = {"early_mb": round(statistics.median(early), 1), "late_mb": round(statistics.median(late), 1)}
     return {"seconds": seconds, "pictures": int(pictures), **sizes, "growth_percent": round(100 * growth, 2)}
@@ -323,7 +333,9 @@ def soak(bundle: Path, steps: int, seconds: float) -> dict[str, Any]:
 def main(bundle: Path, steps: int, only: tuple[str, ...], json_file: Path | None, **numbers: Any) -> None:  # noqa: ANN401
     """Measures a server over one bundle, and prints what was found."""
     with Pipeline.open(bundle) as pipeline:
-        others = [entry.steps for entry in pipeline.bundle.manifest.samplers if entry.steps != steps]
+        about = pipeline.bundle.manifest
+    sizes = (None, None), (about.defaults.height, about.defaults.width)
+    others = [entry.steps for entry in about.samplers if entry.steps != steps and (entry.height, entry.width) in sizes]
     other = others[0] if others else steps
     found: dict[str, Any] = {"load_before": psutil.getloadavg()[0]}
     sections: dict[str, Callable[[], Any]] = {
