@@ -244,7 +244,7 @@ def test_an_error_that_is_no_users_reaches_the_thread_too(count):
 def test_what_a_call_shares_among_its_items_is_not_stacked_and_must_be_the_same():
     """Weights of a LoRA, say: pictures with the same ones share a call, others do not."""
     entry = part()
-    weights = Port(name="weights", shape=(2,), optional=True)
+    weights = Port(name="weights", shape=(2,))
     signature = entry.signature.model_copy(update={"inputs": (*entry.signature.inputs, weights)})
     seen, ready = [], threading.Barrier(3)
     parts = Parts(unet=entry.model_copy(update={"signature": signature}))

@@ -30,6 +30,8 @@ def test_every_section_measures(tmp_path):
     assert found["seeds"]["differing"] == 0
     faults = found["faults"]
     assert (faults["statuses"], faults["sentences"]) == ({"400": 24}, 24)
-    assert (faults["finished_after_sigterm"], faults["exit_status"], faults["failed_pictures"]) == (8, 0, 0)
+    assert (faults["exit_status"], faults["failed_pictures"]) == (0, 0)
+    assert len(faults["answers_around_sigterm"]) == 8
+    assert set(faults["answers_around_sigterm"]) <= {"200", "503", "refused"}
     assert found["soak"]["pictures"] > 0
     assert "overhead:" in done.output
