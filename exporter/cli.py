@@ -18,6 +18,7 @@ from engines.errors import MissingDependency, ParityError, RecipeError, T2IError
 from engines.serve.command import serve
 
 if TYPE_CHECKING:
+    from exporter.layouts.convert import Layout
     from exporter.recipe.schema import Recipe
 
 #: What the extra [compile] installs, by the name that is imported.
@@ -193,6 +194,26 @@ def _bench(
     if plot_file:
         figures.plot(report, plot_file)
     console.show(figures.tables(report))
+
+
+@verbs.command("convert")
+@click.argument("bundle", type=_PATH)
+@click.option("--to", "layout", type=click.Choice(["optimum", "openvino-genai", "ortpackage"]), required=True, help="Whose.")
+@click.option("-o", "--output", type=_PATH, required=True, help="Folder to write, empty or not there.")
+def _convert(bundle: Path, layout: Layout, output: Path) -> None:
+    """Export a bundle's networks as plain graphs in another tool's layout; needs the source model."""
+    from exporter import build
+    from exporter.report import progress
+    from exporter.stages.store import Store
+
+    lines = progress.StageLines(error=True)
+    try:
+        notes = build.convert(bundle, layout, output, Store(say=lines.say), lines, lambda line: click.echo(line, err=True))
+    finally:
+        lines.close()
+    for note in notes:
+        click.echo(f"note: {note}")
+    click.echo(output)
 
 
 @verbs.command("inspect")

@@ -24,6 +24,7 @@ FLAGS = {
     "bench": {"--against", "--batch", "--repeats", "--steps", "--json", "--plot"},
     "build": {"-o", "--output", "--set", "--dry-run", "--check-reproducible", "--json"},
     "check": {"--backend", "--json", "--junit", "--no-receipt"},
+    "convert": {"--to", "-o", "--output"},  # whose layout a copy has is no property of the bundle
     "debug": {"--backend", "-o", "--output"},  # a question about a bundle, which changes nothing in it
     "distill": {"--set"},
     "generate": {
