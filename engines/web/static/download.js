@@ -1,5 +1,7 @@
 /** The site's own files, fetched from beside the page and joined where they are in pieces; nothing is fetched from elsewhere. */
 
+const AGAIN = "Copy the whole folder to the server again, and reload the page.";
+
 export class Download {
   #files;
   #onProgress;
@@ -20,18 +22,17 @@ export class Download {
   /** A file's bytes. */
   async bytes(name) {
     const { size, pieces } = this.#files[name];
-    const again = "Copy the whole folder to the server again, and reload the page.";
     const whole = new Uint8Array(size);
     let at = 0;
     for (const piece of pieces) {
       for await (const part of parts(await got(piece))) {
-        if (at + part.length > size) throw new Error(`${name} has more than ${size} bytes on the server. ${again}`);
+        if (at + part.length > size) throw new Error(`${name} has more than ${size} bytes on the server. ${AGAIN}`);
         whole.set(part, at);
         at += part.length;
         this.#onProgress((this.#here += part.length));
       }
     }
-    if (at !== size) throw new Error(`${name} has ${at} bytes on the server instead of ${size}. ${again}`);
+    if (at !== size) throw new Error(`${name} has ${at} bytes on the server instead of ${size}. ${AGAIN}`);
     return whole;
   }
 }
@@ -42,7 +43,7 @@ export async function got(path) {
     throw new Error(`${path} could not be fetched (${error.message}). Is the server still there? Reload the page.`);
   });
   if (!response.ok) {
-    throw new Error(`${path} is not on the server (HTTP ${response.status}). Copy the whole folder to it again, and reload the page.`);
+    throw new Error(`${path} is not on the server (HTTP ${response.status}). ${AGAIN}`);
   }
   return response;
 }

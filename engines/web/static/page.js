@@ -11,7 +11,8 @@ const LARGEST_SEED = 2n ** 64n - 1n;
 
 const at = (id) => document.getElementById(id);
 const form = at("wish");
-const asked = new URLSearchParams(location.search);
+/** The wish in the page's address, behind the #, which browsers keep to themselves. */
+const asked = new URLSearchParams(location.hash.slice(1));
 const mega = (bytes) => `${(bytes / 1e6).toFixed(1)} MB`;
 
 let model = null;
@@ -35,7 +36,7 @@ function fail(sentence) {
 
 function busy(now, share = null) {
   drawing = now;
-  at("draw").disabled = now;
+  at("draw").setAttribute("aria-disabled", now); // not disabled, which would take the keyboard's focus from it
   at("stop").hidden = !now;
   at("progress").hidden = !now;
   if (share === null) at("progress").removeAttribute("value");
@@ -76,11 +77,16 @@ const hear = {
     at("progress").hidden = false;
     at("progress").value = here / all;
   },
+  refused(sentence) {
+    show("note", `The graphics card cannot run this model, so the processor does: ${sentence}`);
+  },
   ready({ device, threads, version }) {
-    const where = device === "webgpu" ? "the graphics card (WebGPU)" : `the processor (WebAssembly, ${threads} thread${threads > 1 ? "s" : ""})`;
-    show("about", `Runs on ${where}, by onnxruntime-web ${version}. Bundle ${model.name}, ${model.facts.digest.slice(0, 12)}.`);
     loaded = true;
     model.engine = `onnxruntime-web ${version} ${device}`;
+    const processor = `the processor (WebAssembly, ${threads} thread${threads > 1 ? "s" : ""})`;
+    const where = device === "webgpu" ? "the graphics card (WebGPU)" : processor;
+    show("about", `Runs on ${where}, by onnxruntime-web ${version}. Bundle ${model.name}, ${model.facts.digest.slice(0, 12)}.`);
+    at("processor").hidden = device !== "webgpu";
     if (drawing) return;
     show("status", "Ready.");
     at("progress").hidden = true;
@@ -102,9 +108,10 @@ const hear = {
     Object.assign(at("picture"), { src: address, alt: prompt || "A picture without a prompt", hidden: false });
     at("picture").classList.toggle("small", Math.max(width, height) <= SMALL);
     Object.assign(at("save"), { href: address, download: `${model.name}-${seed}.png`, hidden: false });
-    show("unread", unread && `The prompt is too long; the model does not read its end: “${unread}”`);
+    show("note", unread && `The prompt is too long; the model does not read its end: “${unread}”`);
     show("status", `Drawn in ${seconds.toFixed(2)} s`);
     busy(false);
+    at("status").scrollIntoView({ block: "nearest" }); // on a phone it is below the fields
   },
 };
 
@@ -126,12 +133,12 @@ function facts(wish, unread) {
 function wished() {
   const seed = at("seed").value.trim();
   if (!/^[0-9]+$/.test(seed) || BigInt(seed) > LARGEST_SEED) {
-    throw new Error(`The seed “${seed}” is out of range. Use a whole number from 0 to ${LARGEST_SEED}.`);
+    throw new Error(`“${seed}” is no seed. Use a whole number from 0 to ${LARGEST_SEED}.`);
   }
   const scale = at("guidance_scale").value.trim().replace(",", ".");
   const steered = model.scales.some(({ name }) => name === "guidance_scale");
   if (steered && (scale === "" || !Number.isFinite(Number(scale)))) {
-    throw new Error(`The guidance “${scale}” is no number. Write one such as 7.5; at 1 and below guidance is off.`);
+    throw new Error(`“${scale}” is no guidance. Use a number such as 7.5; at 1 and below guidance is off.`);
   }
   return {
     prompt: at("prompt").value,
@@ -176,10 +183,10 @@ function stop() {
 
 /** Put what is wished for into the page's address, which then draws it again elsewhere. */
 function remember() {
-  const fields = [...form.elements].filter((field) => field.id && "value" in field && field.type !== "submit" && field.type !== "button");
+  const fields = [...form.querySelectorAll("input, select, textarea")];
   const told = new URLSearchParams(fields.map((field) => [field.id, field.value]));
   if (asked.has("device")) told.set("device", asked.get("device"));
-  history.replaceState(null, "", `?${told}`);
+  history.replaceState(null, "", `#${told}`);
 }
 
 function options(id, values, chosen) {
@@ -202,7 +209,7 @@ function fit() {
     options(side, Array.from({ length: Math.floor((high - low) / step) + 1 }, (_, index) => low + index * step), defaults[side]);
     at(side).parentElement.hidden = low === high;
   }
-  for (const [id, value] of asked) if (form.elements[id] && "value" in form.elements[id]) form.elements[id].value = value;
+  for (const { id } of form.querySelectorAll("input, select, textarea")) if (asked.has(id)) at(id).value = asked.get(id);
   for (const { id } of form.querySelectorAll("select")) if (!at(id).value) at(id).value = defaults[id];
 }
 
@@ -210,7 +217,15 @@ form.addEventListener("submit", (event) => {
   event.preventDefault();
   draw();
 });
-at("stop").addEventListener("click", stop);
+at("stop").addEventListener("click", () => {
+  stop();
+  at("draw").focus();
+});
+at("processor").addEventListener("click", () => {
+  asked.set("device", "wasm");
+  remember();
+  location.reload();
+});
 at("dice").addEventListener("click", () => {
   at("seed").value = crypto.getRandomValues(new Uint32Array(1))[0];
 });
@@ -227,7 +242,7 @@ try {
   model = await (await got("model.json")).json();
   fit();
   const size = Object.values(model.files).reduce((sum, file) => sum + file.size, 0);
-  show("status", `The model is ${mega(size)}, and comes when you draw.`);
+  show("status", size > AT_ONCE ? `The model is ${mega(size)}, and comes when you draw.` : "Fetching the model");
   if (size <= AT_ONCE) await open().catch(() => {});
 } catch (error) {
   fail(error.message);

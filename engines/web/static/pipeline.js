@@ -59,7 +59,7 @@ export class Pipeline {
       ? await this.#atOnce(steps, { ...fed, ...scales }, draw, shape)
       : await this.#stepByStep(wish, { fed, scales }, draw, shape, onStep);
     if (!image.every(Number.isFinite)) {
-      throw new Error("The picture came out as NaN or infinity. A model in fp16 may need fp32: build it with precision fp32.");
+      throw new Error("The picture came out as NaN or infinity. If the model is in fp16, build it with precision fp32.");
     }
     return { pixels: Uint8Array.from(image, byte), unread };
   }
@@ -147,7 +147,7 @@ export class Pipeline {
     const [graph, ...weights] = this.#model.parts[name].files;
     const externalData = [];
     for (const file of weights) externalData.push({ path: file.split("/").at(-1), data: await this.#download.bytes(file) });
-    const options = { executionProviders: this.#providers, externalData };
+    const options = { executionProviders: this.#providers, externalData, logSeverityLevel: 3 };
     const bytes = await this.#download.bytes(graph);
     return this.#ort.InferenceSession.create(bytes, options).catch((error) => {
       throw new Error(`${name} could not be opened here: ${error.message}. Close other tabs, or try another browser.`);

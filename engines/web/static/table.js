@@ -36,7 +36,7 @@ export async function play(ops, denoise, draw, onStep = async () => {}) {
     const output = await denoise(mix(row, history), t);
     step += 1;
     if (!output.every(Number.isFinite)) {
-      throw new Error(`Step ${step} of ${total} gave NaN or infinity. A model in fp16 may need fp32: build it with precision fp32.`);
+      throw new Error(`Step ${step} of ${total} gave NaN or infinity. If the model is in fp16, build it with precision fp32.`);
     }
     history.push(output);
     await onStep(step, total);

@@ -70,7 +70,8 @@ export class TextTokenizer {
     this.#split = new RegExp(pattern.Regex.replaceAll("\\s", "\\p{White_Space}"), "gu");
     this.#several(new Set(added.map((token) => token.content)));
     const [before, behind] = special(post);
-    this.#frame = { size: entry.length / entry.chunks, before, behind, pad: padding.pad_id, comma: this.#vocabulary.get(",</w>") };
+    const comma = this.#vocabulary.get(",</w>");
+    this.#frame = { size: entry.length / entry.chunks, before, behind, pad: padding.pad_id, comma };
   }
 
   /** Ids, mask and weights of a text, and what of it is not read. */
@@ -119,7 +120,8 @@ export class TextTokenizer {
     for (;;) {
       let [best, place] = [Infinity, -1];
       for (let i = 0; i + 1 < parts.length; i++) {
-        const rank = parts[i].known && parts[i + 1].known ? this.#ranks.get(`${parts[i].symbol} ${parts[i + 1].symbol}`) : undefined;
+        const [left, right] = [parts[i], parts[i + 1]];
+        const rank = left.known && right.known ? this.#ranks.get(`${left.symbol} ${right.symbol}`) : undefined;
         if (rank < best) [best, place] = [rank, i];
       }
       if (place < 0) break;

@@ -9,7 +9,12 @@ const CLOSING = new Map([[")", ["(", 1.1]], ["]", ["[", 1 / 1.1]]]);
 const BREAK = new RegExp(`${SPACE}*(?<!${LETTER})BREAK(?!${LETTER})${SPACE}*`, "u");
 /** Of A1111, what changes a prompt while a picture is sampled, or names another network. */
 const OTHER = new RegExp(
-  String.raw`(?<!${LETTER})AND(?!${LETTER})|\[[^\[\]]*\|[^\[\]]*\]|\[[^\[\]]*:${SPACE}*[0-9.]+${SPACE}*\]|<(?:lora|lyco|hypernet):`,
+  [
+    `(?<!${LETTER})AND(?!${LETTER})`,
+    String.raw`\[[^\[\]]*\|[^\[\]]*\]`,
+    String.raw`\[[^\[\]]*:${SPACE}*[0-9.]+${SPACE}*\]`,
+    "<(?:lora|lyco|hypernet):",
+  ].join("|"),
   "u",
 );
 

@@ -2,8 +2,8 @@
  * Draws pictures beside the page, which stays quick: opens the model, then takes one wish after the other.
  *
  * In:  {open: device}, {draw: wish}, {stop: true}
- * Out: {loading: {here, all}}, {ready: {device, threads, version}}, {step: {step, total}}, {picture: {…}}, {stopped: true},
- *      {failed: sentence}
+ * Out: {loading: {here, all}}, {refused: sentence}, {ready: {device, threads, version}}, {step: {step, total}}, {picture: {…}},
+ *      {stopped: true}, {failed: sentence}
  */
 
 import { Download, got } from "./download.js";
@@ -20,15 +20,20 @@ let stopping = false;
 
 class Stopped extends Error {}
 
-/** The graphics card where the browser lets a page have it, and nothing else is asked for. */
-async function chosen(device) {
-  if (device) return device;
-  return (await navigator.gpu?.requestAdapter()) ? "webgpu" : "wasm";
-}
-
+/** Open the model on the device that is asked for, or else on the graphics card, or where that cannot be on the processor. */
 async function open(asked) {
   const model = await (await got("./model.json")).json();
-  const device = await chosen(asked);
+  if (asked || !(await navigator.gpu?.requestAdapter())) return load(model, asked ?? "wasm");
+  try {
+    await load(model, "webgpu");
+  } catch (error) {
+    postMessage({ refused: error.message });
+    await load(model, "wasm");
+  }
+}
+
+async function load(model, device) {
+  if (!(device in BUILDS)) throw new Error(`There is no device ${device}. Write device=webgpu or device=wasm in the address.`);
   const ort = await import(`${LIBRARY}/${BUILDS[device]}`);
   const threads = self.crossOriginIsolated ? navigator.hardwareConcurrency : 1; // the headers decide, and most hosts have none
   ort.env.wasm.wasmPaths = new URL(`${LIBRARY}/`, import.meta.url).href;
