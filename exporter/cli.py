@@ -18,6 +18,7 @@ from engines.errors import MissingDependency, ParityError, RecipeError, T2IError
 from engines.serve.command import serve
 
 if TYPE_CHECKING:
+    from engines.triton.repository import Backend
     from exporter.layouts.convert import Layout
     from exporter.recipe.schema import Recipe
 
@@ -270,6 +271,18 @@ def _rebuild(bundle: Path, backend: str | None) -> None:
 
     for line in rebuild(bundle, backend, click.echo):
         click.echo(line)
+
+
+@verbs.command("triton")
+@click.argument("bundle", type=_PATH)
+@click.option("-o", "--output", type=_PATH, default=Path("repository"), show_default=True, help="Folder of the repository.")
+@click.option("--backend", type=click.Choice(["onnxruntime", "tensorrt"]), default="onnxruntime", help="Whose engines.")
+def _triton(bundle: Path, output: Path, backend: Backend) -> None:
+    """Write a model repository for NVIDIA's Triton Inference Server; needs no torch."""
+    from engines.triton.repository import write
+
+    for name in write(bundle, output, backend):
+        click.echo(output / name)
 
 
 @verbs.command("web")

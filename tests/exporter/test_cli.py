@@ -38,6 +38,7 @@ FLAGS = {
     "list": {"--schema"},
     "rebuild": {"--backend"},
     "serve": {"--host", "--port", "--backend", "--keys", "--cors", "--set"},  # a wish for a server; --set is its one escape
+    "triton": {"-o", "--output", "--backend"},  # which of a bundle's engines are copied
     "web": {"-o", "--output", "--onnxruntime-web"},  # where a library comes from is no property of a bundle
 }
 RECIPE = """\
