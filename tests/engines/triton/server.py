@@ -7,7 +7,10 @@ from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import onnxruntime
+import pytest
 from google.protobuf import text_format
+
+pytest.importorskip("tritonclient", reason="the Makefile installs it without its dependencies, for its schema alone")
 
 TYPES = {
     "TYPE_FP32": np.float32,

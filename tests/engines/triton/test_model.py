@@ -1,4 +1,4 @@
-"""The repository at work: `model.py` is loaded as Triton's Python backend loads it, and its networks are called through the server."""
+"""The repository at work: `model.py` is loaded as the Python backend does it, its networks are called through the server."""
 
 import json
 import subprocess
@@ -71,7 +71,7 @@ def test_each_request_is_answered_and_a_wrong_one_says_what_is_wrong(server):
 def test_what_fails_in_a_network_is_no_fault_of_the_request(server):
     model = server.load("small")
     server.configs["small.unet"].backend = "tensorrt"
-    with pytest.raises(RuntimeError, match="small.unet: no backend tensorrt here"):
+    with pytest.raises(RuntimeError, match=r"small\.unet: no backend tensorrt here"):
         model.execute([asked(prompt="a")])
 
 
