@@ -26,7 +26,7 @@ IMPORT_SECONDS = 0.5
 #: The rooms of exporter/, and what stands beside them, from the ground up: each may import what stands before it.
 ORDER = (
     "recipe", "part", "machine", "models", "graph", "onnx", "families", "schedulers", "reference", "parity",
-    "pruning", "training", "quantization", "passes", "stages", "bench", "report", "build", "cli",
+    "pruning", "training", "quantization", "passes", "stages", "bench", "layouts", "report", "build", "cli",
 )  # fmt: skip
 
 #: Modules that wait for their tests; it shrinks to nothing.
