@@ -105,11 +105,11 @@ def in_python(bundle: Path, threads: int, steps: int, seeds: Sequence[int]) -> t
 @click.option("--onnxruntime-web", "library", type=click.Path(path_type=Path), help="As of `t2iexport web`.")
 def main(bundles: tuple[Path, ...], steps: int | None, rounds: int, device: str, library: Path | None) -> None:
     """Print a line for each bundle and way to run it."""
-    from playwright.sync_api import sync_playwright  # noqa: PLC0415 - whoever reads --help may not have it
-
     program = next(filter(None, map(shutil.which, _BROWSERS)), None)
     if program is None:
         raise click.ClickException("there is no Chromium. Install it: apt install chromium")
+    from playwright.sync_api import sync_playwright  # noqa: PLC0415 - whoever reads --help may not have it
+
     click.echo(f"{'bundle':<16} {'run by':<22} {'load':>8} {'first':>8} {'median':>8} {'PSNR':>10}")
     with TemporaryDirectory() as folder, sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=program, args=["--no-sandbox"])
