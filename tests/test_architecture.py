@@ -35,7 +35,7 @@ UNTESTED |= {"exporter/stages/plan.py", "exporter/stages/tables.py", "exporter/m
 UNTESTED |= {f"exporter/parity/{name}.py" for name in ("lint", "repeat", "sides")}
 UNTESTED |= {f"exporter/families/{name}.py" for name in ("_chunked", "_tokens")}
 UNTESTED |= {f"exporter/models/{name}.py" for name in ("kinds", "leftovers", "lora_changes", "lora_names", "recognition")}
-UNTESTED |= {"exporter/recipe/json_schema.py", "engines/feed.py", "engines/sizes.py", "engines/wiring.py"}
+UNTESTED |= {"exporter/recipe/json_schema.py", "engines/feed.py", "engines/wiring.py"}
 
 
 #: What stands beside the four folders of code and the recipes.

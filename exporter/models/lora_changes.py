@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 Pieces = Mapping[str, Tensor]
-_TUCKER = "ijkl,jr,ip->prkl"
 
 
 class UnfitError(ValueError):
@@ -73,11 +72,10 @@ def _lora(own: Pieces, before: Tensor, strength: float | None) -> Tensor | None:
     down, up = _both(own, "down", "up")
     rank, shape = len(down) if down.ndim else 0, [*before.shape]
     if "mid" in own:
-        try:
-            change = torch.einsum("op,pqkl,qi->oikl", up.flatten(1), own["mid"], down.flatten(1))
-        except RuntimeError as error:
-            told = f"has A {[*down.shape]}, a middle {[*own['mid'].shape]} and B {[*up.shape]}, which do not fit"
-            raise UnfitError(told) from error
+        middle = own["mid"]
+        if middle.shape[:2] != (up.shape[1], rank):  # which einsum would not see where one of them is 1
+            raise UnfitError(f"has A {[*down.shape]}, a middle {[*middle.shape]} and B {[*up.shape]}, which do not fit")
+        change = torch.einsum("op,pqkl,qi->oikl", up.flatten(1), middle, down.flatten(1))
     else:
         # A layer may be linear in one and a convolution of one pixel in the other.
         inside, wanted = ([size for size in [*each.shape[1:]] if size != 1] for each in (down, before))
@@ -94,7 +92,7 @@ def _loha(own: Pieces) -> Tensor | None:
     halves = []
     for half in "12":
         a, b = _both(own, f"hada_w{half}_a", f"hada_w{half}_b")
-        halves.append(torch.einsum(_TUCKER, own[f"hada_t{half}"], b, a) if f"hada_t{half}" in own else _product(a, b))
+        halves.append(_tucker(own[f"hada_t{half}"], a, b) if f"hada_t{half}" in own else _product(a, b))
     if halves[0].shape != halves[1].shape:
         raise UnfitError(f"has halves {[*halves[0].shape]} and {[*halves[1].shape]}, which do not fit")
     return halves[0] * halves[1] * _strength(own, len(own["hada_w1_b"]))
@@ -110,7 +108,7 @@ def _lokr(own: Pieces) -> Tensor | None:
             continue
         a, b = _both(own, f"lokr_w{half}_a", f"lokr_w{half}_b")
         rank = len(b)
-        factors.append(torch.einsum(_TUCKER, own["lokr_t2"], b, a) if half == "2" and "lokr_t2" in own else _product(a, b))
+        factors.append(_tucker(own["lokr_t2"], a, b) if half == "2" and "lokr_t2" in own else _product(a, b))
     first, second = factors
     first = first.reshape(*first.shape, *[1] * (second.ndim - first.ndim))
     # Whole factors have no rank; LyCORIS leaves their alpha out too.
@@ -121,6 +119,12 @@ def _product(a: Tensor, b: Tensor) -> Tensor:
     if a.ndim != 2 or b.ndim < 2 or a.shape[1] != len(b):
         raise UnfitError(f"has factors {[*a.shape]} and {[*b.shape]}, which do not fit")
     return a @ b.flatten(1)
+
+
+def _tucker(core: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    if core.shape[:2] != (len(a), len(b)):
+        raise UnfitError(f"has a core {[*core.shape]} and factors {[*a.shape]} and {[*b.shape]}, which do not fit")
+    return torch.einsum("ijkl,jr,ip->prkl", core, b, a)
 
 
 def _both(own: Pieces, first: str, second: str) -> tuple[Tensor, Tensor]:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.exporter import lessons, models
+from tests.exporter import models
 
 
 @pytest.fixture(scope="session")
@@ -22,10 +22,15 @@ def tiny_sdxl(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def data(tmp_path_factory):
     """Pictures to learn from."""
+    # Imports what trains, six seconds of a CPU; most files here train nothing.
+    from tests.exporter import lessons
+
     return lessons.pictures(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="session")
 def text(tiny_sdxl, data):
     """A recipe that learns from them."""
+    from tests.exporter import lessons
+
     return lessons.RECIPE.replace("SOURCE", str(tiny_sdxl)).replace("DATA", str(data))

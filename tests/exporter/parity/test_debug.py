@@ -16,7 +16,6 @@ from engines.backends import has_driver
 from engines.errors import ParityError, UnsupportedError
 from exporter import cli
 from exporter.parity.debug import debug
-from exporter.parity.lint import lint
 from exporter.reference.part_outputs import measure
 from exporter.reference.step_values import StepValues
 from exporter.report import fault as printed
@@ -131,31 +130,6 @@ def test_what_half_precision_does_in_torch_is_found_there(tmp_path):
     assert report.fault.line.stage == "source → passes"
     assert report.fault.module == "loud"
     assert "may compute a half-precision layer in float32" in printed.text(report)
-
-
-def test_lint_names_what_is_wrong_whatever_a_graph_computes(tmp_path):
-    model = planted.graph()
-    weight = model.graph.initializers["down.weight"]
-    array = weight.const_value.numpy().copy()
-    array[0, 0, 0, 0] = np.nan
-    weight.const_value = ir.tensor(array, name="down.weight")
-    spare = ir.tensor(np.ones(2, np.float32), name="spare")
-    model.graph.register_initializer(
-        ir.Value(name="spare", const_value=spare, type=ir.TensorType(spare.dtype), shape=spare.shape)
-    )
-    first, second, *_ = model.graph
-    second.name = first.name
-    next(each for each in model.graph if each.op_type == "Softmax").op_type = "Softmix"
-    ir.save(model, tmp_path / "wrong.onnx")
-    refused, *others = lint(tmp_path / "wrong.onnx")
-    assert "Softmix" in refused
-    assert sorted(others) == sorted(
-        [
-            f"2 nodes are called {first.name}",
-            "1 of 576 values of the weight down.weight are NaN or infinite",
-            "nothing reads the weight spare",
-        ]
-    )
 
 
 def refused(tmp_path, part, backend=None):
