@@ -75,10 +75,10 @@ class Measured:
 
 def in_browser(browser: Any, address: str, steps: int, seeds: Sequence[int]) -> Measured:  # noqa: ANN401 - playwright's
     """Open the page anew a few times, with nothing in its cache, and draw in the last; the page itself says how long it drew."""
-    loads, times, pictures, page = list[float](), list[float](), list[np.ndarray](), None
+    loads, times, pictures = list[float](), list[float](), list[np.ndarray]()
+    page: Any = browser.new_context().new_page()
     for _ in range(_OPENED):
-        if page:
-            page.context.close()
+        page.context.close()
         page = browser.new_context().new_page()
         page.set_default_timeout(_PATIENCE)
         start = time.perf_counter()
