@@ -236,7 +236,7 @@ class LatentDiffusion:
         from exporter.families import _tokens  # noqa: PLC0415 - a plan needs no vocabulary
 
         tower = next(tower for tower, own in self.towers.items() if own == name)
-        folder, size = self.checkpoint.folders.get(name), int(self.configs[tower]["vocab_size"])
+        folder, size = self.checkpoint.folders.get(name), int(self.configs[tower].get("vocab_size", 49408))
         if folder is None:
             return _tokens.spelling(self.configs[name], size, self.chunk(tower))
         words = [token for each in self.checkpoint.words(tower) for token in each.tokens]
