@@ -48,7 +48,7 @@ class ImageProvenance(BaseModel):
 
     """
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
 
     digest: str
     prompt: str
