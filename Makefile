@@ -8,7 +8,7 @@ RUNTIME := .venv-runtime/bin
 demo: .venv/.installed
 	$(BIN)/t2iexport build recipes/demo.yaml
 	$(BIN)/t2iexport check bundles/demo
-	$(BIN)/python -m tools.draw_sheet --bundle bundles/demo --output bundles/demo-pictures.png
+	$(BIN)/python -m tools.demo.draw_sheet --bundle bundles/demo --output bundles/demo-pictures.png
 
 test: .venv/.installed test-runtime
 	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder $(PYTEST_ARGS)
@@ -45,12 +45,12 @@ lint: .venv/.installed
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "t2iexport needs Python 3.11 or newer; name one: make PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[compile,onnxruntime,openvino,tensorrt-rtx,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[compile,onnxruntime,openvino,tensorrt-rtx,serve,otel,dev]'
 	touch $@
 
 .venv-runtime/.installed: pyproject.toml constraints.txt Makefile
 	$(PYTHON) -m venv .venv-runtime
-	$(RUNTIME)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[onnxruntime,openvino]' onnx pytest pytest-timeout pytest-xdist hypothesis
+	$(RUNTIME)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[onnxruntime,openvino,serve,otel]' onnx openai pytest pytest-timeout pytest-xdist hypothesis
 	touch $@
 
 clean:

@@ -1,4 +1,4 @@
-"""Make pictures with a bundle: `python -m engines BUNDLE "a prompt"`, which is also `t2iexport generate`."""
+"""Make pictures with a bundle: `python -m engines BUNDLE "a prompt"`, which is also `t2iexport generate`; or `serve` it."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import click
 from engines import exits
 from engines.disk import require_file, require_folder
 from engines.errors import UnsupportedError
+from engines.serve.command import serve
 
 if TYPE_CHECKING:
     from engines.manifest import Manifest
@@ -41,7 +42,7 @@ _MANY = "May be repeated."
 @click.option("--negative-prompt-2", multiple=True, help=f"What it reads to stay away from. {_MANY}")
 @click.option("--images-per-prompt", type=click.IntRange(1), default=1, help="Pictures of each prompt.  [default: 1]")
 @click.option("--seed", type=int, multiple=True, help=f"Of the first picture; the next adds 1; -1: random. {_MANY}  [default: 0]")
-@click.option("--generator", type=click.Choice(["numpy", "torch-cpu"]), help="Whose noise a seed is; torch-cpu: as in diffusers.")
+@click.option("--generator", type=click.Choice(["numpy", "torch-cpu", "torch-cuda"]), help="Whose noise a seed is.")
 @click.option("--steps", type=int, help="Of the sampler; the bundle says which it has.")
 @click.option("--sampler", metavar="NAME[:KEY=VALUE,...]", help="Instead of steps: adaptive, ode or predictor_corrector.")
 @click.option("--height", type=int, help="In pixels.")
@@ -263,7 +264,9 @@ def _parallel(text: str) -> tuple[Picard, int]:
 
 
 def main() -> None:
-    """Run the command, and exit with its status."""
+    """Run the command, and exit with its status; `serve` is one of its own, and a bundle of that name is `./serve`."""
+    if sys.argv[1:2] == ["serve"]:
+        exits.run(serve, "python -m engines serve", sys.argv[2:])
     exits.run(generate, "python -m engines")
 
 

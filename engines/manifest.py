@@ -26,8 +26,8 @@ _SEGMENT = "[A-Za-z0-9_@-][A-Za-z0-9_.@-]*"
 RelativePath = Annotated[str, StringConstraints(pattern=f"^{_SEGMENT}(/{_SEGMENT})*$", max_length=240)]
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
-#: Whose numbers a seed stands for: Philox of numpy, or torch's Mersenne Twister on a CPU, with which diffusers draws.
-Generator = Literal["numpy", "torch-cpu"]
+#: Whose numbers a seed stands for: Philox of numpy; torch's Mersenne Twister on a CPU; or its Philox on an NVIDIA GPU.
+Generator = Literal["numpy", "torch-cpu", "torch-cuda"]
 
 
 class File(Frozen):

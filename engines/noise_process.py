@@ -18,7 +18,7 @@ from pydantic import Field, ValidationError, field_validator
 
 from engines.errors import UnsupportedError
 from engines.samplers import Denoise, Draw, OnStep
-from engines.strict import Frozen, describe, read_bytes, read_json
+from engines.strict import Frozen, describe
 
 _LIMIT = 16 * 2**20
 Prediction = Literal["epsilon", "v_prediction", "sample"]
@@ -58,9 +58,7 @@ class Process(Frozen):
     @classmethod
     def load(cls, path: Path) -> Self:
         """Read a process's JSON file; raise BundleError when it is damaged."""
-        data = read_bytes(path, _LIMIT)
-        read_json(data, path)
-        return cls.parse(data, path)
+        return cls.read(path, _LIMIT)
 
     def dump(self, path: Path) -> None:
         """Write the JSON file that `load` reads."""

@@ -12,11 +12,12 @@ from PIL import Image
 
 from engines import manifest, plugins, request, sessions
 from engines.bundle import Bundle
+from engines.diffusers_call import DiffusersCall
 from engines.errors import UnsupportedError
 from engines.guidance import Numbers
 from engines.images import noises, provenance, tiling
+from engines.images.drawn import Drawn
 from engines.images.init_image import InitImage
-from engines.images.png import picture
 from engines.parallel.picard import Parallel, Picard
 from engines.request import Request
 from engines.sampler_parse import solver
@@ -26,7 +27,7 @@ from engines.sizes import Sizes, axes
 from engines.tokenizer import Tokenizers
 
 
-class Pipeline:
+class Pipeline(DiffusersCall):
     """A bundle at work, for as many threads as like: each call's images are those that it makes alone.
 
     ONNX Runtime on a CPU runs calls side by side; else one network's run in turn, and under `low_memory` whole images do.
@@ -88,7 +89,6 @@ class Pipeline:
         with sessions.opened(bundle, backend, options, wrap, devices) as (found, engine, denoisers):
             yield cls(bundle, found, engine, denoisers)
 
-    @in_turn
     def generate(
         self,
         prompts: str | Sequence[str] = "",
@@ -124,8 +124,8 @@ class Pipeline:
             images_per_prompt: pictures of each prompt.
             seed: of the first picture; picture i is that of seed + i alone, whatever the batch. -1 is a random one. A list holds
                 one a picture, or one a prompt, whose pictures count on from it.
-            generator: whose noise a seed is: `numpy`, or `torch-cpu`, of which a seed makes the picture that it makes in
-                diffusers with `torch.Generator().manual_seed(seed)`. By default what the bundle says.
+            generator: whose noise a seed is: `numpy`; or `torch-cpu` or `torch-cuda`, of which a seed makes the picture that it
+                makes in diffusers with `torch.Generator(device).manual_seed(seed)`. By default what the bundle says.
             steps: of the sampler; must be among those that were compiled.
             sampler: instead of a compiled one, such as `adaptive:relative=0.1,absolute=0.1`; it chooses its own steps.
             height: in pixels, within `sizes`.
@@ -150,13 +150,8 @@ class Pipeline:
         """
         if not isinstance(prompts, str) and not len(prompts):
             return []
-        if sampler is not None and steps is not None:
-            raise UnsupportedError(f"steps {steps} are those of a compiled sampler; {sampler!r} has its own. Leave one out.")
-        if sampler is not None and parallel is not None:
-            raise UnsupportedError(f"only compiled samplers run in parallel; {sampler!r} is none. Leave one out.")
-        about = self.bundle.manifest
         asked = Request.of(
-            about,
+            self.bundle.manifest,
             prompts,
             images_per_prompt,
             negative_prompt=negative_prompt,
@@ -169,50 +164,60 @@ class Pipeline:
             mask=mask,
             strength=strength,
         )
+        how: dict[str, Any] = {"steps": steps, "sampler": sampler, "height": height, "width": width}
+        return self.draw(asked, **how, noise=noise, on_step=on_step, parallel=parallel).pictures()
+
+    @in_turn
+    def draw(
+        self,
+        asked: Request,
+        *,
+        steps: int | None = None,
+        sampler: str | None = None,
+        height: int | None = None,
+        width: int | None = None,
+        noise: Iterable[np.ndarray] | noises.Drawing | None = None,
+        on_step: OnStep | None = None,
+        parallel: Picard | None = None,
+        decoded: bool = True,
+    ) -> Drawn:
+        """Make what is asked for, as `generate` does, and return it as the networks do; final latents alone if not `decoded`."""
+        if sampler is not None and steps is not None:
+            raise UnsupportedError(f"steps {steps} are those of a compiled sampler; {sampler!r} has its own. Leave one out.")
+        if sampler is not None and parallel is not None:
+            raise UnsupportedError(f"only compiled samplers run in parallel; {sampler!r} is none. Leave one out.")
+        about = self.bundle.manifest
         original = self.original(**asked.start, height=height, width=width)
         steps = about.defaults.steps if steps is None else steps
-        height, width = self._size(asked, original, height, width)
+        height, width = original.size if original else self._sizes.chosen(asked.feed, about.defaults, height, width)
         size = len(asked.prompts), height, width
         # First, because it refuses what cannot be had.
-        if sampler is None:
-            compiled = self.sampler(steps, height, width, original)
-            player = parallel.over(compiled) if parallel else compiled
-        else:
-            player = self.solver(sampler, height, width)
+        player = self.sampler(steps, height, width, original) if sampler is None else self.solver(sampler, height, width)
+        player = parallel.over(player) if parallel else player
         drawn = self.seeded(asked.seeds, *size, asked.generator) if noise is None else self.given(noise, *size)
         draw, used = noises.hashed(drawn, size[0])
         ids, unread = self.tokenize(asked.prompts, asked.negative_prompts, **asked.seconds)
         fed = {**ids, **asked.feed.arrays(self._sizes.named(height, width))}
-        counts = np.zeros(size[0], np.int64)
+        counts, latent = np.zeros(size[0], np.int64), None
         fused = about.fused(steps)
-        if fused and not parallel and sampler is None:
+        if fused and decoded and not parallel and sampler is None:
             images = self.at_once(fused, fed, draw, asked.scales)
         else:
             conditioning = self.condition(fed, draw)
-            images = self.decode(self.sample(conditioning, draw, player, asked.scales, on_step, original, counts), conditioning)
-        images = images if original is None else original.keep(images)
-        facts = provenance.facts(about, self.engine)
-        facts |= {"parallel": str(parallel)} if parallel else {}
-        facts |= {"steps": str(steps)} if sampler is None else {"sampler": sampler}
-        facts |= {"height": str(height), "width": str(width)}
-        pictures: list[Image.Image] = []
-        for index, image_made in enumerate(images):
+            latent = self.sample(conditioning, draw, player, asked.scales, on_step, original, counts)
+            images = self.decode(latent, conditioning) if decoded else None
+        images = images if original is None or images is None else original.keep(images)
+        how = {"steps": str(steps)} if sampler is None else {"sampler": sampler}
+        how |= {"parallel": str(parallel)} if parallel else {}
+        facts = {**provenance.facts(about, self.engine), **how, "height": str(height), "width": str(width)}
+        each: list[dict[str, str]] = []
+        for index in range(size[0]):
             own = asked.facts(index, None if noise is None else used()[index]) | (original.facts(index) if original else {})
             own |= {"prompt_not_read": unread[index]} if unread[index] else {}
             own |= {"evaluations": str(counts[index])} if counts[index] else {}
             own |= player.efforts[index].facts() if isinstance(player, Parallel) else {}
-            pictures.append(picture(image_made, {**own, **facts}))
-        return pictures
-
-    def _size(self, asked: Request, original: InitImage | None, height: int | None, width: int | None) -> tuple[int, int]:
-        """Height and width in pixels: of the picture to start from, as asked for, of a picture that is fed, or the bundle's."""
-        if original:
-            return original.size
-        if height is None and width is None and (own := asked.feed.size(self._sizes.factors)):
-            self._sizes.fit_image(*own)
-            return own
-        defaults = self.bundle.manifest.defaults
-        return defaults.height if height is None else height, defaults.width if width is None else width
+            each.append({**own, **facts})
+        return Drawn(latent, images, each)
 
     @property
     def batch(self) -> int:
@@ -229,19 +234,12 @@ class Pipeline:
         width: int | None = None,
     ) -> InitImage | None:
         """Check an image to start from, or one a picture, or that there is none; raise UnsupportedError for what cannot be."""
-        if image is None:
-            for name, value in (("mask", mask), ("strength", strength)):
-                if value is not None:
-                    raise UnsupportedError(f"a {name} says how an image changes, and there is no image. Give one.")
-            return None
-        if self._encoder is None:
+        if image is not None and self._encoder is None:
             raise UnsupportedError(
                 "this bundle has no VAE encoder, so it starts from noise only. Build it with `vae_encoder: {}` among the "
                 "recipe's components."
             )
-        for one in [image] if isinstance(image, Image.Image) else image:
-            self._sizes.fit_image(one.height if height is None else height, one.width if width is None else width)
-        return InitImage.each(image, mask, strength, height, width)
+        return InitImage.asked(image, mask, strength, height, width, self._sizes.fit_image)
 
     def encode(
         self, prompts: Sequence[str], negative_prompt: str | Sequence[str] = "", **seconds: Sequence[str]
@@ -370,7 +368,7 @@ class Pipeline:
         """Return noise from one stream per picture, of seed, seed + 1 …, or of a seed each; the size is in pixels."""
         return noises.seeded(request.seeds(seed, 1, count), self._sizes.latent(count, height, width), generator)
 
-    def given(self, noise: Iterable[np.ndarray], count: int, height: int, width: int) -> Draw:
+    def given(self, noise: Iterable[np.ndarray] | noises.Drawing, count: int, height: int, width: int) -> Draw:
         """Return the caller's own draws, checked against the size in pixels."""
         return noises.given(noise, self._sizes.latent(count, height, width))
 

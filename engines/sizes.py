@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from engines.bundle import Bundle, PartEntry
+from engines.bundle import Bundle, Defaults, PartEntry
 from engines.errors import BundleError, UnsupportedError
+from engines.feed import Feed
 from engines.signature import dimension
 
 
@@ -55,6 +56,13 @@ class Sizes:
                 f"an image of {width}x{height} pixels (width x height) does not fit. {error} Crop or resize it, or give height "
                 "and width to have it resized."
             ) from error
+
+    def chosen(self, feed: Feed, defaults: Defaults, height: int | None, width: int | None) -> tuple[int, int]:
+        """Height and width in pixels: as asked for, else of a picture that is fed, else the bundle's own; checked where fed."""
+        if height is None and width is None and (own := feed.size(self.factors)):
+            self.fit_image(*own)
+            return own
+        return defaults.height if height is None else height, defaults.width if width is None else width
 
     def latent(self, count: int, height: int, width: int) -> tuple[int, int, int, int]:
         """Shape of the latent of that many pictures of a size in pixels."""

@@ -33,6 +33,18 @@ class Frozen(BaseModel):
         except ValidationError as error:
             raise BundleError(f"{where} is not valid:\n{describe(error)}\nBuild the bundle again, or fetch it again.") from error
 
+    @classmethod
+    def read(cls, path: Path, limit: int) -> Self:
+        """Read a JSON file of at most `limit` bytes.
+
+        Raises:
+            BundleError: as for `read_bytes`, `read_json` and `parse`.
+
+        """
+        data = read_bytes(path, limit)
+        read_json(data, path)
+        return cls.parse(data, path)
+
 
 def describe(error: ValidationError) -> str:
     """At most five problems, one line each: the path to the value, and what is wrong with it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -14,6 +15,7 @@ from engines import exits
 from engines.__main__ import generate
 from engines.disk import refusal, require_file
 from engines.errors import MissingDependency, ParityError, RecipeError, T2IError
+from engines.serve.command import serve
 
 if TYPE_CHECKING:
     from exporter.recipe.schema import Recipe
@@ -32,6 +34,7 @@ def verbs() -> None:
 
 
 verbs.add_command(generate)
+verbs.add_command(serve)
 
 
 @verbs.command("build")
@@ -248,6 +251,18 @@ def _rebuild(bundle: Path, backend: str | None) -> None:
         click.echo(line)
 
 
+@verbs.command("web")
+@click.argument("bundle", type=_PATH)
+@click.option("-o", "--output", type=_PATH, default=Path("site"), show_default=True, help="Folder of the site.")
+@click.option("--onnxruntime-web", "library", type=_PATH, metavar="FOLDER|TGZ", help="The npm package, instead of fetching it.")
+def _web(bundle: Path, output: Path, library: Path | None) -> None:
+    """Write a static site that draws with a bundle in its visitors' browsers; needs no torch."""
+    from engines.web.site import write
+
+    size = write(bundle, output, library)
+    click.echo(f"{output}: {size / 1e6:.1f} MB. See it at http://localhost:8000 with: python -m http.server -d {output}")
+
+
 def _print(facts: Mapping[str, object], *, as_json: bool) -> None:
     from exporter.report import console
 
@@ -271,7 +286,15 @@ def _located(recipe: Recipe) -> Iterator[None]:
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run one verb, and exit with its status."""
-    exits.run(verbs, "t2iexport", arguments, _known)
+    said = " ".join(("t2iexport", *(sys.argv[1:] if arguments is None else arguments)))
+    exits.run(verbs, "t2iexport", arguments, lambda error: _known(error) or _of_a_library(error, said))
+
+
+def _of_a_library(error: Exception, doing: str) -> T2IError | None:
+    """The sentence for what a library raised outside of every stage, such as while a bundle is checked; None for a bug."""
+    from exporter.stages.vendors import sentence
+
+    return sentence(error, doing)
 
 
 def _known(error: Exception) -> T2IError | None:

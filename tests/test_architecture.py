@@ -22,8 +22,8 @@ COMPILE_ONLY |= {"exporter", "ruamel", "scipy"}
 VENDORS = {
     library: f"engines/backends/{name}.py" for name, backend in plugins.known("backends").items() for library in backend.modules
 }
-#: Seconds of a CPU in which `import engines.pipeline` is done, and those of them that are its own. On two busy cores it took 0.22,
-#: of which numpy had 0.07, pydantic 0.07, Pillow and tokenizers 0.02, and 0.06 were its own: mostly models' fields.
+#: Seconds of a CPU in which `import engines.pipeline` is done, and those of them that are its own. On two busy cores it took
+#: 0.22: numpy 0.07, pydantic 0.07, Pillow and tokenizers 0.02, and 0.06 of its own, which are mostly the fields of its models.
 IMPORT_SECONDS, OWN_SECONDS = 0.3, 0.1
 #: The rooms of exporter/, and what stands beside them, from the ground up: each may import what stands before it.
 ORDER = (

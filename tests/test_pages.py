@@ -10,6 +10,7 @@ import click
 import pytest
 
 from engines.__main__ import generate
+from engines.serve.command import serve
 from exporter.cli import verbs
 from exporter.recipe.schema import Recipe
 from exporter.recipe.shipped import find
@@ -58,7 +59,7 @@ def test_a_command_exists_with_its_options(line):
     elif program == "t2iexport":
         parsed(verbs, words, line)
     elif words[1] == "engines":
-        parsed(generate, words[2:], line)
+        parsed(*((serve, words[3:]) if words[2:3] == ["serve"] else (generate, words[2:])), line)
     elif words[1] not in FOREIGN:
         parsed(program_of(words[1]), words[2:], line)
 

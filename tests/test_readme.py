@@ -1,4 +1,4 @@
-"""README is short and true: its console commands and its Python run, and so do those of docs/sampling.md."""
+"""README is short and true: its console commands and its Python run, and so do those of two pages of docs/."""
 
 import re
 import shlex
@@ -14,7 +14,7 @@ from exporter.recipe.shipped import find
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-TOUR = [README, (ROOT / "docs/sampling.md").read_text()]
+TOUR = [README, *((ROOT / "docs" / page).read_text() for page in ("sampling.md", "integrations.md"))]
 PROGRAMS = {"t2iexport": str(Path(sys.executable).parent / "t2iexport"), "python": sys.executable}
 #: Something that was measured: a time, a size in decibels, a ratio or a share.
 FIGURE = re.compile(r"\d[\d.]* (?:ms|s|dB|MB|GB|times)\b|\d%")
@@ -56,7 +56,7 @@ def test_the_tour(playground, tmp_path, monkeypatch):
     commands = [shlex.split(line) for page in TOUR for block in fenced(page, "console") for line in block.strip().splitlines()]
     scripts = [["python", "-c", block] for page in TOUR for block in fenced(page, "python")]
     assert len(commands) > 10
-    assert len(scripts) == 2
+    assert len(scripts) == 3
     for program, *arguments in [*commands, *scripts]:
         done = subprocess.run([PROGRAMS[program], *arguments], cwd=playground, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{program} {arguments}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"

@@ -1,1 +1,1 @@
-"""Programs run by hand: the demo model's scenes, training and scoring."""
+"""Programs run by hand, and by those who keep the docs: each folder is a subject."""

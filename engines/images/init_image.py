@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,6 +96,31 @@ class InitImage:
             raise UnsupportedError(f"the images are of several sizes: {told}. Give height and width to have them resized.")
         anew = [original.anew for original in all_ if original.anew is not None]
         return cls(np.stack([original.pixels for original in all_]), np.stack(anew) if anew else None, all_[0].strength)
+
+    @classmethod
+    def asked(
+        cls,
+        images: Image.Image | Sequence[Image.Image] | None,
+        masks: Image.Image | Sequence[Image.Image] | None,
+        strength: float | None,
+        height: int | None,
+        width: int | None,
+        fit: Callable[[int, int], None],
+    ) -> InitImage | None:
+        """Take what was given, once `fit` has not refused the height and width of any of it; None where no picture was.
+
+        Raises:
+            UnsupportedError: as `each` and `fit`; or there is only what says how a picture changes.
+
+        """
+        if images is None:
+            for name, value in (("mask", masks), ("strength", strength)):
+                if value is not None:
+                    raise UnsupportedError(f"a {name} says how an image changes, and there is no image. Give one.")
+            return None
+        for one in [images] if isinstance(images, Image.Image) else images:
+            fit(one.height if height is None else height, one.width if width is None else width)
+        return cls.each(images, masks, strength, height, width)
 
     @property
     def size(self) -> tuple[int, int]:

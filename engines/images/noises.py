@@ -3,31 +3,74 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from engines.errors import UnsupportedError
+from engines.images.torch_cuda_noise import TorchCudaNoise
 from engines.images.torch_noise import TorchNoise
 from engines.manifest import Generator
 from engines.samplers import Draw
 
 Shape = tuple[int, int, int, int]
+#: Makes the next draw of a shape, for who does not know yet of which.
+Drawing = Callable[[Shape], np.ndarray]
+
+
+class _NumpyNoise:
+    """numpy's own normal numbers from its Philox, which has a key per seed."""
+
+    def __init__(self, seed: int) -> None:
+        self._numbers = np.random.Generator(np.random.Philox(key=seed))
+
+    def standard_normal(self, shape: tuple[int, ...]) -> np.ndarray:
+        return self._numbers.standard_normal(shape, np.float32)
+
+
+#: What draws standard normal numbers of a seed, float32, one shape after the other.
+_STREAMS = {"numpy": _NumpyNoise, "torch-cpu": TorchNoise, "torch-cuda": TorchCudaNoise}
 
 
 def seeded(seeds: Sequence[int], shape: Shape, generator: Generator) -> Draw:
-    """Noise from one stream per picture, of its own seed: `numpy`'s Philox, or as `torch-cpu`, which diffusers' users have."""
-    if generator == "torch-cpu":
-        torch = [TorchNoise(seed) for seed in seeds]
-        return lambda: np.stack([stream.standard_normal(shape[1:]) for stream in torch])
-    streams = [np.random.Generator(np.random.Philox(key=seed)) for seed in seeds]
-    return lambda: np.stack([stream.standard_normal(shape[1:], np.float32) for stream in streams])
+    """Noise from one stream per picture, of its own seed: `numpy`'s Philox, or as torch draws it, which diffusers' users have."""
+    streams = [_STREAMS[generator](seed) for seed in seeds]
+    return lambda: np.stack([stream.standard_normal(shape[1:]) for stream in streams])
 
 
-def given(noise: Iterable[np.ndarray], shape: Shape) -> Draw:
-    """The caller's own draws, one array of four axes or several; raise UnsupportedError where they do not fit or end too soon."""
-    draws: Iterable[np.ndarray] = [np.asarray(noise)] if getattr(noise, "ndim", 0) == len(shape) else noise
+def stream(seed: int, generator: Generator) -> Drawing:
+    """Noise of all pictures from the one stream of a seed, as a single generator of torch gives it."""
+    numbers = _STREAMS[generator](seed)
+    return numbers.standard_normal
+
+
+def after(first: np.ndarray, seeds: Sequence[int], generator: Generator) -> Drawing:
+    """The caller's own first draw, and after it what the seeds draw, one stream per picture."""
+    waiting, rest = [first], list[Draw]()
+
+    def draw(shape: Shape) -> np.ndarray:
+        if waiting:
+            return waiting.pop()
+        rest.extend([] if rest else [seeded(seeds, shape, generator)])
+        return rest[0]()
+
+    return draw
+
+
+def given(noise: Iterable[np.ndarray] | Drawing, shape: Shape) -> Draw:
+    """The caller's own draws, one array of four axes, or several, or what makes them.
+
+    Raises:
+        UnsupportedError: they do not fit, or end too soon.
+
+    """
+    draws: Iterable[np.ndarray]
+    if callable(noise):
+        draws = (noise(shape) for _ in itertools.count())
+    else:
+        draws = [np.asarray(noise)] if getattr(noise, "ndim", 0) == len(shape) else noise
     source = enumerate(draws, 1)
 
     def draw() -> np.ndarray:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 from uuid import uuid4
 
 import numpy as np
@@ -14,8 +15,10 @@ from PIL import Image, PngImagePlugin
 from engines.disk import writing
 from engines.errors import UnsupportedError
 
+#: As Pillow names the formats that pictures are written in.
+Format = Literal["PNG", "JPEG", "WEBP"]
 #: Ending → format.
-_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+_FORMATS: Mapping[str, Format] = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 #: Nothing that the eye sees is lost; a PNG alone keeps every number.
 _OPTIONS: Mapping[str, Mapping[str, Any]] = {"PNG": {}, "JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"quality": 95}}
 #: EXIF's ImageDescription, which holds ASCII.
@@ -72,17 +75,31 @@ def write(made: Image.Image, path: Path, *, metadata: bool = True) -> None:
         MachineError: the disk is full, or the like.
 
     """
-    form = _format(path)
-    told = _told(made, form) if metadata else {}
+    data = encode(made, _format(path), metadata=metadata)
     partial = path.with_name(f".{path.name}.{uuid4().hex[:8]}.partial")
-    # Facts in `info` are ours to write, not Pillow's, which takes some names of it as options of its own.
-    plain = Image.fromarray(np.asarray(made), "RGB")
     with writing(path.parent, f"writing {path}"):
         try:
-            plain.save(partial, format=form, **_OPTIONS[form], **told)
+            partial.write_bytes(data)
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
+
+
+def encode(made: Image.Image, form: Format, *, metadata: bool = True, quality: int | None = None) -> bytes:
+    """Return the bytes of a file of that format; facts as for `write`.
+
+    `quality`, 1 to 100, is of JPEG and WebP; by default one at which the eye sees no loss.
+
+    Raises:
+        UnsupportedError: the facts are too long for a JPEG.
+
+    """
+    told = _told(made, form) if metadata else {}
+    options = {**_OPTIONS[form], **({"quality": quality} if quality and form != "PNG" else {})}
+    file = BytesIO()
+    # Facts in `info` are ours to write, not Pillow's, which takes some names of it as options of its own.
+    Image.fromarray(np.asarray(made), "RGB").save(file, format=form, **options, **told)
+    return file.getvalue()
 
 
 def read_facts(opened: Image.Image) -> dict[str, str]:
@@ -97,7 +114,7 @@ def read_facts(opened: Image.Image) -> dict[str, str]:
     return {key: str(value) for key, value in facts.items()}
 
 
-def _format(path: Path) -> str:
+def _format(path: Path) -> Format:
     """The format that a path's ending asks for, as Pillow names it."""
     form = _FORMATS.get(path.suffix.lower())
     if form is None:

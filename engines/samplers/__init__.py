@@ -42,6 +42,7 @@ class Step:
         latent: what the model saw, float32 (B, C, H, W).
         preview: the clean latent that the model's answer points to, float32 (B, C, H, W), which `Pipeline.decode` shows;
             None where the sampler cannot say.
+        timestep: what the model was told, in its own units; None where it is not one of all pictures.
 
     """
 
@@ -49,6 +50,7 @@ class Step:
     total: int | None
     latent: np.ndarray
     preview: np.ndarray | None = None
+    timestep: float | None = None
 
 
 class Cancelled(Exception):  # noqa: N818 - what happened, and no error

@@ -31,7 +31,7 @@ from engines.sampler_ops import (
 )
 from engines.samplers import Denoise, OnStep, Step
 from engines.samplers import Draw as Drawing
-from engines.strict import Frozen, read_bytes, read_json
+from engines.strict import Frozen
 
 __all__ = ["Table"]
 _LIMIT = 256 * 2**20
@@ -75,9 +75,7 @@ class Table(Frozen):
     @classmethod
     def load(cls, path: Path) -> Self:
         """Read a table's JSON file; raise BundleError when it is damaged."""
-        data = read_bytes(path, _LIMIT)
-        read_json(data, path)
-        return cls.parse(data, path)
+        return cls.read(path, _LIMIT)
 
     def dump(self, path: Path) -> None:
         """Write the JSON file that `load` reads, one op a line."""
@@ -93,9 +91,7 @@ class Table(Frozen):
             UnsupportedError: there is no such start.
 
         """
-        data = read_bytes(path, _LIMIT)
-        read_json(data, path)
-        found = Starts.parse(data, path)
+        found = Starts.read(path, _LIMIT)
         if not 0 <= start < len(found.starts) or (alone and start):
             raise UnsupportedError(f"{path} has no table that leaves out {start} of {len(found.starts)} steps.")
         return cls(provenance=found.provenance, ops=found.alone if alone else found.starts[start])
@@ -141,7 +137,7 @@ class Table(Frozen):
                     history.append(output)
                     if on_step:
                         preview = op.preview and _mix(op.preview, [latent, output])
-                        on_step(Step(step, total, latent, preview))
+                        on_step(Step(step, total, latent, preview, op.t))
                 case Emit():
                     break
         return _mixed(self.ops[-1], history, mask)  # pyright: ignore[reportArgumentType] - validated: the last op is the emit

@@ -13,6 +13,7 @@ from engines.manifest import Role, Tokenizer
 from engines.plugins import did_you_mean
 from engines.signature import Dim, Port, Range, Signature
 from exporter.families import Driving
+from exporter.families._sizes import LatentSizes
 from exporter.models import embeddings, kinds, leftovers
 from exporter.models.sampler_compat import made_by_passes
 from exporter.part import Part
@@ -58,7 +59,9 @@ class LatentDiffusion:
             roles[self.image_encoder] = "encoder"
         self.roles: Mapping[str, Role] = roles
         self._refuse_model()
-        problems = [*self._component_problems(), *self._guidance_problems(), *self._shape_problems(), *self._tile_problems()]
+        problems = [*self._component_problems(), *self._guidance_problems()]
+        # What is made of the sizes, tiles too, is made of sizes that fit.
+        problems += list(self.sizes.problems()) or self._tile_problems()
         problems += self.recipe.prompts.problems(self._layers)
         if problems:
             raise RecipeError(problems)
@@ -86,10 +89,10 @@ class LatentDiffusion:
             return int(vae.get("upsampling_scaling_factor", 2)) ** (len(vae.get("decoder_block_out_channels", [64] * 4)) - 1)
         return 2 ** (len(vae.get("block_out_channels", [64])) - 1)
 
-    @property
-    def multiple(self) -> int:
-        """Latent heights and widths must be multiples of this: the UNet halves them once per stage but the last."""
-        return 2 ** (len(self.configs["unet"].get("down_block_types", [""] * 4)) - 1)
+    @cached_property
+    def sizes(self) -> LatentSizes:
+        """The recipe's sizes in cells of the latent."""
+        return LatentSizes(self.configs["unet"], self.factor, self.recipe.shapes)
 
     @property
     def channels(self) -> int:
@@ -161,6 +164,8 @@ class LatentDiffusion:
             module = self.text(name, network)
         elif role == "denoiser":
             module = self.denoiser(network)
+            if self.sizes.crops:
+                _wrappers.stretch_to_skips(network)
         elif role == "decoder":
             module = _wrappers.Decoder(network)
         else:
@@ -332,23 +337,9 @@ class LatentDiffusion:
         problems = [
             f"components.{name}.tile: only vae_decoder has tiles; leave it out" for name in tiled if name != "vae_decoder"
         ]
-        if (tile := tiled.get("vae_decoder")) and tile.size % self.multiple:
-            right = max(1, round(tile.size / self.multiple)) * self.multiple
-            problems.append(
-                f"components.vae_decoder.tile.size: {tile.size} is not a multiple of {self.multiple}, as all of this model's "
-                f"latents are; nearest: {right}"
-            )
+        if tile := tiled.get("vae_decoder"):
+            problems += self.sizes.tile_problems(tile)
         return problems
-
-    def _shape_problems(self) -> list[str]:
-        step = self.factor * self.multiple
-        return [
-            f"shapes.{axis}: {length} px is not a multiple of {step} ({self.factor} for the VAE times {self.multiple} for "
-            f"the UNet); nearest: {max(step, round(length / step) * step)}"
-            for axis in ("height", "width")
-            for length in dict.fromkeys(getattr(self.recipe.shapes, axis))
-            if length % step
-        ]
 
     def _tiled(self, signature: Signature) -> Signature:
         """The decoder's contract, for no larger latents than a tile of the recipe's."""
@@ -374,13 +365,8 @@ class LatentDiffusion:
 
     @cached_property
     def _dims(self) -> Mapping[str, Range]:
-        shapes = self.recipe.shapes
-        height, width = ([length // self.factor for length in triple] for triple in (shapes.height, shapes.width))
-        return {
-            "batch": Range(**dict(zip(("min", "typical", "max"), shapes.batch, strict=True))),
-            "latent_height": Range(**dict(zip(("min", "typical", "max"), height, strict=True)), multiple=self.multiple),
-            "latent_width": Range(**dict(zip(("min", "typical", "max"), width, strict=True)), multiple=self.multiple),
-        }
+        batch = Range(**dict(zip(("min", "typical", "max"), self.recipe.shapes.batch, strict=True)))
+        return {"batch": batch, **self.sizes.dims}
 
     def _latent(self) -> Port:
         return Port(name="latent", shape=("batch", self.channels, "latent_height", "latent_width"))

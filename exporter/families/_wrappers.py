@@ -144,6 +144,29 @@ class _Scaled(nn.Module):
         return (latent - self.mean) * self.scaling / self.std
 
 
+def stretch_to_skips(unet: nn.Module) -> None:
+    """Make a UNet take latents whose sides it cannot halve evenly in every stage, in a graph that is open for any.
+
+    Its forward then hands each upsampler the size of the skip connection that follows, whatever the latent's. The arithmetic is
+    diffusers', without its questions about the size, whose answers a graph of many sizes cannot hold.
+    """
+    network = cast("UNet2DConditionModel", unet)
+    network.num_upsamplers = _NEVER  # diffusers asks whether 2 to the power of this divides the latent's sides
+    for block in network.up_blocks:
+        for upsampler in getattr(block, "upsamplers", None) or ():
+            upsampler.interpolate = False
+            upsampler.register_forward_pre_hook(_stretched)
+
+
+#: No latent is a multiple of 2 to the power of this.
+_NEVER = 30
+
+
+def _stretched(_: nn.Module, inputs: tuple[Tensor, tuple[int, int] | None]) -> tuple[Tensor]:
+    small, size = inputs
+    return (nn.functional.interpolate(small, size=size, mode="nearest"),)
+
+
 def _drop(network: nn.Module, *names: str) -> None:
     """Take modules out of a network."""
     for name in names:

@@ -270,7 +270,7 @@ def _single(file: Path, model: ModelOptions, seed: int | None) -> Checkpoint:
     header = safetensors_header.header(file)
     kind = kinds.of_file(header.shapes, header.metadata)
     if kind is not None and not (kind is kinds.NO_VAE and (model.vae or seed is not None)):
-        raise UnsupportedError(kind.sentence(file))
+        raise UnsupportedError(kind.sentence(file) + _base(kind, header.shapes, model.architecture))
     said = statements.stated(file)
     name = model.architecture or _recognised(file, said)
     configs = statements.applied(_trusted(architectures.configs(name), name), said)
@@ -294,17 +294,19 @@ def _single(file: Path, model: ModelOptions, seed: int | None) -> Checkpoint:
     words = header.metadata
     provenance = {"source": model.source, "architecture": name} | {key: words[key] for key in _TOLD if words.get(key)}
     if said:
-        provenance["says"] = "; ".join(f"{each.field} {each.value} ({each.by})" for each in said)
+        provenance["says"] = statements.told(said)
     files = {part: (file,) for part in configs if _NETWORKS.fullmatch(part)}
-    notes = tuple(filter(None, [*came, _left_out(file, files), *statements.remarks(words, file.name)]))
+    left = leftovers.of_file(file.name, header.shapes, files)
+    notes = tuple(filter(None, [*came, left, *statements.remarks(words, file.name)]))
     return Checkpoint(configs, provenance, files, folders, seed, originals=frozenset(files), statements=said, notes=notes)
 
 
-def _left_out(file: Path, networks: Iterable[str]) -> str:
-    """A sentence on the weights of a single file that stand under no network's name."""
-    known = tuple(start for name in networks for start in (*leftovers.PREFIXES.get(name, ()), f"{name}."))
-    left = [name for name in safetensors_header.shapes(file) if not name.startswith(known) and not leftovers.harmless(name)]
-    return leftovers.sentence(file.name, [name for name in left if not statements.MARKERS.fullmatch(name)])
+def _base(kind: kinds.Kind, shapes: kinds.Shapes, architecture: str | None) -> str:
+    """Which model has the rest of a file with a UNet and not all that belongs to it, as far as its shapes tell."""
+    found = recognition.outline(shapes) if kind in {kinds.UNET, kinds.NO_TEXT} else None
+    names = [architecture] if found and architecture else recognition.same(found) if found else []
+    published = [place for name in names if (place := architectures.hub(name))]
+    return f"\n  Its UNet is of the kind of {' and '.join(published)}." if published else ""
 
 
 def _recognised(file: Path, said: Iterable[Statement]) -> str:

@@ -11,7 +11,7 @@ from pydantic import Field, StringConstraints
 
 from engines.errors import RecipeError, UnsupportedError
 from engines.strict import Frozen
-from exporter.models import architectures, hub, kinds, locate, recognition, safetensors_header, statements
+from exporter.models import architectures, hub, kinds, leftovers, locate, recognition, safetensors_header, statements
 from exporter.models.checkpoint import SCHEME, Checkpoint, find, network, placed
 from exporter.models.safetensors_header import read_json
 from exporter.recipe.schema import ModelOptions
@@ -162,6 +162,52 @@ def with_vae(source: Checkpoint, model: ModelOptions, root: Path) -> Checkpoint:
         provenance={**source.provenance, "vae": told},
         files={**source.files, "vae": found.files},
         originals=(source.originals - {"vae"}) | ({"vae"} if found.original else set()),
+    )
+
+
+def with_base(base: Checkpoint, model: ModelOptions, root: Path) -> Checkpoint:
+    """A recipe's `model.base` with the networks that `model.source` has: a UNet alone, or a file without all of the rest.
+
+    What the source says of its prediction counts, not what the base says of its own.
+
+    Raises:
+        RecipeError: there is nothing under the source's name, it is a whole model, or the weights are random.
+        UnsupportedError: it has no UNet, or one that does not fit the base's other networks.
+
+    """
+    if model.weights == "random":
+        raise RecipeError("model.base: random weights need no base; leave it out")
+    whole = f"model.base: {model.source} is a whole model, which takes nothing from another; leave base out"
+    place = locate.find(model.source, root, "model.source", architectures.names())
+    parts, said, notes = ["unet"], (), ()
+    if place is not None and place.is_dir() and (place / "model_index.json").is_file():
+        raise RecipeError(whole)
+    if place is not None and place.is_file():
+        header = safetensors_header.header(place)
+        if (kind := kinds.of_file(header.shapes, header.metadata)) is None:
+            raise RecipeError(whole)
+        if kind not in {kinds.UNET, kinds.NO_TEXT, kinds.NO_VAE}:
+            raise UnsupportedError(kind.sentence(place))
+        parts, said = leftovers.networks(header.shapes, base.files) or parts, statements.stated(place)
+        notes = (leftovers.of_file(place.name, header.shapes, parts), *statements.remarks(header.metadata, place.name))
+    configs, files, told = base.configs, dict(base.files), dict[str, str]()
+    originals = set(base.originals)
+    for part in parts:
+        found = _Look(part, base, root, "model.source", model.revision, random=False).find(model.source)
+        _refuse(f"model.source {model.source}", part, base, found.config, {})
+        configs, files[part], told = placed(configs, part, found.config), found.files, {**told, **found.told}
+        originals = originals - {part} | ({part} if found.original else set())
+    provenance = {**base.provenance, **told, "base": ", ".join(base.provenance.values())}
+    if said:
+        provenance["says"] = statements.told(said)
+    return replace(
+        base,
+        configs=statements.applied(configs, said),
+        provenance=provenance,
+        files=files,
+        originals=frozenset(originals),
+        statements=(*base.statements, *said),
+        notes=(*base.notes, *filter(None, notes)),
     )
 
 

@@ -58,7 +58,8 @@ _FIELDS: Mapping[str, Mapping[str, tuple[Callable[[object], bool], str]]] = {
         **dict.fromkeys(("scaling_factor", "shift_factor"), (_number, "a number, or null")),
     },
     "text_encoder": {
-        **dict.fromkeys(("hidden_size", "projection_dim", "vocab_size"), (_count, "a whole number above 0")),
+        **dict.fromkeys(("hidden_size", "projection_dim", "vocab_size", "num_hidden_layers"), (_count, "a whole number above 0")),
+        "architectures": (_words, "a list of names, or null"),
         "max_position_embeddings": (lambda value: _count(value) and _length(value), "a whole number above 1"),
     },
     "tokenizer": {"model_max_length": (_length, "a number above 1")},
@@ -69,7 +70,7 @@ _FIELDS: Mapping[str, Mapping[str, tuple[Callable[[object], bool], str]]] = {
 }
 #: Fields that may be null.
 _NULL = {"projection_class_embeddings_input_dim", "time_cond_proj_dim", "reverse_transformer_layers_per_block", "mid_block_type"}
-_NULL |= {"scaling_factor", "shift_factor"}
+_NULL |= {"scaling_factor", "shift_factor", "architectures"}
 
 
 def refuse_types(component: str, config: Mapping[str, Any], where: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from engines.errors import RecipeError, UnsupportedError
-from exporter.models import lora, safetensors_header
+from exporter.models import lora, lora_names, safetensors_header
 
 if TYPE_CHECKING:
     from torch import nn
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 #: What a file calls its vectors where it does not name their word: A1111, and SDXL's two text encoders.
 _NAMELESS = {"emb_params": None, "*": None, "clip_l": "text_encoder", "clip_g": "text_encoder_2"}
+#: What a LoRA calls the vectors of a word that it brings along: A1111 and SDXL's text encoders, behind the word.
+_BUNDLED = {"clip_l": "text_encoder", "clip_g": "text_encoder_2", "emb_params": None, "string_to_param.*": None}
 #: What diffusers calls the one file of a repository.
 _USUAL = ("learned_embeds.safetensors",)
 _FORMATS = "Known are: one tensor a word, A1111's emb_params, and SDXL's clip_l with clip_g"
@@ -56,9 +58,38 @@ class RecipeEmbeddings:
     provenance: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
+    def adding(
+        self,
+        vectors: Iterable[Vectors],
+        source: str,
+        notes: Iterable[str],
+        place: str,
+        configs: Mapping[str, Mapping[str, Any]],
+    ) -> RecipeEmbeddings:
+        """These and what one file teaches; `place` is in the recipe.
 
-def resolve(model: ModelOptions, root: Path, configs: Mapping[str, Mapping[str, Any]]) -> RecipeEmbeddings:
-    """Find every textual inversion of a recipe, and tell which text encoder reads it.
+        Raises:
+            RecipeError: one of its words is taught already.
+
+        """
+        more = tuple(vectors)
+        known = {(each.tower, token): each.file for each in self.vectors for token in each.tokens}
+        for each in more:
+            for token in each.tokens:
+                if (each.tower, token) in known:
+                    other = known[each.tower, token].name
+                    raise RecipeError(f"{place}: {token!r} is a word of {other} too; name one otherwise with token:")
+        words = ", ".join(dict.fromkeys(each.word for each in more))
+        remarks = _notes(more[0].file, more, configs)
+        return RecipeEmbeddings(
+            (*self.vectors, *more), (*self.provenance, f"{source}: {words}"), (*self.notes, *notes, *remarks)
+        )
+
+
+def resolve(
+    model: ModelOptions, root: Path, configs: Mapping[str, Mapping[str, Any]], loras: Iterable[Path] = ()
+) -> RecipeEmbeddings:
+    """Find every textual inversion of a recipe, those that its LoRAs' files bring along too, and who reads it.
 
     Raises:
         RecipeError: nothing is there under that name, a word is taught twice, or there are random weights.
@@ -72,15 +103,26 @@ def resolve(model: ModelOptions, root: Path, configs: Mapping[str, Mapping[str, 
     for index, asked in enumerate(cast("tuple[Asked, ...]", model.embeddings)):
         place = f"model.embeddings[{index}]"
         fetched = lora.file_of(asked, place, root, _USUAL)
-        vectors = tuple(_vectors(fetched.place, asked, place, configs))
-        known = {(each.tower, token) for each in found.vectors for token in each.tokens}
-        if twice := [token for each in vectors for token in each.tokens if (each.tower, token) in known]:
-            raise RecipeError(f"{place}: {twice[0]!r} is a word of another embedding; name it otherwise with token:")
-        words = ", ".join(dict.fromkeys(each.word for each in vectors))
-        source = f"{asked.source}{f' at {fetched.commit}' if fetched.commit else ''}: {words}"
-        notes = (*fetched.notes, *_notes(fetched.place, vectors, configs))
-        found = RecipeEmbeddings((*found.vectors, *vectors), (*found.provenance, source), (*found.notes, *notes))
+        source = f"{asked.source}{f' at {fetched.commit}' if fetched.commit else ''}"
+        found = found.adding(_vectors(fetched.place, asked, place, configs), source, fetched.notes, place, configs)
+    for number, file in enumerate(loras):
+        if vectors := tuple(_bundled(file, configs)):
+            found = found.adding(vectors, f"LoRA {file.name}", (), f"model.loras[{number}]", configs)
     return found
+
+
+def _bundled(file: Path, configs: Mapping[str, Mapping[str, Any]]) -> Iterable[Vectors]:
+    """What a LoRA's file teaches of words."""
+    for key, shape in sorted(safetensors_header.shapes(file).items()):
+        if not key.startswith(lora_names.BUNDLED):
+            continue
+        word, _, what = key.removeprefix(lora_names.BUNDLED).partition(".")
+        if what not in _BUNDLED or not 1 <= len(shape) <= 2 or not word.strip() or any(sign.isspace() for sign in word):
+            raise UnsupportedError(
+                f"{file}: {key} {list(shape)} is no embedding of a word.\n  Known are {', '.join(_BUNDLED)}, of a matrix each; "
+                "save the file without it."
+            )
+        yield Vectors(word, _tower(file, key, shape[-1], configs, _BUNDLED[what]), file, key, shape[0] if len(shape) == 2 else 1)
 
 
 def _vectors(file: Path, asked: Asked, place: str, configs: Mapping[str, Mapping[str, Any]]) -> Iterable[Vectors]:
@@ -99,13 +141,13 @@ def _vectors(file: Path, asked: Asked, place: str, configs: Mapping[str, Mapping
         word = asked.token or (key if key in named else file.stem)
         if not word.strip() or any(sign.isspace() for sign in word):
             raise RecipeError(f"{place}.token: {word!r} is not one word; name it as prompts shall write it, such as token: <cat>")
-        yield Vectors(word, _tower(file, key, shape[-1], configs), file, key, shape[0] if len(shape) == 2 else 1)
+        tower = _tower(file, key, shape[-1], configs, _NAMELESS.get(key))
+        yield Vectors(word, tower, file, key, shape[0] if len(shape) == 2 else 1)
 
 
-def _tower(file: Path, key: str, width: int, configs: Mapping[str, Mapping[str, Any]]) -> str:
-    """The text encoder whose vectors are that wide; of several the first, as diffusers takes it."""
+def _tower(file: Path, key: str, width: int, configs: Mapping[str, Mapping[str, Any]], wanted: str | None) -> str:
+    """The text encoder whose vectors are that wide; of several the first, as diffusers takes it, unless one is `wanted`."""
     widths = {name: int(config.get("hidden_size", 512)) for name, config in configs.items() if name.startswith("text_encoder")}
-    wanted = _NAMELESS.get(key)
     fitting = [name for name in sorted(widths) if widths[name] == width and wanted in {None, name}]
     if not fitting:
         listed = " and ".join(f"{name}'s {widths[name]}" for name in sorted(widths))

@@ -40,7 +40,7 @@ REFINER = Kind("SDXL's refiner, which only improves another model's picture", "T
 INPAINTING = Kind("an inpainting model", f"{_BASE} A bundle with vae_encoder in its components fills a mask with that.")
 UNET = Kind(
     "a UNet alone",
-    "Name the model that it belongs to as model.source, and this file as components.unet.passes: [{swap: {source: FILE}}].",
+    "Name the model that it belongs to as model.base: a hub id, a diffusers folder or a whole file; the rest comes from there.",
 )
 VAE = Kind("a VAE alone", "Name a model as model.source, and this file as model.vae.")
 TOWER = Kind("a text encoder alone", "Name a whole model as model.source.")

@@ -10,6 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from exporter.models.statements import MARKERS
+
 #: Network → where single files keep it, beside diffusers' own name with a dot.
 PREFIXES = {
     "unet": ("model.diffusion_model.",),
@@ -56,6 +58,25 @@ _LISTED = 8  # names in one sentence
 def harmless(name: str) -> bool:
     """Whether a weight that has no place in the model may be left out without a word."""
     return _HARMLESS.fullmatch(name) is not None
+
+
+def networks(names: Iterable[str], known: Iterable[str]) -> list[str]:
+    """Of the networks of a model those that a single file has under a name of their own."""
+    listed = list(names)
+    return [each for each in known if any(name.startswith((f"{each}.", *PREFIXES.get(each, ()))) for name in listed)]
+
+
+def of_file(where: str, names: Iterable[str], read: Collection[str]) -> str:
+    """One sentence on the weights of a single file that stand under the name of no network that is read; empty for none.
+
+    Of a file with one network alone, without a name of its own, all are that one's.
+    """
+    starts = tuple(start for each in read for start in (*PREFIXES.get(each, ()), f"{each}."))
+    listed = list(names)
+    if not any(name.startswith(STARTS) for name in listed):
+        return ""
+    left = [name for name in listed if not name.startswith(starts) and not harmless(name)]
+    return sentence(where, [name for name in left if not MARKERS.fullmatch(name)])
 
 
 def sentence(where: str, names: Iterable[str]) -> str:

@@ -81,16 +81,11 @@ def _resolved(asked: Asked, place: str, root: Path, configs: Mapping[str, Mappin
         safetensors_header.refuse_pickle(str(file), [file.name])
         raise UnsupportedError(f"{file} is not a .safetensors file.\n  A LoRA is a .safetensors file.")
     names = sorted(safetensors_header.shapes(file))
-    words = [name for name in names if name.startswith(lora_names.BUNDLED)]
-    owners = {name: lora_names.owner(name) for name in names if name not in words}
+    # Words that it brings along are no change of a network, and are read where textual inversions are.
+    owners = {name: lora_names.owner(name) for name in names if not name.startswith(lora_names.BUNDLED)}
     refuse_left(file, [name for name, owner in owners.items() if owner not in configs or lora_names.other_format([name])])
     told_by = safetensors_header.metadata(file)
     notes = [*found.notes, *statements.remarks(told_by, f"LoRA {file.name}", configs)]
-    if words:
-        called = sorted({name.split(".")[1] for name in words})
-        notes.append(
-            f"LoRA {file.name}: left out: its embeddings of {', '.join(called)}, which a prompt cannot name in this bundle"
-        )
     beside = file.with_name(_PEFT)
     config = told_by.get(_PEFT_INSIDE) or (
         beside.read_text(encoding="utf-8") if file.name == _USUAL[1] and beside.is_file() else ""

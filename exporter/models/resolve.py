@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from exporter.models import embeddings, lora
 from exporter.models.checkpoint import Checkpoint, find
-from exporter.models.compatibility import with_vae
+from exporter.models.compatibility import with_base, with_vae
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,19 +16,22 @@ if TYPE_CHECKING:
 
 
 def resolve(model: ModelOptions, root: Path) -> Checkpoint:
-    """Find a recipe's model, its VAE, its LoRAs and its embeddings. Reads configs and file names only, and imports no torch.
+    """Find a recipe's model with all that it takes from elsewhere. Reads configs and file names only, and imports no torch.
 
     Raises:
-        RecipeError, UnsupportedError: as for `find`, `with_vae`, `lora.resolve` and `embeddings.resolve`.
+        RecipeError, UnsupportedError: as for `find`, `with_base`, `with_vae`, `lora.resolve` and `embeddings.resolve`.
 
     """
-    found = find(model, root)
+    if model.base is None:
+        found = find(model, root)
+    else:
+        found = with_base(find(model.model_copy(update={"source": model.base, "revision": None}), root), model, root)
     if model.vae is not None:
         found = with_vae(found, model, root)
     changes = lora.resolve(model, root, found.configs)
     named = {f"lora {number}": change.provenance for number, change in enumerate(changes, 1)}
     notes = (*found.notes, *(note for change in changes for note in change.notes))
-    learned = embeddings.resolve(model, root, found.configs)
+    learned = embeddings.resolve(model, root, found.configs, [change.file for change in changes])
     named |= {f"embedding {number}": told for number, told in enumerate(learned.provenance, 1)}
     return replace(
         found,

@@ -71,8 +71,8 @@ def _of_keys(file: Path, shapes: Mapping[str, Sequence[int]]) -> Iterator[Statem
             yield Statement("vae", f"latents_{key.removeprefix('edm_')}", moments.get(key), f"its key {key}")
         yield Statement("vae", "scaling_factor", 0.5, "its keys edm_mean and edm_std")
     if bounds := {key: _values(file, key, 1) for key in shapes if key.startswith("edm_vpred.sigma_")}:
-        told = {**_COSXL, **{key.removeprefix("edm_vpred."): value and value[0] for key, value in bounds.items()}}
-        yield from (Statement("scheduler", field, value, f"its key {min(bounds)}") for field, value in told.items())
+        config = {**_COSXL, **{key.removeprefix("edm_vpred."): value and value[0] for key, value in bounds.items()}}
+        yield from (Statement("scheduler", field, value, f"its key {min(bounds)}") for field, value in config.items())
 
 
 def _values(file: Path, key: str, count: int) -> list[float] | None:
@@ -82,8 +82,8 @@ def _values(file: Path, key: str, count: int) -> list[float] | None:
 
 
 def _of_metadata(words: Mapping[str, str]) -> Iterator[Statement]:
-    if told := words.get("modelspec.prediction_type"):
-        yield Statement("scheduler", "prediction_type", _PREDICTIONS.get(told.lower()), f"modelspec.prediction_type {told!r}")
+    if word := words.get("modelspec.prediction_type"):
+        yield Statement("scheduler", "prediction_type", _PREDICTIONS.get(word.lower()), f"modelspec.prediction_type {word!r}")
     elif words.get("ss_v_parameterization", "").lower() == "true":
         yield Statement("scheduler", "prediction_type", "v_prediction", "ss_v_parameterization")
     elif words.get("modelspec.architecture") == "stable-diffusion-v2-768-v":
@@ -91,6 +91,11 @@ def _of_metadata(words: Mapping[str, str]) -> Iterator[Statement]:
     if words.get("ss_zero_terminal_snr", "").lower() == "true":
         yield Statement("scheduler", "rescale_betas_zero_snr", True, "ss_zero_terminal_snr")  # noqa: FBT003 - a config's value
         yield Statement("scheduler", "timestep_spacing", "trailing", "ss_zero_terminal_snr")
+
+
+def told(found: Iterable[Statement]) -> str:
+    """What a file says and where it does, for the bundle."""
+    return "; ".join(f"{each.field} {each.value} ({each.by})" for each in found)
 
 
 def applied(configs: Configs, found: Iterable[Statement]) -> Configs:

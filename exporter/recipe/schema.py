@@ -77,6 +77,9 @@ class ModelOptions(Frozen):
     revision: str | None = Field(default=None, description="hub revision; the resolved commit goes into the bundle")
     variant: Text | None = Field(default=None, description="of the weights, such as fp16, where source has several")
     architecture: str | None = Field(default=None, description="configuration for a single file that does not tell its own")
+    base: Text | None = Field(
+        default=None, description="where the rest comes from, if source is a UNet alone or a file without all of it; as source"
+    )
     vae: Text | None = Field(
         default=None, description="another VAE than source's, or for a file without: a folder, a hub id, or a .safetensors file"
     )
@@ -153,7 +156,12 @@ class SamplerOptions(Frozen):
 
 
 class Shapes(Frozen):
-    """Smallest, typical and largest picture, in pixels, and batch."""
+    """Smallest, typical and largest picture, in pixels, and batch.
+
+    Sides are multiples of 8, as in diffusers. Where the UNet cannot halve them evenly in each of its stages (in SD and SDXL those
+    that are no multiples of 64) it rounds up, as diffusers has it do. The bundle takes sizes in the largest step, up to what
+    the UNet halves evenly, that the three are multiples of.
+    """
 
     height: Triple
     width: Triple
@@ -236,7 +244,7 @@ class Recipe(Frozen):
         default="stepped", description="fused: one engine call from prompt to picture, at one size and batch"
     )
     generator: Generator = Field(
-        default="numpy", description="whose noise a seed is by default; torch-cpu: a seed draws what it does in diffusers"
+        default="numpy", description="whose noise a seed is by default; torch-cpu, torch-cuda: as in diffusers"
     )
     low_memory: bool = Field(
         default=False, description="one network in memory at a time: each opens for its stage of a picture, and closes after it"

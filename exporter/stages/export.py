@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from engines import plugins
 from exporter.reference.recording import RecordingFolder, load_cases, save_cases
-from exporter.stages.stage import Results, Stage
+from exporter.stages.stage import NamedFile, Results, Stage
 
 if TYPE_CHECKING:
     from exporter.part import Case, Part
@@ -19,17 +19,10 @@ if TYPE_CHECKING:
     from exporter.stages.precision import PartPrecision
 
 
-@dataclass(frozen=True)
-class PartOutputs:
+class PartOutputs(NamedFile):
     """The recorded calls of a part, with what it gives after its passes."""
 
-    folder: Path
-    name: str
-
-    @property
-    def file(self) -> Path:
-        """All of them."""
-        return self.folder / f"{self.name}.npz"
+    suffix = ".npz"
 
     @property
     def cases(self) -> tuple[Case, ...]:
@@ -37,17 +30,10 @@ class PartOutputs:
         return load_cases(self.file)
 
 
-@dataclass(frozen=True)
-class GraphFiles:
+class GraphFiles(NamedFile):
     """An ONNX graph, its weights beside it."""
 
-    folder: Path
-    name: str
-
-    @property
-    def file(self) -> Path:
-        """The graph."""
-        return self.folder / f"{self.name}.onnx"
+    suffix = ".onnx"
 
     @property
     def weights(self) -> list[Path]:

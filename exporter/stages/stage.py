@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from exporter.stages.keys import key_of
 from exporter.stages.store import Key, Store
@@ -77,6 +77,20 @@ class Stage(Generic[R]):
     def name(self) -> tuple[str, str]:
         """Verb and subject, which no other stage of a plan has."""
         return self.verb, self.subject
+
+
+@dataclass(frozen=True)
+class NamedFile:
+    """A file in a stage's folder that is called by the name of whom it is for."""
+
+    folder: Path
+    name: str
+    suffix: ClassVar[str] = ""
+
+    @property
+    def file(self) -> Path:
+        """The file itself."""
+        return self.folder / f"{self.name}{self.suffix}"
 
 
 class Results:

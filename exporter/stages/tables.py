@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from engines.bundle import Tokenizer
 from engines.errors import UnsupportedError
 from engines.samplers.table import Table
-from exporter.stages.stage import Results, Stage
+from exporter.stages.stage import NamedFile, Results, Stage
 
 if TYPE_CHECKING:
     from exporter.families import Family
@@ -20,17 +20,10 @@ if TYPE_CHECKING:
 _PROCESS = "process.json"
 
 
-@dataclass(frozen=True)
-class TokenizerFiles:
+class TokenizerFiles(NamedFile):
     """One tokenizer: the `tokenizers` library's JSON, and what the manifest says of it."""
 
-    folder: Path
-    name: str
-
-    @property
-    def file(self) -> Path:
-        """What the library reads."""
-        return self.folder / f"{self.name}.json"
+    suffix = ".json"
 
     @property
     def entry(self) -> Tokenizer:
@@ -47,17 +40,8 @@ class TokenizerFiles:
         self._entry.write_text(entry.model_dump_json(), encoding="utf-8")
 
 
-@dataclass(frozen=True)
-class SamplerFile:
-    """A sampler at one number of steps, or where it starts when it starts from an image."""
-
-    folder: Path
-    name: str
-
-    @property
-    def file(self) -> Path:
-        """The table."""
-        return self.folder / self.name
+class SamplerFile(NamedFile):
+    """A sampler at one number of steps, or where it starts when it starts from an image: its table."""
 
     @property
     def table(self) -> Table:

@@ -45,18 +45,25 @@ def vendors(doing: str) -> Iterator[None]:
     except T2IError:
         raise
     except Exception as error:
-        if told := _refused(error):
+        if told := sentence(error, doing):
             raise told from error
-        origin = _origin(error)
-        library, place = raised_by(origin)
-        if library is None or type(origin).__name__ == "OutOfMemoryError" or refusal(origin) is not None:
-            raise
-        raise UnsupportedError(
-            f"{doing}: {library} {metadata.version(_LIBRARIES[library])} cannot work with this model ({place}):\n"
-            f"{_words(error)}\n"
-            "  Compare the model's configs and files with those of a model of its kind that works. Where diffusers draws a\n"
-            "  picture with it, this is a gap of t2iexport: report it with these lines."
-        ) from error
+        raise
+
+
+def sentence(error: BaseException, doing: str) -> T2IError | None:
+    """What a user is told of an exception that a library raised; None for a bug of ours, and for what the machine refuses."""
+    if told := _refused(error):
+        return told
+    origin = _origin(error)
+    library, place = raised_by(origin)
+    if library is None or type(origin).__name__ == "OutOfMemoryError" or refusal(origin) is not None:
+        return None
+    return UnsupportedError(
+        f"{doing}: {library} {metadata.version(_LIBRARIES[library])} cannot work with this model ({place}):\n"
+        f"{_words(error)}\n"
+        "  Compare the model's configs and files with those of a model of its kind that works. Where diffusers draws a\n"
+        "  picture with it, this is a gap of t2iexport: report it with these lines."
+    )
 
 
 def raised_by(error: BaseException) -> tuple[str | None, str]:

@@ -2,7 +2,7 @@
 
 from exporter.parity.metrics import psnr
 from exporter.reference.recording import load_run
-from tools.measure_forks import play, settings
+from tools.measure.forks import play, settings
 
 
 def test_the_recorded_runs_are_those_of_seed_zero(built):

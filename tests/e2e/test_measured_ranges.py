@@ -1,6 +1,6 @@
 """Ways to choose ranges are measured on a bundle's own recordings."""
 
-from tools.measure_ranges import WAYS, measure
+from tools.measure.ranges import WAYS, measure
 
 
 def test_every_recorded_call_of_every_way(built):

@@ -30,13 +30,14 @@ FLAGS = {
         *("-o", "--output", "--negative-prompt", "--seed", "--steps", "--height", "--width", "--guidance-scale", "--backend"),
         *("--image", "--mask", "--strength", "--noise", "--from", "--previews"),
         *("--input", "--images-per-prompt", "--generator", "--no-metadata"),  # a wish for a picture, not for a bundle
-        *("--prompt-2", "--negative-prompt-2"),
-        "--parallel",
+        *("--prompt-2", "--negative-prompt-2", "--parallel"),
         "--sampler",  # a recipe has no say: any bundle of a variance-preserving model takes any of them
     },
     "inspect": {"--json", "--as-recipe"},  # a choice that was measured, back as a choice that is written
     "list": {"--schema"},
     "rebuild": {"--backend"},
+    "serve": {"--host", "--port", "--backend", "--keys", "--cors", "--set"},  # a wish for a server; --set is its one escape
+    "web": {"-o", "--output", "--onnxruntime-web"},  # where a library comes from is no property of a bundle
 }
 RECIPE = """\
 model: {source: SOURCE}
@@ -44,15 +45,8 @@ sampler: {steps: [2]}
 shapes: {height: [32, 32, 64], width: [32, 32, 64]}
 targets: [tensorrt_rtx]
 """
-GOOD = Verdict(
-    part="unet",
-    stage="onnx → engine",
-    case="t 999",
-    backend="b",
-    values={"relative_l2": 1e-3, "psnr": 60.0},
-    limit={"psnr": 45.0},
-    passed=True,
-)
+FIGURES = {"values": {"relative_l2": 1e-3, "psnr": 60.0}, "limit": {"psnr": 45.0}}
+GOOD = Verdict(part="unet", stage="onnx → engine", case="t 999", backend="b", passed=True, **FIGURES)
 BAD = GOOD.model_copy(update={"values": {"psnr": 12.5}, "passed": False, "note": "half"})
 
 
@@ -197,7 +191,7 @@ def test_a_cache_that_cannot_be_is_a_sentence(run, recipe, monkeypatch):
     assert "$XDG_CACHE_HOME" in err
 
 
-@pytest.mark.parametrize("verb", ["build", "distill", "inspect", "check", "rebuild", "bench", "generate"])
+@pytest.mark.parametrize("verb", ["build", "distill", "inspect", "check", "rebuild", "bench", "generate", "serve"])
 @pytest.mark.parametrize("what", ["a folder", "nothing", "bytes", "bytes.yaml", "a file/below"])
 def test_what_is_no_recipe_and_no_bundle_is_no_traceback(run, tmp_path, verb, what):
     (tmp_path / "a folder").mkdir()
@@ -347,7 +341,7 @@ def test_inspect_and_dry_run_describe_a_recipe(run, recipe, tiny_sd):
     assert found["memory"].endswith("GB")
     code, _, err = run("build", recipe, "--dry-run", "--set", "shapes.height=[20, 32, 64]")
     assert code == 2
-    assert "--set shapes.height=[20, 32, 64]:  shapes.height: 20 px is not a multiple of 16" in err
+    assert "--set shapes.height=[20, 32, 64]:  shapes.height: 20 px is not a multiple of 8" in err
 
 
 def test_list_samplers_is_what_compiles():

@@ -31,15 +31,15 @@ _PROGRAMS = ("t2iexport ", "python -m ", "make ", "pip install ")
 NEVER = {
     r"^pip install|^make \.venv": "installs into the environment that runs it; `make` and tests/test_wheel.py do it",
     r"^make |^python -m pytest": "is a target of make, which .ci/run runs or is asked for",
-    r"tools\.gpu_smoke": "needs an NVIDIA GPU",
+    r"tools\.gpu\.smoke": "needs an NVIDIA GPU",
     r"demo-wrong": "looks into a bundle with a fault that was put in on purpose",
     r"[ =]([A-Z]{2,}|bundles/(new|old|demo-ddim-100|demo-ddpm-1000))\b(?! *=)": "has a place-holder for what the reader has",
 }
 #: The same, of what `--everything` runs.
 LATER = {
-    r"^t2iexport distill|tools\.(ablate_|score_demo|compare_models|measure_leaps)": "trains or draws thousands: hours to days",
-    r"tools\.measure_full_size": "takes a network of full size: 20 GB of memory and a disk to match",
-    r"tools\.bench_peers": "installs other tools into environments of their own, from the network",
+    r"^t2iexport distill|tools\.(demo\.(ablate_|score|compare_models)|measure\.leaps)": "trains, or draws thousands: hours, days",
+    r"tools\.measure\.full_size": "takes a network of full size: 20 GB of memory and a disk to match",
+    r"tools\.peers\.bench\b": "installs other tools into environments of their own, from the network",
 }
 
 

@@ -1,1 +1,1 @@
-"""What `tools.gpu_smoke` is made of."""
+"""What `tools.gpu.smoke` is made of."""

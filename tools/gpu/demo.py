@@ -15,7 +15,7 @@ import numpy as np
 from engines.parallel.picard import Picard
 from engines.pipeline import Pipeline
 from engines.samplers import Player
-from tools.captions import evaluation_prompts
+from tools.demo.captions import evaluation_prompts
 from tools.gpu.record import Gate, Record
 from tools.gpu.runners import KINDS
 

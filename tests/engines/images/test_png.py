@@ -1,10 +1,12 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from engines.disk import DiskFull
 from engines.errors import UnsupportedError
-from engines.images.png import picture, read_facts, save
+from engines.images.png import encode, picture, read_facts, save
 
 
 def test_zero_to_one_becomes_zero_to_255_rounded():
@@ -67,15 +69,15 @@ def test_what_others_wrote_says_nothing(tmp_path, text):
 
 def test_what_is_done_is_kept_and_nothing_half_written_stays(tmp_path, monkeypatch):
     made = picture(np.zeros((2, 2, 3), np.float32), {})
-    write, written = Image.Image.save, []
+    write, written = Path.write_bytes, []
 
-    def full(self, *args, **kwargs):
-        written.append(args)
+    def full(self, data):
+        written.append(self)
         if len(written) == 2:
             raise OSError(28, "No space left on device")
-        write(self, *args, **kwargs)
+        return write(self, data)
 
-    monkeypatch.setattr(Image.Image, "save", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     (tmp_path / "a-2.png").write_text("of yesterday")
     with pytest.raises(DiskFull, match=r"writing .*a-2.png: the disk at .* is full"):
         save([made] * 2, tmp_path / "a.png")
@@ -83,3 +85,13 @@ def test_what_is_done_is_kept_and_nothing_half_written_stays(tmp_path, monkeypat
     assert (tmp_path / "a-2.png").read_text() == "of yesterday"
     with Image.open(tmp_path / "a-1.png") as read:
         assert read.size == (2, 2)
+
+
+@pytest.mark.parametrize(("form", "ending"), [("PNG", "png"), ("JPEG", "jpg"), ("WEBP", "webp")])
+def test_the_bytes_of_a_file_are_those_that_are_written(tmp_path, form, ending):
+    made = picture(np.random.default_rng(0).random((16, 16, 3), np.float32), {"prompt": "sea"})
+    save([made], tmp_path / f"a.{ending}")
+    assert encode(made, form) == (tmp_path / f"a.{ending}").read_bytes()
+    small, large = (len(encode(made, form, quality=quality)) for quality in (10, 100))
+    assert small == large if form == "PNG" else small < large
+    assert b"sea" not in encode(made, form, metadata=False)

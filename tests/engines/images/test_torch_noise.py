@@ -50,7 +50,7 @@ def test_a_bundle_may_have_it_as_its_default(bundle):
     assert made.info["generator"] == "torch-cpu"
 
 
-@pytest.mark.parametrize("generator", ["numpy", "torch-cpu"])
+@pytest.mark.parametrize("generator", ["numpy", "torch-cpu", "torch-cuda"])
 def test_a_picture_is_that_of_its_seed_whatever_the_batch(pipeline, generator):
     together = pipeline.generate(["a", "red", "the sea"], seed=[9, 2, 5], generator=generator)
     (alone,) = pipeline.generate("red", seed=2, generator=generator)

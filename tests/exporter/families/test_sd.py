@@ -188,8 +188,8 @@ def test_all_problems_at_once(tiny_sd):
     text = equality.problems(Sd, tiny_sd, "embedded", shapes=shapes, components=("vae_decodr", "unet"))
     assert "components.vae_decodr: this model has none; did you mean 'vae_decoder'?" in text
     assert "sampler.guidance.mode: 'embedded', but" in text
-    assert "shapes.height: 50 px is not a multiple of 16 (4 for the VAE times 4 for the UNet); nearest: 48" in text
-    assert "shapes.width: 10 px is not a multiple of 16 (4 for the VAE times 4 for the UNet); nearest: 16" in text
+    assert "shapes.height: 50 px is not a multiple of 8" in text
+    assert "shapes.width: 10 px is not a multiple of 8" in text
 
 
 def test_classifier_free_is_refused_where_guidance_is_an_input(tmp_path):

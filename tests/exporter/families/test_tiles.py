@@ -65,7 +65,7 @@ def test_a_tiled_bundle_is_right_and_near_to_the_untiled_one(text, tmp_path):
     [
         (
             "components.vae_decoder.tile={size: 18, overlap: 4}",
-            "18 is not a multiple of 4, as all of this model's latents are; nearest: 16",
+            "18 is not a multiple of 4, as all of this recipe's latents are; nearest: 16 or 20",
         ),
         ("components.unet.tile={size: 16, overlap: 4}", "components.unet.tile: only vae_decoder has tiles"),
         ("components.vae_decoder.tile={size: 16, overlap: 12}", "more than half of size 16"),

@@ -24,7 +24,7 @@ def changed(family, component, **fields):
 
 
 def test_sizes_are_those_of_the_configs(family):
-    assert (family.factor, family.multiple, family.channels, family.branches) == (4, 4, 4, 2)
+    assert (family.factor, family.channels, family.branches) == (4, 4, 2)
     assert (family.length("text_encoder"), family.width("text_encoder")) == (77, 16)
     assert family.latent_shape(3, 32, 64) == (3, 4, 8, 16)
     assert changed(family, "tokenizer", model_max_length=20).length("text_encoder") == 20
@@ -63,17 +63,23 @@ def test_a_tiled_decoder_takes_no_more_than_a_tile(family):
 
 
 def test_every_problem_is_told(family):
-    shapes = Shapes(height=(32, 40, 64), width=(8, 64, 64), batch=(1, 1, 1))
+    shapes = Shapes(height=(32, 42, 64), width=(4, 64, 64), batch=(1, 1, 1))
     tiles = {"unet": Tile(size=8, overlap=2), "vae_decoder": Tile(size=10, overlap=2), "une": None}
     components = {name: Component(tile=tile) for name, tile in tiles.items()}
     with pytest.raises(RecipeError) as error:
         family.replacing(recipe=family.recipe.model_copy(update={"shapes": shapes, "components": components}))
+    why = "is not a multiple of 8 (diffusers draws no other sizes; 16 is what this UNet halves evenly); nearest:"
     assert list(error.value.problems) == [
         "components.une: this model has none; did you mean 'unet'?",
-        "shapes.height: 40 px is not a multiple of 16 (4 for the VAE times 4 for the UNet); nearest: 32",
-        "shapes.width: 8 px is not a multiple of 16 (4 for the VAE times 4 for the UNet); nearest: 16",
+        f"shapes.height: 42 px {why} 40 or 48",
+        f"shapes.width: 4 px {why} 8",
+    ]
+    with pytest.raises(RecipeError) as error:
+        family.replacing(recipe=family.recipe.model_copy(update={"components": components}))
+    assert list(error.value.problems) == [
+        "components.une: this model has none; did you mean 'unet'?",
         "components.unet.tile: only vae_decoder has tiles; leave it out",
-        "components.vae_decoder.tile.size: 10 is not a multiple of 4, as all of this model's latents are; nearest: 8",
+        "components.vae_decoder.tile.size: 10 is not a multiple of 4, as all of this recipe's latents are; nearest: 8 or 12",
     ]
 
 

@@ -24,6 +24,8 @@ from exporter.recipe.schema import LoraOptions, ModelOptions
         ("unet", "down_block_types", "DownBlock2D"),
         ("unet", "in_channels", 10**400),
         ("text_encoder", "hidden_size", "a\0b"),
+        ("text_encoder", "num_hidden_layers", {"": []}),
+        ("text_encoder", "architectures", 3),
         ("text_encoder_2", "max_position_embeddings", 1),
         ("tokenizer", "model_max_length", -1),
         ("tokenizer_2", "model_max_length", "\ud800"),

@@ -88,6 +88,49 @@ def test_of_both_encoders_of_sdxl(tiny_sdxl, tmp_path):
     assert not made.checkpoint.notes
 
 
+@pytest.mark.parametrize("what", ["clip_l", "emb_params", "string_to_param.*"])
+def test_words_that_a_lora_brings_along(tiny_sd, tmp_path, what):
+    from diffusers import StableDiffusionPipeline
+
+    layer = "lora_te_text_model_encoder_layers_0_mlp_fc1"
+    pieces = {f"{layer}.lora_down.weight": vectors(2), f"{layer}.lora_up.weight": vectors(32, 2)}
+    save_file({f"bundle_emb.mycat.{what}": vectors(3)}, tmp_path / "words.safetensors")
+    save_file({f"bundle_emb.mycat.{what}": vectors(3), **pieces}, tmp_path / "both.safetensors")
+    made = family(tiny_sd, f"[], loras: [{{source: {tmp_path / 'words.safetensors'}}}]")
+    theirs = StableDiffusionPipeline.from_pretrained(tiny_sd, safety_checker=None)
+    theirs.load_textual_inversion({"mycat": vectors(3)})
+    same(made.pipeline(), theirs, "a mycat in the rain", "the mycat mycat")
+    assert made.checkpoint.provenance["embedding 1"] == "LoRA words.safetensors: mycat"
+    assert made.checkpoint.loras[0].components == set()
+    changed = family(tiny_sd, f"[], loras: [{{source: {tmp_path / 'both.safetensors'}}}]")
+    tower = getattr(theirs.text_encoder, "text_model", theirs.text_encoder)  # of transformers 4
+    tower.encoder.layers[0].mlp.fc1.weight.data += vectors(32, 2) @ vectors(2)
+    same(changed.pipeline(), theirs, "a mycat in the rain", "the mycat mycat")
+
+
+@pytest.mark.parametrize(
+    ("key", "tensor", "message"),
+    [
+        ("bundle_emb.mycat.clip_g", vectors(1), "has vectors of 16 channels"),
+        ("bundle_emb.mycat.other", vectors(1), "is no embedding of a word"),
+        ("bundle_emb.mycat", vectors(1), "is no embedding of a word"),
+        ("bundle_emb.mycat.clip_l", vectors(1)[None], "is no embedding of a word"),
+    ],
+)
+def test_words_of_a_lora_that_cannot_be_read(tiny_sd, tmp_path, key, tensor, message):
+    save_file({key: tensor}, tmp_path / "words.safetensors")
+    with pytest.raises(UnsupportedError, match=message):
+        family(tiny_sd, f"[], loras: [{{source: {tmp_path / 'words.safetensors'}}}]")
+
+
+def test_a_word_of_a_lora_and_of_an_embedding(tiny_sd, tmp_path):
+    save_file({"bundle_emb.cat.clip_l": vectors(1)}, tmp_path / "words.safetensors")
+    save_file({"emb_params": vectors(1)}, tmp_path / "cat.safetensors")
+    asked = f"[{tmp_path / 'cat.safetensors'}], loras: [{{source: {tmp_path / 'words.safetensors'}}}]"
+    with pytest.raises(RecipeError, match=r"model\.loras\[0\]: 'cat' is a word of cat\.safetensors too; name one otherwise"):
+        family(tiny_sd, asked)
+
+
 def test_of_one_of_two_encoders_is_said_so(tiny_sdxl, tmp_path):
     save_file({"<cat>": vectors(2, 24)}, tmp_path / "cat.safetensors")
     made = family(tiny_sdxl, f"[{tmp_path / 'cat.safetensors'}]")
@@ -135,7 +178,7 @@ def test_a_pickle_is_refused(tiny_sd, tmp_path, name):
 @pytest.mark.parametrize(
     ("embeddings", "message"),
     [
-        ("[a.safetensors, {source: b.safetensors, token: <a>}]", "embeddings[1]: '<a>' is a word of another embedding"),
+        ("[a.safetensors, {source: b.safetensors, token: <a>}]", "embeddings[1]: '<a>' is a word of a.safetensors too; name one"),
         ("[{source: a.safetensors, token: two words}]", "'two words' is not one word"),
         ("[{source: both.safetensors, token: <c>}]", "names 2 words of its own, <a>, <b>; leave it out"),
         ("[gone.safetensors]", "model.embeddings[0].source: 'gone.safetensors' is neither a file or folder"),

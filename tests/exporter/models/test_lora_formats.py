@@ -195,13 +195,15 @@ def test_the_text_encoder_alone(tiny_sd, tmp_path, start):
     assert all(torch.equal(one, two) for one, two in zip(*both, strict=True))
 
 
-def test_bundled_embeddings_are_named(tiny_sdxl, tmp_path):
+def test_bundled_embeddings_are_words(tiny_sdxl, tmp_path):
     tensors = {"bundle_emb.mycat.clip_l": r(2, 16), "bundle_emb.mycat.clip_g": r(2, 24)}
     tensors |= {f"{K}.lora_down.weight": A, f"{K}.lora_up.weight": B}
     checkpoint = found(tiny_sdxl, written(tmp_path, tensors))
     assert checkpoint.loras[0].components == {"unet"}
-    (note,) = checkpoint.notes
-    assert "left out: its embeddings of mycat" in note
+    assert [(each.word, each.tower, each.count) for each in checkpoint.embeddings] == [
+        ("mycat", "text_encoder_2", 2), ("mycat", "text_encoder", 2)
+    ]  # fmt: skip
+    assert checkpoint.notes == ()
 
 
 @pytest.mark.parametrize(

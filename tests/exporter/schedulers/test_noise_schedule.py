@@ -57,6 +57,15 @@ def test_what_is_not_variance_preserving_says_so(name, config, told):
         compile_process(name, config)
 
 
+STILL = [{"beta_start": 0.0, "beta_end": 0.0}, {"trained_betas": [0.1, 0.2, 0.0, 0.3]}, {"beta_start": 0.0, "beta_end": 0.02}]
+
+
+@pytest.mark.parametrize("betas", STILL, ids=["never", "in between", "at first"])
+def test_a_schedule_whose_signal_does_not_fall_says_so(betas):
+    with pytest.raises(UnsupportedError, match="DDIMScheduler adds no noise at some of its times"):
+        compile_process("DDIMScheduler", betas)
+
+
 def test_an_unknown_option_is_a_recipe_error():
     with pytest.raises(RecipeError, match="did you mean"):
         compile_process("DDIMScheduler", {"beta_strat": 1})

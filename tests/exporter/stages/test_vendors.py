@@ -9,6 +9,7 @@ from diffusers import UNet2DConditionModel
 from torch import nn
 
 from engines.errors import ParityError, UnsupportedError
+from exporter import cli
 from exporter.models.weights import skeleton
 from exporter.stages.vendors import raised_by, vendors
 
@@ -80,3 +81,26 @@ def test_numpy_is_nobody():
     with pytest.raises(ValueError, match="reshape") as caught:
         np.reshape(np.zeros(3), (2, 2))
     assert raised_by(caught.value)[0] is None
+
+
+@pytest.mark.parametrize(
+    ("verb", "function"),
+    [
+        ("check", "exporter.build.check"),
+        ("debug", "exporter.build.debug"),
+        ("bench", "exporter.bench.run.bench"),
+        ("inspect", "exporter.report.describe.bundle"),
+        ("rebuild", "engines.rebuild.rebuild"),
+    ],
+)
+def test_every_verb_ends_in_it(monkeypatch, capsys, tmp_path, verb, function):
+    monkeypatch.setattr(function, lambda *_, **__: nn.Linear(2, 2)(torch.zeros(3)))
+    arguments = [verb, str(tmp_path), *(["unet"] if verb == "debug" else [])]
+    with pytest.raises(SystemExit) as caught:
+        cli.main(arguments)
+    told = capsys.readouterr().err
+    assert caught.value.code == UnsupportedError.exit_code
+    assert told.startswith(f"error: t2iexport {' '.join(arguments)}: torch {torch.__version__} cannot work with this model")
+    monkeypatch.setattr(function, lambda *_, **__: {}["bug"])
+    with pytest.raises(KeyError):
+        cli.main(arguments)

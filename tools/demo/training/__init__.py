@@ -1,0 +1,1 @@
+"""The stages that train the demo model; run through ``tools.demo.train``."""

@@ -1,1 +1,0 @@
-"""The stages that train the demo model; run through ``tools.train_demo``."""

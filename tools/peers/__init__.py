@@ -1,0 +1,1 @@
+"""Other libraries beside a bundle, each in an environment of its own."""
