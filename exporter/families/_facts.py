@@ -16,6 +16,7 @@ from exporter.families._standins import Finished, Scale, Stepped, outlined, refu
 from exporter.families._survey import NEGATIVE, POSITIVE, Encoding, Leaf, Play, TokenCall
 
 _PADDED = "max_length"
+_GUIDING = ("guidance_scale", "true_cfg_scale")
 
 
 class Tokens(dict[str, Tensor]):
@@ -90,6 +91,7 @@ class Survey:
         noise: its shape as the pipeline draws it.
         way: how the pipeline keeps it, and by what it multiplies it.
         grid: what its scheduler was told.
+        scale: of guidance; `others` are the pipeline's further scales.
         options: what `step` was given beside output, time and sample.
 
     Raises:
@@ -104,6 +106,7 @@ class Survey:
         self.branches = 2 if mode == "classifier_free" else 1
         self.components: dict[str, list[str]] = {}
         self.scale = Scale(torch.ones(1), on=mode != "none")
+        self.others = {name: Scale(torch.tensor([value]), on=value > 0) for name, value in other_scales(pipeline).items()}
         self._read: dict[str, set[str]] = {}
         play, noises = self._play(1)
         self.encodings = self._recorded(play)
@@ -126,7 +129,12 @@ class Survey:
         """Arguments of the pipeline's call for that many pictures; `tail` is what the texts go on with."""
         texts = {"prompt": [POSITIVE + tail] * batch}
         texts |= {"negative_prompt": [NEGATIVE + tail] * batch} if self.branches == 2 else {}
-        return {**texts, **self._asked, **steering(self.pipeline, self.mode, self.scale), "output_type": "np"}
+        return {**texts, **self._asked, **steering(self.pipeline, self.mode, self.scale), **self.others, "output_type": "np"}
+
+    @property
+    def scales(self) -> Mapping[str, float]:
+        """Further scales that the pipeline computes with, and their defaults."""
+        return {name: value for name, value in other_scales(self.pipeline).items() if self.others[name].used}
 
     def _play(self, batch: int) -> tuple[Play, list[Tensor]]:
         noises: list[Tensor] = []
@@ -287,6 +295,12 @@ def steering(pipeline: Any, mode: str, scale: Any) -> dict[str, Any]:  # noqa: A
     if mode == "embedded":
         return {own: 1.0, "guidance_scale": scale}
     return {own: scale} if mode == "classifier_free" else {own: scale, "guidance_scale": scale}
+
+
+def other_scales(pipeline: Any) -> dict[str, float]:  # noqa: ANN401 - a pipeline of diffusers
+    """Arguments of a pipeline that are scales beside those of guidance, and their defaults."""
+    takes = {name: about.default for name, about in _survey.arguments(pipeline).items() if name.endswith("_scale")}
+    return {name: value for name, value in takes.items() if isinstance(value, float) and name not in _GUIDING}
 
 
 def branch_of(text: str) -> int | None:

@@ -141,9 +141,10 @@ class PlayedStep(Played):
         encoded = self._conditioning(values)
         play.encode_by(replayed(encoded))
         scale: Any = Scale(values["guidance_scale"], on=True) if "guidance_scale" in values else 1.0
+        others = {name: Scale(values[name], on=default > 0) for name, default in survey.scales.items()}
         try:
             with sized(latent):
-                play(**self._call(play, encoded, latent, scale))
+                play(**self._call(play, encoded, latent, scale) | others)
         except Stepped as event:
             return _survey.unpacked(survey.way, event.output, latent).float()
         raise RuntimeError(f"{survey.name} returned without a step")

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from engines.errors import RecipeError, UnsupportedError
-from engines.guidance import Guidance
+from engines.guidance import Guidance, Scale
 from engines.manifest import Role, Tokenizer
 from engines.plugins import did_you_mean
 from engines.signature import Port, Range, Signature
@@ -135,8 +135,10 @@ class Traced:
 
     @property
     def guidance(self) -> Guidance:
-        """The recipe's."""
-        return Guidance.of(self.recipe.sampler.guidance.mode, self.recipe.sampler.guidance.scale)
+        """The recipe's, and the pipeline's further scales at its own defaults."""
+        usual = Guidance.of(self.recipe.sampler.guidance.mode, self.recipe.sampler.guidance.scale)
+        others = (Scale(name=name, default=value) for name, value in self.survey.scales.items())
+        return Guidance(mode=usual.mode, scales=(*usual.scales, *others))
 
     @property
     def factor(self) -> int:

@@ -67,7 +67,8 @@ def test_scales_and_times_become_tensors_and_spread_over_the_guided_batch():
 
 def test_noise_is_answered_and_a_picture_ends_the_call():
     with Answered(lambda shape: torch.full(tuple(shape), 7.0)):
-        assert torch.randn(1, 2).tolist() == [[7.0, 7.0]]
+        noise = torch.randn(1, 2)
+        assert [row.tolist() for row in noise.tolist()] == [[7.0, 7.0]], "rows of one number a picture stay tensors"
         assert torch.randn((2,), dtype=torch.float64).dtype == torch.float64
         with pytest.raises(Finished) as event:
             torch.ones(1, 2, 2, 3).numpy()
