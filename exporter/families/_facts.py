@@ -12,14 +12,14 @@ from torch import Tensor, nn
 
 from engines.errors import UnsupportedError
 from exporter.families import _survey
-from exporter.families._standins import Finished, Scale, Stepped, outlined, refused
+from exporter.families._standins import Finished, OpenScale, Stepped, outlined, refused
 from exporter.families._survey import NEGATIVE, POSITIVE, Encoding, Leaf, Play, TokenCall
 
 _PADDED = "max_length"
 _GUIDING = ("guidance_scale", "true_cfg_scale")
 
 
-class Tokens(dict[str, Tensor]):
+class AskedTokens(dict[str, Tensor]):
     """What a tokenizer gives, with what was looked at noted in `read`."""
 
     def __init__(self, content: Mapping[str, Tensor], read: set[str]) -> None:
@@ -40,7 +40,7 @@ class Tokens(dict[str, Tensor]):
         self._read.update(self)
         return super().items()
 
-    def to(self, *_: object, **__: object) -> Tokens:
+    def to(self, *_: object, **__: object) -> AskedTokens:
         """Itself: where it lies does not matter."""
         return self
 
@@ -105,8 +105,8 @@ class Survey:
         self._asked = {**asked, "height": height, "width": width, "num_inference_steps": steps}
         self.branches = 2 if mode == "classifier_free" else 1
         self.components: dict[str, list[str]] = {}
-        self.scale = Scale(torch.ones(1), on=mode != "none")
-        self.others = {name: Scale(torch.tensor([value]), on=value > 0) for name, value in other_scales(pipeline).items()}
+        self.scale = OpenScale(torch.ones(1), on=mode != "none")
+        self.others = {name: OpenScale(torch.tensor([value]), on=value > 0) for name, value in other_scales(pipeline).items()}
         self._read: dict[str, set[str]] = {}
         play, noises = self._play(1)
         self.encodings = self._recorded(play)
@@ -151,14 +151,14 @@ class Survey:
         encodings: list[Encoding] = []
         real = {name: each for name, each in self.pipeline.components.items() if is_tokenizer(each)}
 
-        def answering(name: str) -> Callable[[Sequence[str], Mapping[str, Any]], Tokens]:
-            def answer(texts: Sequence[str], options: Mapping[str, Any]) -> Tokens:
+        def answering(name: str) -> Callable[[Sequence[str], Mapping[str, Any]], AskedTokens]:
+            def answer(texts: Sequence[str], options: Mapping[str, Any]) -> AskedTokens:
                 given = real[name](texts, **options)
                 calls = encodings[-1].tokens
                 again = any(each.tokenizer == name and each.texts == tuple(texts) for each in calls)
                 ids, mask = given["input_ids"], given.get("attention_mask")
                 calls.append(TokenCall(name, tuple(texts), options, ids, mask, again))
-                return Tokens(dict(given), set() if again else self._read.setdefault(name, set()))
+                return AskedTokens(dict(given), set() if again else self._read.setdefault(name, set()))
 
             return answer
 

@@ -86,7 +86,7 @@ def scheduler(real: Any, time: Tensor, step: Callable[[Any, Any, Any, Mapping[st
     return found
 
 
-class Scale(float):
+class OpenScale(float):
     """A guidance scale, one a picture, that the recipe has decided to be on or off: comparisons answer so.
 
     torch takes it where it takes a number, and `Answered` puts the tensor in its place.
@@ -132,9 +132,9 @@ class Scale(float):
         numbers = _spread(self.tensor(), other.shape[0]) if other.ndim else self.tensor()
         return numbers.reshape(-1, *[1] * (other.ndim - 1))
 
-    def _with(self, combine: Callable[[Tensor], Tensor]) -> Scale:
+    def _with(self, combine: Callable[[Tensor], Tensor]) -> OpenScale:
         self.used = True
-        return Scale(combine(self.value), on=self.on)
+        return OpenScale(combine(self.value), on=self.on)
 
     def __mul__(self, other: Any) -> Any:  # noqa: ANN401 - a number or a tensor
         return self.beside(other) * other if isinstance(other, Tensor) else self._with(lambda own: own * other)
@@ -191,9 +191,9 @@ class Answered(TorchFunctionMode):
         if name in ("full", "tensor") and (numbers := _a_picture_each(filled)) is not None:
             self._numbers.append(numbers.to(kwargs.get("dtype") or torch.get_default_dtype()))
             return self._numbers[-1]
-        if any(isinstance(each, Scale) for each in args):
+        if any(isinstance(each, OpenScale) for each in args):
             other = max((each for each in args if isinstance(each, Tensor)), key=lambda each: each.ndim)
-            args = [each.beside(other) if isinstance(each, Scale) else each for each in args]
+            args = [each.beside(other) if isinstance(each, OpenScale) else each for each in args]
         if name == "chunk" and _outer(args, kwargs):
             count = args[1] if len(args) > 1 else kwargs["chunks"]
             length = args[0].shape[0] // count
@@ -222,7 +222,7 @@ def _a_picture_each(value: Any) -> Tensor | None:  # noqa: ANN401 - data of a te
     count = 1
     while isinstance(value, list | tuple) and value and all(each is value[0] for each in value):
         value, count = value[0], count * len(value)
-    numbers = value.tensor() if isinstance(value, Scale) else value
+    numbers = value.tensor() if isinstance(value, OpenScale) else value
     if not isinstance(numbers, Tensor) or numbers.ndim != 1:
         return None
     return numbers if count == 1 else _spread(numbers, count)

@@ -17,7 +17,7 @@ from torch.utils import _pytree as pytree
 
 from engines.errors import UnsupportedError
 from exporter.families import _standins
-from exporter.families._standins import Absent, Answered, Finished, Grid, Scale, Stepped
+from exporter.families._standins import Absent, Answered, Finished, Grid, OpenScale, Stepped
 
 #: What the survey has encoded: words that no template holds, so that they are found again.
 POSITIVE, NEGATIVE = "A Xylophone 7", "A Quokka 3"
@@ -262,4 +262,4 @@ def image_of(result: Any) -> Any:  # noqa: ANN401 - diffusers' outputs
     return getattr(result, "images", None) if hasattr(result, "images") else result[0]
 
 
-__all__ = ["Absent", "Encoding", "Finished", "Leaf", "Play", "Scale", "TokenCall"]
+__all__ = ["Absent", "Encoding", "Finished", "Leaf", "OpenScale", "Play", "TokenCall"]

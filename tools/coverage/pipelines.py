@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
-import diffusers
+import diffusers as library
 from diffusers import DiffusionPipeline
 
 from tools.coverage.parts import (
@@ -21,8 +22,10 @@ from tools.coverage.parts import (
     vae,
 )
 
+#: Whose classes are typed for models of their own size and kind.
+diffusers: Any = library
 #: FLUX.1's and SD3's latents are moved as well as scaled.
-_SHIFTED = {"shift_factor": 0.0609, "scaling_factor": 1.5035}
+_SHIFTED: Mapping[str, Any] = {"shift_factor": 0.0609, "scaling_factor": 1.5035}
 
 
 def pixart_sigma() -> DiffusionPipeline:
