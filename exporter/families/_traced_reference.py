@@ -24,10 +24,7 @@ if TYPE_CHECKING:
 class TracedFamily(Family, Protocol):
     """A family that knows a survey of its pipeline."""
 
-    @property
-    def survey(self) -> Survey:
-        """What the pipeline does."""
-        ...
+    survey: Survey
 
     def components(self, part: str) -> tuple[str, ...]:
         """Networks that compute in a part."""
