@@ -64,7 +64,8 @@ class LoraGraphPass:
             UnsupportedError: no layer can take a LoRA.
 
         """
-        own = {name: each for name, each in self.network.named_modules() if hasattr(each, "weight") and each.weight.ndim > 1}
+        modules: dict[str, Any] = {name: each for name, each in self.network.named_modules() if hasattr(each, "weight")}
+        own = {name: each for name, each in modules.items() if each.weight.ndim > 1}
         spelled = spelling.bares(self.component, own, self.config)
         nodes: dict[str, list[Layer]] = {}
         for layer in layers(model):
