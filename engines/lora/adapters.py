@@ -129,6 +129,8 @@ class Adapters:
                     f"{listed(list(self._targets))} alone."
                 )
             layer = self._targets[owner].spelled.get(place[0]) if owner in self._targets and place else None
+            if layer is not None and not layer.used:
+                continue
             if layer is None or place is None or place[1] in found.get(owner, {}).get(layer.name, {}):
                 left.append(name)
             else:

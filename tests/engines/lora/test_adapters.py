@@ -144,6 +144,18 @@ def test_a_layer_that_the_build_left_out_and_a_network_without_loras(bundle, tmp
     )
 
 
+def test_a_layer_that_the_network_does_not_use_changes_nothing(tmp_path):
+    unused = networks.LAYERS[3].model_copy(update={"used": False})
+    bundle = networks.bundle(tmp_path / "bundle", layers=(*networks.LAYERS[:3], unused))
+    found = {
+        f"unet.conv_in.lora_{side}.weight": np.zeros(shape, np.float32)
+        for side, shape in {"A": (2, 4, 3, 3), "B": (3, 2, 1, 1)}.items()
+    }
+    both = bound(bundle, choice(saved(tmp_path / "a.safetensors", tensors() | found)))
+    alone = bound(bundle, choice(saved(tmp_path / "b.safetensors", tensors())))
+    assert all(np.array_equal(both[name], array) for name, array in alone.items())
+
+
 def test_what_is_of_no_low_rank_half_there_or_not_finite(bundle, tmp_path):
     found = tensors(names=["blocks.0.to_q"])
     whole = {"unet.blocks.0.to_q.diff": np.zeros((6, 4), np.float32)}
