@@ -43,6 +43,7 @@ class Tokenizer(Frozen):
 
     `mask`: the input that its attention mask feeds, of any part: int64 as the ids, 1 for a token and 0 for padding.
     `chunks`: equal pieces that the ids are in, each with its own special tokens and padding.
+    `before` and `after`: what the model wants around every text; `lower`: in small letters, without blanks at its ends.
     `weights`: the input that takes what each token counts, float32 as the ids, in the `syntax` in which prompts say so. Without
     one prompts are taken literally.
     """
@@ -51,9 +52,16 @@ class Tokenizer(Frozen):
     length: int = Field(ge=2, le=2**16)
     feeds: Name
     mask: Name | None = None
+    before: str = ""
+    after: str = ""
+    lower: bool = False
     chunks: int = Field(default=1, ge=1)
     weights: Name | None = None
     syntax: Syntax | None = None
+
+    def shown(self, text: str) -> str:
+        """What of a text is tokenized."""
+        return self.before + (text.lower().strip() if self.lower else text) + self.after
 
     @model_validator(mode="after")
     def _divided(self) -> Self:
@@ -317,6 +325,9 @@ class Manifest(Draft):
             told["tiles"] = tiles
         if self.guidance != Guidance.of(self.guidance.mode, self.guidance.scale):
             told["scales"] = [scale.model_dump(mode="json") for scale in self.guidance.scales]
+        framed = {name: [entry.before, entry.after, entry.lower] for name, entry in self.tokenizers.items()}
+        if any(how != ["", "", False] for how in framed.values()):
+            told["framed"] = framed
         if masks := {name: entry.mask for name, entry in self.tokenizers.items() if entry.mask}:
             told["masks"] = masks
         read = {name: [entry.chunks, entry.syntax] for name, entry in self.tokenizers.items()}

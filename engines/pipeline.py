@@ -58,6 +58,7 @@ class Pipeline(DiffusersCall):
         self._encoder = next(iter(about.with_role("encoder")), None)
         self._tokenizers, self._adapters = Tokenizers(bundle), Adapters(bundle)
         self._sizes = Sizes(bundle)
+        self._samplers: dict[tuple[Path, int | None, bool | None], Sampler] = {}
         self.sizes = self._sizes.ranges
 
     @classmethod
@@ -289,14 +290,18 @@ class Pipeline(DiffusersCall):
         """Load the sampler of that many steps for that size in pixels, or say which there are."""
         self._sizes.fit(height, width)
         entry = self.bundle.manifest.compiled(steps, height, width)
-        kind = plugins.load("samplers", entry.kind)
-        if original is None:
-            return kind.load(self.bundle.path(entry.file))
-        if entry.image is None:
+        if original and entry.image is None:
             raise UnsupportedError(
                 f"the sampler of {steps} steps was built without tables that start from an image. Build the bundle again."
             )
-        return kind.load_start(self.bundle.path(entry.image), original.start(steps), alone=original.alone)
+        path = self.bundle.path((original and entry.image) or entry.file)
+        which = path, original and original.start(steps), original and original.alone
+        # Finding the plugin and reading its file takes as long as a step of a small model.
+        if which not in self._samplers:
+            kind = plugins.load("samplers", entry.kind)
+            start = original and kind.load_start(path, original.start(steps), alone=original.alone)
+            self._samplers[which] = start or kind.load(path)
+        return self._samplers[which]
 
     def solver(self, wish: str, height: int, width: int) -> Player:
         """The sampler that is wished for, `NAME:key=value,…`, over the bundle's noise process; or say which there are."""

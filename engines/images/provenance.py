@@ -51,7 +51,7 @@ class ImageProvenance(BaseModel):
 
     """
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
 
     digest: str
     prompt: str

@@ -88,6 +88,11 @@ def _translated(program: torch.export.ExportedProgram, signature: Signature, ops
         for node in program.graph.find_nodes(op="call_function", target=overload):
             node.target = torch.ops.aten._to_copy.default  # noqa: SLF001 - its name
             node.args, node.kwargs = node.args[:1], {"dtype": node.args[place]}
+    for node in program.graph.find_nodes(op="call_function", target=torch.ops.aten.squeeze.dim):
+        given, axis = node.args[0], node.args[1]
+        if given.meta["val"].shape[axis] != 1:  # nothing to torch, and to ONNX an error
+            node.replace_all_uses_with(given)
+            program.graph.erase_node(node)
     try:
         program.__class__ = _Decomposed
         return _translate(program, signature, opset)

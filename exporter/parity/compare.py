@@ -24,7 +24,7 @@ from engines.tokenizer import TextTokenizer
 from exporter.onnx.target_ops import unread
 from exporter.parity.metrics import Pair, keeps, measure
 from exporter.parity.probe_lora import probes
-from exporter.part import LORA_SCALES, Case
+from exporter.part import LORA_SCALES, Case, joined
 from exporter.recipe.limits import COARSENESS, STAGES, Limits, class_of
 from exporter.reference.recording import HALF_MAX, Run, load_cases, load_run
 
@@ -99,7 +99,7 @@ def compare(path: Path, backend: str | None, limits: Limits, report: Callable[[s
             verdicts.append(_headroom(name, ranges[name]))
     report("sampler")
     for run in runs:
-        entry = next(entry for entry in manifest.samplers if entry.steps == run.setting.steps)
+        entry = manifest.compiled(run.setting.steps, run.setting.height, run.setting.width)
         verdicts.append(_table(_sampler(bundle, entry, run), run, limits("sampler", "table", "fp32")))
     if backend is None:
         return verdicts
@@ -225,8 +225,12 @@ def _tokens(bundle: Bundle, runs: Sequence[Run]) -> Iterator[Verdict]:
     for name, entry in manifest.tokenizers.items():
         tokenizer = TextTokenizer.of(bundle.path(entry.file), entry)
         part = next(part for part, found in manifest.with_role("text").items() if found.signature.port(entry.feeds))
-        for run, case in zip(runs, load_cases(bundle.path(f"recordings/{part}.npz")), strict=True):
-            wanted, setting = case.inputs[entry.feeds], run.setting
+        cases = iter(load_cases(bundle.path(f"recordings/{part}.npz")))
+        for run in runs:
+            setting, case = run.setting, next(cases)
+            while len(case.inputs[entry.feeds]) < len(setting.prompts):  # of a part that takes one picture at a time
+                case = joined(case, next(cases))
+            wanted = case.inputs[entry.feeds]
             texts = [text for prompt in setting.prompts for text in (setting.negative_prompt or "", prompt)[-wanted.shape[1] :]]
             found = tokenizer.encode(texts)
             pairs = [(found.ids, wanted), *([(found.weights, case.inputs[entry.weights])] if entry.weights else [])]

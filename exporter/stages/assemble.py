@@ -61,7 +61,7 @@ class Contents:
     Attributes:
         family: of the recipe.
         tokenizers: by name.
-        samplers: number of steps → the table, and where it starts from an image, if it can.
+        samplers: number of steps, the table, and where it starts from an image, if it can.
         process: what adaptive samplers solve.
         parts: by name, in the order in which they run.
         pipelines: the whole ones, by name.
@@ -74,7 +74,7 @@ class Contents:
 
     family: Family
     tokenizers: Mapping[str, TokenizerFiles]
-    samplers: Mapping[int, tuple[SamplerFile, SamplerFile | None]]
+    samplers: Sequence[tuple[int, SamplerFile, SamplerFile | None]]
     process: ProcessFile
     parts: Mapping[str, PartContents]
     pipelines: Mapping[str, PartContents]
@@ -106,7 +106,7 @@ def lay_out(contents: Contents, folder: Path) -> Draft:
         tokenizers={name: _tokenizer(made, folder) for name, made in contents.tokenizers.items()},
         inputs=dict(family.inputs),
         parts=parts | {name: _pipeline(name, whole, parts, folder) for name, whole in contents.pipelines.items()},
-        samplers=tuple(_sampler(steps, *made, folder) for steps, made in contents.samplers.items()),
+        samplers=tuple(_sampler(*made, folder) for made in contents.samplers),
         process=_put(file, folder, "samplers/process.json") if (file := contents.process.file) else None,
         recordings=tuple(recordings),
         limits=dict(recipe.checks.limits),

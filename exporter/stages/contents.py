@@ -26,10 +26,13 @@ def opened(plan: Plan, results: Results) -> Contents:
     return Contents(
         family=plan.family,
         tokenizers={name: results[stage] for name, stage in tables.tokenizers.items()},
-        samplers={
-            steps: (results[stage], results[tables.starts[steps]] if steps in tables.starts else None)
-            for steps, stage in tables.samplers.items()
-        },
+        samplers=[
+            *(
+                (steps, results[stage], results[tables.starts[steps]] if steps in tables.starts else None)
+                for steps, stage in tables.samplers.items()
+            ),
+            *((steps, results[stage], None) for (steps, *_), stage in tables.sized.items()),
+        ],
         process=results[tables.process],
         parts={name: _part(plan, name, part, results) for name, part in parts.items()},
         pipelines={name: _pipeline(plan, name, results) for name in plan.wholes},

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from engines import plugins
 from engines.errors import RecipeError
 from exporter.families import claim
-from exporter.models.checkpoint import network
 from exporter.models.resolve import resolve
 from exporter.models.sampler_compat import judge
 from exporter.onnx import target_ops
@@ -213,14 +212,14 @@ class Plan:
         return all(backend.runs_on_cpu for each in (name, *self.pipelines) for backend in self.targets[each].values())
 
     def _quantizable(self, name: str) -> quantize.Quantizable:
-        digest = None if name in self.passes.remade else self.checkpoint.digest(network(name))
+        digest = None if name in self.passes.remade else self.family.digest(name)
         pass_name = next(each for each, step in self.passes.of[name].items() if step.kind == "graph")
         where = self.passes.place(name, pass_name)
         return quantize.Quantizable(name, self.passes.quantized[name], where, self.family, self.targets[name], digest)
 
     def _precision(self, name: str, islands: Stage[precision.IslandsFile] | None) -> precision.PartPrecision:
         configs = self.passes.expected_family.checkpoint.configs
-        upcast = name.startswith("vae") and configs.get(name, configs["vae"]).get("force_upcast", True)
+        upcast = name.startswith("vae") and configs.get(name, configs.get("vae", {})).get("force_upcast", True)
         asked = self.recipe.component(name).precision
         return precision.PartPrecision(name, asked, self._on_processor(name), upcast, self.reference, islands)
 
