@@ -188,3 +188,14 @@ def test_a_bundle_without_larger_convolutions(tmp_path):
     bundle = networks.bundle(tmp_path / "bundle", limits=limits, layers=layers)
     assert "lora_scale_conv" not in bound(bundle, choice(saved(tmp_path / "a.safetensors", tensors(names=["blocks.0.to_q"]))))
     refused(bundle, saved(tmp_path / "b.safetensors"), "left out: blocks.0.conv.\n.*conv_rank above 0")
+
+
+def test_threads_get_their_own_loras(bundle, tmp_path):
+    from concurrent.futures import ThreadPoolExecutor
+
+    files = [saved(tmp_path / f"{name}.safetensors", tensors(seed=seed)) for seed, name in enumerate("abc")]
+    wanted = [bound(bundle, choice(file))["lora_a_0"] for file in files]
+    adapters = Adapters(bundle)
+    with ThreadPoolExecutor(6) as threads:
+        for index, got in enumerate(threads.map(lambda index: adapters.bind([choice(files[index % 3])]), range(60))):
+            assert np.array_equal(got["unet"]["lora_a_0"], wanted[index % 3])
