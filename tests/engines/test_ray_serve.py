@@ -93,7 +93,7 @@ def test_whoever_asks_asks_again_with_the_same_seed_when_a_replica_dies(monkeypa
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.filterwarnings("default")  # Ray's own
+@pytest.mark.filterwarnings("ignore")  # Ray's own
 def test_two_replicas_of_which_one_is_killed_under_load_lose_no_request(bundle):
     ray = pytest.importorskip("ray")
     from ray import serve
