@@ -29,7 +29,7 @@ FLAGS = {
     "distill": {"--set"},
     "generate": {
         *("-o", "--output", "--negative-prompt", "--seed", "--steps", "--height", "--width", "--guidance-scale", "--backend"),
-        *("--image", "--mask", "--strength", "--noise", "--from", "--previews"),
+        *("--image", "--mask", "--lora", "--strength", "--noise", "--from", "--previews"),
         *("--input", "--images-per-prompt", "--generator", "--no-metadata"),  # a wish for a picture, not for a bundle
         *("--prompt-2", "--negative-prompt-2", "--parallel"),
         "--sampler",  # a recipe has no say: any bundle of a variance-preserving model takes any of them
