@@ -99,19 +99,19 @@ def test_two_replicas_of_which_one_is_killed_under_load_lose_no_request(bundle):
     from ray import serve
     from ray.util.state import list_actors
 
-    requests = 60
+    requests = 100
     with Pipeline.open(bundle.folder) as pipeline:
         wanted = pixels(pipeline.generate(["a red square"] * requests, seed=0))
     ray.init(num_cpus=4, include_dashboard=True, runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(sys.path)}})
     try:
         deployment = serve.deployment(Replica, num_replicas=2, max_ongoing_requests=4, ray_actor_options={"num_cpus": 1})
         handle = serve.run(deployment.bind(str(bundle.folder)))
+        alive = [one for one in list_actors(filters=[("state", "=", "ALIVE")]) if "Replica" in one.class_name]
+        assert len(alive) == 2
 
         async def load():
             asked = [asyncio.ensure_future(drawn(handle, "a red square", seed=seed)) for seed in range(requests)]
             await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
-            alive = [one for one in list_actors(filters=[("state", "=", "ALIVE")]) if "Replica" in one.class_name]
-            assert len(alive) == 2
             os.kill(alive[0].pid, signal.SIGKILL)
             killed = sum(not one.done() for one in asked)
             return killed, [await one for one in asked]
