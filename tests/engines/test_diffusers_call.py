@@ -178,7 +178,7 @@ def test_a_fused_bundle_has_no_steps_to_call_back_after(tmp_path):
         ({"crops_coords_top_left": (8, 0)}, "crops_coords_top_left is inside the graphs"),
         ({"ip_adapter_image": 1}, "ip_adapter_image is for an IP-Adapter"),
         ({"loras": ["style.safetensors:0.8"]}, "LoRA"),
-        ({"cross_attention_kwargs": {"scale": 0.5}}, r"cross_attention_kwargs has no part here; a LoRA is fused .*loras=\[\.\.\.\]"),
+        ({"cross_attention_kwargs": {"scale": 0.5}}, r"cross_attention_kwargs has no part here; a LoRA is .*loras=\[\.\.\.\]"),
         ({"num_inference_step": 3}, "no argument 'num_inference_step'"),
         ({"num_inference_steps": 3}, "no sampler of 3 steps"),
         ({"generator": "7"}, "generator is a str; give a seed"),
