@@ -389,11 +389,6 @@ class Pipeline(DiffusersCall):
 
     def _run(self, name: str, pool: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Run one part on what it takes of the pool, in batches that it can take."""
-        if name not in self._networks:
-            raise UnsupportedError(
-                f"{name} has no engine of its own: this bundle is one graph from prompt to picture. For that, build it with "
-                "pipeline: stepped."
-            )
         signature = self.bundle.manifest.parts[name].signature
         ports = (port.name for port in signature.inputs if port.name in pool or not port.optional)
-        return sessions.run(self._networks[name], signature, {name: pool[name] for name in ports})
+        return sessions.run(sessions.of(self._networks, name), signature, {name: pool[name] for name in ports})
