@@ -61,7 +61,8 @@ class Desk:
         """Check a request and put it into the queue; raise what is wrong with it, or Refusal where there is no place."""
         served = self.bundles[wish.model]
         self._within_limits(served, wish)
-        await asyncio.to_thread(served.check, wish)
+        if not self.dispatcher.idle(served):  # else it is drawn at once, which finds the same faults
+            await asyncio.to_thread(served.check, wish)
         news: asyncio.Queue[Event] = asyncio.Queue()
         loop = asyncio.get_running_loop()
 

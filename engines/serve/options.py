@@ -53,7 +53,7 @@ class ServeOptions(Frozen):
         known = [name for name in cls.model_fields if name not in _FLAGGED]
         for key in pairs:
             if key not in known:
-                raise UnsupportedError(f"--set: no key {key!r}{did_you_mean(key, known)}.")
+                raise UnsupportedError(f"--set: no key {key!r}{did_you_mean(key, known)}. There are:\n{cls.told()}")
         try:
             return cls.model_validate_strings({**pairs}).model_copy(update=given)
         except ValidationError as error:
@@ -61,7 +61,13 @@ class ServeOptions(Frozen):
 
     @classmethod
     def told(cls) -> str:
-        """One line a key, for the help."""
+        """One line a key: its default, and what it is."""
+        return "\n".join(f"  {name}={default}  {about}" for name, default, about in cls.rows())
+
+    @classmethod
+    def rows(cls) -> list[tuple[str, str, str]]:
+        """Every key of `--set`, its default as one types it, and what it is."""
         fields = {name: field for name, field in cls.model_fields.items() if name not in _FLAGGED}
-        values = {name: "" if field.default is None else field.default for name, field in fields.items()}
-        return "\n".join(f"{name}={values[name]}  {field.description}" for name, field in fields.items())
+        return [
+            (name, "" if field.default is None else f"{field.default}", field.description or "") for name, field in fields.items()
+        ]
