@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -50,6 +51,7 @@ class Adapters:
         self._others = [name for name, entry in parts.items() if not entry.lora and entry.role in {"text", "denoiser"}]
         self._read: OrderedDict[tuple[Path, int, int], ReadLora] = OrderedDict()
         self._bound: tuple[tuple[str, ...], dict[str, Arrays]] = ((), {})
+        self._turn = threading.RLock()  # threads of one pipeline, each with LoRAs of its own
 
     @property
     def slots(self) -> int:
@@ -86,10 +88,12 @@ class Adapters:
             )
         read = [self._opened(choice.file) for choice in active]
         key = tuple(each.sha256 for each in read)
-        if self._bound[0] != key:
-            self._bound = key, {name: stacked(self._targets[name], own) for name, own in _by_network(read).items()}
+        with self._turn:
+            if self._bound[0] != key:
+                self._bound = key, {name: stacked(self._targets[name], own) for name, own in _by_network(read).items()}
+            _, bound = self._bound
         scales = [choice.scales for choice in active]
-        return {name: self._bound[1][name] | scaled(self._targets[name], own, scales) for name, own in _by_network(read).items()}
+        return {name: bound[name] | scaled(self._targets[name], own, scales) for name, own in _by_network(read).items()}
 
     def _opened(self, file: Path) -> ReadLora:
         try:
@@ -97,12 +101,13 @@ class Adapters:
         except OSError as error:
             raise UnsupportedError(f"{file} cannot be read: {error.strerror}.\n  Name a .safetensors file.") from error
         key = file.resolve(), status.st_size, status.st_mtime_ns
-        if key not in self._read:
-            self._read[key] = self._load(file)
-        self._read.move_to_end(key)
-        while len(self._read) > 2 * self.slots:
-            self._read.popitem(last=False)
-        return self._read[key]
+        with self._turn:
+            if key not in self._read:
+                self._read[key] = self._load(file)
+            self._read.move_to_end(key)
+            while len(self._read) > 2 * self.slots:
+                self._read.popitem(last=False)
+            return self._read[key]
 
     def _load(self, file: Path) -> ReadLora:
         """Every weight of a file must find its place.

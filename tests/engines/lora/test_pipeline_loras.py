@@ -1,5 +1,7 @@
 """LoRAs chosen for each request, and for each image of a batch."""
 
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import numpy as np
@@ -113,3 +115,18 @@ def test_the_command_line(bundle, monkeypatch, tmp_path, files):
     np.testing.assert_allclose(one, other, atol=1)
     for wish, told in (("nan", "not a number"), ("much", "is no scale"), ("1,2", "2 scale of style.safetensors")):
         assert told in str(run(*PROMPTS, "-o", out, "--lora", f"{files[0]}:{wish}").exception)
+
+
+def test_threads_with_loras_of_their_own_get_their_own_pictures(pipeline, tmp_path):
+    """More files than are kept, in several threads at once: each reads, stacks and forgets what others use."""
+    many = [saved(tmp_path / f"{seed}.safetensors", tensors(seed=10 + seed)) for seed in range(6)]
+    alone = [pixels(pipeline.generate("sea", loras=[file]))[0] for file in many]
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(10):
+            with ThreadPoolExecutor(6) as threads:
+                together = list(threads.map(lambda file: pixels(pipeline.generate("sea", loras=[file]))[0], many))
+            assert all(np.array_equal(one, other) for one, other in zip(alone, together, strict=True))
+    finally:
+        sys.setswitchinterval(before)
