@@ -1,7 +1,5 @@
 """LoRAs chosen for each request, and for each image of a batch."""
 
-import sys
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import numpy as np
@@ -11,6 +9,8 @@ from PIL import Image
 
 from engines import __main__ as program
 from engines.errors import UnsupportedError
+from engines.lora import adapters
+from engines.lora.choice import LoraChoice
 from engines.parallel.picard import Picard
 from engines.pipeline import Pipeline
 from tests.engines import small
@@ -117,16 +117,23 @@ def test_the_command_line(bundle, monkeypatch, tmp_path, files):
         assert told in str(run(*PROMPTS, "-o", out, "--lora", f"{files[0]}:{wish}").exception)
 
 
-def test_threads_with_loras_of_their_own_get_their_own_pictures(pipeline, tmp_path):
-    """More files than are kept, in several threads at once: each reads, stacks and forgets what others use."""
-    many = [saved(tmp_path / f"{seed}.safetensors", tensors(seed=10 + seed)) for seed in range(6)]
-    alone = [pixels(pipeline.generate("sea", loras=[file]))[0] for file in many]
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        for _ in range(10):
-            with ThreadPoolExecutor(6) as threads:
-                together = list(threads.map(lambda file: pixels(pipeline.generate("sea", loras=[file]))[0], many))
-            assert all(np.array_equal(one, other) for one, other in zip(alone, together, strict=True))
-    finally:
-        sys.setswitchinterval(before)
+def test_who_binds_other_loras_meanwhile_changes_nothing(pipeline, files, monkeypatch):
+    """As another thread of the same pipeline does, between what was looked up and what is taken."""
+    style, colour = ([LoraChoice(file, (1.0,))] for file in files)
+    alone, plain = pipeline._adapters.bind(style), adapters._by_network
+    pipeline._adapters.bind(colour)
+
+    def interrupted(read):
+        monkeypatch.setattr(adapters, "_by_network", between)
+        return plain(read)
+
+    def between(read):
+        monkeypatch.setattr(adapters, "_by_network", plain)
+        pipeline._adapters.bind(colour)
+        return plain(read)
+
+    monkeypatch.setattr(adapters, "_by_network", interrupted)
+    together = pipeline._adapters.bind(style)
+    assert adapters._by_network is plain
+    for name, array in alone["unet"].items():
+        assert np.array_equal(array, together["unet"][name])
