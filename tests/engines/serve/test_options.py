@@ -31,4 +31,4 @@ def test_who_mistypes_a_key_is_told_every_one_that_can_be_set():
     told = [line.strip() for line in str(caught.value).splitlines()[1:]]
     names = [line.partition("=")[0] for line in told]
     assert "queue=64  pictures that may wait; what would be more is refused with status 429" in told
-    assert set(names) == set(ServeOptions.model_fields) - {"keys", "cors"}
+    assert set(names) == set(ServeOptions.model_fields) - {"keys", "cors", "loras"}
