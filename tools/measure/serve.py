@@ -6,9 +6,9 @@
 The server is a process of its own, started by the command that users type; requests are the plainest, over connections that stay
 open. ``overhead`` draws over HTTP and with ``Pipeline.generate`` in this process, in turns of seven, and compares the files.
 ``clients`` has 8 clients beside one, with continuous and with fixed batching, in rounds that take turns: all with the same
-steps, and half with the bundle's other steps. ``seeds`` holds pictures of full batches to the same seeds alone. ``faults`` are
-clients that vanish, malformed bodies, slow readers, and SIGTERM in the middle. ``soak`` is load at the limit for as long as is
-asked, and its memory.
+steps, and half with the bundle's other steps. ``seeds`` holds pictures of full batches to the same seeds alone. ``page`` opens
+the page in Chromium. ``faults`` are clients that vanish, malformed bodies, slow readers, and SIGTERM in the middle. ``soak`` is
+load at the limit for as long as is asked, and its memory.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import http.client
 import itertools
 import json
 import random
+import shutil
 import signal
 import socket
 import statistics
@@ -41,7 +42,7 @@ from engines.pipeline import Pipeline
 
 AT = "/v1/images/generations"
 PROMPT = "a small red circle left of a large blue square"
-SECTIONS = ("overhead", "clients", "seeds", "faults", "soak")
+SECTIONS = ("overhead", "clients", "seeds", "page", "faults", "soak")
 #: Pictures of one way of `overhead`, before the other's turn.
 _BLOCK = 7
 #: How often memory is looked at.
@@ -251,6 +252,36 @@ def pixels(data: bytes) -> np.ndarray:
     return np.asarray(Image.open(BytesIO(data)).convert("RGB")).astype(np.int64)
 
 
+def page(bundle: Path, steps: int, visits: int, picture: Path | None) -> dict[str, Any]:
+    """Seconds from opening the page to its being ready, and to the first preview of a picture that is asked for at once."""
+    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if program is None:
+        return {"not measured": "there is no Chromium"}
+    from playwright.sync_api import sync_playwright  # noqa: PLC0415 - the other sections do without
+
+    ready, preview = list[float](), list[float]()
+    with serving(bundle) as server, sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        for _ in range(visits):
+            opened = browser.new_context(viewport={"width": 1180, "height": 840}).new_page()
+            start = time.perf_counter()
+            opened.goto(f"http://127.0.0.1:{server.port}/")
+            opened.wait_for_selector("#steps option", state="attached")
+            ready.append(time.perf_counter() - start)
+            opened.select_option("#steps", str(steps))
+            opened.fill("#prompt", PROMPT)
+            opened.click("#draw")
+            opened.wait_for_selector("#frame img")
+            preview.append(time.perf_counter() - start)
+            opened.wait_for_selector("#about:visible")
+            if picture:
+                opened.screenshot(path=picture)
+            opened.context.close()
+        browser.close()
+    told = {"ready_p50": statistics.median(ready), "preview_p50": statistics.median(preview), "preview_most": max(preview)}
+    return {key: round(value, 2) for key, value in told.items()} | {"visits": visits}
+
+
 def faults(bundle: Path, steps: int, vanish: int, malformed: int) -> dict[str, Any]:
     """What must not bring a server down, and the finished pictures that a stop must not lose."""
     rng = random.Random(0)  # noqa: S311 - which fault comes next is no secret
@@ -322,7 +353,8 @@ def soak(bundle: Path, steps: int, seconds: float) -> dict[str, Any]:
 @click.argument("bundle", type=click.Path(exists=True, path_type=Path))
 @click.option("--steps", type=int, required=True, help="Of the bundle's samplers.")
 @click.option("--only", multiple=True, type=click.Choice(SECTIONS), help="Only this part; may be repeated.  [default: all]")
-@click.option("--rounds", default=16, show_default=True, help="Turns of `overhead`.")
+@click.option("--rounds", default=16, show_default=True, help="Turns of `overhead`, visits of `page`.")
+@click.option("--screenshot", type=click.Path(path_type=Path), help="PNG of the page as the last visit leaves it.")
 @click.option("--repeats", default=3, show_default=True, help="Rounds of `clients`.")
 @click.option("--seconds", default=10.0, show_default=True, help="Of each case of `clients`; of `soak` in all.")
 @click.option("--vanish", default=200, show_default=True, help="Clients of `faults` that vanish.")
@@ -340,6 +372,7 @@ def main(bundle: Path, steps: int, only: tuple[str, ...], json_file: Path | None
         "overhead": lambda: overhead(bundle, steps, numbers["rounds"]),
         "clients": lambda: clients(bundle, steps, other, numbers["seconds"], numbers["repeats"]),
         "seeds": lambda: seeds(bundle, steps, other, 32),
+        "page": lambda: page(bundle, steps, numbers["rounds"], numbers["screenshot"]),
         "faults": lambda: faults(bundle, steps, numbers["vanish"], numbers["malformed"]),
         "soak": lambda: soak(bundle, steps, numbers["seconds"]),
     }

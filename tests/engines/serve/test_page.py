@@ -38,9 +38,9 @@ def visit(browser):
         return page
 
     yield go
-    for page, live, requests, wrong in pages:
+    for page, running, requests, wrong in pages:
         assert requests
-        assert all(url.startswith((live.url, "data:", f"blob:{live.url}")) for url in requests)
+        assert all(url.startswith((running.url, "data:", f"blob:{running.url}")) for url in requests)
         assert not [line for line in wrong if "Failed to load resource" not in line]  # a status that a test asks for
         page.context.close()
 
