@@ -10,8 +10,9 @@ from typing import Any, Self
 import numpy as np
 from PIL import Image
 
-from engines import manifest, plugins, request, sessions
+from engines import manifest, request, sessions
 from engines.bundle import Bundle
+from engines.compiled import CompiledSamplers
 from engines.diffusers_call import DiffusersCall
 from engines.errors import UnsupportedError
 from engines.guidance import Numbers
@@ -59,7 +60,7 @@ class Pipeline(DiffusersCall):
         self._encoder = next(iter(about.with_role("encoder")), None)
         self._tokenizers, self._adapters = Tokenizers(bundle), Adapters(bundle)
         self._sizes = Sizes(bundle)
-        self._samplers: dict[tuple[Path, int | None, bool | None], Sampler] = {}
+        self._samplers = CompiledSamplers(bundle)
         self.sizes = self._sizes.ranges
 
     @classmethod
@@ -283,19 +284,7 @@ class Pipeline(DiffusersCall):
     def sampler(self, steps: int, height: int, width: int, original: InitImage | None = None) -> Sampler:
         """Load the sampler of that many steps for that size in pixels, or say which there are."""
         self._sizes.fit(height, width)
-        entry = self.bundle.manifest.compiled(steps, height, width)
-        if original and entry.image is None:
-            raise UnsupportedError(
-                f"the sampler of {steps} steps was built without tables that start from an image. Build the bundle again."
-            )
-        path = self.bundle.path((original and entry.image) or entry.file)
-        which = path, original and original.start(steps), original and original.alone
-        # Finding the plugin and reading its file takes as long as a step of a small model.
-        if which not in self._samplers:
-            kind = plugins.load("samplers", entry.kind)
-            start = original and kind.load_start(path, original.start(steps), alone=original.alone)
-            self._samplers[which] = start or kind.load(path)
-        return self._samplers[which]
+        return self._samplers.load(steps, height, width, original)
 
     def solver(self, wish: str, height: int, width: int) -> Player:
         """The sampler that is wished for, `NAME:key=value,…`, over the bundle's noise process; or say which there are."""
