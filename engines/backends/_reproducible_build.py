@@ -1,7 +1,7 @@
 """A build in a process of its own that starts alike every time, for compilers whose output depends on where things lie in memory.
 
 TensorRT-RTX 1.7 orders some of its records by address, and some by which thread came first: two builds of one graph then
-differ in a few hundred bytes. With fixed addresses, one processor and nothing of varying length in memory they are the same.
+differ in a few hundred bytes. With fixed addresses, one processor and memory that nothing else has used they are the same.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,10 @@ def main() -> None:
     options = plugins.load("backends", request["plugin"]).model_validate(request["options"])
     graph = Path(f"/proc/self/fd/{_GRAPH}/{request['onnx']}")
     try:
-        made = options.build_here(graph, Signature.model_validate(request["signature"]), Path(f"/proc/self/fd/{_FOLDER}"))
+        signature = Signature.model_validate(request["signature"])
+        # A thread's memory comes from an arena of its own, in which nothing lies of what was imported before.
+        with ThreadPoolExecutor(1) as apart:
+            made = apart.submit(options.build_here, graph, signature, Path(f"/proc/self/fd/{_FOLDER}")).result()
     except T2IError as error:
         answer: dict[str, Any] = {"text": str(error)}
     except OSError as error:

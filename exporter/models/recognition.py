@@ -87,8 +87,17 @@ def nearest(found: Outline) -> tuple[str, list[str]]:
     return min(((name, found.differences(each)) for name, each in known().items()), key=lambda pair: len(pair[1]))
 
 
+#: What UNet2DConditionModel takes where its config is silent.
+_SILENT: Mapping[str, Any] = {
+    "block_out_channels": (320, 640, 1280, 1280),
+    "down_block_types": ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+}
+
+
 def of_config(config: Mapping[str, Any]) -> Outline:
     """The outline that a UNet2DConditionModel of this config has."""
+    config = {**_SILENT, **config}
     context = config.get("cross_attention_dim", 1280)
     text = config.get("addition_embed_type") == "text_time"
     blocks = list(_blocks(config))

@@ -125,10 +125,11 @@ export class Pipeline {
     return new this.#ort.Tensor(type, array, shape);
   }
 
-  /** Run one network on what it takes of the pool. */
+  /** Run one network on what it takes of the pool; what nothing feeds, such as a LoRA, its graph has a value of its own for. */
   async #run(name, pool) {
     const network = await this.#network(name);
-    return network.run(Object.fromEntries(this.#model.parts[name].inputs.map((input) => [input, pool[input]])));
+    const fed = this.#model.parts[name].inputs.filter((input) => input in pool);
+    return network.run(Object.fromEntries(fed.map((input) => [input, pool[input]])));
   }
 
   /** A network, opened when it is first needed; of whole pipelines one at a time, since each holds all weights. */

@@ -1,5 +1,6 @@
 """The page in a real Chromium: it draws what Python draws, says what is wrong, and speaks to nobody but its own server."""
 
+import json
 import re
 
 import numpy as np
@@ -236,6 +237,15 @@ def test_a_graphics_card_that_cannot_gives_way_to_the_processor(stepped, serve, 
     page.wait_for_selector(READY)
     assert "The graphics card cannot run this model, so the processor does: " in page.text_content("#note")
     assert "WebAssembly" in page.text_content("#about")
+    assert drawn(page, tmp_path, prompt=PROMPT).exists()
+
+
+def test_an_input_that_nothing_feeds_is_left_to_the_graph(stepped, serve, visit, tmp_path):
+    page = visit(serve(stepped[1]), "none.html")
+    model = json.loads((stepped[1] / "model.json").read_bytes())
+    model["parts"]["unet"]["inputs"].append("lora_down")
+    page.context.route("**/model.json", lambda route: route.fulfill(body=json.dumps(model)))
+    page.goto(page.url.replace("none.html", ""))
     assert drawn(page, tmp_path, prompt=PROMPT).exists()
 
 

@@ -1,5 +1,6 @@
 """A single file gives the same weights as the folder that it was made of, in every layout, and says what it lacks."""
 
+import inspect
 import json
 import math
 import shutil
@@ -188,6 +189,14 @@ def hollow(file: Path, shapes: dict[str, tuple[int, ...]]) -> Path:
 @pytest.mark.parametrize("name", architectures.names())
 def test_an_outline_is_that_of_the_network_itself(name):
     assert recognition.outline(outlined(name)) == recognition.of_config(architectures.configs(name)["unet"])
+
+
+def test_a_silent_config_means_what_the_class_takes():
+    from diffusers import UNet2DConditionModel
+
+    parameters = inspect.signature(UNet2DConditionModel.__init__).parameters.values()
+    defaults = {each.name: each.default for each in parameters if each.default is not each.empty}
+    assert recognition.of_config({}) == recognition.of_config(defaults)
 
 
 @pytest.mark.parametrize(
