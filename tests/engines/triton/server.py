@@ -1,4 +1,4 @@
-"""Triton Inference Server as far as a repository sees it: reads every config by Triton's own schema, and loads models as it does."""
+"""Triton Inference Server as a repository sees it: reads every config by Triton's own schema, and loads models as it does."""
 
 import importlib.util
 import sys
