@@ -13,11 +13,11 @@ demo: .venv/.installed
 test: .venv/.installed test-runtime
 	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder $(PYTEST_ARGS)
 
-# The inner loop: the run time, the laws, the wheel and the recipe's language; nothing that loads or builds a network.
+# The inner loop: the run time, the laws, the wheel and the recipe's language; nothing that imports torch, builds a network or drives a browser.
 FAST := tests/engines tests/hostile tests/test_architecture.py tests/test_wheel.py $(addprefix tests/exporter/, \
-	bench/test_speed_gate.py bench/test_stopwatch.py recipe schedulers/test_loop.py test_machine.py)
+	bench/test_speed_gate.py bench/test_stopwatch.py recipe test_machine.py)
 test-fast: .venv/.installed
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder --ignore tests/engines/test_real_engines.py $(FAST) $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder $(addprefix --ignore tests/engines/, test_real_engines.py web) $(FAST) $(PYTEST_ARGS)
 
 # What runs without torch is tested where torch is not installed (onnx is there to write the tests' small graphs).
 test-runtime: .venv-runtime/.installed
