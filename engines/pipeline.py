@@ -13,6 +13,7 @@ from PIL import Image
 from engines import manifest, request, sessions
 from engines.bundle import Bundle
 from engines.compiled import CompiledSamplers
+from engines.denoising import BoundDenoiser
 from engines.diffusers_call import DiffusersCall
 from engines.errors import UnsupportedError
 from engines.guidance import Numbers
@@ -27,7 +28,6 @@ from engines.request import Request
 from engines.sampler_parse import solver
 from engines.samplers import Draw, OnStep, Player, Sampler
 from engines.sessions import Network, Wrap, in_turn, turn
-from engines.signature import still
 from engines.sizes import Sizes, axes
 from engines.tokenizer import Tokenizers
 
@@ -309,21 +309,8 @@ class Pipeline(DiffusersCall):
         next draw.
         `evaluations`, int64 (pictures,), is added to: how often the denoiser ran for each picture.
         """
-        signature = self.bundle.manifest.parts[self._denoiser].signature
-        (output,) = signature.outputs
-        taken, shared = [port.name for port in signature.inputs], signature.shared
-        bound = {name: still(array) for name, array in conditioning.items() if name in taken}
         scales = self.bundle.manifest.guidance.fed(guidance_scale)
-
-        def denoise(latent: np.ndarray, timestep: float | np.ndarray, which: np.ndarray | None = None) -> np.ndarray:
-            if evaluations is not None:
-                np.add.at(evaluations, np.arange(len(latent)) if which is None else which, 1)
-            numbers = {name: scale if which is None or not scale.ndim else scale[which] for name, scale in scales.items()}
-            numbers["timestep"] = np.asarray(timestep)
-            own = bound if which is None else {name: a if name in shared else a[which] for name, a in bound.items()}
-            pool = {name: np.full(len(latent), number, np.float32) for name, number in numbers.items()}
-            return self._run(self._denoiser, {**own, **pool, "latent": latent})[output.name]
-
+        denoise = BoundDenoiser(self._run, self.bundle.manifest, conditioning, scales, evaluations)
         if original is None:
             return sampler.play(denoise, draw, on_step)
         image = self.latent(original, len(next(iter(conditioning.values())) if evaluations is None else evaluations), draw)
