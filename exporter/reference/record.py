@@ -228,8 +228,7 @@ def _steering(
     guidance: Guidance, signature: Signature, values: Mapping[str, np.ndarray], run: Run, index: int
 ) -> dict[str, np.ndarray]:
     """What the run time feeds for a call's guidance: scales (batch,), and one branch alone where that is off and can be."""
-    scale = run.scale(index)
-    fed = {} if scale is None else guidance.fed(scale)
+    fed = guidance.fed(run.scale(index))
     alone = bool(fed) and guidance.is_off(fed)
     ports = (*signature.inputs, *signature.outputs)
     open_ones = {port.name for port in ports if alone and port.shape[1:2] == (BRANCHES,)}
