@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,10 @@ from engines.lora.stacking import Arrays, Factors, LoraTarget, scaled, stacked
 from engines.lora.strength import config_of, said, strength
 
 _REMEDY = "Build the bundle again with"
+
+
+#: Network → its inputs by port.
+BoundLoras = Mapping[str, Arrays]
 
 
 @dataclass(frozen=True)
@@ -49,9 +52,9 @@ class Adapters:
             if entry.lora
         }
         self._others = [name for name, entry in parts.items() if not entry.lora and entry.role in {"text", "denoiser"}]
-        self._read: OrderedDict[tuple[Path, int, int], ReadLora] = OrderedDict()
+        self._read: dict[tuple[Path, int, int], ReadLora] = {}
         self._bound: tuple[tuple[str, ...], dict[str, Arrays]] = ((), {})
-        self._turn = threading.RLock()  # threads of one pipeline, each with LoRAs of its own
+        self._turn = threading.RLock()
 
     @property
     def slots(self) -> int:
@@ -65,7 +68,7 @@ class Adapters:
             f"lora_{number}": f"{scale!r} {self._opened(file).sha256} {file.name}" for number, (scale, file) in enumerate(own, 1)
         }
 
-    def bind(self, chosen: Sequence[LoraChoice]) -> dict[str, Arrays]:
+    def bind(self, chosen: Sequence[LoraChoice]) -> BoundLoras:
         """Network → its inputs by port; empty for networks that no LoRA changes, which then rest.
 
         Raises:
@@ -91,9 +94,9 @@ class Adapters:
         with self._turn:
             if self._bound[0] != key:
                 self._bound = key, {name: stacked(self._targets[name], own) for name, own in _by_network(read).items()}
-            _, bound = self._bound
+            arrays = self._bound[1]
         scales = [choice.scales for choice in active]
-        return {name: bound[name] | scaled(self._targets[name], own, scales) for name, own in _by_network(read).items()}
+        return {name: arrays[name] | scaled(self._targets[name], own, scales) for name, own in _by_network(read).items()}
 
     def _opened(self, file: Path) -> ReadLora:
         try:
@@ -102,12 +105,11 @@ class Adapters:
             raise UnsupportedError(f"{file} cannot be read: {error.strerror}.\n  Name a .safetensors file.") from error
         key = file.resolve(), status.st_size, status.st_mtime_ns
         with self._turn:
-            if key not in self._read:
-                self._read[key] = self._load(file)
-            self._read.move_to_end(key)
+            found = self._read.pop(key, None) or self._load(file)
+            self._read[key] = found
             while len(self._read) > 2 * self.slots:
-                self._read.popitem(last=False)
-            return self._read[key]
+                del self._read[next(iter(self._read))]
+        return found
 
     def _load(self, file: Path) -> ReadLora:
         """Every weight of a file must find its place.
@@ -134,6 +136,8 @@ class Adapters:
                     f"{listed(list(self._targets))} alone."
                 )
             layer = self._targets[owner].spelled.get(place[0]) if owner in self._targets and place else None
+            if layer is not None and not layer.used:
+                continue
             if layer is None or place is None or place[1] in found.get(owner, {}).get(layer.name, {}):
                 left.append(name)
             else:
