@@ -20,7 +20,8 @@ from engines.weighted_text import Syntax
 from engines.wiring import Role
 
 #: 2: samplers that start from an image. 3: decoders that work tile by tile. 4: inputs that users feed, condition parts, several
-#: guidance scales, attention masks. 5: LoRAs as inputs. Manifests of earlier formats are read too: `engines.upgrade`.
+#: guidance scales, attention masks. 5: LoRAs as inputs; shallow parts, and samplers that ask for guidance and caching by step.
+#: Manifests of earlier formats are read too: `engines.upgrade`.
 FORMAT = 5
 #: Relative, contained, without `.` or `..` segments; the file behind it must not be a link.
 _SEGMENT = "[A-Za-z0-9_@-][A-Za-z0-9_.@-]*"
@@ -42,8 +43,10 @@ class Tokenizer(Frozen):
     """A `tokenizers` JSON file; its ids, padded to `length`, feed the input `feeds` of text parts.
 
     `mask`: the input that its attention mask feeds, of any part: int64 as the ids, 1 for a token and 0 for padding.
+    `before`: what the model wants in front of every text.
+    `after`: the same behind it.
+    `lower`: whether texts are read in small letters, without blanks at their ends.
     `chunks`: equal pieces that the ids are in, each with its own special tokens and padding.
-    `before` and `after`: what the model wants around every text; `lower`: in small letters, without blanks at its ends.
     `weights`: the input that takes what each token counts, float32 as the ids, in the `syntax` in which prompts say so. Without
     one prompts are taken literally.
     """

@@ -29,10 +29,15 @@ class Reference(Protocol):
         pipeline: the diffusers pipeline.
         components: part → the module whose values are the part's.
         calls: part → whose method the pipeline calls for it, and its name.
+        scales: of guidance, at every call of the denoiser in the last `call`; empty where they are all alike.
+        features: deep features that these calls left or were given, (branches*B, C, H, W), the negative branch first; empty
+            without step caching.
 
     """
 
     pipeline: Any
+    scales: Sequence[float]
+    features: Sequence[Tensor]
 
     @property
     def components(self) -> Mapping[str, nn.Module]: ...  # noqa: D102 - above
@@ -198,6 +203,11 @@ class Family(Protocol):
     def reference(self) -> Reference:
         """The source model as diffusers runs it, fp32."""
         ...
+
+
+def perturbed(configs: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Whether the model's pipeline perturbs attention where its own code says."""
+    return "PAG" in str(configs.get("model_index", {}).get("_class_name"))
 
 
 def claim(checkpoint: Checkpoint, recipe: Recipe) -> Family:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from engines.signature import Port
+from exporter.families import perturbed
 from exporter.families._unet import LatentDiffusion, conditioned
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class Sdxl(LatentDiffusion):
             unet.get("_class_name", "UNet2DConditionModel") == "UNet2DConditionModel"
             and unet.get("addition_embed_type") == "text_time"
             and {"unet", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2"} <= configs.keys()
+            and not perturbed(configs)
         )
 
     def conditioning(self, tower: str) -> Sequence[Port]:
@@ -62,9 +64,9 @@ class Sdxl(LatentDiffusion):
         """Wrap the UNet."""
         from exporter.families._wrappers import DenoiserXL  # noqa: PLC0415 - torch
 
-        guidance = self.recipe.sampler.guidance
-        embedded = guidance.mode == "embedded"
-        return DenoiserXL(network, embedded=embedded, factor=self.factor, rescale=guidance.rescale)
+        sampler = self.recipe.sampler
+        embedded, rescale = sampler.guidance.mode == "embedded", sampler.guidance.rescale
+        return DenoiserXL(network, embedded=embedded, factor=self.factor, rescale=rescale, depth=sampler.depth)
 
     def pipeline_options(self) -> Mapping[str, Any]:
         """No watermark: it is drawn onto the picture, not by the model."""
