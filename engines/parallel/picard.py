@@ -169,9 +169,13 @@ class Parallel:
                 counts = [pictures[index].begin() for index in busy]
                 latent = np.concatenate([pictures[index].inputs for index in busy]).reshape(-1, *shape[1:])
                 times = np.concatenate([plan.times[pictures[index].window] for index in busy])
-                own = None if plan.guided is None else np.concatenate([plan.guided[pictures[index].window] for index in busy])
-                asked = {} if own is None else {"guided": own}
-                output = fitting(denoise(latent, times, np.repeat(busy, counts), **asked), [latent], "the denoiser")
+                which = np.repeat(busy, counts)
+                if plan.guided is None:
+                    made = denoise(latent, times, which)
+                else:
+                    shares = np.concatenate([plan.guided[pictures[index].window] for index in busy])
+                    made = denoise(latent, times, which, guided=shares)
+                output = fitting(made, [latent], "the denoiser")
                 for index, own in zip(busy, np.split(output, np.cumsum(counts)[:-1]), strict=True):
                     pictures[index].learn(own.reshape(len(own), -1))
                 if on_step:

@@ -6,7 +6,10 @@ from exporter.recipe import limits
 
 
 def test_every_stage_has_a_floor_for_every_class_and_they_fall():
+    assert limits.LIMITS["caching"] == {}, "what caching costs has no floor but a recipe's own"
     for stage, floors in limits.LIMITS.items():
+        if stage == "caching":
+            continue
         quantized = set() if stage in {"passes", "table"} else {"int8-weights", "int8", "fp8", "int4-weights"}
         assert set(floors) == {"fp32", "fp16", "bf16"} | quantized, stage
         values = [floors[precision] for precision in limits.COARSENESS if precision in floors]
@@ -49,3 +52,8 @@ def test_a_class_is_never_finer_than_the_graph(precision):
     for form in ("", "int8", "int8-weights", "int4-weights", "fp8", "int8-smoothquant"):
         found = limits.class_of(precision, form)
         assert limits.COARSENESS.index(found) >= limits.COARSENESS.index(precision)
+
+
+def test_caching_has_the_recipes_limit_or_none():
+    assert limits.Limits({})("end to end", "caching", "fp32") == {}
+    assert limits.Limits({"caching": 25})("end to end", "caching", "fp16") == {"psnr": 25}
