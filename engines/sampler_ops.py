@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -33,7 +33,9 @@ class Eval(Frozen):
     """Append the model's output for `row` · history at the model time `t`.
 
     `kept` is the row where a mask keeps the given latent. `preview` are two numbers: that many times the model's input, and
-    that many times its output, are the clean latent that it points to.
+    that many times its output, are the clean latent that it points to. `guided` is the share of the guidance that counts here:
+    0 is the prompt alone, for which one branch is enough; null is all of it. Where it is `shallow`, the model's outermost layers
+    answer alone, on the deep feature that the last eval which is not has left.
     """
 
     op: Literal["eval"] = "eval"
@@ -41,6 +43,12 @@ class Eval(Frozen):
     row: Row
     kept: Row | None = None
     preview: tuple[float, float] | None = None
+    guided: float | None = Field(default=None, ge=0)
+    shallow: Literal[True] | None = None
+
+    def asks(self) -> dict[str, Any]:
+        """What the denoiser is asked for beside latent and time, by the names of its arguments."""
+        return {name: value for name in ("guided", "shallow") if (value := getattr(self, name)) is not None}
 
 
 class Emit(Frozen):

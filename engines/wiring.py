@@ -9,8 +9,9 @@ from engines.inputs import Input
 from engines.signature import Port, Signature, dimension
 
 #: `text` and `condition` parts run once per picture and feed whoever takes an output's name; the denoiser runs at every step.
+#: `shallow` is the outermost part of the denoiser, which takes the deep features that a whole call leaves beside its answer.
 #: `pipeline` is all of them but the encoder in one graph, with the sampler unrolled.
-Role = Literal["text", "condition", "denoiser", "decoder", "encoder", "pipeline"]
+Role = Literal["text", "condition", "denoiser", "shallow", "decoder", "encoder", "pipeline"]
 #: The roles that run once, before the sampler.
 BEFORE = ("text", "condition")
 
@@ -70,11 +71,12 @@ def check(parts: Mapping[str, WiredPart], tokens: Sequence[str], scales: Sequenc
     sources = sorted([*tokens, *text, *conditions, *own, *taken, *inputs])
     if len(set(sources)) != len(sources):
         raise ValueError(f"two sources feed one name: {sources}")
-    users = set(inputs)
+    users, deep = set(inputs), _outputs(of_role(parts, "denoiser"))[1:]
     fed: dict[Role, set[str]] = {
         "text": {*tokens, *text, *users},
         "condition": {*tokens, *text, *conditions, *users, "noise"},
         "denoiser": {*tokens, *text, *conditions, *users, *own},
+        "shallow": {*tokens, *text, *conditions, *users, *own, *deep},
         "decoder": {*conditions, *users, "latent"},
         "encoder": {"image", "noise"},
         "pipeline": {*tokens, *users, *scales, "noise"},
@@ -89,6 +91,7 @@ def check(parts: Mapping[str, WiredPart], tokens: Sequence[str], scales: Sequenc
             raise ValueError(f"the first axis of every port of {name} must be the batch")
     order(parts, {*tokens, *users, "noise"})
     _pictured(parts)
+    _kept(parts, deep)
     steered = of_role(parts, "denoiser", "pipeline").values()
     if idle := [scale for scale in scales if not any(_input(part, scale) for part in steered)]:
         raise ValueError(f"no denoiser takes the guidance scales {idle}")
@@ -103,8 +106,8 @@ def _pictured(parts: Mapping[str, WiredPart]) -> None:
     """What takes or makes pictures must fit the denoiser's latent."""
     (denoiser,), (decoder,) = of_role(parts, "denoiser").values(), of_role(parts, "decoder").values()
     latent, output = denoiser.signature.port("latent"), denoiser.signature.outputs[0]
-    if latent is None or latent.shape != output.shape or len(denoiser.signature.outputs) != 1:
-        raise ValueError("the denoiser must take a latent, and return one output of its shape")
+    if latent is None or latent.shape != output.shape:
+        raise ValueError("the denoiser must take a latent, and return one output of its shape first")
     ports = (latent, decoder.signature.port("latent"), decoder.signature.port("image"))
     if any(port is None or len(port.shape) != 4 for port in ports):
         raise ValueError("a latent must have 4 axes, and the decoder must take one and return an image of 4 axes")
@@ -119,6 +122,19 @@ def _pictured(parts: Mapping[str, WiredPart]) -> None:
     for name, part in of_role(parts, "encoder", "condition").items():
         if (noise := _input(part, "noise")) and noise.shape != latent.shape:
             raise ValueError(f"{name}'s noise must have the shape of the denoiser's latent")
+
+
+def _kept(parts: Mapping[str, WiredPart], deep: Sequence[str]) -> None:
+    """What a denoiser leaves beside its answer must be what its shallow part takes, which gives the same answer."""
+    ((whole, denoiser),) = of_role(parts, "denoiser").items()
+    answer, *left = denoiser.signature.outputs
+    shallow = of_role(parts, "shallow")
+    if len(shallow) > 1 or bool(shallow) != bool(deep):
+        raise ValueError(f"{whole} must leave deep features where there is a shallow part, and there must be at most one")
+    for name, part in shallow.items():
+        ports = {port.name: port for port in part.signature.inputs}
+        if part.signature.outputs != (answer,) or any(ports.get(port.name) != port for port in left):
+            raise ValueError(f"{name} must take the deep features of {whole}, and return its answer")
 
 
 def _users(parts: Mapping[str, WiredPart], inputs: Mapping[str, Input]) -> None:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from engines.signature import Signature
 
 Precision = Literal["fp32", "fp16", "bf16"]
+#: Ends the name of a denoiser's shallow part, and is what a whole call leaves for it.
+SHALLOW, DEEP = "_shallow", "deep_feature"
 #: Among the inputs of a case with LoRAs: how strongly its items have each, float32 (LoRAs, items).
 LORA_SCALES = "lora_scales"
 Arrays = Mapping[str, np.ndarray]

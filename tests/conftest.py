@@ -18,13 +18,13 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 def pytest_collection_modifyitems(items):
     """Keep a file's tests in one process, which then makes its fixtures once."""
     # xdist reads the groups in a hook of its own that runs first: what wraps all hooks stands before it.
+    names = {path: path.relative_to(HERE).as_posix() for path in {item.path for item in items}}
+    places = {
+        path: next((number for number, start in enumerate(LONG) if name.startswith(start)), len(LONG))
+        for path, name in names.items()
+    }
     for item in items:
         if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.path.relative_to(HERE).as_posix()))
-
-    def place(item):
-        name = item.path.relative_to(HERE).as_posix()
-        return next((number for number, start in enumerate(LONG) if name.startswith(start)), len(LONG))
-
-    items.sort(key=place)
+            item.add_marker(pytest.mark.xdist_group(names[item.path]))
+    items.sort(key=lambda item: places[item.path])
     return (yield)

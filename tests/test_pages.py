@@ -132,7 +132,9 @@ def test_the_walk_through_the_folders_leaves_none_out():
         assert inside - {Path(package) / "__init__.py"} <= walked
 
 
-@pytest.mark.parametrize("name", ["demo", "demo-fused", "demo-image-to-image", "demo-int8", "demo-koala-700m", "demo-search"])
+@pytest.mark.parametrize(
+    "name", ["demo", "demo-cached", "demo-fused", "demo-image-to-image", "demo-int8", "demo-koala-700m", "demo-search"]
+)
 def test_the_walk_names_every_stage(name):
     cells = [line.split("|")[1] for line in whole(ROOT / "docs/architecture.md").splitlines() if line.startswith("| `")]
     walked = set(re.findall(r"`(\w+)", " ".join(cells)))

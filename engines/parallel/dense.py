@@ -20,6 +20,7 @@ class DenseProgram:
         at: their places in the history, int64 (evaluations,).
         drawn: places of noises and given latents.
         times: model times, float32 (evaluations,).
+        guided: share of the guidance that counts, float32 (evaluations,); None where all of it does everywhere.
         rows: float32 (evaluations + 1, history), the emit's last; zero where a row ends.
         kept: the same of what a mask keeps, or None.
         pairs: what of input and output make the clean latent, of each evaluation; None where that is unknown.
@@ -32,6 +33,8 @@ class DenseProgram:
         self.at = np.array([index for index, op in enumerate(ops) if isinstance(op, Eval)], np.int64)
         self.drawn = [index for index, op in enumerate(ops) if isinstance(op, Draw | GivenLatent)]
         self.times = np.array([op.t for op in self.evals], np.float32)
+        shares = [1.0 if op.guided is None else op.guided for op in self.evals]
+        self.guided = np.array(shares, np.float32) if set(shares) - {1.0} else None
         mixing = [op for op in ops if isinstance(op, Eval | Emit)]
         self.rows = _dense([op.row for op in mixing], len(ops) - 1)
         kept = [op.kept for op in mixing if op.kept is not None]

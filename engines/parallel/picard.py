@@ -17,7 +17,7 @@ from pydantic import Field
 
 from engines.errors import BundleError, UnsupportedError
 from engines.parallel.dense import DenseProgram
-from engines.sampler_ops import Draw, GivenLatent, Ops, append, fitting, no_rows_for_a_mask, not_finite, step_name
+from engines.sampler_ops import Draw, Eval, GivenLatent, Ops, append, fitting, no_rows_for_a_mask, not_finite, step_name
 from engines.samplers import Denoise, OnStep, Player, Step
 from engines.samplers import Draw as Drawing
 from engines.strict import Frozen
@@ -79,6 +79,11 @@ class Picard(Frozen):
         ops: Ops | None = getattr(sampler, "ops", None)
         if ops is None:
             raise UnsupportedError("only compiled samplers (tables) run in parallel; this one is none. Leave parallel out.")
+        if any(isinstance(op, Eval) and op.shallow for op in ops):
+            raise UnsupportedError(
+                "this sampler caches: its steps use what earlier ones left, so they cannot run side by side. Leave parallel out, "
+                "or build without sampler.cache."
+            )
         return Parallel(self, ops, start)
 
 
@@ -164,7 +169,9 @@ class Parallel:
                 counts = [pictures[index].begin() for index in busy]
                 latent = np.concatenate([pictures[index].inputs for index in busy]).reshape(-1, *shape[1:])
                 times = np.concatenate([plan.times[pictures[index].window] for index in busy])
-                output = fitting(denoise(latent, times, np.repeat(busy, counts)), [latent], "the denoiser")
+                own = None if plan.guided is None else np.concatenate([plan.guided[pictures[index].window] for index in busy])
+                asked = {} if own is None else {"guided": own}
+                output = fitting(denoise(latent, times, np.repeat(busy, counts), **asked), [latent], "the denoiser")
                 for index, own in zip(busy, np.split(output, np.cumsum(counts)[:-1]), strict=True):
                     pictures[index].learn(own.reshape(len(own), -1))
                 if on_step:

@@ -13,13 +13,23 @@ import numpy as np
 class Denoise(Protocol):
     """A denoiser with its conditioning already bound."""
 
-    def __call__(self, latent: np.ndarray, timestep: float | np.ndarray, which: np.ndarray | None = None) -> np.ndarray:
+    def __call__(
+        self,
+        latent: np.ndarray,
+        timestep: float | np.ndarray,
+        which: np.ndarray | None = None,
+        *,
+        guided: float | np.ndarray | None = None,
+        shallow: bool = False,
+    ) -> np.ndarray:
         """Evaluate the model once, on as many items as there are.
 
         Args:
             latent: float32 (items, C, H, W), scaled as the model takes it.
             timestep: model time, one for all items or float32 (items,).
             which: int64 (items,), the picture that each item belongs to; None means item i is picture i.
+            guided: share of the guidance that counts, one for all items or float32 (items,); None is all of it.
+            shallow: whether the outermost layers answer alone, on the deep feature of the last call that was whole.
 
         Returns:
             Model output, float32, of the latent's shape.

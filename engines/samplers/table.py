@@ -53,9 +53,12 @@ class TableProvenance(Frozen):
 
 
 class Table(Frozen):
-    """A sampler as data. A row may be shorter than the history: the rest counts nothing. Format 1 had only rows, no `given`."""
+    """A sampler as data. A row may be shorter than the history: the rest counts nothing.
 
-    format: Literal[1, 2] = 2
+    Format 1 had only rows, no `given`; of format 3 are tables whose evals ask for more than latent and time.
+    """
+
+    format: Literal[1, 2, 3] = 2
     provenance: TableProvenance
     ops: Ops
 
@@ -66,6 +69,8 @@ class Table(Frozen):
         for index, op in enumerate(self.ops):
             if isinstance(op, Emit) and index + 1 != len(self.ops):
                 raise ValueError(f"op {index} is a second emit")
+            if isinstance(op, Eval) and op.shallow and not any(isinstance(each, Eval) for each in self.ops[:index]):
+                raise ValueError(f"op {index} is shallow, and no eval before it has left a deep feature")
             if isinstance(op, Eval | Emit) and (most := max(len(op.row), len(op.kept or ()))) > index:
                 raise ValueError(f"op {index} mixes {most} latents, and only {index} exist")  # each op before appended one
         if len({op.kept is None for op in self.ops if isinstance(op, Eval | Emit)}) > 1:
@@ -94,7 +99,7 @@ class Table(Frozen):
         found = Starts.read(path, _LIMIT)
         if not 0 <= start < len(found.starts) or (alone and start):
             raise UnsupportedError(f"{path} has no table that leaves out {start} of {len(found.starts)} steps.")
-        return cls(provenance=found.provenance, ops=found.alone if alone else found.starts[start])
+        return cls(format=found.format, provenance=found.provenance, ops=found.alone if alone else found.starts[start])
 
     def play(
         self,
@@ -131,7 +136,7 @@ class Table(Frozen):
                     step += 1
                     where = step_name(step, total, op.t)
                     latent = _mixed(op, history, mask)
-                    output = fitting(denoise(latent, op.t), history, where)
+                    output = fitting(denoise(latent, op.t, **op.asks()), history, where)
                     if not np.isfinite(output).all():
                         raise not_finite(where)
                     history.append(output)
@@ -150,7 +155,7 @@ class Starts(Frozen):
     every step and begins with noise alone, as inpainting does at full strength; the image is then only in what is kept.
     """
 
-    format: Literal[2] = 2
+    format: Literal[2, 3] = 2
     provenance: TableProvenance
     alone: Ops
     starts: tuple[Ops, ...]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,6 +24,8 @@ from engines.serve.refusals import Refusal, invalid
 from engines.serve.served import ServedBundle
 
 _FORMS: Mapping[str, Format] = {"png": "PNG", "jpg": "JPEG", "jpeg": "JPEG", "webp": "WEBP"}
+#: A LoRA in a prompt: name, and scale.
+_LORA = re.compile(r"<lora:([^:<>]+)(:([^:<>]*))?>")
 #: What would change the picture, and what value of it changes nothing.
 _UNCHANGED: Mapping[str, tuple[Any, ...]] = {
     "enable_hr": (False,),
@@ -76,7 +79,7 @@ class A1111Routes:
 
     def routes(self) -> list[Route]:
         """Of Starlette."""
-        empty = ("upscalers", "loras", "sd-vae", "hypernetworks", "face-restorers", "prompt-styles", "schedulers", "scripts")
+        empty = ("upscalers", "sd-vae", "hypernetworks", "face-restorers", "prompt-styles", "schedulers", "scripts")
         at = "/sdapi/v1"
         return [
             Route(f"{at}/txt2img", self.txt2img, methods=["POST"]),
@@ -85,6 +88,7 @@ class A1111Routes:
             Route(f"{at}/interrupt", self.interrupt, methods=["POST"]),
             Route(f"{at}/sd-models", self.models, methods=["GET"]),
             Route(f"{at}/samplers", self.samplers, methods=["GET"]),
+            Route(f"{at}/loras", self.loras, methods=["GET"]),
             Route(f"{at}/options", self.options, methods=["GET"]),
             Route(f"{at}/options", self.set_options, methods=["POST"]),
             *[Route(f"{at}/{name}", _nothing, methods=["GET"]) for name in empty],
@@ -117,8 +121,10 @@ class A1111Routes:
         _unchanged(settings, _SETTINGS, "override_settings.")
         about = served.bundle.manifest
         name = self._sampler(served, asked.sampler_name or asked.sampler_index)
+        prompt, loras = without_loras(asked.prompt)
         arguments = {
-            "prompts": asked.prompt,
+            "prompts": prompt,
+            "loras": self._desk.loras(loras),
             "negative_prompt": asked.negative_prompt or None,
             "steps": None if name else asked.steps or about.defaults.steps,
             "sampler": name,
@@ -183,6 +189,10 @@ class A1111Routes:
         pairs = [(name, *aliases) for name, aliases in samplers(self._served(None)).items()]
         return JSONResponse([{"name": name, "aliases": others, "options": {}} for *others, name in pairs])
 
+    async def loras(self, _request: Request) -> Response:
+        """The LoRAs that a prompt may name, as <lora:name:0.8>."""
+        return JSONResponse([{"name": name, "alias": name, "path": name, "metadata": {}} for name in self._desk.options.loras])
+
     async def options(self, _request: Request) -> Response:
         """Settings that clients ask for."""
         told = _model(self._served(None))
@@ -208,6 +218,17 @@ class _Settings(BaseModel):
 async def _nothing(_request: Request) -> Response:
     """What a bundle has none of."""
     return JSONResponse([])
+
+
+def without_loras(prompt: str) -> tuple[str, dict[str, float]]:
+    """A prompt without its `<lora:name:0.8>`, and these by name; raise Refusal for a scale that is no number."""
+    found: dict[str, float] = {}
+    for name, _, scale in _LORA.findall(prompt):
+        try:
+            found[name] = found.get(name, 0.0) + (float(scale) if scale else 1.0)
+        except ValueError as error:
+            raise invalid(f"<lora:{name}:{scale}>: {scale!r} is no number.", "prompt") from error
+    return _LORA.sub("", prompt).strip() if found else prompt, found
 
 
 def error(refusal: Refusal) -> dict[str, Any]:

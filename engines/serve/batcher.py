@@ -58,7 +58,10 @@ class _Stack(NamedTuple):
 
 @dataclass
 class _Door:
-    """One part's network, and the calls that wait for it; `shared` are inputs that all items of a call have in common."""
+    """One part's network, and the calls that wait for it; `shared` are inputs that all items of a call have in common.
+
+    `free` is since when the network is not `busy`.
+    """
 
     part: str
     network: Network
@@ -67,6 +70,7 @@ class _Door:
     shared: frozenset[str]
     waiting: list[_Call] = field(default_factory=list[_Call])
     busy: bool = False
+    free: float = 0.0
     stacked: dict[str, _Stack] = field(default_factory=dict[str, "_Stack"])
 
 
@@ -74,7 +78,7 @@ class Batcher:
     """The networks of one bundle, shared by the threads that draw.
 
     A call goes as soon as every picture that is being drawn waits at some network, or as many wait as the network takes, or the
-    oldest has waited `wait` seconds. One picture alone never waits.
+    oldest has waited `wait` seconds for nothing but others. One picture alone never waits.
 
     Args:
         manifest: says what each network takes at once.
@@ -142,14 +146,15 @@ class Batcher:
                 door.waiting.remove(call)
                 self._inside -= bool(jobs)
                 raise
-        try:
-            if batch:
+        if batch:
+            try:
                 self._run(door, batch)
-        finally:
-            with self._changed:
-                door.busy = door.busy and not batch
-                self._inside -= bool(jobs)
-                self._changed.notify_all()
+            finally:
+                with self._changed:
+                    door.busy, door.free = False, time.perf_counter()
+                    # All at once: whose thread has not woken yet is no longer at a network either, and may be waited for.
+                    self._inside -= sum(each.number > 0 for each in batch)
+                    self._changed.notify_all()
         for job in jobs:
             job.spend(door.part, time.perf_counter() - call.since)
         if call.error:
@@ -164,7 +169,8 @@ class Batcher:
             left = None
             if not door.busy and door.waiting and door.waiting[0] is call:
                 batch = self._batch(door)
-                left = call.since + self._wait - time.perf_counter()
+                # From when it could have gone: whoever was in the call before this one needs that long to come back.
+                left = max(call.since, door.free) + self._wait - time.perf_counter()
                 # One more that fits might still come from a picture that is at no network now.
                 if self._inside >= self._active or left <= 0 or sum(each.items for each in batch) >= door.most:
                     door.waiting = [each for each in door.waiting if each not in batch]

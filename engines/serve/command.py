@@ -32,6 +32,7 @@ _LIBRARIES = {"starlette", "uvicorn", "prometheus_client", "python_multipart", "
     "--keys", type=click.Path(exists=True, dir_okay=False, path_type=Path), help=f"File of keys, one a line; or {_KEYS}."
 )
 @click.option("--cors", multiple=True, metavar="ORIGIN", help="Origin of a web page elsewhere that may call. May be repeated.")
+@click.option("--lora", "loras", multiple=True, metavar="NAME=FILE", help="A LoRA that requests may name. May be repeated.")
 @click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="Batching, limits: docs/serve.md. May be repeated.")
 def serve(
     bundles: tuple[Path, ...],
@@ -40,6 +41,7 @@ def serve(
     backend: str | None,
     keys: Path | None,
     cors: tuple[str, ...],
+    loras: tuple[str, ...],
     pairs: tuple[str, ...],
 ) -> None:
     """Serve bundles over HTTP: OpenAI's images API, A1111's API, and a page to draw with.
@@ -55,7 +57,7 @@ def serve(
         raise
     from engines.pipeline import Pipeline  # noqa: PLC0415
 
-    options = _options(pairs, keys, cors)
+    options = _options(pairs, keys, cors, _files(loras))
 
     def opener(path: Path, wrap: Wrap) -> AbstractContextManager[Pipeline]:
         return Pipeline.open(path, backend, wrap=wrap)
@@ -63,7 +65,7 @@ def serve(
     running.run(named(bundles), options, opener, host, port)
 
 
-def _options(pairs: Sequence[str], keys: Path | None, cors: tuple[str, ...]) -> ServeOptions:
+def _options(pairs: Sequence[str], keys: Path | None, cors: tuple[str, ...], loras: dict[str, Path]) -> ServeOptions:
     from engines.serve.options import ServeOptions  # noqa: PLC0415
 
     told: dict[str, str] = {}
@@ -73,10 +75,23 @@ def _options(pairs: Sequence[str], keys: Path | None, cors: tuple[str, ...]) -> 
             raise UnsupportedError(f"--set {pair}: {'it is set twice' if equals else 'write KEY=VALUE'}.")
         told[key] = value
     lines = os.environ.get(_KEYS, "").replace(",", "\n").splitlines() + (keys.read_text().splitlines() if keys else [])
-    given: dict[str, Any] = {"keys": tuple(line.strip() for line in lines if line.strip()), "cors": cors}
+    given: dict[str, Any] = {"keys": tuple(line.strip() for line in lines if line.strip()), "cors": cors, "loras": loras}
     if keys and not given["keys"]:
         raise UnsupportedError(f"{keys} holds no key. Write one a line, or leave --keys out.")
     return ServeOptions.of(told, **given)
+
+
+def _files(loras: Sequence[str]) -> dict[str, Path]:
+    """LoRAs by name; raise UnsupportedError for one that has none, or is not there."""
+    found: dict[str, Path] = {}
+    for given in loras:
+        name, equals, file = given.partition("=")
+        if not equals or not name or name in found:
+            raise UnsupportedError(f"--lora {given}: {'it is named twice' if name in found else 'write NAME=FILE'}.")
+        if not Path(file).is_file():
+            raise UnsupportedError(f"--lora {given}: there is no file {file}.")
+        found[name] = Path(file)
+    return found
 
 
 def named(bundles: Sequence[Path]) -> dict[str, Path]:

@@ -65,6 +65,7 @@ def described(served: ServedBundle, options: ServeOptions) -> dict[str, Any]:
         "inputs": {
             name: entry.model_dump(mode="json", exclude={"shape", "preprocessing"}) for name, entry in about.inputs.items()
         },
+        "loras": list(options.loras) if any(part.lora for part in about.parts.values()) else [],
         "fused": bool(about.with_role("pipeline")),
         "batching": "continuous" if served.continuous else "fixed",
         "batch": served.batch,

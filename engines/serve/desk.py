@@ -7,6 +7,7 @@ import hashlib
 import math
 import re
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
@@ -46,6 +47,15 @@ class Desk:
         """A seed per picture, counting on from the first; of None and -1 from a random one."""
         return tuple(seeds(-1 if first is None else first, 1, count))
 
+    def loras(self, scales: Mapping[str, float]) -> list[tuple[Path, float]] | None:
+        """Files of LoRAs by the names that the server was started with; raise Refusal for another name."""
+        known = self.options.loras
+        for name in scales:
+            if name not in known:
+                near = did_you_mean(name, list(known)) if known else ": this server was started without any"
+                raise invalid(f"no LoRA {name!r}{near}.", "loras")
+        return [(known[name], scale) for name, scale in scales.items()] or None
+
     async def draw(self, request: Request, wish: ImageRequest) -> list[Job]:
         """Draw all pictures of a request, and return its jobs, which are done.
 
@@ -61,7 +71,8 @@ class Desk:
         """Check a request and put it into the queue; raise what is wrong with it, or Refusal where there is no place."""
         served = self.bundles[wish.model]
         self._within_limits(served, wish)
-        await asyncio.to_thread(served.check, wish)
+        if not self.dispatcher.idle(served):  # else it is drawn at once, which finds the same faults
+            await asyncio.to_thread(served.check, wish)
         news: asyncio.Queue[Event] = asyncio.Queue()
         loop = asyncio.get_running_loop()
 

@@ -73,6 +73,10 @@ class Dispatcher:
             self.waiting.extend(jobs)
             self._advance()
 
+    def idle(self, served: ServedBundle) -> bool:
+        """Whether a job of this bundle would be drawn at once."""
+        return served.state == "open" and served.running < served.slots and not self.waiting
+
     def refuse(self) -> None:
         """Take no more; what was taken goes on."""
         self.stopped = True

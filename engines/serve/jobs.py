@@ -47,7 +47,7 @@ class ImageRequest:
         images = tuple((name, getattr(own.get(name), "size", None)) for name in ("image", "mask"))
         texts = tuple(name for name in ("prompt_2", "negative_prompt_2") if own.get(name) is not None)
         scaled = own.get("guidance_scale") is None
-        return (*plain, *images, texts, scaled, tuple(sorted(own.get("inputs") or {})))
+        return (*plain, *images, texts, scaled, tuple(sorted(own.get("inputs") or {})), tuple(own.get("loras") or ()))
 
     @property
     def preview_steps(self) -> frozenset[int]:

@@ -62,6 +62,7 @@ class ImagesBody(Frozen):
     guidance_scale: float | None = None
     strength: float | None = None
     inputs: dict[str, float | str] | None = None
+    loras: dict[str, float] | None = None
 
     def pixels(self) -> tuple[int | None, int | None]:
         """Height and width; None where they are left to the bundle, or to the image."""
@@ -125,8 +126,9 @@ class OpenAIRoutes:
                     texts[name] = value
         finally:
             await form.close()
-        inputs: dict[str, Any] = json_object(texts.pop("inputs", "{}"))
-        asked = received.fields(texts, ImagesBody)
+        inputs = json_object(texts.pop("inputs", "{}"), "inputs")
+        loras = json_object(texts.pop("loras", "{}"), "loras")
+        asked = received.fields(texts, ImagesBody).model_copy(update={"loras": received.numbers(loras, "loras")})
         if "image" not in pictures:
             raise Refusal(400, "image is missing. Send the picture to change as a file.", "missing_required_parameter", "image")
         image, mask = pictures.pop("image"), pictures.pop("mask", None)
@@ -154,6 +156,7 @@ class OpenAIRoutes:
             "height": height,
             "width": width,
             "inputs": fed,
+            "loras": self._desk.loras(asked.loras or {}),
             **images,
         }
         return ImageRequest(
@@ -236,14 +239,14 @@ def white_is_anew(mask: Image.Image) -> Image.Image:
     return mask.convert("RGB") if alpha.getextrema() == (255, 255) else ImageOps.invert(alpha)
 
 
-def json_object(text: str) -> dict[str, Any]:
-    """Read a field of a form that holds a JSON object."""
+def json_object(text: str, name: str) -> dict[str, Any]:
+    """Read the field of a form of that name, which holds a JSON object."""
     try:
         found: Any = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise invalid(f"inputs is no JSON: {error}.", "inputs") from error
+        raise invalid(f"{name} is no JSON: {error}.", name) from error
     if not isinstance(found, dict):
-        raise invalid("inputs must be a JSON object: names and what they are fed.", "inputs")
+        raise invalid(f"{name} must be a JSON object, of names and values.", name)
     return {**found}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import Field, ValidationError
@@ -12,7 +13,7 @@ from engines.plugins import did_you_mean
 from engines.strict import Frozen, describe
 
 #: Fields that have a flag of their own, or are no one's to type.
-_FLAGGED = {"keys", "cors"}
+_FLAGGED = {"keys", "cors", "loras"}
 
 
 class ServeOptions(Frozen):
@@ -20,6 +21,7 @@ class ServeOptions(Frozen):
 
     keys: tuple[str, ...] = Field(default=(), description="API keys, one of which every request must carry; none: open to all")
     cors: tuple[str, ...] = Field(default=(), description="origins of web pages elsewhere that may call; none by default")
+    loras: dict[str, Path] = Field(default_factory=dict, description="LoRA files by the names that requests choose them by")
     batching: Literal["auto", "continuous", "fixed"] = Field(
         default="auto",
         description="continuous: requests at any step share calls of the networks; fixed: requests of one size, steps and "
@@ -43,7 +45,7 @@ class ServeOptions(Frozen):
     kept_mb: float = Field(default=256.0, ge=0, description="MB of finished pictures kept for an hour for `response_format: url`")
 
     @classmethod
-    def of(cls, pairs: Mapping[str, str], **given: tuple[str, ...]) -> Self:
+    def of(cls, pairs: Mapping[str, str], **given: tuple[str, ...] | dict[str, Path]) -> Self:
         """Read `--set KEY=VALUE`; `given` are the fields that have flags.
 
         Raises:
@@ -53,7 +55,7 @@ class ServeOptions(Frozen):
         known = [name for name in cls.model_fields if name not in _FLAGGED]
         for key in pairs:
             if key not in known:
-                raise UnsupportedError(f"--set: no key {key!r}{did_you_mean(key, known)}.")
+                raise UnsupportedError(f"--set: no key {key!r}{did_you_mean(key, known)}. There are:\n{cls.told()}")
         try:
             return cls.model_validate_strings({**pairs}).model_copy(update=given)
         except ValidationError as error:
@@ -61,7 +63,13 @@ class ServeOptions(Frozen):
 
     @classmethod
     def told(cls) -> str:
-        """One line a key, for the help."""
+        """One line a key: its default, and what it is."""
+        return "\n".join(f"  {name}={default}  {about}" for name, default, about in cls.rows())
+
+    @classmethod
+    def rows(cls) -> list[tuple[str, str, str]]:
+        """Every key of `--set`, its default as one types it, and what it is."""
         fields = {name: field for name, field in cls.model_fields.items() if name not in _FLAGGED}
-        values = {name: "" if field.default is None else field.default for name, field in fields.items()}
-        return "\n".join(f"{name}={values[name]}  {field.description}" for name, field in fields.items())
+        return [
+            (name, "" if field.default is None else f"{field.default}", field.description or "") for name, field in fields.items()
+        ]

@@ -70,6 +70,14 @@ def _invalid(error: ValidationError, kind: type[BaseModel]) -> Refusal:
     return invalid(f"{where or 'the body'}: {problem['msg']}.", where)
 
 
+def numbers(values: Mapping[str, Any], what: str) -> dict[str, float]:
+    """The same as numbers; raise Refusal for what is none."""
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise invalid(f"{what}.{name} is {value!r}, and no number.", what)
+    return {name: float(value) for name, value in values.items()}
+
+
 def from_base64(text: str, limit: int, what: str) -> Image.Image:
     """Read a picture from base64, or from a data URL; no other URL is ever followed."""
     if text.startswith("data:"):

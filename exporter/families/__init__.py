@@ -29,10 +29,15 @@ class Reference(Protocol):
         pipeline: the diffusers pipeline.
         components: part → the module whose values are the part's.
         calls: part → whose method the pipeline calls for it, and its name.
+        scales: of guidance, at every call of the denoiser in the last `call`; empty where they are all alike.
+        features: deep features that these calls left or were given, (branches*B, C, H, W), the negative branch first; empty
+            without step caching.
 
     """
 
     pipeline: Any
+    scales: Sequence[float]
+    features: Sequence[Tensor]
 
     @property
     def components(self) -> Mapping[str, nn.Module]: ...  # noqa: D102 - above

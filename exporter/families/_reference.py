@@ -12,6 +12,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from exporter.families import _chunked, _tokens
+from exporter.families._shallow import cached
+from exporter.families._steered import steered
 
 if TYPE_CHECKING:
     from exporter.families._tokens import ClipFamily
@@ -22,6 +24,8 @@ class LatentDiffusionReference:
 
     Attributes:
         pipeline: the diffusers pipeline.
+        scales: of guidance, at every call of the denoiser in the last `call`; empty where they are all alike.
+        features: deep features that these calls left or were given, in diffusers' order of branches; empty without caching.
 
     """
 
@@ -29,18 +33,20 @@ class LatentDiffusionReference:
         self._family = family
         self.pipeline = pipeline
         self.pipeline.set_progress_bar_config(disable=True)
+        self.scales: Sequence[float] = ()
+        self.features: Sequence[Tensor] = ()
 
     @property
     def components(self) -> Mapping[str, nn.Module]:
         """Part → the module whose values are the part's; encoder and decoder are halves of one VAE."""
-        found = {name: getattr(self.pipeline, name, None) for name in self._family.roles}
+        found = {name: getattr(self.pipeline, name, None) for name, role in self._family.roles.items() if role != "shallow"}
         return {name: module or getattr(self.pipeline.vae, name.removeprefix("vae_")) for name, module in found.items()}
 
     @property
     def calls(self) -> Mapping[str, tuple[object, str]]:
         """Part → whose method the pipeline calls for it, and its name."""
         halves = {"vae_decoder": (self.pipeline.vae, "decode"), "vae_encoder": (self.pipeline.vae, "encode")}
-        return {name: halves.get(name, (getattr(self.pipeline, name, None), "forward")) for name in self._family.roles}
+        return {name: halves.get(name, (getattr(self.pipeline, name, None), "forward")) for name in self.components}
 
     def unpacked(self, kept: Tensor, shape: Sequence[int]) -> Tensor:  # noqa: ARG002 - of another family
         """A latent as the pipeline keeps it: as it is."""
@@ -95,7 +101,7 @@ class LatentDiffusionReference:
         Args:
             conditioning: by port.
             guidance_scale: None where the model takes none; diffusers runs it as at 1, guidance off, as all below.
-            options: the pipeline's own arguments.
+            options: the pipeline's own arguments; `cached: false` leaves the recipe's step caching out.
 
         """
         states, pooled = self._ports
@@ -104,13 +110,13 @@ class LatentDiffusionReference:
         arguments = {name: torch.from_numpy(array[:, -1].copy()) for name, array in named.items()}
         if joined.shape[1] == 2 and (guidance_scale or 0.0) > 1:
             arguments |= {f"negative_{name}": torch.from_numpy(array[:, 0].copy()) for name, array in named.items()}
-        pipeline = options.pop("pipeline", self.pipeline)
-        return pipeline(
-            **arguments,
-            **self._family.recipe.sampler.asked(),
-            **options,
-            guidance_scale=1.0 if guidance_scale is None else guidance_scale,
-        )
+        pipeline, sampler = options.pop("pipeline", self.pipeline), self._family.recipe.sampler
+        if not options.pop("cached", True):
+            sampler = sampler.model_copy(update={"cache": None})
+        scale = 1.0 if guidance_scale is None else guidance_scale
+        own = pipeline, self.pipeline.unet
+        with steered(*own, sampler.guidance) as self.scales, cached(*own, sampler) as self.features:
+            return pipeline(**arguments, **sampler.asked(), **options, guidance_scale=scale)
 
     def from_image(
         self, pixels: np.ndarray, anew: np.ndarray | None, strength: float | None, size: Mapping[str, int]

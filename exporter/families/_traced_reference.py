@@ -36,8 +36,13 @@ class TracedReference:
 
     Attributes:
         pipeline: of diffusers.
+        scales: none: guidance is the same at every step.
+        features: none: nothing is cached between steps.
 
     """
+
+    scales: Sequence[float] = ()
+    features: Sequence[Tensor] = ()
 
     def __init__(self, family: TracedFamily, pipeline: Any) -> None:  # noqa: ANN401 - a diffusers pipeline
         self._family, self.pipeline = family, pipeline

@@ -7,17 +7,16 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from engines.errors import RecipeError, UnsupportedError
-from engines.guidance import Guidance
+from engines.guidance import BRANCHES, Guidance
 from engines.inputs import Input
 from engines.manifest import Role, Tokenizer
 from engines.plugins import did_you_mean
 from engines.signature import Dim, Port, Range, Signature
-from exporter.families import Driving
+from exporter.families import Driving, _depths, _steps
 from exporter.families._sizes import LatentSizes
 from exporter.models import embeddings, kinds, leftovers
 from exporter.models.checkpoint import network
-from exporter.models.sampler_compat import made_by_passes
-from exporter.part import Part
+from exporter.part import SHALLOW, Part
 from exporter.part import Precision as Precision  # noqa: PLC0414 - the families' own argument type
 
 if TYPE_CHECKING:
@@ -60,9 +59,12 @@ class LatentDiffusion:
         roles: dict[str, Role] = {**dict.fromkeys(self.towers, "text"), "unet": "denoiser", "vae_decoder": "decoder"}
         if self.image_encoder in recipe.components:
             roles[self.image_encoder] = "encoder"
+        if recipe.sampler.cache:
+            roles[f"unet{SHALLOW}"] = "shallow"
         self.roles: Mapping[str, Role] = roles
         self._refuse_model()
-        problems = [*self._component_problems(), *self._guidance_problems()]
+        steps = _steps.problems(recipe, self.configs["unet"], self.pipeline_class, rescales_from_images=self.rescales_from_images)
+        problems = [*self._component_problems(), *steps]
         # What is made of the sizes, tiles too, is made of sizes that fit.
         problems += list(self.sizes.problems()) or self._tile_problems()
         problems += self.recipe.prompts.problems(self._layers)
@@ -145,15 +147,20 @@ class LatentDiffusion:
             if self.recipe.prompts.weights:
                 inputs.append(Port(name=f"{self.towers[name]}_weights", shape=shape))
             return self._signed(inputs, self.conditioning(name))
-        if role == "denoiser":
+        if role in {"denoiser", "shallow"}:
+            cache, answer = self.recipe.sampler.cache, Port(name="model_output", shape=latent.shape)
             inputs = [
                 latent,
                 Port(name="timestep", shape=("batch",)),
-                *(port for t in self.towers for port in self.conditioning(t)),
+                *(self._steering(port) for t in self.towers for port in self.conditioning(t)),
             ]
             if self.recipe.sampler.guidance.mode != "none":
                 inputs.append(Port(name="guidance_scale", shape=("batch",)))
-            return self._signed(inputs, [Port(name="model_output", shape=latent.shape)])
+            if cache is None:
+                return self._signed(inputs, [answer])
+            deep = _depths.deep_feature(self.configs["unet"], latent, self.branches)
+            cut = _depths.shallow_inputs(self.configs["unet"], inputs, cache, deep)
+            return self._signed(cut, [answer]) if role == "shallow" else self._signed(inputs, [answer, deep])
         if role == "decoder":
             return self._tiled(self._signed([latent], [image]))
         noise = () if self._tiny else (Port(name="noise", shape=latent.shape),)
@@ -173,13 +180,16 @@ class LatentDiffusion:
         from exporter.families import _wrappers  # noqa: PLC0415 - torch
 
         role = self.roles[name]
-        network = self._network(name if name in self.configs else "vae", precision)
+        component = name.removesuffix(SHALLOW)
+        network = self._network(component if component in self.configs else "vae", precision)
         if role == "text":
             module = self.text(name, network)
-        elif role == "denoiser":
+        elif role in {"denoiser", "shallow"}:
             module = self.denoiser(network)
             if self.sizes.crops:
                 _wrappers.stretch_to_skips(network)
+            if role == "shallow":
+                module = _wrappers.ShallowDenoiser(module, [port.name for port in self.signature(name).inputs])
         elif role == "decoder":
             module = _wrappers.Decoder(network)
         else:
@@ -331,21 +341,6 @@ class LatentDiffusion:
             if name not in known
         ]
 
-    def _guidance_problems(self) -> list[str]:
-        mode, takes = self.recipe.sampler.guidance.mode, self.configs["unet"].get("time_cond_proj_dim") is not None
-        where = f"sampler.guidance.mode: {mode!r}"
-        taught = made_by_passes(self.recipe)  # a network that shall take it is not there yet
-        if mode == "embedded" and not takes and (taught is None or taught.kind != "lcm"):
-            return [f"{where}, but this model has no input for it (unet.time_cond_proj_dim is null); use classifier_free or none"]
-        if mode == "classifier_free" and takes:
-            return [f"{where}, but guidance is an input of this model (unet.time_cond_proj_dim is set); use embedded"]
-        rescale = self.recipe.sampler.guidance.rescale
-        if rescale and "vae_encoder" in self.recipe.components and not self.rescales_from_images:
-            other = self.pipeline_class.replace("Pipeline", "Img2ImgPipeline")
-            told = f"{rescale}, but diffusers' {other} has none to check it against; leave it out, or leave vae_encoder out"
-            return [f"sampler.guidance.rescale: {told} of the components"]
-        return []
-
     def _tile_problems(self) -> list[str]:
         tiled = {name: component.tile for name, component in self.recipe.components.items() if component.tile is not None}
         problems = [
@@ -377,10 +372,15 @@ class LatentDiffusion:
     def _tiny(self) -> bool:
         return self.configs["vae"].get("_class_name", self.configs["model_index"]["vae"][1]) == "AutoencoderTiny"
 
+    def _steering(self, port: Port) -> Port:
+        """A text tower's output as the denoiser takes it: with an open number of branches, where some steps take one alone."""
+        opens = self.branches > 1 and self.recipe.sampler.opens
+        return port.model_copy(update={"shape": ("batch", BRANCHES, *port.shape[2:])}) if opens else port
+
     @cached_property
     def _dims(self) -> Mapping[str, Range]:
         batch = Range(**dict(zip(("min", "typical", "max"), self.recipe.shapes.batch, strict=True)))
-        return {"batch": batch, **self.sizes.dims}
+        return {"batch": batch, BRANCHES: Range(min=1, typical=self.branches, max=self.branches), **self.sizes.dims}
 
     def _latent(self) -> Port:
         return Port(name="latent", shape=("batch", self.channels, "latent_height", "latent_width"))

@@ -6,11 +6,14 @@ Arithmetic follows StableDiffusionPipeline and StableDiffusionXLPipeline of diff
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
+
+from exporter.families._shallow import shallow, watched
+from exporter.part import DEEP
 
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel
@@ -23,29 +26,48 @@ class _GuidedUNet(nn.Module):
         unet: diffusers' UNet2DConditionModel.
         embedded: guidance_scale is an input of the network (`timestep_cond`) instead of a mix of two branches.
         rescale: how far the mix of two branches gets the standard deviation of the positive one back, 0 to 1.
+        depth: of the deep feature that a call leaves as a second output; None leaves none.
 
     """
 
-    def __init__(self, unet: nn.Module, *, embedded: bool, rescale: float = 0.0) -> None:
+    def __init__(self, unet: nn.Module, *, embedded: bool, rescale: float = 0.0, depth: int | None = None) -> None:
         super().__init__()
         self.unet = cast("UNet2DConditionModel", unet)
-        self.embedded, self.rescale = embedded, rescale
+        self.embedded, self.rescale, self.depth = embedded, rescale, depth
 
-    def _guided(
-        self, latent: Tensor, timestep: Tensor, scale: Tensor | None, states: Tensor, added: Mapping[str, Tensor] | None
-    ) -> Tensor:
-        branches, dtype = states.shape[1], self.unet.dtype
-        output = self.unet(
-            _branched(latent, branches).to(dtype),
-            _branched(timestep, branches),
-            encoder_hidden_states=states.flatten(0, 1).to(dtype),
-            timestep_cond=self._condition(timestep, scale),
-            added_cond_kwargs=added,
-            return_dict=False,
-        )[0].float()
+    def texts(self, latent: Tensor, given: Mapping[str, Tensor]) -> tuple[Tensor | None, dict[str, Tensor] | None]:
+        """Hidden states (batch, branches, length, channels), None where they are not given, and further conditioning."""
+        raise NotImplementedError
+
+    def guided(
+        self, latent: Tensor, timestep: Tensor, scale: Tensor | None, given: Mapping[str, Tensor]
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Answer on conditioning by name; on a deep feature among it with the outermost layers alone."""
+        branches, dtype = next(iter(given.values())).shape[1], self.unet.dtype
+        states, added = self.texts(latent, given)
+        arguments = {
+            "sample": _branched(latent, branches).to(dtype),
+            "timestep": _branched(timestep, branches),
+            "encoder_hidden_states": None if states is None else states.flatten(0, 1).to(dtype),
+            "timestep_cond": self._condition(timestep, scale),
+            "added_cond_kwargs": added,
+        }
+        if DEEP in given:
+            return self._mixed(
+                shallow(self.unet, self.depth or 0, given[DEEP].flatten(0, 1).to(dtype), **arguments), latent, branches, scale
+            )
+        if self.depth is None:
+            return self._mixed(self.unet(**arguments, return_dict=False)[0], latent, branches, scale)
+        with watched(self.unet, self.depth) as kept:
+            output = self.unet(**arguments, return_dict=False)[0]
+        return self._mixed(output, latent, branches, scale), kept[0].float().unflatten(0, (latent.shape[0], branches))
+
+    def _mixed(self, output: Tensor, latent: Tensor, branches: int, scale: Tensor | None) -> Tensor:
+        output = output.float()
         if branches == 1:
             return output
-        negative, positive = output.reshape(latent.shape[0], branches, *output.shape[1:]).unbind(1)
+        both = output.unflatten(0, (latent.shape[0], branches))
+        negative, positive = both[:, 0], both[:, -1]
         mixed = negative + _asked(scale).reshape(-1, 1, 1, 1) * (positive - negative)
         return _rescaled(mixed, positive, self.rescale) if self.rescale else mixed
 
@@ -59,11 +81,20 @@ class _GuidedUNet(nn.Module):
 
 
 class Denoiser(_GuidedUNet):
-    """UNet with guidance inside: latent (B, C, H, W), timestep (B,), conditioning (B, branches, …) → latent's shape."""
+    """UNet with guidance inside: latent (B, C, H, W), timestep (B,), conditioning (B, branches, …) → latent's shape.
 
-    def forward(self, latent: Tensor, timestep: Tensor, prompt_embeds: Tensor, guidance_scale: Tensor | None = None) -> Tensor:
+    With a depth it also returns its deep feature, (B, branches, C', H, W).
+    """
+
+    def forward(
+        self, latent: Tensor, timestep: Tensor, prompt_embeds: Tensor, guidance_scale: Tensor | None = None
+    ) -> Tensor | tuple[Tensor, Tensor]:
         """Predict noise, velocity or sample, whichever the network was trained for."""
-        return self._guided(latent, timestep, guidance_scale, prompt_embeds, None)
+        return self.guided(latent, timestep, guidance_scale, {"prompt_embeds": prompt_embeds})
+
+    def texts(self, latent: Tensor, given: Mapping[str, Tensor]) -> tuple[Tensor | None, dict[str, Tensor] | None]:  # noqa: ARG002
+        """The hidden states alone."""
+        return given.get("prompt_embeds"), None
 
 
 class DenoiserXL(_GuidedUNet):
@@ -74,11 +105,14 @@ class DenoiserXL(_GuidedUNet):
         embedded: as for `Denoiser`.
         factor: pixels per latent cell.
         rescale: as for `Denoiser`.
+        depth: as for `Denoiser`.
 
     """
 
-    def __init__(self, unet: nn.Module, *, embedded: bool, factor: int, rescale: float = 0.0) -> None:
-        super().__init__(unet, embedded=embedded, rescale=rescale)
+    def __init__(
+        self, unet: nn.Module, *, embedded: bool, factor: int, rescale: float = 0.0, depth: int | None = None
+    ) -> None:
+        super().__init__(unet, embedded=embedded, rescale=rescale, depth=depth)
         self.factor = factor
 
     def forward(
@@ -89,16 +123,19 @@ class DenoiserXL(_GuidedUNet):
         prompt_embeds_2: Tensor,
         pooled_prompt_embeds: Tensor,
         guidance_scale: Tensor | None = None,
-    ) -> Tensor:
+    ) -> Tensor | tuple[Tensor, Tensor]:
         """Predict as `Denoiser` does."""
+        given = {"prompt_embeds": prompt_embeds, "prompt_embeds_2": prompt_embeds_2, "pooled_prompt_embeds": pooled_prompt_embeds}
+        return self.guided(latent, timestep, guidance_scale, given)
+
+    def texts(self, latent: Tensor, given: Mapping[str, Tensor]) -> tuple[Tensor | None, dict[str, Tensor] | None]:
+        """The towers' hidden states joined; pooled text and sizes."""
         # Pooled text stays float32: the UNet joins it with float32 time embeddings by torch.concat, which ONNX cannot do
         # across types, and casts the result to its own type right after.
-        added = {
-            "text_embeds": pooled_prompt_embeds.flatten(0, 1),
-            "time_ids": _branched(self._sizes(latent), pooled_prompt_embeds.shape[1]),
-        }
-        states = torch.cat([prompt_embeds, prompt_embeds_2], dim=-1)
-        return self._guided(latent, timestep, guidance_scale, states, added)
+        pooled = given["pooled_prompt_embeds"]
+        added = {"text_embeds": pooled.flatten(0, 1), "time_ids": _branched(self._sizes(latent), pooled.shape[1])}
+        towers = [given[name] for name in ("prompt_embeds", "prompt_embeds_2") if name in given]
+        return torch.cat(towers, dim=-1) if towers else None, added
 
     def _sizes(self, latent: Tensor) -> Tensor:
         """Original size, crop and target size, (B, 6) in pixels: the picture is its own original, not cropped."""
@@ -106,6 +143,27 @@ class DenoiserXL(_GuidedUNet):
         height, width = (ones * (latent.shape[axis] * self.factor) for axis in (2, 3))
         zero = torch.zeros_like(height)
         return torch.stack([height, width, zero, zero, height, width], dim=1)
+
+
+class ShallowDenoiser(nn.Module):
+    """The outermost layers of a denoiser, on the deep feature that a whole call left, under the same contract.
+
+    Args:
+        whole: the denoiser, whose UNet it shares.
+        inputs: names of its inputs, in their order.
+
+    """
+
+    def __init__(self, whole: nn.Module, inputs: Sequence[str]) -> None:
+        super().__init__()
+        guided = cast("_GuidedUNet", whole)
+        self.unet, self._guided, self._inputs = guided.unet, guided.guided, tuple(inputs)
+
+    def forward(self, latent: Tensor, timestep: Tensor, *others: Tensor) -> Tensor:
+        """Predict as the whole one does."""
+        given = dict(zip(self._inputs[2:], others, strict=True))
+        scale = given.pop("guidance_scale", None)
+        return cast("Tensor", self._guided(latent, timestep, scale, given))
 
 
 class _Autoencoder(Protocol):

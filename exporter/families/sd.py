@@ -55,7 +55,7 @@ class Sd(LatentDiffusion):
 
         guidance = self.recipe.sampler.guidance
         embedded = guidance.mode == "embedded"
-        return Denoiser(network, embedded=embedded, rescale=guidance.rescale)
+        return Denoiser(network, embedded=embedded, rescale=guidance.rescale, depth=self.recipe.sampler.depth)
 
     def pipeline_options(self) -> Mapping[str, Any]:
         """No safety checker: it is a filter behind the model, not part of it."""

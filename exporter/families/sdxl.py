@@ -64,9 +64,9 @@ class Sdxl(LatentDiffusion):
         """Wrap the UNet."""
         from exporter.families._wrappers import DenoiserXL  # noqa: PLC0415 - torch
 
-        guidance = self.recipe.sampler.guidance
-        embedded = guidance.mode == "embedded"
-        return DenoiserXL(network, embedded=embedded, factor=self.factor, rescale=guidance.rescale)
+        sampler = self.recipe.sampler
+        embedded, rescale = sampler.guidance.mode == "embedded", sampler.guidance.rescale
+        return DenoiserXL(network, embedded=embedded, factor=self.factor, rescale=rescale, depth=sampler.depth)
 
     def pipeline_options(self) -> Mapping[str, Any]:
         """No watermark: it is drawn onto the picture, not by the model."""

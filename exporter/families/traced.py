@@ -288,4 +288,7 @@ class Traced:
             found.append("pipeline: fused pipelines are joined of parts that this model has not; write stepped")
         if prompts.chunks > 1 or prompts.weights or prompts.clip_skip is not None:
             found.append("prompts: this model reads them as diffusers has it; leave chunks, weights and clip_skip out")
+        sampler, plain = self.recipe.sampler, "Stable Diffusion and SDXL alone; leave it out"
+        steps = {f"guidance.{name}": getattr(sampler.guidance, name) for name in ("interval", "scales")}
+        found += [f"sampler.{name}: is for {plain}" for name, asked in {"cache": sampler.cache, **steps}.items() if asked]
         return found

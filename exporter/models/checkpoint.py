@@ -28,6 +28,7 @@ from exporter.models import (
 from exporter.models.embeddings import Vectors
 from exporter.models.safetensors_header import read_json
 from exporter.models.statements import Statement
+from exporter.part import SHALLOW
 
 if TYPE_CHECKING:
     from torch import nn
@@ -173,8 +174,8 @@ class Checkpoint:
 
 
 def network(part: str) -> str:
-    """Component of a source that holds a part's weights: encoder and decoder are halves of one VAE."""
-    return "vae" if part.startswith("vae_") else part
+    """Component of a source that holds a part's weights: of a VAE's halves the VAE, of a shallow UNet the whole one."""
+    return "vae" if part.startswith("vae_") else part.removesuffix(SHALLOW)
 
 
 def placed(configs: Mapping[str, Mapping[str, Any]], component: str, config: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:

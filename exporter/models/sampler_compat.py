@@ -289,8 +289,8 @@ def _times(recipe: Recipe, checkpoint: Checkpoint, made: ModelPurpose) -> Iterat
     if made.starts:
         steps, places = made.starts
         grid = trailing(_setting(recipe, checkpoint, "num_train_timesteps") or 1000, steps)
-        if recipe.sampler.timesteps != (times := tuple(grid[place] for place in places)):
-            found = list(recipe.sampler.timesteps) if recipe.sampler.timesteps else "null"
+        if recipe.sampler.times != (times := tuple(grid[place] for place in places)):
+            found = list(recipe.sampler.times) if recipe.sampler.times else "null"
             yield f"sampler.timesteps: {found}, but {made.told_by} teaches leaps from {list(times)}; write that here"
 
 

@@ -19,6 +19,7 @@ from onnxscript.optimizer import fold_constants_ir
 
 from engines import plugins
 from engines.errors import UnsupportedError
+from engines.guidance import BRANCHES
 from engines.samplers.table import Draw, Emit, Eval, Table
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def unroll(
     decoder: tuple[str, ir.Model],
     table: Table,
     signature: Signature,
+    shallow: ir.Model | None = None,
 ) -> ir.Model:
     """Join the graphs of one pipeline, at the one size that its dimensions have.
 
@@ -45,6 +47,7 @@ def unroll(
         table: the sampler, which starts from noise.
         signature: of the result. Inputs: token ids by name; `noise`, float32 (batch, draws, C, H, W); `guidance_scale`, float32
             (batch,), where the denoiser takes one. Output: `image`.
+        shallow: the denoiser's outermost layers, of the same weights, where the table asks for them alone.
 
     Raises:
         UnsupportedError: a graph has control flow, or the table starts from a given latent.
@@ -57,7 +60,7 @@ def unroll(
         values |= sheet.copy(name, model, values)
     batch = signature.shape(signature.inputs[0], sizes)[0]
     history: list[ir.Value] = []
-    draws = 0
+    draws, kept = 0, dict[str, ir.Value]()
     for op in table.ops:
         match op:
             case Draw():
@@ -65,7 +68,11 @@ def unroll(
                 draws += 1
             case Eval():
                 known = {"latent": sheet.mix(op.row, history), "timestep": sheet.constant(np.full(batch, op.t, np.float32))}
-                history += sheet.copy(*denoiser, values | known).values()
+                part, network = denoiser[0], shallow if op.shallow and shallow is not None else denoiser[1]
+                known |= {} if op.guided is None else sheet.steered(network, values | kept, op.guided)
+                answer, *left = sheet.copy(part, network, values | kept | known).items()
+                history.append(answer[1])
+                kept = kept if op.shallow else dict(left)
             case Emit():
                 values |= sheet.copy(*decoder, {"latent": sheet.mix(op.row, history)})
             case _:
@@ -108,6 +115,19 @@ class _GraphBuilder:
         for term in terms[1:]:
             mixed = self.node("Add", [mixed, term])
         return mixed
+
+    def steered(self, model: ir.Model, values: Mapping[str, ir.Value], share: float) -> dict[str, ir.Value]:
+        """What a denoiser takes where a share of the guidance counts: its scale, and of text the last branch where none does."""
+        scale = values["guidance_scale"]
+        one = self.constant(np.float32(1))
+        excess = self.node("Mul", [self.node("Sub", [scale, one]), self.constant(np.float32(share))])
+        found = {"guidance_scale": self.node("Add", [one, excess])}
+        if share:
+            return found
+        ports = {str(value.name): value.shape for value in model.graph.inputs}
+        open_ones = [name for name, shape in ports.items() if shape is not None and len(shape) > 1 and str(shape[1]) == BRANCHES]
+        last = [self.constant(np.array([bound], np.int64)) for bound in (-1, 2**31, 1)]
+        return found | {name: self.node("Slice", [values[name], *last]) for name in open_ones}
 
     def copy(self, part: str, model: ir.Model, values: Mapping[str, ir.Value]) -> dict[str, ir.Value]:
         """Copy one part's nodes, fed by name; its weights are shared by all copies. Returns its outputs by name."""

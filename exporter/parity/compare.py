@@ -49,7 +49,7 @@ def judge(
         else:
             continue
         return _failed(part, stage, case, limit, note, backend)
-    values = measure(pairs, image=stage == "image", asked=limit)
+    values = measure(pairs, image=stage in {"image", "caching"}, asked=limit)
     return Verdict(
         part=part,
         stage=STAGES[stage],
@@ -95,7 +95,7 @@ def compare(path: Path, backend: str | None, limits: Limits, report: Callable[[s
         verdicts += _part(bundle, name, entry, cases, taken.get(name), limits)
         if entry.lora:
             verdicts += _adapted(bundle, name, entry, taken.get(name), limits)
-        if entry.precision == "fp16":
+        if entry.precision == "fp16" and entry.role != "shallow":  # whose layers are among the whole one's
             verdicts.append(_headroom(name, ranges[name]))
     report("sampler")
     for run in runs:
@@ -264,13 +264,24 @@ def _sampler(bundle: Bundle, entry: SamplerEntry, run: Run) -> Table:
 def _table(table: Table, run: Run, limit: Mapping[str, float]) -> Verdict:
     """Open loop: given the source's model outputs and noise, the table must ask at the same times on the same latents."""
     times: list[float] = []
+    shares: list[float] = []
+    cached: list[bool] = []
     inputs: list[np.ndarray] = []
     # The encoder's draw, where it makes one, is in front of the sampler's.
     outputs, draws = iter(run.model_outputs), iter(run.draws[-sum(op.op == "draw" for op in table.ops) :])
 
-    def denoise(latent: np.ndarray, timestep: float | np.ndarray, which: np.ndarray | None = None) -> np.ndarray:  # noqa: ARG001 - the sampler's
+    def denoise(
+        latent: np.ndarray,
+        timestep: float | np.ndarray,
+        which: np.ndarray | None = None,  # noqa: ARG001 - the sampler's
+        *,
+        guided: float | np.ndarray | None = None,
+        shallow: bool = False,
+    ) -> np.ndarray:
         inputs.append(latent.copy())
         times.append(float(timestep))
+        shares.append(1.0 if guided is None else float(guided))
+        cached.append(shallow)
         return next(outputs)
 
     label = run.setting.label
@@ -284,8 +295,30 @@ def _table(table: Table, run: Run, limit: Mapping[str, float]) -> Verdict:
     if not np.array_equal(np.array(times, np.float32), np.array(run.times, np.float32)):
         note = f"times {_short(times)} instead of {_short(run.times)}"
         return _failed("sampler", "table", label, limit, note)
+    if note := _other_scales(shares, run) or _other_calls(cached, run):
+        return _failed("sampler", "table", label, limit, note)
     pairs = [*zip(inputs, run.model_inputs, strict=True), (final, run.latent)]
     return judge("sampler", "table", label, pairs, limit)
+
+
+def _other_scales(shares: Sequence[float], run: Run) -> str:
+    """How the guidance of single steps differs from the source's, or nothing."""
+    asked = max(run.setting.guidance_scale or 1.0, 1.0)
+    found, wanted = (1 + np.array(shares) * (asked - 1), np.full(len(shares), asked) if run.scales is None else run.scales)
+    if np.allclose(found, wanted, rtol=1e-5):
+        return ""
+    first = int(np.argmin(np.isclose(found, wanted, rtol=1e-5)))
+    return f"guidance scale {found[first]:g} instead of {wanted[first]:g} at step {first + 1} of {len(shares)}"
+
+
+def _other_calls(cached: Sequence[bool], run: Run) -> str:
+    """Where the table asks for the outermost layers alone and the source ran whole, or the other way round; or nothing."""
+    wanted = set(run.calls(shallow=True))
+    for index, shallow in enumerate(cached):
+        if shallow != (index in wanted):
+            told = ("shallow", "whole") if shallow else ("whole", "shallow")
+            return f"step {index + 1} of {len(cached)} is {told[0]}, and the source's is {told[1]}"
+    return ""
 
 
 def _short(times: Sequence[float] | np.ndarray) -> str:
@@ -312,9 +345,21 @@ def _end_to_end(pipeline: Pipeline, run: Run, backend: str, precision: str, limi
     if latent is not None:
         floor = limits(name, "drift", precision)
         for index, pair in enumerate(zip(inputs, run.model_inputs, strict=True)):
-            yield judge(name, "drift", f"{setting.label}, step {index + 1}", [pair], floor, backend=backend)
+            told = _after(run, index)
+            yield judge(name, "drift", f"{setting.label}, step {index + 1}", [pair], floor, backend=backend, note=told)
         yield judge(name, "latent", setting.label, [(latent, run.latent)], limits(name, "latent", precision), backend=backend)
     yield judge(name, "image", setting.label, [(image, run.image)], limits(name, "image", precision), backend=backend)
+    if run.uncached is not None:
+        asked = limits(name, "caching", precision)
+        yield judge(name, "caching", setting.label, [(image, run.uncached)], asked, backend=backend, note="the price of caching")
+
+
+def _after(run: Run, index: int) -> str:
+    """Whose deep feature the call before an index used, where that was a shallow one: its input shows how right that was."""
+    if index - 1 not in (calls := run.calls(shallow=True)):
+        return ""
+    whole = max(each for each in range(index) if each not in calls)
+    return f"after step {index}, shallow on the deep feature of step {whole + 1}"
 
 
 def _stepped(pipeline: Pipeline, run: Run, draw: Draw, inputs: list[np.ndarray]) -> np.ndarray:

@@ -17,6 +17,7 @@ LIMITS: Mapping[str, Mapping[str, float]] = {
     "drift": {"fp32": 70.0, "fp16": 35.0, "int8-weights": 24.0, "bf16": 24.0, "int8": 20.0, "fp8": 20.0, "int4-weights": 16.0},
     "latent": {"fp32": 70.0, "fp16": 35.0, "int8-weights": 24.0, "bf16": 24.0, "int8": 20.0, "fp8": 20.0, "int4-weights": 16.0},
     "image": {"fp32": 60.0, "fp16": 35.0, "int8-weights": 24.0, "bf16": 24.0, "int8": 16.0, "fp8": 16.0, "int4-weights": 12.0},
+    "caching": {},  # what it costs is for whoever asks for it to say
     "table": {"fp32": 80.0, "fp16": 80.0, "bf16": 80.0},
 }
 #: Precision classes, from fine to coarse; the last four are those of quantized graphs.
@@ -31,6 +32,7 @@ STAGES = {
     "drift": "worst step",
     "latent": "final latent",
     "image": "image",
+    "caching": "whole → cached",
     "tokens": "source → tokens",
     "range": "half range",
 }
@@ -48,11 +50,15 @@ class Limits:
 
     def __call__(self, part: str, stage: str, precision: str) -> dict[str, float]:
         """Limits of one line for one precision class."""
-        return self._own.get(f"{part}.{stage}") or self._own.get(stage) or bounds(LIMITS[stage][precision])
+        return self._own.get(f"{part}.{stage}") or self._own.get(stage) or _floor(stage, precision)
 
     def of_remade(self, part: str) -> dict[str, float]:
         """Limits of `source → passes` for a network that was remade on purpose: only what the recipe says of that very part."""
         return self._own.get(f"{part}.passes", {})
+
+
+def _floor(stage: str, precision: str) -> dict[str, float]:
+    return bounds(LIMITS[stage][precision]) if LIMITS[stage] else {}
 
 
 def bounds(limit: Asked) -> dict[str, float]:

@@ -48,9 +48,10 @@ _PHRASES = {
 def sentences(model: type[BaseModel], error: ValidationError) -> Iterator[tuple[Place, str]]:
     """Place and sentence of every problem."""
     found = error.errors(include_url=False)
-    for problem in found:
-        place: Place = tuple(step for step in problem["loc"] if not str(step).startswith("|"))  # tags of a union
-        if problem["type"] == "too_short" and any(other["loc"][:-1] == place for other in found if other["loc"]):
+    # A tag of a union begins with a bar, and is no part of a place.
+    places: list[Place] = [tuple(step for step in each["loc"] if not str(step).startswith("|")) for each in found]
+    for problem, place in zip(found, places, strict=True):
+        if problem["type"] == "too_short" and any(other[:-1] == place for other in places if other):
             continue  # pydantic counts what is left when wrong values are taken out
         if problem["type"] == "missing" and place and isinstance(place[-1], int):
             yield place[:-1], f"has {len(problem['input'])} values, {brief(problem['input'])}, and needs more"

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -17,18 +17,19 @@ from pydantic import (
     Tag,
     ValidationError,
     field_validator,
-    model_validator,
 )
 
 from engines import plugins
 from engines.errors import MissingDependency, RecipeError
 from engines.manifest import Generator, Tile
 from engines.strict import Frozen
-from exporter.recipe import aliases, shipped
+from exporter.recipe import shipped
 from exporter.recipe.limits import LIMITS
 from exporter.recipe.lora import LoraSlots
 from exporter.recipe.messages import sentences
 from exporter.recipe.prompts import AnEmbedding, Prompts
+from exporter.recipe.sampling import GuidanceOptions as GuidanceOptions  # noqa: PLC0414 - of a recipe's schema
+from exporter.recipe.sampling import SamplerOptions
 from exporter.recipe.yaml_source import Document, Place, brief, one_form
 
 #: Kind of plugin → what a message calls one.
@@ -43,12 +44,6 @@ def _rising(triple: tuple[int, int, int]) -> tuple[int, int, int]:
     if list(triple) != sorted(triple):
         raise ValueError(f"{list(triple)} must rise: smallest, typical, largest; sorted it is {sorted(triple)}")
     return triple
-
-
-def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
-    if twice := [value for index, value in enumerate(values) if value in values[:index]]:
-        raise ValueError(f"names {twice[0]} twice; keep one")
-    return values
 
 
 #: A bound must be positive, whatever it is of. The tags are no part of a place in the recipe.
@@ -91,69 +86,6 @@ class ModelOptions(Frozen):
     made_for: MadeFor | None = Field(
         default=None, description="how the model was distilled, where its files do not tell; decides which samplers suit it"
     )
-
-
-class GuidanceOptions(Frozen):
-    """How the prompt steers."""
-
-    mode: Literal["none", "classifier_free", "embedded"] = "none"
-    scale: float | None = Field(default=None, description="default of the run-time input; null where mode is none")
-    rescale: float = Field(
-        default=0.0, ge=0, le=1, description="how far the mix gets the prompt's own contrast back (guidance_rescale in diffusers)"
-    )
-
-    @model_validator(mode="after")
-    def _scaled(self) -> Self:
-        if self.mode == "none" and self.scale is not None:
-            raise ValueError(f"scale {self.scale} has no effect in mode 'none'; leave it out, or set mode: classifier_free")
-        if self.mode != "none" and self.scale is None:
-            raise ValueError(f"mode {self.mode!r} needs a scale, the default of the run-time input, such as scale: 7.5")
-        if self.rescale and self.mode != "classifier_free":
-            raise ValueError(f"rescale {self.rescale} has no effect in mode {self.mode!r}; leave it out")
-        return self
-
-
-class SamplerOptions(Frozen):
-    """diffusers' scheduler, compiled into tables."""
-
-    scheduler: Text | None = Field(
-        default=None, description="class name in diffusers, or such as DPM++ 2M Karras; null takes the model's own"
-    )
-    config: dict[str, Any] = Field(default_factory=dict, description="changes to the model's own scheduler config")
-    steps: Annotated[tuple[Annotated[int, Field(ge=1, le=1000)], ...], AfterValidator(_distinct)] = Field(
-        min_length=1, description="one table each; the first is the default"
-    )
-    step: dict[str, float] = Field(default_factory=dict, description="arguments of scheduler.step, such as eta")
-    timesteps: tuple[Annotated[int, Field(ge=0)], ...] | None = Field(
-        default=None, min_length=1, description="own time grid, instead of the scheduler's"
-    )
-    sigmas: tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...] | None = Field(
-        default=None, min_length=1, description="own noise levels, falling, instead of the scheduler's, as diffusers takes them"
-    )
-    guidance: GuidanceOptions = GuidanceOptions()
-    force: bool = Field(default=False, description="build although the model was made for another sampler; the bundle says so")
-
-    def asked(self) -> dict[str, Any]:
-        """What a pipeline of diffusers is asked for, beside the steps and the scale of guidance."""
-        grids = {name: list(grid) for name in ("timesteps", "sigmas") if (grid := getattr(self, name))}
-        return {**grids, **({"guidance_rescale": self.guidance.rescale} if self.guidance.rescale else {})}
-
-    @model_validator(mode="after")
-    def _gridded(self) -> Self:
-        if self.timesteps and self.sigmas:
-            raise ValueError("has both timesteps and sigmas, which are the same grid in two units; keep one")
-        for name, given, each in (("timesteps", self.timesteps, "times"), ("sigmas", self.sigmas, "noise levels")):
-            # SCMScheduler's times, and most schedulers' sigmas, hold the arrival too.
-            if given and any(steps not in {len(given), len(given) - 1} for steps in self.steps):
-                count = len(given) - (name == "sigmas" and given[-1] == 0)
-                raise ValueError(f"{name} has {len(given)} {each}, but steps is {list(self.steps)}; set steps: [{count}]")
-        return self
-
-    @model_validator(mode="after")
-    def _spelled_out(self) -> Self:
-        """Put the class and the config in the place of a name such as `DPM++ 2M Karras`; the recipe's own config wins."""
-        found = aliases.expand(self.scheduler or "")
-        return self.model_copy(update={"scheduler": found[0], "config": found[1] | self.config}) if found else self
 
 
 class Shapes(Frozen):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from engines.guidance import BRANCHES
 from engines.images import tiling
-from exporter.part import Case, divided
+from exporter.part import DEEP, Case, divided
 from exporter.reference.recording import Recording, Run, RunSource, Setting
 from exporter.schedulers.loop import InjectedNoise
 
 if TYPE_CHECKING:
+    from engines.guidance import Guidance
     from engines.manifest import Tile
     from engines.signature import Signature
     from exporter.families import Family, Reference
@@ -87,12 +89,17 @@ def record(family: Family, recipe: Recipe, report: Callable[[str], None] = lambd
             texts = setting.prompts, setting.negative_prompt
             conditioning, ids = reference.encode(*texts), reference.tokenize(*texts)
             noise = np.random.Generator(np.random.Philox([recipe.checks.seed, number]))
-            run = _run(family, reference, setting, conditioning, noise, runs[0].image[0] if setting.strength else None)
+            play = functools.partial(_run, family, reference, setting, conditioning)
+            if recipe.sampler.cache and not setting.strength:
+                uncached = play(np.random.Generator(np.random.Philox([recipe.checks.seed, number])), None, cached=False).image
+            else:
+                uncached = None
+            run = replace(play(noise, runs[0].image[0] if setting.strength else None), uncached=uncached)
             runs.append(run)
             for name, role in family.roles.items():
-                known, signature = {**ids, **conditioning, **_scales(family, run.setting)}, family.signature(name)
+                known, signature = {**ids, **conditioning}, family.signature(name)
                 most = signature.lengths(signature.inputs[0].shape[0])[1]
-                for case in _cases(role, signature, reference, run, known, noise):
+                for case in _cases(role, signature, reference, run, known, noise, family.guidance):
                     cases[name] += divided(case, most)
     return Recording(tuple(runs), {name: tuple(found) for name, found in cases.items()}, dict(ranges))
 
@@ -114,8 +121,13 @@ def _run(
     conditioning: Mapping[str, np.ndarray],
     noise: np.random.Generator,
     picture: np.ndarray | None,
+    *,
+    cached: bool = True,
 ) -> Run:
-    """Play one setting, from a picture (height, width, 3) where there is one, with hooks on denoiser and scheduler."""
+    """Play one setting, from a picture (height, width, 3) where there is one, with hooks on denoiser and scheduler.
+
+    `cached`: with the recipe's step caching, if it has any.
+    """
     tape, scheduler = _Tape(), reference.pipeline.scheduler
     batch = len(setting.prompts)
 
@@ -163,6 +175,7 @@ def _run(
                 num_inference_steps=setting.steps,
                 callback_on_step_end=saw_latent,
                 output_type="np",
+                **({} if cached else {"cached": False}),
             ).images
     finally:
         del scheduler.step
@@ -177,7 +190,14 @@ def _run(
         kept(latents[-1]),
         image.astype(np.float32),
         source,
+        np.array(reference.scales) if reference.scales else None,
+        _given(reference.features) if reference.features else None,
     )
+
+
+def _given(features: Sequence[torch.Tensor]) -> np.ndarray:
+    """At which calls the deep feature is the one of the call before, bool (evaluations,)."""
+    return np.array([index > 0 and feature is features[index - 1] for index, feature in enumerate(features)])
 
 
 def _source(picture: np.ndarray, *, masked: bool) -> RunSource:
@@ -204,10 +224,16 @@ def _in_tiles(decode: Callable[..., Any], tile: Tile, factor: int) -> Callable[.
     return play
 
 
-def _scales(family: Family, setting: Setting) -> dict[str, np.ndarray]:
-    """What the run time feeds for a run's guidance, (batch,) by name: a classifier-free scale that is off is 1."""
-    fed = family.guidance.fed(setting.guidance_scale)
-    return {name: np.full(len(setting.prompts), scale, np.float32) for name, scale in fed.items()}
+def _steering(
+    guidance: Guidance, signature: Signature, values: Mapping[str, np.ndarray], run: Run, index: int
+) -> dict[str, np.ndarray]:
+    """What the run time feeds for a call's guidance: scales (batch,), and one branch alone where that is off and can be."""
+    fed = guidance.fed(run.scale(index))
+    alone = bool(fed) and guidance.is_off(fed)
+    ports = (*signature.inputs, *signature.outputs)
+    open_ones = {port.name for port in ports if alone and port.shape[1:2] == (BRANCHES,)}
+    branches = {name: values[name][:, -1:] for name in open_ones}
+    return {**branches, **{name: np.full(len(run.setting.prompts), scale, np.float32) for name, scale in fed.items()}}
 
 
 def _cases(
@@ -217,6 +243,7 @@ def _cases(
     run: Run,
     values: Mapping[str, np.ndarray],
     noise: np.random.Generator,
+    guidance: Guidance,
 ) -> Iterator[Case]:
     """The calls of one part that a run contains, under the part's contract."""
     setting = run.setting
@@ -227,16 +254,18 @@ def _cases(
         inputs, outputs = ({port.name: found[port.name] for port in side if port.name in found} for side in sides)
         return inputs, outputs
 
-    if role == "denoiser":
-        batch, last = len(setting.prompts), len(run.times) - 1
-        for index in sorted({0, last // 2, last}):
+    if role in {"denoiser", "shallow"}:
+        batch, calls = len(setting.prompts), run.calls(shallow=role == "shallow")
+        for index in sorted({calls[0], calls[(len(calls) - 1) // 2], calls[-1]} if calls else ()):
+            held = {**values, **({DEEP: _per_picture(reference.features[index], batch)} if reference.features else {})}
             known = {
-                **values,
+                **held,
+                **_steering(guidance, signature, held, run, index),
                 "latent": run.model_inputs[index],
                 "timestep": np.full(batch, run.times[index], np.float32),
                 "model_output": run.model_outputs[index],
             }
-            yield Case(f"{where}, step {index + 1} of {last + 1}", *pick(known))
+            yield Case(f"{where}, step {index + 1} of {len(run.times)}", *pick(known))
     elif role == "decoder":
         most = [signature.lengths(length)[1] for length in signature.inputs[0].shape[2:]]
         latent = run.latent[:, :, : most[0], : most[1]]  # of tiles, the first
@@ -248,6 +277,11 @@ def _cases(
         yield Case(where, *pick({"image": run.image, "noise": eps, "latent": latent}))
     else:
         yield Case(where, *pick(values))
+
+
+def _per_picture(feature: torch.Tensor, batch: int) -> np.ndarray:
+    """A deep feature of diffusers, all pictures of a branch after each other, as (batch, branches, C, H, W)."""
+    return feature.unflatten(0, (-1, batch)).transpose(0, 1).numpy().copy()
 
 
 @contextmanager

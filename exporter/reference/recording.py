@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -64,6 +64,9 @@ class Run:
         latent: float32 (B, C, H, W), the final one.
         image: float32 (B, height, width, 3) in [0, 1].
         source: what it starts from; None is noise alone.
+        scales: float64 (evaluations,), the scale of guidance at every call; None where it is the setting's at all.
+        shallow: bool (evaluations,), whether a call used the outermost layers alone; None without step caching.
+        uncached: float32 as `image`, what the same noise gives without step caching; None where that was not made.
 
     """
 
@@ -75,6 +78,17 @@ class Run:
     latent: np.ndarray
     image: np.ndarray
     source: RunSource | None = None
+    scales: np.ndarray | None = None
+    shallow: np.ndarray | None = None
+    uncached: np.ndarray | None = None
+
+    def calls(self, *, shallow: bool = False) -> list[int]:
+        """Indices of the calls of the whole denoiser, or of its outermost layers alone."""
+        return [index for index in range(len(self.times)) if shallow == (self.shallow is not None and bool(self.shallow[index]))]
+
+    def scale(self, index: int) -> float | None:
+        """The scale of guidance at a call."""
+        return self.setting.guidance_scale if self.scales is None else float(self.scales[index])
 
 
 @dataclass(frozen=True)
@@ -87,14 +101,24 @@ class Recording:
 
 
 def trajectory(run: Run, case: Case) -> tuple[Case, ...]:
-    """Every call of the denoiser in a run, with what else one of its recorded calls took (text, guidance)."""
+    """Every call of the whole denoiser in a run, with what else one of its recorded calls took (text, guidance).
+
+    Where calls have scales of their own, so have these; those without guidance keep both branches, which give the same.
+    """
     found = []
-    for index, time in enumerate(run.times):
+    for index in run.calls():
         inputs = {**case.inputs, "latent": run.model_inputs[index]}
-        inputs["timestep"] = np.full_like(case.inputs["timestep"], time)
+        inputs["timestep"] = np.full_like(case.inputs["timestep"], run.times[index])
+        if run.scales is not None and "guidance_scale" in inputs:
+            inputs["guidance_scale"] = np.full_like(case.inputs["timestep"], run.scales[index])
         where = f"{run.setting.label}, step {index + 1} of {len(run.times)}"
         found.append(Case(where, inputs, {"model_output": run.model_outputs[index]}))
     return tuple(found)
+
+
+def _fullest(cases: Iterable[Case]) -> Case:
+    """The first of those that hold most: calls without guidance may hold one branch of the text."""
+    return max(cases, key=lambda case: sum(array.size for array in case.inputs.values()))
 
 
 def save_cases(cases: Sequence[Case], path: Path) -> None:
@@ -119,7 +143,7 @@ def load_cases(path: Path) -> tuple[Case, ...]:
 
 def save_run(run: Run, path: Path) -> None:
     """Write one run to one file."""
-    arrays = {name: array for name, array in vars(run).items() if name not in {"setting", "source"}}
+    arrays = {name: array for name, array in vars(run).items() if name not in {"setting", "source"} and array is not None}
     if run.source:
         arrays |= {f"source/{name}": array for name, array in vars(run.source).items() if array is not None}
     np.savez(path, setting=np.array(json.dumps(asdict(run.setting))), **arrays)
@@ -166,7 +190,7 @@ class RecordingFolder:
             return cases
         runs = [load_run(file) for file in self.runs]
         labels = [run.setting.label for run in runs]
-        first = {label: next(case for case in cases if case.label.startswith(f"{label}, ")) for label in labels}
+        first = {label: _fullest(case for case in cases if case.label.startswith(f"{label}, ")) for label in labels}
         return tuple(case for run in runs for case in trajectory(run, first[run.setting.label]))
 
     def write(self, recording: Recording) -> None:

@@ -208,7 +208,7 @@ def _deviation(table: Table, events: _Events, mask: np.ndarray | None) -> float:
         latents[type(op)].append(latent)
     draws, answers, times, steps = iter(latents[Draw]), iter(latents[Eval]), list[float](), list[Step]()
 
-    def denoise(latent: np.ndarray, timestep: float | np.ndarray, which: np.ndarray | None = None) -> np.ndarray:  # noqa: ARG001 - the sampler's
+    def denoise(latent: np.ndarray, timestep: float | np.ndarray, *_: object, **__: object) -> np.ndarray:  # noqa: ARG001 - the sampler's
         times.append(float(timestep))
         return next(answers)
 

@@ -13,6 +13,7 @@ from engines.backends import installed
 from engines.bundle import Draft, EngineFiles, Onnx, PartEntry, SamplerEntry, Tokenizer, place
 from engines.manifest import Defaults, LoraInputs, Quantized
 from exporter.recipe import limits
+from exporter.stages.shallow import whole_of
 
 if TYPE_CHECKING:
     from engines.backends import Backend
@@ -91,7 +92,9 @@ def lay_out(contents: Contents, folder: Path) -> Draft:
     for name, finding in contents.metadata.items():
         (folder / "passes").mkdir(parents=True, exist_ok=True)
         (folder / "passes" / f"{name}.json").write_text(json.dumps(finding, indent=1) + "\n", encoding="utf-8")
-    parts = {name: _part(family, name, part, folder) for name, part in contents.parts.items()}
+    parts = dict[str, PartEntry]()
+    for name, part in contents.parts.items():
+        parts[name] = _part(family, name, part, folder, parts.get(whole_of(name)))
     return Draft(
         name=recipe.name,
         recipe=recipe.text,
@@ -144,12 +147,14 @@ def _sampler(steps: int, made: SamplerFile, starts: SamplerFile | None, folder: 
     return SamplerEntry(steps=steps, height=height, width=width, file=file, image=image)
 
 
-def _part(family: Family, name: str, part: PartContents, folder: Path) -> PartEntry:
+def _part(family: Family, name: str, part: PartContents, folder: Path, whole: PartEntry | None) -> PartEntry:
+    """Lay a part's graphs and engines out; of a shallow one the weights are those of the `whole`."""
     graphs: dict[str, Onnx] = {}
     facts: dict[str, Any] = {}
     for opset, made in part.graphs.items():
         facts = made.facts
         placed = tuple(_put(file, folder, f"onnx/opset{opset}/{file.name}") for file in made.files)
+        placed += whole.onnx[str(opset)].files[1:] if whole else ()
         graphs[str(opset)] = Onnx(files=placed, nodes_exported=facts["nodes_exported"], nodes=facts["nodes"])
     return PartEntry(
         role=family.roles[name],
@@ -189,14 +194,14 @@ def _pipeline(name: str, whole: PartContents, parts: Mapping[str, PartEntry], fo
     graphs: dict[str, Onnx] = {}
     for opset, made in whole.graphs.items():
         facts = made.facts
-        weights = [file for part in parts.values() for file in part.onnx[str(opset)].files[1:]]
+        weights = dict.fromkeys(file for part in parts.values() for file in part.onnx[str(opset)].files[1:])
         graph = _put(made.file, folder, f"onnx/opset{opset}/{name}.onnx")
         graphs[str(opset)] = Onnx(files=(graph, *weights), nodes_exported=facts["nodes_exported"], nodes=facts["nodes"])
     return PartEntry(
         role="pipeline",
         signature=whole.signature,
         precision=max([part.precision for part in parts.values()], key=list(limits.COARSENESS).index),
-        parameters=sum(part.parameters for part in parts.values()),
+        parameters=sum(part.parameters for part in parts.values() if part.role != "shallow"),
         onnx=graphs,
         engines=_engines(whole, graphs, folder),
     )

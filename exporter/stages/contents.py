@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from exporter.stages import fused
 from exporter.stages.assemble import Contents, PartContents
+from exporter.stages.shallow import whole_of
 
 if TYPE_CHECKING:
     from exporter.stages.plan import PartStages, Plan
@@ -68,8 +69,8 @@ def _part(plan: Plan, name: str, part: PartStages, results: Results) -> PartCont
         graphs=opened,
         engines={target: (plan.targets[name][target], results[stage]) for target, stage in engines.items()},
         lora=results[part.lora] if part.lora else None,
-        passes=plan.passes.summaries(name),
-        remade=name in plan.passes.remade,
+        passes=plan.passes.summaries(whole_of(name)),
+        remade=whole_of(name) in plan.passes.remade,
         outputs=results[part.outputs] if part.outputs else None,
         quantized=kept,
     )

@@ -6,13 +6,12 @@ import gc
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from engines.bundle import place
 from engines.errors import RecipeError
+from engines.guidance import BRANCHES
 from engines.signature import Port, Signature
-from exporter.stages.engines import BuiltEngine
+from exporter.stages.engines import BuiltEngine, beside
 from exporter.stages.export import GraphFiles
 from exporter.stages.stage import Results, Stage
 
@@ -94,7 +93,8 @@ def signature(family: Family, table: Table) -> Signature:
             inputs.append(Port(name="noise", shape=(port.shape[0], draws, *port.shape[1:])))
         elif port.name == "guidance_scale":
             inputs.append(port)
-    return Signature(inputs=tuple(inputs), outputs=decoder.outputs, dims=denoiser.dims)
+    dims = {name: allowed for name, allowed in denoiser.dims.items() if name != BRANCHES}
+    return Signature(inputs=tuple(inputs), outputs=decoder.outputs, dims=dims)
 
 
 def _having(family: Family, role: str) -> str:
@@ -118,7 +118,8 @@ def _unroll(
     denoiser, decoder = _having(family, "denoiser"), _having(family, "decoder")
     towers = {tower: models[tower] for tower in family.towers}
     whole = (denoiser, models[denoiser]), (decoder, models[decoder])
-    model, made = unroll(towers, *whole, table, signature(family, table)), GraphFiles(folder, name)
+    shallow = next((models[part] for part, role in family.roles.items() if role == "shallow"), None)
+    model, made = unroll(towers, *whole, table, signature(family, table), shallow), GraphFiles(folder, name)
     ir.save(model, made.file)
     made.tell({"nodes_exported": sum(len(each.graph) for each in models.values()), "nodes": len(model.graph)})
 
@@ -133,8 +134,5 @@ def _build(
     parts: Mapping[str, Stage[GraphFiles]],
 ) -> None:
     gc.collect()  # as of a part's
-    whole = results[graph].file
-    with TemporaryDirectory(dir=folder) as work:  # where the graph lies beside the weights
-        for file in (whole, *(data for stage in parts.values() for data in results[stage].weights)):
-            place(file, Path(work) / file.name)
-        backend.build(Path(work) / whole.name, signature(family, results[sampler].table), folder)
+    weights, table = (data for stage in parts.values() for data in results[stage].weights), results[sampler].table
+    beside(folder, results[graph].file, weights, lambda file: backend.build(file, signature(family, table), folder))

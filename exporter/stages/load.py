@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from engines.errors import UnsupportedError
+from exporter.part import SHALLOW
 from exporter.stages.networks import MadeNetwork, family_of
 from exporter.stages.stage import Results, Stage
 
@@ -58,7 +59,8 @@ class PartSource:
 
     def load(self, precision: Precision, results: Results) -> Part:
         """Load it at a precision."""
-        family = family_of(self.family, {self.name: results[self.network]}) if self.network else self.family
+        place = self.name.removesuffix(SHALLOW)  # a shallow part has the whole one's network
+        family = family_of(self.family, {place: results[self.network]}) if self.network else self.family
         part = family.part(self.name, precision)
         # The source's own contract, where that of a smaller network would be wider: the recordings are the source's.
         part = replace(part, signature=self.family.signature(self.name))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -15,7 +15,8 @@ from exporter.models.resolve import resolve
 from exporter.models.sampler_compat import judge
 from exporter.onnx import target_ops
 from exporter.parity import metrics
-from exporter.stages import engines, export, fused, lora, precision, quantize, recording, tables
+from exporter.part import DEEP
+from exporter.stages import engines, export, fused, lora, precision, quantize, recording, shallow, tables
 from exporter.stages.load import PartSource
 from exporter.stages.networks import Networks
 from exporter.stages.passes import Passes
@@ -116,9 +117,10 @@ class Plan:
         self.notes = (*self.checkpoint.notes, *self.family.notes, *self.pairing.notes)
         self.pipelines = fused.pipelines(recipe, self.family)
         shared = _backends(recipe.targets)
-        own = {name: recipe.component(name).target for name in (*self.family.roles, *self.pipelines)}
+        own = {name: recipe.component(shallow.whole_of(name)).target for name in (*self.family.roles, *self.pipelines)}
         self.targets = {name: shared if target is None else _backends([target]) for name, target in own.items()}
         self.passes = Passes(recipe, self.family)
+        shallow.refuse(recipe, self.family, self.passes)
 
     def refuse(self) -> None:
         """Raise UnsupportedError for what no engine can be and no pass can do, before time is spent."""
@@ -171,8 +173,11 @@ class Plan:
         """The stages of every part."""
         last = export.LastPart()
         # The denoiser last: by far the longest, and a second process may already be at it.
-        names = sorted(self.family.roles, key=lambda name: self.family.roles[name] == "denoiser")
-        return {name: self._part(name, last) for name in names}
+        late, found = {"denoiser": 1, "shallow": 2}, dict[str, PartStages]()
+        for name in sorted(self.family.roles, key=lambda name: late.get(self.family.roles[name], 0)):
+            whole = found.get(shallow.whole_of(name))
+            found[name] = self._shallow(name, whole, last) if whole else self._part(name, last)
+        return found
 
     @cached_property
     def wholes(self) -> Mapping[str, PipelineStages]:
@@ -227,13 +232,7 @@ class Plan:
         component, processor, targets = self.recipe.component(name), self._on_processor(name), self.targets[name]
         steps = tuple(step for step in self.passes.of.get(name, {}).values() if step.kind == "weights")
         source = PartSource(name, self.family, self.networks.last.get(name), steps)
-        options = component.model_dump(mode="json", exclude={"target", "lora"})
-        graph = {each for each, step in self.passes.of.get(name, {}).items() if step.kind == "graph"}
-        options["passes"] = [step for step in options["passes"] if not step.keys() & graph]
-        options |= {"signature": self.family.signature(name).model_dump(mode="json")}
-        guidance = self.recipe.sampler.guidance
-        options |= {"guidance": guidance.mode, **({"rescale": guidance.rescale} if guidance.rescale else {})}
-        options |= {"prompts": self.recipe.prompts.model_dump(mode="json")} if self.family.roles[name] == "text" else {}
+        options = self._options(name)
         weights: dict[str, str | Stage[Any]] = {"weights": self.networks.weights(name)}
         measured = precision.measured(component.precision)
         inputs = weights | (self._recordings if measured else {})
@@ -263,15 +262,44 @@ class Plan:
         quantized, built = self._quantized(name, asked, outputs, graphs)
         return PartStages(source, asked, outputs, graphs, built, quantized, adapted)
 
+    def _options(self, name: str) -> dict[str, Any]:
+        """What a part's torch module depends on."""
+        whole, sampler = shallow.whole_of(name), self.recipe.sampler
+        options = self.recipe.component(whole).model_dump(mode="json", exclude={"target", "lora"})
+        graph = {each for each, step in self.passes.of.get(whole, {}).items() if step.kind == "graph"}
+        options["passes"] = [step for step in options["passes"] if not step.keys() & graph]
+        options |= {"signature": self.family.signature(name).model_dump(mode="json")}
+        options |= {"guidance": sampler.guidance.mode}
+        options |= {"rescale": sampler.guidance.rescale} if sampler.guidance.rescale else {}
+        options |= {"prompts": self.recipe.prompts.model_dump(mode="json")} if self.family.roles[name] == "text" else {}
+        return options | ({"depth": sampler.cache.depth} if sampler.cache and DEEP in str(options["signature"]) else {})
+
+    def _shallow(self, name: str, whole: PartStages, last: export.LastPart) -> PartStages:
+        """The stages of a denoiser's shallow part: graphs cut out of the whole one's, and what its layers give by themselves."""
+        source, outputs = replace(whole.source, name=name), None
+        graphs = {opset: shallow.cut(name, opset, graph, self.family) for opset, graph in whole.graphs.items()}
+        if self.recorded:
+            part = export.Exported(source, whole.precision, last, self._on_processor(name))
+            inputs: dict[str, str | Stage[Any]] = {"weights": self.networks.weights(whole.source.name), "record": self.recorded}
+            outputs = export.measured(part, self.recorded, self._options(name), inputs)
+        built = self._engines(name, graphs, whole.graphs) if whole.engines else {}
+        return PartStages(source, whole.precision, outputs, graphs, built, None)
+
     @property
     def _recordings(self) -> dict[str, Stage[RecordingFolder]]:
         """What was recorded, as keys name it."""
         found = {"record": self.recorded, "reference": self.reference if self.networks.last else None}
         return {name: stage for name, stage in found.items() if stage}
 
-    def _engines(self, name: str, graphs: Mapping[int, Stage[GraphFiles]]) -> Mapping[str, Stage[BuiltEngine]]:
-        targets = self.targets[name].items()
-        return {target: engines.built(name, target, each, graphs[each.opset], self.family) for target, each in targets}
+    def _engines(
+        self, name: str, graphs: Mapping[int, Stage[GraphFiles]], weights: Mapping[int, Stage[GraphFiles]] | None = None
+    ) -> Mapping[str, Stage[BuiltEngine]]:
+        return {
+            target: engines.built(
+                name, target, each, graphs[each.opset], self.family, weights=weights[each.opset] if weights else None
+            )
+            for target, each in self.targets[name].items()
+        }
 
     def _quantized(
         self,

@@ -13,12 +13,15 @@ from typing import TYPE_CHECKING, Any
 from engines.bundle import Tokenizer
 from engines.errors import UnsupportedError
 from engines.samplers.table import Table
+from exporter.recipe.sampling import GuidanceOptions, SamplerOptions
 from exporter.stages.stage import NamedFile, Results, Stage
 
 if TYPE_CHECKING:
     from exporter.families import Family
 
 _PROCESS = "process.json"
+#: What says at which times a sampler evaluates, and how much of the guidance counts there.
+_GRIDS = SamplerOptions, GuidanceOptions
 
 
 class TokenizerFiles(NamedFile):
@@ -99,18 +102,19 @@ class Tables:
         stages: list[Stage[Any]] = [*self.tokenizers.values()]
         for steps in recipe.sampler.steps:
             options = recipe.sampler.model_dump(mode="json", exclude={"steps", "guidance", "force"}) | {"steps": steps}
+            options |= {"shares": recipe.sampler.guidance.shares(steps)} if recipe.sampler.guidance.shares(steps) else {}
             options |= {"size": [*typical], "edits": edits(family), "driving": asdict(family.driving)}
             options |= {"times": dict(family.times(steps, *typical))}
             given = {"family": family, "steps": steps, "size": typical, "times": options["times"]}
             self.samplers[steps] = Stage.keyed(
                 "compile", f"{steps} steps", partial(_compile, **given), partial(SamplerFile, name=f"{steps}.json"),
-                options=options, inputs=schedule,
+                options=options, inputs=schedule, makers=_GRIDS,
             )  # fmt: skip
             stages.append(self.samplers[steps])
             if edits(family):
                 self.starts[steps] = Stage.keyed(
                     "compile", f"{steps} steps from an image", partial(_compile_starts, **given),
-                    partial(SamplerFile, name=f"{steps}-image.json"), options=options, inputs=schedule,
+                    partial(SamplerFile, name=f"{steps}-image.json"), options=options, inputs=schedule, makers=_GRIDS,
                 )  # fmt: skip
                 stages.append(self.starts[steps])
             self.sized |= {(steps, *size): _sized(family, steps, size, options, schedule) for size in others}
@@ -159,18 +163,19 @@ def compiled(family: Family, steps: int) -> Table:
 def _compiled(family: Family, steps: int, size: tuple[int, int], times: Mapping[str, Any]) -> Table:
     from exporter.schedulers.compile_sampler import compile_sampler, configure  # noqa: PLC0415 - torch
     from exporter.schedulers.loop import refuse_given  # noqa: PLC0415
+    from exporter.schedulers.step_plan import planned  # noqa: PLC0415
 
     name, arguments = _sampler(family, size, times)
     if edits(family):
         refuse_given(configure(name, steps=steps, **arguments).make())
-    return compile_sampler(name, steps=steps, **arguments)
+    return planned(compile_sampler(name, steps=steps, **arguments), family.recipe.sampler)
 
 
 def _sampler(family: Family, size: tuple[int, int], times: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """Name of the scheduler, and the arguments of `configure` beside the number of steps."""
     sampler, own = family.recipe.sampler, family.checkpoint.configs["scheduler"]
     options = {"config": sampler.config, "own": own, "step": sampler.step, "driving": family.driving}
-    options |= {"timesteps": sampler.timesteps, "sigmas": sampler.sigmas, **times}
+    options |= {"timesteps": sampler.times, "sigmas": sampler.sigmas, **times}
     return sampler.scheduler or own["_class_name"], {**options, "height": size[0], "width": size[1]}
 
 
@@ -186,9 +191,11 @@ def _compile_starts(
     folder: Path, _: Results, family: Family, steps: int, size: tuple[int, int], times: Mapping[str, Any]
 ) -> None:
     from exporter.schedulers.compile_sampler import configure  # noqa: PLC0415 - torch
+    from exporter.schedulers.step_plan import planned_starts  # noqa: PLC0415
 
     name, arguments = _sampler(family, size, times)
-    configure(name, steps=steps, **arguments).starts().dump(folder / f"{steps}-image.json")
+    starts = planned_starts(configure(name, steps=steps, **arguments).starts(), family.recipe.sampler)
+    starts.dump(folder / f"{steps}-image.json")
 
 
 def _process(folder: Path, _: Results, family: Family) -> None:

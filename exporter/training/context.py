@@ -80,7 +80,7 @@ def steered(step: Options, family: Family) -> Family:
     recipe = family.recipe
     if not step.guides or recipe.sampler.guidance.mode == "classifier_free":
         return family
-    sampler = recipe.sampler.model_copy(update={"guidance": GuidanceOptions(mode="classifier_free", scale=1.0)})
+    sampler = recipe.sampler.model_copy(update={"guidance": GuidanceOptions(mode="classifier_free", scale=1.0), "cache": None})
     made = recipe.model_copy(update={"sampler": sampler, "components": {}})
     return family.replacing(recipe=made)
 
@@ -88,7 +88,7 @@ def steered(step: Options, family: Family) -> Family:
 def plain(family: Family, checkpoint: Checkpoint) -> Family:
     """The family without guidance, whose denoiser takes one prompt per picture, and with a picture encoder."""
     recipe = family.recipe
-    sampler = recipe.sampler.model_copy(update={"guidance": GuidanceOptions()})
+    sampler = recipe.sampler.model_copy(update={"guidance": GuidanceOptions(), "cache": None})
     made = recipe.model_copy(update={"sampler": sampler, "components": {family.image_encoder: Component()}})
     return family.replacing(checkpoint=checkpoint, recipe=made)
 

@@ -63,7 +63,7 @@ def process(times=20, prediction="epsilon"):
 def part(role, inputs, outputs, dims):
     signature = Signature(inputs=inputs, outputs=outputs, dims={"batch": BATCH, **dims})
     names = {"text": "text_encoder", "denoiser": "unet", "decoder": "vae_decoder", "encoder": "vae_encoder"}
-    name = names.get(role, "pipeline_2")
+    name = {**names, "shallow": "unet_shallow"}.get(role, "pipeline_2")
     file = f"onnx/20/{name}.onnx"
     return PartEntry(
         role=role,
@@ -108,6 +108,18 @@ def draft(mode="classifier_free", *, encoder=False, **changes):
             entry.model_copy(update={"image": f"samplers/{entry.steps}-image.json"}) for entry in content["samplers"]
         )
     return Draft(**{**content, **changes})
+
+
+def caching():
+    """Changes of a draft: guidance whose branches are open, and a denoiser that leaves a deep feature for its shallow part."""
+    latent, sides = Port(name="latent", shape=LATENT), {"latent_height": SIDE, "latent_width": SIDE}
+    dims = {**sides, "branches": Range(min=1, typical=2, max=2)}
+    numbers = (Port(name="timestep", shape=("batch",)), Port(name="guidance_scale", shape=("batch",)))
+    embeds = Port(name="prompt_embeds", shape=("batch", "branches", 1))
+    deep = Port(name="deep_feature", shape=("batch", "branches", 3, "latent_height", "latent_width"))
+    answer = Port(name="model_output", shape=LATENT)
+    unet = part("denoiser", (latent, *numbers, embeds), (answer, deep), dims)
+    return {"parts": {**draft().parts, "unet": unet, "unet_shallow": part("shallow", (latent, *numbers, deep), (answer,), dims)}}
 
 
 def make(folder, *, graphs=None, **changes):

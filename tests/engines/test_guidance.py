@@ -64,3 +64,16 @@ def test_each_scale_has_a_value_that_is_off():
         guidance.fed({"pag_scal": 1.0})
     with pytest.raises(UnsupportedError, match="pag scale x is not a number"):
         guidance.fed({"pag_scale": "x"})
+
+
+def test_a_share_of_the_guidance_of_scales_that_can_be_off():
+    scales = Scale(name="guidance_scale", default=3.0, off=1.0), Scale(name="other", default=2.0)
+    guidance = Guidance(mode="classifier_free", scales=scales)
+    fed = guidance.fed(None)
+    half = {name: float(value) for name, value in guidance.at(fed, 0.5).items()}
+    assert half == {"guidance_scale": 2.0, "other": 2.0}
+    assert not guidance.is_off(guidance.at(fed, 0.0))  # the other one still counts
+    usual = Guidance.of("classifier_free", 3.0)
+    assert usual.is_off(usual.at(usual.fed([3.0, 7.0]), 0.0))
+    assert not usual.is_off(usual.fed([1.0, 7.0]))
+    assert not Guidance.of("embedded", 1.0).is_off(Guidance.of("embedded", 1.0).fed(None))

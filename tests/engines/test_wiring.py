@@ -112,6 +112,11 @@ def test_each_runs_after_those_whose_outputs_it_takes():
             {},
             "the first axis of every port of text must be the batch",
         ),
+        (
+            parts(text=flat("text", "ids b", "embeds a"), other=flat("text", "a", "b")),
+            {},
+            r"these parts wait for each other: \['other', 'text'\]",
+        ),
         (parts(), {"scales": ["scale"]}, r"no denoiser takes the guidance scales \['scale'\]"),
     ],
 )

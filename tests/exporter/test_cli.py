@@ -37,7 +37,7 @@ FLAGS = {
     "inspect": {"--json", "--as-recipe"},  # a choice that was measured, back as a choice that is written
     "list": {"--schema"},
     "rebuild": {"--backend"},
-    "serve": {"--host", "--port", "--backend", "--keys", "--cors", "--set"},  # a wish for a server; --set is its one escape
+    "serve": {"--host", "--port", "--backend", "--keys", "--cors", "--lora", "--set"},  # --set is its one escape
     "triton": {"-o", "--output", "--backend"},  # which of a bundle's engines are copied
     "web": {"-o", "--output", "--onnxruntime-web"},  # where a library comes from is no property of a bundle
 }

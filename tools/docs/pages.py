@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from engines.serve.options import ServeOptions
 from exporter.quantization import formats
 from exporter.recipe import json_schema
 from exporter.report import describe
@@ -56,6 +57,7 @@ BLOCKS: Mapping[str, Callable[[], str]] = {
     "backend-options": functools.partial(schemas.options, "backends"),
     "pass-options": functools.partial(schemas.options, "passes"),
     "exit-statuses": errors.statuses,
+    "serve-options": lambda: table(["key", "default", "what it is"], ([f"`{row[0]}`", *row[1:]] for row in ServeOptions.rows())),
     **{kind: functools.partial(_listed, kind) for kind in ("recipes", "architectures", "families", "backends", "passes")},
 }
 #: File that is made whole → what makes it.

@@ -4,11 +4,11 @@
     python -m tools.measure.serve bundles/demo --steps 10 --only soak --seconds 3600
 
 The server is a process of its own, started by the command that users type; requests are the plainest, over connections that stay
-open. ``overhead`` draws each seed over HTTP and with ``Pipeline.generate`` in this process, in turn, and compares their files.
+open. ``overhead`` draws over HTTP and with ``Pipeline.generate`` in this process, in turns of seven, and compares the files.
 ``clients`` has 8 clients beside one, with continuous and with fixed batching, in rounds that take turns: all with the same
-steps, and half with the bundle's other steps. ``seeds`` holds pictures of full batches to the same seeds alone. ``faults`` are
-clients that vanish, malformed bodies, slow readers, and SIGTERM in the middle. ``soak`` is load at the limit for as long as is
-asked, and its memory.
+steps, and half with the bundle's other steps. ``seeds`` holds pictures of full batches to the same seeds alone. ``page`` opens
+the page in Chromium. ``faults`` are clients that vanish, malformed bodies, slow readers, and SIGTERM in the middle. ``soak`` is
+load at the limit for as long as is asked, and its memory.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import http.client
 import itertools
 import json
 import random
+import shutil
 import signal
 import socket
 import statistics
@@ -41,7 +42,9 @@ from engines.pipeline import Pipeline
 
 AT = "/v1/images/generations"
 PROMPT = "a small red circle left of a large blue square"
-SECTIONS = ("overhead", "clients", "seeds", "faults", "soak")
+SECTIONS = ("overhead", "clients", "seeds", "page", "faults", "soak")
+#: Pictures of one way of `overhead`, before the other's turn.
+_BLOCK = 7
 #: How often memory is looked at.
 _SAMPLES = 40
 #: Bodies that no client should send.
@@ -126,35 +129,36 @@ def ask(connection: http.client.HTTPConnection, seed: int, steps: int, **more: o
 
 
 def overhead(bundle: Path, steps: int, rounds: int) -> dict[str, Any]:
-    """What HTTP adds: differences of times, and of CPU time of the server, to drawing and encoding in this process."""
-    own, other, added = list[float](), list[float](), list[float]()
+    """What HTTP adds to a client that asks for one picture after the other: medians of blocks, the two ways taking turns."""
     with serving(bundle) as server, Pipeline.open(bundle) as pipeline, server.connect() as connection:
-        process, same, cpu = psutil.Process(server.process.pid), 0, 0.0
-        for seed in range(-5, rounds):
-            spent = sum(process.cpu_times()[:2])
-            start = time.perf_counter()
-            status, data = ask(connection, abs(seed), steps)
-            middle = time.perf_counter()
-            here = sum(psutil.Process().cpu_times()[:2])
-            (picture,) = pipeline.generate(PROMPT, seed=abs(seed), steps=steps)
-            end = time.perf_counter()
-            if seed < 0:
-                continue
+
+        def over_http(seed: int) -> bytes:
+            status, data = ask(connection, seed, steps)
             if status != 200:
                 raise click.ClickException(f"status {status}: {data!r}")
-            same += data == png.encode(picture, "PNG")
-            own.append(end - middle)
-            other.append(middle - start)
-            added.append(other[-1] - own[-1])
-            cpu += sum(process.cpu_times()[:2]) - spent - (sum(psutil.Process().cpu_times()[:2]) - here)
-    told = {
-        "generate_p50_ms": statistics.median(own),
-        "http_p50_ms": statistics.median(other),
-        "added_p50_ms": statistics.median(added),
-    }
-    fastest = min(other) - min(own)
-    told |= {"added_of_fastest_ms": fastest, "added_cpu_ms": cpu / rounds}
-    return {key: round(1e3 * value, 2) for key, value in told.items()} | {"rounds": rounds, "same_files": same}
+            return data
+
+        def here(seed: int) -> Image.Image:
+            return pipeline.generate(PROMPT, seed=seed, steps=steps)[0]
+
+        times: dict[Any, list[list[float]]] = {over_http: [], here: []}
+        same = 0
+        for block in range(-1, rounds):
+            made = dict[Any, Any]()
+            for way in (over_http, here) if block % 2 else (here, over_http):
+                taken = list[float]()
+                for seed in range(_BLOCK):
+                    start = time.perf_counter()
+                    made[way, seed] = way(seed)
+                    taken.append(time.perf_counter() - start)
+                # The first finds caches that the other process has filled; of the first block, nothing is warm.
+                times[way].extend([taken[1:]] if block >= 0 else [])
+            same += block >= 0 and all(made[over_http, seed] == png.encode(made[here, seed], "PNG") for seed in range(_BLOCK))
+    middle = {way: [statistics.median(taken) for taken in times[way]] for way in times}
+    added = [one - other for one, other in zip(middle[over_http], middle[here], strict=True)]
+    told = {"generate_p50_ms": statistics.median(middle[here]), "http_p50_ms": statistics.median(middle[over_http])}
+    told |= {"added_p50_ms": statistics.median(added), "added_least_ms": min(added), "added_most_ms": max(added)}
+    return {key: round(1e3 * value, 2) for key, value in told.items()} | {"rounds": rounds, "rounds_of_same_files": same}
 
 
 def load(server: Server, clients: int, seconds: float, steps: Callable[[int], int]) -> dict[str, float]:
@@ -248,6 +252,36 @@ def pixels(data: bytes) -> np.ndarray:
     return np.asarray(Image.open(BytesIO(data)).convert("RGB")).astype(np.int64)
 
 
+def page(bundle: Path, steps: int, visits: int, picture: Path | None) -> dict[str, Any]:
+    """Seconds from opening the page to its being ready, and to the first preview of a picture that is asked for at once."""
+    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if program is None:
+        return {"not measured": "there is no Chromium"}
+    from playwright.sync_api import sync_playwright  # noqa: PLC0415 - the other sections do without
+
+    ready, preview = list[float](), list[float]()
+    with serving(bundle) as server, sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        for _ in range(visits):
+            opened = browser.new_context(viewport={"width": 1180, "height": 840}).new_page()
+            start = time.perf_counter()
+            opened.goto(f"http://127.0.0.1:{server.port}/")
+            opened.wait_for_selector("#steps option", state="attached")
+            ready.append(time.perf_counter() - start)
+            opened.select_option("#steps", str(steps))
+            opened.fill("#prompt", PROMPT)
+            opened.click("#draw")
+            opened.wait_for_selector("#frame img")
+            preview.append(time.perf_counter() - start)
+            opened.wait_for_selector("#about:visible")
+            if picture:
+                opened.screenshot(path=picture)
+            opened.context.close()
+        browser.close()
+    told = {"ready_p50": statistics.median(ready), "preview_p50": statistics.median(preview), "preview_most": max(preview)}
+    return {key: round(value, 2) for key, value in told.items()} | {"visits": visits}
+
+
 def faults(bundle: Path, steps: int, vanish: int, malformed: int) -> dict[str, Any]:
     """What must not bring a server down, and the finished pictures that a stop must not lose."""
     rng = random.Random(0)  # noqa: S311 - which fault comes next is no secret
@@ -319,7 +353,8 @@ def soak(bundle: Path, steps: int, seconds: float) -> dict[str, Any]:
 @click.argument("bundle", type=click.Path(exists=True, path_type=Path))
 @click.option("--steps", type=int, required=True, help="Of the bundle's samplers.")
 @click.option("--only", multiple=True, type=click.Choice(SECTIONS), help="Only this part; may be repeated.  [default: all]")
-@click.option("--rounds", default=60, show_default=True, help="Pictures of `overhead`.")
+@click.option("--rounds", default=16, show_default=True, help="Turns of `overhead`, visits of `page`.")
+@click.option("--screenshot", type=click.Path(path_type=Path), help="PNG of the page as the last visit leaves it.")
 @click.option("--repeats", default=3, show_default=True, help="Rounds of `clients`.")
 @click.option("--seconds", default=10.0, show_default=True, help="Of each case of `clients`; of `soak` in all.")
 @click.option("--vanish", default=200, show_default=True, help="Clients of `faults` that vanish.")
@@ -337,6 +372,7 @@ def main(bundle: Path, steps: int, only: tuple[str, ...], json_file: Path | None
         "overhead": lambda: overhead(bundle, steps, numbers["rounds"]),
         "clients": lambda: clients(bundle, steps, other, numbers["seconds"], numbers["repeats"]),
         "seeds": lambda: seeds(bundle, steps, other, 32),
+        "page": lambda: page(bundle, steps, numbers["rounds"], numbers["screenshot"]),
         "faults": lambda: faults(bundle, steps, numbers["vanish"], numbers["malformed"]),
         "soak": lambda: soak(bundle, steps, numbers["seconds"]),
     }

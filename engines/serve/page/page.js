@@ -42,7 +42,7 @@ function arrange() {
   $("guidance_label").hidden = !scale;
   $("guidance_scale").value = scale?.default ?? "";
   $("image_box").hidden = $("start_from").hidden = !about.image;
-  $("inputs").replaceChildren(...Object.entries(about.inputs).map(([name, entry]) => input(name, entry)));
+  $("inputs").replaceChildren(...Object.entries(about.inputs).map(([name, entry]) => input(name, entry)), ...about.loras.map(lora));
 }
 
 /** A field of an input that the bundle declares: a number, or a picture. */
@@ -61,6 +61,15 @@ function input(name, entry) {
     for (const [from, to] of [["minimum", "min"], ["maximum", "max"]]) if (entry[from] !== null) field[to] = entry[from];
     Object.assign(field, { step: entry.kind === "integer" ? 1 : "any", value: entry.default ?? "" });
   }
+  label.append(field);
+  return label;
+}
+
+/** A LoRA's scale; empty is without it. */
+function lora(name) {
+  const field = Object.assign(document.createElement("input"), { type: "number", step: 0.05, placeholder: "off" });
+  field.dataset.lora = name;
+  const label = Object.assign(document.createElement("label"), { textContent: `LoRA ${name}` });
   label.append(field);
   return label;
 }
@@ -87,6 +96,8 @@ async function wish() {
     }
   }
   if (Object.keys(inputs).length) fields.inputs = inputs;
+  const scales = [...document.querySelectorAll("[data-lora]")].filter((field) => field.value);
+  if (scales.length) fields.loras = Object.fromEntries(scales.map((field) => [field.dataset.lora, Number(field.value)]));
   return [fields, files];
 }
 

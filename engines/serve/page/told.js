@@ -23,6 +23,7 @@ export function command(fields, files) {
     words.push("--width", width, "--height", height);
   }
   for (const [name, value] of Object.entries(fields.inputs ?? {})) words.push("--input", `${name}=${value}`);
+  for (const [name, scale] of Object.entries(fields.loras ?? {})) words.push("--lora", `${name}.safetensors:${scale}`);
   for (const name of ["image", "mask"]) if (files[name]) words.push(`--${name}`, `${name}.png`);
   for (const name of Object.keys(files)) if (name !== "image" && name !== "mask") words.push("--input", `${name}=${name}.png`);
   return words.map(quoted).join(" ");

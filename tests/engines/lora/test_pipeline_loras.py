@@ -9,6 +9,8 @@ from PIL import Image
 
 from engines import __main__ as program
 from engines.errors import UnsupportedError
+from engines.lora import adapters
+from engines.lora.choice import LoraChoice
 from engines.parallel.picard import Picard
 from engines.pipeline import Pipeline
 from tests.engines import small
@@ -113,3 +115,25 @@ def test_the_command_line(bundle, monkeypatch, tmp_path, files):
     np.testing.assert_allclose(one, other, atol=1)
     for wish, told in (("nan", "not a number"), ("much", "is no scale"), ("1,2", "2 scale of style.safetensors")):
         assert told in str(run(*PROMPTS, "-o", out, "--lora", f"{files[0]}:{wish}").exception)
+
+
+def test_who_binds_other_loras_meanwhile_changes_nothing(pipeline, files, monkeypatch):
+    """As another thread of the same pipeline does, between what was looked up and what is taken."""
+    style, colour = ([LoraChoice(file, (1.0,))] for file in files)
+    alone, plain = pipeline._adapters.bind(style), adapters._by_network
+    pipeline._adapters.bind(colour)
+
+    def interrupted(read):
+        monkeypatch.setattr(adapters, "_by_network", between)
+        return plain(read)
+
+    def between(read):
+        monkeypatch.setattr(adapters, "_by_network", plain)
+        pipeline._adapters.bind(colour)
+        return plain(read)
+
+    monkeypatch.setattr(adapters, "_by_network", interrupted)
+    together = pipeline._adapters.bind(style)
+    assert adapters._by_network is plain
+    for name, array in alone["unet"].items():
+        assert np.array_equal(array, together["unet"][name])

@@ -259,7 +259,8 @@ def test_a_table_that_is_no_sampler_is_refused(ops):
         (("ops", 1, "row"), "11"),
         (("ops", 0, "op"), "import"),
         (("ops", 0, "more"), 1),
-        (("format",), 3),
+        (("format",), 4),
+        (("ops", 1, "guided"), -1.0),
         (("provenance", "deviation"), -1),
     ],
 )

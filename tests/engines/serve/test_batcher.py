@@ -127,6 +127,33 @@ def test_a_call_waits_no_longer_than_it_may_for_one_that_does_not_come():
     assert 0.15 < taken < 1.2
 
 
+@pytest.mark.parametrize("each", [1, 3])
+def test_those_that_come_at_different_times_share_calls_from_then_on(each):
+    """Not by turns: what one waited while the other's call ran is no reason to go without it."""
+    seen, entered = [], threading.Event()
+    batch = batcher(wait=0.05, seen=seen)
+
+    def slow(inputs):
+        entered.set()
+        time.sleep(0.1)
+        return double(inputs)
+
+    network = batch.wrap("unet", "toy", slow)
+    early = drawing(batch, network, arrays(1), times=8)
+    together([early] * each + [lambda: (entered.wait(), early())[1]] * each)
+    assert sum(items == 2 * each for _, items, _ in seen) >= 5
+
+
+def test_a_batch_leaves_its_network_at_once(monkeypatch):
+    """Threads wake one after the other; who counted those asleep as still there would go without them."""
+    batch, ready, counts = batcher(), threading.Barrier(3), []
+    network, notify = batch.wrap("unet", "toy", double), batch._changed.notify_all
+    monkeypatch.setattr(batch._changed, "notify_all", lambda: (counts.append(batch._inside), notify()))
+    together([drawing(batch, network, arrays(1), ready)] * 3)
+    after = counts[counts.index(3) + 1 :]
+    assert set(after) == {0}
+
+
 def test_calls_of_other_sizes_are_not_stacked():
     seen, ready = [], threading.Barrier(2)
     batch = batcher(seen=seen)

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -9,11 +11,13 @@ import threading
 import time
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
 from engines.errors import MissingDependency, UnsupportedError
 from engines.serve.command import named, serve
+from engines.serve.options import ServeOptions
 from tests.engines import small
 from tests.engines.serve.live_program import PROGRAM
 
@@ -116,3 +120,16 @@ def test_a_signal_in_the_middle_finishes_what_runs_and_the_status_is_zero(starte
     assert (status, len(told["data"])) == (200, 2)
     rest = [json.loads(line) for line in process.stderr]
     assert "stopping" in {line.get("event") for line in rest}
+
+
+def test_the_unit_and_the_compose_file_of_the_page_start_what_there_is():
+    page = (ROOT / "docs/serve.md").read_text()
+    unit = re.search(r"^ExecStart=\S+/t2iexport serve (.*)$", page, re.MULTILINE)[1]
+    compose = re.search(r"exec t2iexport serve (.*)\"$", page, re.MULTILINE)[1]
+    for words in (unit, compose):
+        params = serve.make_parser(click.Context(serve)).parse_args(shlex.split(words))[0]
+        assert params["bundles"]
+        assert params["pairs"] == ["queue=32"]
+    stops = [int(number) for number in re.findall(r"^(?:TimeoutStopSec=| *stop_grace_period: )(\d+)", page, re.MULTILINE)]
+    assert len(stops) == 2
+    assert min(stops) > ServeOptions().drain  # else it is killed while it finishes

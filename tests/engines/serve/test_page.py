@@ -14,7 +14,8 @@ from PIL import Image
 pytest.importorskip("starlette", reason="the extra [serve] is not installed")
 
 from engines.__main__ import generate
-from tests.engines.serve.live import file_of, opened
+from engines.serve.options import ServeOptions
+from tests.engines.serve.live import file_of, live, opened
 
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
 
@@ -37,9 +38,9 @@ def visit(browser):
         return page
 
     yield go
-    for page, live, requests, wrong in pages:
+    for page, running, requests, wrong in pages:
         assert requests
-        assert all(url.startswith((live.url, "data:", f"blob:{live.url}")) for url in requests)
+        assert all(url.startswith((running.url, "data:", f"blob:{running.url}")) for url in requests)
         assert not [line for line in wrong if "Failed to load resource" not in line]  # a status that a test asks for
         page.context.close()
 
@@ -267,3 +268,23 @@ def test_saved_files_are_the_servers(server, visit):
     saved = io.BytesIO(waiting.value.path().read_bytes())
     assert Image.open(saved).text["seed"] == "8"
     assert base64.b64decode(page.locator("#frame img").get_attribute("src").partition(",")[2]) == saved.getvalue()
+
+
+def test_a_lora_is_a_number_and_the_picture_is_the_pipelines(visit, tmp_path):
+    pytest.importorskip("safetensors", reason="it writes the test's LoRA")
+    from tests.engines.lora import networks
+    from tests.engines.serve.test_loras import opener
+
+    networks.bundle(tmp_path / "it")
+    file = networks.saved(tmp_path / "style.safetensors")
+    with live({"it": tmp_path / "it"}, ServeOptions(loras={"style": file}), opener) as running:
+        page = visit(running)
+        page.get_by_label("LoRA style").fill("0.75")
+        page.fill("#prompt", "sea")
+        page.fill("#seed", "4")
+        page.click("#draw")
+        finished(page)
+        with opener(tmp_path / "it", lambda _part, _backend, network: network) as pipeline:
+            same(shown(page), pipeline.generate("sea", seed=4, loras=[(file, 0.75)])[0])
+        page.click("summary")
+        assert "--lora style.safetensors:0.75" in page.inner_text("#command")

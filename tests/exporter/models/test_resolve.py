@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from engines.errors import RecipeError, UnsupportedError
-from exporter.models import architectures
+from exporter.models import architectures, embeddings
 from exporter.models.resolve import resolve
 from exporter.recipe.schema import ModelOptions
 
@@ -91,15 +91,29 @@ def test_each_changes_the_digests_of_what_it_changes_and_no_other(folder):
         assert {name for name in plain.configs if plain.digest(name) != other.digest(name)} - {"model_index"} == changed
 
 
-def test_notes_of_every_file_are_kept_in_order(folder, tmp_path):
-    told = {"ss_clip_skip": "2"}
-    tensors = {f"{LAYER}.lora_down.weight": np.zeros((1, 320)), f"{LAYER}.lora_up.weight": np.zeros((320, 1))}
-    save_file(tensors | {"bundle_emb.mouse.emb": np.zeros((1, 768))}, tmp_path / "a.safetensors", told)
-    (tmp_path / "model").symlink_to(folder / "model")
-    made = found(tmp_path, loras=[{"source": "a.safetensors"}])
-    assert len(made.notes) == 2
-    assert "clip skip" in made.notes[0]
-    assert made.notes[1].startswith("LoRA a.safetensors: left out: its embeddings of mouse")
+def lora_file(file, **more):
+    tensors = {f"{LAYER}.lora_down.weight": np.zeros((1, 320)), f"{LAYER}.lora_up.weight": np.zeros((320, 1)), **more}
+    save_file(tensors, file, {"ss_clip_skip": "2"})
+
+
+def test_words_that_a_lora_brings_along_come_behind_the_recipe_s_own(folder, tmp_path):
+    lora_file(tmp_path / "mouse.safetensors", **{"bundle_emb.mouse.emb_params": np.zeros((1, 768))})
+    made = found(folder, loras=[{"source": str(tmp_path / "mouse.safetensors")}], embeddings=["cat.safetensors"])
+    assert [each.word for each in made.embeddings] == ["cat", "mouse"]
+    assert made.provenance["embedding 1"] == "cat.safetensors: cat"
+    assert made.provenance["embedding 2"] == "LoRA mouse.safetensors: mouse"
+
+
+def test_notes_of_every_file_are_kept_in_order(folder, tmp_path, monkeypatch):
+    for name in ("first", "second"):
+        lora_file(tmp_path / f"{name}.safetensors")
+    learned = embeddings.RecipeEmbeddings(notes=("of a word",))
+    monkeypatch.setattr(embeddings, "resolve", lambda *_: learned)
+    loras = [{"source": str(tmp_path / f"{name}.safetensors")} for name in ("first", "second")]
+    first, second, word = found(folder, loras=loras).notes
+    assert "LoRA first.safetensors" in first
+    assert "LoRA second.safetensors" in second
+    assert word == "of a word"
 
 
 @pytest.mark.parametrize(

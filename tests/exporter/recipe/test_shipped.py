@@ -76,12 +76,6 @@ def test_a_package_without_its_recipes_says_so(empty, monkeypatch):
     assert shipped.find(Path("mine")) == Path("mine")
 
 
-@pytest.mark.parametrize(("verb", "flags", "shown"), [("build", ["--dry-run"], "25 steps"), ("inspect", [], "EulerDiscrete")])
-def test_commands_take_a_name(verb, flags, shown):
-    done = CliRunner().invoke(cli.verbs, [verb, "demo", *flags], catch_exceptions=False)
-    assert shown in done.stdout
-
-
 @pytest.mark.parametrize("verb", ["build", "distill", "inspect"])
 def test_commands_tell_a_name_that_is_none(verb):
     with pytest.raises(RecipeError, match="did you mean 'demo-turbo'"):

@@ -4,10 +4,12 @@ import json
 import sys
 
 import pytest
+from click.testing import CliRunner
 
 from engines import plugins
 from engines.bundle import Verdict
 from engines.errors import BundleError
+from exporter import cli
 from exporter.recipe import shipped
 from exporter.report import describe
 from tests.engines import small
@@ -83,3 +85,11 @@ def test_a_plugin_of_another_package_says_so():
 )
 def test_pairs_in_words(values, told):
     assert describe._pairs(values) == told
+
+
+@pytest.mark.parametrize(("verb", "flags", "shown"), [("build", ["--dry-run"], "25 steps"), ("inspect", [], "EulerDiscrete")])
+def test_commands_describe_a_shipped_recipe_by_its_name(verb, flags, shown, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    done = CliRunner().invoke(cli.verbs, [verb, "demo", *flags], catch_exceptions=False)
+    assert shown in done.stdout

@@ -1,5 +1,6 @@
 """Every scheduler that is linear compiles and proves; every other is refused, with what to change."""
 
+import inspect
 from pathlib import Path
 
 import diffusers
@@ -9,6 +10,7 @@ import torch
 
 from engines.errors import MissingDependency, RecipeError, UnsupportedError
 from engines.samplers.table import Draw, Emit, Eval, Table
+from exporter.recipe import aliases
 from exporter.schedulers import compile_sampler as module
 from exporter.schedulers.compile_sampler import compile_sampler, survey
 from exporter.schedulers.loop import Loop, drive
@@ -309,3 +311,35 @@ def test_survey_lists_what_really_compiles():
     assert (rows["DDIMScheduler"].stochastic, rows["DDPMScheduler"].stochastic) == (False, True)
     assert (rows["HeunDiscreteScheduler"].evaluations, rows["DDIMScheduler"].evaluations) == (15 / 8, 1)
     assert "Brownian" in rows["DPMSolverSDEScheduler"].reason
+
+
+def test_every_shown_name_compiles_where_its_class_has_the_spacing():
+    assert len(aliases.shown_names()) == len(set(aliases.shown_names())) > 100
+    compiled = 0
+    for name in aliases.shown_names():
+        kind, config = aliases.expand(name)
+        if kind == "DPMSolverSDEScheduler":
+            with pytest.raises(UnsupportedError, match="Brownian"):
+                compile_sampler(kind, config, 6, 64, 64)
+        elif config.keys() <= inspect.signature(getattr(diffusers, kind).__init__).parameters.keys():
+            bends = {"clip_sample": False} if kind in {"DDIMScheduler", "DDPMScheduler", "LCMScheduler", "TCDScheduler"} else {}
+            assert compile_sampler(kind, config | bends, 6, 64, 64).ops
+            compiled += 1
+        else:
+            with pytest.raises(RecipeError, match="has no option"):
+                compile_sampler(kind, config, 6, 64, 64)
+    assert compiled > 80
+
+
+def test_a_misspelling_is_answered_with_the_name_that_was_meant():
+    for name, meant in (
+        ("DPM++ 2M Karas", "DPM++ 2M Karras"),
+        ("eulr a", "Euler a"),
+        ("EulerDiscretScheduler", "EulerDiscreteScheduler"),
+    ):
+        with pytest.raises(RecipeError, match="did you mean") as caught:
+            compile_sampler(name, {}, 3, 64, 64)
+        assert repr(meant) in str(caught.value)
+    for name in ("DPM++ 2S a Karras", "dpmpp_2s_ancestral"):
+        with pytest.raises(RecipeError, match=r"no scheduler named .*the nearest that it has is 'DPM\+\+ 2M SDE'"):
+            compile_sampler(name, {}, 3, 64, 64)

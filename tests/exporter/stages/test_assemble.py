@@ -98,7 +98,7 @@ class Shelf:
         provenance = table.provenance.model_copy(update={"height": height, "width": width})
         made = SamplerFile(folder(self.root), f"{steps}.json")
         table.model_copy(update={"provenance": provenance}).dump(made.file)
-        return made, None
+        return steps, made, None
 
     def process(self):
         made = ProcessFile(folder(self.root))
@@ -119,7 +119,7 @@ class Shelf:
     def contents(self, **more):
         fields = {
             "family": self.family, "tokenizers": {"tokenizer": self.tokenizer()}, "process": self.process(),
-            "samplers": {steps: self.sampler(steps) for steps in self.family.recipe.sampler.steps},
+            "samplers": [self.sampler(steps) for steps in self.family.recipe.sampler.steps],
             "parts": {name: self.part(name) for name in self.family.roles}, "pipelines": {}, "recording": None,
             "ranges": {}, "metadata": {}, "notes": ["a note"],
         }  # fmt: skip
@@ -242,8 +242,9 @@ def test_what_passes_found_out_lies_beside(shelf, out):
 
 
 def test_a_sampler_for_one_size_says_so_in_its_name(shelf, out):
-    table, _ = shelf.sampler(3)  # in the place of starts
-    samplers = {4: (shelf.sampler(4, (32, 48))[0], table), 2: shelf.sampler(2)}
+    steps, sized, _ = shelf.sampler(4, (32, 48))
+    _, starts, _ = shelf.sampler(3)  # whatever is in it
+    samplers = [(steps, sized, starts), shelf.sampler(2)]
     encoder = small.draft(encoder=True).parts["vae_encoder"]
     shelf.family.roles["vae_encoder"] = "encoder"
     shelf.signatures["vae_encoder"] = encoder.signature
@@ -265,7 +266,7 @@ def test_a_whole_pipeline_shares_the_parts_weights_and_is_as_coarse_as_the_coars
         for name, precision, number in (("text_encoder", "fp32", 1), ("unet", "bf16", 10), ("vae_decoder", "fp16", 100))
     }
     whole = shelf.part("pipeline_2", graphs={20: shelf.graph("pipeline_2", weights=False)})
-    contents = shelf.contents(parts=parts, pipelines={"pipeline_2": whole}, samplers={2: shelf.sampler(2)})
+    contents = shelf.contents(parts=parts, pipelines={"pipeline_2": whole}, samplers=[shelf.sampler(2)])
     shelf.family.recipe = Recipe.parse(RECIPE.replace("[4, 2]", "[2]"), "shelf")
     draft = lay_out(contents, out)
     entry = draft.parts["pipeline_2"]

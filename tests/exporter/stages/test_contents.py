@@ -25,6 +25,8 @@ class Made(Results):
             folder = root / f"{stage.verb} {stage.subject}"
             folder.mkdir()
             self.put(stage, folder)
+            if stage.verb in {"export", "quantize"}:
+                self.write(stage, "facts.json", {})
 
     def write(self, stage, name, content):
         (self.folder(stage) / name).write_text(content if isinstance(content, str) else json.dumps(content))
@@ -47,9 +49,9 @@ def test_of_a_plain_recipe_all_that_was_made_is_there(tmp_path):
     found = opened(chosen, results)
     assert found.family is chosen.family
     assert folders(found.tokenizers) == {"tokenizer": "tokenize tokenizer"}
-    assert {steps: [each.folder.name for each in pair] for steps, pair in found.samplers.items()} == {
-        steps: [f"compile {steps} steps", f"compile {steps} steps from an image"] for steps in (2, 4)
-    }
+    assert [(steps, table.folder.name, starts.folder.name) for steps, table, starts in found.samplers] == [
+        (steps, f"compile {steps} steps", f"compile {steps} steps from an image") for steps in (2, 4)
+    ]
     assert found.process.folder.name == "process scheduler"
     assert list(found.parts) == list(chosen.family.roles), "in the order in which they run"
     unet = found.parts["unet"]
@@ -70,7 +72,7 @@ def test_of_a_plain_recipe_all_that_was_made_is_there(tmp_path):
 
 def test_without_an_encoder_no_sampler_starts_from_an_image(tmp_path):
     found = opened(*make(tmp_path))
-    assert [starts for _, starts in found.samplers.values()] == [None, None]
+    assert [starts for *_, starts in found.samplers] == [None, None]
 
 
 def test_without_checks_nothing_was_recorded(tmp_path):

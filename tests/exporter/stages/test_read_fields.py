@@ -46,6 +46,9 @@ CHANGES = {
     "sampler.guidance": "{mode: none}",
     "sampler.guidance.scale": "4.0",
     "sampler.guidance.rescale": None,
+    "sampler.cache": None,
+    "sampler.guidance.interval": "[0.0, 0.5]",
+    "sampler.guidance.scales": "[3.0, 1.0]",
     "sampler.force": "true",
     "prompts.clip_skip": "1",
     "prompts.chunks": "2",
@@ -82,7 +85,7 @@ CHANGES = {
 #: Who hands results on, and keeps them.
 HANDS = {"exporter.stages.stage", "exporter.stages.store"}
 #: Functions whose results the keys hold: properties of plugins, of the family and of the recipe.
-VALUES = {"runs_on_cpu", "driving", "fused", "guides", "purpose", "root", "source", "_one_way"}
+VALUES = {"runs_on_cpu", "driving", "fused", "guides", "purpose", "root", "source", "_one_way", "pauses", "opens", "depth"}
 #: A training reads the recipe for its networks' signatures, and no signature after that.
 TRAINING = ("pass", "unet, distill")
 

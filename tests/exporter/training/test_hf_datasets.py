@@ -3,7 +3,6 @@
 import io
 import sys
 
-import datasets
 import numpy as np
 import pytest
 from PIL import Image
@@ -13,8 +12,16 @@ from exporter.training import captioned_images, hf_datasets
 from exporter.training.options import Dataset
 
 
+@pytest.fixture(scope="module")
+def datasets():
+    """The library, with pandas and all: a second of a CPU that only these tests shall take."""
+    import datasets
+
+    return datasets
+
+
 @pytest.fixture
-def saved(tmp_path):
+def saved(tmp_path, datasets):
     pixels = [np.full((8, 8, 3), shade, np.uint8) for shade in (10, 20)]
     columns = {"image": pixels, "text": ["one", "two"], "several": [["uno", "ein"], ["dos"]], "number": [1, 2]}
     features = datasets.Features(
@@ -64,7 +71,7 @@ def test_without_the_library_it_says_what_to_install(tmp_path, monkeypatch):
         hf_datasets.pictures(Dataset(dataset="any"), tmp_path, "x")
 
 
-def test_a_picture_is_read_where_it_lies(tmp_path):
+def test_a_picture_is_read_where_it_lies(tmp_path, datasets):
     """Where a data set holds a path instead of the bytes, and when it is asked for."""
     Image.new("RGB", (4, 4), (9, 0, 0)).save(tmp_path / "a.png")
     made = datasets.Dataset.from_dict({"image": [str(tmp_path / "a.png")], "text": ["one"]}).cast_column(

@@ -22,7 +22,7 @@ def test_every_section_measures(tmp_path):
     done = CliRunner().invoke(main, words, catch_exceptions=False)
     assert done.exit_code == 0, done.output
     found = json.loads((tmp_path / "found.json").read_text())
-    assert found["overhead"]["same_files"] == 3
+    assert found["overhead"]["rounds_of_same_files"] == 3
     assert {(row["batching"], row["clients"], row["steps"]) for row in found["clients"]} == {
         (way, count, kind) for way in ("continuous", "fixed") for count in (1, 8) for kind in ("same", "mixed")
     }

@@ -1,0 +1,221 @@
+"""How a recipe samples: diffusers' scheduler, its time grid, and how the prompt steers step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, Discriminator, Field, StringConstraints, Tag, model_validator
+
+from engines.strict import Frozen
+from exporter.recipe import aliases, timestep_lists
+
+Text = Annotated[str, StringConstraints(min_length=1)]
+#: Steps from which caching is built. Measured: at 8 and fewer nothing is gained before images differ.
+FEWEST_CACHED = 9
+Share = Annotated[float, Field(ge=0, le=1)]
+#: Model times, or the name of a published list of them.
+Timesteps = Annotated[
+    Annotated[timestep_lists.Name, Tag("|name")]
+    | Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1), Tag("|times")],
+    Discriminator(lambda value: "|name" if isinstance(value, str) else "|times"),
+]
+
+
+def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    if twice := [value for index, value in enumerate(values) if value in values[:index]]:
+        raise ValueError(f"names {twice[0]} twice; keep one")
+    return values
+
+
+class GuidanceOptions(Frozen):
+    """How the prompt steers."""
+
+    mode: Literal["none", "classifier_free", "embedded"] = "none"
+    scale: float | None = Field(default=None, description="default of the run-time input; null where mode is none")
+    rescale: float = Field(
+        default=0.0, ge=0, le=1, description="how far the mix gets the prompt's own contrast back (guidance_rescale in diffusers)"
+    )
+    interval: tuple[Share, Share] | None = Field(
+        default=None, description="from which to which share of the steps guidance is on; outside of it one branch is computed"
+    )
+    scales: tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...] | None = Field(
+        default=None, min_length=1, description="a scale of each step; a request for another scale moves all of them along"
+    )
+
+    @property
+    def pauses(self) -> bool:
+        """Whether guidance is off at some steps."""
+        return self.interval is not None or any(scale <= 1 for scale in self.scales or ())
+
+    def shares(self, count: int) -> tuple[float, ...] | None:
+        """What counts of the guidance at each of so many evaluations; None where all of it does everywhere.
+
+        An interval begins and ends as `start` and `stop` of diffusers' guiders do. A scale of a step is a share of `scale`, both
+        counted from 1, at which guidance is off.
+        """
+        if self.interval is not None:
+            first, end = (int(share * count) for share in self.interval)
+            return tuple(float(first <= index < end) for index in range(count))
+        if self.scales is None or self.scale is None:
+            return None
+        return tuple((max(scale, 1.0) - 1) / (self.scale - 1) for scale in self.scales)
+
+    @model_validator(mode="after")
+    def _scaled(self) -> Self:
+        if self.mode == "none" and self.scale is not None:
+            raise ValueError(f"scale {self.scale} has no effect in mode 'none'; leave it out, or set mode: classifier_free")
+        if self.mode != "none" and self.scale is None:
+            raise ValueError(f"mode {self.mode!r} needs a scale, the default of the run-time input, such as scale: 7.5")
+        if self.rescale and self.mode != "classifier_free":
+            raise ValueError(f"rescale {self.rescale} has no effect in mode {self.mode!r}; leave it out")
+        return self
+
+    @model_validator(mode="after")
+    def _stepped(self) -> Self:
+        given = [name for name in ("interval", "scales") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError("has both an interval and a scale of each step; write the interval as scales of 1 outside of it")
+        for name in given:
+            if self.mode != "classifier_free":
+                raise ValueError(f"{name} has no effect in mode {self.mode!r}; leave it out, or set mode: classifier_free")
+            if self.scale is not None and self.scale <= 1:
+                raise ValueError(f"{name} has no effect at scale {self.scale:g}, where guidance is off; raise the scale above 1")
+        if self.interval and self.interval[0] >= self.interval[1]:
+            right = f"sorted it is {sorted(self.interval)}" if self.interval[0] > self.interval[1] else "write [0.15, 0.85]"
+            raise ValueError(f"interval {list(self.interval)} must rise, else guidance is never on; {right}")
+        return self
+
+    def problem(self, steps: int) -> str:
+        """Why this cannot be over so many steps, and what can; else nothing."""
+        if self.scales is not None and len(self.scales) != steps:
+            return f"guidance has {len(self.scales)} scales, and there are {steps} steps; write one of each"
+        if self.interval is None or any(self.shares(steps) or ()):
+            return ""
+        first = min(int(self.interval[0] * steps), steps - 1)
+        near = [round(first / steps, 3), round((first + 1) / steps, 3)]
+        return f"guidance.interval {list(self.interval)} holds none of {steps} steps; the nearest that holds one is {near}"
+
+
+class CacheOptions(Frozen):
+    """At which steps the denoiser runs whole; at the others its outermost layers run alone, on what the last whole call left."""
+
+    every: int | None = Field(default=None, ge=2, description="whole at the first step and at every so many after it")
+    whole: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(
+        default=None, min_length=1, description="or the steps at which it is whole, counted from 1"
+    )
+    depth: int = Field(default=0, ge=0, description="layers that run at every step; 0 are the fewest")
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.every is None) == (self.whole is None):
+            raise ValueError("needs either every, such as every: 3, or whole, the steps at which the network runs whole")
+        if self.whole and list(self.whole) != sorted(set(self.whole)):
+            raise ValueError(f"whole: {list(self.whole)} must rise; sorted it is {sorted(set(self.whole))}")
+        if self.whole and self.whole[0] != 1:
+            raise ValueError(f"whole: begins with step {self.whole[0]}, and no call before it leaves anything; begin with 1")
+        return self
+
+    def problem(self, steps: int) -> str:
+        """Why this cannot be over so many steps, and what can; else nothing."""
+        if steps < FEWEST_CACHED:
+            told = "since few steps have little in common"
+            return f"cache pays from {FEWEST_CACHED} steps on, {told}, and steps has {steps}; leave it out"
+        if self.whole and self.whole[-1] > steps:
+            return f"cache.whole names step {self.whole[-1]}, and there are {steps}"
+        if self.whole and len(self.whole) == steps:
+            return "cache.whole names every step, so nothing is cached; leave it out"
+        return ""
+
+
+class SamplerOptions(Frozen):
+    """diffusers' scheduler, compiled into tables."""
+
+    scheduler: Text | None = Field(
+        default=None, description="class name in diffusers, or such as DPM++ 2M Karras; null takes the model's own"
+    )
+    config: dict[str, Any] = Field(default_factory=dict, description="changes to the model's own scheduler config")
+    steps: Annotated[tuple[Annotated[int, Field(ge=1, le=1000)], ...], AfterValidator(_distinct)] = Field(
+        min_length=1, description="one table each; the first is the default"
+    )
+    step: dict[str, float] = Field(default_factory=dict, description="arguments of scheduler.step, such as eta")
+    timesteps: Timesteps | None = Field(
+        default=None, description="own time grid, instead of the scheduler's, or a published one by name, such as ays-sdxl-10"
+    )
+    sigmas: tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...] | None = Field(
+        default=None, min_length=1, description="own noise levels, falling, instead of the scheduler's, as diffusers takes them"
+    )
+    guidance: GuidanceOptions = GuidanceOptions()
+    cache: CacheOptions | None = Field(default=None, description="step caching: which steps run the whole denoiser")
+    force: bool = Field(default=False, description="build although the model was made for another sampler; the bundle says so")
+
+    @property
+    def times(self) -> tuple[int, ...] | None:
+        """The own time grid, in numbers."""
+        return timestep_lists.found(self.timesteps).times if isinstance(self.timesteps, str) else self.timesteps
+
+    @property
+    def opens(self) -> bool:
+        """Whether the denoiser is to take either both branches or the prompt's own alone."""
+        return self.guidance.pauses or self.cache is not None
+
+    @property
+    def depth(self) -> int | None:
+        """Of step caching; None without."""
+        return None if self.cache is None else self.cache.depth
+
+    def wholes(self, count: int, skipped: int = 0) -> tuple[bool, ...]:
+        """Of so many evaluations, those after the `skipped`: whether the denoiser runs whole.
+
+        The first of them does. So does the first with guidance after one without: what is kept then has one branch only.
+        """
+        shares, found = self.guidance.shares(count) or (1.0,) * count, list[bool]()
+        last, held = skipped, False
+        for index in range(skipped, count):
+            due = self._due(index, last)
+            found.append(index == skipped or due or (shares[index] > 0 and not held))
+            if found[-1]:
+                last, held = index, shares[index] > 0
+        return tuple(found)
+
+    def _due(self, index: int, last: int) -> bool:
+        """Whether an evaluation is whole by the cache's own rule, the last whole one being `last`."""
+        if self.cache is None:
+            return True
+        return index - last >= self.cache.every if self.cache.every else index + 1 in (self.cache.whole or ())
+
+    def asked(self) -> dict[str, Any]:
+        """What a pipeline of diffusers is asked for, beside the steps and the scale of guidance."""
+        given: dict[str, Sequence[float] | None] = {"timesteps": self.times, "sigmas": self.sigmas}
+        grids = {name: list(grid) for name, grid in given.items() if grid}
+        return {**grids, **({"guidance_rescale": self.guidance.rescale} if self.guidance.rescale else {})}
+
+    @model_validator(mode="after")
+    def _gridded(self) -> Self:
+        if self.times and self.sigmas:
+            raise ValueError("has both timesteps and sigmas, which are the same grid in two units; keep one")
+        for name, given, each in (("timesteps", self.times, "times"), ("sigmas", self.sigmas, "noise levels")):
+            # SCMScheduler's times, and most schedulers' sigmas, hold the arrival too.
+            if given and any(steps not in {len(given), len(given) - 1} for steps in self.steps):
+                count = len(given) - (name == "sigmas" and given[-1] == 0)
+                raise ValueError(f"{name} has {len(given)} {each}, but steps is {list(self.steps)}; set steps: [{count}]")
+        return self
+
+    @model_validator(mode="after")
+    def _stepped(self) -> Self:
+        for steps in self.steps:
+            if problem := self.guidance.problem(steps) or (self.cache and self.cache.problem(steps)):
+                raise ValueError(problem)
+            plain, needed = self.cache.whole if self.cache else None, self.wholes(steps)
+            if plain and (more := [index for index, whole in enumerate(needed, 1) if whole and index not in plain]):
+                told = "is the first with guidance after one without, of which one branch is kept"
+                raise ValueError(f"cache.whole: step {more[0]} {told}; write {sorted({*plain, *more})}")
+        if self.cache and self.cache.whole and len(self.steps) > 1:
+            raise ValueError(f"cache.whole is of one number of steps, and steps is {list(self.steps)}; keep one")
+        return self
+
+    @model_validator(mode="after")
+    def _spelled_out(self) -> Self:
+        """Put the class and the config in the place of a name such as `DPM++ 2M Karras`; the recipe's own config wins."""
+        found = aliases.expand(self.scheduler or "")
+        return self.model_copy(update={"scheduler": found[0], "config": found[1] | self.config}) if found else self

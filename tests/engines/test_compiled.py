@@ -1,0 +1,35 @@
+import pytest
+from PIL import Image
+
+from engines.compiled import CompiledSamplers
+from engines.errors import BundleError, UnsupportedError
+from engines.images.init_image import InitImage
+from tests.engines import small
+
+
+def test_a_sampler_is_read_once_for_each_start(tmp_path):
+    samplers = CompiledSamplers(small.make(tmp_path / "small", encoder=True))
+    image = Image.new("RGB", (32, 32))
+    whole, half = (InitImage.of(image, strength=strength) for strength in (1.0, 0.5))
+    inside = InitImage.of(image, Image.new("L", (32, 32), 255))
+    wishes = [(2, 32, 32), (4, 64, 32), (2, 32, 32, whole), (2, 32, 32, half), (2, 32, 32, inside)]
+    found = [samplers.load(*wish) for wish in wishes]
+    assert len({id(one) for one in found}) == len(wishes)
+    assert [samplers.load(*wish) for wish in wishes] == found
+    assert all(samplers.load(*wish) is one for wish, one in zip(wishes, found, strict=True))
+
+
+def test_what_is_not_there_is_told(tmp_path):
+    samplers = CompiledSamplers(small.make(tmp_path / "small"))
+    with pytest.raises(UnsupportedError, match="no sampler of 3 steps"):
+        samplers.load(3, 32, 32)
+    with pytest.raises(UnsupportedError, match="without tables that start from an image"):
+        samplers.load(2, 32, 32, InitImage.of(Image.new("RGB", (32, 32))))
+
+
+def test_a_file_that_is_changed_later_is_still_found_out(tmp_path):
+    samplers = CompiledSamplers(small.make(tmp_path / "small"))
+    samplers.load(2, 32, 32)
+    (tmp_path / "small/samplers/2.json").write_text("{}")
+    with pytest.raises(BundleError, match="is damaged"):
+        samplers.load(2, 32, 32)
