@@ -85,7 +85,7 @@ def _resolved(asked: Asked, place: str, root: Path, configs: Mapping[str, Mappin
     owners = {name: lora_names.owner(name) for name in names if not name.startswith(lora_names.BUNDLED)}
     refuse_left(file, [name for name, owner in owners.items() if owner not in configs or lora_names.other_format([name])])
     told_by = safetensors_header.metadata(file)
-    notes = [*found.notes, *statements.remarks(told_by, f"LoRA {file.name}", configs)]
+    notes = [*found.notes, *statements.remarks(told_by, f"LoRA {file.name}", configs, changes=True)]
     beside = file.with_name(_PEFT)
     config = told_by.get(_PEFT_INSIDE) or (
         beside.read_text(encoding="utf-8") if file.name == _USUAL[1] and beside.is_file() else ""
