@@ -45,12 +45,14 @@ lint: .venv/.installed
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "t2iexport needs Python 3.11 or newer; name one: make PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[compile,onnxruntime,openvino,tensorrt-rtx,serve,otel,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[compile,convert,onnxruntime,openvino,tensorrt-rtx,serve,otel,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps tritonclient==2.73.0
 	touch $@
 
 .venv-runtime/.installed: pyproject.toml constraints.txt Makefile
 	$(PYTHON) -m venv .venv-runtime
 	$(RUNTIME)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[onnxruntime,openvino,serve,otel]' onnx openai pytest pytest-timeout pytest-xdist hypothesis
+	$(RUNTIME)/python -m pip install --quiet --disable-pip-version-check --no-deps tritonclient==2.73.0
 	touch $@
 
 clean:

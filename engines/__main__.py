@@ -30,6 +30,7 @@ _SECONDS = ("prompt_2", "negative_prompt_2")
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _OUTPUT = "PNG, JPEG or WebP to write, by its ending."
 _MANY = "May be repeated."
+_LORA = "LoRA of a bundle that was built for it; scales: for all, one a prompt, or one a picture."
 
 
 @click.command()
@@ -51,6 +52,7 @@ _MANY = "May be repeated."
 @click.option("--image", type=_FILE, multiple=True, help=f"Picture to start from; needs a bundle with a VAE encoder. {_MANY}")
 @click.option("--mask", type=_FILE, multiple=True, help=f"Of the image's size: white is made anew, black stays. {_MANY}")
 @click.option("--input", "inputs", metavar="NAME=FILE|NUMBER", multiple=True, help=f"What else the bundle takes. {_MANY}")
+@click.option("--lora", "loras", metavar="FILE[:SCALE[,SCALE...]]", multiple=True, help=f"{_LORA} {_MANY}")
 @click.option("--strength", type=float, help="How much of the image may change, up to 1.  [default: 0.8; 1 with a mask]")
 @click.option("--noise", type=_FILE, help=".npy of float32 draws to use instead of a seed's.")
 @click.option("--from", "source", type=_FILE, help="Picture of this bundle: make it again. Other options change what they name.")
@@ -122,12 +124,12 @@ def _wishes(pipeline: Pipeline, source: Path | None, options: dict[str, Any]) ->
             wishes[name] = tuple(init_image.read(path) for path in wishes[name])
     if "noise" in wishes:
         wishes["noise"] = noises.read(wishes["noise"])
-    inputs = _inputs(manifest, wishes.pop("inputs", ()))
+    inputs, loras = _inputs(manifest, wishes.pop("inputs", ())), wishes.pop("loras", ())
     for name in ("image", "mask", "strength", "guidance_scale"):  # each where it belongs, however it was given
         own, other = (inputs, wishes) if name in manifest.inputs else (wishes, inputs)
         if name in other and name not in own:
             own[name] = other.pop(name)
-    wishes, inputs = _alone(wishes), _alone(inputs)
+    wishes, inputs = {**_alone(wishes), "loras": loras}, _alone(inputs)
     if source is None:
         return {**wishes, "inputs": inputs}
     made = ImageProvenance.read(source)
@@ -135,6 +137,7 @@ def _wishes(pipeline: Pipeline, source: Path | None, options: dict[str, Any]) ->
         wishes.setdefault("parallel", _parallel(made.parallel)[0])
     before = made.wishes(manifest)
     made.compare_inputs(manifest, inputs)
+    made.require_loras(loras)
     inputs = {**before.pop("inputs"), **inputs}
     if "steps" in wishes or "sampler" in wishes:  # one takes the place of the other
         before |= {"steps": None, "sampler": None}
@@ -181,7 +184,8 @@ def _batches(pipeline: Pipeline, wishes: dict[str, Any]) -> Iterator[dict[str, A
 
     All at once where that costs more: in parallel sampling pictures share batches, and `low_memory` loads every network anew.
     """
-    from engines.request import Request, seeds, spread  # noqa: PLC0415 - --help stays quick
+    from engines.lora.choice import chosen  # noqa: PLC0415 - --help stays quick
+    from engines.request import Request, seeds, spread  # noqa: PLC0415
 
     asked = wishes.get("prompts") or ""
     prompts: list[str] = [asked] if isinstance(asked, str) else list(asked)
@@ -203,11 +207,13 @@ def _batches(pipeline: Pipeline, wishes: dict[str, Any]) -> Iterator[dict[str, A
         name: whole.get(name) for name in ("seed", "generator", "inputs", "guidance_scale", "image", "mask", "strength")
     }
     taken["seconds"] = {name: whole.get(name) for name in _SECONDS}
+    loras = chosen(wishes.get("loras", ()), lambda name, value: spread(name, value, len(prompts), each))
     Request.of(pipeline.bundle.manifest, lists["prompts"], 1, negative_prompt=whole.get("negative_prompt", ""), **taken)
     size = count if wishes.get("parallel") or pipeline.bundle.manifest.low_memory else pipeline.batch
     for start in range(0, count, size):
         own: dict[str, Any] = {name: values[start : start + size] for name, values in lists.items()}
         own["inputs"] = {name: values[start : start + size] for name, values in inputs.items()}
+        own["loras"] = [(choice.file, choice.scales[start : start + size]) for choice in loras]
         own |= {"noise": noise[..., start : start + size, :, :, :]} if noise is not None else {}
         yield {**wishes, **own}
 

@@ -32,6 +32,7 @@ class _TorchGenerator(Protocol):
 #: What a callback may ask for.
 TENSORS = ("latents", "pred_original_sample")
 
+_LORA = "a LoRA is fused by the recipe's model.loras, or given to generate(loras=[...]) by a bundle of components.unet.lora"
 _COMPILED = "is compiled into the bundle; build one with the recipe's {} instead"
 _SIZES = "is inside the graphs, of the picture's own size"
 _EMBEDDED = "is made by the bundle's own text encoders; give a prompt"
@@ -106,9 +107,9 @@ OPENING: Mapping[str, Word] = {
 _ATTRIBUTES: Mapping[str, str] = {
     "to": f"the device {_DEVICES}",
     "scheduler": f"the sampler {_COMPILED.format('sampler')}",
-    "load_lora_weights": f"a LoRA {_COMPILED.format('model.loras')}",
-    "fuse_lora": f"a LoRA {_COMPILED.format('model.loras')}",
-    "set_adapters": f"a LoRA {_COMPILED.format('model.loras')}",
+    "load_lora_weights": _LORA,
+    "fuse_lora": _LORA,
+    "set_adapters": _LORA,
     "load_textual_inversion": f"an embedding {_COMPILED.format('model.embeddings')}",
     "load_ip_adapter": "there is no IP-Adapter in a bundle",
     "save_pretrained": "a bundle is copied as a folder",

@@ -13,14 +13,15 @@ from engines import wiring
 from engines.errors import UnsupportedError
 from engines.guidance import Guidance
 from engines.inputs import Input
+from engines.lora.layers import LoraLimits
 from engines.signature import Name, Signature
 from engines.strict import Frozen
 from engines.weighted_text import Syntax
 from engines.wiring import Role
 
 #: 2: samplers that start from an image. 3: decoders that work tile by tile. 4: inputs that users feed, condition parts, several
-#: guidance scales, attention masks. Manifests of earlier formats are read too: `engines.upgrade`.
-FORMAT = 4
+#: guidance scales, attention masks. 5: LoRAs as inputs. Manifests of earlier formats are read too: `engines.upgrade`.
+FORMAT = 5
 #: Relative, contained, without `.` or `..` segments; the file behind it must not be a link.
 _SEGMENT = "[A-Za-z0-9_@-][A-Za-z0-9_.@-]*"
 RelativePath = Annotated[str, StringConstraints(pattern=f"^{_SEGMENT}(/{_SEGMENT})*$", max_length=240)]
@@ -42,6 +43,7 @@ class Tokenizer(Frozen):
 
     `mask`: the input that its attention mask feeds, of any part: int64 as the ids, 1 for a token and 0 for padding.
     `chunks`: equal pieces that the ids are in, each with its own special tokens and padding.
+    `before` and `after`: what the model wants around every text; `lower`: in small letters, without blanks at its ends.
     `weights`: the input that takes what each token counts, float32 as the ids, in the `syntax` in which prompts say so. Without
     one prompts are taken literally.
     """
@@ -50,9 +52,16 @@ class Tokenizer(Frozen):
     length: int = Field(ge=2, le=2**16)
     feeds: Name
     mask: Name | None = None
+    before: str = ""
+    after: str = ""
+    lower: bool = False
     chunks: int = Field(default=1, ge=1)
     weights: Name | None = None
     syntax: Syntax | None = None
+
+    def shown(self, text: str) -> str:
+        """What of a text is tokenized."""
+        return self.before + (text.lower().strip() if self.lower else text) + self.after
 
     @model_validator(mode="after")
     def _divided(self) -> Self:
@@ -103,6 +112,13 @@ class Quantized(Frozen):
     calibration: RelativePath
 
 
+class LoraInputs(Frozen):
+    """LoRAs that a part takes as inputs: how many and how large, and the file of its layers (`engines.lora.layers`)."""
+
+    limits: LoraLimits
+    layers: RelativePath
+
+
 class PartEntry(Frozen):
     """One network of the pipeline, or the pipeline whole. `onnx` is keyed by operator set ("20"), `engines` by backend.
 
@@ -119,6 +135,7 @@ class PartEntry(Frozen):
     tile: Tile | None = None
 
     quantized: Quantized | None = None
+    lora: LoraInputs | None = None
     onnx: dict[str, Onnx]
     engines: dict[Name, EngineFiles]
 
@@ -210,6 +227,7 @@ class Draft(Frozen):
         small = [entry.file for entry in (*self.samplers, *self.tokenizers.values())]
         starts = [entry.image for entry in self.samplers if entry.image]
         evidence = [part.quantized.calibration for part in self.parts.values() if part.quantized]
+        evidence += [part.lora.layers for part in self.parts.values() if part.lora]
         process = [self.process, *evidence] if self.process else evidence
         return {*onnx, *engines, *small, *starts, *process, *self.recordings}
 
@@ -286,7 +304,7 @@ class Draft(Frozen):
 class Manifest(Draft):
     """A draft with the proof of what lies beside it; `digest` is that of the manifest's own content without this key."""
 
-    format: Literal[1, 2, 3, 4] = FORMAT
+    format: Literal[1, 2, 3, 4, 5] = FORMAT
     digest: Digest
     files: dict[RelativePath, File]
 
@@ -307,6 +325,9 @@ class Manifest(Draft):
             told["tiles"] = tiles
         if self.guidance != Guidance.of(self.guidance.mode, self.guidance.scale):
             told["scales"] = [scale.model_dump(mode="json") for scale in self.guidance.scales]
+        framed = {name: [entry.before, entry.after, entry.lower] for name, entry in self.tokenizers.items()}
+        if any(how != ["", "", False] for how in framed.values()):
+            told["framed"] = framed
         if masks := {name: entry.mask for name, entry in self.tokenizers.items() if entry.mask}:
             told["masks"] = masks
         read = {name: [entry.chunks, entry.syntax] for name, entry in self.tokenizers.items()}

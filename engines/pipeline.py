@@ -18,11 +18,14 @@ from engines.guidance import Numbers
 from engines.images import noises, provenance, tiling
 from engines.images.drawn import Drawn
 from engines.images.init_image import InitImage
+from engines.lora.adapters import Adapters
+from engines.lora.choice import Wish
 from engines.parallel.picard import Parallel, Picard
 from engines.request import Request
 from engines.sampler_parse import solver
 from engines.samplers import Draw, OnStep, Player, Sampler
 from engines.sessions import Network, Wrap, in_turn, turn
+from engines.signature import still
 from engines.sizes import Sizes, axes
 from engines.tokenizer import Tokenizers
 
@@ -53,8 +56,9 @@ class Pipeline(DiffusersCall):
         self._networks = {name: [network] for name, network in networks.items()}
         self._networks.get(self._denoiser, []).extend(denoisers)  # a fused bundle has none
         self._encoder = next(iter(about.with_role("encoder")), None)
-        self._tokenizers = Tokenizers(bundle)
+        self._tokenizers, self._adapters = Tokenizers(bundle), Adapters(bundle)
         self._sizes = Sizes(bundle)
+        self._samplers: dict[tuple[Path, int | None, bool | None], Sampler] = {}
         self.sizes = self._sizes.ranges
 
     @classmethod
@@ -111,6 +115,7 @@ class Pipeline(DiffusersCall):
         strength: float | None = None,
         on_step: OnStep | None = None,
         parallel: Picard | None = None,
+        loras: Sequence[Wish] = (),
     ) -> list[Image.Image]:
         """Make pictures, `images_per_prompt` of each prompt in turn, from noise or from images.
 
@@ -140,6 +145,8 @@ class Pipeline(DiffusersCall):
                 it is 0.8, or 1 with a mask.
             on_step: called after every step; what it raises ends the sampling and is raised here. A fused pipeline has none.
             parallel: evaluate several steps of a picture in one batch of the denoiser.
+            loras: files that change the model for these pictures, of a bundle that was built for it: `style.safetensors:0.8`, or
+                (file, scale), where the scale may be a list too.
 
         Returns:
             Pictures, whose `info` says how they were made.
@@ -163,6 +170,7 @@ class Pipeline(DiffusersCall):
             image=image,
             mask=mask,
             strength=strength,
+            loras=loras,
         )
         how: dict[str, Any] = {"steps": steps, "sampler": sampler, "height": height, "width": width}
         return self.draw(asked, **how, noise=noise, on_step=on_step, parallel=parallel).pictures()
@@ -192,6 +200,7 @@ class Pipeline(DiffusersCall):
         height, width = original.size if original else self._sizes.chosen(asked.feed, about.defaults, height, width)
         size = len(asked.prompts), height, width
         # First, because it refuses what cannot be had.
+        adapted = self._adapters.bind(asked.loras)
         player = self.sampler(steps, height, width, original) if sampler is None else self.solver(sampler, height, width)
         player = parallel.over(player) if parallel else player
         drawn = self.seeded(asked.seeds, *size, asked.generator) if noise is None else self.given(noise, *size)
@@ -203,7 +212,7 @@ class Pipeline(DiffusersCall):
         if fused and decoded and not parallel and sampler is None:
             images = self.at_once(fused, fed, draw, asked.scales)
         else:
-            conditioning = self.condition(fed, draw)
+            conditioning = self.condition(fed, draw, adapted)
             latent = self.sample(conditioning, draw, player, asked.scales, on_step, original, counts)
             images = self.decode(latent, conditioning) if decoded else None
         images = images if original is None or images is None else original.keep(images)
@@ -212,7 +221,8 @@ class Pipeline(DiffusersCall):
         facts = {**provenance.facts(about, self.engine), **how, "height": str(height), "width": str(width)}
         each: list[dict[str, str]] = []
         for index in range(size[0]):
-            own = asked.facts(index, None if noise is None else used()[index]) | (original.facts(index) if original else {})
+            own = asked.facts(index, None if noise is None else used()[index]) | self._adapters.facts(asked.loras, index)
+            own |= original.facts(index) if original else {}
             own |= {"prompt_not_read": unread[index]} if unread[index] else {}
             own |= {"evaluations": str(counts[index])} if counts[index] else {}
             own |= player.efforts[index].facts() if isinstance(player, Parallel) else {}
@@ -256,16 +266,23 @@ class Pipeline(DiffusersCall):
         """
         return self._tokenizers.encode(prompts, negative_prompt, **seconds)
 
-    def condition(self, fed: Mapping[str, np.ndarray], draw: Draw | None = None) -> dict[str, np.ndarray]:
+    def condition(
+        self,
+        fed: Mapping[str, np.ndarray],
+        draw: Draw | None = None,
+        adapted: Mapping[str, Mapping[str, np.ndarray]] | None = None,
+    ) -> dict[str, np.ndarray]:
         """Run every part that runs once per picture, and return what the denoiser and the decoder take of all that is known.
 
         `fed` are token ids and masks as `tokenize` gives them, and the bundle's own inputs, by name, each of all pictures.
-        A condition part that takes noise takes the next of `draw`.
+        A condition part that takes noise takes the next of `draw`. `adapted` are LoRAs by network, the denoiser's among what it
+        takes.
         """
-        about, known = self.bundle.manifest, dict(fed)
+        about, known, adapted = self.bundle.manifest, dict(fed), adapted or {}
         for name in about.encoding_order():
             noise = {} if draw is None or about.parts[name].signature.port("noise") is None else {"noise": draw()}
-            known |= self._run(name, {**known, **noise})
+            known |= self._run(name, {**known, **noise, **adapted.get(name, {})})
+        known |= adapted.get(self._denoiser, {})
         taken = {port.name for name in (self._denoiser, self._decoder) for port in about.parts[name].signature.inputs}
         return {name: array for name, array in known.items() if name in taken}
 
@@ -273,14 +290,18 @@ class Pipeline(DiffusersCall):
         """Load the sampler of that many steps for that size in pixels, or say which there are."""
         self._sizes.fit(height, width)
         entry = self.bundle.manifest.compiled(steps, height, width)
-        kind = plugins.load("samplers", entry.kind)
-        if original is None:
-            return kind.load(self.bundle.path(entry.file))
-        if entry.image is None:
+        if original and entry.image is None:
             raise UnsupportedError(
                 f"the sampler of {steps} steps was built without tables that start from an image. Build the bundle again."
             )
-        return kind.load_start(self.bundle.path(entry.image), original.start(steps), alone=original.alone)
+        path = self.bundle.path((original and entry.image) or entry.file)
+        which = path, original and original.start(steps), original and original.alone
+        # Finding the plugin and reading its file takes as long as a step of a small model.
+        if which not in self._samplers:
+            kind = plugins.load("samplers", entry.kind)
+            start = original and kind.load_start(path, original.start(steps), alone=original.alone)
+            self._samplers[which] = start or kind.load(path)
+        return self._samplers[which]
 
     def solver(self, wish: str, height: int, width: int) -> Player:
         """The sampler that is wished for, `NAME:key=value,…`, over the bundle's noise process; or say which there are."""
@@ -307,8 +328,8 @@ class Pipeline(DiffusersCall):
         """
         signature = self.bundle.manifest.parts[self._denoiser].signature
         (output,) = signature.outputs
-        taken = [port.name for port in signature.inputs]
-        bound = {name: _fixed(array) for name, array in conditioning.items() if name in taken}
+        taken, shared = [port.name for port in signature.inputs], signature.shared
+        bound = {name: still(array) for name, array in conditioning.items() if name in taken}
         scales = self.bundle.manifest.guidance.fed(guidance_scale)
 
         def denoise(latent: np.ndarray, timestep: float | np.ndarray, which: np.ndarray | None = None) -> np.ndarray:
@@ -316,7 +337,7 @@ class Pipeline(DiffusersCall):
                 np.add.at(evaluations, np.arange(len(latent)) if which is None else which, 1)
             numbers = {name: scale if which is None or not scale.ndim else scale[which] for name, scale in scales.items()}
             numbers["timestep"] = np.asarray(timestep)
-            own = bound if which is None else {name: array[which] for name, array in bound.items()}
+            own = bound if which is None else {name: a if name in shared else a[which] for name, a in bound.items()}
             pool = {name: np.full(len(latent), number, np.float32) for name, number in numbers.items()}
             return self._run(self._denoiser, {**own, **pool, "latent": latent})[output.name]
 
@@ -380,11 +401,5 @@ class Pipeline(DiffusersCall):
                 "pipeline: stepped."
             )
         signature = self.bundle.manifest.parts[name].signature
-        return sessions.run(self._networks[name], signature, {port.name: pool[port.name] for port in signature.inputs})
-
-
-def _fixed(array: np.ndarray) -> np.ndarray:
-    """A view that nobody writes to: an engine that sees it again knows that it holds the same."""
-    view = array.view()
-    view.flags.writeable = False
-    return view
+        ports = (port.name for port in signature.inputs if port.name in pool or not port.optional)
+        return sessions.run(self._networks[name], signature, {name: pool[name] for name in ports})

@@ -10,6 +10,7 @@ from typing import Any, cast
 from engines.errors import UnsupportedError
 from engines.feed import Feed
 from engines.guidance import USUAL
+from engines.lora.choice import LoraChoice, Wish, chosen
 from engines.manifest import Draft, Generator
 from engines.plugins import did_you_mean
 
@@ -32,6 +33,7 @@ class Request:
         scales: every guidance scale's value per picture, by name.
         feed: what the bundle's own inputs are fed.
         start: `image` and `mask` per picture, and `strength`, of pictures to start from; None where not given.
+        loras: each with a scale per picture.
 
     """
 
@@ -43,6 +45,7 @@ class Request:
     scales: dict[str, list[float]]
     feed: Feed
     start: Mapping[str, Any]
+    loras: Sequence[LoraChoice] = ()
 
     @classmethod
     def of(
@@ -56,6 +59,7 @@ class Request:
         generator: Generator | None,
         inputs: Mapping[str, Any] | None,
         seconds: Mapping[str, str | Sequence[str] | None] | None = None,
+        loras: Sequence[Wish] = (),
         **arguments: Any,  # noqa: ANN401 - scale, pictures and strength, as `Pipeline.generate` takes them
     ) -> Request:
         """Spread what is asked for over the pictures; `arguments` may also stand among the `inputs`, by their names.
@@ -84,6 +88,7 @@ class Request:
             scales={name: each(name, value) for name, value in manifest.guidance.chosen(steered).items()},
             feed=Feed(manifest.inputs, {name: each(name, given.get(name)) for name in manifest.inputs}),
             start={name: value if value is None or name == "strength" else each(name, value) for name, value in start.items()},
+            loras=chosen(loras, each),
         )
 
     def facts(self, index: int, noise: str | None) -> dict[str, str]:

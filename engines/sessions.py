@@ -205,12 +205,14 @@ def run(networks: Sequence[Network], signature: Signature, inputs: Mapping[str, 
     if len(networks) == 1 and low <= count <= high and not count % step:
         return networks[0](inputs)
     size = min(high, -(-count // (len(networks) * step)) * step)
+    shared = signature.shared
     starts = range(0, count, size)
 
     def piece(network: Network, start: int) -> dict[str, np.ndarray]:
         length = min(size, count - start)
         rows = np.minimum(np.arange(start, start + max(low, -(-length // step) * step)), count - 1)
-        outputs = network(inputs if len(rows) == count else {key: array[rows] for key, array in inputs.items()})
+        own = {key: array if key in shared else array[rows] for key, array in inputs.items()}
+        outputs = network(inputs if len(rows) == count else own)
         return {key: array[:length] for key, array in outputs.items()}
 
     def share(index: int) -> list[dict[str, np.ndarray]]:

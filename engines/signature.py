@@ -27,6 +27,21 @@ def dimension(dim: str) -> tuple[int, str]:
     return int(factor or 1), name
 
 
+def still(array: np.ndarray) -> np.ndarray:
+    """What nobody writes to, or a view that is so: an engine that sees it again knows that it holds the same."""
+    if not array.flags.writeable:
+        return array
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+@functools.lru_cache(maxsize=256)
+def resting(shape: tuple[int, ...]) -> np.ndarray:
+    """Zeros, the same object for the same shape."""
+    return still(np.zeros(shape, np.float32))
+
+
 class Range(Frozen):
     """The lengths that a named dimension may take: `min ≤ length ≤ max`, a multiple of `multiple`."""
 
@@ -45,11 +60,15 @@ class Range(Frozen):
 
 
 class Port(Frozen):
-    """One named tensor. Boundaries are float32 or int64; what runs inside is the graph's private matter."""
+    """One named tensor. Boundaries are float32 or int64; what runs inside is the graph's private matter.
+
+    `optional`: of an input that rests at zero where nobody feeds it; it need not have a batch axis.
+    """
 
     name: Name
     dtype: Literal["float32", "int64"] = "float32"
     shape: tuple[Dim, ...]
+    optional: bool = False
 
 
 class Signature(Frozen):
@@ -69,6 +88,21 @@ class Signature(Frozen):
             if len({port.name for port in side}) != len(side):
                 raise ValueError("two ports of one side share a name")
         return self
+
+    def filled(self, inputs: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+        """The inputs with zeros for those optional ones that are not among them, as short as they may be."""
+        absent = [port for port in self.inputs if port.optional and port.name not in inputs]
+        if not absent:
+            return inputs
+        given = {
+            dim: array.shape[axis]
+            for port in self.inputs
+            if (array := inputs.get(port.name)) is not None and array.ndim == len(port.shape)
+            for axis, dim in enumerate(port.shape)
+        }
+        least = {name: allowed.min for name, allowed in self.dims.items()}
+        sizes = {name: int(given.get(name, length)) for name, length in least.items()}
+        return {**inputs, **{port.name: resting(self.shape(port, sizes)) for port in absent}}
 
     def sizes(self, inputs: Mapping[str, np.ndarray]) -> dict[str, int]:
         """Check arrays against the input ports and read off the length of every named dimension.
@@ -114,6 +148,16 @@ class Signature(Frozen):
         factor, name = dimension(dim)
         allowed = self.dims[name]
         return allowed.min * factor, allowed.max * factor, allowed.multiple * factor
+
+    @property
+    def needed(self) -> list[str]:
+        """Names of the inputs that must be fed."""
+        return [port.name for port in self.inputs if not port.optional]
+
+    @property
+    def shared(self) -> frozenset[str]:
+        """Names of the inputs that have no batch axis: all items have the same."""
+        return frozenset(port.name for port in self.inputs if port.optional and port.shape[0] != self.inputs[0].shape[0])
 
     def port(self, name: str) -> Port | None:
         """Find a port by name, outputs first; None when there is none."""

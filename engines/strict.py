@@ -17,7 +17,8 @@ from engines.errors import BundleError
 class Frozen(BaseModel):
     """Base of options, signatures and manifest entries: frozen, and an unknown key is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    # What validates is built when it is first needed: an import then costs nothing for models that a program does not read.
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 
     @classmethod
     def parse(cls, data: bytes, where: Path) -> Self:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -55,6 +55,7 @@ class TextTokenizer:
 
     def __init__(self, file: Path, length: int, chunks: int = 1, syntax: Syntax | None = None) -> None:
         self._chunks, size = chunks, length // chunks
+        self._shown: Callable[[str], str] = str
         self._syntax: Syntax | None = syntax
         try:
             self._tokenizer: Any = tokenizers.Tokenizer.from_file(str(file))
@@ -80,10 +81,13 @@ class TextTokenizer:
     @classmethod
     def of(cls, file: Path, entry: Tokenizer) -> Self:
         """One tokenizer of a bundle, as its manifest has it."""
-        return cls(file, entry.length, entry.chunks, entry.syntax)
+        found = cls(file, entry.length, entry.chunks, entry.syntax)
+        found._shown = entry.shown
+        return found
 
     def encode(self, texts: Sequence[str]) -> Tokens:
         """Tokenize; a cut text keeps its end token, and what of it is not read is logged as a warning."""
+        texts = [self._shown(text) for text in texts]
         found = self._whole(texts) if self._plain else self._chunked(texts)
         for cut in filter(None, found.unread):
             logging.getLogger(__name__).warning("the prompt is too long; the model does not read its end: %r", cut)

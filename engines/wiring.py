@@ -44,7 +44,7 @@ def order(parts: Mapping[str, WiredPart], known: Iterable[str]) -> tuple[str, ..
     waiting, there = of_role(parts, *BEFORE), set(known)
     found: list[str] = []
     while waiting:
-        ready = [name for name, part in waiting.items() if there.issuperset(port.name for port in part.signature.inputs)]
+        ready = [name for name, part in waiting.items() if there.issuperset(part.signature.needed)]
         if not ready:
             raise ValueError(f"these parts wait for each other: {sorted(waiting)}")
         for name in ready:
@@ -80,9 +80,9 @@ def check(parts: Mapping[str, WiredPart], tokens: Sequence[str], scales: Sequenc
         "pipeline": {*tokens, *users, *scales, "noise"},
     }
     for name, part in parts.items():
-        if loose := {port.name for port in part.signature.inputs} - fed[part.role]:
+        if loose := set(part.signature.needed) - fed[part.role]:
             raise ValueError(f"nothing feeds {name}'s {sorted(loose)}")
-        ports = (*part.signature.inputs, *part.signature.outputs)
+        ports = [port for port in (*part.signature.inputs, *part.signature.outputs) if not port.optional]
         if not part.signature.inputs or not part.signature.outputs:
             raise ValueError(f"{name} must take and return something")
         if len({port.shape[:1] for port in ports}) != 1 or not ports[0].shape:

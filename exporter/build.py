@@ -25,6 +25,7 @@ from exporter.part import Precision
 from exporter.recipe.limits import Asked, Limits
 from exporter.recipe.schema import Recipe
 from exporter.stages import assemble, contents
+from exporter.stages.load import pipeline_of
 from exporter.stages.plan import Plan
 from exporter.stages.stage import Results, Stage, closure
 from exporter.stages.store import Store
@@ -32,6 +33,7 @@ from exporter.stages.vendors import vendors
 from exporter.stages.worker import ahead
 
 if TYPE_CHECKING:
+    from exporter.layouts.convert import Layout
     from exporter.parity.debug import LayerReport as Found
     from exporter.parity.sides import SourceNetwork
 
@@ -183,6 +185,30 @@ def debug(path: Path, part: str, backend: str | None, folder: Path, store: Store
         return StepValues(replace(made, single=asked.precision.single(results)) if half else made)
 
     return look_into(path, part, backend, load, folder)
+
+
+def convert(path: Path, layout: Layout, out: Path, store: Store, report: Progress, say: Callable[[str], None]) -> list[str]:
+    """Write a bundle's source model, with the networks as its passes leave them, in another tool's layout.
+
+    Returns:
+        What the folder does not hold, and how to draw the bundle's pictures with it, a sentence each.
+
+    Raises:
+        UnsupportedError: the source model is not here, or the layout cannot hold it.
+        MissingDependency: a library is not installed.
+
+    """
+    from exporter.layouts import convert as layouts  # noqa: PLC0415 - torch
+
+    manifest = Bundle.open(path).manifest
+    layouts.require(manifest, out)
+    plan = Plan(source_of(Bundle.open(path))[0])
+    results, sources = Results(store), {name: part.source for name, part in plan.parts.items()}
+    needed = closure(source.network for source in sources.values() if source.network)
+    for stage in (stage for stage in plan.stages if stage in needed):
+        _run(stage, store, report, results)
+    layouts.convert(pipeline_of(plan.family, sources, results), manifest, layout, out, say)
+    return layouts.notes(manifest, plan.recipe.sampler.step)
 
 
 def _keep(opened: Bundle, verdicts: list[Verdict], say: Callable[[str], None]) -> None:

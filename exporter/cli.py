@@ -18,6 +18,8 @@ from engines.errors import MissingDependency, ParityError, RecipeError, T2IError
 from engines.serve.command import serve
 
 if TYPE_CHECKING:
+    from engines.triton.repository import Backend
+    from exporter.layouts.convert import Layout
     from exporter.recipe.schema import Recipe
 
 #: What the extra [compile] installs, by the name that is imported.
@@ -195,6 +197,26 @@ def _bench(
     console.show(figures.tables(report))
 
 
+@verbs.command("convert")
+@click.argument("bundle", type=_PATH)
+@click.option("--to", "layout", type=click.Choice(["optimum", "openvino-genai", "ortpackage"]), required=True, help="Whose.")
+@click.option("-o", "--output", type=_PATH, required=True, help="Folder to write, empty or not there.")
+def _convert(bundle: Path, layout: Layout, output: Path) -> None:
+    """Export a bundle's networks as plain graphs in another tool's layout; needs the source model."""
+    from exporter import build
+    from exporter.report import progress
+    from exporter.stages.store import Store
+
+    lines = progress.StageLines(error=True)
+    try:
+        notes = build.convert(bundle, layout, output, Store(say=lines.say), lines, lambda line: click.echo(line, err=True))
+    finally:
+        lines.close()
+    for note in notes:
+        click.echo(f"note: {note}")
+    click.echo(output)
+
+
 @verbs.command("inspect")
 @click.argument("path", type=_PATH)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -249,6 +271,18 @@ def _rebuild(bundle: Path, backend: str | None) -> None:
 
     for line in rebuild(bundle, backend, click.echo):
         click.echo(line)
+
+
+@verbs.command("triton")
+@click.argument("bundle", type=_PATH)
+@click.option("-o", "--output", type=_PATH, default=Path("repository"), show_default=True, help="Folder of the repository.")
+@click.option("--backend", type=click.Choice(["onnxruntime", "tensorrt"]), default="onnxruntime", help="Whose engines.")
+def _triton(bundle: Path, output: Path, backend: Backend) -> None:
+    """Write a model repository for NVIDIA's Triton Inference Server; needs no torch."""
+    from engines.triton.repository import write
+
+    for name in write(bundle, output, backend):
+        click.echo(output / name)
 
 
 @verbs.command("web")

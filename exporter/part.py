@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from engines.signature import Signature
 
 Precision = Literal["fp32", "fp16", "bf16"]
+#: Among the inputs of a case with LoRAs: how strongly its items have each, float32 (LoRAs, items).
+LORA_SCALES = "lora_scales"
 Arrays = Mapping[str, np.ndarray]
 
 
@@ -34,6 +36,28 @@ class Case:
     inputs: Arrays
     source: Arrays
     passes: Arrays = field(default_factory=dict)
+
+
+def joined(first: Case, second: Case) -> Case:
+    """Two cases as one batch."""
+    sides = {side: getattr(first, side) for side in ("inputs", "source", "passes")}
+    both = {
+        side: {name: np.concatenate([array, getattr(second, side)[name]]) for name, array in arrays.items()}
+        for side, arrays in sides.items()
+    }
+    return Case(first.label, **both)
+
+
+def divided(case: Case, most: int) -> Iterator[Case]:
+    """A case in batches of at most so many."""
+    count = len(next(iter(case.inputs.values())))
+    for start in range(0, count, most):
+        own = slice(start, start + most)
+        inputs, source, passes = (
+            {name: array[own] for name, array in getattr(case, side).items()} for side in ("inputs", "source", "passes")
+        )
+        told = f", from the {start + 1}. of {count}" if count > most else ""
+        yield Case(f"{case.label}{told}", inputs, source, passes)
 
 
 @dataclass(frozen=True)

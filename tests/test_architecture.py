@@ -1,6 +1,7 @@
 """The laws: what may import what, how big a file may grow, what a plugin must have."""
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -21,22 +22,14 @@ COMPILE_ONLY |= {"exporter", "ruamel", "scipy"}
 VENDORS = {
     library: f"engines/backends/{name}.py" for name, backend in plugins.known("backends").items() for library in backend.modules
 }
-#: Seconds in which `import engines.pipeline` is done.
-IMPORT_SECONDS = 0.5
+#: Seconds of a CPU in which `import engines.pipeline` is done, and those of them that are its own. On two busy cores it took
+#: 0.22: numpy 0.07, pydantic 0.07, Pillow and tokenizers 0.02, and 0.06 of its own, which are mostly the fields of its models.
+IMPORT_SECONDS, OWN_SECONDS = 0.3, 0.1
 #: The rooms of exporter/, and what stands beside them, from the ground up: each may import what stands before it.
 ORDER = (
     "recipe", "part", "machine", "models", "graph", "onnx", "families", "schedulers", "reference", "parity",
-    "pruning", "training", "quantization", "passes", "stages", "bench", "report", "build", "cli",
+    "pruning", "training", "quantization", "passes", "stages", "bench", "layouts", "report", "build", "cli",
 )  # fmt: skip
-
-#: Modules that wait for their tests; it shrinks to nothing.
-UNTESTED = {f"exporter/stages/{name}.py" for name in ("assemble", "contents", "engines", "freeze", "load", "networks")}
-UNTESTED |= {"exporter/stages/plan.py", "exporter/stages/tables.py", "exporter/models/resolve.py", "exporter/report/fault.py"}
-UNTESTED |= {f"exporter/parity/{name}.py" for name in ("lint", "repeat", "sides")}
-UNTESTED |= {f"exporter/families/{name}.py" for name in ("_chunked", "_tokens")}
-UNTESTED |= {f"exporter/models/{name}.py" for name in ("kinds", "leftovers", "lora_changes", "lora_names", "recognition")}
-UNTESTED |= {"exporter/recipe/json_schema.py", "engines/feed.py", "engines/wiring.py"}
-
 
 #: What stands beside the four folders of code and the recipes.
 TOP = {"engines", "exporter", "recipes", "tests", "tools", "docs", ".ci", ".gitignore"}
@@ -157,8 +150,7 @@ def test_a_plugin_has_one_public_name_and_a_test_file(kind, name):
 def test_a_module_has_a_test_file_of_its_name(path):
     """Without its underscores, wherever it stands below tests/."""
     tested = {test.stem for test in ROOT.glob("tests/**/test_*.py")}
-    name = str(path.relative_to(ROOT))
-    assert (f"test_{path.stem.strip('_')}" in tested) != (name in UNTESTED), f"{name}: a test file, or a line in UNTESTED"
+    assert f"test_{path.stem.strip('_')}" in tested, f"no test_{path.stem.strip('_')}.py"
 
 
 @pytest.mark.parametrize("path", ALL, ids=str)
@@ -178,12 +170,25 @@ def test_types_are_checked_everywhere_and_exceptions_say_why():
 
 def test_the_run_time_imports_quickly():
     """CPU time of the quickest of several fresh processes: what a busy machine adds is not the run time's."""
-    code = "import time; start = time.process_time(); import engines.pipeline; print(time.process_time() - start)"
-    taken = []
-    while len(taken) < 10 and min(taken, default=1) > IMPORT_SECONDS:
-        done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-        taken.append(float(done.stdout))
-    assert min(taken) <= IMPORT_SECONDS
+    code = """
+import time
+times = [time.process_time()]
+import numpy, PIL.Image, tokenizers, pydantic
+class First(pydantic.BaseModel, defer_build=True):
+    number: int
+times.append(time.process_time())
+import engines.pipeline
+times.append(time.process_time())
+print(times[2] - times[0], times[2] - times[1])
+"""
+    # Installed, it is compiled; the first process does that here.
+    compiled = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    whole, own = [], []
+    while len(whole) < 10 and (min(whole, default=1) > IMPORT_SECONDS or min(own) > OWN_SECONDS):
+        done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=compiled, capture_output=True, text=True, check=True)
+        for taken, seconds in zip((whole, own), done.stdout.split(), strict=True):
+            taken.append(float(seconds))
+    assert (min(whole) <= IMPORT_SECONDS, min(own) <= OWN_SECONDS) == (True, True), f"{min(whole)} s, {min(own)} s of its own"
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=str)

@@ -43,7 +43,7 @@ def commands(page: Path) -> list[str]:
 
 COMMANDS = [pytest.param(line, id=f"{page.name}: {line}") for page in PAGES for line in commands(page)]
 #: Modules that are started by others, or are no programs of this project.
-FOREIGN = {"venv", "pip", "pytest", "torch.distributed.run"}
+FOREIGN = {"venv", "pip", "pytest", "torch.distributed.run", "http.server"}
 
 
 @pytest.mark.parametrize("line", COMMANDS)

@@ -91,6 +91,7 @@ class DeviceEngine:
             UnsupportedError: inputs that are not the signature's, or a failure of the GPU.
 
         """
+        inputs = self._signature.filled(inputs)
         sizes = self._signature.sizes(inputs)
         with self._turn:
             if self._context is None:

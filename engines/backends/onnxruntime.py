@@ -241,6 +241,7 @@ class _Session:
         session, bound = self.session, self._bound  # another thread may close it meanwhile
         if session is None:
             raise RuntimeError(f"{self._file.name} was closed")
+        inputs = self._signature.filled(inputs)
         sizes = self._signature.sizes(inputs)
         names = [port.name for port in self._signature.outputs]
         try:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 #: What a picture says of the bundle's own inputs, and of scales other than the usual one, begins so.
 _INPUT = "input_"
+#: What it says of its LoRAs.
+_LORA = "lora_"
 
 
 def facts(manifest: Manifest, engine: str) -> dict[str, str]:
@@ -42,13 +44,14 @@ class ImageProvenance(BaseModel):
         generator: whose noise the seed is; pictures of before there were several do not say, and are of numpy's.
         inputs: what else was fed: numbers as written, and of pictures the SHA-256.
         strength: where it was made from an image; then `image_sha256` is that of its pixels, and `mask_sha256` of the mask's.
+        loras: scale, SHA-256 and name of the file of each LoRA.
         noise_sha256: of the draws that were used, where they were given; then there is no seed.
         parallel: how it was sampled in parallel, such as `window=32,tolerance=0.03,anderson=1`; empty where it was not.
         engine: backend and version; another one may answer otherwise in the last bits.
 
     """
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
 
     digest: str
     prompt: str
@@ -67,6 +70,7 @@ class ImageProvenance(BaseModel):
     mask_sha256: str | None = None
     noise_sha256: str | None = None
     inputs: dict[str, str] = Field(default_factory=dict)
+    loras: tuple[str, ...] = ()
     parallel: str = ""
     engine: str = ""
     batch: str = ""
@@ -84,7 +88,8 @@ class ImageProvenance(BaseModel):
             raise UnsupportedError(f"{path} does not say how it was made. Name one of ours, unchanged and with its metadata.")
         try:
             inputs = {key.removeprefix(_INPUT): value for key, value in text.items() if key.startswith(_INPUT)}
-            return cls.model_validate({**text, "inputs": inputs})
+            loras = tuple(value for key, value in sorted(text.items()) if key.startswith(_LORA))
+            return cls.model_validate({**text, "inputs": inputs, "loras": loras})
         except ValidationError as error:
             raise UnsupportedError(f"{path} says in a damaged way how it was made:\n{describe(error)}") from error
 
@@ -125,6 +130,13 @@ class ImageProvenance(BaseModel):
                 raise UnsupportedError(f"this {name} is not the one that the picture was made from: its pixels differ.")
             verb = f"from a {name}. Give the same again" if wanted else f"without {name}. Leave it out"
             raise UnsupportedError(f"the picture was made {verb}.")
+
+    def require_loras(self, given: Sequence[object]) -> None:
+        """Raise UnsupportedError where the picture was made with LoRAs, and none are given."""
+        if self.loras and not given:
+            told = (text.split(" ", 2) for text in self.loras)
+            asked = " ".join(f"--lora {name}:{scale} (SHA-256 {digest[:12]}…)" for scale, digest, name in told)
+            raise UnsupportedError(f"the picture was made with LoRAs. Give them again: {asked}")
 
     def compare(self, original: InitImage | None) -> None:
         """Raise UnsupportedError unless the image and the mask are those that the picture was made from."""

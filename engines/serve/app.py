@@ -22,10 +22,18 @@ from engines.serve.openai_api import OpenAIRoutes
 from engines.serve.options import ServeOptions
 from engines.serve.served import Opener, ServedBundle
 from engines.serve.shelf import Shelf
+from engines.serve.static import Page
+from engines.serve.traces import Traces, wanted
 
 
 class Application:
     """A server without its socket.
+
+    Args:
+        paths: of the bundles, by the names that clients ask for.
+        options: limits, batching and the rest.
+        opener: opens a bundle.
+        tracing: where spans go; by default where the environment says, if it does.
 
     Attributes:
         asgi: what a server of ASGI runs.
@@ -36,16 +44,18 @@ class Application:
 
     """
 
-    def __init__(self, paths: Mapping[str, Path], options: ServeOptions, opener: Opener) -> None:
-        self._options, self.metrics = options, Metrics()
+    def __init__(self, paths: Mapping[str, Path], options: ServeOptions, opener: Opener, tracing: Traces | None = None) -> None:
+        self._options, self.metrics, self._traces = options, Metrics(), tracing or (Traces() if wanted() else None)
         bundles = {name: ServedBundle(name, path, options, opener, self.metrics.observed(name)) for name, path in paths.items()}
         self.dispatcher = Dispatcher(bundles, options, self.metrics.ended)
         self.metrics.watch(self.dispatcher)
         desk = Desk(self.dispatcher, options)
         openai = OpenAIRoutes(desk, Shelf(options.kept_mb * 1e6))
         own = [Route("/healthz", self._healthy), Route("/readyz", self._ready), Route("/metrics", self._metrics)]
-        router = Router([*own, *openai.routes(), *A1111Routes(desk).routes()], redirect_slashes=False, lifespan=self._life)
-        self.asgi: ASGIApp = Front(router, options, self.metrics)
+        router = Router(
+            [*own, *openai.routes(), *A1111Routes(desk).routes(), *Page().routes()], redirect_slashes=False, lifespan=self._life
+        )
+        self.asgi: ASGIApp = Front(router, options, self.metrics, self._traces)
         if options.cors:
             self.asgi = CORSMiddleware(self.asgi, options.cors, allow_methods=["GET", "POST"], allow_headers=["*"])
 
@@ -57,6 +67,8 @@ class Application:
         finally:
             await asyncio.to_thread(self.dispatcher.stop, self._options.drain)
             await asyncio.to_thread(self.dispatcher.close)
+            if self._traces:
+                await asyncio.to_thread(self._traces.close)
 
     async def _healthy(self, _request: Request) -> Response:
         """Whether the process answers."""

@@ -58,12 +58,13 @@ class _Stack(NamedTuple):
 
 @dataclass
 class _Door:
-    """One part's network, and the calls that wait for it."""
+    """One part's network, and the calls that wait for it; `shared` are inputs that all items of a call have in common."""
 
     part: str
     network: Network
     signature: Signature
     most: int
+    shared: frozenset[str]
     waiting: list[_Call] = field(default_factory=list[_Call])
     busy: bool = False
     stacked: dict[str, _Stack] = field(default_factory=dict[str, "_Stack"])
@@ -92,8 +93,10 @@ class Batcher:
     def wrap(self, part: str, _backend: str, network: Network) -> Network:
         """As `Pipeline.open` takes it: what to call instead of a network."""
         signature = self._manifest.parts[part].signature
-        most = signature.lengths(signature.inputs[0].shape[0])[1]
-        return functools.partial(self._call, _Door(part, network, signature, min(most, self._most or most)))
+        batch = signature.inputs[0].shape[0]
+        most = signature.lengths(batch)[1]
+        shared = frozenset(port.name for port in signature.inputs if port.shape[:1] != (batch,))
+        return functools.partial(self._call, _Door(part, network, signature, min(most, self._most or most), shared))
 
     @contextmanager
     def drawing(self, jobs: Sequence[Job]) -> Generator[None]:
@@ -123,8 +126,12 @@ class Batcher:
     def _call(self, door: _Door, inputs: Arrays) -> dict[str, np.ndarray]:
         self._check()
         jobs: Sequence[Job] = getattr(self._here, "jobs", ())
-        shape = tuple((name, array.dtype.str, array.shape[1:]) for name, array in sorted(inputs.items()))
-        call = _Call(inputs, len(next(iter(inputs.values()))), shape, jobs[0].number if jobs else 0)
+        shape = tuple(
+            (name, id(array)) if name in door.shared else (name, array.dtype.str, array.shape[1:])
+            for name, array in sorted(inputs.items())
+        )
+        items = len(inputs[door.signature.inputs[0].name])
+        call = _Call(inputs, items, shape, jobs[0].number if jobs else 0)
         with self._changed:
             self._inside += bool(jobs)
             door.waiting.append(call)
@@ -198,7 +205,8 @@ class Batcher:
     def _timed(self, door: _Door, inputs: Arrays) -> dict[str, np.ndarray]:
         start = time.perf_counter()
         outputs = sessions.run([door.network], door.signature, inputs)
-        self._observed(door.part, len(next(iter(inputs.values()))), time.perf_counter() - start)
+        items = len(inputs[door.signature.inputs[0].name])
+        self._observed(door.part, items, time.perf_counter() - start)
         return outputs
 
     def _stacked(self, door: _Door, batch: Sequence[_Call]) -> Arrays:
@@ -207,6 +215,9 @@ class Batcher:
             return batch[0].inputs
         stacked: dict[str, np.ndarray] = {}
         for name in batch[0].inputs:
+            if name in door.shared:
+                stacked[name] = batch[0].inputs[name]
+                continue
             own = [call.inputs[name] for call in batch]
             fixed = not any(array.flags.writeable for array in own)
             before = door.stacked.pop(name, None)

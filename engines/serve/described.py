@@ -36,6 +36,7 @@ def scheduler(served: ServedBundle) -> str:
     return str(told.get("provenance", {}).get("scheduler", ""))
 
 
+@functools.lru_cache(maxsize=64)
 def samplers(served: ServedBundle) -> dict[str, list[str]]:
     """Samplers by name with other names of theirs: the compiled one, then those that solve the bundle's noise process."""
     name = scheduler(served) or "compiled"

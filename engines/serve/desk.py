@@ -70,7 +70,7 @@ class Desk:
 
         told: dict[str, Any] = {"request_id": request.state.request_id, "owner": owner(request), "tell": tell}
         jobs = [Job(wish, index, **told) for index in range(len(wish.seeds))]
-        request.state.told = {"model": wish.model, "pictures": len(jobs)}
+        request.state.jobs = jobs
         self.dispatcher.submit(jobs)
         return Drawing(jobs, news)
 

@@ -19,9 +19,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from engines.serve import a1111_api, logs, openai_api
+from engines.serve.jobs import Job
 from engines.serve.metrics import Metrics
 from engines.serve.options import ServeOptions
 from engines.serve.refusals import Refusal, refusal_of
+from engines.serve.traces import Traces
 
 #: Asked by who has no key: a machine's own checks, the page, and pictures by names that nobody guesses.
 _OPEN = re.compile(r"/(healthz|readyz|page/[\w.-]+|v1/images/files/[\w.-]+)?")
@@ -38,8 +40,8 @@ _HEADERS = {"x-content-type-options": "nosniff", "referrer-policy": "no-referrer
 class Front:
     """The outermost layer of the server."""
 
-    def __init__(self, app: ASGIApp, options: ServeOptions, metrics: Metrics) -> None:
-        self._app, self._options, self._metrics = app, options, metrics
+    def __init__(self, app: ASGIApp, options: ServeOptions, metrics: Metrics, traces: Traces | None = None) -> None:
+        self._app, self._options, self._metrics, self._traces = app, options, metrics, traces
         self._keys = [key.encode() for key in options.keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -62,11 +64,15 @@ class Front:
                 raise
             await answer(request, error)(scope, passed.receive, passed.send)
         finally:
-            self._metrics.answered(getattr(scope.get("route"), "path", "other"), passed.status)
+            route = getattr(scope.get("route"), "path", "other")
+            self._metrics.answered(route, passed.status)
             told: dict[str, Any] = {"request": passed.request_id, "method": scope["method"], "path": scope["path"]}
             told |= {"status": passed.status, "ms": round(1000 * (time.perf_counter() - start), 1)}
             told |= {"client": request.client.host if request.client else ""}
-            logs.answered(told | getattr(request.state, "told", {}))
+            jobs: list[Job] = getattr(request.state, "jobs", [])
+            logs.answered(told | ({"model": jobs[0].request.model, "pictures": len(jobs)} if jobs else {}))
+            if self._traces:
+                self._traces.answered(request.headers, route, told, start, jobs)
 
     def _admit(self, scope: Scope) -> None:
         """Raise Refusal for a request without a key, one from another web page, or one that says that it is too large."""

@@ -55,11 +55,13 @@ def described(bundle: Bundle) -> dict[str, Any]:
 
 
 def _part(name: str, part: PartEntry) -> dict[str, Any]:
-    """What a network takes, and its files, the graph first."""
+    """What a network takes, the shapes of zeros for what a page does not feed, and its files, the graph first."""
     low, _, step = part.signature.lengths(part.signature.inputs[0].shape[0])
     if low > 1 or step > 1:
         raise UnsupportedError(f"{name} takes {low} pictures at once, and a page draws one. Build it with batch: [1, 1, 1].")
-    return {"inputs": [port.name for port in part.signature.inputs], "files": _files(part)}
+    least = part.signature.extent("min")
+    resting = {port.name: list(part.signature.shape(port, least)) for port in part.signature.inputs if port.optional}
+    return {"inputs": [port.name for port in part.signature.inputs], "resting": resting, "files": _files(part)}
 
 
 def _files(part: PartEntry) -> list[str]:

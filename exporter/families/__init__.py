@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 from engines import plugins
 from engines.errors import UnsupportedError
@@ -27,22 +27,20 @@ class Reference(Protocol):
 
     Attributes:
         pipeline: the diffusers pipeline.
-        denoiser: the network that the sampler calls.
         components: part → the module whose values are the part's.
         calls: part → whose method the pipeline calls for it, and its name.
 
     """
 
     pipeline: Any
-    denoiser: nn.Module
 
     @property
     def components(self) -> Mapping[str, nn.Module]: ...  # noqa: D102 - above
     @property
     def calls(self) -> Mapping[str, tuple[object, str]]: ...  # noqa: D102
 
-    def seen(self, args: Sequence[Any], kwargs: Mapping[str, Any], batch: int) -> tuple[Tensor, float]:
-        """Latent (batch, C, H, W) and model time of a call of the denoiser, from its arguments."""
+    def unpacked(self, kept: Tensor, shape: Sequence[int]) -> Tensor:
+        """The latent (B, C, H, W), of that shape, of what the pipeline hands to its scheduler."""
         ...
 
     def tokenize(self, prompts: Sequence[str], negative: str | None) -> dict[str, np.ndarray]:
@@ -92,7 +90,10 @@ class Driving:
 
 
 class Family(Protocol):
-    """What the build asks of a family. Everything but `part` and `reference` reads configs only and imports no torch.
+    """What the build asks of a family.
+
+    Of a `general` one, which claims what no other claims, all may import torch; of the others everything but `part` and
+    `reference` reads configs only.
 
     Port names are the wiring. Text parts: `<tokenizer>_ids` int64 (batch, branches, length) → conditioning, float32
     (batch, branches, …). Denoiser: `latent` (batch, channels, latent_height, latent_width), `timestep` (batch,),
@@ -119,8 +120,29 @@ class Family(Protocol):
     #: Name of the part that encodes images; among the roles where the recipe asks for it.
     image_encoder: str
 
-    #: Text part → its tokenizer.
+    #: Whether it claims whatever is left; it is asked last.
+    general: ClassVar[bool]
+
+    #: Text part → its tokenizer, where captions can be encoded part by part.
     towers: Mapping[str, str]
+
+    @property
+    def tokenizer_names(self) -> Sequence[str]:
+        """Every tokenizer."""
+        ...
+
+    @property
+    def sized(self) -> bool:
+        """Whether `times` are others for pictures of another size."""
+        ...
+
+    def digest(self, part: str) -> str:
+        """SHA-256 over all that a part, or a tokenizer, is made of."""
+        ...
+
+    def times(self, steps: int, height: int, width: int) -> Mapping[str, Any]:
+        """Sigmas, times and shift (`mu`) that its pipeline itself hands to the scheduler, for pictures of a size in pixels."""
+        ...
 
     @property
     def driving(self) -> Driving:
@@ -187,8 +209,8 @@ def claim(checkpoint: Checkpoint, recipe: Recipe) -> Family:
 
     """
     names = plugins.names("families")
-    for name in names:
-        family = plugins.load("families", name)
+    families = [plugins.load("families", name) for name in names]
+    for family in sorted(families, key=lambda each: each.general):
         if family.claims(checkpoint.configs):
             return family(checkpoint, recipe)
     index = checkpoint.configs.get("model_index", {})

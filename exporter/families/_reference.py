@@ -22,7 +22,6 @@ class LatentDiffusionReference:
 
     Attributes:
         pipeline: the diffusers pipeline.
-        denoiser: the network that the sampler calls.
 
     """
 
@@ -30,7 +29,6 @@ class LatentDiffusionReference:
         self._family = family
         self.pipeline = pipeline
         self.pipeline.set_progress_bar_config(disable=True)
-        self.denoiser: nn.Module = self.pipeline.unet
 
     @property
     def components(self) -> Mapping[str, nn.Module]:
@@ -44,13 +42,9 @@ class LatentDiffusionReference:
         halves = {"vae_decoder": (self.pipeline.vae, "decode"), "vae_encoder": (self.pipeline.vae, "encode")}
         return {name: halves.get(name, (getattr(self.pipeline, name, None), "forward")) for name in self._family.roles}
 
-    def seen(self, args: Sequence[Any], kwargs: Mapping[str, Any], batch: int) -> tuple[Tensor, float]:
-        """Latent (batch, C, H, W) and model time of a call of the denoiser.
-
-        With guidance on, diffusers runs both branches on the same latent in one batch.
-        """
-        sample, time = (*args, *(kwargs[name] for name in ("sample", "timestep") if name in kwargs))[:2]
-        return sample[:batch], float(torch.as_tensor(time).flatten()[0])
+    def unpacked(self, kept: Tensor, shape: Sequence[int]) -> Tensor:  # noqa: ARG002 - of another family
+        """A latent as the pipeline keeps it: as it is."""
+        return kept
 
     def tokenize(self, prompts: Sequence[str], negative: str | None) -> dict[str, np.ndarray]:
         """Token ids as the source's own tokenizers make them, int64 (batch, branches, length), by input port; weights too."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from engines.errors import RecipeError, UnsupportedError
 from engines.guidance import Guidance
@@ -15,6 +15,7 @@ from engines.signature import Dim, Port, Range, Signature
 from exporter.families import Driving
 from exporter.families._sizes import LatentSizes
 from exporter.models import embeddings, kinds, leftovers
+from exporter.models.checkpoint import network
 from exporter.models.sampler_compat import made_by_passes
 from exporter.part import Part
 from exporter.part import Precision as Precision  # noqa: PLC0414 - the families' own argument type
@@ -42,6 +43,8 @@ class LatentDiffusion:
     towers: Mapping[str, str] = {}
     inputs: Mapping[str, Input] = {}
     image_encoder = "vae_encoder"
+    general: ClassVar[bool] = False
+    sized = False
     #: Class name of the pipeline in diffusers.
     pipeline_class = ""
     #: Whether that pipeline tells its scheduler the begin index.
@@ -79,7 +82,18 @@ class LatentDiffusion:
         """How the pipelines drive a scheduler: eta is 0 unless they are told otherwise, whatever the scheduler's default is."""
         return Driving(self.pipeline_class, self.begins, ("init_noise_sigma", "scale_model_input"), {"eta": 0.0})
 
-    # What the configs say.
+    @property
+    def tokenizer_names(self) -> Sequence[str]:
+        """Every tokenizer."""
+        return tuple(self.towers.values())
+
+    def digest(self, part: str) -> str:
+        """SHA-256 over the weights and configs of a part, or over a tokenizer."""
+        return self.checkpoint.digest(network(part))
+
+    def times(self, steps: int, height: int, width: int) -> Mapping[str, Any]:  # noqa: ARG002 - of another family
+        """Nothing: these pipelines leave the times to the scheduler."""
+        return {}
 
     @property
     def factor(self) -> int:

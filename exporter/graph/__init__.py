@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from graphlib import TopologicalSorter
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -47,15 +47,16 @@ def placed(
     return place
 
 
-def order(*, processor: bool, fused: Sequence[str]) -> list[GraphPass]:
+def order(*, processor: bool, fused: Sequence[str], more: Mapping[str, GraphPass] | None = None) -> list[GraphPass]:
     """The passes that an exported graph gets, in their order, those of the same place by name.
 
     Args:
         processor: whether all its engines run on a CPU.
         fused: passes into operators that its engines all have, in their order.
+        more: passes of this one graph, by name.
 
     """
-    every: dict[str, GraphPass] = plugins.known("graph")
+    every: dict[str, GraphPass] = plugins.known("graph") | dict(more or {})
     wanted = {name: each for name, each in every.items() if each.when == "always" or (each.when == "cpu" and processor)}
     behind = {name: {*each.after} & wanted.keys() for name, each in wanted.items()}
     for name, each in wanted.items():

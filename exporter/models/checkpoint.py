@@ -42,6 +42,7 @@ _LIBRARIES = ("diffusers", "transformers")
 #: Words of a single file's metadata that the bundle keeps.
 _TOLD = ("modelspec.title", "modelspec.architecture", "modelspec.resolution")
 _LISTED = 8  # names in one message
+_PROCESSOR = "preprocessor_config.json"
 _NETWORKS = re.compile(r"unet|transformer|vae|text_encoder(_\d)?")
 _TOKENIZERS = re.compile(r"tokenizer(_\d)?")
 
@@ -153,7 +154,7 @@ class Checkpoint:
     def _plain(self, component: str, precision: Precision) -> nn.Module:
         from exporter.models import single_file, weights  # noqa: PLC0415 - torch; a plan needs configs alone
 
-        skeleton = self.skeleton(component)
+        skeleton = self.skeleton(component, computed=True)
         if self.seed is not None and component not in self.remade:
             return weights.make_up(skeleton, self.seed, precision, component)
         files = self.files.get(component, ())
@@ -164,12 +165,12 @@ class Checkpoint:
             return weights.put(skeleton, tensors, precision, component)
         return weights.read(skeleton, files, precision, component)
 
-    def skeleton(self, component: str) -> nn.Module:
-        """Build one network on the meta device: shapes and names, no memory."""
+    def skeleton(self, component: str, *, computed: bool = False) -> nn.Module:
+        """Build one network on the meta device: shapes and names, no memory but for what its constructor computes."""
         from exporter.models import weights  # noqa: PLC0415 - torch; a plan needs configs alone
 
         library, name = self.configs["model_index"][component]
-        return weights.skeleton(library, name, self.configs[component])
+        return weights.skeleton(library, name, self.configs[component], computed=computed)
 
 
 def network(part: str) -> str:
@@ -231,20 +232,19 @@ def _folder(folder: Path, provenance: dict[str, str], seed: int | None, variant:
     configs: dict[str, Mapping[str, Any]] = {"model_index": index}
     files: dict[str, tuple[Path, ...]] = {}
     folders: dict[str, Path] = {}
-    read = [name for name in index if _NETWORKS.fullmatch(name) or _TOKENIZERS.fullmatch(name) or name == "scheduler"]
+    read = [name for name in index if _read(index, name, folder)]
     config_types.refuse_index(index, read, str(folder))
     for name in read:
         if not isinstance(index[name], list) or index[name][1] is None:
             continue
         inside = folders[name] = folder / name
-        if _TOKENIZERS.fullmatch(name):
-            configs[name] = read_json(inside / "tokenizer_config.json")
-        elif name == "scheduler":
+        if name == "scheduler":
             configs[name] = {"_class_name": index[name][1], **read_json(inside / "scheduler_config.json")}
-        else:
-            configs[name] = read_json(inside / "config.json")
-            if seed is None:
-                files[name] = safetensors_header.files(inside, variant)
+            continue
+        file = _config_file(inside, name)
+        configs[name] = read_json(inside / file)
+        if file == "config.json" and seed is None:
+            files[name] = safetensors_header.files(inside, variant)
     if seed is None and variant and not any(variant in file.name for each in files.values() for file in each):
         raise RecipeError(f"model.variant: no component of {folder} has weights of the variant {variant!r}; leave the line out")
     if "scheduler" not in configs:
@@ -256,6 +256,22 @@ def _folder(folder: Path, provenance: dict[str, str], seed: int | None, variant:
     if seed is not None:
         provenance |= {"weights": "random", "seed": str(seed), "scheme": SCHEME}
     return Checkpoint(_trusted(configs, str(folder)), provenance, files, folders, seed)
+
+
+def _config_file(inside: Path, name: str) -> str:
+    """Name of the file that a component's config is in: a network's, but for what makes ids of texts, or pixels of images."""
+    if _TOKENIZERS.fullmatch(name):
+        return "tokenizer_config.json"
+    return _PROCESSOR if not (inside / "config.json").exists() and (inside / _PROCESSOR).exists() else "config.json"
+
+
+def _read(index: Mapping[str, Any], name: str, folder: Path) -> bool:
+    """Whether a component is looked at: those that every pipeline has, and whatever else lies there of a known library."""
+    if _NETWORKS.fullmatch(name) or _TOKENIZERS.fullmatch(name) or name == "scheduler":
+        return True
+    entry = index[name]
+    known = isinstance(entry, list) and bool(entry) and entry[0] in _LIBRARIES
+    return known and any((folder / name / file).is_file() for file in ("config.json", _PROCESSOR))
 
 
 def _single(file: Path, model: ModelOptions, seed: int | None) -> Checkpoint:

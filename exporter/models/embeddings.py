@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from engines.errors import RecipeError, UnsupportedError
-from exporter.models import lora, lora_names, safetensors_header
+from engines.lora import spelling
+from exporter.models import lora, safetensors_header
 
 if TYPE_CHECKING:
     from torch import nn
@@ -114,9 +115,9 @@ def resolve(
 def _bundled(file: Path, configs: Mapping[str, Mapping[str, Any]]) -> Iterable[Vectors]:
     """What a LoRA's file teaches of words."""
     for key, shape in sorted(safetensors_header.shapes(file).items()):
-        if not key.startswith(lora_names.BUNDLED):
+        if not key.startswith(spelling.BUNDLED):
             continue
-        word, _, what = key.removeprefix(lora_names.BUNDLED).partition(".")
+        word, _, what = key.removeprefix(spelling.BUNDLED).partition(".")
         if what not in _BUNDLED or not 1 <= len(shape) <= 2 or not word.strip() or any(sign.isspace() for sign in word):
             raise UnsupportedError(
                 f"{file}: {key} {list(shape)} is no embedding of a word.\n  Known are {', '.join(_BUNDLED)}, of a matrix each; "

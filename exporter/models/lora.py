@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from engines.errors import RecipeError, UnsupportedError
+from engines.lora import spelling
+from engines.lora.strength import PEFT, PEFT_WEIGHTS, config_of
 from engines.plugins import did_you_mean
-from exporter.models import hub, locate, lora_names, safetensors_header, statements
+from exporter.models import hub, locate, safetensors_header, statements
 
 if TYPE_CHECKING:
     from exporter.recipe.schema import LoraOptions as Asked
     from exporter.recipe.schema import ModelOptions
 
 #: What diffusers and peft call the one file of a repository.
-_USUAL = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")
-#: What peft writes beside its file, and diffusers into its own.
-_PEFT, _PEFT_INSIDE = "adapter_config.json", "lora_adapter_metadata"
+_USUAL = ("pytorch_lora_weights.safetensors", PEFT_WEIGHTS)
 #: Words in a file that name it.
 _TITLES = ("modelspec.title", "ss_output_name")
 _LISTED = 8  # names in one message
@@ -75,41 +73,21 @@ def resolve(model: ModelOptions, root: Path, configs: Mapping[str, Mapping[str, 
 
 
 def _resolved(asked: Asked, place: str, root: Path, configs: Mapping[str, Mapping[str, Any]]) -> Lora:
-    found = file_of(asked, place, root, _USUAL, beside=[_PEFT])
+    found = file_of(asked, place, root, _USUAL, beside=[PEFT])
     file, commit = found.place, found.commit
     if file.suffix != ".safetensors":
         safetensors_header.refuse_pickle(str(file), [file.name])
         raise UnsupportedError(f"{file} is not a .safetensors file.\n  A LoRA is a .safetensors file.")
     names = sorted(safetensors_header.shapes(file))
     # Words that it brings along are no change of a network, and are read where textual inversions are.
-    owners = {name: lora_names.owner(name) for name in names if not name.startswith(lora_names.BUNDLED)}
-    refuse_left(file, [name for name, owner in owners.items() if owner not in configs or lora_names.other_format([name])])
+    owners = {name: spelling.owner(name) for name in names if not name.startswith(spelling.BUNDLED)}
+    refuse_left(file, [name for name, owner in owners.items() if owner not in configs or spelling.other_format([name])])
     told_by = safetensors_header.metadata(file)
     notes = [*found.notes, *statements.remarks(told_by, f"LoRA {file.name}", configs, changes=True)]
-    beside = file.with_name(_PEFT)
-    config = told_by.get(_PEFT_INSIDE) or (
-        beside.read_text(encoding="utf-8") if file.name == _USUAL[1] and beside.is_file() else ""
-    )
-    _refuse_config(config, file)
+    config = config_of(file, told_by)
     title = next((told_by[key] for key in _TITLES if told_by.get(key)), "")
     told = f"{asked.source}{f' at {commit}' if commit else ''}{f' {file.name}' if file.name not in asked.source else ''}"
     return Lora(file, asked.scale, frozenset(owners.values()), title, f"{told} × {asked.scale:g}", tuple(notes), config)
-
-
-def _refuse_config(text: str, file: Path) -> None:
-    """Raise UnsupportedError where what peft or diffusers wrote about alpha and rank cannot be read."""
-    try:
-        said = json.loads(text) if text else {}
-        patterns = [value for key, value in said.items() if key.endswith("alpha_pattern") and value is not None]
-        alphas = [value for key, value in said.items() if key.endswith("lora_alpha")]
-        for pattern in (key for each in patterns for key in each):
-            re.compile(pattern)
-        _ = [float(each) for each in (*alphas, *(value for each in patterns for value in each.values()))]
-    except (ValueError, TypeError, AttributeError, RecursionError, OverflowError, re.error) as error:
-        raise UnsupportedError(
-            f"{file}: what its trainer wrote of alpha and rank ({_PEFT}, or {_PEFT_INSIDE} inside) cannot be read: {error}.\n"
-            "  Take the file as it was published, or save it again with peft."
-        ) from error
 
 
 def refuse_left(file: Path, names: Sequence[str]) -> None:
@@ -117,7 +95,7 @@ def refuse_left(file: Path, names: Sequence[str]) -> None:
     if not names:
         return
     listed = ", ".join(names[:_LISTED]) + (" …" if len(names) > _LISTED else "")
-    if called := lora_names.other_format(names):
+    if called := spelling.other_format(names):
         raise UnsupportedError(
             f"{file} is in a format that is not fused here, {called}: {listed}.\n"
             "  Fused are LoRA, LoCon (Tucker too), LoHa, LoKr, DoRA, and differences of whole weights and norms."

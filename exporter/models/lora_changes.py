@@ -11,11 +11,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from engines.lora.factors import UnfitError
+
 Pieces = Mapping[str, Tensor]
-
-
-class UnfitError(ValueError):
-    """Pieces that do not make the layer's weight; says how."""
 
 
 def weight(pieces: Pieces, before: Tensor, strength: float | None = None) -> Tensor | None:

@@ -6,9 +6,6 @@ layers, and its loaders leave out in silence what they do not know.
 
 from __future__ import annotations
 
-import json
-import math
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,7 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from engines.errors import UnsupportedError
-from exporter.models import lora_changes, lora_names, weights
+from engines.lora import spelling
+from engines.lora.strength import said, strength
+from exporter.models import lora_changes, weights
 from exporter.models.lora import Lora, refuse_left
 
 _Layers = dict[str, dict[str, Tensor]]
@@ -48,13 +47,13 @@ def layers(module: nn.Module, component: str, lora: Lora, unet: Mapping[str, Any
         UnsupportedError: weights that belong to no layer, or are not finite.
 
     """
-    known = lora_names.spellings(component, (name for name, each in module.named_modules() if hasattr(each, "weight")), unet)
+    known = spelling.spellings(component, (name for name, each in module.named_modules() if hasattr(each, "weight")), unet)
     found: _Layers = {}
     left = []
     for name, get in weights.opened(lora.file).items():
-        if lora_names.owner(name) != component:
+        if spelling.owner(name) != component:
             continue
-        layer, what = lora_names.split(name) or ("", "")
+        layer, what = spelling.split(name) or ("", "")
         place = known.get(layer)
         if place is None or what in found.get(place, {}):
             left.append(name)
@@ -82,10 +81,10 @@ def _add(layer: Any, pieces: Mapping[str, Tensor], lora: Lora, name: str) -> Non
 
 
 def _of_weight(before: Tensor, pieces: Mapping[str, Tensor], lora: Lora, name: str, rank: int) -> Tensor | None:
-    if rank and _peft(lora, name).get("use_dora") and "magnitude" not in pieces:
-        told = "has no lora_magnitude_vector, and its config says DoRA"
-        raise lora_changes.UnfitError(told)
-    return lora_changes.weight(pieces, before, _strength(lora, name, rank) if rank else None)
+    component, _, layer = name.partition(".")
+    if rank and said(lora.config, component).get("use_dora") and "magnitude" not in pieces:
+        raise lora_changes.UnfitError("has no lora_magnitude_vector, and its config says DoRA")
+    return lora_changes.weight(pieces, before, strength(lora.config, component, layer, rank) if rank else None)
 
 
 def _sum(before: Tensor | None, change: Tensor, scale: float) -> Tensor:
@@ -94,21 +93,3 @@ def _sum(before: Tensor | None, change: Tensor, scale: float) -> Tensor:
         told = f"has a bias {list(change.shape)}, and the model's is {there}"
         raise lora_changes.UnfitError(told)
     return (before + scale * change).to(before.dtype)
-
-
-def _peft(lora: Lora, name: str) -> Mapping[str, Any]:
-    """What peft wrote about the component of a layer: into the file, or beside it."""
-    component = name.partition(".")[0]
-    told = json.loads(lora.config) if lora.config else {}
-    own = {key.removeprefix(f"{component}."): value for key, value in told.items() if key.startswith(f"{component}.")}
-    return own or {key: value for key, value in told.items() if "." not in key}
-
-
-def _strength(lora: Lora, name: str, rank: int) -> float:
-    """Alpha over rank as peft wrote it; 1 where it did not, and the file has it, or means 1."""
-    config = _peft(lora, name)
-    if "lora_alpha" not in config:
-        return 1.0
-    patterns, layer = config.get("alpha_pattern") or {}, name.partition(".")[2]
-    alpha = next((value for key, value in patterns.items() if re.fullmatch(rf"(.*\.)?({key})", layer)), config["lora_alpha"])
-    return float(alpha) / (math.sqrt(rank) if config.get("use_rslora") else rank)

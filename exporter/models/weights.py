@@ -12,6 +12,7 @@ import diffusers
 import numpy as np
 import torch
 import transformers
+from accelerate import init_empty_weights
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
@@ -26,8 +27,10 @@ _LISTED = 12  # names in one message
 _CHUNK = 1 << 18  # elements made up at a time: stays in the processor's cache
 
 
-def skeleton(library: str, name: str, config: Mapping[str, Any]) -> nn.Module:
+def skeleton(library: str, name: str, config: Mapping[str, Any], *, computed: bool = False) -> nn.Module:
     """Build a network of `library` (diffusers or transformers) on the meta device: shapes, no memory.
+
+    What is `computed` by its constructor, and stands in no file, is there if it is asked for; else it is on that device too.
 
     Raises:
         UnsupportedError: the library has no such class, or the class refuses the config.
@@ -37,7 +40,7 @@ def skeleton(library: str, name: str, config: Mapping[str, Any]) -> nn.Module:
     if cls is None or not _is_network(cls):
         raise UnsupportedError(f"{library} {_version(library)} has no network named {name!r}.\n  A newer {library} may know it.")
     try:
-        with torch.device("meta"):
+        with init_empty_weights(include_buffers=False) if computed else torch.device("meta"):
             if library == "diffusers":
                 return cls.from_config(dict(config))
             return cls(cls.config_class.from_dict(dict(config)))
@@ -83,6 +86,9 @@ def put(module: nn.Module, tensors: Mapping[str, Callable[[], Tensor]], precisio
     """
     wanted = {name: value.shape for name, value in module.state_dict().items()}
     named = {spelled: name for name in tensors if (spelled := _spelling(name, wanted)) in wanted}
+    for name, same in (getattr(module, "all_tied_weights_keys", None) or {}).items():  # transformers saves one of both
+        if name in wanted and name not in named and same in named:
+            named[name] = named[same]
     missing = sorted(wanted.keys() - named.keys())
     surplus = sorted(name for name in tensors.keys() - named.values() if not leftovers.harmless(name))
     problems = [

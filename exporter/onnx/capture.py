@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,9 @@ def traced(part: Part) -> ExportedProgram:
         torch._dynamo.exc.UserError: torch cannot express the module.
 
     """
-    inputs, shapes = _example(part.signature)
+    inputs, axes = _example(part.signature)
+    takes = inspect.signature(part.module.forward).parameters.values()
+    shapes: Any = (axes,) if any(each.kind is each.VAR_POSITIONAL for each in takes) else axes  # as torch.export names inputs
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # of the tracer about its own internals
         program = torch.export.export(part.module, inputs, dynamic_shapes=shapes, strict=False)

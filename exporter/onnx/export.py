@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from engines.signature import Dim, Port, Signature
+    from exporter.onnx.lora_inputs import LoraGraphPass
     from exporter.part import Part
 
 
@@ -36,10 +37,12 @@ class ExportedModel:
         return len(self.model.graph)
 
 
-def export(part: Part, opset: int, *, processor: bool = False, fused: Sequence[str] = ()) -> ExportedModel:
+def export(
+    part: Part, opset: int, *, processor: bool = False, fused: Sequence[str] = (), lora: LoraGraphPass | None = None
+) -> ExportedModel:
     """Export a part with every named dimension dynamic within its range, for any engine or for those on a processor.
 
-    `fused` are further graph passes, into operators that the graph's engines all have.
+    `fused` are further graph passes, into operators that the graph's engines all have; `lora` gives layers LoRAs as inputs.
 
     A dimension whose range is one length becomes static. Multiples are derived dimensions (`4*h`), so that a length that the
     network cannot take is not in the graph's type either.
@@ -61,9 +64,9 @@ def export(part: Part, opset: int, *, processor: bool = False, fused: Sequence[s
             raise UnsupportedError(f"{part.name} cannot be exported to ONNX operator set {opset}:\n  {last}") from error
     model = program.model
     before = len(model.graph)
-    for graph_pass in graph.order(processor=processor, fused=fused):
+    for graph_pass in graph.order(processor=processor, fused=fused, more={"lora": lora} if lora else {}):
         model = graph_pass(model)
-    _declare(model, part.signature)
+    _declare(model, lora.signature(part.signature) if lora else part.signature)
     return ExportedModel(model, before)
 
 
@@ -85,6 +88,11 @@ def _translated(program: torch.export.ExportedProgram, signature: Signature, ops
         for node in program.graph.find_nodes(op="call_function", target=overload):
             node.target = torch.ops.aten._to_copy.default  # noqa: SLF001 - its name
             node.args, node.kwargs = node.args[:1], {"dtype": node.args[place]}
+    for node in program.graph.find_nodes(op="call_function", target=torch.ops.aten.squeeze.dim):
+        given, axis = node.args[0], node.args[1]
+        if given.meta["val"].shape[axis] != 1:  # nothing to torch, and to ONNX an error
+            node.replace_all_uses_with(given)
+            program.graph.erase_node(node)
     try:
         program.__class__ = _Decomposed
         return _translate(program, signature, opset)

@@ -10,9 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from engines import plugins
+from engines.backends import Backend, Engine
 from engines.bundle import Bundle, PartEntry, SamplerEntry, Verdict
 from engines.errors import ParityError, T2IError, UnsupportedError
 from engines.images.init_image import InitImage
+from engines.lora.layers import CONV_SCALE, SCALE, LoraLayers
+from engines.lora.stacking import LoraTarget, scaled, stacked
 from engines.pipeline import Pipeline
 from engines.samplers import Draw
 from engines.samplers.table import Table
@@ -20,7 +23,8 @@ from engines.sessions import playable
 from engines.tokenizer import TextTokenizer
 from exporter.onnx.target_ops import unread
 from exporter.parity.metrics import Pair, keeps, measure
-from exporter.part import Case
+from exporter.parity.probe_lora import probes
+from exporter.part import LORA_SCALES, Case, joined
 from exporter.recipe.limits import COARSENESS, STAGES, Limits, class_of
 from exporter.reference.recording import HALF_MAX, Run, load_cases, load_run
 
@@ -89,11 +93,13 @@ def compare(path: Path, backend: str | None, limits: Limits, report: Callable[[s
         report(name)
         cases = load_cases(bundle.path(f"recordings/{name}.npz"))
         verdicts += _part(bundle, name, entry, cases, taken.get(name), limits)
+        if entry.lora:
+            verdicts += _adapted(bundle, name, entry, taken.get(name), limits)
         if entry.precision == "fp16":
             verdicts.append(_headroom(name, ranges[name]))
     report("sampler")
     for run in runs:
-        entry = next(entry for entry in manifest.samplers if entry.steps == run.setting.steps)
+        entry = manifest.compiled(run.setting.steps, run.setting.height, run.setting.width)
         verdicts.append(_table(_sampler(bundle, entry, run), run, limits("sampler", "table", "fp32")))
     if backend is None:
         return verdicts
@@ -163,6 +169,50 @@ def _part(
             yield judge(name, "engine", case.label, pairs, limits(name, "engine", inside), backend=backend, note=told)
 
 
+def _adapted(bundle: Bundle, name: str, entry: PartEntry, backend: str | None, limits: Limits) -> Iterator[Verdict]:
+    """A part's inputs for LoRAs, each item's own, held to the network with the same LoRAs fused into its weights."""
+    if entry.lora is None:
+        return
+    target = LoraTarget.of(name, entry.lora.limits, LoraLayers.load(bundle.path(entry.lora.layers)))
+    loras, cases = probes(target.taken, entry.lora.limits), load_cases(bundle.path(f"recordings/{name}-lora.npz"))
+    arrays, fed = stacked(target, loras), list[dict[str, np.ndarray]]()
+    for case in cases:
+        own = {port: array for port, array in case.inputs.items() if port != LORA_SCALES}
+        fed.append(own | arrays | scaled(target, loras, case.inputs[LORA_SCALES].tolist()))
+    opset = str(entry.engines[backend].opset) if backend else next(iter(entry.onnx))
+    runs: list[tuple[str | None, str, Backend, Sequence[str]]] = []
+    if not unread(entry, int(opset)):
+        plain = plugins.load("backends", "onnxruntime")(graph_optimization="none")
+        runs.append((None, _graph_class(entry), plain, entry.onnx[opset].files))
+    if backend:
+        built = entry.engines[backend]
+        opener = plugins.load("backends", backend).model_validate(built.options)
+        runs.append((backend, _class(entry, backend), opener, built.files))
+    for whose, inside, opener, files in runs:
+        with opener.open([bundle.path(file) for file in files], entry.signature) as engine:
+            for case, inputs in zip(cases, fed, strict=True):
+                with _answering(f"{name}: its LoRAs on {whose or 'its graph'}"):
+                    got = engine(inputs)
+                    floor, label = limits(name, "lora", inside), f"{case.label}, {len(loras)} LoRAs"
+                    pairs = [(got[port], case.passes[port]) for port in case.passes]
+                    verdict = judge(name, "lora", label, pairs, floor, backend=whose, note=whose or "as inputs of the graph")
+                    yield verdict if verdict.passed else verdict.model_copy(update={"note": _suspect(engine, inputs, got)})
+
+
+def _suspect(engine: Engine, inputs: Mapping[str, np.ndarray], got: Mapping[str, np.ndarray]) -> str:
+    """What is wrong with a network whose LoRAs do not do what they should."""
+
+    def same(other: Mapping[str, np.ndarray]) -> bool:
+        return all(np.allclose(got[port], other[port], rtol=1e-4, atol=1e-5) for port in got)
+
+    rest = {port: array for port, array in inputs.items() if not port.startswith("lora_")}
+    if same(engine(rest)):
+        return "LoRAs change nothing"
+    if same(engine({**inputs, **{port: np.ones_like(inputs[port]) for port in (SCALE, CONV_SCALE) if port in inputs}})):
+        return "their scales are ignored"
+    return "LoRAs act otherwise than fused: on a wrong layer, or too coarsely"
+
+
 def _headroom(name: str, peak: float) -> Verdict:
     """How far the largest activation seen in the fp32 source stays below the largest half-precision number."""
     note = f"largest activation {peak:.4g}, {HALF_MAX / peak:.1f} times below 65504" if peak else "no activation was seen"
@@ -175,8 +225,12 @@ def _tokens(bundle: Bundle, runs: Sequence[Run]) -> Iterator[Verdict]:
     for name, entry in manifest.tokenizers.items():
         tokenizer = TextTokenizer.of(bundle.path(entry.file), entry)
         part = next(part for part, found in manifest.with_role("text").items() if found.signature.port(entry.feeds))
-        for run, case in zip(runs, load_cases(bundle.path(f"recordings/{part}.npz")), strict=True):
-            wanted, setting = case.inputs[entry.feeds], run.setting
+        cases = iter(load_cases(bundle.path(f"recordings/{part}.npz")))
+        for run in runs:
+            setting, case = run.setting, next(cases)
+            while len(case.inputs[entry.feeds]) < len(setting.prompts):  # of a part that takes one picture at a time
+                case = joined(case, next(cases))
+            wanted = case.inputs[entry.feeds]
             texts = [text for prompt in setting.prompts for text in (setting.negative_prompt or "", prompt)[-wanted.shape[1] :]]
             found = tokenizer.encode(texts)
             pairs = [(found.ids, wanted), *([(found.weights, case.inputs[entry.weights])] if entry.weights else [])]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx_ir as ir
@@ -101,6 +101,7 @@ def debug(path: Path, part: str, backend: str | None, source: Callable[[Precisio
         return LayerReport(verdicts, told, None)
     first = off[0][2]
     line, case, _ = min((row for row in off if row[2] == first), key=lambda row: row[0].values.get("psnr", -float("inf")))
+    case = replace(case, inputs=entry.signature.filled(case.inputs))
     floor = line.limit.get("psnr") or LIMITS["engine" if first == "engine" else "onnx"][_class(entry)]
     model = ir.load(graph[0])
     if first == "engine":

@@ -13,10 +13,10 @@ import onnx_ir as ir
 
 from engines.errors import RecipeError, UnsupportedError
 from exporter.onnx.export import ExportedModel, save
+from exporter.onnx.layers import Layer, delicate, layers, matching
 from exporter.quantization import channel_scales as factors_of
 from exporter.quantization.calibration import Calibration, Spec
 from exporter.quantization.clipping import clip_range, seen
-from exporter.quantization.layers import Layer, delicate, layers, matching
 from exporter.quantization.observer import ActivationStats, observe
 from exporter.quantization.qdq import write
 from exporter.quantization.sensitivity import Move, Scan

@@ -13,7 +13,7 @@ from exporter.quantization.numerics import block_of, in_blocks
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from exporter.quantization.layers import Layer
+    from exporter.onnx.layers import Layer
     from exporter.quantization.observer import ActivationStats
 
 #: Exponents that the search tries; 0 leaves everything as it is.

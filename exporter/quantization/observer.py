@@ -17,8 +17,8 @@ from engines.signature import Port, Signature
 
 if TYPE_CHECKING:
     from engines.backends import Engine
+    from exporter.onnx.layers import Layer
     from exporter.part import Case
-    from exporter.quantization.layers import Layer
 
 #: Bins of a magnitude's histogram.
 BINS = 2048

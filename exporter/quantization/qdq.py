@@ -18,8 +18,8 @@ from exporter.quantization.calibration import LARGEST
 from exporter.quantization.numerics import block_of, in_blocks, per_channel
 
 if TYPE_CHECKING:
+    from exporter.onnx.layers import Layer
     from exporter.quantization.calibration import Spec
-    from exporter.quantization.layers import Layer
 
 #: The operator set that has 4-bit integers and scales per block. Nothing in these graphs changed its meaning from 20 to 21.
 BLOCKS_SINCE = 21

@@ -15,15 +15,15 @@ import numpy as np
 import onnx_ir as ir
 
 from engines.signature import Port, Signature
+from exporter.onnx.layers import layers
 from exporter.parity.metrics import PERFECT, psnr
-from exporter.quantization.layers import layers
 from exporter.quantization.observer import opened
 from exporter.quantization.qdq import NodeWriter, named
 
 if TYPE_CHECKING:
+    from exporter.onnx.layers import Layer
     from exporter.part import Case
     from exporter.quantization.calibration import Spec
-    from exporter.quantization.layers import Layer
 
 _SWITCHES = "switches"
 #: A layer, and how far it goes: 1 is the first of its forms, with 0 it would be as it was.

@@ -26,6 +26,7 @@ from engines.manifest import Generator, Tile
 from engines.strict import Frozen
 from exporter.recipe import aliases, shipped
 from exporter.recipe.limits import LIMITS
+from exporter.recipe.lora import LoraSlots
 from exporter.recipe.messages import sentences
 from exporter.recipe.prompts import AnEmbedding, Prompts
 from exporter.recipe.yaml_source import Document, Place, brief, one_form
@@ -183,6 +184,7 @@ class Component(Frozen):
     tile: Tile | None = Field(
         default=None, description="of vae_decoder: no larger latent is decoded at once; a larger one tile by tile, blended"
     )
+    lora: LoraSlots | None = Field(default=None, description="LoRAs that are chosen for each picture, as inputs of the network")
 
 
 class FasterThan(Frozen):

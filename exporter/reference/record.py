@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 
 from engines.images import tiling
-from exporter.part import Case
+from exporter.part import Case, divided
 from exporter.reference.recording import Recording, Run, RunSource, Setting
 from exporter.schedulers.loop import InjectedNoise
 
@@ -89,8 +90,10 @@ def record(family: Family, recipe: Recipe, report: Callable[[str], None] = lambd
             run = _run(family, reference, setting, conditioning, noise, runs[0].image[0] if setting.strength else None)
             runs.append(run)
             for name, role in family.roles.items():
-                known = {**ids, **conditioning, **_scales(family, run.setting)}
-                cases[name] += _cases(role, family.signature(name), reference, run, known, noise)
+                known, signature = {**ids, **conditioning, **_scales(family, run.setting)}, family.signature(name)
+                most = signature.lengths(signature.inputs[0].shape[0])[1]
+                for case in _cases(role, signature, reference, run, known, noise):
+                    cases[name] += divided(case, most)
     return Recording(tuple(runs), {name: tuple(found) for name, found in cases.items()}, dict(ranges))
 
 
@@ -116,52 +119,53 @@ def _run(
     tape, scheduler = _Tape(), reference.pipeline.scheduler
     batch = len(setting.prompts)
 
+    size = {"height": setting.height, "width": setting.width}
+    shape = family.latent_shape(batch, **size)
+
     def draw(wanted: tuple[int, ...]) -> torch.Tensor:
-        tape.draws.append(noise.standard_normal(wanted, dtype=np.float32))
-        return torch.from_numpy(tape.draws[-1].copy())
+        # Some pipelines keep an axis of one frame; anything else that is drawn is no latent, and shows where draws are joined.
+        usual = [length for length in wanted if length > 1] == [length for length in shape if length > 1]
+        tape.draws.append(noise.standard_normal(shape if usual else wanted, dtype=np.float32))
+        return torch.from_numpy(tape.draws[-1].copy()).reshape(wanted)
 
-    def saw_input(_module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        latent, time = reference.seen(args, kwargs, batch)
-        tape.model_inputs.append(latent.float().numpy().copy())
-        tape.times.append(time)
+    def kept(latent: torch.Tensor) -> np.ndarray:
+        return reference.unpacked(latent.float(), shape).numpy().copy()
 
-    def step(model_output: torch.Tensor, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - diffusers' own signature
-        tape.model_outputs.append(model_output.float().numpy().copy())
-        with InjectedNoise(draw):
-            return original(model_output, *args, **kwargs | family.recipe.sampler.step)
+    @functools.wraps(scheduler.step)  # pipelines look at its arguments
+    def step(model_output: torch.Tensor, timestep: Any, sample: torch.Tensor, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - diffusers' own signature
+        scaled = scheduler.scale_model_input(sample, timestep) if hasattr(scheduler, "scale_model_input") else sample
+        tape.model_inputs.append(kept(scaled))
+        tape.times.append(float(timestep))
+        tape.model_outputs.append(kept(model_output))
+        with InjectedNoise(draw, type(scheduler).__name__):
+            result = original(model_output, timestep, sample, *args, **kwargs | family.recipe.sampler.step)
+        latents.append(result[0])
+        return result
 
     def saw_latent(_pipeline: object, _index: int, _time: object, values: dict[str, Any]) -> dict[str, Any]:
-        latents.append(values["latents"])
+        latents[-1] = values["latents"]  # of inpainting, with what is kept
         return {}
 
-    def prepare(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - diffusers' own signature
-        with InjectedNoise(draw):  # the encoder's noise, then the initial one
-            return prepared(*args, **kwargs)
-
     latents: list[torch.Tensor] = []
-    size = {"height": setting.height, "width": setting.width}
     original, played, source = scheduler.step, reference.pipeline, None
-    if picture is None:
-        own: dict[str, Any] = {**size, "latents": draw(family.latent_shape(batch, **size))}
-    else:
+    own: dict[str, Any] = size
+    if picture is not None:
         source = _source(picture, masked=setting.masked)
         played, own = reference.from_image(source.pixels, source.anew, setting.strength, size)
-    prepared, played.prepare_latents = played.prepare_latents, prepare
-    hook = reference.denoiser.register_forward_pre_hook(saw_input, with_kwargs=True)
     scheduler.step = step
     try:
-        image = reference.call(
-            conditioning,
-            setting.guidance_scale,
-            pipeline=played,
-            **own,
-            num_inference_steps=setting.steps,
-            callback_on_step_end=saw_latent,
-            output_type="np",
-        ).images
+        with InjectedNoise(draw, type(played).__name__):  # the encoder's noise, then the initial one
+            image = reference.call(
+                conditioning,
+                setting.guidance_scale,
+                pipeline=played,
+                **own,
+                num_inference_steps=setting.steps,
+                callback_on_step_end=saw_latent,
+                output_type="np",
+            ).images
     finally:
-        del scheduler.step, played.prepare_latents
-        hook.remove()
+        del scheduler.step
     if source is not None:
         source = replace(source, latent=reference.encode_image(source.pixels[None].astype(np.float32) / 255, tape.draws[0]))
     return Run(
@@ -170,7 +174,7 @@ def _run(
         np.stack(tape.model_inputs),
         np.stack(tape.model_outputs),
         np.stack(tape.draws),
-        latents[-1].float().numpy(),
+        kept(latents[-1]),
         image.astype(np.float32),
         source,
     )

@@ -108,6 +108,7 @@ def configure(
     step: Mapping[str, float] | None = None,
     timesteps: Sequence[float] | None = None,
     sigmas: Sequence[float] | None = None,
+    mu: float | None = None,
     pixels_per_token: int = 16,
     driving: Driving = Driving(),  # noqa: B008 - frozen
 ) -> Configured:
@@ -123,6 +124,7 @@ def configure(
         step: arguments of `scheduler.step`, such as eta.
         timesteps: own time grid, instead of the scheduler's.
         sigmas: own noise levels, instead of the scheduler's.
+        mu: shift of the times that the model's pipeline hands to the scheduler; by default what the scheduler's config says.
         pixels_per_token: side of the square that one token of a transformer stands for, where times depend on the size.
         driving: how the model's pipeline drives a scheduler.
 
@@ -158,7 +160,8 @@ def configure(
     pristine = make()
     refuse_undriven(pristine, driving)
     sized = bool(pristine.config.get("use_dynamic_shifting"))
-    mu = shift(pristine.config, (height // pixels_per_token) * (width // pixels_per_token)) if sized else None
+    if sized and mu is None:
+        mu = shift(pristine.config, (height // pixels_per_token) * (width // pixels_per_token))
     given = {key: value for key, value in driving.step.items() if key in takes}
     loop = Loop(steps, {**given, **step}, timesteps, sigmas, mu, driving=driving)
     if sigmas is not None:

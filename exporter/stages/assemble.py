@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from engines.backends import installed
 from engines.bundle import Draft, EngineFiles, Onnx, PartEntry, SamplerEntry, Tokenizer, place
-from engines.manifest import Defaults, Quantized
+from engines.manifest import Defaults, LoraInputs, Quantized
 from exporter.recipe import limits
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from exporter.reference.recording import RecordingFolder
     from exporter.stages.engines import BuiltEngine
     from exporter.stages.export import GraphFiles, PartOutputs
+    from exporter.stages.lora import LoraOutputs
     from exporter.stages.quantize import CalibrationFile
     from exporter.stages.tables import ProcessFile, SamplerFile, TokenizerFiles
 
@@ -39,6 +40,7 @@ class PartContents:
         remade: whether they made another network of it.
         outputs: what it gives on the recorded calls.
         quantized: format and calibration, where it is.
+        lora: what it gives with LoRAs in its weights, where it takes any and the source was recorded.
 
     """
 
@@ -49,6 +51,7 @@ class PartContents:
     remade: bool = False
     outputs: PartOutputs | None = None
     quantized: tuple[str, CalibrationFile] | None = None
+    lora: LoraOutputs | None = None
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ class Contents:
     Attributes:
         family: of the recipe.
         tokenizers: by name.
-        samplers: number of steps → the table, and where it starts from an image, if it can.
+        samplers: number of steps, the table, and where it starts from an image, if it can.
         process: what adaptive samplers solve.
         parts: by name, in the order in which they run.
         pipelines: the whole ones, by name.
@@ -71,7 +74,7 @@ class Contents:
 
     family: Family
     tokenizers: Mapping[str, TokenizerFiles]
-    samplers: Mapping[int, tuple[SamplerFile, SamplerFile | None]]
+    samplers: Sequence[tuple[int, SamplerFile, SamplerFile | None]]
     process: ProcessFile
     parts: Mapping[str, PartContents]
     pipelines: Mapping[str, PartContents]
@@ -103,7 +106,7 @@ def lay_out(contents: Contents, folder: Path) -> Draft:
         tokenizers={name: _tokenizer(made, folder) for name, made in contents.tokenizers.items()},
         inputs=dict(family.inputs),
         parts=parts | {name: _pipeline(name, whole, parts, folder) for name, whole in contents.pipelines.items()},
-        samplers=tuple(_sampler(steps, *made, folder) for steps, made in contents.samplers.items()),
+        samplers=tuple(_sampler(*made, folder) for made in contents.samplers),
         process=_put(file, folder, "samplers/process.json") if (file := contents.process.file) else None,
         recordings=tuple(recordings),
         limits=dict(recipe.checks.limits),
@@ -121,7 +124,8 @@ def _put(file: Path, folder: Path, relative: str) -> str:
 def _recordings(contents: Contents, folder: Path) -> list[str]:
     if contents.recording is None:
         return []
-    files = [*contents.recording.runs, *(part.outputs.file for part in contents.parts.values() if part.outputs)]
+    outputs = [each for part in contents.parts.values() for each in (part.outputs, part.lora)]
+    files = [*contents.recording.runs, *(each.file for each in outputs if each)]
     recordings = [_put(file, folder, f"recordings/{file.name}") for file in files]
     recordings.append("recordings/ranges.json")
     (folder / recordings[-1]).write_text(json.dumps(contents.ranges, indent=2, sort_keys=True) + "\n", encoding="utf-8")
@@ -156,6 +160,7 @@ def _part(family: Family, name: str, part: PartContents, folder: Path) -> PartEn
         remade=part.remade,
         tile=family.recipe.component(name).tile,
         quantized=_quantized(*part.quantized, facts["layers"], folder) if part.quantized else None,
+        lora=_lora(name, facts["lora"], folder) if "lora" in facts else None,
         onnx=graphs,
         engines=_engines(part, graphs, folder),
     )
@@ -168,6 +173,15 @@ def _quantized(form: str, calibration: CalibrationFile, layers: int, folder: Pat
     shutil.copyfile(calibration.file, folder / relative)
     kept = tuple(found.kept)
     return Quantized(format=form, layers=layers, quantized=layers - len(kept), kept=kept, calibration=relative)
+
+
+def _lora(name: str, told: Mapping[str, Any], folder: Path) -> LoraInputs:
+    """What the manifest says of a part's LoRAs, with the list of its layers put into the bundle's folder."""
+    file = folder / f"lora/{name}.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    lines = ",\n  ".join(json.dumps(layer) for layer in told["layers"])
+    file.write_text(f'{{"layers": [\n  {lines}\n]}}\n', encoding="utf-8")
+    return LoraInputs(limits=told["limits"], layers=f"lora/{name}.json")
 
 
 def _pipeline(name: str, whole: PartContents, parts: Mapping[str, PartEntry], folder: Path) -> PartEntry:

@@ -26,10 +26,13 @@ def opened(plan: Plan, results: Results) -> Contents:
     return Contents(
         family=plan.family,
         tokenizers={name: results[stage] for name, stage in tables.tokenizers.items()},
-        samplers={
-            steps: (results[stage], results[tables.starts[steps]] if steps in tables.starts else None)
-            for steps, stage in tables.samplers.items()
-        },
+        samplers=[
+            *(
+                (steps, results[stage], results[tables.starts[steps]] if steps in tables.starts else None)
+                for steps, stage in tables.samplers.items()
+            ),
+            *((steps, results[stage], None) for (steps, *_), stage in tables.sized.items()),
+        ],
         process=results[tables.process],
         parts={name: _part(plan, name, part, results) for name, part in parts.items()},
         pipelines={name: _pipeline(plan, name, results) for name in plan.wholes},
@@ -59,10 +62,12 @@ def _part(plan: Plan, name: str, part: PartStages, results: Results) -> PartCont
         graphs, kept = quantized.graphs, (quantized.step.format, results[quantized.calibrations[plan.opsets(name)[-1]]])
     elif quantized:
         engines = quantized.rivals
+    opened = {opset: results[stage] for opset, stage in graphs.items()}
     return PartContents(
-        signature=plan.family.signature(name),
-        graphs={opset: results[stage] for opset, stage in graphs.items()},
+        signature=next(iter(opened.values())).signature(plan.family.signature(name)),
+        graphs=opened,
         engines={target: (plan.targets[name][target], results[stage]) for target, stage in engines.items()},
+        lora=results[part.lora] if part.lora else None,
         passes=plan.passes.summaries(name),
         remade=name in plan.passes.remade,
         outputs=results[part.outputs] if part.outputs else None,

@@ -41,4 +41,4 @@ def built(
 
 def _build(folder: Path, results: Results, name: str, backend: Backend, graph: Stage[GraphFiles], family: Family) -> None:
     gc.collect()  # the exported network is a knot of references, as large as the memory that a builder may want
-    backend.build(results[graph].file, family.signature(name), folder)
+    backend.build(results[graph].file, results[graph].signature(family.signature(name)), folder)

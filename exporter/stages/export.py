@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engines import plugins
+from engines.lora.layers import LoraLayers, LoraLimits, extended
 from exporter.reference.recording import RecordingFolder, load_cases, save_cases
 from exporter.stages.stage import NamedFile, Results, Stage
 
 if TYPE_CHECKING:
+    from engines.signature import Signature
     from exporter.part import Case, Part
+    from exporter.recipe.lora import LoraSlots
     from exporter.stages.load import PartSource
     from exporter.stages.precision import PartPrecision
 
@@ -47,8 +50,21 @@ class GraphFiles(NamedFile):
 
     @property
     def facts(self) -> dict[str, Any]:
-        """`nodes`, `nodes_exported`; of a part `parameters` and `precision`; `layers` of a quantized one."""
+        """`nodes`, `nodes_exported`; of a part `parameters` and `precision`, and where it has them `layers` and `lora`."""
         return json.loads(self._facts.read_text(encoding="utf-8"))
+
+    @property
+    def lora(self) -> tuple[LoraLayers, LoraLimits]:
+        """Layers that take LoRAs as inputs, and how many and how large; only of a part that has them."""
+        told = self.facts["lora"]
+        return LoraLayers.model_validate({"layers": told["layers"]}), LoraLimits.model_validate(told["limits"])
+
+    def signature(self, base: Signature) -> Signature:
+        """A part's contract with the inputs that its graph has for LoRAs."""
+        if "lora" not in self.facts:
+            return base
+        layers, limits = self.lora
+        return extended(base, layers.layers, limits)
 
     @property
     def _facts(self) -> Path:
@@ -88,6 +104,7 @@ class Exported:
         last: keeps the part between its stages.
         processor: whether all its engines run on a processor.
         fused: operators of one library that its graph may hold.
+        lora: LoRAs that it takes as inputs.
 
     """
 
@@ -96,6 +113,19 @@ class Exported:
     last: LastPart
     processor: bool
     fused: Sequence[str] = ()
+    lora: LoraSlots | None = None
+
+    @property
+    def makers(self) -> tuple[object, ...]:
+        """Classes of what loads and decides."""
+        return *self.source.makers, type(self.last), type(self.precision)
+
+    @property
+    def repeats(self) -> int:
+        """Rows that its network has for one item of the batch: branches of guidance, and of a prompt its chunks."""
+        family = self.source.family
+        branches = family.guidance.branches
+        return branches * family.recipe.prompts.chunks if family.roles[self.source.name] == "text" else branches
 
 
 def measured(
@@ -105,7 +135,7 @@ def measured(
     name = part.source.name
     return Stage.keyed(
         "measure", name, partial(_measure, part=part, recording=recording), partial(PartOutputs, name=name),
-        options={**options, "processor": part.processor}, inputs=inputs, makers=(*_makers(part), RecordingFolder),
+        options={**options, "processor": part.processor}, inputs=inputs, makers=(*part.makers, RecordingFolder),
     )  # fmt: skip
 
 
@@ -117,12 +147,8 @@ def exported(
     return Stage.keyed(
         "export", f"{name}, opset {opset}", partial(_export, part=part, opset=opset, last=last), partial(GraphFiles, name=name),
         options={**options, "opset": opset, "processor": part.processor, "fused": part.fused},
-        inputs=inputs, makers=(*_makers(part), GraphFiles, *passes),
+        inputs=inputs, makers=(*part.makers, GraphFiles, *passes),
     )  # fmt: skip
-
-
-def _makers(part: Exported) -> tuple[object, ...]:
-    return *part.source.makers, type(part.last), type(part.precision)
 
 
 def _measure(folder: Path, results: Results, part: Exported, recording: Stage[RecordingFolder]) -> None:
@@ -135,12 +161,17 @@ def _measure(folder: Path, results: Results, part: Exported, recording: Stage[Re
 
 def _export(folder: Path, results: Results, part: Exported, opset: int, *, last: bool) -> None:
     from exporter.onnx.export import export, save  # noqa: PLC0415 - torch
+    from exporter.onnx.lora_inputs import LoraGraphPass  # noqa: PLC0415 - onnx
 
-    loaded = part.last.load(part.source, part.precision, results)
-    made, files = export(loaded, opset, processor=part.processor, fused=part.fused), GraphFiles(folder, part.source.name)
+    loaded, lora = part.last.load(part.source, part.precision, results), None
+    if part.lora:
+        name, config = part.source.name, part.source.family.checkpoint.configs.get("unet", {})
+        lora = LoraGraphPass(part.lora.limits, name, loaded.network, config, part.repeats, part.lora.layers)
+    made = export(loaded, opset, processor=part.processor, fused=part.fused, lora=lora)
+    files = GraphFiles(folder, part.source.name)
     if last:
         part.last.drop()
     save(made, files.file)
     parameters = sum(parameter.numel() for parameter in loaded.module.parameters())
     facts = {"precision": loaded.precision, "parameters": parameters, "nodes_exported": made.nodes_exported}
-    files.tell(facts | {"nodes": made.nodes})
+    files.tell(facts | {"nodes": made.nodes} | ({"lora": lora.facts()} if lora else {}))

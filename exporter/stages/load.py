@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from engines.errors import UnsupportedError
 from exporter.stages.networks import MadeNetwork, family_of
 from exporter.stages.stage import Results, Stage
 
@@ -12,6 +14,23 @@ if TYPE_CHECKING:
     from exporter.families import Family
     from exporter.part import Part, Precision
     from exporter.passes import Pass
+
+
+def pipeline_of(family: Family, sources: Mapping[str, PartSource], results: Results) -> Any:  # noqa: ANN401 - a diffusers pipeline
+    """The family's pipeline of diffusers, fp32, with the networks as all passes leave them.
+
+    Raises:
+        UnsupportedError: a pass works on half of the VAE whenever it is loaded, and the pipeline has only the whole.
+
+    """
+    made = {name: results[source.network] for name, source in sources.items() if source.network}
+    pipeline = family_of(family, made).reference().pipeline
+    for name, source in sources.items():
+        if source.steps and not hasattr(pipeline, name):
+            raise UnsupportedError(f"{name}: its passes change half of a VAE, and diffusers holds it whole. Build without them.")
+        if source.steps:
+            setattr(pipeline, name, source.load("fp32", results).network)
+    return pipeline
 
 
 @dataclass(frozen=True)

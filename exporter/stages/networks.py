@@ -113,7 +113,7 @@ class Networks:
 
     def weights(self, part: str) -> str | Stage[MadeNetwork]:
         """What a part's stages depend on: the network that passes leave, or the digest of the source's."""
-        return self.last.get(part) or self._passes.family.checkpoint.digest(network(part))
+        return self.last.get(part) or self._passes.family.digest(part)
 
     def _made(self, part: str, name: str) -> Stage[MadeNetwork]:
         passes, family = self._passes, self._passes.family
@@ -121,7 +121,7 @@ class Networks:
         if step.recorded and not self._recording:
             raise RecipeError(f"checks.skip: {name} of {part} has to see what the source does, so that is recorded; leave it out")
         options: Mapping[str, Any] = step.model_dump(mode="json")  # type: ignore[attr-defined]  # a plugin's options are a Frozen
-        inputs: dict[str, str | Stage[Any]] = {"weights": _last(before) or family.checkpoint.digest(network(part))}
+        inputs: dict[str, str | Stage[Any]] = {"weights": _last(before) or family.digest(part)}
         if step.recorded and self._recording:
             inputs["record"] = self._recording
         model = type(family), type(family.checkpoint)

@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from engines import plugins
 from engines.errors import RecipeError
 from exporter.families import claim
-from exporter.models.checkpoint import network
 from exporter.models.resolve import resolve
 from exporter.models.sampler_compat import judge
 from exporter.onnx import target_ops
 from exporter.parity import metrics
-from exporter.stages import engines, export, fused, precision, quantize, recording, tables
+from exporter.stages import engines, export, fused, lora, precision, quantize, recording, tables
 from exporter.stages.load import PartSource
 from exporter.stages.networks import Networks
 from exporter.stages.passes import Passes
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from exporter.reference.recording import RecordingFolder
     from exporter.stages.engines import BuiltEngine
     from exporter.stages.export import GraphFiles, PartOutputs
+    from exporter.stages.lora import LoraOutputs
     from exporter.stages.quantize import QuantizedPart
 
 R = TypeVar("R")
@@ -45,6 +45,7 @@ class PartStages:
         graphs: as exported.
         engines: of these, or of the quantized ones; empty where the pipeline is fused.
         quantized: None where it is not quantized.
+        lora: what it gives with LoRAs in its weights; None where it takes none, or nothing is recorded.
 
     """
 
@@ -54,6 +55,7 @@ class PartStages:
     graphs: Mapping[int, Stage[GraphFiles]]
     engines: Mapping[str, Stage[BuiltEngine]]
     quantized: QuantizedPart | None
+    lora: Stage[LoraOutputs] | None = None
 
     @property
     def stages(self) -> Iterator[Stage[Any]]:
@@ -67,6 +69,8 @@ class PartStages:
             if self.quantized:
                 yield self.quantized.calibrations[opset]
                 yield self.quantized.graphs[opset]
+        if self.lora:
+            yield self.lora
         yield from self.engines.values()
         if self.quantized:
             yield from self.quantized.rivals.values()
@@ -125,6 +129,7 @@ class Plan:
                 backend.refuse("fp16" if asked in {"auto", "mixed"} else asked)
         for name in self.family.roles:
             precision.refuse(self.recipe, name)
+        lora.refuse(self.family)
         for name in self.passes.quantized:
             quantize.refuse(self._quantizable(name))
 
@@ -207,14 +212,14 @@ class Plan:
         return all(backend.runs_on_cpu for each in (name, *self.pipelines) for backend in self.targets[each].values())
 
     def _quantizable(self, name: str) -> quantize.Quantizable:
-        digest = None if name in self.passes.remade else self.checkpoint.digest(network(name))
+        digest = None if name in self.passes.remade else self.family.digest(name)
         pass_name = next(each for each, step in self.passes.of[name].items() if step.kind == "graph")
         where = self.passes.place(name, pass_name)
         return quantize.Quantizable(name, self.passes.quantized[name], where, self.family, self.targets[name], digest)
 
     def _precision(self, name: str, islands: Stage[precision.IslandsFile] | None) -> precision.PartPrecision:
         configs = self.passes.expected_family.checkpoint.configs
-        upcast = name.startswith("vae") and configs.get(name, configs["vae"]).get("force_upcast", True)
+        upcast = name.startswith("vae") and configs.get(name, configs.get("vae", {})).get("force_upcast", True)
         asked = self.recipe.component(name).precision
         return precision.PartPrecision(name, asked, self._on_processor(name), upcast, self.reference, islands)
 
@@ -222,7 +227,7 @@ class Plan:
         component, processor, targets = self.recipe.component(name), self._on_processor(name), self.targets[name]
         steps = tuple(step for step in self.passes.of.get(name, {}).values() if step.kind == "weights")
         source = PartSource(name, self.family, self.networks.last.get(name), steps)
-        options = component.model_dump(mode="json", exclude={"target"})
+        options = component.model_dump(mode="json", exclude={"target", "lora"})
         graph = {each for each, step in self.passes.of.get(name, {}).items() if step.kind == "graph"}
         options["passes"] = [step for step in options["passes"] if not step.keys() & graph]
         options |= {"signature": self.family.signature(name).model_dump(mode="json")}
@@ -244,14 +249,19 @@ class Plan:
         graphs: dict[int, Stage[GraphFiles]] = {}
         for opset in self.opsets(name):
             kinds = target_ops.fused(targets.values(), opset, self.recipe.pipeline)
-            part, final = export.Exported(source, asked, last, processor, kinds), opset == self.opsets(name)[-1]
-            graphs[opset] = export.exported(part, opset, options, inputs, last=final)
+            part = export.Exported(source, asked, last, processor, kinds, component.lora)
+            taking = {"lora": component.lora.model_dump(mode="json")} if component.lora else {}
+            graphs[opset] = export.exported(part, opset, options | taking, inputs, last=opset == self.opsets(name)[-1])
+        adapted = None
+        if component.lora and self.recorded:
+            part, own = export.Exported(source, asked, last, processor), inputs | {"record": self.recorded}
+            adapted = lora.recorded(part, graphs[self.opsets(name)[-1]], self.recorded, options, own)
         if self.pipelines:
             return PartStages(source, asked, outputs, graphs, {}, None)
         if name not in self.passes.quantized:
-            return PartStages(source, asked, outputs, graphs, self._engines(name, graphs), None)
+            return PartStages(source, asked, outputs, graphs, self._engines(name, graphs), None, adapted)
         quantized, built = self._quantized(name, asked, outputs, graphs)
-        return PartStages(source, asked, outputs, graphs, built, quantized)
+        return PartStages(source, asked, outputs, graphs, built, quantized, adapted)
 
     @property
     def _recordings(self) -> dict[str, Stage[RecordingFolder]]:

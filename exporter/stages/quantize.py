@@ -233,7 +233,7 @@ def _calibrate(
         where=part.where,
         digest=digest,
         graph=results[graph].file,
-        signature=part.family.signature(part.name),
+        signature=results[graph].signature(part.family.signature(part.name)),
         cases=results[seen].calls(part.name) if seen else (),
         outputs=part.outputs,
         folder=folder,
@@ -260,6 +260,7 @@ def _weigh(folder: Path, results: Results, part: Quantizable, contest: Contest, 
     from exporter.quantization.gate import Candidate, keep_or_fall_back  # noqa: PLC0415 - numpy
 
     graphs = {opset: tuple(results[stage].files for stage in pair) for opset, pair in contest.graphs.items()}
+    signature = next(results[own].signature(part.family.signature(part.name)) for own, _ in contest.graphs.values())
     candidates = []
     for target, pair in contest.engines.items():
         own, other = graphs[part.targets[target].opset]
@@ -271,7 +272,7 @@ def _weigh(folder: Path, results: Results, part: Quantizable, contest: Contest, 
         part.name,
         part.step,
         candidates,
-        part.family.signature(part.name),
+        signature,
         precision=precision.of(results),
         cases=results[contest.outputs].cases if contest.outputs else (),
         limits=recipe.checks.limits,

@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from exporter.models.checkpoint import network
 from exporter.recipe.schema import SamplerOptions
 from exporter.reference.recording import RecordingFolder
 from exporter.stages.networks import MadeNetwork, family_of
@@ -54,7 +53,7 @@ def _makers(family: Family) -> tuple[object, ...]:
 
 
 def _networks(family: Family) -> dict[str, str]:
-    return {name: family.checkpoint.digest(name) for name in sorted({network(name) for name in family.roles})}
+    return {name: family.digest(name) for name in family.roles}
 
 
 def _record(folder: Path, _: Results, family: Family, recipe: Recipe) -> None:

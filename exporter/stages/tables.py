@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -73,7 +74,8 @@ class Tables:
 
     Attributes:
         tokenizers: by name.
-        samplers: by number of steps.
+        samplers: by number of steps, at the recipe's typical size.
+        sized: the same at its other sizes, by steps, height and width, where the times depend on the size.
         starts: the same for runs that start from an image; empty where the bundle has no image encoder.
         process: of the scheduler.
         stages: all of them.
@@ -86,18 +88,20 @@ class Tables:
         self.tokenizers: Mapping[str, Stage[TokenizerFiles]] = {
             name: Stage.keyed(
                 "tokenize", name, partial(_tokenize, family=family, name=name), partial(TokenizerFiles, name=name),
-                options=prompts, inputs={name: checkpoint.digest(name)}, makers=(*model, TokenizerFiles),
+                options=prompts, inputs={name: family.digest(name)}, makers=(*model, TokenizerFiles),
             )
-            for name in family.towers.values()
+            for name in family.tokenizer_names
         }  # fmt: skip
         self.samplers, self.starts = dict[int, Stage[SamplerFile]](), dict[int, Stage[SamplerFile]]()
         schedule = {"scheduler": checkpoint.digest("scheduler")}
-        sizes = [recipe.shapes.height[1], recipe.shapes.width[1]]
+        self.sized: Mapping[tuple[int, int, int], Stage[SamplerFile]] = {}
+        typical, *others = _sizes(family)
         stages: list[Stage[Any]] = [*self.tokenizers.values()]
         for steps in recipe.sampler.steps:
             options = recipe.sampler.model_dump(mode="json", exclude={"steps", "guidance", "force"}) | {"steps": steps}
-            options |= {"size": sizes, "edits": edits(family), "driving": asdict(family.driving)}
-            given = {"family": family, "steps": steps}
+            options |= {"size": [*typical], "edits": edits(family), "driving": asdict(family.driving)}
+            options |= {"times": dict(family.times(steps, *typical))}
+            given = {"family": family, "steps": steps, "size": typical, "times": options["times"]}
             self.samplers[steps] = Stage.keyed(
                 "compile", f"{steps} steps", partial(_compile, **given), partial(SamplerFile, name=f"{steps}.json"),
                 options=options, inputs=schedule,
@@ -109,6 +113,8 @@ class Tables:
                     partial(SamplerFile, name=f"{steps}-image.json"), options=options, inputs=schedule,
                 )  # fmt: skip
                 stages.append(self.starts[steps])
+            self.sized |= {(steps, *size): _sized(family, steps, size, options, schedule) for size in others}
+        stages += self.sized.values()
         self.process = Stage.keyed(
             "process", "scheduler", partial(_process, family=family), ProcessFile,
             options=recipe.sampler.model_dump(mode="json", include={"scheduler", "config"}), inputs=schedule,
@@ -121,44 +127,67 @@ def edits(family: Family) -> bool:
     return "encoder" in family.roles.values()
 
 
+def _sizes(family: Family) -> list[tuple[int, int]]:
+    """Heights and widths that have tables of their own, the recipe's typical one first."""
+    shapes = family.recipe.shapes
+    typical, every = (shapes.height[1], shapes.width[1]), itertools.product(shapes.height, shapes.width)
+    return [*dict.fromkeys([typical, *every])] if family.sized else [typical]
+
+
+def _sized(
+    family: Family, steps: int, size: tuple[int, int], options: Mapping[str, Any], schedule: Mapping[str, str]
+) -> Stage[SamplerFile]:
+    times = dict(family.times(steps, *size))
+    return Stage.keyed(
+        "compile", f"{steps} steps at {size[0]}x{size[1]}",
+        partial(_compile, family=family, steps=steps, size=size, times=times), partial(SamplerFile, name=f"{steps}.json"),
+        options={**options, "size": [*size], "times": times}, inputs=schedule,
+    )  # fmt: skip
+
+
 def compiled(family: Family, steps: int) -> Table:
-    """Compile the recipe's sampler at a number of steps.
+    """Compile the recipe's sampler at a number of steps, for its typical size.
 
     Raises:
         RecipeError, UnsupportedError: there is no such scheduler, or none such as the recipe wants it.
 
     """
+    size = family.recipe.shapes.height[1], family.recipe.shapes.width[1]
+    return _compiled(family, steps, size, family.times(steps, *size))
+
+
+def _compiled(family: Family, steps: int, size: tuple[int, int], times: Mapping[str, Any]) -> Table:
     from exporter.schedulers.compile_sampler import compile_sampler, configure  # noqa: PLC0415 - torch
     from exporter.schedulers.loop import refuse_given  # noqa: PLC0415
 
-    name, arguments = _sampler(family)
+    name, arguments = _sampler(family, size, times)
     if edits(family):
         refuse_given(configure(name, steps=steps, **arguments).make())
     return compile_sampler(name, steps=steps, **arguments)
 
 
-def _sampler(family: Family) -> tuple[str, dict[str, Any]]:
-    """Name of the scheduler, and the arguments of `configure` that the number of steps leaves open."""
-    recipe, own = family.recipe, family.checkpoint.configs["scheduler"]
-    sampler, shapes = recipe.sampler, recipe.shapes
-    sizes = {"height": shapes.height[1], "width": shapes.width[1]}
-    options = {"config": sampler.config, "own": own, "step": sampler.step}
-    options |= {"timesteps": sampler.timesteps, "sigmas": sampler.sigmas}
-    return sampler.scheduler or own["_class_name"], {**options, **sizes, "driving": family.driving}
+def _sampler(family: Family, size: tuple[int, int], times: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Name of the scheduler, and the arguments of `configure` beside the number of steps."""
+    sampler, own = family.recipe.sampler, family.checkpoint.configs["scheduler"]
+    options = {"config": sampler.config, "own": own, "step": sampler.step, "driving": family.driving}
+    options |= {"timesteps": sampler.timesteps, "sigmas": sampler.sigmas, **times}
+    return sampler.scheduler or own["_class_name"], {**options, "height": size[0], "width": size[1]}
 
 
 def _tokenize(folder: Path, _: Results, family: Family, name: str) -> None:
     TokenizerFiles(folder, name).write(*family.tokenizers()[name])
 
 
-def _compile(folder: Path, _: Results, family: Family, steps: int) -> None:
-    compiled(family, steps).dump(folder / f"{steps}.json")
+def _compile(folder: Path, _: Results, family: Family, steps: int, size: tuple[int, int], times: Mapping[str, Any]) -> None:
+    _compiled(family, steps, size, times).dump(folder / f"{steps}.json")
 
 
-def _compile_starts(folder: Path, _: Results, family: Family, steps: int) -> None:
+def _compile_starts(
+    folder: Path, _: Results, family: Family, steps: int, size: tuple[int, int], times: Mapping[str, Any]
+) -> None:
     from exporter.schedulers.compile_sampler import configure  # noqa: PLC0415 - torch
 
-    name, arguments = _sampler(family)
+    name, arguments = _sampler(family, size, times)
     configure(name, steps=steps, **arguments).starts().dump(folder / f"{steps}-image.json")
 
 

@@ -128,8 +128,8 @@ def make(folder, *, graphs=None, **changes):
     return write(folder, content)
 
 
-def networks(bundle, calls=None):
-    """Functions that check what they are given as an engine does, and note (name, batch) in `calls`."""
+def functions():
+    """What each network computes."""
 
     def text(inputs):
         return {"prompt_embeds": inputs["tokenizer_ids"].mean(axis=2, keepdims=True).astype(np.float32) / 16}
@@ -153,6 +153,12 @@ def networks(bundle, calls=None):
         latent[:, :3] += cells.transpose(0, 3, 1, 2)
         return {"latent": latent}
 
+    return {"text_encoder": text, "unet": denoise, "vae_decoder": decode, "vae_encoder": encode}
+
+
+def networks(bundle, calls=None):
+    """Functions that check what they are given as an engine does, and note (name, batch) in `calls`."""
+
     def checked(name, function):
         def call(inputs):
             sizes = bundle.manifest.parts[name].signature.sizes(inputs)
@@ -162,8 +168,7 @@ def networks(bundle, calls=None):
 
         return call
 
-    functions = {"text_encoder": text, "unet": denoise, "vae_decoder": decode, "vae_encoder": encode}
-    return {name: checked(name, functions[name]) for name in bundle.manifest.parts}
+    return {name: checked(name, functions()[name]) for name in bundle.manifest.parts}
 
 
 def fused(mode="classifier_free", draws=2):

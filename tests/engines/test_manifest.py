@@ -156,4 +156,4 @@ def test_what_is_named_is_listed_and_a_newer_format_is_refused():
     with pytest.raises(ValidationError, match=r"not in files: \['samplers/2.json'\]"):
         Manifest(**{**dict(whole), "files": less})
     with pytest.raises(ValidationError, match="format"):
-        Manifest(**{**dict(whole), "format": 5})
+        Manifest(**{**dict(whole), "format": 6})

@@ -24,11 +24,12 @@ FLAGS = {
     "bench": {"--against", "--batch", "--repeats", "--steps", "--json", "--plot"},
     "build": {"-o", "--output", "--set", "--dry-run", "--check-reproducible", "--json"},
     "check": {"--backend", "--json", "--junit", "--no-receipt"},
+    "convert": {"--to", "-o", "--output"},  # whose layout a copy has is no property of the bundle
     "debug": {"--backend", "-o", "--output"},  # a question about a bundle, which changes nothing in it
     "distill": {"--set"},
     "generate": {
         *("-o", "--output", "--negative-prompt", "--seed", "--steps", "--height", "--width", "--guidance-scale", "--backend"),
-        *("--image", "--mask", "--strength", "--noise", "--from", "--previews"),
+        *("--image", "--mask", "--lora", "--strength", "--noise", "--from", "--previews"),
         *("--input", "--images-per-prompt", "--generator", "--no-metadata"),  # a wish for a picture, not for a bundle
         *("--prompt-2", "--negative-prompt-2", "--parallel"),
         "--sampler",  # a recipe has no say: any bundle of a variance-preserving model takes any of them
@@ -37,6 +38,7 @@ FLAGS = {
     "list": {"--schema"},
     "rebuild": {"--backend"},
     "serve": {"--host", "--port", "--backend", "--keys", "--cors", "--set"},  # a wish for a server; --set is its one escape
+    "triton": {"-o", "--output", "--backend"},  # which of a bundle's engines are copied
     "web": {"-o", "--output", "--onnxruntime-web"},  # where a library comes from is no property of a bundle
 }
 RECIPE = """\

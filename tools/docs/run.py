@@ -24,7 +24,7 @@ from tools.docs.pages import ROOT
 
 #: In this order, since later pages use what earlier ones build.
 PAGES = ("README.md", *(f"docs/{name}.md" for name in ("sampling", "recipes", "speed", "quantization", "compression", "gpu")))
-PAGES += ("docs/debug.md", "CONTRIBUTING.md")
+PAGES += ("docs/debug.md", "docs/web.md", "CONTRIBUTING.md")
 _FENCED = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.DOTALL | re.MULTILINE)
 _PROGRAMS = ("t2iexport ", "python -m ", "make ", "pip install ")
 #: What a command has in it → why it is not run here.
@@ -32,6 +32,8 @@ NEVER = {
     r"^pip install|^make \.venv": "installs into the environment that runs it; `make` and tests/test_wheel.py do it",
     r"^make |^python -m pytest": "is a target of make, which .ci/run runs or is asked for",
     r"tools\.gpu\.smoke": "needs an NVIDIA GPU",
+    r"http\.server": "serves until somebody stops it",
+    r"--onnxruntime-web": "takes a file that the reader fetched",
     r"demo-wrong": "looks into a bundle with a fault that was put in on purpose",
     r"[ =]([A-Z]{2,}|bundles/(new|old|demo-ddim-100|demo-ddpm-1000))\b(?! *=)": "has a place-holder for what the reader has",
 }
@@ -39,6 +41,7 @@ NEVER = {
 LATER = {
     r"^t2iexport distill|tools\.(demo\.(ablate_|score|compare_models)|measure\.leaps)": "trains, or draws thousands: hours, days",
     r"tools\.measure\.full_size": "takes a network of full size: 20 GB of memory and a disk to match",
+    r"^t2iexport web|tools\.measure\.web": "fetches onnxruntime-web from npm's registry; the second drives Chromium",
     r"tools\.peers\.bench\b": "installs other tools into environments of their own, from the network",
 }
 

@@ -36,6 +36,7 @@ from exporter import machine
 from exporter.bench import run
 from exporter.bench.diffusers import KINDS, source
 from exporter.bench.stopwatch import Stopwatch
+from exporter.layouts.folder import write_vocabulary
 from exporter.parity.metrics import PERFECT
 from exporter.report import console
 
@@ -210,10 +211,7 @@ def save_source(bundle: Bundle, folder: Path) -> None:
     pipeline.save_pretrained(folder)
     for tower, name in family.towers.items():
         prefix_weights(folder / tower / "model.safetensors")
-        content = json.loads(getattr(pipeline, name).backend_tokenizer.to_str())["model"]
-        merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in content["merges"]]
-        (folder / name / "vocab.json").write_text(json.dumps(content["vocab"], ensure_ascii=False), encoding="utf-8")
-        (folder / name / "merges.txt").write_text("\n".join(["#version: 0.2", *merges, ""]), encoding="utf-8")
+        write_vocabulary(getattr(pipeline, name), folder / name)
 
 
 def prefix_weights(file: Path) -> None:

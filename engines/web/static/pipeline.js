@@ -125,10 +125,12 @@ export class Pipeline {
     return new this.#ort.Tensor(type, array, shape);
   }
 
-  /** Run one network on what it takes of the pool. */
+  /** Run one network on what it takes of the pool; what nothing feeds, such as a LoRA, is zeros. */
   async #run(name, pool) {
     const network = await this.#network(name);
-    return network.run(Object.fromEntries(this.#model.parts[name].inputs.map((input) => [input, pool[input]])));
+    const { inputs, resting } = this.#model.parts[name];
+    const zeros = (shape) => this.#tensor("float32", new Float32Array(shape.reduce((product, length) => product * length)), shape);
+    return network.run(Object.fromEntries(inputs.map((input) => [input, pool[input] ?? zeros(resting[input])])));
   }
 
   /** A network, opened when it is first needed; of whole pipelines one at a time, since each holds all weights. */

@@ -12,6 +12,7 @@ import time
 import uvicorn
 from PIL import Image
 
+from engines.serve import running
 from engines.serve.app import Application
 
 
@@ -66,13 +67,11 @@ class Live:
 
 
 @contextlib.contextmanager
-def live(paths, options, opener):
+def live(paths, options, opener, tracing=None):
     """Serve these bundles until the end of the `with`."""
-    application = Application(paths, options, opener)
+    application = Application(paths, options, opener, tracing)
     application.dispatcher.open_first()
-    listening = socket.socket()
-    listening.bind(("127.0.0.1", 0))
-    listening.listen()
+    listening = running._listen("127.0.0.1", 0)
     server = uvicorn.Server(uvicorn.Config(application.asgi, log_config=None, access_log=False, timeout_graceful_shutdown=20))
     thread = threading.Thread(target=server.run, args=([listening],))
     thread.start()

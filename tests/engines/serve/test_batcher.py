@@ -239,3 +239,18 @@ def test_an_error_that_is_no_users_reaches_the_thread_too(count):
 
     network = batch.wrap("unet", "toy", broken)
     assert all(isinstance(found, KeyError) for found in together([drawing(batch, network, arrays(1), ready)] * count))
+
+
+def test_what_a_call_shares_among_its_items_is_not_stacked_and_must_be_the_same():
+    """Weights of a LoRA, say: pictures with the same ones share a call, others do not."""
+    entry = part()
+    weights = Port(name="weights", shape=(2,))
+    signature = entry.signature.model_copy(update={"inputs": (*entry.signature.inputs, weights)})
+    seen, ready = [], threading.Barrier(3)
+    parts = Parts(unet=entry.model_copy(update={"signature": signature}))
+    batch = Batcher(parts, 1.0, None, lambda *told: seen.append(told))
+    network = batch.wrap("unet", "toy", lambda inputs: {"output": inputs["latent"] + inputs["weights"].sum()})
+    one, other = np.ones(2, np.float32), np.full(2, 5, np.float32)
+    calls = [drawing(batch, network, {**arrays(1), "weights": each}, ready) for each in (one, one, other)]
+    assert [output.max() for output in together(calls)] == [2, 2, 10]
+    assert sorted(items for _, items, _ in seen) == [1, 2]

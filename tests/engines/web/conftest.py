@@ -1,5 +1,4 @@
 import json
-import shutil
 
 import pytest
 
@@ -21,20 +20,6 @@ def library(tmp_path_factory):
     for name, data in files.items():
         (folder / "dist" / name).write_bytes(data)
     return folder
-
-
-@pytest.fixture(scope="session")
-def browser():
-    """Chromium without a window, which finds no other machine."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="it drives the browser: pip install playwright")
-    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if program is None:
-        pytest.skip("there is no Chromium: apt install chromium")
-    alone = ["--no-sandbox", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
-    with playwright.sync_playwright() as driver:
-        opened = driver.chromium.launch(executable_path=program, args=alone)
-        yield opened
-        opened.close()
 
 
 @pytest.fixture

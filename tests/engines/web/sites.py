@@ -9,6 +9,7 @@ from threading import Thread
 import numpy as np
 
 from engines.bundle import draft, write
+from engines.signature import Port, Range
 from engines.web import site
 from tests.engines import small
 from tests.engines.web import javascript
@@ -19,6 +20,16 @@ def clip(folder, graphs, **changes):
     made = small.make(folder, graphs=graphs, **changes)
     (folder / "tokenizers/tokenizer.json").write_text(json.dumps(javascript.clip_json()), encoding="utf-8")
     return write(folder, draft(made.manifest))
+
+
+def resting():
+    """Changes that give the denoiser an input which rests at zero, as a LoRA's do."""
+    parts = dict(small.draft().parts)
+    signature = parts["unet"].signature
+    detail = Port(name="detail", shape=("batch", "rank"), optional=True)
+    dims = {**signature.dims, "rank": Range(min=3, typical=3, max=6)}
+    signature = signature.model_copy(update={"inputs": (*signature.inputs, detail), "dims": dims})
+    return {"parts": {**parts, "unet": parts["unet"].model_copy(update={"signature": signature})}}
 
 
 @dataclass

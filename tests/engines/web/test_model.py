@@ -31,6 +31,7 @@ def test_what_a_page_must_know(tmp_path):
     assert set(found["parts"]) == {"text_encoder", "unet", "vae_decoder"}  # no encoder: a page starts from noise
     assert found["parts"]["unet"] == {
         "inputs": ["latent", "timestep", "guidance_scale", "prompt_embeds"],
+        "resting": {},
         "files": ["onnx/20/unet.onnx"],
     }
     assert found["sizes"] == {"factors": [8, 8], "channels": 4, "ranges": [[16, 64, 16], [16, 64, 16]]}
@@ -38,6 +39,12 @@ def test_what_a_page_must_know(tmp_path):
     assert found["scales"] == [{"name": "guidance_scale", "default": 2.0, "off": 1.0}]
     assert [entry["file"] for entry in found["samplers"]] == ["samplers/2.json", "samplers/4.json"]
     assert found["pipelines"] == {}
+
+
+def test_what_rests_at_zero_is_as_short_as_it_may_be(tmp_path):
+    found = described(tmp_path, **sites.resting())
+    assert found["parts"]["unet"]["inputs"][-1] == "detail"
+    assert found["parts"]["unet"]["resting"] == {"detail": [1, 3]}
 
 
 def test_of_a_fused_bundle_the_whole_pipelines_alone(tmp_path):

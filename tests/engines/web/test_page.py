@@ -239,6 +239,26 @@ def test_a_graphics_card_that_cannot_gives_way_to_the_processor(stepped, serve, 
     assert drawn(page, tmp_path, prompt=PROMPT).exists()
 
 
+def detailed(unet):
+    """The denoiser's graph with one more input, whose sum is added to its output."""
+    model = onnx.load_from_string(unet)
+    graph, helper = model.graph, onnx.helper
+    graph.input.append(helper.make_tensor_value_info("detail", onnx.TensorProto.FLOAT, ["batch", "rank"]))
+    graph.initializer.append(onnx.numpy_helper.from_array(np.array([1]), "ranks"))
+    graph.node[-1].output[0] = "plain"
+    graph.node.append(helper.make_node("ReduceSum", ["detail", "ranks"], ["sum"], keepdims=0))
+    graph.node.append(helper.make_node("Unsqueeze", ["sum", "axes"], ["sums"]))
+    graph.node.append(helper.make_node("Add", ["plain", "sums"], ["model_output"]))
+    return model.SerializeToString()
+
+
+def test_what_rests_at_zero_is_fed_zeros(graphs, library, serve, visit, tmp_path):
+    bundle = sites.clip(tmp_path / "bundle", {**graphs, "unet": detailed(graphs["unet"])}, **sites.resting())
+    page = visit(serve(sites.written(bundle, tmp_path / "site", library)))
+    with Pipeline.open(bundle.folder, threads=1) as pipeline, Image.open(drawn(page, tmp_path, prompt=PROMPT, seed=3)) as ours:
+        assert sites.psnr(ours, pipeline.generate(PROMPT, seed=3)[0]) >= 60
+
+
 def test_a_device_that_there_is_not_is_told(stepped, serve, visit):
     page = visit(serve(stepped[1]), "#device=abacus")
     assert "There is no device abacus." in page.locator(FAILED).text_content()

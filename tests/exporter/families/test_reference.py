@@ -50,21 +50,10 @@ def test_pictures_and_latents_are_those_of_the_vae_s_parts(made):
 def test_parts_have_their_modules_and_what_the_pipeline_calls(made):
     family, reference = made
     pipeline = reference.pipeline
-    assert reference.denoiser is pipeline.unet
     assert reference.components.keys() == reference.calls.keys() == family.roles.keys()
     assert reference.components["vae_decoder"] is pipeline.vae.decoder
     assert reference.calls["vae_encoder"] == (pipeline.vae, "encode")
     assert reference.calls["text_encoder_2"] == (pipeline.text_encoder_2, "forward")
-
-
-@pytest.mark.parametrize(("args", "kwargs"), [((4, 7), {}), ((4,), {"timestep": 7}), ((), {"sample": 4, "timestep": 7})])
-def test_a_call_of_the_denoiser_is_read_however_it_is_made(made, args, kwargs):
-    _, reference = made
-    latent = torch.arange(4.0).reshape(4, 1, 1, 1)
-    swap = {4: latent, 7: torch.tensor([499.0, 499.0])}
-    sample, time = reference.seen([swap[each] for each in args], {name: swap[value] for name, value in kwargs.items()}, 2)
-    assert torch.equal(sample, latent[:2])
-    assert time == 499.0
 
 
 def test_a_run_takes_its_conditioning_apart(made):

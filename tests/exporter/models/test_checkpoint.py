@@ -360,9 +360,9 @@ class TestHub:
 
 def test_resolving_imports_no_torch(tiny_sdxl):
     program = (
-        "import sys, pathlib; from exporter.models.resolve import resolve; from exporter.recipe.schema import Model;"
+        "import sys, pathlib; from exporter.models.resolve import resolve; from exporter.recipe.schema import ModelOptions;"
         "from exporter.families.sdxl import Sdxl; from exporter.families.sd import Sd;"
-        f"c = resolve(Model(source={str(tiny_sdxl)!r}), pathlib.Path()); c.digest('unet'); Sdxl.claims(c.configs);"
+        f"c = resolve(ModelOptions(source={str(tiny_sdxl)!r}), pathlib.Path()); c.digest('unet'); Sdxl.claims(c.configs);"
         "sys.exit(str({'torch', 'diffusers', 'transformers'} & set(sys.modules)) if 'torch' in sys.modules else 0)"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from engines.errors import UnsupportedError
-from exporter.models import lora_names
+from engines.lora import spelling
 from tests.exporter import original
 from tests.exporter.models.test_lora import found
 
@@ -172,7 +172,7 @@ def test_every_layer_has_its_original_name(before):
     """The map of the tests' converter, which goes the other way, and this one agree."""
     config = {"down_block_types": [""] * 3, "layers_per_block": 1}
     layers = sorted({name.rpartition(".")[0] for name in before})
-    found = lora_names.spellings("unet", layers, config)
+    found = spelling.spellings("unet", layers, config)
     for layer in layers:
         wanted = original.unet(f"{layer}.weight", before).removesuffix(".weight")
         assert found[wanted] == layer

@@ -4,8 +4,8 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from exporter.onnx.layers import layers
 from exporter.quantization import channel_scales
-from exporter.quantization.layers import layers
 from exporter.quantization.observer import ActivationStats
 from tests.exporter.passes import layered
 from tests.exporter.passes.layered import error, quantized

@@ -5,8 +5,8 @@ import onnx_ir as ir
 import pytest
 
 from engines.errors import UnsupportedError
+from exporter.onnx.layers import layers
 from exporter.quantization import observer
-from exporter.quantization.layers import layers
 from exporter.quantization.observer import ActivationStats, observe
 from tests.exporter.passes import layered
 from tests.exporter.passes.layered import MIDDLE, quantized

@@ -6,8 +6,8 @@ import onnx_ir as ir
 import pytest
 
 from engines.errors import UnsupportedError
+from exporter.onnx.layers import layers
 from exporter.quantization.calibration import Spec
-from exporter.quantization.layers import layers
 from exporter.quantization.qdq import NodeWriter, write
 from tests.exporter.passes import layered
 from tests.exporter.passes.layered import error, kinds, quantized

@@ -82,14 +82,23 @@ def spellings(component: str, layers: Iterable[str], config: Mapping[str, Any]) 
         config: of the pipeline's UNet, whose blocks the original layout numbers.
 
     """
+    return {each: layer for layer, bare in bares(component, layers, config).items() for each in prefixed(component, bare)}
+
+
+def bares(component: str, layers: Iterable[str], config: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    """Layer of a network → how it is spelled in either layout, without what files put before it; arguments as of `spellings`."""
     names = list(layers)
-    found: dict[str, str] = {}
-    for layer in names:
-        for bare in _unet(layer, config, names) if component == "unet" else _text(layer):
-            found[bare] = layer
-            for start in PREFIXES[component]:
-                found[start + (bare.replace(".", "_") if start.endswith("_") else bare)] = layer
-    return found
+    if component == "unet":
+        return {layer: tuple(_unet(layer, config, names)) for layer in names}
+    return {layer: tuple(_text(layer)) if component in PREFIXES else (layer,) for layer in names}
+
+
+def prefixed(component: str, bare: Iterable[str]) -> Iterator[str]:
+    """Spellings with each of the beginnings that files give the names of a component."""
+    for name in bare:
+        yield name
+        for start in PREFIXES.get(component, ()):
+            yield start + (name.replace(".", "_") if start.endswith("_") else name)
 
 
 def _text(layer: str) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from exporter.models import lora_names
+from engines.lora import spelling
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,7 @@ from exporter.models import lora_names
     ],
 )
 def test_whose_a_weight_is(name, component):
-    assert lora_names.owner(name) == component
+    assert spelling.owner(name) == component
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_whose_a_weight_is(name, component):
     ],
 )
 def test_what_the_end_of_a_name_says(name, parts):
-    assert lora_names.split(name) == parts
+    assert spelling.split(name) == parts
 
 
 @pytest.mark.parametrize(
@@ -83,12 +83,12 @@ def test_what_the_end_of_a_name_says(name, parts):
     ],
 )
 def test_other_formats_are_called_by_their_name(names, called):
-    assert lora_names.other_format(names) == called
+    assert spelling.other_format(names) == called
 
 
 def test_a_text_encoder_has_two_names_a_layer_and_older_ones_of_its_projections():
     layer = "text_model.encoder.layers.0.self_attn.q_proj"
-    found = lora_names.spellings("text_encoder", [layer], {})
+    found = spelling.spellings("text_encoder", [layer], {})
     bare = "encoder.layers.0.self_attn.q_proj"
     for name in (
         bare, layer, layer.replace("q_proj", "to_q"), f"lora_te_{layer.replace('.', '_')}", f"lora_te1_{bare.replace('.', '_')}",
@@ -96,7 +96,7 @@ def test_a_text_encoder_has_two_names_a_layer_and_older_ones_of_its_projections(
     ):  # fmt: skip
         assert found.pop(name) == layer
     assert not [name for name in found if "te2" in name or "clip_g" in name]
-    out = lora_names.spellings("text_encoder_2", ["encoder.layers.1.self_attn.out_proj", "encoder.layers.1.mlp.fc1"], {})
+    out = spelling.spellings("text_encoder_2", ["encoder.layers.1.self_attn.out_proj", "encoder.layers.1.mlp.fc1"], {})
     assert out["lora_te2_text_model_encoder_layers_1_self_attn_to_out_0"] == "encoder.layers.1.self_attn.out_proj"
     assert out["text_encoder_2.text_model.encoder.layers.1.mlp.fc1"] == "encoder.layers.1.mlp.fc1"
     assert "text_model.encoder.layers.1.mlp.to_out.0" not in out
@@ -129,7 +129,7 @@ CONFIG = {"down_block_types": ["", "", ""], "layers_per_block": 2}
 
 @pytest.mark.parametrize("config", [CONFIG, {"down_block_types": ["", "", ""]}, CONFIG | {"layers_per_block": [2, 2, 2]}])
 def test_a_unet_s_layers_have_their_original_names(config):
-    found = lora_names.spellings("unet", LAYERS, config)
+    found = spelling.spellings("unet", LAYERS, config)
     assert {layer: [name for name in (original, layer) if found[name] == layer] for layer, original in LAYERS.items()} == {
         layer: [original, layer] for layer, original in LAYERS.items()
     }
@@ -147,12 +147,20 @@ def test_stages_of_unequal_depth_are_counted_each():
         "up_blocks.0.resnets.3.conv1": "output_blocks.3.0.in_layers.2",  # the inner stage first: 0 1 2 3, 4 5
         "up_blocks.1.resnets.1.conv1": "output_blocks.5.0.in_layers.2",
     }
-    found = lora_names.spellings("unet", layers, config)
+    found = spelling.spellings("unet", layers, config)
     assert {layer: found[original] for layer, original in layers.items()} == {layer: layer for layer in layers}
 
 
 def test_a_layer_without_an_original_name_keeps_its_own():
-    found = lora_names.spellings("unet", ["encoder_hid_proj"], CONFIG)
+    found = spelling.spellings("unet", ["encoder_hid_proj"], CONFIG)
     assert set(found.values()) == {"encoder_hid_proj"}
     assert found["lora_unet_encoder_hid_proj"] == "encoder_hid_proj"
-    assert len(found) == 1 + len(lora_names.PREFIXES["unet"])
+    assert len(found) == 1 + len(spelling.PREFIXES["unet"])
+
+
+def test_what_a_bundle_carries_is_spelled_without_what_files_put_before_it():
+    bare = spelling.bares("unet", ["down_blocks.1.resnets.0.conv1"], {"down_block_types": [""] * 3, "layers_per_block": 1})
+    assert bare == {"down_blocks.1.resnets.0.conv1": ("down_blocks.1.resnets.0.conv1", "input_blocks.3.0.in_layers.2")}
+    names = set(spelling.prefixed("unet", next(iter(bare.values()))))
+    assert {"lora_unet_input_blocks_3_0_in_layers_2", "unet.down_blocks.1.resnets.0.conv1"} <= names
+    assert spelling.bares("transformer", ["blocks.0"], {}) == {"blocks.0": ("blocks.0",)}

@@ -5,7 +5,7 @@ import onnx_ir as ir
 import pytest
 
 from engines.errors import RecipeError
-from exporter.quantization.layers import delicate, layers, matching
+from exporter.onnx.layers import delicate, layers, matching
 from tests.exporter.passes.layered import quantized
 
 

@@ -1,4 +1,4 @@
-"""Which nodes of a graph can be quantized: convolutions, and products with a constant matrix."""
+"""Which nodes of a graph hold a network's weights: convolutions, and products with a constant matrix."""
 
 from __future__ import annotations
 

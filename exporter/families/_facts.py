@@ -1,0 +1,321 @@
+"""What a survey of a pipeline finds: ports, lengths, tokens and components, at the sizes that a recipe asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from engines.errors import UnsupportedError
+from exporter.families import _survey
+from exporter.families._standins import Finished, Scale, Stepped, outlined, refused
+from exporter.families._survey import NEGATIVE, POSITIVE, Encoding, Leaf, Play, TokenCall
+
+_PADDED = "max_length"
+
+
+class Tokens(dict[str, Tensor]):
+    """What a tokenizer gives, with what was looked at noted in `read`."""
+
+    def __init__(self, content: Mapping[str, Tensor], read: set[str]) -> None:
+        super().__init__(content)
+        self._read = read
+
+    def __getitem__(self, name: str) -> Tensor:
+        self._read.add(name)
+        return super().__getitem__(name)
+
+    def __getattr__(self, name: str) -> Tensor:
+        if name.startswith("__") or name not in self.keys():
+            raise AttributeError(name)
+        return self[name]
+
+    def items(self) -> Any:  # noqa: ANN401 - dict's
+        """Everything."""
+        self._read.update(self)
+        return super().items()
+
+    def to(self, *_: object, **__: object) -> Tokens:
+        """Itself: where it lies does not matter."""
+        return self
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a pipeline has a text read by one tokenizer.
+
+    Attributes:
+        tokenizer: its name.
+        length: ids of a text.
+        masked: whether the attention mask is looked at.
+        before: what the pipeline puts in front of the text; so is `after` behind it.
+        lower: whether it makes small letters of it and cuts off blanks.
+        special: whether the tokenizer adds its special tokens.
+
+    """
+
+    tokenizer: str
+    length: int
+    masked: bool
+    before: str
+    after: str
+    lower: bool
+    special: bool
+
+    def shown(self, text: str) -> str:
+        """What the tokenizer is given."""
+        return self.before + (text.lower().strip() if self.lower else text) + self.after
+
+
+class Survey:
+    """What one pipeline does, asked for pictures of one size.
+
+    Args:
+        pipeline: of diffusers, its networks on the meta device.
+        asked: further arguments of its call.
+        mode: of guidance.
+        height: in pixels.
+        width: in pixels.
+        steps: that the pipeline is asked for.
+
+    Attributes:
+        branches: prompts a picture.
+        encodings: the calls of its encoder of prompts, for one picture.
+        components: phase → names of those that compute in it, in the order in which they first do.
+        latent: shape of the noise, behind the batch.
+        noise: its shape as the pipeline draws it.
+        way: how the pipeline keeps it, and by what it multiplies it.
+        grid: what its scheduler was told.
+        options: what `step` was given beside output, time and sample.
+
+    Raises:
+        UnsupportedError: its code cannot be followed, or keeps latents in no way that is known.
+
+    """
+
+    def __init__(self, pipeline: Any, asked: Mapping[str, Any], mode: str, height: int, width: int, steps: int) -> None:  # noqa: ANN401
+        self.pipeline, self.mode = pipeline, mode
+        self.name = type(pipeline).__name__
+        self._asked = {**asked, "height": height, "width": width, "num_inference_steps": steps}
+        self.branches = 2 if mode == "classifier_free" else 1
+        self.components: dict[str, list[str]] = {}
+        self.scale = Scale(torch.ones(1), on=mode != "none")
+        self._read: dict[str, set[str]] = {}
+        play, noises = self._play(1)
+        self.encodings = self._recorded(play)
+        try:
+            with outlined(), _survey.watched(play.pipeline, lambda: play.phase, self.components):
+                play(**self.called(1))
+        except Stepped as event:
+            self._kept, self.options, self.output = event.sample, event.options, event.output
+        except Exception as error:
+            raise refused(self.name, error) from error
+        else:
+            raise UnsupportedError(f"{self.name} never calls its scheduler's step.\n  Only pipelines that denoise are built.")
+        if len(noises) != 1:
+            raise UnsupportedError(f"{self.name} draws {len(noises)} noises before its first step, and one is fed.")
+        self.noise, self.grid = tuple(noises[0].shape), play.grid
+        self.latent = _flat(self.noise, self.name)
+        self.way, self.factor = _survey.packing(noises[0].reshape(1, *self.latent), self._kept, self.name)
+
+    def called(self, batch: int, tail: str = "") -> dict[str, Any]:
+        """Arguments of the pipeline's call for that many pictures; `tail` is what the texts go on with."""
+        texts = {"prompt": [POSITIVE + tail] * batch}
+        texts |= {"negative_prompt": [NEGATIVE + tail] * batch} if self.branches == 2 else {}
+        return {**texts, **self._asked, **steering(self.pipeline, self.mode, self.scale), "output_type": "np"}
+
+    def _play(self, batch: int) -> tuple[Play, list[Tensor]]:
+        noises: list[Tensor] = []
+
+        def draw(shape: Sequence[int]) -> Tensor:
+            count = int(torch.Size(shape).numel())
+            noises.append(torch.linspace(-1.0, 1.0, count).reshape(tuple(shape)))
+            return noises[-1]
+
+        return Play(self.pipeline, draw, torch.full((batch,), 500.0)), noises
+
+    def _recorded(self, play: Play) -> list[Encoding]:
+        """Let the pipeline encode by its own code, and keep what it was asked and what it gave."""
+        encodings: list[Encoding] = []
+        real = {name: each for name, each in self.pipeline.components.items() if is_tokenizer(each)}
+
+        def answering(name: str) -> Callable[[Sequence[str], Mapping[str, Any]], Tokens]:
+            def answer(texts: Sequence[str], options: Mapping[str, Any]) -> Tokens:
+                given = real[name](texts, **options)
+                calls = encodings[-1].tokens
+                again = any(each.tokenizer == name and each.texts == tuple(texts) for each in calls)
+                ids, mask = given["input_ids"], given.get("attention_mask")
+                calls.append(TokenCall(name, tuple(texts), options, ids, mask, again))
+                return Tokens(dict(given), set() if again else self._read.setdefault(name, set()))
+
+            return answer
+
+        play.place(**{name: _survey.tokenizer(each, answering(name)) for name, each in real.items()})
+        method: Any = getattr(type(play.pipeline), play.encoder, None)
+
+        def encode(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - the pipeline's
+            before, play.phase = play.phase, "text"
+            encodings.append(Encoding(args, kwargs))
+            encodings[-1].found = method(play.pipeline, *args, **kwargs)
+            play.phase = before
+            return encodings[-1].found
+
+        play.encode_by(encode)
+        return encodings
+
+    @cached_property
+    def conditioning(self) -> list[list[Leaf | Any]]:
+        """Per call of the encoder, what it returns: a leaf for each tensor that is one a picture, the rest as it is."""
+        play, _ = self._play(2)
+        pairs = self._recorded(play)
+        try:
+            with outlined():
+                play(**self.called(2, " and further words"))
+        except Stepped:
+            pass
+        except Exception as error:
+            raise refused(self.name, error) from error
+        taken: set[str] = set()
+        return [self._leaves(one, two, taken) for one, two in zip(self.encodings, pairs, strict=True)]
+
+    def _leaves(self, one: Encoding, two: Encoding, taken: set[str]) -> list[Leaf | Any]:
+        (alone, _), (both, _) = _survey.leaves(one.found, 1), _survey.leaves(two.found, 2)
+        names = _survey.names_of(getattr(type(self.pipeline), _survey.encoder_of(self.pipeline)), len(alone))
+        negative = bool(one.tokens) and all(NEGATIVE.lower() in text.lower() for call in one.tokens for text in call.texts)
+        found: list[Leaf | Any] = []
+        for name, single, double in zip(names, alone, both, strict=True):
+            rows = isinstance(single, list)
+            first: Any = single[0][None] if isinstance(single, list) else single
+            if not isinstance(first, Tensor) or (not rows and double.shape[:1] == first.shape[:1]):
+                found.append(single)
+                continue
+            other = double[0].shape if rows else double.shape[1:]
+            if tuple(other) != tuple(first.shape[1:]):
+                raise UnsupportedError(f"{self.name}: the length of {name} depends on the text, and a graph's is fixed.")
+            own = f"negative_{name}" if name in taken and negative else name
+            while own in taken:
+                own += "_2"
+            taken.add(own)
+            found.append(Leaf(own, tuple(first.shape[1:]), first.dtype, rows))
+        return found
+
+    @property
+    def readings(self) -> Mapping[str, Reading]:
+        """Name of a bundle's tokenizer → how texts are read; raises UnsupportedError where that cannot be data."""
+        return dict(self.entries.values())
+
+    @cached_property
+    def entries(self) -> Mapping[tuple[str, int], tuple[str, Reading]]:
+        """The pipeline's tokenizer and the branch → the bundle's tokenizer, of which there are two where branches differ."""
+        found: dict[tuple[str, int], tuple[str, Reading]] = {}
+        for call in (call for each in self.encodings for call in each.tokens if not call.again):
+            for text in call.texts:
+                if (branch := branch_of(text)) is None:
+                    continue
+                reading = self._reading(call, text, POSITIVE if branch else NEGATIVE)
+                same = (name for name, known in found.values() if known == reading)
+                taken = {name for name, _ in found.values()}
+                own = call.tokenizer if call.tokenizer not in taken else f"negative_{call.tokenizer}"
+                entry = next(same, own), reading
+                if found.setdefault((call.tokenizer, branch), entry) != entry:
+                    raise UnsupportedError(f"{self.name} has {call.tokenizer} read one text in two ways.")
+        return found
+
+    def _reading(self, call: TokenCall, text: str, word: str) -> Reading:
+        if call.options.get("padding") != _PADDED:
+            raise UnsupportedError(
+                f"{self.name} pads texts to no fixed length (padding={call.options.get('padding')!r} of {call.tokenizer}), and a "
+                "graph's is fixed."
+            )
+        lower = word not in text
+        before, _, after = text.partition(word.lower().strip() if lower else word)
+        special = call.options.get("add_special_tokens", True)
+        masked = "attention_mask" in self._read[call.tokenizer]
+        return Reading(call.tokenizer, int(call.ids.shape[1]), masked, before, after, lower, special)
+
+    @cached_property
+    def image(self) -> tuple[int, ...]:
+        """Shape of a picture, (height, width, channels)."""
+        play, _ = self._play(1)
+        play.encode_by(replayed([each.found for each in self.encodings]))
+        play.on_step = play.pass_through
+        play.place(**{name: unasked(getattr(self.pipeline, name)) for name in self.components.get("denoiser", [])})
+        try:
+            with outlined(), _survey.watched(play.pipeline, lambda: play.phase, self.components):
+                play(**self.called(1))
+        except Finished as event:
+            return tuple(event.image.shape[1:])
+        except Exception as error:
+            raise refused(self.name, error) from error
+        raise UnsupportedError(f"{self.name} returns no picture as an array.")
+
+    def times(self, height: int, width: int, steps: int) -> dict[str, Any]:
+        """What the pipeline tells its scheduler for another size and number of steps, beside that number."""
+        play, _ = self._prepared(height, width, steps)
+        return {name: value for name, value in play.grid.asked.items() if name != "num_inference_steps"}
+
+    def sides(self, height: int, width: int) -> tuple[int, int]:
+        """Cells of the latent, down and across, of another size."""
+        _, noises = self._prepared(height, width, 1)
+        down, across = _flat(tuple(noises[0].shape), self.name)[1:]
+        return down, across
+
+    def _prepared(self, height: int, width: int, steps: int) -> tuple[Play, list[Tensor]]:
+        """Let the pipeline prepare for a size and number of steps, and take none."""
+        play, noises = self._play(1)
+        play.encode_by(replayed([each.found for each in self.encodings]))
+        play.prepares = True
+        asked = {**self.called(1), "height": height, "width": width, "num_inference_steps": steps}
+        try:
+            with outlined():
+                play(**asked)
+        except Stepped:
+            pass
+        except Exception as error:
+            raise refused(self.name, error) from error
+        return play, noises
+
+
+def steering(pipeline: Any, mode: str, scale: Any) -> dict[str, Any]:  # noqa: ANN401 - a number or what stands for one
+    """Arguments that guide a pipeline. Where two branches have a scale of their own, `guidance_scale` is the network's."""
+    takes = _survey.arguments(pipeline)
+    own = "true_cfg_scale" if "true_cfg_scale" in takes else "guidance_scale"
+    if mode == "embedded":
+        return {own: 1.0, "guidance_scale": scale}
+    return {own: scale} if mode == "classifier_free" else {own: scale, "guidance_scale": scale}
+
+
+def branch_of(text: str) -> int | None:
+    """Which of the survey's texts one is, 1 for the prompt and 0 for the negative one; None for neither."""
+    small = text.lower()
+    return 1 if POSITIVE.lower().strip() in small else 0 if NEGATIVE.lower().strip() in small else None
+
+
+def is_tokenizer(component: object) -> bool:
+    """Whether a component of a pipeline makes ids of texts."""
+    return hasattr(component, "convert_tokens_to_ids")
+
+
+def replayed(results: Sequence[Any]) -> Callable[..., Any]:
+    """An encoder of prompts that returns what was returned."""
+    waiting = list(results)
+    return lambda *_, **__: waiting.pop(0)
+
+
+def unasked(network: Any) -> Any:  # noqa: ANN401 - a network of diffusers
+    """A network that computes nothing."""
+    from exporter.families._standins import Absent, stand_in  # noqa: PLC0415
+
+    return stand_in(network, __call__=lambda *_, **__: Absent()) if isinstance(network, nn.Module) else network
+
+
+def _flat(noise: tuple[int, ...], name: str) -> tuple[int, ...]:
+    """Channels, height and width of a noise."""
+    inner = [length for axis, length in enumerate(noise) if axis and (len(noise) == 4 or length != 1 or axis > 2)]
+    if len(inner) != 3:
+        raise UnsupportedError(f"{name} draws noise of {list(noise)}, and latents are (batch, channels, height, width).")
+    return tuple(inner)

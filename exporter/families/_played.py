@@ -1,0 +1,208 @@
+"""Parts of a traced pipeline: modules whose `forward` is the pipeline's own code, with stand-ins for what is no network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from exporter.families import _survey
+from exporter.families._facts import Survey, Tokens, branch_of, is_tokenizer, replayed, steering, unasked
+from exporter.families._standins import Finished, Scale, Stepped, outlined
+from exporter.families._survey import Leaf, Play
+
+
+class Played(nn.Module):
+    """A pipeline some of whose networks are here; the others are on the meta device.
+
+    Args:
+        survey: what is known of the pipeline.
+        pipeline: of diffusers.
+        names: components that compute, the one that passes change first.
+        asked: further arguments of the pipeline's call.
+        factor: pixels per cell of the latent.
+
+    """
+
+    def __init__(
+        self,
+        survey: Survey,
+        pipeline: Any,  # noqa: ANN401
+        names: Sequence[str],
+        asked: Mapping[str, Any] | None = None,
+        factor: int = 1,
+    ) -> None:
+        super().__init__()
+        for name in names:
+            self.add_module(name, getattr(pipeline, name))
+        self._survey, self._pipeline, self._names = survey, pipeline, tuple(names)
+        self._asked, self._factor = dict(asked or {}), factor
+
+    def _play(self, draw: Callable[[Sequence[Any]], Tensor], time: Tensor) -> Play:
+        play = Play(self._pipeline, draw, time)
+        play.place(**{name: getattr(self, name) for name in self._names})  # a pass may have changed them
+        return play
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return next(value.dtype for value in self.parameters() if value.is_floating_point())
+
+    def _call(self, play: Play, encoded: Sequence[Any], latent: Tensor, scale: Any) -> dict[str, Any]:  # noqa: ANN401 - as `steering`
+        """Arguments of the pipeline's call for a latent."""
+        count, *sides = latent.shape[0], *(length * self._factor for length in latent.shape[2:])
+        size = dict(zip(("height", "width"), sides, strict=True))
+        given = prompted(play.pipeline, self._survey, encoded, count) | steering(self._pipeline, self._survey.mode, scale)
+        return {**self._asked, **given, **size, "num_inference_steps": 1}
+
+    def _conditioning(self, values: Mapping[str, Tensor]) -> list[Any]:
+        return restored(self._survey, values, self._dtype)
+
+
+class PlayedText(Played):
+    """Every text encoder: ids and masks (1, branches, length) → what the pipeline's own encoding of prompts returns.
+
+    Args:
+        survey: as above.
+        pipeline: as above.
+        names: as above.
+        ports: names of the inputs.
+
+    """
+
+    def __init__(self, survey: Survey, pipeline: Any, names: Sequence[str], ports: Sequence[str]) -> None:  # noqa: ANN401
+        super().__init__(survey, pipeline, names)
+        self._ports = tuple(ports)
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...] | Tensor:
+        """Encode one picture's prompts."""
+        values, found = dict(zip(self._ports, inputs, strict=True)), list[Tensor]()
+        for encoding, leaves in zip(self._survey.encodings, self._survey.conditioning, strict=True):
+            play = self._play(torch.zeros, torch.zeros(1))
+            real = {name: each for name, each in self._pipeline.components.items() if is_tokenizer(each)}
+            calls = {name: [call for call in encoding.tokens if call.tokenizer == name] for name in real}
+            play.place(**{name: _survey.tokenizer(each, self._answering(calls[name], values)) for name, each in real.items()})
+            encode = getattr(type(play.pipeline), play.encoder)
+            with torch.no_grad(), sized(inputs[0]):
+                flat, _ = _survey.leaves(encode(play.pipeline, *encoding.args, **encoding.kwargs), 1)
+            found += [as_port(each, leaf) for each, leaf in zip(flat, leaves, strict=True) if isinstance(leaf, Leaf)]
+        return tuple(found) if len(found) > 1 else found[0]
+
+    def _answering(self, calls: list[Any], values: Mapping[str, Tensor]) -> Callable[..., Tokens]:
+        """Answer the calls of one tokenizer in the order in which the survey saw them."""
+
+        def answer(_texts: Sequence[str], _options: Mapping[str, Any]) -> Tokens:
+            call = calls.pop(0)
+            rows: list[Any] = [branch_of(text) for text in call.texts]
+            if call.again or None in rows:  # to warn of what does not fit, which is not compared where it is short
+                ids, mask = (call.ids[:, :1], call.mask[:, :1]) if call.again else (call.ids, call.mask)
+                return Tokens({"input_ids": ids, "attention_mask": mask}, set())
+            rows = [(self._survey.entries[call.tokenizer, row][0], row if self._survey.branches == 2 else 0) for row in rows]
+            given = {"input_ids": torch.cat([values[f"{name}_ids"][:, place] for name, place in rows])}
+            masks = [values[f"{name}_mask"][:, place] for name, place in rows if f"{name}_mask" in values]
+            return Tokens({**given, "attention_mask": torch.cat(masks) if masks else call.mask}, set())
+
+        return answer
+
+
+class PlayedStep(Played):
+    """One step of the pipeline: latent (B, C, H, W), timestep (B,), conditioning and scales by name → the model's output.
+
+    Args:
+        survey: as above.
+        pipeline: as above.
+        names: as above.
+        ports: names of the inputs.
+        asked: as above.
+        factor: as above.
+
+    """
+
+    def __init__(
+        self,
+        survey: Survey,
+        pipeline: Any,  # noqa: ANN401
+        names: Sequence[str],
+        ports: Sequence[str],
+        asked: Mapping[str, Any],
+        factor: int,
+    ) -> None:
+        super().__init__(survey, pipeline, names, asked, factor)
+        self._ports = tuple(ports)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Call the pipeline up to its scheduler's `step`."""
+        values, survey = dict(zip(self._ports, inputs, strict=True)), self._survey
+        latent = values["latent"]
+        play = self._play(lambda shape: (latent / survey.factor).reshape(tuple(shape)), values["timestep"])
+        encoded = self._conditioning(values)
+        play.encode_by(replayed(encoded))
+        scale: Any = Scale(values["guidance_scale"], on=True) if "guidance_scale" in values else 1.0
+        try:
+            with sized(latent):
+                play(**self._call(play, encoded, latent, scale))
+        except Stepped as event:
+            return _survey.unpacked(survey.way, event.output, latent).float()
+        raise RuntimeError(f"{survey.name} returned without a step")
+
+
+class PlayedDecoder(Played):
+    """What the pipeline does behind its last step: latent (1, C, H, W) → image (1, height, width, 3) in [0, 1]."""
+
+    def forward(self, latent: Tensor) -> Tensor:
+        """Call the pipeline with a step that changes nothing, and networks that compute nothing."""
+        survey, dtype = self._survey, self._dtype
+        play = self._play(lambda shape: (latent.to(dtype) / survey.factor).reshape(tuple(shape)), torch.zeros(1))
+        leaves = (leaf for each in survey.conditioning for leaf in each if isinstance(leaf, Leaf))
+        shown = {leaf.name: torch.zeros((1, *leaf.shape)) for leaf in leaves}
+        encoded = self._conditioning(shown)
+        play.encode_by(replayed(encoded))
+        play.on_step = play.pass_through
+        play.place(**{name: unasked(getattr(self._pipeline, name)) for name in survey.components["denoiser"]})
+        try:
+            with sized(latent):
+                play(**self._call(play, encoded, latent, 1.0), output_type="np")
+        except Finished as event:
+            return event.image.float()
+        raise RuntimeError(f"{survey.name} returned no picture as an array")
+
+
+def sized(given: Tensor) -> AbstractContextManager[None]:
+    """Where a part is run on the meta device, what its pipeline makes itself takes part in it."""
+    return outlined() if given.is_meta else nullcontext()
+
+
+def restored(survey: Survey, values: Mapping[str, Tensor], dtype: torch.dtype) -> list[Any]:
+    """What the pipeline's encoder of prompts returned, call by call, of the ports' values; real numbers in `dtype`."""
+
+    def put(leaf: Any) -> Any:  # noqa: ANN401 - a constant is anything
+        if not isinstance(leaf, Leaf):
+            return leaf
+        value = values[leaf.name].to(dtype if leaf.dtype.is_floating_point else leaf.dtype)
+        return list(value.unbind(0)) if leaf.rows else value
+
+    found = []
+    for encoding, leaves in zip(survey.encodings, survey.conditioning, strict=True):
+        _, spec = _survey.leaves(encoding.found, 1)
+        found.append(pytree.tree_unflatten([put(leaf) for leaf in leaves], spec))
+    return found
+
+
+def prompted(pipeline: Any, survey: Survey, encoded: Sequence[Any], count: Any) -> dict[str, Any]:  # noqa: ANN401
+    """Arguments that stand for the prompts, which are encoded: by their number alone, and open where the pipeline lets it be."""
+    takes = _survey.arguments(pipeline)
+    negative = {"negative_prompt": ""} if survey.branches == 2 else {}
+    if "prompt_embeds" in takes and encoded:
+        first = next(each for each in _survey.leaves(encoded[0], 1)[0] if isinstance(each, Tensor | list))
+        return {"prompt": None, "prompt_embeds": first, **negative}
+    count = int(count)
+    return {"prompt": [""] * count, **{name: [text] * count for name, text in negative.items()}}
+
+
+def as_port(value: Any, leaf: Leaf) -> Tensor:  # noqa: ANN401 - what the encoder returned in the leaf's place
+    """What crosses a part's boundary."""
+    found = torch.stack(value) if leaf.rows else value
+    return found.float() if leaf.dtype.is_floating_point else found.long()

@@ -1,0 +1,316 @@
+"""What takes the place of a pipeline's scheduler, tokenizers, noise and guidance scale while its own code is followed."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Self
+
+import torch
+from torch import SymInt, Tensor
+from torch.fx.experimental import _config
+from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from engines.errors import UnsupportedError
+
+
+def stand_in(real: Any, **attributes: Any) -> Any:  # noqa: ANN401 - any object of diffusers or transformers
+    """An object of the same class and content as `real`, but for some methods and properties."""
+    kind = type(real)
+    found = object.__new__(type(kind.__name__, (kind,), attributes))
+    found.__dict__.update(real.__dict__)
+    return found
+
+
+class Stepped(BaseException):  # an event; and no pipeline shall catch it
+    """The pipeline called its scheduler's `step`.
+
+    Attributes:
+        output: of the model.
+        sample: the latent as the pipeline keeps it.
+        options: further arguments.
+
+    """
+
+    def __init__(self, output: Any, sample: Any, options: Mapping[str, Any]) -> None:  # noqa: ANN401 - tensors, or lists of such
+        super().__init__()
+        self.output, self.sample, self.options = output, sample, options
+
+
+class Finished(BaseException):
+    """The pipeline turns its picture into an array: `image`, (B, height, width, 3) in [0, 1]."""
+
+    def __init__(self, image: Tensor) -> None:
+        super().__init__()
+        self.image = image
+
+
+class Grid:
+    """What a pipeline told its scheduler, and read off it."""
+
+    def __init__(self) -> None:
+        self.asked: dict[str, Any] = {}
+        self.begins = self.scales = False
+
+
+def scheduler(real: Any, time: Tensor, step: Callable[[Any, Any, Any, Mapping[str, Any]], Any], grid: Grid) -> Any:  # noqa: ANN401
+    """A scheduler of the same class whose only time is `time`, and that changes nothing; `step` is called for its own."""
+
+    def set_timesteps(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        bound = inspect.signature(real.set_timesteps).bind(*args, **kwargs).arguments
+        grid.asked = {name: value for name, value in bound.items() if value is not None and name not in ("device", "kwargs")}
+        self.timesteps, self.num_inference_steps = time[None], 1
+
+    def scale_model_input(_self: Any, sample: Any, *_: Any, **__: Any) -> Any:  # noqa: ANN401
+        grid.scales = True
+        return sample
+
+    def called(_self: Any, output: Any, at: Any, sample: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        bound = inspect.signature(real.step).bind(output, at, sample, *args, **kwargs).arguments
+        return step(output, at, sample, bound)
+
+    def set_begin_index(_self: Any, *_: Any, **__: Any) -> None:  # noqa: ANN401
+        grid.begins = True
+
+    methods: dict[str, Any] = {"set_timesteps": set_timesteps, "step": called, "init_noise_sigma": 1.0}
+    methods |= {"scale_model_input": scale_model_input} if hasattr(real, "scale_model_input") else {}
+    methods |= {"set_begin_index": set_begin_index} if hasattr(real, "set_begin_index") else {}
+    for name in ("set_timesteps", "step"):  # pipelines look at what the real one takes
+        methods[name].__signature__ = inspect.signature(getattr(type(real), name))
+    found = stand_in(real, **{**methods, "init_noise_sigma": property(lambda _: 1.0, lambda _self, _value: None)})
+    found.timesteps = time[None]
+    return found
+
+
+class Scale(float):
+    """A guidance scale, one a picture, that the recipe has decided to be on or off: comparisons answer so.
+
+    torch takes it where it takes a number, and `Answered` puts the tensor in its place.
+
+    Attributes:
+        compared: whether something was decided by it.
+        used: whether it was computed with.
+
+    """
+
+    compared = used = False
+
+    def __new__(cls, value: Tensor, *, on: bool) -> Self:
+        found = super().__new__(cls, 2.0 if on else 1.0)
+        found.value, found.on = value, on
+        return found
+
+    value: Tensor
+    on: bool
+
+    def _above(self, _other: object) -> bool:
+        self.compared = True
+        return self.on
+
+    def _below(self, _other: object) -> bool:
+        self.compared = True
+        return not self.on
+
+    __gt__ = __ge__ = __ne__ = _above  # type: ignore[assignment]
+    __lt__ = __le__ = __eq__ = _below  # type: ignore[assignment]
+    __hash__ = float.__hash__
+
+    def __float__(self) -> float:
+        raise TypeError("the guidance scale is read as one number, and is an input of the graph")
+
+    def tensor(self, axes: int = 1) -> Tensor:
+        """One number a picture, with further axes of length 1."""
+        self.used = True
+        return self.value.reshape(-1, *[1] * (axes - 1))
+
+    def _with(self, combine: Callable[[Tensor], Tensor]) -> Scale:
+        self.used = True
+        return Scale(combine(self.value), on=self.on)
+
+    def __mul__(self, other: Any) -> Any:  # noqa: ANN401 - a number or a tensor
+        return self.tensor(other.ndim) * other if isinstance(other, Tensor) else self._with(lambda own: own * other)
+
+    def __add__(self, other: Any) -> Any:  # noqa: ANN401
+        return self.tensor(other.ndim) + other if isinstance(other, Tensor) else self._with(lambda own: own + other)
+
+    def __sub__(self, other: Any) -> Any:  # noqa: ANN401
+        return self.tensor(other.ndim) - other if isinstance(other, Tensor) else self._with(lambda own: own - other)
+
+    def __rsub__(self, other: Any) -> Any:  # noqa: ANN401
+        return self._with(lambda own: other - own)
+
+    def __truediv__(self, other: Any) -> Any:  # noqa: ANN401
+        return self._with(lambda own: own / other)
+
+    __rmul__, __radd__ = __mul__, __add__
+
+
+class Answered(TorchFunctionMode):
+    """Within it noise is what `draw` answers, scales become tensors, and the batch stays open where Python would divide it.
+
+    `draw` answers a shape with noise.
+
+    Raises:
+        Finished: a tensor of pictures would become an array of numpy.
+
+    """
+
+    def __init__(self, draw: Callable[[Sequence[Any]], Tensor]) -> None:
+        super().__init__()
+        self._draw = draw
+        self._numbers: list[Tensor] = []
+
+    def _noise(self, size: Sequence[Any]) -> Tensor:
+        return self._draw(tuple(size[0] if len(size) == 1 and not isinstance(size[0], int | SymInt) else size))
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:  # noqa: ANN401 - whatever torch's function returns
+        kwargs = dict(kwargs or {})
+        name = getattr(func, "__name__", "")
+        if name == "randn":
+            return self._noise(kwargs.get("size", args)).to(kwargs.get("dtype") or torch.get_default_dtype())
+        if name == "numpy" and args[0].ndim == 4:
+            raise Finished(args[0])
+        if name == "tolist" and args[0].ndim > 1:
+            return list(args[0].unbind())
+        filled = kwargs.get("fill_value", args[-1] if args else None)
+        if name in ("full", "tensor") and (numbers := _a_picture_each(filled)) is not None:
+            self._numbers.append(numbers.to(kwargs.get("dtype") or torch.get_default_dtype()))
+            return self._numbers[-1]
+        if any(isinstance(each, Scale) for each in args):
+            axes = max(each.ndim for each in args if isinstance(each, Tensor))
+            args = [each.tensor(axes) if isinstance(each, Scale) else each for each in args]
+        if name == "chunk" and _outer(args, kwargs):
+            count = args[1] if len(args) > 1 else kwargs["chunks"]
+            length = args[0].shape[0] // count
+            return tuple(args[0].narrow(0, length * index, length) for index in range(count))
+        spreads = name == "expand" and len(args) == 2 and args[0].ndim == 1 and not isinstance(args[1], tuple)
+        if spreads or (name == "repeat" and len(args) == 2 and any(args[0] is each for each in self._numbers)):
+            return _spread(args[0], args[1])
+        return func(*args, **kwargs)
+
+
+def _outer(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    """Whether a call of `chunk` divides the first axis."""
+    axis = args[2] if len(args) > 2 else kwargs.get("dim", 0)
+    return axis in (0, -args[0].ndim)
+
+
+def _spread(times: Tensor, count: Any) -> Tensor:  # noqa: ANN401 - a length, which may be open
+    """One number a picture → as many as the guided batch has, in its order."""
+    if isinstance(count, int) and (count == -1 or times.shape[0] == 1):
+        return times.expand(count)
+    return times if times.shape[0] == count else times.repeat(count // times.shape[0])
+
+
+def _a_picture_each(value: Any) -> Tensor | None:  # noqa: ANN401 - data of a tensor
+    """The numbers, one a picture, of which a pipeline makes a tensor as if they were one; None of anything else."""
+    count = 1
+    while isinstance(value, list | tuple) and value and all(each is value[0] for each in value):
+        value, count = value[0], count * len(value)
+    numbers = value.tensor() if isinstance(value, Scale) else value
+    if not isinstance(numbers, Tensor) or numbers.ndim != 1:
+        return None
+    return numbers if count == 1 else _spread(numbers, count)
+
+
+class Outlined(TorchDispatchMode):
+    """Within it the meta device spreads: what networks without memory give has a shape, and everything else its value."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401
+        kwargs = kwargs or {}
+        tensors = [each for each in pytree.tree_leaves((args, kwargs)) if isinstance(each, Tensor)]
+        if not any(each.is_meta for each in tensors):
+            return func(*args, **kwargs)
+        if func is torch.ops.aten._local_scalar_dense.default and args[0].dtype == torch.bool:  # noqa: SLF001
+            return False  # of what a network computes: whether it may take a shorter way
+        moved = pytree.tree_map_only(Tensor, lambda each: each.to("meta"), (args, kwargs))
+        moved = pytree.tree_map_only(torch.device, lambda _: torch.device("meta"), moved)
+        found = func(*moved[0], **moved[1])
+        if args and isinstance(args[0], Tensor) and not args[0].is_meta and func._schema.is_mutable:  # noqa: SLF001
+            return args[0]
+        return found
+
+
+@contextmanager
+def outlined() -> Iterator[None]:
+    """Within it networks on the meta device are run for the shapes of what they give; a mask selects everything."""
+    assumed = _config.patch(meta_nonzero_assume_all_nonzero=True)  # pyright: ignore[reportAttributeAccessIssue] - torch adds it
+    with assumed, Outlined():
+        yield
+
+
+class _Whole(type):
+    """Of `int` in a pipeline's code: a length that is open stays so."""
+
+    def __instancecheck__(cls, value: object) -> bool:
+        return isinstance(value, int | SymInt)
+
+    def __call__(cls, *args: Any) -> Any:  # noqa: ANN401 - of `int`
+        return args[0] if args and isinstance(args[0], SymInt) else int(*args)
+
+
+class _OpenInt(int, metaclass=_Whole):
+    pass
+
+
+@contextmanager
+def open_lengths(pipeline: Any) -> Iterator[None]:  # noqa: ANN401 - a pipeline of diffusers
+    """Within it the pipeline's `int(height)` keeps a height that is open."""
+    names = {kind.__module__ for kind in type(pipeline).__mro__}
+    modules = [sys.modules[name] for name in names if name.startswith("diffusers.pipelines")]
+    for module in modules:
+        vars(module)["int"] = _OpenInt
+    try:
+        yield
+    finally:
+        for module in modules:
+            vars(module).pop("int", None)
+
+
+class Absent:
+    """What a network that is not asked returns: anything that is done with it gives the same."""
+
+    def _same(self, *_: Any, **__: Any) -> Absent:  # noqa: ANN401
+        return self
+
+    def chunk(self, count: int, *_: Any, **__: Any) -> tuple[Absent, ...]:  # noqa: ANN401
+        """As many of it."""
+        return (self,) * count
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return self
+
+    def __bool__(self) -> bool:
+        return False
+
+    __call__ = __getitem__ = __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __neg__ = _same
+    __floordiv__ = __pow__ = _same
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401
+        name = getattr(func, "__name__", "")
+        if name == "chunk":
+            return (cls(),) * int(args[1])
+        return cls()
+
+
+def refused(where: str, error: BaseException) -> UnsupportedError:
+    """What to raise where a pipeline's own code cannot be followed: with the line of diffusers that fails."""
+    import traceback  # noqa: PLC0415
+
+    frames = [each for each in traceback.extract_tb(error.__traceback__) if "diffusers" in each.filename]
+    told = f"{frames[-1].filename.rpartition('site-packages/')[2]}:{frames[-1].lineno}: {frames[-1].line}" if frames else ""
+    words = str(error).strip().splitlines() or [""]
+    return UnsupportedError(f"{where}: its own code cannot be followed: {type(error).__name__}: {words[0]}\n  {told}")

@@ -1,0 +1,298 @@
+"""Any pipeline of diffusers: its own code is run where its graphs are made, so nothing here knows one by its name."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from engines.errors import RecipeError, UnsupportedError
+from engines.guidance import Guidance
+from engines.manifest import Role, Tokenizer
+from engines.plugins import did_you_mean
+from engines.signature import Port, Range, Signature
+from exporter.families import Driving
+from exporter.part import Part
+from exporter.part import Precision as Precision  # noqa: PLC0414 - the families' own argument type
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from engines.inputs import Input
+    from exporter.families._facts import Survey
+    from exporter.families._traced_reference import TracedReference
+    from exporter.models.checkpoint import Checkpoint
+    from exporter.recipe.schema import Recipe
+
+__all__ = ["Traced"]
+
+_TEXT, _DECODER = "text_encoder", "vae_decoder"
+#: Latents of an open size are multiples of this many cells, where the recipe's sizes are: networks halve their sides.
+_CELLS = 8
+
+
+class Traced:
+    """What a survey of the pipeline says, under the families' contract.
+
+    Unlike the families that are written by hand this one imports torch to plan: it runs the pipeline once, without memory for
+    its networks.
+    """
+
+    general: ClassVar[bool] = True
+    image_encoder = "vae_encoder"
+    inputs: Mapping[str, Input] = {}
+    towers: Mapping[str, str] = {}
+
+    def __init__(self, checkpoint: Checkpoint, recipe: Recipe) -> None:
+        self.checkpoint, self.recipe = checkpoint, recipe
+        if problems := [*self._shape_problems(), *self._guidance_problems(), *self._other_problems()]:
+            raise RecipeError(problems)
+        names = [*dict.fromkeys(self.roles), *self.checkpoint.configs]
+        if unknown := [name for name in recipe.components if name not in self.roles]:
+            raise RecipeError([f"components.{name}: this model has none{did_you_mean(name, names)}" for name in unknown])
+
+    @staticmethod
+    def claims(configs: Mapping[str, Mapping[str, Any]]) -> bool:
+        """Whatever pipeline diffusers has under the name that the model is saved with."""
+        return isinstance(configs.get("model_index", {}).get("_class_name"), str)
+
+    # What the survey says.
+
+    @cached_property
+    def survey(self) -> Survey:
+        """The pipeline at the recipe's typical size."""
+        from exporter.families._facts import Survey  # noqa: PLC0415 - torch
+
+        shapes = self.recipe.shapes
+        return Survey(
+            self.pipeline(loaded=()), self._asked, self.recipe.sampler.guidance.mode,
+            shapes.height[1], shapes.width[1], self.recipe.sampler.steps[0],
+        )  # fmt: skip
+
+    @property
+    def _asked(self) -> dict[str, Any]:
+        """Arguments of the pipeline's call that the recipe states."""
+        return self.recipe.sampler.asked()
+
+    @cached_property
+    def roles(self) -> Mapping[str, Role]:
+        """Text, where the pipeline reads any, the network that it calls last in a step, and what makes the picture."""
+        text: dict[str, Role] = {_TEXT: "text"} if self.survey.encodings else {}
+        return {**text, self._denoiser: "denoiser", _DECODER: "decoder"}
+
+    @property
+    def _denoiser(self) -> str:
+        return self.survey.components["denoiser"][-1]
+
+    def components(self, part: str) -> tuple[str, ...]:
+        """Networks that compute in a part, the one that passes change first."""
+        _ = self.survey.image  # which finds the decoder's
+        found = self.survey.components.get({"text": "text", "denoiser": "denoiser", "decoder": "decoder"}[self.roles[part]], [])
+        return tuple(reversed(found)) if self.roles[part] == "denoiser" else tuple(found)
+
+    def digest(self, part: str) -> str:
+        """SHA-256 over the networks that a part is made of, or over a tokenizer."""
+        import hashlib  # noqa: PLC0415
+
+        if part in self.survey.readings:
+            return self.checkpoint.digest(self.survey.readings[part].tokenizer)
+        read = (each.tokenizer for each in self.survey.readings.values()) if self.roles[part] == "text" else ()
+        used = [*self.components(part), *dict.fromkeys(read)]
+        return hashlib.sha256("\n".join(self.checkpoint.digest(name) for name in used).encode()).hexdigest()
+
+    @property
+    def driving(self) -> Driving:
+        """As the survey saw it."""
+        given = {name: value for name, value in self.survey.options.items() if isinstance(value, int | float)}
+        step = {name: float(value) for name, value in given.items() if name != "return_dict"}
+        needs = ("scale_model_input",) if self.survey.grid.scales else ()
+        return Driving(self.survey.name, self.survey.grid.begins, needs, step)
+
+    def times(self, steps: int, height: int, width: int) -> dict[str, Any]:
+        """Sigmas, times and shift that the pipeline itself hands to its scheduler."""
+        found = self.survey.times(height, width, steps)
+        return {name: [float(each) for each in value] if hasattr(value, "__len__") else value for name, value in found.items()}
+
+    @property
+    def sized(self) -> bool:
+        """Whether the pipeline's times depend on the size, and the scheduler looks at them."""
+        shapes, steps = self.recipe.shapes, self.recipe.sampler.steps[0]
+        first, other = (self.times(steps, shapes.height[1] * each, shapes.width[1] * each) for each in (1, 2))
+        shifts = {**self.checkpoint.configs["scheduler"], **self.recipe.sampler.config}
+        ignored = set() if shifts.get("use_dynamic_shifting") else {"mu"}
+        return any(first[name] != other.get(name) for name in first if name not in ignored)
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What is left out."""
+        used = {name for part in self.roles for name in self.components(part)} | {"scheduler"}
+        used |= {reading.tokenizer for reading in self.survey.readings.values()}
+        index = self.checkpoint.configs["model_index"]
+        left = [name for name, entry in index.items() if isinstance(entry, list) and entry[-1] is not None and name not in used]
+        return [f"left out: {name}, which {self.survey.name} does not run for a picture from text" for name in left]
+
+    @property
+    def guidance(self) -> Guidance:
+        """The recipe's."""
+        return Guidance.of(self.recipe.sampler.guidance.mode, self.recipe.sampler.guidance.scale)
+
+    @property
+    def factor(self) -> int:
+        """Pixels per latent cell and side."""
+        return self.survey.image[0] // self.survey.latent[1]
+
+    def latent_shape(self, batch: int, height: int, width: int) -> tuple[int, ...]:
+        """Shape of the latent for images of height × width pixels."""
+        return batch, self.survey.latent[0], height // self.factor, width // self.factor
+
+    # Contracts.
+
+    def signature(self, name: str) -> Signature:
+        """Say what goes into one part and what comes out, at the recipe's shapes."""
+        role, latent = self.roles[name], Port(name="latent", shape=("batch", self.survey.latent[0], *self._sides))
+        if role == "text":
+            inputs = [
+                Port(name=f"{each}_{what}", dtype="int64", shape=("batch", self.survey.branches, reading.length))
+                for each, reading in self.survey.readings.items()
+                for what in (("ids", "mask") if reading.masked else ("ids",))
+            ]
+            return self._signed(inputs, self._conditioning, alone=True)
+        if role == "denoiser":
+            scales = [Port(name=scale.name, shape=("batch",)) for scale in self.guidance.scales]
+            inputs = [latent, Port(name="timestep", shape=("batch",)), *self._conditioning, *scales]
+            return self._signed(inputs, [Port(name="model_output", shape=latent.shape)], alone=self._one_by_one)
+        sides = (f"{self.factor}*{side}" if self.factor > 1 else side for side in self._sides)
+        return self._signed([latent], [Port(name="image", shape=("batch", *sides, self.survey.image[2]))], alone=True)
+
+    @property
+    def _conditioning(self) -> list[Port]:
+        from exporter.families._survey import Leaf  # noqa: PLC0415 - torch
+
+        return [
+            Port(name=leaf.name, dtype="float32" if leaf.dtype.is_floating_point else "int64", shape=("batch", *leaf.shape))
+            for leaves in self.survey.conditioning
+            for leaf in leaves
+            if isinstance(leaf, Leaf)
+        ]
+
+    @property
+    def _one_by_one(self) -> bool:
+        """Whether the pipeline wants to know in Python how many pictures there are."""
+        from exporter.families._survey import Leaf, arguments  # noqa: PLC0415 - torch
+
+        lists = any(leaf.rows for leaves in self.survey.conditioning for leaf in leaves if isinstance(leaf, Leaf))
+        return lists or "prompt_embeds" not in arguments(self.survey.pipeline)
+
+    _sides = ("latent_height", "latent_width")
+
+    def _signed(self, inputs: Sequence[Port], outputs: Sequence[Port], *, alone: bool) -> Signature:
+        shapes, used = self.recipe.shapes, {str(dim).rpartition("*")[2] for port in (*inputs, *outputs) for dim in port.shape}
+        batch = Range(**dict(zip(("min", "typical", "max"), (1, 1, 1) if alone else shapes.batch, strict=True)))
+        dims = {"batch": batch}
+        for side, triple in zip(self._sides, (shapes.height, shapes.width), strict=True):
+            cells = [length // self.factor for length in triple]
+            dims[side] = Range(**dict(zip(("min", "typical", "max"), cells, strict=True)), multiple=math.gcd(_CELLS, *cells))
+        return Signature(inputs=tuple(inputs), outputs=tuple(outputs), dims={each: dims[each] for each in dims if each in used})
+
+    def part(self, name: str, precision: Precision) -> Part:
+        """Load the networks of one part at a precision, within the pipeline that runs them."""
+        from exporter.families import _played  # noqa: PLC0415 - torch
+
+        role, signature, names = self.roles[name], self.signature(name), self.components(name)
+        pipeline = self.pipeline(loaded=names, precision=precision)
+        ports = [port.name for port in signature.inputs]
+        if role == "text":
+            module: Any = _played.PlayedText(self.survey, pipeline, names, ports)
+        elif role == "denoiser":
+            module = _played.PlayedStep(self.survey, pipeline, names, ports, self._asked, self.factor)
+        else:
+            module = _played.PlayedDecoder(self.survey, pipeline, names, self._asked, self.factor)
+        return Part(name, role, module.eval(), signature, precision)
+
+    # Tokens.
+
+    @property
+    def tokenizer_names(self) -> tuple[str, ...]:
+        """Every tokenizer of the bundle; a pipeline's that reads the negative prompt in another way counts twice."""
+        return tuple(self.survey.readings)
+
+    def tokenizers(self) -> Mapping[str, tuple[Tokenizer, str]]:
+        """Per tokenizer: manifest entry, and the text of its `tokenizers` JSON file, which says how it pads."""
+        found = {}
+        for name in self.tokenizer_names:
+            source, reading = self.tokenizer(name), self.survey.readings[name]
+            content = json.loads(source.backend_tokenizer.to_str())
+            own = type(source.backend_tokenizer).from_str(
+                json.dumps(content if reading.special else content | {"post_processor": None})
+            )
+            own.no_truncation()
+            own.enable_padding(
+                length=reading.length, pad_id=source.pad_token_id, pad_token=source.pad_token, direction=source.padding_side
+            )
+            entry = Tokenizer(
+                file=f"tokenizers/{name}.json", length=reading.length, feeds=f"{name}_ids",
+                mask=f"{name}_mask" if reading.masked else None,
+                before=reading.before, after=reading.after, lower=reading.lower,
+            )  # fmt: skip
+            found[name] = (entry, own.to_str())
+        return found
+
+    def tokenizer(self, name: str) -> Any:  # noqa: ANN401 - transformers'
+        """One tokenizer as transformers has it, and as the pipeline leaves it."""
+        return getattr(self.survey.pipeline, self.survey.readings[name].tokenizer)
+
+    def literal_ids(self, tower: str, texts: Sequence[str]) -> np.ndarray:  # noqa: ARG002 - none is made
+        """Ids of captions, for passes that train: none does here."""
+        raise UnsupportedError(f"{tower}: no pass trains on captions for {self.survey.name}.")
+
+    # The source model.
+
+    def pipeline(self, *, loaded: Sequence[str] | None = None, precision: Precision = "fp32") -> Any:  # noqa: ANN401 - diffusers'
+        """The pipeline of diffusers; those networks that are not `loaded` are on the meta device, None loads them all."""
+        from exporter.families import _assemble  # noqa: PLC0415 - torch
+
+        return _assemble.pipeline(self.checkpoint, self.recipe.sampler, loaded, precision)
+
+    def replacing(self, *, checkpoint: Checkpoint | None = None, recipe: Recipe | None = None) -> Self:
+        """The same family of another checkpoint or recipe."""
+        return type(self)(checkpoint or self.checkpoint, recipe or self.recipe)
+
+    def reference(self) -> TracedReference:
+        """The source model as diffusers runs it, fp32."""
+        from exporter.families._traced_reference import TracedReference  # noqa: PLC0415 - torch
+
+        return TracedReference(self, self.pipeline())
+
+    # Problems.
+
+    def _shape_problems(self) -> list[str]:
+        shapes, found = self.recipe.shapes, []
+        typical = shapes.height[1], shapes.width[1]
+        for number, (axis, lengths) in enumerate((("height", shapes.height), ("width", shapes.width))):
+            for length in dict.fromkeys(lengths):
+                asked = tuple(length if each == number else typical[each] for each in (0, 1))
+                made = self.survey.sides(*asked)[number] * self.factor
+                if made != length:
+                    found.append(f"shapes.{axis}: {length} px, of which {self.survey.name} makes {made}; write that")
+        return found
+
+    def _guidance_problems(self) -> list[str]:
+        mode, scale = self.recipe.sampler.guidance.mode, self.survey.scale
+        where = f"sampler.guidance.mode: {mode!r}"
+        if mode == "none" and scale.used:
+            return [f"{where}, but {self.survey.name} hands guidance_scale to its network; use embedded"]
+        if mode == "classifier_free" and not scale.compared:
+            return [f"{where}, but {self.survey.name} never runs two branches; use embedded or none"]
+        if mode != "none" and not scale.used:
+            return [f"{where}, but {self.survey.name} does not use a guidance scale with this model; use none"]
+        return []
+
+    def _other_problems(self) -> list[str]:
+        prompts, found = self.recipe.prompts, []
+        if self.recipe.pipeline == "fused":
+            found.append("pipeline: fused pipelines are joined of parts that this model has not; write stepped")
+        if prompts.chunks > 1 or prompts.weights or prompts.clip_skip is not None:
+            found.append("prompts: this model reads them as diffusers has it; leave chunks, weights and clip_skip out")
+        return found

@@ -1,0 +1,1 @@
+"""Folders as other tools want them: plain graphs under their names, beside the configs that they read."""

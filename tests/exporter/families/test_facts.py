@@ -1,0 +1,60 @@
+"""What a survey of a pipeline finds, and how texts are read."""
+
+import pytest
+import torch
+
+from exporter.families import _facts
+from exporter.families._facts import Reading, Survey, Tokens
+from exporter.families._survey import Leaf
+from tools.coverage import pipelines
+
+
+@pytest.fixture(scope="module")
+def pipeline():
+    made = pipelines.MADE["flux-guided"]()
+    for name in ("transformer", "vae", "text_encoder", "text_encoder_2"):
+        getattr(made, name).to("meta")
+    return made
+
+
+def test_two_branches_are_two_calls_of_the_encoder_where_the_pipeline_makes_them(pipeline):
+    found = Survey(pipeline, {}, "classifier_free", 32, 32, 2)
+    assert found.branches == len(found.encodings) == 2
+    named = [[leaf.name if isinstance(leaf, Leaf) else "constant" for leaf in leaves] for leaves in found.conditioning]
+    assert named == [
+        ["prompt_embeds", "pooled_prompt_embeds", "constant"],
+        ["negative_prompt_embeds", "negative_pooled_prompt_embeds", "constant"],
+    ]
+    assert found.components == {"text": ["text_encoder", "text_encoder_2"], "denoiser": ["transformer"]}
+    assert found.image == (32, 32, 3)
+    assert found.components["decoder"] == ["vae"]
+    assert found.sides(64, 32) == (32, 16)
+    assert {name: reading.length for name, reading in found.readings.items()} == {"tokenizer": 77, "tokenizer_2": 512}
+
+
+def test_calls_that_only_warn_are_told_apart(pipeline):
+    found = Survey(pipeline, {}, "embedded", 32, 32, 2)
+    assert [(call.tokenizer, call.again) for call in found.encodings[0].tokens] == [
+        ("tokenizer", False), ("tokenizer", True), ("tokenizer_2", False), ("tokenizer_2", True),
+    ]  # fmt: skip
+    assert found.scale.used
+    assert _facts.steering(pipeline, "embedded", 3.5) == {"true_cfg_scale": 1.0, "guidance_scale": 3.5}
+    assert _facts.steering(pipeline, "none", 1.0) == {"true_cfg_scale": 1.0, "guidance_scale": 1.0}
+    assert _facts.steering(pipeline, "classifier_free", 2.0) == {"true_cfg_scale": 2.0}
+
+
+def test_a_text_is_read_in_its_frame():
+    reading = Reading("tokenizer", 77, masked=True, before="Draw: ", after=" <end>", lower=True, special=True)
+    assert reading.shown("  A Cat ") == "Draw: a cat <end>"
+    assert _facts.branch_of(f"draw: {_facts.POSITIVE.lower()}") == 1
+    assert _facts.branch_of(_facts.NEGATIVE) == 0
+    assert _facts.branch_of("") is None
+
+
+def test_what_is_looked_at_of_tokens_is_noted():
+    read: set[str] = set()
+    tokens = Tokens({"input_ids": torch.zeros(1), "attention_mask": torch.ones(1)}, read)
+    assert tokens.to("cpu").input_ids is tokens["input_ids"]
+    assert read == {"input_ids"}
+    assert not hasattr(tokens, "special_tokens_mask")
+    assert dict(tokens.items()).keys() == read == {"input_ids", "attention_mask"}

@@ -1,0 +1,65 @@
+"""How pipelines keep latents, name what they encode, and are called with stand-ins."""
+
+import pytest
+import torch
+
+from engines.errors import UnsupportedError
+from exporter.families import _survey
+
+LATENT = torch.linspace(-1, 1, 2 * 4 * 8 * 6).reshape(2, 4, 8, 6)
+
+
+def tokens(latent, patch):
+    batch, channels, height, width = latent.shape
+    rows = latent.reshape(batch, channels, height // patch, patch, width // patch, patch)
+    return rows, batch, (height // patch) * (width // patch)
+
+
+def flux(latent):
+    rows, batch, count = tokens(latent, 2)
+    return rows.permute(0, 2, 4, 1, 3, 5).reshape(batch, count, -1)
+
+
+def channels_last(latent):
+    rows, batch, count = tokens(latent, 2)
+    return rows.permute(0, 2, 4, 3, 5, 1).reshape(batch, count, -1)
+
+
+@pytest.mark.parametrize(
+    "pack",
+    [
+        lambda latent: latent,
+        lambda latent: latent[:, None],
+        flux,
+        channels_last,
+        lambda latent: latent.flatten(2).transpose(1, 2),
+    ],
+)
+def test_a_latent_is_found_again_however_it_is_kept(pack):
+    way, factor = _survey.packing(LATENT, 0.5 * pack(LATENT), "SomePipeline")
+    assert factor == pytest.approx(0.5)
+    torch.testing.assert_close(_survey.unpacked(way, pack(LATENT), LATENT), LATENT)
+
+
+def test_an_unknown_order_is_refused():
+    with pytest.raises(UnsupportedError, match="in an order that is not known"):
+        _survey.packing(LATENT, LATENT.flip(3), "SomePipeline")
+    with pytest.raises(UnsupportedError, match=r"keeps its latent .* as list"):
+        _survey.packing(LATENT, [LATENT], "SomePipeline")
+
+
+def test_names_are_those_of_the_return():
+    def encode(prompt):
+        if not prompt:
+            return None
+        embeds, mask = prompt
+        return embeds, mask, embeds + 1
+
+    assert _survey.names_of(encode, 3) == ["embeds", "mask", "conditioning_2"]
+    assert _survey.names_of(encode, 2) == ["conditioning_0", "conditioning_1"]
+
+
+def test_a_list_of_one_tensor_a_picture_is_one_leaf():
+    rows = [torch.zeros(2), torch.zeros(3)]
+    assert _survey.leaves((rows, torch.zeros(1), None), 2)[0][0] is rows
+    assert len(_survey.leaves((rows, torch.zeros(1), None), 3)[0]) == 4

@@ -1,0 +1,137 @@
+"""Pipelines that nobody wrote a family for: what a survey finds, and parts that answer as diffusers does."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from engines.errors import RecipeError, UnsupportedError
+from exporter.families import claim
+from exporter.families.traced import Traced
+from exporter.models.resolve import resolve
+from exporter.recipe.schema import Recipe
+from exporter.reference.part_outputs import measure
+from exporter.reference.record import record
+from tests.exporter import equality
+from tools.coverage import pipelines
+
+MODES = {
+    "classifier_free": "{mode: classifier_free, scale: 4.0}",
+    "embedded": "{mode: embedded, scale: 3.5}",
+    "none": "{mode: none}",
+}
+RECIPE = """
+model: {source: %s}
+sampler: {steps: [2], guidance: %s}
+shapes: {height: [32, 32, 32], width: [32, 32, 48], batch: [1, 1, 2]}
+checks: {prompts: [A red circle, the blue square], negative_prompt: Blurry}
+"""
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """Where a micro model of a name lies."""
+    made: dict[str, Path] = {}
+
+    def saved(name: str) -> Path:
+        if name not in made:
+            made[name] = tmp_path_factory.mktemp(name)
+            pipelines.MADE[name]().save_pretrained(made[name])
+        return made[name]
+
+    return saved
+
+
+def family(source: Path, mode: str = "classifier_free", *, text: str = RECIPE) -> Traced:
+    recipe = Recipe.parse(text % (source, MODES[mode]), "micro")
+    found = claim(resolve(recipe.model, Path()), recipe)
+    assert isinstance(found, Traced)
+    return found
+
+
+@pytest.mark.parametrize(("name", "mode"), [("pixart-sigma", "classifier_free"), ("flux", "none"), ("flux-guided", "embedded")])
+def test_every_part_answers_as_diffusers_with_guidance_on_and_off(model, name, mode):
+    made = family(model(name), mode)
+    recording = record(made, made.recipe)
+    assert len(recording.runs[1].setting.prompts) == 2
+    assert {run.image.shape[1:3] for run in recording.runs} == {(32, 32), (32, 48)}
+    assert any(run.setting.guidance_scale == 1.0 for run in recording.runs) == (mode == "classifier_free")
+    for part in made.roles:
+        cases = recording.cases[part]
+        for case in measure(made.part(part, "fp32"), cases):
+            for port, wanted in case.source.items():
+                assert wanted.std() > 1e-4, "a dead network proves nothing"
+                error = np.linalg.norm(case.passes[port] - wanted) / np.linalg.norm(wanted)
+                assert error < equality.ROUNDING, f"{part}, {case.label}: {port} {error:.1e}"
+
+
+def test_the_contract_is_read_off_the_pipeline(model):
+    made = family(model("pixart-sigma"))
+    assert dict(made.roles) == {"text_encoder": "text", "transformer": "denoiser", "vae_decoder": "decoder"}
+    text, denoiser, decoder = (made.signature(name) for name in made.roles)
+    assert [(port.name, port.shape) for port in text.inputs] == [
+        ("tokenizer_ids", ("batch", 2, 300)),
+        ("tokenizer_mask", ("batch", 2, 300)),
+    ]
+    assert [port.name for port in denoiser.inputs][:2] == ["latent", "timestep"]
+    assert {port.name for port in text.outputs} == {
+        "prompt_embeds", "prompt_attention_mask", "negative_prompt_embeds", "negative_prompt_attention_mask",
+    }  # fmt: skip
+    assert {port.name for port in text.outputs} < {port.name for port in denoiser.inputs}
+    assert denoiser.inputs[-1].name == "guidance_scale"
+    assert decoder.outputs[0].shape == ("batch", "2*latent_height", "2*latent_width", 3)
+    assert (denoiser.dims["batch"].max, text.dims["batch"].max, denoiser.dims["latent_width"].multiple) == (2, 1, 8)
+    assert made.driving.pipeline == "PixArtSigmaPipeline"
+    entry, _ = made.tokenizers()["tokenizer"]
+    assert (entry.length, entry.mask, entry.shown(" A Cat ")) == (300, "tokenizer_mask", "a cat")
+
+
+def test_the_pipeline_s_own_shift_is_the_scheduler_s_and_has_a_table_per_size(model):
+    made = family(model("flux"), "none")
+    times = made.times(4, 32, 32)
+    assert times["sigmas"] == [1.0, 0.75, 0.5, 0.25]
+    assert times["mu"] < made.times(4, 64, 64)["mu"]
+    assert made.sized
+    assert made.driving.begins
+    text = RECIPE.replace("guidance", "config: {use_dynamic_shifting: false}, guidance")
+    assert not family(model("flux"), "none", text=text).sized
+
+
+def test_a_mode_of_guidance_that_the_pipeline_has_not_is_a_problem_with_its_line(model):
+    with pytest.raises(RecipeError, match="'embedded', but FluxPipeline does not use a guidance scale with this model"):
+        family(model("flux"), "embedded")
+    with pytest.raises(RecipeError, match="'none', but FluxPipeline hands guidance_scale to its network"):
+        family(model("flux-guided"), "none")
+
+
+def test_a_size_that_the_pipeline_rounds_is_a_problem(model):
+    with pytest.raises(RecipeError, match=r"shapes.height: 33 px, of which PixArtSigmaPipeline makes 32; write that"):
+        family(model("pixart-sigma"), text=RECIPE.replace("height: [32, 32, 32]", "height: [33, 33, 33]"))
+
+
+def test_a_component_that_is_none_of_its_parts_is_a_problem(model):
+    with pytest.raises(RecipeError, match=r"components\.unet: this model has none"):
+        family(model("pixart-sigma"), text=RECIPE + "components: {unet: {precision: fp16}}\n")
+
+
+def test_a_pipeline_that_diffusers_does_not_know_is_refused_by_name(model, tmp_path):
+    source = tmp_path / "later"
+    source.mkdir()
+    for file in model("pixart-sigma").iterdir():
+        (source / file.name).symlink_to(file)
+    (source / "model_index.json").unlink()
+    index = (model("pixart-sigma") / "model_index.json").read_text()
+    (source / "model_index.json").write_text(index.replace("PixArtSigmaPipeline", "PixArtOmegaPipeline"))
+    with pytest.raises(UnsupportedError, match="has no pipeline 'PixArtOmegaPipeline'"):
+        family(source)
+
+
+@torch.no_grad()
+def test_half_precision_is_a_private_matter(model):
+    made = family(model("pixart-sigma"))
+    part = made.part("transformer", "bf16")
+    sizes = part.signature.extent("typical")
+    given = [torch.ones(part.signature.shape(port, sizes), dtype=getattr(torch, port.dtype)) for port in part.signature.inputs]
+    assert {value.dtype for value in part.network.parameters()} == {torch.bfloat16}
+    assert part.module(*given).dtype == torch.float32

@@ -1,0 +1,55 @@
+"""The source of a traced pipeline, asked as recordings ask it."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engines.errors import UnsupportedError
+from tests.exporter.families.test_traced import family
+from tools.coverage import pipelines
+
+PROMPTS = ("A red circle", "the blue square")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder: Path = tmp_path_factory.mktemp("model")
+    pipelines.MADE["pixart-sigma"]().save_pretrained(folder)
+    found = family(folder)
+    return found, found.reference()
+
+
+def test_ids_are_those_of_the_text_as_the_pipeline_has_it_read(made):
+    found, reference = made
+    tokens = reference.tokenize(PROMPTS, "Blurry")
+    assert {name: array.shape for name, array in tokens.items()} == {"tokenizer_ids": (2, 2, 300), "tokenizer_mask": (2, 2, 300)}
+    own = found.tokenizer("tokenizer")("a red circle", padding="max_length", max_length=300)
+    np.testing.assert_array_equal(tokens["tokenizer_ids"][0, 1], own.input_ids)
+    np.testing.assert_array_equal(tokens["tokenizer_mask"][0, 1], own.attention_mask)
+    assert (tokens["tokenizer_ids"][0, 0] == tokens["tokenizer_ids"][1, 0]).all(), "the negative prompt comes first"
+
+
+def test_a_call_on_what_was_encoded_is_a_call_on_the_prompts(made):
+    _, reference = made
+    conditioning = reference.encode(PROMPTS, "Blurry")
+    noise = np.random.default_rng(0).standard_normal((2, 4, 16, 16)).astype(np.float32)
+    import torch
+
+    asked = {"height": 32, "width": 32, "num_inference_steps": 2, "output_type": "np", "latents": torch.from_numpy(noise)}
+    got = reference.call(conditioning, 3.0, **asked).images
+    wanted = reference.pipeline(
+        list(PROMPTS), negative_prompt=["Blurry"] * 2, guidance_scale=3.0, use_resolution_binning=False, **asked
+    ).images
+    np.testing.assert_allclose(got, wanted, atol=1e-4)
+    latent = noise[:1]
+    assert reference.decode(latent).shape == (1, 32, 32, 3)
+
+
+def test_parts_have_their_networks_and_calls(made):
+    found, reference = made
+    assert reference.components.keys() == reference.calls.keys() == found.roles.keys()
+    assert reference.calls["vae_decoder"] == (reference.pipeline.vae, "decode")
+    assert reference.calls["text_encoder"] == (reference.pipeline, "encode_prompt")
+    with pytest.raises(UnsupportedError, match="without an encoder of images"):
+        reference.from_image()

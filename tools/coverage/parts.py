@@ -1,0 +1,110 @@
+"""Networks and tokenizers of which micro models are made: real classes of diffusers and transformers, few weights."""
+
+from __future__ import annotations
+
+import string
+from typing import Any
+
+import torch
+import transformers
+from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler
+from tokenizers.pre_tokenizers import ByteLevel
+from torch import nn
+
+#: Ids of every micro vocabulary but CLIP's: special tokens, then single characters.
+VOCABULARY = 300
+#: A chat's template, as Qwen's tokenizers have it.
+CHAT = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def alive(network: Any) -> Any:  # noqa: ANN401 - a network of either library
+    """Give every weight a value of the size that keeps activations alive; the same ones for the same class."""
+    generator = torch.Generator().manual_seed(sum(map(ord, type(network).__name__)))
+    with torch.no_grad():
+        for name, value in network.named_parameters():
+            if value.ndim > 1:
+                value.normal_(0, value[0].numel() ** -0.5, generator=generator)
+            elif name.endswith("bias"):
+                value.normal_(0, 0.1, generator=generator)
+            else:
+                value.normal_(1, 0.1, generator=generator)
+    return network.eval()
+
+
+def clip_tokenizer(pad: str = "<|endoftext|>") -> Any:  # noqa: ANN401 - transformers'
+    """CLIP's tokenizer without merges: each byte is a token."""
+    alphabet = sorted(ByteLevel.alphabet())
+    words = [*alphabet, *(f"{sign}</w>" for sign in alphabet), "<|startoftext|>", "<|endoftext|>"]
+    special = {"bos_token": words[-2], "eos_token": words[-1], "unk_token": words[-1], "pad_token": pad}
+    vocab = {word: number for number, word in enumerate(words)}
+    return transformers.CLIPTokenizer(vocab=vocab, merges=[], model_max_length=77, **special)
+
+
+def clip(width: int = 32, *, projection: bool = False) -> nn.Module:
+    """CLIP's text encoder of two layers, over `clip_tokenizer`."""
+    config = transformers.CLIPTextConfig(
+        vocab_size=514, hidden_size=width, intermediate_size=37, num_attention_heads=4, num_hidden_layers=2,
+        projection_dim=width, bos_token_id=512, eos_token_id=513, pad_token_id=513,
+    )  # fmt: skip
+    return alive((transformers.CLIPTextModelWithProjection if projection else transformers.CLIPTextModel)(config))
+
+
+def t5_tokenizer() -> Any:  # noqa: ANN401 - transformers'
+    """T5's tokenizer over single characters."""
+    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0)]
+    pieces += [(sign, -3.0) for sign in string.ascii_letters + string.digits + string.punctuation]
+    return transformers.T5Tokenizer(vocab=pieces, extra_ids=0)
+
+
+def t5(width: int = 32, kind: str = "T5") -> nn.Module:
+    """T5's encoder of two layers, or UMT5's, over `t5_tokenizer`."""
+    config = getattr(transformers, f"{kind}Config")(
+        vocab_size=VOCABULARY, d_model=width, d_ff=37, d_kv=8, num_heads=4, num_layers=2, feed_forward_proj="gated-gelu"
+    )
+    return alive(getattr(transformers, f"{kind}EncoderModel")(config))
+
+
+def vae(stages: int = 2, **changes: Any) -> AutoencoderKL:  # noqa: ANN401 - of its config
+    """A VAE; each stage but the last doubles the pixels per cell of the latent."""
+    config = {
+        "block_out_channels": [8] * stages,
+        "down_block_types": ["DownEncoderBlock2D"] * stages,
+        "up_block_types": ["UpDecoderBlock2D"] * stages,
+        "latent_channels": 4,
+        "norm_num_groups": 4,
+        "sample_size": 32,
+    }
+    return alive(AutoencoderKL(**config | changes))
+
+
+def flow(**changes: Any) -> FlowMatchEulerDiscreteScheduler:  # noqa: ANN401 - of its config
+    """Flow matching."""
+    return FlowMatchEulerDiscreteScheduler(**changes)
+
+
+def spelling_tokenizer(kind: str, template: str | None = None) -> Any:  # noqa: ANN401 - transformers'
+    """A tokenizer of Gemma's or Qwen's class over single characters, with the template of a chat where there is one."""
+    signs = [*sorted(ByteLevel.alphabet()), "▁"]
+    special = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    made = getattr(transformers, kind)(vocab={word: number for number, word in enumerate([*special, *signs])}, merges=[])
+    made.chat_template = template
+    return made
+
+
+def language_model(kind: str, width: int = 32, **changes: Any) -> nn.Module:  # noqa: ANN401 - of its config
+    """A language model of two layers, of which pipelines take hidden states: Gemma2, Qwen3 …; over `spelling_tokenizer`."""
+    fields = {
+        "vocab_size": VOCABULARY,
+        "hidden_size": width,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "max_position_embeddings": 1024,
+        "attn_implementation": "eager",
+    }
+    return alive(getattr(transformers, f"{kind}Model")(getattr(transformers, f"{kind}Config")(**fields | changes)))

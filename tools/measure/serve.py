@@ -1,0 +1,354 @@
+"""Measures `t2iexport serve`: what HTTP adds to a picture, clients side by side, faults, and memory under load.
+
+    python -m tools.measure.serve bundles/demo --steps 10
+    python -m tools.measure.serve bundles/demo --steps 10 --only soak --seconds 3600
+
+The server is a process of its own, started by the command that users type; requests are the plainest, over connections that stay
+open. ``overhead`` draws each seed over HTTP and with ``Pipeline.generate`` in this process, in turn, and compares their files.
+``clients`` has 8 clients beside one, with continuous and with fixed batching, in rounds that take turns: all with the same
+steps, and half with the bundle's other steps. ``seeds`` holds pictures of full batches to the same seeds alone. ``faults`` are
+clients that vanish, malformed bodies, slow readers, and SIGTERM in the middle. ``soak`` is load at the limit for as long as is
+asked, and its memory.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import http.client
+import itertools
+import json
+import random
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import psutil
+from PIL import Image
+
+from engines.images import png
+from engines.pipeline import Pipeline
+
+AT = "/v1/images/generations"
+PROMPT = "a small red circle left of a large blue square"
+SECTIONS = ("overhead", "clients", "seeds", "faults", "soak")
+#: How often memory is looked at.
+_SAMPLES = 40
+#: Bodies that no client should send.
+MALFORMED = (
+    b"{",
+    b"[]",
+    b"null",
+    b"\xff\xfe",
+    b'{"prompt": 7}',
+    b'{"n": -1}',
+    b'{"size": "1x"}',
+    b'{"a": 1}',
+    b'{"prompt": "\\ud800"}',
+    b'{"num_inference_steps": 1000000}',
+    b"[" * 5000,
+    b'{"seed": 1e400}',
+)
+
+
+class Server:
+    """A server that runs, and what is asked of it."""
+
+    def __init__(self, process: subprocess.Popen[str], port: int) -> None:
+        self.process, self.port = process, port
+
+    @contextlib.contextmanager
+    def connect(self) -> Iterator[http.client.HTTPConnection]:
+        """A connection that stays open until the end of the `with`."""
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=600)) as connection:
+            yield connection
+
+    def get(self, path: str) -> tuple[int, bytes]:
+        """Status and body."""
+        with self.connect() as connection:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+
+    def total(self, name: str, *labels: str) -> float:
+        """Sum of a figure of Prometheus over what carries all of these labels."""
+        lines = [line for line in self.get("/metrics")[1].decode().splitlines() if line.startswith(name)]
+        return sum(float(line.rpartition(" ")[2]) for line in lines if all(label in line for label in labels))
+
+    def rss(self) -> float:
+        """MB in memory."""
+        return psutil.Process(self.process.pid).memory_info().rss / 1e6
+
+
+@contextlib.contextmanager
+def serving(bundle: Path, *settings: str) -> Iterator[Server]:
+    """Start the command, and stop it at the end."""
+    words = [sys.executable, "-m", "engines", "serve", f"it={bundle}", "--port", "0"]
+    words += [word for setting in settings for word in ("--set", setting)]
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+    port, ready = 0, False
+    for line in process.stderr or ():
+        told = json.loads(line) if line.startswith("{") else {"message": line}
+        port = int(told["url"].rpartition(":")[2]) if told.get("event") == "serving" else port
+        if ready := "startup complete" in told["message"]:
+            break
+    if not ready:
+        raise click.ClickException(f"the server did not start: {' '.join(words)}")
+    drained = threading.Thread(target=lambda: [None for _ in process.stderr or ()], daemon=True)
+    drained.start()
+    try:
+        yield Server(process, port)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(300)
+        drained.join()
+        if process.stderr:
+            process.stderr.close()
+
+
+def ask(connection: http.client.HTTPConnection, seed: int, steps: int, **more: object) -> tuple[int, bytes]:
+    """Draw one picture; status, and its file or the error."""
+    body = json.dumps({"prompt": PROMPT, "seed": seed, "num_inference_steps": steps, **more})
+    connection.request("POST", AT, body, {"content-type": "application/json"})
+    answer = connection.getresponse()
+    data = answer.read()
+    return answer.status, base64.b64decode(json.loads(data)["data"][0]["b64_json"]) if answer.status == 200 else data
+
+
+def overhead(bundle: Path, steps: int, rounds: int) -> dict[str, Any]:
+    """What HTTP adds: differences of times, and of CPU time of the server, to drawing and encoding in this process."""
+    own, other, added = list[float](), list[float](), list[float]()
+    with serving(bundle) as server, Pipeline.open(bundle) as pipeline, server.connect() as connection:
+        process, same, cpu = psutil.Process(server.process.pid), 0, 0.0
+        for seed in range(-5, rounds):
+            spent = sum(process.cpu_times()[:2])
+            start = time.perf_counter()
+            status, data = ask(connection, abs(seed), steps)
+            middle = time.perf_counter()
+            here = sum(psutil.Process().cpu_times()[:2])
+            (picture,) = pipeline.generate(PROMPT, seed=abs(seed), steps=steps)
+            end = time.perf_counter()
+            if seed < 0:
+                continue
+            if status != 200:
+                raise click.ClickException(f"status {status}: {data!r}")
+            same += data == png.encode(picture, "PNG")
+            own.append(end - middle)
+            other.append(middle - start)
+            added.append(other[-1] - own[-1])
+            cpu += sum(process.cpu_times()[:2]) - spent - (sum(psutil.Process().cpu_times()[:2]) - here)
+    told = {
+        "generate_p50_ms": statistics.median(own),
+        "http_p50_ms": statistics.median(other),
+        "added_p50_ms": statistics.median(added),
+    }
+    fastest = min(other) - min(own)
+    told |= {"added_of_fastest_ms": fastest, "added_cpu_ms": cpu / rounds}
+    return {key: round(1e3 * value, 2) for key, value in told.items()} | {"rounds": rounds, "same_files": same}
+
+
+def load(server: Server, clients: int, seconds: float, steps: Callable[[int], int]) -> dict[str, float]:
+    """So many clients, each asking for the next picture when it has one; pictures a second and seconds a picture."""
+    until, times, failed = time.perf_counter() + seconds, list[float](), list[int]()
+    numbers = itertools.count()
+
+    def run() -> None:
+        with server.connect() as connection:
+            while time.perf_counter() < until:
+                number = next(numbers)
+                start = time.perf_counter()
+                status, _ = ask(connection, number, steps(number))
+                times.append(time.perf_counter() - start)
+                failed.extend([status] if status != 200 else [])
+
+    start = time.perf_counter()
+    threads = [threading.Thread(target=run) for _ in range(clients)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    taken = time.perf_counter() - start
+    ordered = sorted(times)
+    at = {"p50": ordered[len(ordered) // 2], "p95": ordered[int(len(ordered) * 0.95)]}
+    return {"pictures": len(times), "per_second": len(times) / taken, **at, "failed": len(failed)}
+
+
+def clients(bundle: Path, steps: int, other: int, seconds: float, rounds: int) -> list[dict[str, Any]]:
+    """8 clients beside one, by the way of batching and by whether all take the same steps; the median of the rounds."""
+    cases = list(itertools.product(("continuous", "fixed"), (1, 8), ("same", "mixed")))
+    found: dict[Any, list[dict[str, float]]] = {case: [] for case in cases}
+    with contextlib.ExitStack() as stack:
+        servers = {way: stack.enter_context(serving(bundle, f"batching={way}")) for way in ("continuous", "fixed")}
+        for server in servers.values():
+            load(server, 8, 2, lambda _: steps)
+        for _ in range(rounds):
+            for way, count, kind in cases:
+                server = servers[way]
+                calls, items = (
+                    server.total("t2iexport_batch_items_count", "unet"),
+                    server.total("t2iexport_batch_items_sum", "unet"),
+                )
+                told = load(server, count, seconds, lambda number, kind=kind: other if kind == "mixed" and number % 2 else steps)
+                more = server.total("t2iexport_batch_items_count", "unet") - calls
+                told["items"] = (server.total("t2iexport_batch_items_sum", "unet") - items) / max(1, more)
+                found[way, count, kind].append(told)
+    rows = []
+    for (way, count, kind), told in found.items():
+        figures = {key: round(statistics.median(each[key] for each in told), 3) for key in told[0]}
+        rows.append({"batching": way, "clients": count, "steps": kind, **figures})
+    return rows
+
+
+def seeds(bundle: Path, steps: int, other: int, count: int) -> dict[str, Any]:
+    """Pictures that were drawn while 8 clients asked for others, held to the same seeds alone."""
+    with serving(bundle) as server:
+        wishes = [(seed, steps if seed % 2 else other) for seed in range(count)]
+        together: dict[int, bytes] = {}
+
+        def run(share: Sequence[tuple[int, int]]) -> None:
+            with server.connect() as connection:
+                for seed, own in share:
+                    together[seed] = ask(connection, seed, own)[1]
+
+        run(wishes)
+        alone = [together[seed] for seed, _ in wishes]
+
+        threads = [threading.Thread(target=run, args=(wishes[start::8],)) for start in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        items = server.total("t2iexport_batch_items_sum", "unet") / server.total("t2iexport_batch_items_count", "unet")
+    pairs = [(pixels(one), pixels(together[seed])) for (seed, _), one in zip(wishes, alone, strict=True)]
+    worst = max(int(np.abs(one - two).max()) for one, two in pairs)
+    differing = sum(bool((one != two).any()) for one, two in pairs)
+    error = max(float(np.mean(np.square((one - two) / 255))) for one, two in pairs)
+    decibels = "none differs" if not error else round(-10 * np.log10(error), 1)
+    return {
+        "pictures": count,
+        "mean_items": round(items, 2),
+        "worst_level": worst,
+        "differing": differing,
+        "worst_psnr": decibels,
+    }
+
+
+def pixels(data: bytes) -> np.ndarray:
+    """Of a PNG, as numbers that can be subtracted."""
+    return np.asarray(Image.open(BytesIO(data)).convert("RGB")).astype(np.int64)
+
+
+def faults(bundle: Path, steps: int, vanish: int, malformed: int) -> dict[str, Any]:
+    """What must not bring a server down, and the finished pictures that a stop must not lose."""
+    rng = random.Random(0)  # noqa: S311 - which fault comes next is no secret
+    with serving(bundle, "queue=256") as server:
+        for index in range(vanish):
+            with socket.create_connection(("127.0.0.1", server.port)) as raw:
+                body = json.dumps({"prompt": PROMPT, "n": 1 + index % 3, "stream": bool(index % 2), "partial_images": 2}).encode()
+                head = f"POST {AT} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+                raw.sendall((head.encode() + body)[: None if index % 4 else rng.randrange(10, 200)])
+                time.sleep(rng.random() * 0.02)
+        statuses = dict[int, int]()
+        sentences = 0
+        with server.connect() as connection:
+            for index in range(malformed):
+                connection.request("POST", AT, MALFORMED[index % len(MALFORMED)], {"content-type": "application/json"})
+                answer = connection.getresponse()
+                told = json.loads(answer.read())
+                statuses[answer.status] = statuses.get(answer.status, 0) + 1
+                sentences += len(told["error"]["message"]) > 5
+        slow = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(20)]
+        for raw in slow:
+            raw.sendall(
+                f"POST {AT} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9999\r\n\r\n{{".encode()
+            )
+        with server.connect() as connection:
+            served = ask(connection, 1, steps)[0]
+        for raw in slow:
+            raw.close()
+        before = server.total("t2iexport_pictures_total", 'result="failed"')
+        answers = list[str]()
+
+        def one(seed: int) -> None:
+            try:
+                with server.connect() as connection:
+                    answers.append(str(ask(connection, seed, steps)[0]))
+            except (OSError, http.client.HTTPException):
+                answers.append("refused")  # it came after the signal
+
+        threads = [threading.Thread(target=one, args=(seed,)) for seed in range(8)]
+        for thread in threads:
+            thread.start()
+        until = time.monotonic() + 2  # small pictures are done before all of them are in
+        while (
+            server.total("t2iexport_drawing_pictures") + server.total("t2iexport_queue_pictures") < 8 and time.monotonic() < until
+        ):
+            time.sleep(0.005)
+        server.process.send_signal(signal.SIGTERM)
+        for thread in threads:
+            thread.join()
+        status = server.process.wait(120)
+    told = {"vanished": vanish, "malformed": malformed, "statuses": statuses, "sentences": sentences, "failed_pictures": before}
+    return told | {"status_beside_20_slow": served, "answers_around_sigterm": sorted(answers), "exit_status": status}
+
+
+def soak(bundle: Path, steps: int, seconds: float) -> dict[str, Any]:
+    """Load at the limit, and how much memory the server holds meanwhile: after a quarter of the time, and at its end."""
+    with serving(bundle) as server:
+        samples, pictures = list[float](), 0.0
+        for _ in range(_SAMPLES):
+            pictures += load(server, 8, seconds / _SAMPLES, lambda _: steps)["pictures"]
+            samples.append(server.rss())
+    early, late = samples[_SAMPLES // 4 : _SAMPLES * 2 // 5], samples[-_SAMPLES * 3 // 20 :]
+    growth = statistics.median(late) / statistics.median(early) - 1
+    sizes = {"early_mb": round(statistics.median(early), 1), "late_mb": round(statistics.median(late), 1)}
+    return {"seconds": seconds, "pictures": int(pictures), **sizes, "growth_percent": round(100 * growth, 2)}
+
+
+@click.command()
+@click.argument("bundle", type=click.Path(exists=True, path_type=Path))
+@click.option("--steps", type=int, required=True, help="Of the bundle's samplers.")
+@click.option("--only", multiple=True, type=click.Choice(SECTIONS), help="Only this part; may be repeated.  [default: all]")
+@click.option("--rounds", default=60, show_default=True, help="Pictures of `overhead`.")
+@click.option("--repeats", default=3, show_default=True, help="Rounds of `clients`.")
+@click.option("--seconds", default=10.0, show_default=True, help="Of each case of `clients`; of `soak` in all.")
+@click.option("--vanish", default=200, show_default=True, help="Clients of `faults` that vanish.")
+@click.option("--malformed", default=2000, show_default=True, help="Malformed bodies of `faults`.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Also write every figure as JSON.")
+def main(bundle: Path, steps: int, only: tuple[str, ...], json_file: Path | None, **numbers: Any) -> None:  # noqa: ANN401
+    """Measures a server over one bundle, and prints what was found."""
+    with Pipeline.open(bundle) as pipeline:
+        about = pipeline.bundle.manifest
+    sizes = (None, None), (about.defaults.height, about.defaults.width)
+    others = [entry.steps for entry in about.samplers if entry.steps != steps and (entry.height, entry.width) in sizes]
+    other = others[0] if others else steps
+    found: dict[str, Any] = {"load_before": psutil.getloadavg()[0]}
+    sections: dict[str, Callable[[], Any]] = {
+        "overhead": lambda: overhead(bundle, steps, numbers["rounds"]),
+        "clients": lambda: clients(bundle, steps, other, numbers["seconds"], numbers["repeats"]),
+        "seeds": lambda: seeds(bundle, steps, other, 32),
+        "faults": lambda: faults(bundle, steps, numbers["vanish"], numbers["malformed"]),
+        "soak": lambda: soak(bundle, steps, numbers["seconds"]),
+    }
+    for name in only or SECTIONS:
+        found[name] = sections[name]()
+        told = found[name] if isinstance(found[name], list) else [found[name]]
+        print(f"{name}:")
+        for row in told:
+            print("  " + ", ".join(f"{key} {value}" for key, value in row.items()), flush=True)
+    if json_file:
+        json_file.write_text(json.dumps(found, indent=2))
+
+
+if __name__ == "__main__":
+    main()
