@@ -234,6 +234,8 @@ def _folder(folder: Path, provenance: dict[str, str], seed: int | None, variant:
     folders: dict[str, Path] = {}
     read = [name for name in index if _read(index, name, folder)]
     config_types.refuse_index(index, read, str(folder))
+    if kind := kinds.of_index(index):
+        raise UnsupportedError(kind.sentence(folder))
     for name in read:
         if not isinstance(index[name], list) or index[name][1] is None:
             continue

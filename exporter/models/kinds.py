@@ -131,6 +131,18 @@ def of_outline(found: Outline) -> Kind | None:
     return CLASSES if found.added and found.added != 2816 and found.context == (1024,) else None
 
 
+def of_index(index: Mapping[str, Any]) -> Kind | None:
+    """What a pipeline of SD's or SDXL's is that lacks a network, by its model_index.json; None for a whole one, and others."""
+    if not re.fullmatch(r"StableDiffusion(XL)?(?!3)[A-Za-z0-9]*Pipeline", str(index.get("_class_name"))):
+        return None
+    has = {name for name, value in index.items() if isinstance(value, list | tuple) and value and value[-1] is not None}
+    if "text_encoder" not in has and "text_encoder_2" in has and index.get("requires_aesthetics_score"):
+        return REFINER
+    lacks = [name for name in ("unet", "vae", "text_encoder", "tokenizer") if name not in has]
+    way = "Copy its folder from the model that this one was made from, and name it in model_index.json as that one does."
+    return Kind(f"a pipeline without its {' and its '.join(lacks)}", way) if lacks else None
+
+
 def of_configs(configs: Configs) -> tuple[Kind, str] | None:
     """The kind of a diffusers model by its configs, and what tells; None for text-to-image."""
     unet, vae = configs["unet"], configs["vae"]

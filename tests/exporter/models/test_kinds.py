@@ -195,3 +195,28 @@ def test_a_sentence_says_what_where_and_what_to_do():
     made = kinds.Kind("a lamp", "Take a torch.")
     assert made.sentence("lamp.bin") == "lamp.bin is a lamp.\n  Take a torch."
     assert made.sentence("lamp.bin", "it has a bulb") == "lamp.bin is a lamp: it has a bulb.\n  Take a torch."
+
+
+INDEX = {
+    "_class_name": "StableDiffusionXLPipeline",
+    "requires_safety_checker": False,
+    **{name: ["diffusers", "X"] for name in ("unet", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")},
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({}, None),
+        ({"vae": [None, None]}, "a pipeline without its vae"),
+        ({"unet": [None, None], "tokenizer": None}, "a pipeline without its unet and its tokenizer"),
+        ({"text_encoder": [None, None]}, "a pipeline without its text_encoder"),
+        ({"text_encoder": [None, None], "requires_aesthetics_score": True}, "SDXL's refiner"),
+        ({"_class_name": "StableDiffusion3Pipeline", "unet": None}, None),
+        ({"_class_name": "FluxPipeline", "unet": None}, None),
+        ({"_class_name": ["x", "y"], "unet": None}, None),
+    ],
+)
+def test_an_index_tells_what_a_pipeline_lacks(changes, name):
+    found = kinds.of_index({**INDEX, **changes})
+    assert (found is None) if name is None else name in found.name
