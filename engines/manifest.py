@@ -42,8 +42,10 @@ class Tokenizer(Frozen):
     """A `tokenizers` JSON file; its ids, padded to `length`, feed the input `feeds` of text parts.
 
     `mask`: the input that its attention mask feeds, of any part: int64 as the ids, 1 for a token and 0 for padding.
+    `before`: what the model wants in front of every text.
+    `after`: the same behind it.
+    `lower`: whether texts are read in small letters, without blanks at their ends.
     `chunks`: equal pieces that the ids are in, each with its own special tokens and padding.
-    `before` and `after`: what the model wants around every text; `lower`: in small letters, without blanks at its ends.
     `weights`: the input that takes what each token counts, float32 as the ids, in the `syntax` in which prompts say so. Without
     one prompts are taken literally.
     """

@@ -18,8 +18,9 @@ from engines.guidance import Numbers
 from engines.images import noises, provenance, tiling
 from engines.images.drawn import Drawn
 from engines.images.init_image import InitImage
-from engines.lora.adapters import Adapters
+from engines.lora.adapters import Adapters, BoundLoras
 from engines.lora.choice import Wish
+from engines.lora.stacking import Arrays
 from engines.parallel.picard import Parallel, Picard
 from engines.request import Request
 from engines.sampler_parse import solver
@@ -145,8 +146,7 @@ class Pipeline(DiffusersCall):
                 it is 0.8, or 1 with a mask.
             on_step: called after every step; what it raises ends the sampling and is raised here. A fused pipeline has none.
             parallel: evaluate several steps of a picture in one batch of the denoiser.
-            loras: files that change the model for these pictures, of a bundle that was built for it: `style.safetensors:0.8`, or
-                (file, scale), where the scale may be a list too.
+            loras: `style.safetensors:0.8` or (file, scale) each, of a bundle that was built for them; a scale may be a list too.
 
         Returns:
             Pictures, whose `info` says how they were made.
@@ -266,17 +266,11 @@ class Pipeline(DiffusersCall):
         """
         return self._tokenizers.encode(prompts, negative_prompt, **seconds)
 
-    def condition(
-        self,
-        fed: Mapping[str, np.ndarray],
-        draw: Draw | None = None,
-        adapted: Mapping[str, Mapping[str, np.ndarray]] | None = None,
-    ) -> dict[str, np.ndarray]:
+    def condition(self, fed: Mapping[str, np.ndarray], draw: Draw | None = None, adapted: BoundLoras | None = None) -> Arrays:
         """Run every part that runs once per picture, and return what the denoiser and the decoder take of all that is known.
 
         `fed` are token ids and masks as `tokenize` gives them, and the bundle's own inputs, by name, each of all pictures.
-        A condition part that takes noise takes the next of `draw`. `adapted` are LoRAs by network, the denoiser's among what it
-        takes.
+        A condition part that takes noise takes the next of `draw`. `adapted` are LoRAs by network; the denoiser's are returned.
         """
         about, known, adapted = self.bundle.manifest, dict(fed), adapted or {}
         for name in about.encoding_order():
@@ -395,11 +389,6 @@ class Pipeline(DiffusersCall):
 
     def _run(self, name: str, pool: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Run one part on what it takes of the pool, in batches that it can take."""
-        if name not in self._networks:
-            raise UnsupportedError(
-                f"{name} has no engine of its own: this bundle is one graph from prompt to picture. For that, build it with "
-                "pipeline: stepped."
-            )
         signature = self.bundle.manifest.parts[name].signature
         ports = (port.name for port in signature.inputs if port.name in pool or not port.optional)
-        return sessions.run(self._networks[name], signature, {name: pool[name] for name in ports})
+        return sessions.run(sessions.of(self._networks, name), signature, {name: pool[name] for name in ports})

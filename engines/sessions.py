@@ -195,6 +195,16 @@ def _configure(name: str, options: Mapping[str, Any], device: int = 0) -> Backen
         raise UnsupportedError(f"{name} does not take these options:\n{describe(error)}") from error
 
 
+def of(networks: Mapping[str, Sequence[Network]], part: str) -> Sequence[Network]:
+    """A part's networks; raise UnsupportedError where the pipeline is one network and its parts have none."""
+    if part not in networks:
+        raise UnsupportedError(
+            f"{part} has no engine of its own: this bundle is one graph from prompt to picture. For that, build it with "
+            "pipeline: stepped."
+        )
+    return networks[part]
+
+
 def run(networks: Sequence[Network], signature: Signature, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Run a part in batches that it can take; a short last one is filled up and cut.
 

@@ -201,8 +201,8 @@ def convert(path: Path, layout: Layout, out: Path, store: Store, report: Progres
     from exporter.layouts import convert as layouts  # noqa: PLC0415 - torch
 
     manifest = Bundle.open(path).manifest
-    layouts.require(manifest, out)
     plan = Plan(source_of(Bundle.open(path))[0])
+    layouts.require(plan.family.driving.pipeline, manifest, out)
     results, sources = Results(store), {name: part.source for name, part in plan.parts.items()}
     needed = closure(source.network for source in sources.values() if source.network)
     for stage in (stage for stage in plan.stages if stage in needed):

@@ -231,8 +231,9 @@ class _Request:
 def _unwritten(array: np.ndarray) -> np.ndarray:
     """The array behind a view that nobody writes to, since the library shares no other; a copy where it shows a part."""
     base = array.base
-    whole = isinstance(base, np.ndarray) and base.flags.writeable and base.flags.c_contiguous
-    same = whole and (base.shape, base.dtype, base.ctypes.data) == (array.shape, array.dtype, array.ctypes.data)
+    if base is None or not (base.flags.writeable and base.flags.c_contiguous):
+        return array.copy()
+    same = (base.shape, base.dtype, base.ctypes.data) == (array.shape, array.dtype, array.ctypes.data)
     return base if same else array.copy()
 
 

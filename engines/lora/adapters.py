@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,10 @@ from engines.lora.stacking import Arrays, Factors, LoraTarget, scaled, stacked
 from engines.lora.strength import config_of, said, strength
 
 _REMEDY = "Build the bundle again with"
+
+
+#: Network → its inputs by port.
+BoundLoras = Mapping[str, Arrays]
 
 
 @dataclass(frozen=True)
@@ -48,8 +52,9 @@ class Adapters:
             if entry.lora
         }
         self._others = [name for name, entry in parts.items() if not entry.lora and entry.role in {"text", "denoiser"}]
-        self._read: OrderedDict[tuple[Path, int, int], ReadLora] = OrderedDict()
+        self._read: dict[tuple[Path, int, int], ReadLora] = {}
         self._bound: tuple[tuple[str, ...], dict[str, Arrays]] = ((), {})
+        self._turn = threading.RLock()
 
     @property
     def slots(self) -> int:
@@ -63,7 +68,7 @@ class Adapters:
             f"lora_{number}": f"{scale!r} {self._opened(file).sha256} {file.name}" for number, (scale, file) in enumerate(own, 1)
         }
 
-    def bind(self, chosen: Sequence[LoraChoice]) -> dict[str, Arrays]:
+    def bind(self, chosen: Sequence[LoraChoice]) -> BoundLoras:
         """Network → its inputs by port; empty for networks that no LoRA changes, which then rest.
 
         Raises:
@@ -86,10 +91,12 @@ class Adapters:
             )
         read = [self._opened(choice.file) for choice in active]
         key = tuple(each.sha256 for each in read)
-        if self._bound[0] != key:
-            self._bound = key, {name: stacked(self._targets[name], own) for name, own in _by_network(read).items()}
+        with self._turn:
+            if self._bound[0] != key:
+                self._bound = key, {name: stacked(self._targets[name], own) for name, own in _by_network(read).items()}
+            arrays = self._bound[1]
         scales = [choice.scales for choice in active]
-        return {name: self._bound[1][name] | scaled(self._targets[name], own, scales) for name, own in _by_network(read).items()}
+        return {name: arrays[name] | scaled(self._targets[name], own, scales) for name, own in _by_network(read).items()}
 
     def _opened(self, file: Path) -> ReadLora:
         try:
@@ -97,12 +104,12 @@ class Adapters:
         except OSError as error:
             raise UnsupportedError(f"{file} cannot be read: {error.strerror}.\n  Name a .safetensors file.") from error
         key = file.resolve(), status.st_size, status.st_mtime_ns
-        if key not in self._read:
-            self._read[key] = self._load(file)
-        self._read.move_to_end(key)
-        while len(self._read) > 2 * self.slots:
-            self._read.popitem(last=False)
-        return self._read[key]
+        with self._turn:
+            found = self._read.pop(key, None) or self._load(file)
+            self._read[key] = found
+            while len(self._read) > 2 * self.slots:
+                del self._read[next(iter(self._read))]
+        return found
 
     def _load(self, file: Path) -> ReadLora:
         """Every weight of a file must find its place.
@@ -129,6 +136,8 @@ class Adapters:
                     f"{listed(list(self._targets))} alone."
                 )
             layer = self._targets[owner].spelled.get(place[0]) if owner in self._targets and place else None
+            if layer is not None and not layer.used:
+                continue
             if layer is None or place is None or place[1] in found.get(owner, {}).get(layer.name, {}):
                 left.append(name)
             else:

@@ -15,8 +15,14 @@ Pieces = Mapping[str, np.ndarray]
 #: A, (rank, inputs…), and B, (outputs, rank).
 Pair = tuple[np.ndarray, np.ndarray]
 #: A piece of a file → what a change is called that has no two small factors.
-_FULL = {"diff": "a difference of whole weights", "diff_b": "a difference of biases", "w_norm": "a change of norms"}
-_FULL |= {"b_norm": "a change of norms", "dora_scale": "DoRA", "magnitude": "DoRA"}
+_FULL = {
+    "diff": "a difference of whole weights",
+    "diff_b": "a difference of biases",
+    "w_norm": "a change of norms",
+    "b_norm": "a change of norms",
+    "dora_scale": "DoRA",
+    "magnitude": "DoRA",
+}
 
 
 class UnfitError(ValueError):

@@ -46,6 +46,8 @@ class LoraLayer(Frozen):
         spelled: how files may call it, without what they put before all names.
         shape: of its weight: outputs, inputs, and the sides of a kernel.
         index: in the names of its ports; None where the build left it out.
+        used: whether the network's answer depends on it; of a text encoder that is read before its last layer, that one does not
+            count, and LoRAs that change it change nothing there.
 
     """
 
@@ -53,6 +55,7 @@ class LoraLayer(Frozen):
     spelled: tuple[_Text, ...]
     shape: tuple[Length, ...] = Field(min_length=2, max_length=4)
     index: int | None = Field(default=None, ge=0, le=100_000)
+    used: bool = True
 
     @property
     def form(self) -> Literal["rows", "pixels", "convolution"]:

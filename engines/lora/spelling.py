@@ -19,11 +19,23 @@ BUNDLED = "bundle_emb."
 _BARE = {"unet": re.compile(r"(down_blocks|mid_block|up_blocks|conv_in|conv_out|time_embedding|add_embedding)\b.*")}
 _BARE["text_encoder"] = re.compile(r"(text_model|encoder\.layers)\..*")
 #: Name in diffusers' UNet → in ldm's.
-_OUTER = {"time_embedding.linear_1": "time_embed.0", "time_embedding.linear_2": "time_embed.2", "conv_in": "input_blocks.0.0"}
-_OUTER |= {"add_embedding.linear_1": "label_emb.0.0", "add_embedding.linear_2": "label_emb.0.2", "conv_norm_out": "out.0"}
-_OUTER |= {"conv_out": "out.2"}
-_INNER = {"norm1": "in_layers.0", "conv1": "in_layers.2", "time_emb_proj": "emb_layers.1", "norm2": "out_layers.0"}
-_INNER |= {"conv2": "out_layers.3", "conv_shortcut": "skip_connection"}
+_OUTER = {
+    "time_embedding.linear_1": "time_embed.0",
+    "time_embedding.linear_2": "time_embed.2",
+    "conv_in": "input_blocks.0.0",
+    "add_embedding.linear_1": "label_emb.0.0",
+    "add_embedding.linear_2": "label_emb.0.2",
+    "conv_norm_out": "out.0",
+    "conv_out": "out.2",
+}
+_INNER = {
+    "norm1": "in_layers.0",
+    "conv1": "in_layers.2",
+    "time_emb_proj": "emb_layers.1",
+    "norm2": "out_layers.0",
+    "conv2": "out_layers.3",
+    "conv_shortcut": "skip_connection",
+}
 #: What the end of a name says: (pattern, what it becomes); the first group is the layer. diffusers' own older spellings first.
 _ENDS = [
     (re.compile(r"(.+?)(?:\.processor)?\.(to_[qkv])_lora\.(down|up)\.weight"), r"\1.\2", r"\3"),
@@ -40,8 +52,12 @@ _ENDS = [
     ),
 ]
 #: What a name holds that is of another way of changing a network → what the way is called.
-_OTHERS = {"oft_": "OFT", "boft_": "BOFT", "on_input": "(IA)³", "ia3_l": "(IA)³", "set_weight": "whole weights to put in place"}
-_OTHERS |= {
+_OTHERS = {
+    "oft_": "OFT",
+    "boft_": "BOFT",
+    "on_input": "(IA)³",
+    "ia3_l": "(IA)³",
+    "set_weight": "whole weights to put in place",
     "reshape_weight": "layers of another shape",
     "lora_embedding_": "LoRA of embeddings",
     ".a1.": "GLoRA",

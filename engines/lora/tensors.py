@@ -16,8 +16,16 @@ from engines.errors import BundleError, UnsupportedError
 from engines.strict import read_json
 
 #: Type as a file names it → numpy's; bfloat16 is the upper half of a float32.
-_TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4"}
-_TYPES |= {"F8_E4M3": "u1", "F8_E5M2": "u1"}
+_TYPES = {
+    "F64": "<f8",
+    "F32": "<f4",
+    "F16": "<f2",
+    "BF16": "<u2",
+    "I64": "<i8",
+    "I32": "<i4",
+    "F8_E4M3": "u1",
+    "F8_E5M2": "u1",
+}
 #: Bytes of a header; the format's own limit.
 _LONGEST = 100_000_000
 _AGAIN = "Download or copy it again."
@@ -61,7 +69,8 @@ def opened(file: Path) -> TensorFile:
     try:
         header = read_json(data[8 : 8 + length], file)
         entries = {name: _entry(entry, size - 8 - length) for name, entry in header.items() if name != "__metadata__"}
-        words = {str(key): str(value) for key, value in (header.get("__metadata__") or {}).items()}
+        told = cast("dict[Any, Any]", header.get("__metadata__") or {})
+        words = {str(key): str(value) for key, value in told.items()}
     except (BundleError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise UnsupportedError(f"{file} is not a whole safetensors file: its header is damaged.\n  {_AGAIN}") from error
     if unread := sorted({kind for kind, _, _ in entries.values()} - set(_TYPES)):

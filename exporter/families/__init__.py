@@ -200,6 +200,11 @@ class Family(Protocol):
         ...
 
 
+def perturbed(configs: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Whether the model's pipeline perturbs attention where its own code says."""
+    return "PAG" in str(configs.get("model_index", {}).get("_class_name"))
+
+
 def claim(checkpoint: Checkpoint, recipe: Recipe) -> Family:
     """Make the family that a model belongs to, of the recipe.
 

@@ -11,6 +11,7 @@ import transformers
 
 from engines.errors import RecipeError, UnsupportedError
 from engines.plugins import did_you_mean
+from exporter.families._standins import real
 
 if TYPE_CHECKING:
     from exporter.models.checkpoint import Checkpoint
@@ -33,9 +34,14 @@ def pipeline(checkpoint: Checkpoint, sampler: SamplerOptions, loaded: Sequence[s
     """Put the pipeline together; networks that are not `loaded` are on the meta device, None loads them all."""
     # diffusers' pipelines name image processors that this model has not, and transformers warns that they lack torchvision.
     transformers.logging.set_verbosity_error()
+    with real():
+        return _whole(checkpoint, sampler, loaded, precision)
+
+
+def _whole(checkpoint: Checkpoint, sampler: SamplerOptions, loaded: Sequence[str] | None, precision: Precision) -> Any:  # noqa: ANN401
     kind, index = kind_of(checkpoint), checkpoint.configs["model_index"]
     takes = inspect.signature(kind.__init__).parameters
-    parts = {}
+    parts: dict[str, Any] = {}
     for name in takes:
         entry = index.get(name)
         if name == "self" or entry is None:

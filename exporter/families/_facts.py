@@ -12,13 +12,14 @@ from torch import Tensor, nn
 
 from engines.errors import UnsupportedError
 from exporter.families import _survey
-from exporter.families._standins import Finished, Scale, Stepped, outlined, refused
+from exporter.families._standins import Finished, OpenScale, Stepped, outlined, refused
 from exporter.families._survey import NEGATIVE, POSITIVE, Encoding, Leaf, Play, TokenCall
 
 _PADDED = "max_length"
+_GUIDING = ("guidance_scale", "true_cfg_scale")
 
 
-class Tokens(dict[str, Tensor]):
+class AskedTokens(dict[str, Tensor]):
     """What a tokenizer gives, with what was looked at noted in `read`."""
 
     def __init__(self, content: Mapping[str, Tensor], read: set[str]) -> None:
@@ -39,7 +40,7 @@ class Tokens(dict[str, Tensor]):
         self._read.update(self)
         return super().items()
 
-    def to(self, *_: object, **__: object) -> Tokens:
+    def to(self, *_: object, **__: object) -> AskedTokens:
         """Itself: where it lies does not matter."""
         return self
 
@@ -90,6 +91,7 @@ class Survey:
         noise: its shape as the pipeline draws it.
         way: how the pipeline keeps it, and by what it multiplies it.
         grid: what its scheduler was told.
+        scale: of guidance; `others` are the pipeline's further scales.
         options: what `step` was given beside output, time and sample.
 
     Raises:
@@ -103,7 +105,8 @@ class Survey:
         self._asked = {**asked, "height": height, "width": width, "num_inference_steps": steps}
         self.branches = 2 if mode == "classifier_free" else 1
         self.components: dict[str, list[str]] = {}
-        self.scale = Scale(torch.ones(1), on=mode != "none")
+        self.scale = OpenScale(torch.ones(1), on=mode != "none")
+        self.others = {name: OpenScale(torch.tensor([value]), on=value > 0) for name, value in other_scales(pipeline).items()}
         self._read: dict[str, set[str]] = {}
         play, noises = self._play(1)
         self.encodings = self._recorded(play)
@@ -126,7 +129,12 @@ class Survey:
         """Arguments of the pipeline's call for that many pictures; `tail` is what the texts go on with."""
         texts = {"prompt": [POSITIVE + tail] * batch}
         texts |= {"negative_prompt": [NEGATIVE + tail] * batch} if self.branches == 2 else {}
-        return {**texts, **self._asked, **steering(self.pipeline, self.mode, self.scale), "output_type": "np"}
+        return {**texts, **self._asked, **steering(self.pipeline, self.mode, self.scale), **self.others, "output_type": "np"}
+
+    @property
+    def scales(self) -> Mapping[str, float]:
+        """Further scales that the pipeline computes with, and their defaults."""
+        return {name: value for name, value in other_scales(self.pipeline).items() if self.others[name].used}
 
     def _play(self, batch: int) -> tuple[Play, list[Tensor]]:
         noises: list[Tensor] = []
@@ -143,14 +151,14 @@ class Survey:
         encodings: list[Encoding] = []
         real = {name: each for name, each in self.pipeline.components.items() if is_tokenizer(each)}
 
-        def answering(name: str) -> Callable[[Sequence[str], Mapping[str, Any]], Tokens]:
-            def answer(texts: Sequence[str], options: Mapping[str, Any]) -> Tokens:
+        def answering(name: str) -> Callable[[Sequence[str], Mapping[str, Any]], AskedTokens]:
+            def answer(texts: Sequence[str], options: Mapping[str, Any]) -> AskedTokens:
                 given = real[name](texts, **options)
                 calls = encodings[-1].tokens
                 again = any(each.tokenizer == name and each.texts == tuple(texts) for each in calls)
                 ids, mask = given["input_ids"], given.get("attention_mask")
                 calls.append(TokenCall(name, tuple(texts), options, ids, mask, again))
-                return Tokens(dict(given), set() if again else self._read.setdefault(name, set()))
+                return AskedTokens(dict(given), set() if again else self._read.setdefault(name, set()))
 
             return answer
 
@@ -287,6 +295,12 @@ def steering(pipeline: Any, mode: str, scale: Any) -> dict[str, Any]:  # noqa: A
     if mode == "embedded":
         return {own: 1.0, "guidance_scale": scale}
     return {own: scale} if mode == "classifier_free" else {own: scale, "guidance_scale": scale}
+
+
+def other_scales(pipeline: Any) -> dict[str, float]:  # noqa: ANN401 - a pipeline of diffusers
+    """Arguments of a pipeline that are scales beside those of guidance, and their defaults."""
+    takes = {name: about.default for name, about in _survey.arguments(pipeline).items() if name.endswith("_scale")}
+    return {name: value for name, value in takes.items() if isinstance(value, float) and name not in _GUIDING}
 
 
 def branch_of(text: str) -> int | None:

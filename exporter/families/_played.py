@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from exporter.families import _survey
-from exporter.families._facts import Survey, Tokens, branch_of, is_tokenizer, replayed, steering, unasked
-from exporter.families._standins import Finished, Scale, Stepped, outlined
+from exporter.families._facts import AskedTokens, Survey, branch_of, is_tokenizer, replayed, steering, unasked
+from exporter.families._standins import Finished, OpenScale, Stepped, outlined
 from exporter.families._survey import Leaf, Play
 
 
-class Played(nn.Module):
+class _Played(nn.Module):
     """A pipeline some of whose networks are here; the others are on the meta device.
 
     Args:
@@ -62,7 +62,7 @@ class Played(nn.Module):
         return restored(self._survey, values, self._dtype)
 
 
-class PlayedText(Played):
+class PlayedText(_Played):
     """Every text encoder: ids and masks (1, branches, length) → what the pipeline's own encoding of prompts returns.
 
     Args:
@@ -91,24 +91,24 @@ class PlayedText(Played):
             found += [as_port(each, leaf) for each, leaf in zip(flat, leaves, strict=True) if isinstance(leaf, Leaf)]
         return tuple(found) if len(found) > 1 else found[0]
 
-    def _answering(self, calls: list[Any], values: Mapping[str, Tensor]) -> Callable[..., Tokens]:
+    def _answering(self, calls: list[Any], values: Mapping[str, Tensor]) -> Callable[..., AskedTokens]:
         """Answer the calls of one tokenizer in the order in which the survey saw them."""
 
-        def answer(_texts: Sequence[str], _options: Mapping[str, Any]) -> Tokens:
+        def answer(_texts: Sequence[str], _options: Mapping[str, Any]) -> AskedTokens:
             call = calls.pop(0)
             rows: list[Any] = [branch_of(text) for text in call.texts]
             if call.again or None in rows:  # to warn of what does not fit, which is not compared where it is short
                 ids, mask = (call.ids[:, :1], call.mask[:, :1]) if call.again else (call.ids, call.mask)
-                return Tokens({"input_ids": ids, "attention_mask": mask}, set())
+                return AskedTokens({"input_ids": ids, "attention_mask": mask}, set())
             rows = [(self._survey.entries[call.tokenizer, row][0], row if self._survey.branches == 2 else 0) for row in rows]
             given = {"input_ids": torch.cat([values[f"{name}_ids"][:, place] for name, place in rows])}
             masks = [values[f"{name}_mask"][:, place] for name, place in rows if f"{name}_mask" in values]
-            return Tokens({**given, "attention_mask": torch.cat(masks) if masks else call.mask}, set())
+            return AskedTokens({**given, "attention_mask": torch.cat(masks) if masks else call.mask}, set())
 
         return answer
 
 
-class PlayedStep(Played):
+class PlayedStep(_Played):
     """One step of the pipeline: latent (B, C, H, W), timestep (B,), conditioning and scales by name → the model's output.
 
     Args:
@@ -140,16 +140,17 @@ class PlayedStep(Played):
         play = self._play(lambda shape: (latent / survey.factor).reshape(tuple(shape)), values["timestep"])
         encoded = self._conditioning(values)
         play.encode_by(replayed(encoded))
-        scale: Any = Scale(values["guidance_scale"], on=True) if "guidance_scale" in values else 1.0
+        scale: Any = OpenScale(values["guidance_scale"], on=True) if "guidance_scale" in values else 1.0
+        others = {name: OpenScale(values[name], on=default > 0) for name, default in survey.scales.items()}
         try:
             with sized(latent):
-                play(**self._call(play, encoded, latent, scale))
+                play(**self._call(play, encoded, latent, scale) | others)
         except Stepped as event:
             return _survey.unpacked(survey.way, event.output, latent).float()
         raise RuntimeError(f"{survey.name} returned without a step")
 
 
-class PlayedDecoder(Played):
+class PlayedDecoder(_Played):
     """What the pipeline does behind its last step: latent (1, C, H, W) → image (1, height, width, 3) in [0, 1]."""
 
     def forward(self, latent: Tensor) -> Tensor:

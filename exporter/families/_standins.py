@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Self
 
 import torch
@@ -86,7 +86,7 @@ def scheduler(real: Any, time: Tensor, step: Callable[[Any, Any, Any, Mapping[st
     return found
 
 
-class Scale(float):
+class OpenScale(float):
     """A guidance scale, one a picture, that the recipe has decided to be on or off: comparisons answer so.
 
     torch takes it where it takes a number, and `Answered` puts the tensor in its place.
@@ -122,23 +122,28 @@ class Scale(float):
     def __float__(self) -> float:
         raise TypeError("the guidance scale is read as one number, and is an input of the graph")
 
-    def tensor(self, axes: int = 1) -> Tensor:
-        """One number a picture, with further axes of length 1."""
+    def tensor(self) -> Tensor:
+        """One number a picture."""
         self.used = True
-        return self.value.reshape(-1, *[1] * (axes - 1))
+        return self.value
 
-    def _with(self, combine: Callable[[Tensor], Tensor]) -> Scale:
+    def beside(self, other: Tensor) -> Tensor:
+        """The same for a tensor to compute with: as many as it has rows, with further axes of length 1."""
+        numbers = _spread(self.tensor(), other.shape[0]) if other.ndim else self.tensor()
+        return numbers.reshape(-1, *[1] * (other.ndim - 1))
+
+    def _with(self, combine: Callable[[Tensor], Tensor]) -> OpenScale:
         self.used = True
-        return Scale(combine(self.value), on=self.on)
+        return OpenScale(combine(self.value), on=self.on)
 
     def __mul__(self, other: Any) -> Any:  # noqa: ANN401 - a number or a tensor
-        return self.tensor(other.ndim) * other if isinstance(other, Tensor) else self._with(lambda own: own * other)
+        return self.beside(other) * other if isinstance(other, Tensor) else self._with(lambda own: own * other)
 
     def __add__(self, other: Any) -> Any:  # noqa: ANN401
-        return self.tensor(other.ndim) + other if isinstance(other, Tensor) else self._with(lambda own: own + other)
+        return self.beside(other) + other if isinstance(other, Tensor) else self._with(lambda own: own + other)
 
     def __sub__(self, other: Any) -> Any:  # noqa: ANN401
-        return self.tensor(other.ndim) - other if isinstance(other, Tensor) else self._with(lambda own: own - other)
+        return self.beside(other) - other if isinstance(other, Tensor) else self._with(lambda own: own - other)
 
     def __rsub__(self, other: Any) -> Any:  # noqa: ANN401
         return self._with(lambda own: other - own)
@@ -186,9 +191,9 @@ class Answered(TorchFunctionMode):
         if name in ("full", "tensor") and (numbers := _a_picture_each(filled)) is not None:
             self._numbers.append(numbers.to(kwargs.get("dtype") or torch.get_default_dtype()))
             return self._numbers[-1]
-        if any(isinstance(each, Scale) for each in args):
-            axes = max(each.ndim for each in args if isinstance(each, Tensor))
-            args = [each.tensor(axes) if isinstance(each, Scale) else each for each in args]
+        if any(isinstance(each, OpenScale) for each in args):
+            other = max((each for each in args if isinstance(each, Tensor)), key=lambda each: each.ndim)
+            args = [each.beside(other) if isinstance(each, OpenScale) else each for each in args]
         if name == "chunk" and _outer(args, kwargs):
             count = args[1] if len(args) > 1 else kwargs["chunks"]
             length = args[0].shape[0] // count
@@ -217,7 +222,7 @@ def _a_picture_each(value: Any) -> Tensor | None:  # noqa: ANN401 - data of a te
     count = 1
     while isinstance(value, list | tuple) and value and all(each is value[0] for each in value):
         value, count = value[0], count * len(value)
-    numbers = value.tensor() if isinstance(value, Scale) else value
+    numbers = value.tensor() if isinstance(value, OpenScale) else value
     if not isinstance(numbers, Tensor) or numbers.ndim != 1:
         return None
     return numbers if count == 1 else _spread(numbers, count)
@@ -239,6 +244,11 @@ class Outlined(TorchDispatchMode):
         if args and isinstance(args[0], Tensor) and not args[0].is_meta and func._schema.is_mutable:  # noqa: SLF001
             return args[0]
         return found
+
+
+def real() -> AbstractContextManager[Any]:
+    """Within it what is made has values, whatever device a caller who counts has chosen."""
+    return torch.device("cpu") if torch.get_default_device().type == "meta" else nullcontext()
 
 
 @contextmanager

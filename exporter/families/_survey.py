@@ -17,7 +17,7 @@ from torch.utils import _pytree as pytree
 
 from engines.errors import UnsupportedError
 from exporter.families import _standins
-from exporter.families._standins import Absent, Answered, Finished, Grid, Scale, Stepped
+from exporter.families._standins import Absent, Answered, Finished, Grid, OpenScale, Stepped
 
 #: What the survey has encoded: words that no template holds, so that they are found again.
 POSITIVE, NEGATIVE = "A Xylophone 7", "A Quokka 3"
@@ -130,7 +130,7 @@ class Play:
         takes = arguments(self.pipeline)
         given = {name: value for name, value in {**off(), **asked}.items() if name in takes}
         call = inspect.unwrap(type(self.pipeline).__call__)
-        with torch.no_grad(), Answered(self._draw), _standins.open_lengths(self.pipeline):
+        with _standins.real(), torch.no_grad(), Answered(self._draw), _standins.open_lengths(self.pipeline):
             return call(self.pipeline, **given)
 
     @contextmanager
@@ -262,4 +262,4 @@ def image_of(result: Any) -> Any:  # noqa: ANN401 - diffusers' outputs
     return getattr(result, "images", None) if hasattr(result, "images") else result[0]
 
 
-__all__ = ["Absent", "Encoding", "Finished", "Leaf", "Play", "Scale", "TokenCall"]
+__all__ = ["Absent", "Encoding", "Finished", "Leaf", "OpenScale", "Play", "TokenCall"]

@@ -5,20 +5,30 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from engines.errors import UnsupportedError
-from exporter.families import _played, _standins, _survey
-from exporter.families._facts import Tokens, branch_of, is_tokenizer, replayed, steering
+from exporter.families import Family, _played, _standins, _survey
+from exporter.families._facts import AskedTokens, branch_of, is_tokenizer, replayed, steering
 from exporter.families._standins import Stepped
 from exporter.families._survey import Leaf, Play
 
 if TYPE_CHECKING:
-    from exporter.families.traced import Traced
+    from exporter.families._facts import Survey
+
+
+class TracedFamily(Family, Protocol):
+    """A family that knows a survey of its pipeline."""
+
+    survey: Survey
+
+    def components(self, part: str) -> tuple[str, ...]:
+        """Networks that compute in a part."""
+        ...
 
 
 class TracedReference:
@@ -29,7 +39,7 @@ class TracedReference:
 
     """
 
-    def __init__(self, family: Traced, pipeline: Any) -> None:  # noqa: ANN401 - a diffusers pipeline
+    def __init__(self, family: TracedFamily, pipeline: Any) -> None:  # noqa: ANN401 - a diffusers pipeline
         self._family, self.pipeline = family, pipeline
 
     @property
@@ -86,7 +96,7 @@ class TracedReference:
         play.encode_by(encode)
         shapes = self._family.recipe.shapes
         texts = {"prompt": list(prompts)} | ({"negative_prompt": [negative or ""] * count} if survey.branches == 2 else {})
-        scale = _standins.Scale(torch.ones(count), on=survey.mode != "none")
+        scale = _standins.OpenScale(torch.ones(count), on=survey.mode != "none")
         with contextlib.suppress(Stepped):
             play(**texts, **steering(self.pipeline, survey.mode, scale), height=shapes.height[1], width=shapes.width[1])
         values = {}
@@ -113,11 +123,11 @@ class TracedReference:
                 found[port] = np.stack([own for own in branches if own is not None], axis=1)
         return found
 
-    def _noting(self, name: str, waiting: list[Any], rows: dict[str, dict[int, np.ndarray]]) -> Callable[..., Tokens]:
+    def _noting(self, name: str, waiting: list[Any], rows: dict[str, dict[int, np.ndarray]]) -> Callable[..., AskedTokens]:
         """Tokenize as the pipeline asks, and note ids and masks by port and branch."""
         real = getattr(self.pipeline, name)
 
-        def answer(texts: Sequence[str], options: Mapping[str, Any]) -> Tokens:
+        def answer(texts: Sequence[str], options: Mapping[str, Any]) -> AskedTokens:
             call = waiting.pop(0)
             given = real(list(texts), **options)
             branches = [branch_of(text) for text in call.texts]
@@ -129,7 +139,7 @@ class TracedReference:
                     rows.setdefault(f"{entry}_ids", {})[branch] = np.asarray(given["input_ids"][own], np.int64)
                     if reading.masked:
                         rows.setdefault(f"{entry}_mask", {})[branch] = np.asarray(given["attention_mask"][own], np.int64)
-            return Tokens(dict(given), set())
+            return AskedTokens(dict(given), set())
 
         return answer
 

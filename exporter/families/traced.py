@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from engines.errors import RecipeError, UnsupportedError
-from engines.guidance import Guidance
+from engines.guidance import Guidance, Scale
 from engines.manifest import Role, Tokenizer
 from engines.plugins import did_you_mean
 from engines.signature import Port, Range, Signature
@@ -47,6 +46,9 @@ class Traced:
 
     def __init__(self, checkpoint: Checkpoint, recipe: Recipe) -> None:
         self.checkpoint, self.recipe = checkpoint, recipe
+        self.survey: Survey = self._surveyed()
+        text: dict[str, Role] = {_TEXT: "text"} if self.survey.encodings else {}
+        self.roles: Mapping[str, Role] = {**text, self.survey.components["denoiser"][-1]: "denoiser", _DECODER: "decoder"}
         if problems := [*self._shape_problems(), *self._guidance_problems(), *self._other_problems()]:
             raise RecipeError(problems)
         names = [*dict.fromkeys(self.roles), *self.checkpoint.configs]
@@ -60,8 +62,7 @@ class Traced:
 
     # What the survey says.
 
-    @cached_property
-    def survey(self) -> Survey:
+    def _surveyed(self) -> Survey:
         """The pipeline at the recipe's typical size."""
         from exporter.families._facts import Survey  # noqa: PLC0415 - torch
 
@@ -75,16 +76,6 @@ class Traced:
     def _asked(self) -> dict[str, Any]:
         """Arguments of the pipeline's call that the recipe states."""
         return self.recipe.sampler.asked()
-
-    @cached_property
-    def roles(self) -> Mapping[str, Role]:
-        """Text, where the pipeline reads any, the network that it calls last in a step, and what makes the picture."""
-        text: dict[str, Role] = {_TEXT: "text"} if self.survey.encodings else {}
-        return {**text, self._denoiser: "denoiser", _DECODER: "decoder"}
-
-    @property
-    def _denoiser(self) -> str:
-        return self.survey.components["denoiser"][-1]
 
     def components(self, part: str) -> tuple[str, ...]:
         """Networks that compute in a part, the one that passes change first."""
@@ -135,8 +126,10 @@ class Traced:
 
     @property
     def guidance(self) -> Guidance:
-        """The recipe's."""
-        return Guidance.of(self.recipe.sampler.guidance.mode, self.recipe.sampler.guidance.scale)
+        """The recipe's, and the pipeline's further scales at its own defaults."""
+        usual = Guidance.of(self.recipe.sampler.guidance.mode, self.recipe.sampler.guidance.scale)
+        others = (Scale(name=name, default=value) for name, value in self.survey.scales.items())
+        return Guidance(mode=usual.mode, scales=(*usual.scales, *others))
 
     @property
     def factor(self) -> int:

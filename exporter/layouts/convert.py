@@ -18,10 +18,17 @@ if TYPE_CHECKING:
     from engines.manifest import Manifest
 
 Layout = Literal["optimum", "openvino-genai", "ortpackage"]
+#: Whose networks `plain` knows by their names.
+_PIPELINES = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
 
 
-def require(manifest: Manifest, out: Path) -> None:
-    """Raise UnsupportedError for what no such folder can hold, before anything is loaded: these tools read prompts themselves."""
+def require(pipeline: str, manifest: Manifest, out: Path) -> None:
+    """Raise UnsupportedError for what no such folder can hold, before anything is loaded: these tools read prompts themselves.
+
+    `pipeline` is the class in diffusers that draws with the model.
+    """
+    if pipeline not in _PIPELINES:
+        raise UnsupportedError(f"a folder is written of {' and '.join(_PIPELINES)}, and this model is drawn with by {pipeline}.")
     for name, entry in manifest.tokenizers.items():
         if entry.chunks > 1 or entry.weights:
             raise UnsupportedError(

@@ -82,9 +82,7 @@ class RecipeEmbeddings:
                     raise RecipeError(f"{place}: {token!r} is a word of {other} too; name one otherwise with token:")
         words = ", ".join(dict.fromkeys(each.word for each in more))
         remarks = _notes(more[0].file, more, configs)
-        return RecipeEmbeddings(
-            (*self.vectors, *more), (*self.provenance, f"{source}: {words}"), (*self.notes, *notes, *remarks)
-        )
+        return RecipeEmbeddings((*self.vectors, *more), (*self.provenance, f"{source}: {words}"), (*self.notes, *notes, *remarks))
 
 
 def resolve(

@@ -12,6 +12,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
+from torch import nn
 
 from engines.errors import RecipeError, UnsupportedError
 from engines.lora import spelling
@@ -20,8 +21,6 @@ from engines.plugins import did_you_mean
 from exporter.onnx.layers import Layer, layers
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from engines.signature import Signature
     from exporter.graph import When
 
@@ -64,7 +63,8 @@ class LoraGraphPass:
             UnsupportedError: no layer can take a LoRA.
 
         """
-        own = {name: each for name, each in self.network.named_modules() if hasattr(each, "weight") and each.weight.ndim > 1}
+        modules: dict[str, Any] = {name: each for name, each in self.network.named_modules() if hasattr(each, "weight")}
+        own = {name: each for name, each in modules.items() if each.weight.ndim > 1}
         spelled = spelling.bares(self.component, own, self.config)
         nodes: dict[str, list[Layer]] = {}
         for layer in layers(model):
@@ -78,7 +78,13 @@ class LoraGraphPass:
             )
         taken = {name: index for index, name in enumerate(sorted(wanted))}
         self.found[:] = [
-            LoraLayer(name=name, spelled=spelled[name], shape=tuple(each.weight.shape), index=taken.get(name))
+            LoraLayer(
+                name=name,
+                spelled=spelled[name],
+                shape=tuple(each.weight.shape),
+                index=taken.get(name),
+                used=name in nodes or not isinstance(each, nn.Linear | nn.Conv2d),
+            )
             for name, each in own.items()
             if each.weight.ndim in {2, 4}
         ]

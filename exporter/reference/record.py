@@ -206,7 +206,7 @@ def _in_tiles(decode: Callable[..., Any], tile: Tile, factor: int) -> Callable[.
 
 def _scales(family: Family, setting: Setting) -> dict[str, np.ndarray]:
     """What the run time feeds for a run's guidance, (batch,) by name: a classifier-free scale that is off is 1."""
-    fed = {} if setting.guidance_scale is None else family.guidance.fed(setting.guidance_scale)
+    fed = family.guidance.fed(setting.guidance_scale)
     return {name: np.full(len(setting.prompts), scale, np.float32) for name, scale in fed.items()}
 
 

@@ -177,6 +177,8 @@ def test_a_fused_bundle_has_no_steps_to_call_back_after(tmp_path):
         ({"prompt_embeds": np.zeros(3)}, "prompt_embeds is made by the bundle's own text encoders"),
         ({"crops_coords_top_left": (8, 0)}, "crops_coords_top_left is inside the graphs"),
         ({"ip_adapter_image": 1}, "ip_adapter_image is for an IP-Adapter"),
+        ({"loras": ["style.safetensors:0.8"]}, "LoRA"),
+        ({"cross_attention_kwargs": {"scale": 0.5}}, r"cross_attention_kwargs has no part here; a LoRA is .*loras=\[\.\.\.\]"),
         ({"num_inference_step": 3}, "no argument 'num_inference_step'"),
         ({"num_inference_steps": 3}, "no sampler of 3 steps"),
         ({"generator": "7"}, "generator is a str; give a seed"),
@@ -201,7 +203,7 @@ def test_what_asks_for_nothing_is_passed_over(pipeline):
         ("to", "backend='onnxruntime', device=0"),
         ("unet", "networks are engines"),
         ("enable_model_cpu_offload", "low_memory"),
-        ("load_lora_weights", r"model\.loras"),
+        ("load_lora_weights", "loras="),
     ],
 )
 def test_attributes_of_diffusers_say_what_to_do_instead(pipeline, name, message):

@@ -1,1 +1,1 @@
-"""What of diffusers' pipelines builds: micro models of them, in diffusers' folder format with random weights, and the table."""
+"""Micro models of diffusers' pipelines, with random weights: for tests, and for whoever tries what builds."""

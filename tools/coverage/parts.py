@@ -9,7 +9,6 @@ import torch
 import transformers
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler
 from tokenizers.pre_tokenizers import ByteLevel
-from torch import nn
 
 #: Ids of every micro vocabulary but CLIP's: special tokens, then single characters.
 VOCABULARY = 300
@@ -43,7 +42,7 @@ def clip_tokenizer(pad: str = "<|endoftext|>") -> Any:  # noqa: ANN401 - transfo
     return transformers.CLIPTokenizer(vocab=vocab, merges=[], model_max_length=77, **special)
 
 
-def clip(width: int = 32, *, projection: bool = False) -> nn.Module:
+def clip(width: int = 32, *, projection: bool = False) -> Any:  # noqa: ANN401 - a network of either library
     """CLIP's text encoder of two layers, over `clip_tokenizer`."""
     config = transformers.CLIPTextConfig(
         vocab_size=514, hidden_size=width, intermediate_size=37, num_attention_heads=4, num_hidden_layers=2,
@@ -59,7 +58,7 @@ def t5_tokenizer() -> Any:  # noqa: ANN401 - transformers'
     return transformers.T5Tokenizer(vocab=pieces, extra_ids=0)
 
 
-def t5(width: int = 32, kind: str = "T5") -> nn.Module:
+def t5(width: int = 32, kind: str = "T5") -> Any:  # noqa: ANN401 - a network of either library
     """T5's encoder of two layers, or UMT5's, over `t5_tokenizer`."""
     config = getattr(transformers, f"{kind}Config")(
         vocab_size=VOCABULARY, d_model=width, d_ff=37, d_kv=8, num_heads=4, num_layers=2, feed_forward_proj="gated-gelu"
@@ -67,7 +66,7 @@ def t5(width: int = 32, kind: str = "T5") -> nn.Module:
     return alive(getattr(transformers, f"{kind}EncoderModel")(config))
 
 
-def vae(stages: int = 2, **changes: Any) -> AutoencoderKL:  # noqa: ANN401 - of its config
+def vae(stages: int = 2, **changes: Any) -> Any:  # noqa: ANN401 - a network of either library
     """A VAE; each stage but the last doubles the pixels per cell of the latent."""
     config = {
         "block_out_channels": [8] * stages,
@@ -94,7 +93,7 @@ def spelling_tokenizer(kind: str, template: str | None = None) -> Any:  # noqa: 
     return made
 
 
-def language_model(kind: str, width: int = 32, **changes: Any) -> nn.Module:  # noqa: ANN401 - of its config
+def language_model(kind: str, width: int = 32, **changes: Any) -> Any:  # noqa: ANN401 - a network of either library
     """A language model of two layers, of which pipelines take hidden states: Gemma2, Qwen3 …; over `spelling_tokenizer`."""
     fields = {
         "vocab_size": VOCABULARY,

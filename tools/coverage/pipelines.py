@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
-import diffusers
+import diffusers as library
 from diffusers import DiffusionPipeline
 
 from tools.coverage.parts import (
@@ -21,8 +22,10 @@ from tools.coverage.parts import (
     vae,
 )
 
+#: Whose classes are typed for models of their own size and kind.
+diffusers: Any = library
 #: FLUX.1's and SD3's latents are moved as well as scaled.
-_SHIFTED = {"shift_factor": 0.0609, "scaling_factor": 1.5035}
+_SHIFTED: Mapping[str, Any] = {"shift_factor": 0.0609, "scaling_factor": 1.5035}
 
 
 def pixart_sigma() -> DiffusionPipeline:
@@ -138,9 +141,23 @@ def ovis() -> DiffusionPipeline:
     return diffusers.OvisImagePipeline(flow(), vae(**_SHIFTED), language_model("Qwen3"), tokenizer, alive(network))
 
 
+def stable_diffusion_pag() -> DiffusionPipeline:
+    """Stable Diffusion with perturbed attention in its middle, a third branch with a scale of its own."""
+    network = diffusers.UNet2DConditionModel(
+        block_out_channels=(8, 16), down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"), layers_per_block=1, cross_attention_dim=32, attention_head_dim=2,
+        norm_num_groups=4, sample_size=32,
+    )  # fmt: skip
+    scheduler = diffusers.DDIMScheduler(clip_sample=False, steps_offset=1)
+    return diffusers.StableDiffusionPAGPipeline(
+        vae(), clip(), clip_tokenizer(), alive(network), scheduler, None, None, requires_safety_checker=False
+    )
+
+
 #: Name → what makes the pipeline.
 MADE: Mapping[str, Callable[[], DiffusionPipeline]] = {
     "stable-diffusion-3": stable_diffusion_3,
+    "stable-diffusion-pag": stable_diffusion_pag,
     "pixart-alpha": pixart_alpha,
     "pixart-sigma": pixart_sigma,
     "sana": sana,

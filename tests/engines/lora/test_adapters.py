@@ -144,6 +144,18 @@ def test_a_layer_that_the_build_left_out_and_a_network_without_loras(bundle, tmp
     )
 
 
+def test_a_layer_that_the_network_does_not_use_changes_nothing(tmp_path):
+    unused = networks.LAYERS[3].model_copy(update={"used": False})
+    bundle = networks.bundle(tmp_path / "bundle", layers=(*networks.LAYERS[:3], unused))
+    found = {
+        f"unet.conv_in.lora_{side}.weight": np.zeros(shape, np.float32)
+        for side, shape in {"A": (2, 4, 3, 3), "B": (3, 2, 1, 1)}.items()
+    }
+    both = bound(bundle, choice(saved(tmp_path / "a.safetensors", tensors() | found)))
+    alone = bound(bundle, choice(saved(tmp_path / "b.safetensors", tensors())))
+    assert all(np.array_equal(both[name], array) for name, array in alone.items())
+
+
 def test_what_is_of_no_low_rank_half_there_or_not_finite(bundle, tmp_path):
     found = tensors(names=["blocks.0.to_q"])
     whole = {"unet.blocks.0.to_q.diff": np.zeros((6, 4), np.float32)}
@@ -176,3 +188,14 @@ def test_a_bundle_without_larger_convolutions(tmp_path):
     bundle = networks.bundle(tmp_path / "bundle", limits=limits, layers=layers)
     assert "lora_scale_conv" not in bound(bundle, choice(saved(tmp_path / "a.safetensors", tensors(names=["blocks.0.to_q"]))))
     refused(bundle, saved(tmp_path / "b.safetensors"), "left out: blocks.0.conv.\n.*conv_rank above 0")
+
+
+def test_threads_get_their_own_loras(bundle, tmp_path):
+    from concurrent.futures import ThreadPoolExecutor
+
+    files = [saved(tmp_path / f"{name}.safetensors", tensors(seed=seed)) for seed, name in enumerate("abc")]
+    wanted = [bound(bundle, choice(file))["lora_a_0"] for file in files]
+    adapters = Adapters(bundle)
+    with ThreadPoolExecutor(6) as threads:
+        for index, got in enumerate(threads.map(lambda index: adapters.bind([choice(files[index % 3])]), range(60))):
+            assert np.array_equal(got["unet"]["lora_a_0"], wanted[index % 3])

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from exporter.families import _facts
-from exporter.families._facts import Reading, Survey, Tokens
+from exporter.families._facts import AskedTokens, Reading, Survey
 from exporter.families._survey import Leaf
 from tools.coverage import pipelines
 
@@ -53,7 +53,7 @@ def test_a_text_is_read_in_its_frame():
 
 def test_what_is_looked_at_of_tokens_is_noted():
     read: set[str] = set()
-    tokens = Tokens({"input_ids": torch.zeros(1), "attention_mask": torch.ones(1)}, read)
+    tokens = AskedTokens({"input_ids": torch.zeros(1), "attention_mask": torch.ones(1)}, read)
     assert tokens.to("cpu").input_ids is tokens["input_ids"]
     assert read == {"input_ids"}
     assert not hasattr(tokens, "special_tokens_mask")

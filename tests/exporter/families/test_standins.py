@@ -8,7 +8,7 @@ from diffusers import EulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler
 from torch import nn
 
 from exporter.families import _standins
-from exporter.families._standins import Absent, Answered, Finished, Grid, Scale, outlined
+from exporter.families._standins import Absent, Answered, Finished, Grid, OpenScale, outlined
 
 
 def nothing(_shape):
@@ -42,7 +42,7 @@ def test_an_euler_scheduler_neither_scales_nor_multiplies_noise():
 
 
 def test_a_scale_is_on_or_off_whatever_it_is_compared_with_and_one_number_a_picture():
-    on, off = Scale(torch.tensor([2.0, 3.0]), on=True), Scale(torch.tensor([2.0]), on=False)
+    on, off = OpenScale(torch.tensor([2.0, 3.0]), on=True), OpenScale(torch.tensor([2.0]), on=False)
     assert on > 1.0
     assert not on <= 5
     assert not off > 1.0
@@ -54,7 +54,7 @@ def test_a_scale_is_on_or_off_whatever_it_is_compared_with_and_one_number_a_pict
 
 
 def test_scales_and_times_become_tensors_and_spread_over_the_guided_batch():
-    scale, time = Scale(torch.tensor([2.0, 3.0]), on=True), torch.tensor([5.0, 6.0])
+    scale, time = OpenScale(torch.tensor([2.0, 3.0]), on=True), torch.tensor([5.0, 6.0])
     with Answered(nothing):
         assert torch.full([1], scale, dtype=torch.float32).expand(2).tolist() == [2.0, 3.0]
         assert torch.tensor(scale - 1).repeat(4).tolist() == [1.0, 2.0, 1.0, 2.0]
@@ -67,7 +67,8 @@ def test_scales_and_times_become_tensors_and_spread_over_the_guided_batch():
 
 def test_noise_is_answered_and_a_picture_ends_the_call():
     with Answered(lambda shape: torch.full(tuple(shape), 7.0)):
-        assert torch.randn(1, 2).tolist() == [[7.0, 7.0]]
+        noise = torch.randn(1, 2)
+        assert [row.tolist() for row in noise.tolist()] == [[7.0, 7.0]], "rows of one number a picture stay tensors"
         assert torch.randn((2,), dtype=torch.float64).dtype == torch.float64
         with pytest.raises(Finished) as event:
             torch.ones(1, 2, 2, 3).numpy()

@@ -11,6 +11,7 @@ from exporter.families import claim
 from exporter.families.traced import Traced
 from exporter.models.resolve import resolve
 from exporter.recipe.schema import Recipe
+from exporter.reference.cost import count
 from exporter.reference.part_outputs import measure
 from exporter.reference.record import record
 from tests.exporter import equality
@@ -50,7 +51,10 @@ def family(source: Path, mode: str = "classifier_free", *, text: str = RECIPE) -
     return found
 
 
-@pytest.mark.parametrize(("name", "mode"), [("pixart-sigma", "classifier_free"), ("flux", "none"), ("flux-guided", "embedded")])
+@pytest.mark.parametrize(
+    ("name", "mode"),
+    [("pixart-sigma", "classifier_free"), ("flux-guided", "embedded"), ("stable-diffusion-pag", "classifier_free")],
+)
 def test_every_part_answers_as_diffusers_with_guidance_on_and_off(model, name, mode):
     made = family(model(name), mode)
     recording = record(made, made.recipe)
@@ -125,6 +129,20 @@ def test_a_pipeline_that_diffusers_does_not_know_is_refused_by_name(model, tmp_p
     (source / "model_index.json").write_text(index.replace("PixArtSigmaPipeline", "PixArtOmegaPipeline"))
     with pytest.raises(UnsupportedError, match="has no pipeline 'PixArtOmegaPipeline'"):
         family(source)
+
+
+def test_a_pipeline_s_further_scales_are_the_bundle_s(model):
+    made = family(model("stable-diffusion-pag"))
+    assert [(scale.name, scale.default) for scale in made.guidance.scales] == [("guidance_scale", 4.0), ("pag_scale", 3.0)]
+    assert [port.name for port in made.signature("unet").inputs][-2:] == ["guidance_scale", "pag_scale"]
+
+
+def test_what_a_part_costs_is_counted_without_memory(model):
+    made = family(model("pixart-sigma"))
+    found = count(made)
+    network = made.part("transformer", "fp32").network
+    assert found["transformer"].parameters == sum(value.numel() for value in network.parameters())
+    assert all(size.multiply_adds > 0 for size in found.values())
 
 
 @torch.no_grad()

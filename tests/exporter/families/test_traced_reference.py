@@ -4,8 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from engines.errors import UnsupportedError
+from engines.tokenizer import TextTokenizer
 from tests.exporter.families.test_traced import family
 from tools.coverage import pipelines
 
@@ -34,8 +36,6 @@ def test_a_call_on_what_was_encoded_is_a_call_on_the_prompts(made):
     _, reference = made
     conditioning = reference.encode(PROMPTS, "Blurry")
     noise = np.random.default_rng(0).standard_normal((2, 4, 16, 16)).astype(np.float32)
-    import torch
-
     asked = {"height": 32, "width": 32, "num_inference_steps": 2, "output_type": "np", "latents": torch.from_numpy(noise)}
     got = reference.call(conditioning, 3.0, **asked).images
     wanted = reference.pipeline(
@@ -44,6 +44,22 @@ def test_a_call_on_what_was_encoded_is_a_call_on_the_prompts(made):
     np.testing.assert_allclose(got, wanted, atol=1e-4)
     latent = noise[:1]
     assert reference.decode(latent).shape == (1, 32, 32, 3)
+
+
+@pytest.mark.parametrize(("name", "lengths"), [("sana", (300, 1355)), ("ovis", (284,))])
+def test_the_bundle_s_tokenizers_make_the_pipeline_s_ids(tmp_path, name, lengths):
+    """Sana has an instruction before the prompt alone, so that its one tokenizer reads in two ways; Ovis a chat's template."""
+    pipelines.MADE[name]().save_pretrained(tmp_path / "model")
+    found = family(tmp_path / "model")
+    wanted, made = found.reference().tokenize(PROMPTS, "Blurry"), found.tokenizers()
+    assert tuple(sorted(entry.length for entry, _ in made.values())) == lengths
+    for tokenizer, (entry, text) in made.items():
+        (tmp_path / f"{tokenizer}.json").write_text(text, encoding="utf-8")
+        own = TextTokenizer.of(tmp_path / f"{tokenizer}.json", entry)
+        for index, prompt in enumerate(PROMPTS):
+            tokens = own.encode(["Blurry", prompt])
+            np.testing.assert_array_equal(tokens.ids, wanted[entry.feeds][index])
+            np.testing.assert_array_equal(tokens.mask, wanted[entry.mask][index])
 
 
 def test_parts_have_their_networks_and_calls(made):

@@ -11,6 +11,7 @@ from engines.errors import UnsupportedError
 from exporter.layouts import convert
 from tests.engines import small
 
+SD = "StableDiffusionPipeline"
 ENTRIES = ("text_encoder", "unet", "vae_decoder")
 
 
@@ -68,14 +69,19 @@ def test_what_fails_leaves_nothing(manifest, exporting, tmp_path, monkeypatch):
 
 def test_a_folder_that_holds_something_is_not_written_over(manifest, tmp_path):
     (tmp_path / "out").mkdir()
-    convert.require(manifest, tmp_path / "out")
+    convert.require(SD, manifest, tmp_path / "out")
     (tmp_path / "out" / "mine").touch()
     with pytest.raises(UnsupportedError, match="is there and not empty"):
-        convert.require(manifest, tmp_path / "out")
+        convert.require(SD, manifest, tmp_path / "out")
     shutil.rmtree(tmp_path / "out")
     (tmp_path / "out").touch()
     with pytest.raises(UnsupportedError, match="is there and not empty"):
-        convert.require(manifest, tmp_path / "out")
+        convert.require(SD, manifest, tmp_path / "out")
+
+
+def test_another_pipeline_is_refused_by_its_name(manifest, tmp_path):
+    with pytest.raises(UnsupportedError, match=r"of StableDiffusionPipeline and StableDiffusionXLPipeline, .* by FluxPipeline"):
+        convert.require("FluxPipeline", manifest, tmp_path / "out")
 
 
 def test_prompts_that_the_tools_would_read_otherwise_are_refused(tmp_path):
@@ -83,7 +89,7 @@ def test_prompts_that_the_tools_would_read_otherwise_are_refused(tmp_path):
     longer = bundle.manifest.tokenizers["tokenizer"].model_copy(update={"chunks": 2})
     chunked = write(bundle.folder, draft(bundle.manifest, tokenizers={"tokenizer": longer}))
     with pytest.raises(UnsupportedError, match="tokenizer reads prompts in chunks or with weights"):
-        convert.require(chunked.manifest, tmp_path / "out")
+        convert.require(SD, chunked.manifest, tmp_path / "out")
 
 
 def test_it_says_how_to_draw_and_what_is_not_carried(manifest):

@@ -46,6 +46,7 @@ class Network(nn.Module):
     def __init__(self):
         super().__init__()
         self.config = {}
+        self.unused, self.words = nn.ModuleList([nn.Linear(4, 4)]), nn.Embedding(3, 4)
         self.conv_in, self.blocks, self.conv_out = (
             nn.Conv2d(4, 8, 3, padding=1),
             nn.ModuleList([Block()]),

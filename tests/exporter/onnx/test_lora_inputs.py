@@ -53,7 +53,8 @@ def test_every_layer_inside_a_block_has_inputs_of_its_form(graphs):
     _, adding, signature = graphs[torch.float32]
     taken = {layer.name.removeprefix("blocks.0."): layer.form for layer in adding.found if layer.index is not None}
     assert taken == FORMS
-    assert {layer.name for layer in adding.found if layer.index is None} == {"conv_in", "conv_out", "blocks.0.groups"}
+    out = {layer.name: layer.used for layer in adding.found if layer.index is None}
+    assert out == {"conv_in": True, "conv_out": True, "blocks.0.groups": True, "unused.0": False, "words": True}
     assert len([port for port in signature.inputs if port.optional]) == 2 * len(FORMS) + 2
 
 
