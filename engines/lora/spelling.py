@@ -42,9 +42,9 @@ _ENDS = [
     (re.compile(r"(.+?)(?:\.processor)?\.(to_out)_lora\.(down|up)\.weight"), r"\1.\2.0", r"\3"),
     (re.compile(r"(.+)\.(?:lora|lora_linear_layer)\.(down|up)\.weight"), r"\1", r"\2"),
     (re.compile(r"(.+)\.lora_(down|up|mid)(?:\.weight)?"), r"\1", r"\2"),
-    (re.compile(r"(.+)\.lora_A(?:\.default)?(?:\.weight)?"), r"\1", "down"),
-    (re.compile(r"(.+)\.lora_B(?:\.default)?(?:\.weight)?"), r"\1", "up"),
-    (re.compile(r"(.+)\.lora_magnitude_vector(?:\.default)?(?:\.weight)?"), r"\1", "magnitude"),
+    (re.compile(r"(.+)\.lora_A(?:\.(?!weight$)[\w-]+)?(?:\.weight)?"), r"\1", "down"),
+    (re.compile(r"(.+)\.lora_B(?:\.(?!weight$)[\w-]+)?(?:\.weight)?"), r"\1", "up"),
+    (re.compile(r"(.+)\.lora_magnitude_vector(?:\.(?!weight$)[\w-]+)?(?:\.weight)?"), r"\1", "magnitude"),
     (
         re.compile(r"(.+)\.(alpha|dora_scale|diff|diff_b|w_norm|b_norm|hada_(?:w[12]_[ab]|t[12])|lokr_(?:w[12](?:_[ab])?|t2))"),
         r"\1",

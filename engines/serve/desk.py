@@ -109,7 +109,8 @@ class Desk:
                 event = following.result()
                 if event.kind == "cancelled":
                     raise Refusal(409, "the picture was cancelled.", "cancelled") from event.job.error
-                if event.job.error:
+                # Not whether the job has failed by now: what was told before comes first.
+                if event.kind == "failed" and event.job.error:
                     raise event.job.error
                 left -= {event.job.number} if event.kind == "done" else set()
                 yield event

@@ -49,6 +49,9 @@ class Metrics:
     def ended(self, job: Job) -> None:
         """Count a job that has ended."""
         model = job.request.model
+        if job.state == "failed" and not job.spent:  # no network ran: it was asked for what cannot be had
+            self._ended.labels(model, "refused").inc()
+            return
         self._ended.labels(model, job.state).inc()
         self._stage.labels(model, "queue").observe(job.times["started"] - job.times["created"])
         for part, seconds in job.spent.items():

@@ -164,11 +164,17 @@ class TracedReference:
         takes = _survey.arguments(played)
         return SimpleNamespace(images=_survey.image_of(running(**{name: asked[name] for name in asked if name in takes})))
 
-    def from_image(self, *_: object) -> Any:  # noqa: ANN401 - nothing
+    def from_image(
+        self,
+        pixels: np.ndarray,  # noqa: ARG002 - none is taken, as below
+        anew: np.ndarray | None,  # noqa: ARG002
+        strength: float | None,  # noqa: ARG002
+        size: Mapping[str, int],  # noqa: ARG002
+    ) -> tuple[Any, dict[str, Any]]:
         """Start from an image."""
         raise UnsupportedError(f"{self._family.survey.name} is built without an encoder of images.")
 
-    def encode_image(self, *_: object) -> np.ndarray:
+    def encode_image(self, image: np.ndarray, noise: np.ndarray) -> np.ndarray:  # noqa: ARG002
         """Encode an image."""
         raise UnsupportedError(f"{self._family.survey.name} is built without an encoder of images.")
 

@@ -42,6 +42,7 @@ SCHEME = "uniform-1"
 _LIBRARIES = ("diffusers", "transformers")
 #: Words of a single file's metadata that the bundle keeps.
 _TOLD = ("modelspec.title", "modelspec.architecture", "modelspec.resolution")
+_LISTED = 8  # names in one message
 _PROCESSOR = "preprocessor_config.json"
 _NETWORKS = re.compile(r"unet|transformer|vae|text_encoder(_\d)?")
 _TOKENIZERS = re.compile(r"tokenizer(_\d)?")
@@ -234,6 +235,8 @@ def _folder(folder: Path, provenance: dict[str, str], seed: int | None, variant:
     folders: dict[str, Path] = {}
     read = [name for name in index if _read(index, name, folder)]
     config_types.refuse_index(index, read, str(folder))
+    if kind := kinds.of_index(index):
+        raise UnsupportedError(kind.sentence(folder))
     for name in read:
         if not isinstance(index[name], list) or index[name][1] is None:
             continue
@@ -291,6 +294,12 @@ def _single(file: Path, model: ModelOptions, seed: int | None) -> Checkpoint:
     said = statements.stated(file)
     name = model.architecture or _recognised(file, said)
     configs = statements.applied(_trusted(architectures.configs(name), name), said)
+    configs = {**configs, "vae": {**configs["vae"], **recognition.vae_differences(header.shapes, configs["vae"])}}
+    files = {part: (file,) for part in configs if _NETWORKS.fullmatch(part)}
+    if kind is None and seed is None and (lacks := sorted(files.keys() - leftovers.networks(header.shapes, files))):
+        raise UnsupportedError(
+            f"{file} has no {' and no '.join(lacks)}, which a model of {name}'s kind has.\n  {kinds.UNET.way}"
+        )
     came: tuple[str, ...] = ()
     folders = {part: file.parent / part for part in configs if _TOKENIZERS.fullmatch(part)}
     if any(not folder.is_dir() for folder in folders.values()):
@@ -312,9 +321,8 @@ def _single(file: Path, model: ModelOptions, seed: int | None) -> Checkpoint:
     provenance = {"source": model.source, "architecture": name} | {key: words[key] for key in _TOLD if words.get(key)}
     if said:
         provenance["says"] = statements.told(said)
-    files = {part: (file,) for part in configs if _NETWORKS.fullmatch(part)}
     left = leftovers.of_file(file.name, header.shapes, files)
-    notes = tuple(filter(None, [*came, left, *statements.remarks(words, file.name)]))
+    notes = tuple(filter(None, [*came, left, *statements.remarks(words, file.name, configs)]))
     return Checkpoint(configs, provenance, files, folders, seed, originals=frozenset(files), statements=said, notes=notes)
 
 
@@ -344,7 +352,11 @@ def _recognised(file: Path, said: Iterable[Statement]) -> str:
         name, differs = recognition.nearest(found)
         listed = f"the nearest is {name}, whose UNet has other {' and '.join(differs)}"
     else:
-        listed = "it has no UNet whose names are known"
+        begins = ", ".join(sorted({name.partition(".")[0] for name in safetensors_header.shapes(file)})[:_LISTED]) or "nothing"
+        raise UnsupportedError(
+            f"{file} is no text-to-image model that is known here: it has no UNet with a first convolution; its weights begin "
+            f"with {begins}.\n  Take a whole model's file, or a diffusers folder or hub id."
+        )
     raise UnsupportedError(
         f"{file} does not tell its architecture: {listed}.\n"
         f"  Set model.architecture to one of: {', '.join(same or architectures.names())}; or convert the file where its "

@@ -184,12 +184,14 @@ def with_base(base: Checkpoint, model: ModelOptions, root: Path) -> Checkpoint:
         raise RecipeError(whole)
     if place is not None and place.is_file():
         header = safetensors_header.header(place)
-        if (kind := kinds.of_file(header.shapes, header.metadata)) is None:
-            raise RecipeError(whole)
-        if kind not in {kinds.UNET, kinds.NO_TEXT, kinds.NO_VAE}:
+        kind = kinds.of_file(header.shapes, header.metadata)
+        if kind not in {None, kinds.UNET, kinds.NO_TEXT, kinds.NO_VAE}:
             raise UnsupportedError(kind.sentence(place))
         parts, said = leftovers.networks(header.shapes, base.files) or parts, statements.stated(place)
-        notes = (leftovers.of_file(place.name, header.shapes, parts), *statements.remarks(header.metadata, place.name))
+        if kind is None and len(parts) == len(base.files):
+            raise RecipeError(whole)
+        remarks = statements.remarks(header.metadata, place.name, base.configs)
+        notes = (leftovers.of_file(place.name, header.shapes, parts), *remarks)
     configs, files, told = base.configs, dict(base.files), dict[str, str]()
     originals = set(base.originals)
     for part in parts:
@@ -269,7 +271,8 @@ class _Look:
         safetensors_header.refuse_pickle(str(file), [file.name])
         shapes, own = safetensors_header.shapes(file), self.source.configs[network(self.part)]
         kind = kinds.of_file(shapes, {})
-        if kind and kind in {kinds.TINY, kinds.LORA, kinds.EMBEDDING, kinds.CONTROL, kinds.ADAPTER, kinds.PACKED}:
+        none = {kinds.TINY, kinds.LORA, kinds.EMBEDDING, kinds.CONTROL, kinds.ADAPTER, kinds.PACKED}
+        if kind in none or (kind is kinds.DECODER and self.part == "vae"):
             raise UnsupportedError(kind.sentence(file))
         config = {"_class_name": self.source.configs["model_index"][network(self.part)][1], **own}
         if network(self.part) == "vae":

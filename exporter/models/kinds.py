@@ -48,6 +48,16 @@ NO_VAE = Kind(
     "a model without its VAE", "Name another's as model.vae: a folder, a hub id such as stabilityai/sdxl-vae, or a file."
 )
 NO_TEXT = Kind("a model without a text encoder", UNET.way)
+NO_UNET = Kind("a model without its UNet", "Name a whole model as model.source.")
+DECODER = Kind(
+    "a VAE's decoder alone",
+    "Name a model as model.source, and this file as components.vae_decoder.passes: [{swap: {source: FILE}}].",
+)
+UPSCALER = Kind("an upscaler, which enlarges finished pictures", "Take a text-to-image model, and enlarge what it draws.")
+IMAGE_TOWER = Kind("CLIP's image tower, which reads pictures", "Take a text-to-image model.")
+LANGUAGE = Kind("a language model or a text encoder that is none of CLIP's", "Take a model with CLIP text encoders.")
+CASCADE = Kind("a stage of Stable Cascade or Würstchen", "Take a text-to-image model of SD's or SDXL's kind.")
+HYPERNETWORK = Kind("a hypernetwork", "It changes a model while it draws, and is not built; take a LoRA of the same purpose.")
 TINY = Kind(
     "a tiny autoencoder in its own repository's names",
     "Take it in diffusers' names: madebyollin/taesd, or madebyollin/taesdxl for SDXL.",
@@ -76,18 +86,27 @@ _CHANNELS = {
 _MARKS: Mapping[str, Kind] = {
     r".*\.(absmax|quant_state\..*|nested_absmax|quant_map)": PACKED,
     r".*(\.|_)(lora_(up|down|mid|A|B)|hada_w[12]_[ab]|lokr_w[12](_[ab])?|oft_(blocks|diag)|dora_scale).*": LORA,
+    r"(lora_(unet|te\d?)|lycoris(_\w+)?|(b|g)?oft_unet)_.*": LORA,
     r"emb_params|clip_[lg]|<[^>]*>|\*": EMBEDDING,
     r"(.*\.)?(motion_modules|time_stack|time_mixer|temporal_transformer|temopral_conv)\..*": VIDEO,
     r"(.*\.)?(vocoder|cond_stage_model\.(audio_branch|model\.audio_branch))\..*": AUDIO,
     r"(model\.diffusion_model\.|transformer\.)?(joint|double|single|single_transformer)_blocks\..*": TRANSFORMER,
     r"(model\.diffusion_model\.)?(double_stream_blocks|double_layers|cap_embedder|img_in|txt_in|x_embedder)\..*": TRANSFORMER,
     r"(control_model|controlnet_\w+|(.*\.)?input_hint_block)\..*": CONTROL,
+    r"(conv_first|conv_last|conv_body|upconv\d)\..*|body\.\d+\.rdb\d\..*|model\.1\.sub\..*": UPSCALER,
     r"(image_proj|ip_adapter|adapter|body)\..*": ADAPTER,
+    r"(.*\.)?(channelwise|kv_mapper)\..*": CASCADE,
+    r"(.*\.)?(encoder_hid_proj|add_embedding\.(image|text_image)_\w+)\..*": CLASSES,
+    r"(model\.diffusion_model\.|transformer\.)?(transformer_)?blocks\.\d+\.(\w*attn\w*|scale_shift_table)\b.*": TRANSFORMER,
+    r"(encoder\.block\.\d+|model\.layers\.\d+|language_model|lm_head|h\.\d+)\..*": LANGUAGE,
+    r"\d+\.\d+\.linear\..*": HYPERNETWORK,
     r"(encoder\.|decoder\.)?\d+\.(weight|bias|conv\.0\.weight)": TINY,
 }
 _CLIP = {"CLIPTextModel", "CLIPTextModelWithProjection", "CLIPTokenizer", "CLIPTokenizerFast"}
 _UNET = r"(model\.diffusion_model\.|unet\.)?(input_blocks|output_blocks|down_blocks|up_blocks)\..*"
-_VAE = r"(first_stage_model\.|vae\.)?(encoder|decoder)\.(conv_in|mid|mid_block|down|up|down_blocks|up_blocks)\..*"
+_UNDER = r"first_stage_model\.|vae\."
+_IMAGES = r"(.*\.)?(vision_model|visual)\..*"
+_VAE = rf"({_UNDER})?(encoder|decoder)\.(conv_in|mid|mid_block|down|up|down_blocks|up_blocks)\..*"
 _TEXT = r"(cond_stage_model|conditioner|text_encoder(_2)?|text_encoders)\..*|(.*\.)?(text_model|transformer\.resblocks)\..*"
 
 
@@ -99,8 +118,8 @@ def of_file(shapes: Shapes, words: Mapping[str, str]) -> Kind | None:
         told = {"lora": LORA, "textual-inversion": EMBEDDING}.get(suffix)
         return told or _marked(shapes) or _alone(shapes)
     # Beside a UNet's own weights a ControlNet's may lie, which are left out by name; these change what the UNet is.
-    marked = _marked(name for name in shapes if not name.startswith("control_model."))
-    return (marked if marked in {PACKED, VIDEO, AUDIO, CONTROL} else None) or of_outline(found) or _alone(shapes)
+    marked, changed = _marked(name for name in shapes if not name.startswith("control_model.")), {PACKED, VIDEO, AUDIO, CONTROL}
+    return (marked if marked in changed | {CLASSES, CASCADE} else None) or of_outline(found) or _alone(shapes)
 
 
 def of_outline(found: Outline) -> Kind | None:
@@ -110,6 +129,18 @@ def of_outline(found: Outline) -> Kind | None:
     if found.added == 2560 or (found.added and found.context == (1280,)):
         return REFINER
     return CLASSES if found.added and found.added != 2816 and found.context == (1024,) else None
+
+
+def of_index(index: Mapping[str, Any]) -> Kind | None:
+    """What a pipeline of SD's or SDXL's is that lacks a network, by its model_index.json; None for a whole one, and others."""
+    if not re.fullmatch(r"StableDiffusion(XL)?(?!3)[A-Za-z0-9]*Pipeline", str(index.get("_class_name"))):
+        return None
+    has = {name for name, value in index.items() if isinstance(value, list | tuple) and value and value[-1] is not None}
+    if "text_encoder" not in has and "text_encoder_2" in has and index.get("requires_aesthetics_score"):
+        return REFINER
+    lacks = [name for name in ("unet", "vae", "text_encoder", "tokenizer") if name not in has]
+    way = "Copy its folder from the model that this one was made from, and name it in model_index.json as that one does."
+    return Kind(f"a pipeline without its {' and its '.join(lacks)}", way) if lacks else None
 
 
 def of_configs(configs: Configs) -> tuple[Kind, str] | None:
@@ -140,9 +171,13 @@ def _marked(names: Iterable[str]) -> Kind | None:
 
 def _alone(shapes: Shapes) -> Kind | None:
     has = [any(re.fullmatch(pattern, name) for name in shapes) for pattern in (_UNET, _VAE, _TEXT)]
+    if not any(has):
+        return IMAGE_TOWER if any(re.fullmatch(_IMAGES, name) for name in shapes) else None
+    encodes = any(re.fullmatch(rf"({_UNDER})?encoder\..*", name) for name in shapes)
     return {
         (True, False, False): UNET,
-        (False, True, False): VAE,
+        (False, True, False): VAE if encodes else DECODER,
+        (False, True, True): NO_UNET,
         (False, False, True): TOWER,
         (True, False, True): NO_VAE,
         (True, True, False): NO_TEXT,

@@ -24,6 +24,7 @@ STARTS = (*(start for starts in PREFIXES.values() for start in starts), *(f"{nam
 #: How a leftover's name reads → why the picture does not depend on it. Names as in single files and in folders.
 HARMLESS = {
     r"(.*\.)?position_ids": "0, 1, 2 …, which the text tower counts itself",
+    r"(.*\.)?attn_mask": "the causal mask of OpenCLIP's text tower, which makes it itself",
     r"(.*\.)?logit_scale": "scales likeness of text and image when CLIP is trained",
     r"(.*\.)?(text|visual)_projection(\.weight)?": "projects a pooled state, in a tower of which nobody reads that",
     r"(.*\.)?(vision_model|visual)\..*": "CLIP's image tower, saved with its text tower",
@@ -60,22 +61,33 @@ def harmless(name: str) -> bool:
     return _HARMLESS.fullmatch(name) is not None
 
 
-def networks(names: Iterable[str], known: Iterable[str]) -> list[str]:
+def start(network: str, names: Iterable[str]) -> str:
+    """What a network's weights start with in a single file, empty where it has none under a name of their own.
+
+    Of several the one that most weights have: a merge may have left a weight or two under the prefix of its other parent.
+    """
+    counts = dict.fromkeys((f"{network}.", *PREFIXES.get(network, ())), 0)
+    for name in names:
+        for each in counts:
+            counts[each] += name.startswith(each)
+    most = max(counts, key=lambda each: counts[each])
+    return most if counts[most] else ""
+
+
+def networks(names: Collection[str], known: Iterable[str]) -> list[str]:
     """Of the networks of a model those that a single file has under a name of their own."""
-    listed = list(names)
-    return [each for each in known if any(name.startswith((f"{each}.", *PREFIXES.get(each, ()))) for name in listed)]
+    return [each for each in known if start(each, names)]
 
 
-def of_file(where: str, names: Iterable[str], read: Collection[str]) -> str:
+def of_file(where: str, names: Collection[str], read: Iterable[str]) -> str:
     """One sentence on the weights of a single file that stand under the name of no network that is read; empty for none.
 
     Of a file with one network alone, without a name of its own, all are that one's.
     """
-    starts = tuple(start for each in read for start in (*PREFIXES.get(each, ()), f"{each}."))
-    listed = list(names)
-    if not any(name.startswith(STARTS) for name in listed):
+    starts = tuple(filter(None, (start(each, names) for each in read)))
+    if not starts:
         return ""
-    left = [name for name in listed if not name.startswith(starts) and not harmless(name)]
+    left = [name for name in names if not name.startswith(starts) and not harmless(name)]
     return sentence(where, [name for name in left if not MARKERS.fullmatch(name)])
 
 

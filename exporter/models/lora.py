@@ -11,7 +11,7 @@ from engines.errors import RecipeError, UnsupportedError
 from engines.lora import spelling
 from engines.lora.strength import PEFT, PEFT_WEIGHTS, config_of
 from engines.plugins import did_you_mean
-from exporter.models import hub, locate, safetensors_header, statements
+from exporter.models import hub, kinds, locate, recognition, safetensors_header, statements
 
 if TYPE_CHECKING:
     from exporter.recipe.schema import LoraOptions as Asked
@@ -78,16 +78,28 @@ def _resolved(asked: Asked, place: str, root: Path, configs: Mapping[str, Mappin
     if file.suffix != ".safetensors":
         safetensors_header.refuse_pickle(str(file), [file.name])
         raise UnsupportedError(f"{file} is not a .safetensors file.\n  A LoRA is a .safetensors file.")
-    names = sorted(safetensors_header.shapes(file))
+    shapes, told_by = safetensors_header.shapes(file), safetensors_header.metadata(file)
+    names = sorted(shapes)
+    _refuse_other(file, shapes, told_by)
     # Words that it brings along are no change of a network, and are read where textual inversions are.
     owners = {name: spelling.owner(name) for name in names if not name.startswith(spelling.BUNDLED)}
     refuse_left(file, [name for name, owner in owners.items() if owner not in configs or spelling.other_format([name])])
-    told_by = safetensors_header.metadata(file)
-    notes = [*found.notes, *statements.remarks(told_by, f"LoRA {file.name}", configs)]
+    notes = [*found.notes, *statements.remarks(told_by, f"LoRA {file.name}", configs, changes=True)]
     config = config_of(file, told_by)
     title = next((told_by[key] for key in _TITLES if told_by.get(key)), "")
     told = f"{asked.source}{f' at {commit}' if commit else ''}{f' {file.name}' if file.name not in asked.source else ''}"
     return Lora(file, asked.scale, frozenset(owners.values()), title, f"{told} × {asked.scale:g}", tuple(notes), config)
+
+
+def _refuse_other(file: Path, shapes: kinds.Shapes, words: Mapping[str, str]) -> None:
+    """Raise UnsupportedError where nothing in a file is a change of a network; says what the file is."""
+    if spelling.other_format(shapes) or any(spelling.split(name) or name.startswith(spelling.BUNDLED) for name in shapes):
+        return
+    kind = kinds.of_file(shapes, words)
+    if kind in {None, kinds.LORA}:
+        told, way = "something else", "Take a file with changes of weights, as trainers of LoRAs write it."
+        kind = kinds.Kind("a whole model" if recognition.outline(shapes) else told, way)
+    raise UnsupportedError(f"{file} is {kind.name.removesuffix(', not a model')}, and no LoRA.\n  {kind.way}")
 
 
 def refuse_left(file: Path, names: Sequence[str]) -> None:

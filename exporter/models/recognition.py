@@ -166,3 +166,9 @@ def vae(shapes: Shapes) -> dict[str, Any]:
         "use_quant_conv": "quant_conv.weight" in own,
         "use_post_quant_conv": "post_quant_conv.weight" in own,
     }
+
+
+def vae_differences(shapes: Shapes, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields in which the VAE of a file is another than an AutoencoderKL's config says."""
+    silent = {"use_quant_conv": True, "use_post_quant_conv": True, "layers_per_block": 1, "in_channels": 3, "out_channels": 3}
+    return {name: value for name, value in vae(shapes).items() if config.get(name, silent.get(name)) != value}

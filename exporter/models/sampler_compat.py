@@ -272,7 +272,7 @@ def _stated(recipe: Recipe, checkpoint: Checkpoint) -> Iterator[str]:
         told.setdefault(each.field, []).append(each)
     for field, statements in told.items():
         given, values = recipe.sampler.config.get(field), [each.value for each in statements]
-        says = " and ".join(f"{each.value!r} ({each.by})" for each in statements)
+        says = " and ".join(each.by if each.value is None else f"{each.value!r} ({each.by})" for each in statements)
         if statements[0].component != "scheduler":
             if None in values:
                 yield f"model.source: {statements[0].by} holds no numbers for {field}; take a whole file"

@@ -11,7 +11,7 @@ from diffusers.loaders import single_file_utils as ldm
 from torch import Tensor, nn
 
 from engines.errors import UnsupportedError
-from exporter.models import kinds, leftovers, weights
+from exporter.models import kinds, leftovers, statements, weights
 
 _Tensors = dict[str, Tensor]
 _Getters = dict[str, Callable[[], Tensor]]
@@ -58,18 +58,17 @@ def component(file: Path, name: str, skeleton: nn.Module, config: Mapping[str, A
 
 def _own(file: Path, name: str) -> tuple[str, _Getters]:
     """What the component's weights start with, and they without that; of a file with one network alone, all of them."""
-    tensors = weights.opened(file)
-    starts = (f"{name}.", *leftovers.PREFIXES.get(name, ()))
-    for start in starts:
-        if own := {key.removeprefix(start): get for key, get in tensors.items() if key.startswith(start) and key not in _LAST}:
-            return start, own
+    tensors = {key: get for key, get in weights.opened(file).items() if not statements.MARKERS.fullmatch(key)}
+    start = leftovers.start(name, tensors)
+    own = {key.removeprefix(start): get for key, get in tensors.items() if key.startswith(start) and key not in _LAST}
+    if start and own:
+        return start, own
     if not any(key.startswith(start) for key in tensors for start in leftovers.STARTS):
         return "", tensors
     told = kinds.of_file(dict.fromkeys(tensors, ()), {})
-    raise UnsupportedError(
-        f"{file} has no {name}: no weights start with {' or '.join(starts)}{f'; it is {told.name}' if told else ''}.\n"
-        "  Take a file that has one."
-    )
+    starts = " or ".join((f"{name}.", *leftovers.PREFIXES.get(name, ())))
+    known = f"; it is {told.name}" if told else ""
+    raise UnsupportedError(f"{file} has no {name}: no weights start with {starts}{known}.\n  Take a file that has one.")
 
 
 def _scaled(file: Path, own: _Getters) -> _Getters:

@@ -25,8 +25,10 @@ _COSXL |= {"sigma_data": 1.0, "sigma_max": 120.0, "sigma_schedule": "exponential
 #: Words for a prediction → diffusers'. "velocity" is left out: of flow matching it is another thing.
 _PREDICTIONS = {"epsilon": "epsilon", "eps": "epsilon", "v": "v_prediction", "v_prediction": "v_prediction"}
 _PREDICTIONS |= {"v-prediction": "v_prediction", "v_pred": "v_prediction", "vpred": "v_prediction", "sample": "sample"}
-#: Marker keys, which are no weights.
-MARKERS = re.compile(r"v_pred|ztsnr|edm_mean|edm_std|edm_vpred\.sigma_(min|max)")
+#: Marker keys, which are no weights; some files have them where the UNet's weights are.
+MARKERS = re.compile(r"(?:model\.diffusion_model\.|unet\.)?(v_pred|ztsnr|edm_mean|edm_std|edm_vpred\.sigma_(?:min|max))")
+#: What ModelSpec calls an architecture → whether it has two text encoders.
+_ARCHITECTURES = {"stable-diffusion-v1": False, "stable-diffusion-v2": False, "stable-diffusion-xl": True}
 
 
 @dataclass(frozen=True)
@@ -59,18 +61,19 @@ def stated(file: Path) -> tuple[Statement, ...]:
 
 
 def _of_keys(file: Path, shapes: Mapping[str, Sequence[int]]) -> Iterator[Statement]:
-    if "v_pred" in shapes:
+    marks = {match[1]: name for name in shapes if (match := MARKERS.fullmatch(name))}
+    if "v_pred" in marks:
         yield Statement("scheduler", "prediction_type", "v_prediction", "its key v_pred")
-    if "ztsnr" in shapes:
+    if "ztsnr" in marks:
         yield Statement("scheduler", "rescale_betas_zero_snr", True, "its key ztsnr")  # noqa: FBT003 - a config's value
         yield Statement("scheduler", "timestep_spacing", "trailing", "its key ztsnr")
-    moments = {name: _values(file, name, 4) for name in ("edm_mean", "edm_std") if name in shapes}
+    moments = {name: _values(file, marks[name], 4) for name in ("edm_mean", "edm_std") if name in marks}
     if moments:
         yield from (Statement("scheduler", field, value, "its keys edm_mean and edm_std") for field, value in _PLAYGROUND.items())
         for key in ("edm_mean", "edm_std"):
             yield Statement("vae", f"latents_{key.removeprefix('edm_')}", moments.get(key), f"its key {key}")
         yield Statement("vae", "scaling_factor", 0.5, "its keys edm_mean and edm_std")
-    if bounds := {key: _values(file, key, 1) for key in shapes if key.startswith("edm_vpred.sigma_")}:
+    if bounds := {key: _values(file, name, 1) for key, name in marks.items() if key.startswith("edm_vpred.sigma_")}:
         config = {**_COSXL, **{key.removeprefix("edm_vpred."): value and value[0] for key, value in bounds.items()}}
         yield from (Statement("scheduler", field, value, f"its key {min(bounds)}") for field, value in config.items())
 
@@ -111,13 +114,14 @@ def applied(configs: Configs, found: Iterable[Statement]) -> Configs:
     return changed
 
 
-def remarks(words: Mapping[str, str], where: str, trained_on: Configs | None = None) -> Iterator[str]:
+def remarks(words: Mapping[str, str], where: str, configs: Configs, *, changes: bool = False) -> Iterator[str]:
     """What metadata says that no config can hold, and that whoever uses the model may want to know.
 
     Args:
         words: the metadata.
         where: the file, for the sentence.
-        trained_on: of a LoRA, configs of the model that it changes, which its words are compared with.
+        configs: of the model that the file is, or changes.
+        changes: the file is a LoRA's, whose words are compared with the model.
 
     """
     layer = words.get("modelspec.encoder_layer") or words.get("ss_clip_skip")
@@ -127,14 +131,15 @@ def remarks(words: Mapping[str, str], where: str, trained_on: Configs | None = N
         yield f"{where}: made for the timesteps {span} alone; it is built for all"
     if (process := words.get("modelspec.noise_process")) and process.lower() != "ddpm":
         yield f"{where}: its noise process is called {process!r}, which is not read"
-    if trained_on is None:
-        return
-    for each in _of_metadata(words):
-        if each.field != "timestep_spacing" and each.value != (here := _config(trained_on, each.field)):
+    for each in _of_metadata(words) if changes else ():
+        if each.field != "timestep_spacing" and each.value != (here := _config(configs, each.field)):
             yield f"{where}: trained on a model whose {each.field} is {each.value!r} ({each.by}), and this one's is {here!r}"
-    kind = words.get("modelspec.architecture", "")
-    if kind.startswith("stable-diffusion") and kind.startswith("stable-diffusion-xl") != ("text_encoder_2" in trained_on):
-        yield f"{where}: made for {kind.partition('/')[0]}, as modelspec.architecture says, and this is another model"
+    kind, _, part = words.get("modelspec.architecture", "").partition("/")
+    two = next((two for start, two in _ARCHITECTURES.items() if kind.startswith(start)), None)
+    if kind and two is not ("text_encoder_2" in configs):
+        yield f"{where}: made for {kind}, as modelspec.architecture says, and this is another model"
+    elif part and not changes:
+        yield f"{where}: modelspec.architecture calls it {kind}/{part}; its weights are a whole text-to-image model's"
 
 
 def _config(configs: Configs, field: str) -> Any:  # noqa: ANN401 - whatever a config holds

@@ -53,6 +53,7 @@ def check(made, tokens=("ids",), scales=(), inputs=()):
 def test_what_is_wired_passes():
     check(parts())
     check(parts(unet=unet(scale=("batch",))), scales=["scale"])
+    check(parts(unet=unet(TWO), near=shallow()))
     check(parts(unet=unet(label=("batch",))), inputs={"label": NOISE})
     check(parts(encoder=part("encoder", {"image": IMAGE, "noise": LATENT}, {"latent": LATENT})))
     whole = part("pipeline", {"ids": ("batch",), "noise": ("batch", 2, *LATENT[1:])}, {"image": IMAGE})
@@ -137,11 +138,24 @@ TWO = {"model_output": LATENT, "more": LATENT}
 FLAT = ("batch", 4, "height")
 
 
+def shallow(more=LATENT, out="model_output"):
+    """What calls of a denoiser with the outputs of TWO leave, taken up again."""
+    return part("shallow", {"latent": LATENT, "timestep": ("batch",), "more": more}, {out: LATENT})
+
+
 @pytest.mark.parametrize(
     ("made", "message"),
     [
         (parts(unet=unet(("batch", 8, "height", "width"))), "must take a latent, and return one output of its shape"),
-        (parts(unet=unet(TWO)), "return one output of its shape"),
+        (parts(unet=unet(TWO)), "unet must leave deep features where there is a shallow part"),
+        (parts(near=shallow()), r"nothing feeds near's \['more'\]"),
+        (
+            parts(near=part("shallow", {"latent": LATENT}, {"model_output": LATENT})),
+            "unet must leave deep features where there is a shallow part",
+        ),
+        (parts(unet=unet(TWO), near=shallow(), nearer=shallow()), "there must be at most one"),
+        (parts(unet=unet(TWO), near=shallow(more=("batch", 4, 1, 1))), "near must take the deep features of unet, and return"),
+        (parts(unet=unet(TWO), near=shallow(out="other")), "near must take the deep features of unet, and return its answer"),
         (parts(unet=part("denoiser", {"embeds": ("batch",)}, {"model_output": LATENT})), "must take a latent"),
         (
             parts(unet=part("denoiser", {"latent": FLAT, "timestep": ("batch",)}, {"model_output": FLAT})),

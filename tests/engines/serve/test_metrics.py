@@ -33,3 +33,14 @@ def test_servers_in_one_process_do_not_share_figures():
     one.observed("demo")("unet", 3, 0.1)
     assert 't2iexport_batch_items_sum{model="demo",part="unet"} 3.0' in text(one)
     assert "demo" not in text(two)
+
+
+def test_what_was_refused_before_a_network_ran_is_no_failure():
+    metrics, job = Metrics(), Job(ImageRequest("demo", {}, (1,)))
+    job.start()
+    job.end(ValueError())
+    metrics.ended(job)
+    told = text(metrics)
+    assert 't2iexport_pictures_total{model="demo",result="refused"} 1.0' in told
+    assert "failed" not in told
+    assert 'stage="queue"' not in told

@@ -68,4 +68,6 @@ def test_parts_have_their_networks_and_calls(made):
     assert reference.calls["vae_decoder"] == (reference.pipeline.vae, "decode")
     assert reference.calls["text_encoder"] == (reference.pipeline, "encode_prompt")
     with pytest.raises(UnsupportedError, match="without an encoder of images"):
-        reference.from_image()
+        reference.from_image(np.zeros((32, 32, 3), np.uint8), None, 0.6, {})
+    with pytest.raises(UnsupportedError, match="without an encoder of images"):
+        reference.encode_image(np.zeros((1, 32, 32, 3), np.float32), np.zeros((1, 4, 16, 16), np.float32))

@@ -74,14 +74,43 @@ def scaled(tensors, key="scale_weight"):
         lambda t: {spelled(key): value.squeeze() if "attn_1" in key else value for key, value in t.items()},
         lambda t: {**t, "model_ema.diffusion_modelinput_blocks00weight": torch.zeros(3), "alphas_cumprod": torch.zeros(1000)},
         lambda t: {**t, f"{U}scaled_fp8": torch.zeros(1)},
+        lambda t: {**t, "conditioner.embedders.1.model.attn_mask": torch.zeros(77, 77)},
+        lambda t: {**t, "cond_stage_model.transformer.text_model.embeddings.position_ids": torch.arange(77)[None]},
         lambda t: {key.replace("conditioner.embedders.0.", "text_encoders.clip_l."): value for key, value in t.items()},
     ],
-    ids=["projection of L", "projection of G", "loss", "EMA", "to_q", "linear to_q", "ldm", "marker", "clip_l"],
+    ids=[
+        *("projection of L", "projection of G", "loss", "EMA", "to_q", "linear to_q", "ldm", "marker", "mask", "other parent"),
+        "clip_l",
+    ],
 )
 def test_leftovers_and_spellings(written, change, tiny_sdxl):
     found = resolved(written(change))
     same(found, tiny_sdxl)
     assert found.notes == ()
+
+
+def test_weights_of_the_other_parent_are_named(written, tiny_sdxl):
+    found = resolved(written(lambda t: {**t, "cond_stage_model.transformer.text_model.final_layer_norm.bias": torch.zeros(16)}))
+    same(found, tiny_sdxl)
+    (note,) = found.notes
+    assert note.endswith("of no network that is built: cond_stage_model.transformer.text_model.final_layer_norm.bias")
+
+
+def test_a_vae_of_another_shape_than_the_architecture_s(written):
+    other = models.vae(block_out_channels=[4, 12, 16], use_quant_conv=False, use_post_quant_conv=False, scaling_factor=0.13025)
+    own = {f"{V}{name}": value for name, value in original.vae(other.state_dict()).items()}
+    found = resolved(written(lambda t: {**{name: value for name, value in t.items() if not name.startswith(V)}, **own}))
+    made = found.module("vae").state_dict()
+    assert all(torch.equal(made[name], value) for name, value in other.state_dict().items())
+    assert made.keys() == other.state_dict().keys()
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_missing_text_encoder_is_told_before_the_work(written, number):
+    file = written(lambda t: {name: value for name, value in t.items() if f"embedders.{number}." not in name})
+    with pytest.raises(UnsupportedError) as caught:
+        resolved(file)
+    assert f"has no text_encoder{'_2' * number}, which a model of tiny-sdxl's kind has.\n  Name the model" in str(caught.value)
 
 
 @pytest.mark.parametrize("key", ["scale_weight", "weight_scale"])
@@ -198,6 +227,12 @@ def test_a_vae_that_does_not_fit(tiny_sdxl, tmp_path):
         planned(tiny_sdxl, vae="nowhere")
     with pytest.raises(RecipeError, match=r"model\.vae: the model's weights are random"):
         planned(f"{tiny_sdxl}, weights: random", vae=tiny_sdxl)
+
+
+def test_a_decoder_alone_is_no_vae(tiny_sdxl, tmp_path):
+    half = {name: value for name, value in original.vae(models.vae().state_dict()).items() if name.startswith(("dec", "post"))}
+    with pytest.raises(UnsupportedError, match=r"is a VAE's decoder alone\.\n  .*components\.vae_decoder\.passes"):
+        planned(tiny_sdxl, vae=alone(tmp_path, half))
 
 
 def swapped(part, file):

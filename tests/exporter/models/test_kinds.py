@@ -34,7 +34,10 @@ def test_a_whole_model_and_an_unknown_file_are_of_no_kind():
         (TEXT, kinds.TOWER),
         (UNET | TEXT, kinds.NO_VAE),
         (UNET | VAE, kinds.NO_TEXT),
-        (VAE | TEXT, None),
+        (VAE | TEXT, kinds.NO_UNET),
+        ({f"{V}decoder.conv_in.weight": (8, 4, 3, 3)}, kinds.DECODER),
+        ({"decoder.up.0.block.0.x": (2,), "post_quant_conv.weight": (2,)}, kinds.DECODER),
+        ({"text_model.embeddings.x": (2,), "vision_model.embeddings.x": (2,)}, kinds.TOWER),
         ({"encoder.mid_block.x": (2,), "decoder.up_blocks.0.x": (2,)}, kinds.VAE),
         ({"text_model.encoder.layers.0.x": (2,)}, kinds.TOWER),
         ({"conditioner.embedders.1.model.x": (2,)}, kinds.TOWER),
@@ -73,6 +76,18 @@ def test_a_part_of_a_model_is_called_so(shapes, expected):
         ("decoder.1.weight", kinds.TINY),
         ("x.weight.quant_state.bitsandbytes__nf4", kinds.PACKED),
         ("x.weight.absmax", kinds.PACKED),
+        ("lora_unet_x.diff", kinds.LORA),
+        ("lora_te1_x.a1.weight", kinds.LORA),
+        ("lycoris_x.w_norm", kinds.LORA),
+        ("conv_first.weight", kinds.UPSCALER),
+        ("body.0.rdb1.conv1.weight", kinds.UPSCALER),
+        ("vision_model.embeddings.x", kinds.IMAGE_TOWER),
+        ("lm_head.weight", kinds.LANGUAGE),
+        ("encoder.block.0.layer.0.SelfAttention.q.weight", kinds.LANGUAGE),
+        ("blocks.0.cross_attn.q.weight", kinds.TRANSFORMER),
+        ("transformer_blocks.0.attn1.to_q.weight", kinds.TRANSFORMER),
+        ("down_blocks.0.0.channelwise.0.weight", kinds.CASCADE),
+        ("768.0.linear.0.weight", kinds.HYPERNETWORK),
         # Names that only begin, or end, like those.
         ("emb_params_2", None),
         ("lora", None),
@@ -103,6 +118,8 @@ def test_a_file_may_say_itself_what_it_is(said, expected):
         ("x.weight.absmax", kinds.PACKED),
         (f"{U}output_blocks.3.1.time_stack.0.x", kinds.VIDEO),
         ("controlnet_cond_embedding.x", kinds.CONTROL),
+        ("encoder_hid_proj.image_embeds.weight", kinds.CLASSES),
+        ("add_embedding.image_proj.weight", kinds.CLASSES),
         ("control_model.input_blocks.0.0.weight", None),  # beside a UNet, a ControlNet's weights are left out by name
         ("x.lora_up.weight", None),  # a LoRA beside a model changes it no more than its name says
         ("image_proj.x", None),
@@ -178,3 +195,28 @@ def test_a_sentence_says_what_where_and_what_to_do():
     made = kinds.Kind("a lamp", "Take a torch.")
     assert made.sentence("lamp.bin") == "lamp.bin is a lamp.\n  Take a torch."
     assert made.sentence("lamp.bin", "it has a bulb") == "lamp.bin is a lamp: it has a bulb.\n  Take a torch."
+
+
+INDEX = {
+    "_class_name": "StableDiffusionXLPipeline",
+    "requires_safety_checker": False,
+    **{name: ["diffusers", "X"] for name in ("unet", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")},
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({}, None),
+        ({"vae": [None, None]}, "a pipeline without its vae"),
+        ({"unet": [None, None], "tokenizer": None}, "a pipeline without its unet and its tokenizer"),
+        ({"text_encoder": [None, None]}, "a pipeline without its text_encoder"),
+        ({"text_encoder": [None, None], "requires_aesthetics_score": True}, "SDXL's refiner"),
+        ({"_class_name": "StableDiffusion3Pipeline", "unet": None}, None),
+        ({"_class_name": "FluxPipeline", "unet": None}, None),
+        ({"_class_name": ["x", "y"], "unet": None}, None),
+    ],
+)
+def test_an_index_tells_what_a_pipeline_lacks(changes, name):
+    found = kinds.of_index({**INDEX, **changes})
+    assert (found is None) if name is None else name in found.name

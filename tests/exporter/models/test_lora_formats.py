@@ -195,6 +195,30 @@ def test_the_text_encoder_alone(tiny_sd, tmp_path, start):
     assert all(torch.equal(one, two) for one, two in zip(*both, strict=True))
 
 
+@pytest.mark.parametrize(
+    ("tensors", "told"),
+    [
+        ({"clip_l": r(2, 16), "clip_g": r(2, 24)}, "a textual inversion, and no LoRA.\n  .*model\\.embeddings"),
+        ({"input_hint_block.0.weight": r(2, 3)}, "a ControlNet, and no LoRA"),
+        ({"conv_in.weight": r(8, 4, 3, 3), "down_blocks.0.resnets.0.conv1.weight": r(8, 8, 3, 3)}, "a UNet alone, and no LoRA"),
+        ({"x": r(2)}, "something else, and no LoRA.\n  Take a file with changes of weights"),
+        ({}, "something else, and no LoRA"),
+    ],
+)
+def test_a_file_that_is_no_lora_is_called_what_it_is(tiny_sdxl, tmp_path, tensors, told):
+    with pytest.raises(UnsupportedError, match=told):
+        found(tiny_sdxl, written(tmp_path, tensors))
+
+
+@pytest.mark.parametrize("adapter", ["default", "default_0", "my-style"])
+def test_peft_names_its_adapter(tiny_sdxl, tmp_path, adapter):
+    layer = "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q"
+    tensors = {f"unet.{layer}.lora_{end}.{adapter}.weight": value for end, value in (("A", A), ("B", B))}
+    plain = {name.replace(f".{adapter}", ""): value for name, value in tensors.items()}
+    ours, theirs = (found(tiny_sdxl, written(tmp_path, each)).module("unet").state_dict() for each in (tensors, plain))
+    assert all(torch.equal(ours[name], value) for name, value in theirs.items())
+
+
 def test_bundled_embeddings_are_words(tiny_sdxl, tmp_path):
     tensors = {"bundle_emb.mycat.clip_l": r(2, 16), "bundle_emb.mycat.clip_g": r(2, 24)}
     tensors |= {f"{K}.lora_down.weight": A, f"{K}.lora_up.weight": B}

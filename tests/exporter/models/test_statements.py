@@ -53,6 +53,29 @@ def scheduler(plan):
     return plan.checkpoint.configs["scheduler"]
 
 
+@pytest.mark.parametrize("start", ["model.diffusion_model.", "unet."])
+def test_keys_where_the_unet_s_weights_are_count_too(planned, start):
+    plan = planned({f"{start}v_pred": torch.zeros(0)})
+    assert scheduler(plan)["prediction_type"] == "v_prediction"
+    assert plan.notes == ()
+    assert plan.checkpoint.module("unet")
+
+
+@pytest.mark.parametrize(
+    ("said", "note"),
+    [
+        ("stable-diffusion-xl-v1-base", ""),
+        ("stable-diffusion-v1", "made for stable-diffusion-v1, as modelspec.architecture says, and this is another model"),
+        ("flux-1-dev", "made for flux-1-dev, as"),
+        ("stable-diffusion-xl-v1-base/inpaint", "calls it stable-diffusion-xl-v1-base/inpaint; its weights are a whole"),
+    ],
+)
+def test_a_file_that_calls_itself_another_model_is_noted(planned, said, note):
+    notes = planned(words={"modelspec.architecture": said}).notes
+    assert len(notes) == bool(note)
+    assert all(note in each for each in notes)
+
+
 def test_a_plain_file_states_nothing(planned):
     plan = planned()
     assert plan.checkpoint.statements == ()

@@ -1,6 +1,5 @@
 """What the run time plays: what each file says when it is opened, and which part of a recipe makes which anew."""
 
-import json
 import sys
 from types import ModuleType, SimpleNamespace
 
@@ -8,6 +7,7 @@ import pytest
 
 from engines.bundle import Tokenizer
 from engines.errors import UnsupportedError
+from engines.samplers.table import Starts
 from exporter.stages import tables
 from exporter.stages.stage import Results
 from exporter.stages.store import Store
@@ -131,7 +131,7 @@ def test_a_bundle_that_starts_from_images_refuses_given_times_first(compiler, tm
     assert compiler.refused == ["a scheduler"]
     starts = results[chosen.tables.starts[2]]
     assert starts.file.name == "2-image.json"
-    assert json.loads(starts.file.read_text()) == small.starts(2).model_dump(mode="json")
+    assert Starts.model_validate_json(starts.file.read_text()) == small.starts(2)
     assert [(name, given["steps"]) for name, given in compiler.configured] == [("EulerDiscreteScheduler", 2)] * 2
 
 
