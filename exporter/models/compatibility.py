@@ -185,7 +185,7 @@ def with_base(base: Checkpoint, model: ModelOptions, root: Path) -> Checkpoint:
     if place is not None and place.is_file():
         header = safetensors_header.header(place)
         kind = kinds.of_file(header.shapes, header.metadata)
-        if kind not in {None, kinds.UNET, kinds.NO_TEXT, kinds.NO_VAE}:
+        if kind is not None and kind not in {kinds.UNET, kinds.NO_TEXT, kinds.NO_VAE}:
             raise UnsupportedError(kind.sentence(place))
         parts, said = leftovers.networks(header.shapes, base.files) or parts, statements.stated(place)
         if kind is None and len(parts) == len(base.files):
@@ -272,7 +272,7 @@ class _Look:
         shapes, own = safetensors_header.shapes(file), self.source.configs[network(self.part)]
         kind = kinds.of_file(shapes, {})
         none = {kinds.TINY, kinds.LORA, kinds.EMBEDDING, kinds.CONTROL, kinds.ADAPTER, kinds.PACKED}
-        if kind in none or (kind is kinds.DECODER and self.part == "vae"):
+        if kind is not None and (kind in none or (kind is kinds.DECODER and self.part == "vae")):
             raise UnsupportedError(kind.sentence(file))
         config = {"_class_name": self.source.configs["model_index"][network(self.part)][1], **own}
         if network(self.part) == "vae":

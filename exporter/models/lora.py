@@ -96,7 +96,7 @@ def _refuse_other(file: Path, shapes: kinds.Shapes, words: Mapping[str, str]) ->
     if spelling.other_format(shapes) or any(spelling.split(name) or name.startswith(spelling.BUNDLED) for name in shapes):
         return
     kind = kinds.of_file(shapes, words)
-    if kind in {None, kinds.LORA}:
+    if kind is None or kind is kinds.LORA:
         told, way = "something else", "Take a file with changes of weights, as trainers of LoRAs write it."
         kind = kinds.Kind("a whole model" if recognition.outline(shapes) else told, way)
     raise UnsupportedError(f"{file} is {kind.name.removesuffix(', not a model')}, and no LoRA.\n  {kind.way}")

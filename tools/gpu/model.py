@@ -303,7 +303,7 @@ class Measurement:
     def _engine_image(self, kind: str, table: Table) -> np.ndarray:
         unet, vae, rest = self.engines["guided", kind], self.engines["decoder", kind], self.inputs["guided"]
 
-        def denoise(latent: np.ndarray, timestep: float | np.ndarray, which: np.ndarray | None = None) -> np.ndarray:  # noqa: ARG001 - the sampler's
+        def denoise(latent: np.ndarray, timestep: float | np.ndarray, *_: Any, **__: Any) -> np.ndarray:  # noqa: ANN401 - the sampler's
             return unet({**rest, "latent": latent, "timestep": np.full(1, timestep, np.float32)})["model_output"]
 
         return vae({"latent": table.play(denoise, self._noise)})["image"]
@@ -332,7 +332,7 @@ class Measurement:
             return
         table, most = self._table(), self.settings.batch
 
-        def denoise(latent: np.ndarray, timestep: float | np.ndarray, which: np.ndarray | None = None) -> np.ndarray:  # noqa: ARG001 - the sampler's
+        def denoise(latent: np.ndarray, timestep: float | np.ndarray, *_: Any, **__: Any) -> np.ndarray:  # noqa: ANN401 - the sampler's
             times, found = np.broadcast_to(np.asarray(timestep, np.float32), len(latent)), []
             for start in range(0, len(latent), most):
                 part = slice(start, start + most)
