@@ -51,7 +51,7 @@ lint: .venv/.installed
 
 .venv-runtime/.installed: pyproject.toml constraints.txt Makefile
 	$(PYTHON) -m venv .venv-runtime
-	$(RUNTIME)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[onnxruntime,openvino,serve,otel]' onnx openai pytest pytest-timeout pytest-xdist hypothesis
+	$(RUNTIME)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[onnxruntime,openvino,serve,otel]' onnx openai safetensors pytest pytest-timeout pytest-xdist hypothesis
 	$(RUNTIME)/python -m pip install --quiet --disable-pip-version-check --no-deps tritonclient==2.73.0
 	touch $@
 

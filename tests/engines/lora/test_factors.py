@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
-import torch
 
 from engines.lora import factors
-from exporter.models import lora_changes
-from tests.exporter.models.test_lora_formats import ALPHA, CASES, A, B, r
+
+torch = pytest.importorskip("torch", reason="fusing, with which the factors are compared, needs torch")
+
+from exporter.models import lora_changes  # noqa: E402 - only where torch is
+from tests.exporter.models.test_lora_formats import ALPHA, CASES, A, B, r  # noqa: E402
 
 #: Of the ways that fusing knows, those that are of no low rank.
 WHOLE = {"lokr", "lokr of a convolution", "full", "norm"}

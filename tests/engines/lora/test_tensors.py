@@ -4,11 +4,13 @@ import json
 
 import numpy as np
 import pytest
-import torch
-from safetensors.torch import save_file
 
 from engines.errors import UnsupportedError
 from engines.lora import tensors
+
+torch = pytest.importorskip("torch", reason="it makes the files of every type, as trainers do")
+
+from safetensors.torch import save_file  # noqa: E402 - only where torch is
 
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2, torch.int64]
 
