@@ -26,6 +26,11 @@ class TracedFamily(Family, Protocol):
 
     survey: Survey
 
+    @property
+    def arguments(self) -> Mapping[str, Any]:
+        """Arguments of the pipeline's call beside prompts, size, steps and guidance."""
+        ...
+
     def components(self, part: str) -> tuple[str, ...]:
         """Networks that compute in a part."""
         ...
@@ -102,8 +107,9 @@ class TracedReference:
         shapes = self._family.recipe.shapes
         texts = {"prompt": list(prompts)} | ({"negative_prompt": [negative or ""] * count} if survey.branches == 2 else {})
         scale = _standins.OpenScale(torch.ones(count), on=survey.mode != "none")
+        asked = {**self._family.arguments, **texts, **steering(self.pipeline, survey.mode, scale)}
         with contextlib.suppress(Stepped):
-            play(**texts, **steering(self.pipeline, survey.mode, scale), height=shapes.height[1], width=shapes.width[1])
+            play(**asked, height=shapes.height[1], width=shapes.width[1])
         values = {}
         for result, leaves in zip(found, survey.conditioning, strict=True):
             for value, leaf in zip(_survey.leaves(result, count)[0], leaves, strict=True):
@@ -158,7 +164,7 @@ class TracedReference:
         running.__dict__["check_inputs"] = lambda *_, **__: None
         if encoded:
             running.__dict__[Play(played, torch.zeros, torch.zeros(1)).encoder] = replayed(encoded)
-        asked = {**self._family.recipe.sampler.asked(), **_survey.off(), **options}
+        asked = {**self._family.arguments, **_survey.off(), **options}
         asked |= steering(played, survey.mode, 1.0 if guidance_scale is None else guidance_scale)
         asked |= _played.prompted(played, survey, encoded, count)
         takes = _survey.arguments(played)

@@ -109,9 +109,7 @@ class DenoiserXL(_GuidedUNet):
 
     """
 
-    def __init__(
-        self, unet: nn.Module, *, embedded: bool, factor: int, rescale: float = 0.0, depth: int | None = None
-    ) -> None:
+    def __init__(self, unet: nn.Module, *, embedded: bool, factor: int, rescale: float = 0.0, depth: int | None = None) -> None:
         super().__init__(unet, embedded=embedded, rescale=rescale, depth=depth)
         self.factor = factor
 

@@ -68,13 +68,13 @@ class Traced:
 
         shapes = self.recipe.shapes
         return Survey(
-            self.pipeline(loaded=()), self._asked, self.recipe.sampler.guidance.mode,
+            self.pipeline(loaded=()), self.arguments, self.recipe.sampler.guidance.mode,
             shapes.height[1], shapes.width[1], self.recipe.sampler.steps[0],
         )  # fmt: skip
 
     @property
-    def _asked(self) -> dict[str, Any]:
-        """Arguments of the pipeline's call that the recipe states."""
+    def arguments(self) -> dict[str, Any]:
+        """Arguments of the pipeline's call beside prompts, size, steps and guidance: those that the recipe states."""
         return self.recipe.sampler.asked()
 
     def components(self, part: str) -> tuple[str, ...]:
@@ -199,9 +199,9 @@ class Traced:
         if role == "text":
             module: Any = _played.PlayedText(self.survey, pipeline, names, ports)
         elif role == "denoiser":
-            module = _played.PlayedStep(self.survey, pipeline, names, ports, self._asked, self.factor)
+            module = _played.PlayedStep(self.survey, pipeline, names, ports, self.arguments, self.factor)
         else:
-            module = _played.PlayedDecoder(self.survey, pipeline, names, self._asked, self.factor)
+            module = _played.PlayedDecoder(self.survey, pipeline, names, self.arguments, self.factor)
         return Part(name, role, module.eval(), signature, precision)
 
     # Tokens.

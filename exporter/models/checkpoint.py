@@ -297,9 +297,7 @@ def _single(file: Path, model: ModelOptions, seed: int | None) -> Checkpoint:
     configs = {**configs, "vae": {**configs["vae"], **recognition.vae_differences(header.shapes, configs["vae"])}}
     files = {part: (file,) for part in configs if _NETWORKS.fullmatch(part)}
     if kind is None and seed is None and (lacks := sorted(files.keys() - leftovers.networks(header.shapes, files))):
-        raise UnsupportedError(
-            f"{file} has no {' and no '.join(lacks)}, which a model of {name}'s kind has.\n  {kinds.UNET.way}"
-        )
+        raise UnsupportedError(f"{file} has no {' and no '.join(lacks)}, which a model of {name}'s kind has.\n  {kinds.UNET.way}")
     came: tuple[str, ...] = ()
     folders = {part: file.parent / part for part in configs if _TOKENIZERS.fullmatch(part)}
     if any(not folder.is_dir() for folder in folders.values()):

@@ -65,9 +65,7 @@ def deep(file, blocks=8):
             last = f"soft{block}"
     nodes.append(helper.make_node("Conv", [last, "last"], ["image"], pads=[1] * 4))
     weights["last"] = random.standard_normal((3, 16, 3, 3)).astype(np.float32)
-    sides = [
-        helper.make_tensor_value_info(port.name, TensorProto.FLOAT, port.shape) for port in (*DEEP.inputs, *DEEP.outputs)
-    ]
+    sides = [helper.make_tensor_value_info(port.name, TensorProto.FLOAT, port.shape) for port in (*DEEP.inputs, *DEEP.outputs)]
     made = [numpy_helper.from_array(array, name) for name, array in weights.items()]
     graph = helper.make_graph(nodes, "deep", sides[:1], sides[1:], made)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), file)

@@ -9,7 +9,7 @@ from pathlib import Path
 PAGE = Path(__file__).parents[2] / "CONTRIBUTING.md"
 _EXAMPLE = re.compile(r"^A worked example, `(\w+)\.py`.*?^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 #: Section of the page → kind of plugin.
-KINDS = {"backend": "backends", "pass": "passes", "graph pass": "graph", "sampler": "samplers"}
+KINDS = {"family": "families", "backend": "backends", "pass": "passes", "graph pass": "graph", "sampler": "samplers"}
 
 
 @dataclass(frozen=True)

@@ -14,15 +14,29 @@ from engines.bundle import Bundle
 from engines.errors import UnsupportedError
 from engines.pipeline import Pipeline
 from exporter import cli, machine
+from exporter.families import claim
+from exporter.models.resolve import resolve
 from exporter.passes import Pass
 from exporter.quantization import formats
 from exporter.recipe.json_schema import schema
+from exporter.recipe.schema import Recipe
+from exporter.reference.part_outputs import measure
+from exporter.reference.record import record
 from exporter.report import describe
 from exporter.stages.closure import PACKAGES, ROOT
 from exporter.stages.plan import Plan
+from tests.exporter import equality
+from tools.coverage import pipelines
+
+FLUX = """
+model: {source: %s}
+sampler: {steps: [2], guidance: {mode: none}}
+shapes: {height: [32, 32, 32], width: [32, 32, 32]}
+checks: {prompts: [a red circle]}
+"""
 
 
-@pytest.mark.parametrize("kind", ["backends", "passes", "graph", "samplers"])
+@pytest.mark.parametrize("kind", ["families", "backends", "passes", "graph", "samplers"])
 def test_it_is_one_file_that_no_list_knows(installed, kind):
     example = installed[kind]
     file = plugins.source(kind, example.name)
@@ -49,6 +63,22 @@ def test_it_is_as_clean_as_what_stands_in_the_tree(installed, tmp_path):
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_family_claims_its_models_and_asks_their_pipeline_in_its_own_way(tmp_path):
+    pipelines.MADE["flux"]().save_pretrained(tmp_path / "model")
+    recipe = Recipe.parse(FLUX % (tmp_path / "model"), "flux")
+    family = claim(resolve(recipe.model, tmp_path), recipe)
+    assert type(family).__name__ == "ShortFlux"
+    length = {"tokenizer_ids": 77, "tokenizer_2_ids": 128}
+    assert {port.name: port.shape[-1] for port in family.signature("text_encoder").inputs} == length
+    assert {entry.length for entry, _ in family.tokenizers().values()} == set(length.values())
+    recording = record(family, recipe)
+    for part in family.roles:
+        for case in measure(family.part(part, "fp32"), recording.cases[part]):
+            for port, wanted in case.source.items():
+                assert np.linalg.norm(case.passes[port] - wanted) / np.linalg.norm(wanted) < equality.ROUNDING
 
 
 def test_their_code_is_part_of_the_keys_of_what_they_make(built):

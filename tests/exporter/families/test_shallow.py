@@ -57,7 +57,6 @@ def test_both_parts_of_a_family_are_the_sources_pipeline_with_the_same_caching(c
     step, own = reference.pipeline.scheduler.step, reference.pipeline.unet.forward
     reference.pipeline.scheduler.step = lambda output, *args, **kwargs: (answers.append(output), step(output, *args, **kwargs))[1]
 
-
     def see(_, args, kwargs):
         sample, time = (*args, *(kwargs[name] for name in ("sample", "timestep") if name in kwargs))[:2]
         seen.append((sample[:1], float(time)))

@@ -137,8 +137,10 @@ def left(entries, used=("unet",), pipeline="StableDiffusionPipeline"):
         (
             {"_class_name": "StableDiffusionSAGPipeline"},
             [
-                ("the model is saved as StableDiffusionSAGPipeline; the bundle draws what StableDiffusionPipeline draws with its "
-                "networks")
+                (
+                    "the model is saved as StableDiffusionSAGPipeline; the bundle draws what StableDiffusionPipeline draws with "
+                    "its networks"
+                )
             ],
         ),
     ],
