@@ -150,7 +150,9 @@ class Play:
     def pass_through(self, _output: Any, _time: Any, sample: Any, options: Mapping[str, Any]) -> Any:  # noqa: ANN401
         """A step that leaves the latent as it is."""
         self.phase = "decoder"
-        return SimpleNamespace(prev_sample=sample) if options.get("return_dict", True) else (sample,)
+        # Of one step alone some pipelines take the clean latent, which it then is.
+        both = {"prev_sample": sample, "pred_original_sample": sample}
+        return SimpleNamespace(**both) if options.get("return_dict", True) else tuple(both.values())
 
 
 def encoder_of(pipeline: Any) -> str:  # noqa: ANN401 - a pipeline of diffusers
