@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
@@ -24,6 +25,12 @@ def bundle(tmp_path):
     return small.make(tmp_path / "bundle", graphs=graphs())
 
 
+def run(coroutine):
+    """In a thread: another test's browser may have left a loop running in this one."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, coroutine).result()
+
+
 def pixels(pictures):
     return np.stack([np.asarray(one) for one in pictures])
 
@@ -36,7 +43,7 @@ def sent(content):
 
 
 def test_a_replica_draws_what_the_bundle_draws(bundle):
-    made = asyncio.run(Replica(str(bundle.folder)).draw("a red square", seed=7, steps=2))
+    made = run(Replica(str(bundle.folder)).draw("a red square", seed=7, steps=2))
     with Pipeline.open(bundle.folder) as pipeline:
         wanted = pipeline.generate("a red square", seed=7, steps=2)
     np.testing.assert_array_equal(pixels(made), pixels(wanted))
@@ -46,17 +53,17 @@ def test_a_replica_draws_what_the_bundle_draws(bundle):
 def test_it_answers_http_with_a_picture_or_with_what_is_wrong(bundle):
     pytest.importorskip("starlette")
     replica = Replica(str(bundle.folder))
-    answer = asyncio.run(replica(sent({"prompt": "a", "seed": 7})))
+    answer = run(replica(sent({"prompt": "a", "seed": 7})))
     assert (answer.status_code, answer.media_type) == (200, "image/png")
     picture = Image.open(io.BytesIO(answer.body))
-    np.testing.assert_array_equal(pixels([picture]), pixels(asyncio.run(replica.draw("a", seed=7))))
+    np.testing.assert_array_equal(pixels([picture]), pixels(run(replica.draw("a", seed=7))))
     for wrong, told in (
         ([], "no request for a picture"),
         ({"prompt": "a", "steps": 3}, "no sampler of 3"),
         ({"prompt": "a", "step": 3}, "step: Extra inputs"),
         ({"prompt": "a", "steps": "3"}, "steps: Input should be a valid integer"),
     ):
-        answer = asyncio.run(replica(sent(wrong)))
+        answer = run(replica(sent(wrong)))
         assert answer.status_code == 400
         assert told in answer.body.decode()
 
@@ -77,18 +84,18 @@ def test_whoever_asks_asks_again_with_the_same_seed_when_a_replica_dies(monkeypa
         return ["picture"]
 
     handle = SimpleNamespace(draw=SimpleNamespace(remote=remote))
-    assert asyncio.run(drawn(handle, "a", steps=2)) == ["picture"]
+    assert run(drawn(handle, "a", steps=2)) == ["picture"]
     assert seen[0] == seen[1] == seen[2]
     assert set(seen[0][1]) == {"seed", "steps"}
     seen.clear()
     with pytest.raises(DiedError):
-        asyncio.run(drawn(handle, "a", tries=2))
+        run(drawn(handle, "a", tries=2))
 
     async def refused(*_, **__):
         raise UnsupportedError("no")
 
     with pytest.raises(UnsupportedError):
-        asyncio.run(drawn(SimpleNamespace(draw=SimpleNamespace(remote=refused)), "a"))
+        run(drawn(SimpleNamespace(draw=SimpleNamespace(remote=refused)), "a"))
 
 
 @pytest.mark.slow
@@ -116,7 +123,7 @@ def test_two_replicas_of_which_one_is_killed_under_load_lose_no_request(bundle):
             killed = sum(not one.done() for one in asked)
             return killed, [await one for one in asked]
 
-        waiting, made = asyncio.run(load())
+        waiting, made = run(load())
         assert waiting > requests / 4, "it was killed when nearly all was done"
         np.testing.assert_array_equal(np.stack([np.asarray(one) for (one,) in made]), wanted)
     finally:

@@ -130,8 +130,11 @@ def test_metrics_count_what_happened(server):
     live.post(AT, {"prompt": "sea", "n": 2})
     live.post(AT, {"prompt": "sea", "num_inference_steps": 3})
     live.get("/a/path/that/is/none")
-    text = live.get("/metrics")[2].decode()
-    assert 't2iexport_pictures_total{model="small",result="done"} 2.0' in text
+    # A picture is counted by its own thread, which may come after its answer.
+    text, until = "", time.monotonic() + 10
+    while 't2iexport_pictures_total{model="small",result="done"} 2.0' not in text:
+        assert time.monotonic() < until, text
+        text = live.get("/metrics")[2].decode()
     assert f't2iexport_http_requests_total{{path="{AT}",status="200"}} 1.0' in text
     assert f't2iexport_http_requests_total{{path="{AT}",status="400"}} 1.0' in text
     assert 't2iexport_http_requests_total{path="other",status="404"} 1.0' in text

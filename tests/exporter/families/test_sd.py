@@ -242,8 +242,8 @@ class Stub(torch.nn.Module):
 
     dtype, config = torch.float32, {"time_cond_proj_dim": None}
 
-    def forward(self, latent, _time, encoder_hidden_states, **_):
-        return (latent * encoder_hidden_states.mean(),)
+    def forward(self, sample, timestep, encoder_hidden_states, **_):  # noqa: ARG002 - as the real one's
+        return (sample * encoder_hidden_states.mean(),)
 
 
 def test_rescaling_adds_its_own_operators_and_is_not_there_when_off():

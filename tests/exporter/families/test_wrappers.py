@@ -20,9 +20,9 @@ class Unet(nn.Module):
         super().__init__()
         self.config, self.asked = {"time_cond_proj_dim": time_cond_proj_dim}, {}
 
-    def forward(self, latent, timestep, **asked):
-        self.asked = {"latent": latent, "timestep": timestep, **asked}
-        return (latent + asked["encoder_hidden_states"].sum((1, 2)).reshape(-1, 1, 1, 1),)
+    def forward(self, sample, timestep, **asked):
+        self.asked = {"latent": sample, "timestep": timestep, **asked}
+        return (sample + asked["encoder_hidden_states"].sum((1, 2)).reshape(-1, 1, 1, 1),)
 
 
 LATENT, TIME = torch.randn(2, 4, 3, 5, generator=torch.Generator().manual_seed(0)), torch.tensor([9.0, 7.0])

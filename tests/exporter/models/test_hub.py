@@ -141,8 +141,8 @@ def found(**fields):
 def test_the_whole_road(served, tmp_path, tiny_sdxl):
     """As a user goes it, in a process of its own: HF_ENDPOINT, a download, and again without the network."""
     program = (
-        "import pathlib, sys; from exporter.models.resolve import resolve; from exporter.recipe.schema import Model;"
-        "c = resolve(Model(source='owner/name'), pathlib.Path());"
+        "import pathlib, sys; from exporter.models.resolve import resolve; from exporter.recipe.schema import ModelOptions;"
+        "c = resolve(ModelOptions(source='owner/name'), pathlib.Path());"
         "print(c.provenance['revision'], sum(f.stat().st_size for fs in c.files.values() for f in fs), *c.notes, sep='\\n')"
     )
     size = sum(file.stat().st_size for file in tiny_sdxl.rglob("*.safetensors"))

@@ -124,7 +124,7 @@ def test_notes_of_every_file_are_kept_in_order(folder, tmp_path, monkeypatch):
         ({"loras": [{"source": "a.safetensors"}, {"source": "gone.safetensors"}]}, RecipeError, "model.loras[1]"),
         ({"embeddings": ["gone.safetensors"]}, RecipeError, "model.embeddings[0]"),
         ({"embeddings": ["cat.safetensors", {"source": "dog.safetensors", "token": "cat_1"}]}, RecipeError, "'cat_1' is a word"),
-        ({"loras": [{"source": "cat.safetensors"}]}, UnsupportedError, "have no place in the model: emb_params"),
+        ({"loras": [{"source": "cat.safetensors"}]}, UnsupportedError, "is a textual inversion, and no LoRA"),
         ({"source": "sd-v1-5", "weights": "random", "vae": "vae"}, RecipeError, "model.vae: the model's weights are random"),
         (
             {"source": "sd-v1-5", "weights": "random", "loras": [{"source": "a.safetensors"}]},

@@ -15,28 +15,28 @@ def watched(*arrays):
 
 
 def test_minmax_is_the_largest_of_all_calls():
-    assert clipping.reach(watched([1, -3, 2], [0.5, 7]), "minmax", 99.9, "int8") == 7.0
+    assert clipping.clip_range(watched([1, -3, 2], [0.5, 7]), "minmax", 99.9, "int8") == 7.0
 
 
 def test_a_percentile_leaves_rare_large_numbers_out():
     random = np.random.default_rng(0)
     found = watched(np.append(random.uniform(-1, 1, 100_000), 50.0))
-    assert clipping.reach(found, "minmax", 99.9, "int8") == 50.0
-    assert clipping.reach(found, "percentile", 99.9, "int8") < 1.1
+    assert clipping.clip_range(found, "minmax", 99.9, "int8") == 50.0
+    assert clipping.clip_range(found, "percentile", 99.9, "int8") < 1.1
 
 
 def test_stepwise_lets_a_quiet_step_count_as_much_as_a_loud_one():
     random = np.random.default_rng(0)
     quiet, loud = random.normal(0, 0.02, 50_000), np.append(random.normal(0, 0.02, 50_000), random.normal(0, 1.0, 500))
-    few = clipping.reach(watched(*[quiet] * 7, loud), "stepwise", 99.9, "int8")
-    alone = clipping.reach(watched(loud), "stepwise", 99.9, "int8")
+    few = clipping.clip_range(watched(*[quiet] * 7, loud), "stepwise", 99.9, "int8")
+    alone = clipping.clip_range(watched(loud), "stepwise", 99.9, "int8")
     assert few < alone <= np.abs(loud).max() * 1.01
 
 
 def test_fp8_takes_the_largest_whatever_the_method():
     found = watched([1.0] * 1000 + [123.456])
     for method in ("minmax", "percentile", "stepwise"):
-        assert clipping.reach(found, method, 99.0, "fp8") == 123.5  # four digits
+        assert clipping.clip_range(found, method, 99.0, "fp8") == 123.5  # four digits
 
 
 @pytest.mark.parametrize("tail", [0.0, 0.5])
@@ -52,13 +52,13 @@ def test_stepwise_is_near_the_best_of_all_ranges(tail):
 
     largest = max(np.abs(call).max() for call in calls)
     best = min(loss(share * largest) for share in np.linspace(0.1, 1, 50))
-    assert loss(clipping.reach(watched(*calls), "stepwise", 99.9, "int8")) <= 1.02 * best
+    assert loss(clipping.clip_range(watched(*calls), "stepwise", 99.9, "int8")) <= 1.02 * best
 
 
 def test_a_call_of_zeros_has_no_say():
     random = np.random.default_rng(0)
     loud = np.append(random.normal(0, 0.02, 5000), 1.0)
-    ranges = [clipping.reach(watched(*calls), "stepwise", 99.9, "int8") for calls in ([loud], [loud, np.zeros(10)])]
+    ranges = [clipping.clip_range(watched(*calls), "stepwise", 99.9, "int8") for calls in ([loud], [loud, np.zeros(10)])]
     assert ranges[0] == ranges[1]
 
 
