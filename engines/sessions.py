@@ -56,7 +56,7 @@ def opened(
     """
     parts, networks, engines, more = bundle.manifest.running(), dict[str, Network](), dict[str, None](), list[Network]()
     runs = playable(bundle.manifest, backend)
-    *_, last = runs
+    lacking: MissingDependency | None = None
     frugal = bundle.manifest.low_memory
     if frugal and devices > 1:
         raise UnsupportedError("this bundle was built with low_memory: one network at a time, on one device. Build it without.")
@@ -90,11 +90,13 @@ def opened(
                     for opening_one in [threads.submit(once) for once in waiting.values()]:
                         opening_one.result()
                 break
-            except MissingDependency:
-                if shared == last:
-                    raise
+            except MissingDependency as error:
+                lacking = lacking or error  # where none is here, the one that is taken by default is what to install
                 engines.clear()
                 more.clear()
+        else:
+            if lacking:
+                raise lacking
         yield networks, ", ".join(engines), more
 
 

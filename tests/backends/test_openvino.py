@@ -13,6 +13,7 @@ from engines.backends import openvino as module
 from engines.backends.openvino import OpenVino
 from engines.errors import UnsupportedError
 from engines.signature import Port, Signature
+from tests.arithmetic import needs_bf16
 from tests.backends.small_graph import SIGNATURE, expected, feed
 
 vendor = pytest.importorskip("openvino")
@@ -73,6 +74,8 @@ def test_the_class_of_an_engine_is_the_coarser_of_graph_and_arithmetic(monkeypat
 
 @pytest.mark.parametrize(("precision", "low", "high"), [("f32", 0, 1e-5), ("bf16", 1e-4, 2e-2)])
 def test_it_computes_in_what_was_asked(tmp_path, precision, low, high):
+    if precision == "bf16":
+        needs_bf16()
     graph, weights = write_product(tmp_path, TensorProto.FLOAT)
     x = np.random.default_rng(1).standard_normal((2, 256), np.float32)
     files = OpenVino().build(graph, PRODUCT, tmp_path / "engines")

@@ -10,6 +10,7 @@ from exporter.parity import table
 from exporter.recipe import limits
 from exporter.recipe.schema import Recipe
 from exporter.stages.store import Store
+from tests.arithmetic import needs_bf16
 from tests.e2e.conftest import silent
 
 pytest.importorskip("openvino")
@@ -19,6 +20,7 @@ OWN = ["components.vae_decoder.target={openvino: {precision: bf16}}"]
 
 @pytest.fixture(scope="module")
 def mixed(built, processors, tmp_path_factory):
+    needs_bf16()
     seen = {}
 
     def report(stage, seconds=None, *, cached=False, why="", by=""):  # noqa: ARG001 - the protocol's

@@ -146,19 +146,10 @@ def save_sdxl(folder: Path, *, network=None, decoder=None, force_zeros: bool = T
 
 
 def _alive(module):
-    """Give every weight a value that depends on its name, of the size that keeps activations alive."""
-    import torch
+    """As `tools.coverage` makes its micro models; imported late, as torch is."""
+    from tools.coverage.parts import alive
 
-    generator = torch.Generator().manual_seed(sum(map(ord, type(module).__name__)))
-    with torch.no_grad():
-        for name, value in module.named_parameters():
-            if value.ndim > 1:
-                value.normal_(0, value[0].numel() ** -0.5, generator=generator)
-            elif name.endswith("bias"):
-                value.normal_(0, 0.1, generator=generator)
-            else:
-                value.normal_(1, 0.1, generator=generator)
-    return module.eval()
+    return alive(module)
 
 
 def save_classifier(folder: Path, labels: int = 3, **told: object) -> Path:
