@@ -16,6 +16,7 @@ from engines.compiled import CompiledSamplers
 from engines.denoising import BoundDenoiser
 from engines.diffusers_call import DiffusersCall
 from engines.errors import UnsupportedError
+from engines.feed import Feed
 from engines.guidance import Numbers
 from engines.images import noises, provenance, tiling
 from engines.images.drawn import Drawn
@@ -266,6 +267,12 @@ class Pipeline(DiffusersCall):
         `seconds` are `prompt_2` and `negative_prompt_2`, one a prompt.
         """
         return self._tokenizers.encode(prompts, negative_prompt, **seconds)
+
+    def fed(self, inputs: Mapping[str, Sequence[Any]], count: int, height: int, width: int) -> dict[str, np.ndarray]:
+        """The bundle's own inputs as its networks take them, by name, of one value per picture; the size is in pixels."""
+        entries = self.bundle.manifest.inputs
+        feed = Feed(entries, {name: inputs.get(name, [None] * count) for name in entries})
+        return feed.arrays(self._sizes.named(height, width))
 
     def condition(self, fed: Mapping[str, np.ndarray], draw: Draw | None = None, adapted: BoundLoras | None = None) -> Arrays:
         """Run every part that runs once per picture, and return what the denoiser and the decoder take of all that is known.

@@ -199,9 +199,9 @@ class Answered(TorchFunctionMode):
             length = args[0].shape[0] // count
             return tuple(args[0].narrow(0, length * index, length) for index in range(count))
         spreads = name == "expand" and len(args) == 2 and args[0].ndim == 1 and not isinstance(args[1], tuple)
-        if spreads or (name == "repeat" and len(args) == 2 and any(args[0] is each for each in self._numbers)):
-            return _spread(args[0], args[1])
-        return func(*args, **kwargs)
+        # Of two axes: the first of all times, of which there is one a picture.
+        repeats = name == "repeat" and len(args) == 2 and (args[0].ndim == 2 or any(args[0] is each for each in self._numbers))
+        return _spread(args[0].reshape(-1), args[1]) if spreads or repeats else func(*args, **kwargs)
 
 
 def _outer(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:

@@ -15,7 +15,7 @@ from exporter.reference.cost import count
 from exporter.reference.part_outputs import measure
 from exporter.reference.record import record
 from tests.exporter import equality
-from tools.coverage import pipelines
+from tools.coverage import conditioned, pipelines
 
 MODES = {
     "classifier_free": "{mode: classifier_free, scale: 4.0}",
@@ -38,7 +38,7 @@ def model(tmp_path_factory):
     def saved(name: str) -> Path:
         if name not in made:
             made[name] = tmp_path_factory.mktemp(name)
-            pipelines.MADE[name]().save_pretrained(made[name])
+            (pipelines.MADE | conditioned.MADE)[name]().save_pretrained(made[name])
         return made[name]
 
     return saved
@@ -53,7 +53,12 @@ def family(source: Path, mode: str = "classifier_free", *, text: str = RECIPE) -
 
 @pytest.mark.parametrize(
     ("name", "mode"),
-    [("pixart-sigma", "classifier_free"), ("flux-guided", "embedded"), ("stable-diffusion-pag", "classifier_free")],
+    [
+        ("pixart-sigma", "classifier_free"),
+        ("flux-guided", "embedded"),
+        ("stable-diffusion-pag", "classifier_free"),
+        ("stable-diffusion-controlnet", "classifier_free"),
+    ],
 )
 def test_every_part_answers_as_diffusers_with_guidance_on_and_off(model, name, mode):
     made = family(model(name), mode)
