@@ -206,6 +206,8 @@ class Pipeline(DiffusersCall):
         player = self.sampler(steps, height, width, original) if sampler is None else self.solver(sampler, height, width)
         player = parallel.over(player) if parallel else player
         drawn = self.seeded(asked.seeds, *size, asked.generator) if noise is None else self.given(noise, *size)
+        # Arrays come in the bundle's own order; what is drawn comes as the source draws it.
+        drawn = noises.reordered(drawn, about.noise_order) if noise is None or callable(noise) else drawn
         draw, used = noises.hashed(drawn, size[0])
         ids, unread = self.tokenize(asked.prompts, asked.negative_prompts, **asked.seconds)
         fed = {**ids, **asked.feed.arrays(self._sizes.named(height, width))}

@@ -177,6 +177,11 @@ class Family(Protocol):
         ...
 
     @property
+    def noise_order(self) -> Sequence[int]:
+        """Which of the noises that its pipeline draws a bundle takes first, in its order; empty: as they come."""
+        ...
+
+    @property
     def guidance(self) -> Guidance:
         """Mode, and every scale with the recipe's default."""
         ...

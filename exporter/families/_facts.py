@@ -73,8 +73,7 @@ class Survey:
         self.components: dict[str, list[str]] = {}
         self._returned: dict[str, Any] = {}
         self.scale = OpenScale(marked(torch.ones(1), STEP), on=mode != "none")
-        scales = {name: (marked(torch.tensor([value]), STEP), value) for name, value in other_scales(pipeline).items()}
-        self.others = {name: OpenScale(number, on=value > 0) for name, (number, value) in scales.items()}
+        self.others = _open(other_scales(pipeline))
         self._read: dict[str, set[str]] = {}
         play, noises = self._play(1)
         self.encodings = self._recorded(play)
@@ -124,6 +123,31 @@ class Survey:
     def scales(self) -> Mapping[str, float]:
         """Further scales that the pipeline computes with, and their defaults."""
         return {name: value for name, value in other_scales(self.pipeline).items() if self.others[name].used}
+
+    @cached_property
+    def following(self) -> Mapping[str, float]:
+        """Those of them that do not count where guidance is off, and the value at which each of them is."""
+        if self.mode != "classifier_free" or not self.scales:
+            return {}
+        others = _open(self.scales)
+        off = steering(self.pipeline, self.mode, OpenScale(marked(torch.ones(1), STEP), on=False))
+        play, _ = self._play(1)
+        self._recorded(play)
+        self._run(play, **{**self.called(1), **off, **others})
+        ends = {name: self.others[name].threshold for name, scale in others.items() if not scale.used}
+        return {name: end for name, end in ends.items() if end is not None}
+
+    def _run(self, play: Play, **asked: Any) -> None:  # noqa: ANN401 - arguments of the pipeline's call
+        """Run the pipeline for shapes, to its first step or to where it ends before."""
+        try:
+            with outlined():
+                play(**asked)
+        except Stepped:
+            pass
+        except UnsupportedError:
+            raise
+        except Exception as error:
+            raise refused(self.name, error) from error
 
     def _play(self, batch: int, follow: Origins | None = None) -> tuple[Play, list[Tensor]]:
         noises: list[Tensor] = []
@@ -177,28 +201,15 @@ class Survey:
         play, _ = self._play(batch, watch)
         self._recorded(play)
         asked = {**self.called(batch), **self.shown(batch, height, width), "height": height, "width": width}
-        try:
-            with outlined(), _survey.watched(play.pipeline, lambda: "begun", begun):
-                play(**asked)
-        except Stepped:
-            pass
-        except UnsupportedError:
-            raise
-        except Exception as error:
-            raise refused(self.name, error) from error
+        with _survey.watched(play.pipeline, lambda: "begun", begun):
+            self._run(play, **asked)
 
     @cached_property
     def conditioning(self) -> list[list[Leaf | Any]]:
         """Per call of the encoder, what it returns: a leaf for each tensor that is one a picture, the rest as it is."""
         play, _ = self._play(2)
         pairs = self._recorded(play)
-        try:
-            with outlined():
-                play(**self.called(2, " and further words"))
-        except Stepped:
-            pass
-        except Exception as error:
-            raise refused(self.name, error) from error
+        self._run(play, **self.called(2, " and further words"))
         taken: set[str] = set()
         return [self._leaves(one, two, taken) for one, two in zip(self.encodings, pairs, strict=True)]
 
@@ -300,13 +311,7 @@ class Survey:
         play.encode_by(replayed([each.found for each in self.encodings]))
         play.prepares = True
         asked = {**self.called(1), **self.shown(1, height, width), "height": height, "width": width, "num_inference_steps": steps}
-        try:
-            with outlined():
-                play(**asked)
-        except Stepped:
-            pass
-        except Exception as error:
-            raise refused(self.name, error) from error
+        self._run(play, **asked)
         return play, noises
 
 
@@ -333,6 +338,11 @@ def other_scales(pipeline: Any) -> dict[str, float]:  # noqa: ANN401 - a pipelin
     """Arguments of a pipeline that are scales beside those of guidance, and their defaults."""
     takes = {name: about.default for name, about in _survey.arguments(pipeline).items() if name.endswith("_scale")}
     return {name: value for name, value in takes.items() if isinstance(value, float) and name not in _GUIDING}
+
+
+def _open(scales: Mapping[str, float]) -> dict[str, OpenScale]:
+    """Further scales at their defaults, each on unless it is 0."""
+    return {name: OpenScale(marked(torch.tensor([value]), STEP), on=value > 0) for name, value in scales.items()}
 
 
 def branch_of(text: str) -> int | None:

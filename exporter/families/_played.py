@@ -267,13 +267,20 @@ def sized(given: Tensor) -> AbstractContextManager[None]:
     return outlined() if given.is_meta else nullcontext()
 
 
-def restored(survey: Survey, values: Mapping[str, Tensor], dtype: torch.dtype) -> list[Any]:
-    """What the pipeline's encoder of prompts returned, call by call, of the ports' values; real numbers in `dtype`."""
+def restored(
+    survey: Survey, values: Mapping[str, Tensor], dtype: torch.dtype, alone: Mapping[str, int] | None = None
+) -> list[Any]:
+    """What the pipeline's encoder of prompts returned, call by call, of the ports' values; real numbers in `dtype`.
+
+    `alone`: port → which of a picture's rows is returned alone, as without guidance.
+    """
 
     def put(leaf: Any) -> Any:  # noqa: ANN401 - a constant is anything
         if not isinstance(leaf, Leaf):
             return leaf
         value = values[leaf.name].to(dtype if leaf.dtype.is_floating_point else leaf.dtype)
+        if alone and leaf.name in alone:
+            return value[:, alone[leaf.name]]
         return list(value.unbind(0)) if leaf.rows else marked(_survey.as_rows(value, leaf.times), STEP)
 
     found = []
@@ -290,8 +297,8 @@ def prompted(pipeline: Any, survey: Survey, encoded: Sequence[Any], count: Any) 
     if "prompt_embeds" in takes and encoded:
         flat = zip(_survey.leaves(encoded[0], 1)[0], survey.conditioning[0], strict=True)
         first, leaf = next((each, leaf) for each, leaf in flat if isinstance(each, Tensor | list))
-        if isinstance(leaf, Leaf) and isinstance(first, Tensor):
-            first = first[: first.shape[0] // leaf.times] if leaf.times > 1 else first
+        if isinstance(leaf, Leaf) and isinstance(first, Tensor) and leaf.times > 1 and first.shape[0] != count:
+            first = first[: first.shape[0] // leaf.times]
         return {"prompt": None, "prompt_embeds": first, **negative}
     count = int(count)
     return {"prompt": [""] * count, **{name: [text] * count for name, text in negative.items()}}

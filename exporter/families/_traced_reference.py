@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
@@ -120,17 +121,48 @@ class TracedReference:
 
         play.encode_by(encode)
         shapes = self._family.recipe.shapes
+        height, width = shapes.height[1], shapes.width[1]
         texts = {"prompt": list(prompts)} | ({"negative_prompt": [negative or ""] * count} if survey.branches == 2 else {})
         scale = _standins.OpenScale(torch.ones(count), on=survey.mode != "none")
         asked = {**self._family.arguments, **texts, **steering(self.pipeline, survey.mode, scale)}
         with contextlib.suppress(Stepped):
-            play(**asked, height=shapes.height[1], width=shapes.width[1])
+            play(**asked, **survey.shown(count, height, width), height=height, width=width)
         values = {}
         for result, leaves in zip(found, survey.conditioning, strict=True):
             for value, leaf in zip(_survey.leaves(result, count)[0], leaves, strict=True):
                 if isinstance(leaf, Leaf):
                     values[leaf.name] = _played.as_port(value, leaf).numpy().copy()
         return values, self._ports(rows, prompts, negative or "")
+
+    @functools.cached_property
+    def _alone(self) -> Mapping[str, int]:
+        """Of conditioning that has all branches in one tensor, which of them the pipeline encodes without guidance."""
+        survey, found = self._family.survey, list[Any]()
+        several = {
+            leaf.name: leaf.times for each in survey.conditioning for leaf in each if isinstance(leaf, Leaf) and leaf.times > 1
+        }
+        if not several:
+            return {}
+        play = Play(self.pipeline, torch.zeros, torch.full((1,), 500.0))
+        method = getattr(type(play.pipeline), play.encoder)
+
+        def encode(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - the pipeline's
+            found.append(method(play.pipeline, *args, **kwargs))
+            raise Stepped(None, None, {})
+
+        play.encode_by(encode)
+        shapes = self._family.recipe.shapes
+        height, width = shapes.height[1], shapes.width[1]
+        off = steering(self.pipeline, survey.mode, _standins.OpenScale(torch.ones(1), on=False))
+        with contextlib.suppress(Stepped):
+            play(prompt=["a"], negative_prompt=["b"], **off, **survey.shown(1, height, width), height=height, width=width)
+        both, alone = self.encode(["a"], "b"), zip(survey.conditioning[0], _survey.leaves(found[0], 1)[0], strict=True)
+        rows = {leaf.name: value[0].numpy() for leaf, value in alone if isinstance(leaf, Leaf) and leaf.name in several}
+
+        def distance(name: str, row: int) -> float:
+            return float(np.abs(both[name][0, row] - rows[name]).max())
+
+        return {name: min(range(several[name]), key=functools.partial(distance, name)) for name in rows}
 
     def _ports(self, rows: Mapping[str, dict[int, np.ndarray]], prompts: Sequence[str], negative: str) -> dict[str, np.ndarray]:
         """Ids and masks (batch, branches, length); of a branch that the pipeline has read in another way, as the bundle does."""
@@ -224,7 +256,8 @@ class TracedReference:
         survey, played = self._family.survey, options.pop("pipeline", self.pipeline)
         shown = {survey.pictures[name]: [pil(each) for each in own] for name, own in options.pop("pictures", {}).items()}
         tensors = {name: torch.from_numpy(array.copy()) for name, array in conditioning.items()}
-        encoded = _played.restored(survey, tensors, torch.float32)
+        off = survey.mode == "classifier_free" and guidance_scale is not None and guidance_scale <= 1
+        encoded = _played.restored(survey, tensors, torch.float32, self._alone if off else None)
         count = len(next(iter(conditioning.values())))
         running = _standins.stand_in(played, _execution_device=torch.device("cpu"))
         running.__dict__["check_inputs"] = lambda *_, **__: None

@@ -153,10 +153,20 @@ class Traced:
         return [f"left out: {name}, which {self.survey.name} does not run for a picture from text" for name in left]
 
     @property
+    def noise_order(self) -> Sequence[int]:
+        """The pictures' noise before the latent's, where the pipeline draws just these, and the other way round."""
+        own = [self.conditions.draw, self.survey.drawn]
+        return [1, 0] if self.survey.draws == 2 and own == [1, 0] else []
+
+    @property
     def guidance(self) -> Guidance:
         """The recipe's, and the pipeline's further scales at its own defaults."""
         usual = Guidance.of(self.recipe.sampler.guidance.mode, self.recipe.sampler.guidance.scale)
-        others = (Scale(name=name, default=value) for name, value in self.survey.scales.items())
+        ends = self.survey.following
+        others = (
+            Scale(name=name, default=value, off=ends.get(name), follows=name in ends)
+            for name, value in self.survey.scales.items()
+        )
         return Guidance(mode=usual.mode, scales=(*usual.scales, *others))
 
     @property

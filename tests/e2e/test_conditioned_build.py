@@ -17,7 +17,12 @@ from tests.exporter.families.test_traced import MODES, RECIPE
 from tools.coverage import conditioned
 
 #: Micro model → what diffusers calls its inputs.
-NAMES = {"stable-diffusion-controlnet": {"image": "image"}}
+NAMES = {
+    "stable-diffusion-controlnet": {"image": "image"},
+    "stable-diffusion-xl-controlnet": {"image": "image"},
+    "stable-diffusion-inpaint": {"image": "image", "mask": "mask_image"},
+    "instruct-pix2pix": {"image": "image"},
+}
 
 
 def shown(name, size, random):

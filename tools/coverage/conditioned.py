@@ -51,7 +51,36 @@ def stable_diffusion_controlnets() -> DiffusionPipeline:
     return _stable_diffusion("StableDiffusionControlNetPipeline", unet=_unet(), controlnet=pair)
 
 
+def stable_diffusion_xl_controlnet() -> DiffusionPipeline:
+    """The same with two text encoders and sizes among the conditions."""
+    added = {"addition_embed_type": "text_time", "addition_time_embed_dim": 8, "projection_class_embeddings_input_dim": 80}
+    width = {"cross_attention_dim": 64, **added}
+    return _stable_diffusion_xl("StableDiffusionXLControlNetPipeline", unet=_unet(**width), controlnet=_controlnet(**width))
+
+
+def _stable_diffusion_xl(kind: str, **networks: Any) -> DiffusionPipeline:  # noqa: ANN401
+    text = {
+        "text_encoder": clip(), "tokenizer": clip_tokenizer(),
+        "text_encoder_2": clip(projection=True), "tokenizer_2": clip_tokenizer("!"),
+    }  # fmt: skip
+    return getattr(diffusers, kind)(vae=vae(), scheduler=_ddim(), add_watermarker=False, **text, **networks)
+
+
+def stable_diffusion_inpaint() -> DiffusionPipeline:
+    """A UNet of nine channels: the latent, the mask and the encoded rest of the picture."""
+    return _stable_diffusion("StableDiffusionInpaintPipeline", unet=_unet(in_channels=9))
+
+
+def instruct_pix2pix() -> DiffusionPipeline:
+    """A UNet of eight channels, the second four of them the picture, and three branches of guidance."""
+    return _stable_diffusion("StableDiffusionInstructPix2PixPipeline", unet=_unet(in_channels=8))
+
+
 #: Name → what makes the pipeline.
 MADE: Mapping[str, Callable[[], DiffusionPipeline]] = {
     "stable-diffusion-controlnet": stable_diffusion_controlnet,
+    "stable-diffusion-controlnets": stable_diffusion_controlnets,
+    "stable-diffusion-xl-controlnet": stable_diffusion_xl_controlnet,
+    "stable-diffusion-inpaint": stable_diffusion_inpaint,
+    "instruct-pix2pix": instruct_pix2pix,
 }
