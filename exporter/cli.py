@@ -83,6 +83,24 @@ def _build(recipe: Path, output: Path | None, assignments: tuple[str, ...], **fl
     click.echo(f"\n{out}: {size:.1f} MB; {reused} of {len(lines.rows)} stages were reused")
 
 
+@verbs.command("sweep")
+@click.argument("sweep", type=_PATH)
+@click.option("-o", "--output", type=_PATH, default=Path("report"), show_default=True, help="Folder of results and report.")
+@click.option("--yes", is_flag=True, help="More than 10,000 points are meant.")
+def _sweep(sweep: Path, output: Path, *, yes: bool) -> None:
+    """Build and measure every point of a sweep's file, and write a report that compares them."""
+    from exporter.report import console
+    from exporter.stages.store import Store
+    from exporter.sweep import report, run, spec
+    from exporter.sweep.runner import LocalRunner
+
+    asked, screen = spec.load(sweep), console.console(error=True)
+    with LocalRunner() as runner:
+        swept = run.sweep(asked, output, runner, Store(say=screen.print), screen.print, many=yes)
+    found = report.write(asked, swept, output)
+    console.show(found)
+
+
 @verbs.command("distill")
 @click.argument("recipe", type=_PATH)
 @click.option("--set", "assignments", multiple=True, metavar="PATH=VALUE", help="Change the recipe, as for build.")
