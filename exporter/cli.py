@@ -53,9 +53,8 @@ def _build(recipe: Path, output: Path | None, assignments: tuple[str, ...], **fl
     from exporter.stages.store import Store
 
     chosen = Recipe.load(recipe, assignments)
-    lines = progress.StageLines(error=flags["as_json"])
-    store = Store(say=lines.say)
-    with _located(chosen):
+    with _located(chosen), progress.stage_lines(error=flags["as_json"]) as lines:
+        store = Store(say=lines.say)
         if flags["dry_run"]:
             from exporter.stages.plan import Plan
 
@@ -67,10 +66,7 @@ def _build(recipe: Path, output: Path | None, assignments: tuple[str, ...], **fl
         from exporter.parity import table
 
         out = output or Path("bundles") / chosen.name
-        try:
-            bundle, verdicts = build(chosen, out, store, lines, reproducible=flags["check_reproducible"])
-        finally:
-            lines.close()
+        bundle, verdicts = build(chosen, out, store, lines, reproducible=flags["check_reproducible"])
     reused = sum(row["cached"] for row in lines.rows)
     if flags["as_json"]:
         content = {"bundle": str(out), "stages": lines.rows, "verdicts": console.verdict_rows(verdicts)}
@@ -112,12 +108,8 @@ def _distill(recipe: Path, assignments: tuple[str, ...]) -> None:
     from exporter.stages.store import Store
 
     chosen = Recipe.load(recipe, assignments)
-    lines = progress.StageLines(error=True)
-    with _located(chosen):
-        try:
-            trained = build.distill(chosen, Store(say=lines.say), lines)
-        finally:
-            lines.close()
+    with _located(chosen), progress.stage_lines(error=True) as lines:
+        trained = build.distill(chosen, Store(say=lines.say), lines)
     for part, folder in trained.items():
         click.echo(f"{part}: {folder}")
 
@@ -132,11 +124,12 @@ def _check(bundle: Path, backend: str | None, json_file: Path | None, junit_file
     """Hold a bundle's engines to its source model, on the same noise."""
     from exporter.build import check
     from exporter.parity import table
-    from exporter.report import console
+    from exporter.report import console, progress
 
     for file in filter(None, (json_file, junit_file)):
         require_file(file)
-    verdicts = check(bundle, backend, lambda line: click.echo(f"note: {line}", err=True), receipt=not no_receipt)
+    with progress.stage_lines(error=True):
+        verdicts = check(bundle, backend, lambda line: click.echo(f"note: {line}", err=True), receipt=not no_receipt)
     if json_file:
         console.write_json(json_file, {"bundle": str(bundle), "verdicts": console.verdict_rows(verdicts)})
     if junit_file:
@@ -158,12 +151,9 @@ def _debug(bundle: Path, part: str, backend: str | None, output: Path | None) ->
     from exporter.report import fault, progress
     from exporter.stages.store import Store
 
-    lines = progress.StageLines(error=True)
     folder = output or Path("debug") / bundle.resolve().name / part
-    try:
+    with progress.stage_lines(error=True) as lines:
         report = debug(bundle, part, backend, folder, Store(say=lines.say), lines)
-    finally:
-        lines.close()
     click.echo(fault.text(report))
     return ParityError.exit_code if report.fault else 0
 
@@ -225,11 +215,8 @@ def _convert(bundle: Path, layout: Layout, output: Path) -> None:
     from exporter.report import progress
     from exporter.stages.store import Store
 
-    lines = progress.StageLines(error=True)
-    try:
+    with progress.stage_lines(error=True) as lines:
         notes = build.convert(bundle, layout, output, Store(say=lines.say), lines, lambda line: click.echo(line, err=True))
-    finally:
-        lines.close()
     for note in notes:
         click.echo(f"note: {note}")
     click.echo(output)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 #: What takes longest begins first, so that no process is left with it at the end.
-LONG = ("e2e", "test_readme", "exporter/passes", "exporter", "tools")
+LONG = ("test_readme", "e2e", "exporter/passes", "exporter", "tools")
 HERE = Path(__file__).parent
 
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -17,16 +17,12 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection_modifyitems(items):
-    """Keep a file's tests in one process, which then makes its fixtures once."""
-    # Without effect until xdist writes ids where pytest 9.2 reads them: it sets `_nodeid` (3.8.0), and pytest keeps `_id`.
+    """Put the longest files first."""
     names = {path: path.relative_to(HERE).as_posix() for path in {item.path for item in items}}
     places = {
         path: next((number for number, start in enumerate(LONG) if name.startswith(start)), len(LONG))
         for path, name in names.items()
     }
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(names[item.path]))
     items.sort(key=lambda item: places[item.path])
     return (yield)
 

@@ -18,10 +18,10 @@ STEPS = RECIPE.replace("steps: [4]", "steps: [9]\n  cache: {every: 3}").replace(
 
 
 @pytest.fixture(scope="module")
-def stepped(tiny_sdxl, tmp_path_factory):
+def stepped(tiny_sdxl, built, tmp_path_factory):
     """A bundle whose middle five of nine steps are guided, and three are whole."""
     folder, text = tmp_path_factory.mktemp("steps"), STEPS.replace("tensorrt_rtx", "openvino") % tiny_sdxl
-    return build(Recipe.parse(text, "steps"), folder / "steps", Store(folder / "store"), silent)
+    return build(Recipe.parse(text, "steps"), folder / "steps", Store(built.store), silent)
 
 
 def test_the_bundle_does_what_its_table_says(stepped):
