@@ -166,7 +166,7 @@ class _Work:
             self._ended = True
             raise error
         known = isinstance(error, T2IError | WorkerDied)
-        why = str(error) if known else f"a fault of this program: {type(error).__name__}: {error}"
+        why = str(error) if known else f"a fault of this program: {type(error).__name__}: {error}\n{error.__cause__ or ''}"
         lasting = not isinstance(error, MissingDependency | WorkerDied)
         plan = self._plans[point.bundle]
         return PointResult(plan=plan, task=self._task, failed=where, failure=why, lasting=lasting, build=built)

@@ -139,7 +139,8 @@ def test_what_may_go_well_another_time_is_tried_again(go, error):
 def test_a_fault_of_ours_is_called_so(go):
     runner = Told()
     runner.fails = {2: KeyError("x")}
-    assert go(runner)[-1].result.failure == "a fault of this program: KeyError: 'x'"
+    runner.fails[2].__cause__ = RuntimeError("where it was in the worker")
+    assert go(runner)[-1].result.failure == "a fault of this program: KeyError: 'x'\nwhere it was in the worker"
 
 
 def test_a_full_disk_ends_it_and_what_was_finished_is_kept(go):
