@@ -22,6 +22,7 @@ KINDS = {
     "graph": "exporter.graph",
     "backends": "engines.backends",
     "samplers": "engines.samplers",
+    "scores": "exporter.scores",
 }
 
 
