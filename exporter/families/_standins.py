@@ -6,7 +6,7 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import SymInt, Tensor
@@ -191,6 +191,8 @@ class Answered(TorchFunctionMode):
         if name in ("full", "tensor") and (numbers := _a_picture_each(filled)) is not None:
             self._numbers.append(numbers.to(kwargs.get("dtype") or torch.get_default_dtype()))
             return self._numbers[-1]
+        if name == "tensor" and isinstance(filled, Repeated):
+            return filled.tensor(kwargs.get("dtype"))
         if any(isinstance(each, OpenScale) for each in args):
             other = max((each for each in args if isinstance(each, Tensor)), key=lambda each: each.ndim)
             args = [each.beside(other) if isinstance(each, OpenScale) else each for each in args]
@@ -259,6 +261,17 @@ def outlined() -> Iterator[None]:
         yield
 
 
+class Repeated(NamedTuple):
+    """A Python list of an open number of times the same number, of which a tensor can be made."""
+
+    value: float
+    count: Any
+
+    def tensor(self, dtype: torch.dtype | None) -> Tensor:
+        """It as a tensor."""
+        return torch.full((self.count,), self.value, dtype=dtype)
+
+
 class _Whole(type):
     """Of `int` in a pipeline's code: a length that is open stays so."""
 
@@ -275,14 +288,22 @@ class _OpenInt(int, metaclass=_Whole):
 
 @contextmanager
 def open_lengths(pipeline: Any) -> Iterator[None]:  # noqa: ANN401 - a pipeline of diffusers
-    """Within it the pipeline's `int(height)` keeps a height that is open."""
+    """Within it the pipeline's `int(height)` keeps a height that is open, and `[0] * batch` a batch."""
     names = {kind.__module__ for kind in type(pipeline).__mro__}
     modules = [sys.modules[name] for name in names if name.startswith("diffusers.pipelines")]
+    multiply: Any = SymInt.__rmul__
+
+    def repeated(self: SymInt, other: Any) -> Any:  # noqa: ANN401 - what stands before the `*`
+        plain = isinstance(other, list) and len(other) == 1 and isinstance(other[0], int | float)
+        return Repeated(other[0], self) if plain else multiply(self, other)
+
     for module in modules:
         vars(module)["int"] = _OpenInt
+    SymInt.__rmul__ = repeated
     try:
         yield
     finally:
+        SymInt.__rmul__ = multiply
         for module in modules:
             vars(module).pop("int", None)
 

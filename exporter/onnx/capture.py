@@ -124,7 +124,8 @@ def _example(signature: Signature, number: int = 0) -> tuple[tuple[torch.Tensor,
         if allowed.min == allowed.max:
             sizes[name] = allowed.min
             continue
-        low, high = allowed.min // allowed.multiple, allowed.max // allowed.multiple
+        # torch.export traces with 2 and more: of 1 or 2 alone code would be told that it is 2.
+        low, high = allowed.min // allowed.multiple, max(3, allowed.max // allowed.multiple)
         root = torch.export.Dim(f"{name}_{allowed.multiple}" if allowed.multiple > 1 else name, min=low, max=high)
         symbols[name] = allowed.multiple * root if allowed.multiple > 1 else root
         # Lengths 0 and 1 are special to torch.export, and equal lengths of two dimensions would be taken for one.

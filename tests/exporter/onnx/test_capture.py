@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import nn
+from torch._dynamo.exc import UserError
 
 from engines.errors import UnsupportedError
 from engines.signature import Port, Range, Signature
@@ -93,6 +94,17 @@ def test_a_table_for_one_size_is_no_graph_s_whichever_size_it_is(usual):
     for side in (4, 8, 12, 16):
         given = inputs(3, side)
         torch.testing.assert_close(module(*given), part.module(*given))
+
+
+def test_one_or_two_is_no_length_that_code_may_take_for_known():
+    class Counted(nn.Module):
+        def forward(self, x):
+            return torch.cat([x, torch.ones(x.shape[0] if x.shape[0] != 2 else 2, 2)], 1)
+
+    signature = Signature(inputs=(Port(name="x", shape=("batch", 3)),), outputs=(Port(name="y", shape=("batch", 5)),),
+                          dims={"batch": Range(min=1, typical=1, max=2)})  # fmt: skip
+    with pytest.raises(UserError, match="batch"):  # and no graph of two alone
+        traced(Part("toy", "denoiser", Counted().eval(), signature))
 
 
 def test_a_way_that_depends_on_the_size_is_refused_with_the_sizes():
