@@ -15,7 +15,7 @@ from exporter.reference.cost import count
 from exporter.reference.part_outputs import measure
 from exporter.reference.record import record
 from tests.exporter import equality
-from tools.coverage import pipelines
+from tools.coverage.models import MADE
 
 MODES = {
     "classifier_free": "{mode: classifier_free, scale: 4.0}",
@@ -38,7 +38,7 @@ def model(tmp_path_factory):
     def saved(name: str) -> Path:
         if name not in made:
             made[name] = tmp_path_factory.mktemp(name)
-            pipelines.MADE[name]().save_pretrained(made[name])
+            MADE[name]().save_pretrained(made[name])
         return made[name]
 
     return saved
