@@ -82,16 +82,18 @@ def _build(recipe: Path, output: Path | None, assignments: tuple[str, ...], **fl
 @verbs.command("sweep")
 @click.argument("sweep", type=_PATH)
 @click.option("-o", "--output", type=_PATH, default=Path("report"), show_default=True, help="Folder of results and report.")
+@click.option("--ray", "address", metavar="auto|local|ADDRESS", help="Work on a Ray cluster, whose machines see the same files.")
 @click.option("--yes", is_flag=True, help="More than 10,000 points are meant.")
-def _sweep(sweep: Path, output: Path, *, yes: bool) -> None:
+def _sweep(sweep: Path, output: Path, address: str | None, *, yes: bool) -> None:
     """Build and measure every point of a sweep's file, and write a report that compares them."""
     from exporter.report import console
     from exporter.stages.store import Store
     from exporter.sweep import report, run, spec
+    from exporter.sweep.ray_runner import RayRunner
     from exporter.sweep.runner import LocalRunner
 
     asked, screen = spec.load(sweep), console.console(error=True)
-    with LocalRunner() as runner:
+    with RayRunner(address) if address else LocalRunner() as runner:
         swept = run.sweep(asked, output, runner, Store(say=screen.print), screen.print, many=yes)
     found = report.write(asked, swept, output)
     console.show(found)

@@ -53,7 +53,7 @@ def sweep(
 
     """
     found = points(asked, many=many)
-    folder = ResultFolder(out)
+    folder = ResultFolder(out.resolve())  # a worker's own folder may be another
     with store.turn(out):
         work = _Work(asked, folder, runner, store, say, found)
         work.all()
@@ -131,7 +131,7 @@ class _Work:
         """Build a point's bundle; a result is its failure."""
         if point.recipe is None:
             return self._failed(point, "recipe", UnsupportedError(point.problem))
-        task = BuildTask(self._asked.base, point.assignments, self._place(point), self._store.root)
+        task = BuildTask(self._asked.base.resolve(), point.assignments, self._place(point), self._store.root)
         future = self._runner.run(build_point, task)
         return self._failed(point, "build", error) if (error := future.exception()) else future.result()
 
@@ -143,7 +143,7 @@ class _Work:
             multiply_adds=built.multiply_adds,
             measures=self._asked.measures,
             prompts=self._asked.prompts,
-            root=self._asked.root,
+            root=self._asked.root.resolve(),
             pictures=self._folder.pictures,
             name=point.digest,
             is_base=point is self._base,

@@ -39,7 +39,7 @@ FLAGS = {
     "list": {"--schema"},
     "rebuild": {"--backend"},
     "serve": {"--host", "--port", "--backend", "--keys", "--cors", "--lora", "--set"},  # --set is its one escape
-    "sweep": {"-o", "--output", "--yes"},
+    "sweep": {"-o", "--output", "--ray", "--yes"},  # where the work is done is no property of a sweep
     "triton": {"-o", "--output", "--backend"},  # which of a bundle's engines are copied
     "web": {"-o", "--output", "--onnxruntime-web"},  # where a library comes from is no property of a bundle
 }
