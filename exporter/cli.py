@@ -13,7 +13,7 @@ import click
 
 from engines import exits
 from engines.__main__ import generate
-from engines.disk import refusal, require_file
+from engines.disk import refusal, require_file, writing
 from engines.errors import MissingDependency, ParityError, RecipeError, T2IError
 from engines.serve.command import serve
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _COMPILE = {"diffusers", "huggingface_hub", "onnx", "onnx_ir", "onnxscript", "ruamel", "safetensors", "torch"}
 _COMPILE |= {"transformers", "accelerate", "polygraphy"}
 _PATH = click.Path(path_type=Path)
-_KINDS = ["families", "passes", "formats", "backends", "samplers", "recipes", "architectures"]
+_KINDS = ["families", "passes", "formats", "backends", "samplers", "recipes", "architectures", "pipelines"]
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -77,6 +77,45 @@ def _build(recipe: Path, output: Path | None, assignments: tuple[str, ...], **fl
         click.echo(note)
     size = sum(file.size for file in bundle.manifest.files.values()) / 1e6
     click.echo(f"\n{out}: {size:.1f} MB; {reused} of {len(lines.rows)} stages were reused")
+
+
+@verbs.command("sweep")
+@click.argument("sweep", type=_PATH)
+@click.option("-o", "--output", type=_PATH, default=Path("report"), show_default=True, help="Folder of results and report.")
+@click.option("--ray", "address", metavar="auto|local|ADDRESS", help="Work on a Ray cluster, whose machines see the same files.")
+@click.option("--yes", is_flag=True, help="More than 10,000 points are meant.")
+def _sweep(sweep: Path, output: Path, address: str | None, *, yes: bool) -> None:
+    """Build and measure every point of a sweep's file, and write a report that compares them."""
+    from exporter.report import console
+    from exporter.stages.store import Store
+    from exporter.sweep import report, run, spec
+    from exporter.sweep.ray_runner import RayRunner
+    from exporter.sweep.runner import LocalRunner
+
+    asked, screen = spec.load(sweep), console.console(error=True)
+    with RayRunner(address) if address else LocalRunner() as runner:
+        swept = run.sweep(asked, output, runner, Store(say=screen.print), screen.print, many=yes)
+    found = report.write(asked, swept, output)
+    console.show(found)
+
+
+@verbs.command("diff")
+@click.argument("one", type=_PATH)
+@click.argument("other", type=_PATH)
+@click.option("-o", "--output", type=_PATH, metavar="FILE.png", help="Also write both bundles' pictures beside each other.")
+@click.option("--rounds", type=click.IntRange(min=1), default=7, show_default=True, help="Timed, of each in turn.")
+def _diff(one: Path, other: Path, output: Path | None, rounds: int) -> None:
+    """Show two bundles side by side: recipe, sizes, milliseconds, decibels; each at its own defaults."""
+    from exporter.report import console
+    from exporter.sweep import diff
+
+    if output:
+        require_file(output)
+    facts, pictures = diff.diff(one, other, rounds)
+    if output:
+        with writing(output, f"writing {output}"):
+            diff.sheet(pictures).save(output)
+    console.show(facts)
 
 
 @verbs.command("distill")

@@ -1,6 +1,7 @@
 """How the tests are shared out where several processes run them (`make test`)."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -24,3 +25,17 @@ def pytest_collection_modifyitems(items):
     }
     items.sort(key=lambda item: places[item.path])
     return (yield)
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Chromium without a window, which finds no other machine."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="it drives the browser: pip install playwright")
+    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if program is None:
+        pytest.skip("there is no Chromium: apt install chromium")
+    alone = ["--no-sandbox", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
+    with playwright.sync_playwright() as driver:
+        opened = driver.chromium.launch(executable_path=program, args=alone)
+        yield opened
+        opened.close()

@@ -47,7 +47,8 @@ def _whole(checkpoint: Checkpoint, sampler: SamplerOptions, loaded: Sequence[str
         entry = index.get(name)
         if name == "self" or entry is None:
             continue
-        if not isinstance(entry, list):
+        argument = takes[name].default is not inspect.Parameter.empty and name not in kind._optional_components  # noqa: SLF001
+        if argument or not isinstance(entry, list):
             parts[name] = entry
         elif name == "scheduler":
             parts[name] = scheduler(checkpoint, sampler)

@@ -98,6 +98,12 @@ class TracedReference:
         return self._encoded(prompts, negative)[0]
 
     def _encoded(self, prompts: Sequence[str], negative: str | None) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """One prompt after the other, since some pipelines hand several to their tokenizer at once, and some do not."""
+        rows = [self._encoded_alone([prompt], negative) for prompt in prompts]
+        values, ports = ({name: np.concatenate([row[side][name] for row in rows]) for name in rows[0][side]} for side in (0, 1))
+        return values, ports
+
+    def _encoded_alone(self, prompts: Sequence[str], negative: str | None) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         survey, count = self._family.survey, len(prompts)
         if not survey.encodings:
             return {}, {}

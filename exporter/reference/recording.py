@@ -202,7 +202,7 @@ class RecordingFolder:
     def write(self, recording: Recording) -> None:
         """Keep a recording here."""
         for number, run in enumerate(recording.runs):
-            save_run(run, self.folder / f"run_{number}.npz")
+            save_run(run, self.folder / f"run_{number:04}.npz")  # so that the order of names is theirs: cases follow it
         for name, cases in recording.cases.items():
             save_cases(cases, self.folder / f"{name}.npz")
         self._ranges.write_text(json.dumps(dict(recording.ranges), indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -5,12 +5,12 @@ import pytest
 from exporter.families import _facts
 from exporter.families._facts import Survey
 from exporter.families._survey import Leaf
-from tools.coverage import pipelines
+from tools.coverage.models import MADE
 
 
 @pytest.fixture(scope="module")
 def pipeline():
-    made = pipelines.MADE["flux-guided"]()
+    made = MADE["flux-guided"]()
     for name in ("transformer", "vae", "text_encoder", "text_encoder_2"):
         getattr(made, name).to("meta")
     return made

@@ -17,7 +17,7 @@ from exporter.reference.cost import count
 from exporter.reference.part_outputs import measure
 from exporter.reference.record import record
 from tests.exporter import equality
-from tools.coverage import conditioned, pipelines
+from tools.coverage import conditioned, models
 
 MODES = {
     "classifier_free": "{mode: classifier_free, scale: 4.0}",
@@ -40,7 +40,7 @@ def model(tmp_path_factory):
     def saved(name: str) -> Path:
         if name not in made:
             made[name] = tmp_path_factory.mktemp(name)
-            (pipelines.MADE | conditioned.MADE)[name]().save_pretrained(made[name])
+            (models.MADE | conditioned.MADE)[name]().save_pretrained(made[name])
         return made[name]
 
     return saved
