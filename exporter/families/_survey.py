@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from engines.errors import UnsupportedError
-from exporter.families import _standins
+from exporter.families import _open_lengths, _standins
 from exporter.families._standins import Absent, Answered, Finished, Grid, OpenScale, Stepped
 
 #: What the survey has encoded: words that no template holds, so that they are found again.
@@ -130,7 +130,7 @@ class Play:
         takes = arguments(self.pipeline)
         given = {name: value for name, value in {**off(), **asked}.items() if name in takes}
         call = inspect.unwrap(type(self.pipeline).__call__)
-        with _standins.real(), torch.no_grad(), Answered(self._draw), _standins.open_lengths(self.pipeline):
+        with _standins.real(), torch.no_grad(), Answered(self._draw), _open_lengths.open_lengths(self.pipeline):
             return call(self.pipeline, **given)
 
     @contextmanager
