@@ -93,11 +93,13 @@ class OpenScale(float):
 
     Attributes:
         compared: whether something was decided by it.
+        threshold: the number that it was last compared with.
         used: whether it was computed with.
 
     """
 
     compared = used = False
+    threshold: float | None = None
 
     def __new__(cls, value: Tensor, *, on: bool) -> Self:
         found = super().__new__(cls, 2.0 if on else 1.0)
@@ -107,13 +109,12 @@ class OpenScale(float):
     value: Tensor
     on: bool
 
-    def _above(self, _other: object) -> bool:
-        self.compared = True
+    def _above(self, other: object) -> bool:
+        self.compared, self.threshold = True, float(other) if isinstance(other, int | float) else None
         return self.on
 
-    def _below(self, _other: object) -> bool:
-        self.compared = True
-        return not self.on
+    def _below(self, other: object) -> bool:
+        return not self._above(other)
 
     __gt__ = __ge__ = __ne__ = _above  # type: ignore[assignment]
     __lt__ = __le__ = __eq__ = _below  # type: ignore[assignment]
@@ -211,9 +212,9 @@ class Answered(TorchFunctionMode):
             length = args[0].shape[0] // count
             return tuple(args[0].narrow(0, length * index, length) for index in range(count))
         spreads = name == "expand" and len(args) == 2 and args[0].ndim == 1 and not isinstance(args[1], tuple)
-        if spreads or (name == "repeat" and len(args) == 2 and any(args[0] is each for each in self._numbers)):
-            return _spread(args[0], args[1])
-        return func(*args, **kwargs)
+        # Of two axes: the first of all times, of which there is one a picture.
+        repeats = name == "repeat" and len(args) == 2 and (args[0].ndim == 2 or any(args[0] is each for each in self._numbers))
+        return _spread(args[0].reshape(-1), args[1]) if spreads or repeats else func(*args, **kwargs)
 
 
 def _outer(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:

@@ -65,6 +65,7 @@ BLOCKS: Mapping[str, Callable[[], str]] = {
     "bundle-formats": schemas.bundle_formats,
     "manifest-fields": schemas.manifest_fields,
     "recipe-fields": schemas.recipe_fields,
+    "sweep-fields": schemas.sweep_fields,
     "backend-options": functools.partial(schemas.options, "backends"),
     "pass-options": functools.partial(schemas.options, "passes"),
     "exit-statuses": errors.statuses,

@@ -46,7 +46,7 @@ def test_a_scale_is_on_or_off_whatever_it_is_compared_with_and_one_number_a_pict
     assert on > 1.0
     assert not on <= 5
     assert not off > 1.0
-    assert (on.compared, on.used) == (True, False)
+    assert (on.compared, on.used, on.threshold) == (True, False, 5)
     mixed = on * torch.ones(2, 1, 2) - torch.ones(2, 1, 2)
     assert mixed.tolist() == [[[1.0, 1.0]], [[2.0, 2.0]]]
     assert on.used
