@@ -241,7 +241,8 @@ def watched(pipeline: Any, phase: Callable[[], str], seen: dict[str, list[str]])
 def tokenizer(real: Any, answer: Callable[[Sequence[str], Mapping[str, Any]], Any]) -> Any:  # noqa: ANN401 - transformers'
     """A tokenizer of the same class whose calls `answer` answers."""
 
-    def called(_self: Any, text: Any = None, *_: Any, **options: Any) -> Any:  # noqa: ANN401
+    def called(self: Any, text: Any = None, *_: Any, **options: Any) -> Any:  # noqa: ANN401
+        real.padding_side = self.padding_side  # which some pipelines set before they call
         return answer([text] if isinstance(text, str) else list(text), options)
 
     return _standins.stand_in(real, __call__=called)
