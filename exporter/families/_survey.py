@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from engines.errors import UnsupportedError
-from exporter.families import _standins
+from exporter.families import _open_lengths, _standins
 from exporter.families._origins import Origins
 from exporter.families._standins import Absent, Answered, Finished, Grid, OpenScale, Stepped
 
@@ -147,7 +147,7 @@ class Play:
         given = {name: value for name, value in {**off(), **asked}.items() if name in takes}
         call = inspect.unwrap(type(self.pipeline).__call__)
         # Origins outermost: what the answers put in the place of scales and noise is followed too.
-        followed, kept = self._origins or nullcontext(), _standins.open_lengths(self.pipeline)
+        followed, kept = self._origins or nullcontext(), _open_lengths.open_lengths(self.pipeline)
         with _standins.real(), torch.no_grad(), followed, Answered(self._draw), kept, kept_types(self.pipeline), quiet():
             return call(self.pipeline, **given)
 
@@ -247,7 +247,8 @@ def watched(pipeline: Any, phase: Callable[[], str], seen: dict[str, list[str]])
 def tokenizer(real: Any, answer: Callable[[Sequence[str], Mapping[str, Any]], Any]) -> Any:  # noqa: ANN401 - transformers'
     """A tokenizer of the same class whose calls `answer` answers."""
 
-    def called(_self: Any, text: Any = None, *_: Any, **options: Any) -> Any:  # noqa: ANN401
+    def called(self: Any, text: Any = None, *_: Any, **options: Any) -> Any:  # noqa: ANN401
+        real.padding_side = self.padding_side  # which some pipelines set before they call
         return answer([text] if isinstance(text, str) else list(text), options)
 
     return _standins.stand_in(real, __call__=called)
