@@ -59,6 +59,7 @@ class Shelf:
             checkpoint=SimpleNamespace(provenance={"source": "nowhere/nothing", "revision": "c0ffee"}),
             guidance=small.draft().guidance,
             inputs={},
+            noise_order=(),
             roles={name: part.role for name, part in parts.items()},
         )
         self.signatures = {name: part.signature for name, part in parts.items()}
