@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from exporter.sweep.intervals import Interval, bootstrap, difference
+from exporter.parity.intervals import Interval, bootstrap, difference
 from exporter.sweep.points import BASE, LEFT
 from exporter.sweep.quantities import Constraint, Quantity
 from exporter.sweep.run import SweptPoint
