@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _COMPILE = {"diffusers", "huggingface_hub", "onnx", "onnx_ir", "onnxscript", "ruamel", "safetensors", "torch"}
 _COMPILE |= {"transformers", "accelerate", "polygraphy"}
 _PATH = click.Path(path_type=Path)
-_KINDS = ["families", "passes", "formats", "backends", "samplers", "recipes", "architectures"]
+_KINDS = ["families", "passes", "formats", "backends", "samplers", "recipes", "architectures", "pipelines"]
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from exporter.recipe.schema import Recipe
 
 
+#: In the name of a pipeline of diffusers: that it runs more than Stable Diffusion's or SDXL's own networks on text alone.
+_CONDITIONED = ("PAG", "ControlNet", "Adapter", "Pix2Pix")
+
+
 class Reference(Protocol):
     """The source model as diffusers runs it, fp32; everything that knows the names of its networks and its arguments.
 
@@ -38,6 +42,14 @@ class Reference(Protocol):
     pipeline: Any
     scales: Sequence[float]
     features: Sequence[Tensor]
+
+    def reordered(self, draws: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """The noises that a run drew in the order in which a bundle draws them, without those that change nothing."""
+        ...
+
+    def conditions(self, pictures: Mapping[str, np.ndarray], noise: np.ndarray) -> dict[str, np.ndarray]:
+        """What the source makes of pictures, uint8 (B, height, width, channels), once: float32 by port; and what goes into it."""
+        ...
 
     @property
     def components(self) -> Mapping[str, nn.Module]: ...  # noqa: D102 - above
@@ -159,8 +171,15 @@ class Family(Protocol):
         """What of the model's components and configs is left out, a sentence each."""
         ...
 
-    #: What users feed beside the prompt, by the name of the ports that take it.
-    inputs: Mapping[str, Input]
+    @property
+    def inputs(self) -> Mapping[str, Input]:
+        """What users feed beside the prompt, by the name of the ports that take it."""
+        ...
+
+    @property
+    def noise_order(self) -> Sequence[int]:
+        """Which of the noises that its pipeline draws a bundle takes first, in its order; empty: as they come."""
+        ...
 
     @property
     def guidance(self) -> Guidance:
@@ -205,9 +224,17 @@ class Family(Protocol):
         ...
 
 
-def perturbed(configs: Mapping[str, Mapping[str, Any]]) -> bool:
-    """Whether the model's pipeline perturbs attention where its own code says."""
-    return "PAG" in str(configs.get("model_index", {}).get("_class_name"))
+def plain(configs: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Whether the model's pipeline does no more than text to image, from a picture or within a mask, with its own networks.
+
+    Others perturb attention, take pictures as conditions, or give their UNet more channels than the latent's, each as its own
+    code says.
+    """
+    name, unet, vae = (configs.get(each, {}) for each in ("model_index", "unet", "vae"))
+    kind = str(name.get("_class_name"))
+    if any(word in kind for word in _CONDITIONED):
+        return False
+    return "Inpaint" not in kind or unet.get("in_channels", 4) == vae.get("latent_channels", 4)
 
 
 def claim(checkpoint: Checkpoint, recipe: Recipe) -> Family:

@@ -6,10 +6,10 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import torch
-from torch import SymInt, Tensor
+from torch import SymFloat, SymInt, Tensor
 from torch.fx.experimental import _config
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
@@ -93,11 +93,13 @@ class OpenScale(float):
 
     Attributes:
         compared: whether something was decided by it.
+        threshold: the number that it was last compared with.
         used: whether it was computed with.
 
     """
 
     compared = used = False
+    threshold: float | None = None
 
     def __new__(cls, value: Tensor, *, on: bool) -> Self:
         found = super().__new__(cls, 2.0 if on else 1.0)
@@ -107,13 +109,12 @@ class OpenScale(float):
     value: Tensor
     on: bool
 
-    def _above(self, _other: object) -> bool:
-        self.compared = True
+    def _above(self, other: object) -> bool:
+        self.compared, self.threshold = True, float(other) if isinstance(other, int | float) else None
         return self.on
 
-    def _below(self, _other: object) -> bool:
-        self.compared = True
-        return not self.on
+    def _below(self, other: object) -> bool:
+        return not self._above(other)
 
     __gt__ = __ge__ = __ne__ = _above  # type: ignore[assignment]
     __lt__ = __le__ = __eq__ = _below  # type: ignore[assignment]
@@ -172,6 +173,15 @@ class Answered(TorchFunctionMode):
     def _noise(self, size: Sequence[Any]) -> Tensor:
         return self._draw(tuple(size[0] if len(size) == 1 and not isinstance(size[0], int | SymInt) else size))
 
+    def _filled(self, value: Any, dtype: torch.dtype | None) -> Tensor | None:  # noqa: ANN401 - data of a tensor
+        """A tensor of an open length made of a number or list; None of anything else."""
+        if isinstance(value, Repeated):
+            return value.tensor(dtype)
+        if (numbers := _a_picture_each(value)) is None:
+            return None
+        self._numbers.append(numbers.to(dtype or torch.get_default_dtype()))
+        return self._numbers[-1]
+
     def __torch_function__(
         self,
         func: Callable[..., Any],
@@ -185,12 +195,11 @@ class Answered(TorchFunctionMode):
             return self._noise(kwargs.get("size", args)).to(kwargs.get("dtype") or torch.get_default_dtype())
         if name == "numpy" and args[0].ndim == 4:
             raise Finished(args[0])
-        if name == "tolist" and args[0].ndim > 1:
-            return list(args[0].unbind())
+        if name in ("tolist", "fill_diagonal_") and args[0].ndim > 1:
+            return list(args[0].unbind()) if name == "tolist" else _fill_diagonal(*args)
         filled = kwargs.get("fill_value", args[-1] if args else None)
-        if name in ("full", "tensor") and (numbers := _a_picture_each(filled)) is not None:
-            self._numbers.append(numbers.to(kwargs.get("dtype") or torch.get_default_dtype()))
-            return self._numbers[-1]
+        if name in ("full", "tensor") and (made := self._filled(filled, kwargs.get("dtype"))) is not None:
+            return made
         if any(isinstance(each, OpenScale) for each in args):
             other = max((each for each in args if isinstance(each, Tensor)), key=lambda each: each.ndim)
             args = [each.beside(other) if isinstance(each, OpenScale) else each for each in args]
@@ -199,9 +208,15 @@ class Answered(TorchFunctionMode):
             length = args[0].shape[0] // count
             return tuple(args[0].narrow(0, length * index, length) for index in range(count))
         spreads = name == "expand" and len(args) == 2 and args[0].ndim == 1 and not isinstance(args[1], tuple)
-        if spreads or (name == "repeat" and len(args) == 2 and any(args[0] is each for each in self._numbers)):
-            return _spread(args[0], args[1])
-        return func(*args, **kwargs)
+        # Of two axes: the first of all times, of which there is one a picture.
+        repeats = name == "repeat" and len(args) == 2 and (args[0].ndim == 2 or any(args[0] is each for each in self._numbers))
+        return _spread(args[0].reshape(-1), args[1]) if spreads or repeats else func(*args, **kwargs)
+
+
+def _fill_diagonal(matrix: Tensor, value: float) -> Tensor:
+    """Fill the diagonal in place, as torch does, whatever the sizes; torch's own asks for them."""
+    rows, columns = (torch.arange(length, device=matrix.device) for length in matrix.shape)
+    return matrix.masked_fill_(rows[:, None] == columns, value)
 
 
 def _outer(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
@@ -259,6 +274,17 @@ def outlined() -> Iterator[None]:
         yield
 
 
+class Repeated(NamedTuple):
+    """A Python list of an open number of times the same number, of which a tensor can be made."""
+
+    value: float
+    count: Any
+
+    def tensor(self, dtype: torch.dtype | None) -> Tensor:
+        """It as a tensor."""
+        return torch.full((self.count,), self.value, dtype=dtype)
+
+
 class _Whole(type):
     """Of `int` in a pipeline's code: a length that is open stays so."""
 
@@ -273,18 +299,41 @@ class _OpenInt(int, metaclass=_Whole):
     pass
 
 
+class _Real(type):
+    """Of `float` in a pipeline's code: what is computed of a length that is open stays so."""
+
+    def __instancecheck__(cls, value: object) -> bool:
+        return isinstance(value, float | SymFloat)
+
+    def __call__(cls, *args: Any) -> Any:  # noqa: ANN401 - of `float`
+        return torch.sym_float(args[0]) if args and isinstance(args[0], SymInt | SymFloat) else float(*args)
+
+
+class _OpenFloat(float, metaclass=_Real):
+    pass
+
+
 @contextmanager
 def open_lengths(pipeline: Any) -> Iterator[None]:  # noqa: ANN401 - a pipeline of diffusers
-    """Within it the pipeline's `int(height)` keeps a height that is open."""
+    """Within it the pipeline's `int(height)` and `float(height)` keep a height that is open, and `[0] * batch` a batch."""
     names = {kind.__module__ for kind in type(pipeline).__mro__}
     modules = [sys.modules[name] for name in names if name.startswith("diffusers.pipelines")]
+    multiply: Any = SymInt.__rmul__
+
+    def repeated(self: SymInt, other: Any) -> Any:  # noqa: ANN401 - what stands before the `*`
+        plain = isinstance(other, list) and len(other) == 1 and isinstance(other[0], int | float)
+        return Repeated(other[0], self) if plain else multiply(self, other)
+
     for module in modules:
-        vars(module)["int"] = _OpenInt
+        vars(module).update(int=_OpenInt, float=_OpenFloat)
+    SymInt.__rmul__ = repeated
     try:
         yield
     finally:
+        SymInt.__rmul__ = multiply
         for module in modules:
-            vars(module).pop("int", None)
+            for name in ("int", "float"):
+                vars(module).pop(name, None)
 
 
 class Absent:

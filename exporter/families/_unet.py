@@ -44,6 +44,7 @@ class LatentDiffusion:
     image_encoder = "vae_encoder"
     general: ClassVar[bool] = False
     sized = False
+    noise_order: Sequence[int] = ()
     #: Class name of the pipeline in diffusers.
     pipeline_class = ""
     #: Whether that pipeline tells its scheduler the begin index.
@@ -214,8 +215,6 @@ class LatentDiffusion:
     def denoiser(self, network: nn.Module) -> nn.Module:
         """Wrap the UNet."""
         raise NotImplementedError
-
-    # Tokens.
 
     def tokenizers(self) -> Mapping[str, tuple[Tokenizer, str]]:
         """Per tokenizer: manifest entry, and the text of its `tokenizers` JSON file, which says how it pads."""

@@ -110,6 +110,7 @@ def test_a_stale_feature_is_blamed_on_the_step_that_used_it(stepped, monkeypatch
     assert any("shallow on the deep feature of step" in note for note in drifts)
 
 
+@pytest.mark.slow  # test_fused_build.py builds one without it
 def test_a_fused_pipeline_has_it_all_in_its_graph(tiny_sdxl, tmp_path):
     text = STEPS.replace("[16, 32, 48]", "[32, 32, 32]").replace("[1, 1, 2]", "[1, 1, 1]").replace(", tensorrt_rtx", "")
     text = text.replace("components: {vae_encoder: {}}", "pipeline: fused") % tiny_sdxl

@@ -135,6 +135,7 @@ def test_chunks_weights_and_a_second_prompt_of_sdxl(tiny_sdxl, tmp_path, noise):
 
 
 @torch.no_grad()
+@pytest.mark.slow  # as the weights of A1111 are, and compel's rule has its own tests
 def test_weights_of_compel_in_one_graph(tiny_sd, tmp_path, noise):
     bundle, source, _ = built(tmp_path, tmp_path / "store", tiny_sd, "{chunks: 2, weights: compel}", "pipeline: fused")
     towers = {"text_encoder": "tokenizer"}

@@ -364,7 +364,7 @@ def test_list_samplers_is_what_compiles():
     assert lines["table"]
 
 
-@pytest.mark.parametrize("kind", ["families", "passes", "backends", "recipes", "architectures"])
+@pytest.mark.parametrize("kind", ["families", "passes", "backends", "recipes", "architectures", "pipelines"])
 def test_list_names_what_there_is(kind):
     done = CliRunner().invoke(cli.verbs, ["list", kind])
     assert done.exit_code == 0, done.output
@@ -373,6 +373,7 @@ def test_list_names_what_there_is(kind):
         "backends": "onnxruntime",
         "recipes": "sdxl-base",
         "architectures": "koala-1b",
+        "pipelines": "PixArtSigmaPipeline",
     }
     assert known.get(kind, "") in done.output
     assert done.output.startswith(f"\n{kind}\n")

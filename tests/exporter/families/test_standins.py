@@ -46,7 +46,7 @@ def test_a_scale_is_on_or_off_whatever_it_is_compared_with_and_one_number_a_pict
     assert on > 1.0
     assert not on <= 5
     assert not off > 1.0
-    assert (on.compared, on.used) == (True, False)
+    assert (on.compared, on.used, on.threshold) == (True, False, 5)
     mixed = on * torch.ones(2, 1, 2) - torch.ones(2, 1, 2)
     assert mixed.tolist() == [[[1.0, 1.0]], [[2.0, 2.0]]]
     assert on.used
@@ -112,6 +112,30 @@ def test_lengths_stay_open_in_the_pipeline_s_own_module_alone():
         whole = vars(pipeline_flux)["int"]
         assert whole("12") == 12
         assert isinstance(3, whole)
+
+
+def test_what_is_made_of_open_lengths_stays_open_too():
+    from diffusers.pipelines.flux import pipeline_flux
+
+    pipeline = object.__new__(pipeline_flux.FluxPipeline)
+
+    class Counted(nn.Module):
+        def forward(self, value):
+            with _standins.open_lengths(pipeline), Answered(nothing):
+                share = vars(pipeline_flux)["float"](0.5 * value.shape[0])
+                zeros = torch.tensor([0] * value.shape[0])
+                square = torch.ones(value.shape[0], value.shape[0]).fill_diagonal_(-1)
+            return zeros, square, share * torch.ones(1)
+
+    program = torch.export.export(Counted(), (torch.ones(4, 2),), dynamic_shapes=({0: torch.export.Dim("rows", min=2, max=64)},))
+    zeros, square, share = program.module()(torch.ones(6, 2))
+    assert (zeros.dtype, zeros.tolist(), share.item()) == (torch.int64, [0] * 6, 3.0)
+    assert torch.equal(square, torch.ones(6, 6) - 2 * torch.eye(6))
+    assert {"int", "float"}.isdisjoint(vars(pipeline_flux))
+    with _standins.open_lengths(pipeline):
+        assert vars(pipeline_flux)["float"]("1.5") == 1.5
+        assert isinstance(1.5, vars(pipeline_flux)["float"])
+        assert ["a"] * 2 == ["a", "a"]
 
 
 def test_a_refusal_has_the_line_of_diffusers():
