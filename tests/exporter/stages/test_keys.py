@@ -156,7 +156,8 @@ def test_comments_and_docstrings_change_no_key(stages, own, copied):
         ("exporter.onnx.target_ops", "unread", {"check"}),
         ("exporter.quantization.options", "QuantizeOptions.recorded", {"calibrate", "quantize", "weigh"}),
         ("exporter.pruning.blocks", "whole", {"pass"}),
-        ("exporter.models.architectures", "FOLDER", {"race", "quality"}),  # a stage is given a model that was found; a rival is looked for
+        # A stage is given a model that was found; a rival, and the source whose pictures are scored, are looked for.
+        ("exporter.models.architectures", "FOLDER", {"race", "quality"}),
         ("exporter.graph.fold", "fold", {"export"}),
         ("exporter.graph.deduplicate", "deduplicate", {"export", "unroll"}),
         ("engines.samplers.table", "Table.play", {"compile", "process", "unroll", "engine", "check", "race", "quality"}),
