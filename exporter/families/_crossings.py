@@ -79,7 +79,7 @@ def conditions(survey: Survey, shapes: Shapes, factor: int) -> Conditions:
     sizes |= {SIDES[0]: (1, other[0], width)} if other[0] else {}
     sizes |= {SIDES[1]: (1, height, other[1])} if other[1] else {}
     seen, used, begun = _followed(survey, (1, height, width))
-    at = {name: _followed(survey, size)[0] for name, size in sizes.items()}
+    at = {name: _followed(survey, size, begun)[0] for name, size in sizes.items()}
     made = frozenset[str]().union(*map(origins, seen))
     cells = {
         side: (length // factor, (far or length) // factor)
@@ -99,7 +99,9 @@ def conditions(survey: Survey, shapes: Shapes, factor: int) -> Conditions:
     return Conditions(tuple(found), tuple(used), tuple(begun), pictures, draws[0] if draws else None)
 
 
-def _followed(survey: Survey, size: tuple[int, int, int]) -> tuple[list[Tensor], list[str], list[str]]:
+def _followed(
+    survey: Survey, size: tuple[int, int, int], asked_of: Sequence[str] | None = None
+) -> tuple[list[Tensor], list[str], list[str]]:
     """What crosses at a size, the components with which it was computed, and those that had begun by the last of it."""
     seen: dict[int, Tensor] = {}
     begun: dict[str, list[str]] = {}
@@ -118,7 +120,7 @@ def _followed(survey: Survey, size: tuple[int, int, int]) -> tuple[list[Tensor],
         return tensor
 
     watch = Origins(crossing, owners=owners)
-    survey.follow(watch, begun, size)
+    survey.follow(watch, begun, size, asked_of)
     return list(seen.values()), watch.used, before
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import inspect
-import sys
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import torch
 from torch import SymFloat, SymInt, Tensor
@@ -16,6 +16,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from engines.errors import UnsupportedError
+from exporter.families._open_lengths import Repeated, fill_diagonal, linspace
 
 
 def stand_in(real: Any, **attributes: Any) -> Any:  # noqa: ANN401 - any object of diffusers or transformers
@@ -175,8 +176,8 @@ class Answered(TorchFunctionMode):
 
     def _filled(self, value: Any, dtype: torch.dtype | None) -> Tensor | None:  # noqa: ANN401 - data of a tensor
         """A tensor of an open length made of a number or list; None of anything else."""
-        if isinstance(value, Repeated):
-            return value.tensor(dtype)
+        if isinstance(value, Repeated) and type(value.value) in (int, float):
+            return torch.full((value.count,), value.value, dtype=dtype)
         if (numbers := _a_picture_each(value)) is None:
             return None
         self._numbers.append(numbers.to(dtype or torch.get_default_dtype()))
@@ -195,8 +196,12 @@ class Answered(TorchFunctionMode):
             return self._noise(kwargs.get("size", args)).to(kwargs.get("dtype") or torch.get_default_dtype())
         if name == "numpy" and args[0].ndim == 4:
             raise Finished(args[0])
-        if name in ("tolist", "fill_diagonal_") and args[0].ndim > 1:
-            return list(args[0].unbind()) if name == "tolist" else _fill_diagonal(*args)
+        if name == "linspace" and any(isinstance(each, SymInt | SymFloat) for each in (*args, *kwargs.values())):
+            func = linspace
+        if name == "fill_diagonal_" and args[0].ndim > 1:
+            func = fill_diagonal
+        if name == "tolist" and args[0].ndim > 1:
+            return list(args[0].unbind())
         filled = kwargs.get("fill_value", args[-1] if args else None)
         if name in ("full", "tensor") and (made := self._filled(filled, kwargs.get("dtype"))) is not None:
             return made
@@ -211,12 +216,6 @@ class Answered(TorchFunctionMode):
         # Of two axes: the first of all times, of which there is one a picture.
         repeats = name == "repeat" and len(args) == 2 and (args[0].ndim == 2 or any(args[0] is each for each in self._numbers))
         return _spread(args[0].reshape(-1), args[1]) if spreads or repeats else func(*args, **kwargs)
-
-
-def _fill_diagonal(matrix: Tensor, value: float) -> Tensor:
-    """Fill the diagonal in place, as torch does, whatever the sizes; torch's own asks for them."""
-    rows, columns = (torch.arange(length, device=matrix.device) for length in matrix.shape)
-    return matrix.masked_fill_(rows[:, None] == columns, value)
 
 
 def _outer(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
@@ -234,13 +233,15 @@ def _spread(times: Tensor, count: Any) -> Tensor:  # noqa: ANN401 - a length, wh
 
 def _a_picture_each(value: Any) -> Tensor | None:  # noqa: ANN401 - data of a tensor
     """The numbers, one a picture, of which a pipeline makes a tensor as if they were one; None of anything else."""
-    count = 1
+    count: Any = 1
+    if isinstance(value, Repeated):
+        value, count = value
     while isinstance(value, list | tuple) and value and all(each is value[0] for each in value):
         value, count = value[0], count * len(value)
     numbers = value.tensor() if isinstance(value, OpenScale) else value
     if not isinstance(numbers, Tensor) or numbers.ndim != 1:
         return None
-    return numbers if count == 1 else _spread(numbers, count)
+    return numbers if isinstance(count, int) and count == 1 else _spread(numbers, count)
 
 
 class Outlined(TorchDispatchMode):
@@ -274,68 +275,6 @@ def outlined() -> Iterator[None]:
         yield
 
 
-class Repeated(NamedTuple):
-    """A Python list of an open number of times the same number, of which a tensor can be made."""
-
-    value: float
-    count: Any
-
-    def tensor(self, dtype: torch.dtype | None) -> Tensor:
-        """It as a tensor."""
-        return torch.full((self.count,), self.value, dtype=dtype)
-
-
-class _Whole(type):
-    """Of `int` in a pipeline's code: a length that is open stays so."""
-
-    def __instancecheck__(cls, value: object) -> bool:
-        return isinstance(value, int | SymInt)
-
-    def __call__(cls, *args: Any) -> Any:  # noqa: ANN401 - of `int`
-        return args[0] if args and isinstance(args[0], SymInt) else int(*args)
-
-
-class _OpenInt(int, metaclass=_Whole):
-    pass
-
-
-class _Real(type):
-    """Of `float` in a pipeline's code: what is computed of a length that is open stays so."""
-
-    def __instancecheck__(cls, value: object) -> bool:
-        return isinstance(value, float | SymFloat)
-
-    def __call__(cls, *args: Any) -> Any:  # noqa: ANN401 - of `float`
-        return torch.sym_float(args[0]) if args and isinstance(args[0], SymInt | SymFloat) else float(*args)
-
-
-class _OpenFloat(float, metaclass=_Real):
-    pass
-
-
-@contextmanager
-def open_lengths(pipeline: Any) -> Iterator[None]:  # noqa: ANN401 - a pipeline of diffusers
-    """Within it the pipeline's `int(height)` and `float(height)` keep a height that is open, and `[0] * batch` a batch."""
-    names = {kind.__module__ for kind in type(pipeline).__mro__}
-    modules = [sys.modules[name] for name in names if name.startswith("diffusers.pipelines")]
-    multiply: Any = SymInt.__rmul__
-
-    def repeated(self: SymInt, other: Any) -> Any:  # noqa: ANN401 - what stands before the `*`
-        plain = isinstance(other, list) and len(other) == 1 and isinstance(other[0], int | float)
-        return Repeated(other[0], self) if plain else multiply(self, other)
-
-    for module in modules:
-        vars(module).update(int=_OpenInt, float=_OpenFloat)
-    SymInt.__rmul__ = repeated
-    try:
-        yield
-    finally:
-        SymInt.__rmul__ = multiply
-        for module in modules:
-            for name in ("int", "float"):
-                vars(module).pop(name, None)
-
-
 class Absent:
     """What a network that is not asked returns: anything that is done with it gives the same."""
 
@@ -365,11 +304,12 @@ class Absent:
         return cls()
 
 
-def refused(where: str, error: BaseException) -> UnsupportedError:
-    """What to raise where a pipeline's own code cannot be followed: with the line of diffusers that fails."""
-    import traceback  # noqa: PLC0415
-
+def refused(where: str, error: BaseException, components: Mapping[str, Any] | None = None) -> UnsupportedError:
+    """What to raise where a pipeline's own code cannot be followed: with the line of diffusers that fails, and its component."""
     frames = [each for each in traceback.extract_tb(error.__traceback__) if "diffusers" in each.filename]
     told = f"{frames[-1].filename.rpartition('site-packages/')[2]}:{frames[-1].lineno}: {frames[-1].line}" if frames else ""
+    owners = [frame.f_locals.get("self") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    named = (name for name, each in (components or {}).items() if each is not None and any(each is owner for owner in owners))
+    within = f" in {name}" if (name := next(named, "")) else ""
     words = str(error).strip().splitlines() or [""]
-    return UnsupportedError(f"{where}: its own code cannot be followed: {type(error).__name__}: {words[0]}\n  {told}")
+    return UnsupportedError(f"{where}: its own code cannot be followed{within}: {type(error).__name__}: {words[0]}\n  {told}")

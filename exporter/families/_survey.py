@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from engines.errors import UnsupportedError
-from exporter.families import _standins
+from exporter.families import _open_lengths, _standins
 from exporter.families._origins import Origins
 from exporter.families._standins import Absent, Answered, Finished, Grid, OpenScale, Stepped
 
@@ -146,7 +146,7 @@ class Play:
         given = {name: value for name, value in {**off(), **asked}.items() if name in takes}
         call = inspect.unwrap(type(self.pipeline).__call__)
         # Origins outermost: what the answers put in the place of scales and noise is followed too.
-        followed, kept = self._origins or nullcontext(), _standins.open_lengths(self.pipeline)
+        followed, kept = self._origins or nullcontext(), _open_lengths.open_lengths(self.pipeline)
         with _standins.real(), torch.no_grad(), followed, Answered(self._draw), kept:
             return call(self.pipeline, **given)
 

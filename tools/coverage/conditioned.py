@@ -40,9 +40,9 @@ def _stable_diffusion(kind: str, **networks: Any) -> DiffusionPipeline:  # noqa:
     return getattr(diffusers, kind)(**usual, **rest, **networks)
 
 
-def stable_diffusion_controlnet() -> DiffusionPipeline:
-    """A picture steers through a copy of the UNet's first half."""
-    return _stable_diffusion("StableDiffusionControlNetPipeline", unet=_unet(), controlnet=_controlnet())
+def stable_diffusion_controlnet(**changes: Any) -> DiffusionPipeline:  # noqa: ANN401
+    """A picture steers through a copy of the UNet's first half; `changes` are to its config."""
+    return _stable_diffusion("StableDiffusionControlNetPipeline", unet=_unet(), controlnet=_controlnet(**changes))
 
 
 def stable_diffusion_controlnets() -> DiffusionPipeline:

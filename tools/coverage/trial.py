@@ -53,7 +53,7 @@ _SIDES = {"kandinsky3": (64, 128), "pixart-sigma": (64, 128), "lumina2": (64, 12
 def row(name: str) -> dict[str, Any]:
     """How it went: `state` is `works`, `differs` or `refused`; of the last, `why` is the product's own sentence.
 
-    Where no graph holds for all sizes, or for two pictures, `only` says so, and each size has a bundle of its own.
+    Where no graph holds for all sizes, or for two pictures, `only` says so and `why` why, and each size has a bundle of its own.
     """
     side, wide = _SIDES.get(name, (32, 48))
     refusals: list[T2IError] = []
@@ -68,7 +68,8 @@ def row(name: str) -> dict[str, Any]:
                 continue
             psnr = min(value for mode, bundle, widths in built for value in _compared(source, bundle, mode, side, widths))
             state = "works" if psnr >= LIMIT else "differs"
-            return {"state": state, "psnr": round(psnr, 1), "guidance": built[0][0], **({"only": only} if only else {})}
+            left = {"only": only, "why": _sentence(refusals[0], folder)} if only else {}
+            return {"state": state, "psnr": round(psnr, 1), "guidance": built[0][0], **left}
         return {"state": "refused", "why": _sentence(refusals[-1], folder)}
 
 

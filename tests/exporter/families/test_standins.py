@@ -94,50 +94,6 @@ def test_what_no_network_computes_takes_part_in_nothing():
     assert isinstance(torch.ones(2) * one, Absent)
 
 
-def test_lengths_stay_open_in_the_pipeline_s_own_module_alone():
-    class Doubled(nn.Module):
-        def forward(self, value):
-            with _standins.open_lengths(self.pipeline):
-                rows = vars(self.module)["int"](value.shape[0]) // 2
-            return value[:rows]
-
-    from diffusers.pipelines.flux import pipeline_flux
-
-    Doubled.pipeline, Doubled.module = object.__new__(pipeline_flux.FluxPipeline), pipeline_flux
-    rows = 2 * torch.export.Dim("rows", min=2, max=64)
-    program = torch.export.export(Doubled(), (torch.ones(8, 2),), dynamic_shapes=({0: rows},))
-    assert program.module()(torch.ones(6, 2)).shape == (3, 2)
-    assert "int" not in vars(pipeline_flux)
-    with _standins.open_lengths(Doubled.pipeline):
-        whole = vars(pipeline_flux)["int"]
-        assert whole("12") == 12
-        assert isinstance(3, whole)
-
-
-def test_what_is_made_of_open_lengths_stays_open_too():
-    from diffusers.pipelines.flux import pipeline_flux
-
-    pipeline = object.__new__(pipeline_flux.FluxPipeline)
-
-    class Counted(nn.Module):
-        def forward(self, value):
-            with _standins.open_lengths(pipeline), Answered(nothing):
-                share = vars(pipeline_flux)["float"](0.5 * value.shape[0])
-                zeros = torch.tensor([0] * value.shape[0])
-                square = torch.ones(value.shape[0], value.shape[0]).fill_diagonal_(-1)
-            return zeros, square, share * torch.ones(1)
-
-    program = torch.export.export(Counted(), (torch.ones(4, 2),), dynamic_shapes=({0: torch.export.Dim("rows", min=2, max=64)},))
-    zeros, square, share = program.module()(torch.ones(6, 2))
-    assert (zeros.dtype, zeros.tolist(), share.item()) == (torch.int64, [0] * 6, 3.0)
-    assert torch.equal(square, torch.ones(6, 6) - 2 * torch.eye(6))
-    assert {"int", "float"}.isdisjoint(vars(pipeline_flux))
-    with _standins.open_lengths(pipeline):
-        assert vars(pipeline_flux)["float"]("1.5") == 1.5
-        assert isinstance(1.5, vars(pipeline_flux)["float"])
-        assert ["a"] * 2 == ["a", "a"]
-
-
 def test_a_refusal_has_the_line_of_diffusers():
     from diffusers.utils.torch_utils import randn_tensor
 
@@ -147,3 +103,12 @@ def test_a_refusal_has_the_line_of_diffusers():
         told = str(_standins.refused("SomePipeline", error))
     assert told.startswith("SomePipeline: its own code cannot be followed: TypeError")
     assert "diffusers/utils/torch_utils.py:" in told
+
+
+def test_a_refusal_names_the_component_that_was_computing():
+    hint = torch.nn.Linear(2, 2)
+    try:
+        hint(torch.ones(1, 3))
+    except RuntimeError as error:
+        told = str(_standins.refused("SomePipeline", error, {"unet": None, "controlnet": hint}))
+    assert told.startswith("SomePipeline: its own code cannot be followed in controlnet: RuntimeError")
