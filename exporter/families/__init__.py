@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 #: In the name of a pipeline of diffusers: that it runs more than Stable Diffusion's or SDXL's own networks on text alone.
 _CONDITIONED = ("PAG", "ControlNet", "Adapter", "Pix2Pix")
+#: In the name of one: that it starts from a picture, so that its VAE's encoder is wanted too.
+_EDITING = ("Img2Img", "Inpaint")
 
 
 class Reference(Protocol):
@@ -235,6 +237,12 @@ def plain(configs: Mapping[str, Mapping[str, Any]]) -> bool:
     if any(word in kind for word in _CONDITIONED):
         return False
     return "Inpaint" not in kind or unet.get("in_channels", 4) == vae.get("latent_channels", 4)
+
+
+def edits(configs: Mapping[str, Mapping[str, Any]], recipe: Recipe) -> bool:
+    """Whether the model's pipeline starts from a picture, which the recipe leaves room for."""
+    kind, sampler = str(configs.get("model_index", {}).get("_class_name")), recipe.sampler
+    return any(word in kind for word in _EDITING) and recipe.pipeline == "stepped" and not sampler.guidance.rescale
 
 
 def claim(checkpoint: Checkpoint, recipe: Recipe) -> Family:

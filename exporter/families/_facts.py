@@ -84,7 +84,7 @@ class Survey:
         except Stepped as event:
             self._kept, self.options, self.output = event.sample, event.options, event.output
         except Exception as error:
-            raise refused(self.name, error) from error
+            raise refused(self.name, error, self.pipeline.components) from error
         else:
             raise UnsupportedError(f"{self.name} never calls its scheduler's step.\n  Only pipelines that denoise are built.")
         self.drawn, self.draws = self._latent_draw(noises), len(noises)
@@ -147,7 +147,7 @@ class Survey:
         except UnsupportedError:
             raise
         except Exception as error:
-            raise refused(self.name, error) from error
+            raise refused(self.name, error, self.pipeline.components) from error
 
     def _play(self, batch: int, follow: Origins | None = None) -> tuple[Play, list[Tensor]]:
         noises: list[Tensor] = []
@@ -192,14 +192,18 @@ class Survey:
         play.encode_by(encode)
         return encodings
 
-    def follow(self, watch: Origins, begun: dict[str, list[str]], size: tuple[int, int, int]) -> None:
+    def follow(
+        self, watch: Origins, begun: dict[str, list[str]], size: tuple[int, int, int], asked_of: Sequence[str] | None = None
+    ) -> None:
         """Run the pipeline to its first step, for (pictures, height, width), under what follows its pictures.
 
-        The networks that have begun to compute are noted in `begun`, all under one name.
+        The networks that have begun to compute are noted in `begun`, all under one name. None but those of `asked_of` compute in
+        a step; by default all do.
         """
         batch, height, width = size
         play, _ = self._play(batch, watch)
         self._recorded(play)
+        play.place(**({} if asked_of is None else self.unasked(self.pipeline, but=asked_of)))
         asked = {**self.called(batch), **self.shown(batch, height, width), "height": height, "width": width}
         with _survey.watched(play.pipeline, lambda: "begun", begun):
             self._run(play, **asked)
@@ -208,7 +212,7 @@ class Survey:
     def conditioning(self) -> list[list[Leaf | Any]]:
         """Per call of the encoder, what it returns: a leaf for each tensor that is one a picture, the rest as it is."""
         play, _ = self._play(2)
-        pairs = self._recorded(play)
+        pairs, play.prepares = self._recorded(play), True
         self._run(play, **self.called(2, " and further words"))
         taken: set[str] = set()
         return [self._leaves(one, two, taken) for one, two in zip(self.encodings, pairs, strict=True)]
@@ -286,7 +290,7 @@ class Survey:
         except Finished as event:
             return tuple(event.image.shape[1:])
         except Exception as error:
-            raise refused(self.name, error) from error
+            raise refused(self.name, error, self.pipeline.components) from error
         raise UnsupportedError(f"{self.name} returns no picture as an array.")
 
     def unasked(self, pipeline: Any, but: Sequence[str] = ()) -> dict[str, Any]:  # noqa: ANN401 - of diffusers

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Self
@@ -303,11 +304,12 @@ class Absent:
         return cls()
 
 
-def refused(where: str, error: BaseException) -> UnsupportedError:
-    """What to raise where a pipeline's own code cannot be followed: with the line of diffusers that fails."""
-    import traceback  # noqa: PLC0415
-
+def refused(where: str, error: BaseException, components: Mapping[str, Any] | None = None) -> UnsupportedError:
+    """What to raise where a pipeline's own code cannot be followed: with the line of diffusers that fails, and its component."""
     frames = [each for each in traceback.extract_tb(error.__traceback__) if "diffusers" in each.filename]
     told = f"{frames[-1].filename.rpartition('site-packages/')[2]}:{frames[-1].lineno}: {frames[-1].line}" if frames else ""
+    owners = [frame.f_locals.get("self") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    named = (name for name, each in (components or {}).items() if each is not None and any(each is owner for owner in owners))
+    within = f" in {name}" if (name := next(named, "")) else ""
     words = str(error).strip().splitlines() or [""]
-    return UnsupportedError(f"{where}: its own code cannot be followed: {type(error).__name__}: {words[0]}\n  {told}")
+    return UnsupportedError(f"{where}: its own code cannot be followed{within}: {type(error).__name__}: {words[0]}\n  {told}")

@@ -103,3 +103,12 @@ def test_a_refusal_has_the_line_of_diffusers():
         told = str(_standins.refused("SomePipeline", error))
     assert told.startswith("SomePipeline: its own code cannot be followed: TypeError")
     assert "diffusers/utils/torch_utils.py:" in told
+
+
+def test_a_refusal_names_the_component_that_was_computing():
+    hint = torch.nn.Linear(2, 2)
+    try:
+        hint(torch.ones(1, 3))
+    except RuntimeError as error:
+        told = str(_standins.refused("SomePipeline", error, {"unet": None, "controlnet": hint}))
+    assert told.startswith("SomePipeline: its own code cannot be followed in controlnet: RuntimeError")

@@ -1,5 +1,7 @@
 """How pipelines keep latents, name what they encode, and are called with stand-ins."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -64,6 +66,14 @@ def test_a_list_of_one_tensor_a_picture_is_one_leaf():
     rows = [torch.zeros(2), torch.zeros(3)]
     assert _survey.leaves((rows, torch.zeros(1), None), 2)[0][0] is rows
     assert len(_survey.leaves((rows, torch.zeros(1), None), 3)[0]) == 4
+
+
+def test_networks_stay_of_their_type_while_a_pipeline_is_followed():
+    network = torch.nn.Linear(2, 2)
+    with _survey.kept_types(SimpleNamespace(components={"vae": network, "scheduler": None})):
+        assert network.to(torch.float16) is network
+        assert network.weight.dtype == torch.float32
+    assert network.to(torch.float16).weight.dtype == torch.float16
 
 
 def test_a_pipeline_s_side_of_the_padding_is_the_tokenizer_s():

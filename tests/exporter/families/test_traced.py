@@ -1,5 +1,7 @@
 """Pipelines that nobody wrote a family for: what a survey finds, and parts that answer as diffusers does."""
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ from engines.errors import RecipeError, UnsupportedError
 from exporter.families import claim
 from exporter.families.traced import Traced
 from exporter.models.resolve import resolve
-from exporter.recipe.schema import Recipe
+from exporter.recipe.schema import Recipe, Shapes
 from exporter.reference.cost import count
 from exporter.reference.part_outputs import measure
 from exporter.reference.record import record
@@ -60,6 +62,7 @@ def family(source: Path, mode: str = "classifier_free", *, text: str = RECIPE) -
         ("stable-diffusion-controlnet", "classifier_free"),
         ("stable-diffusion-inpaint", "classifier_free"),
         ("instruct-pix2pix", "classifier_free"),
+        ("stable-diffusion-adapter", "classifier_free"),
     ],
 )
 def test_every_part_answers_as_diffusers_with_guidance_on_and_off(model, name, mode):
@@ -182,3 +185,24 @@ def test_pictures_scales_and_noise_of_an_editing_model_are_declared(model):
 def test_several_networks_under_one_name_are_refused(model):
     with pytest.raises(UnsupportedError, match="controlnet is a MultiControlNetModel: several networks under one name"):
         family(model("stable-diffusion-controlnets"))
+
+
+def test_a_controlnet_of_another_base_model_is_refused_by_its_name(tmp_path):
+    conditioned.stable_diffusion_controlnet(cross_attention_dim=48).save_pretrained(tmp_path)
+    with pytest.raises(UnsupportedError, match=r"cannot be followed in controlnet: .*\n.*key = attn\.to_k"):
+        family(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline"])
+def test_pipelines_that_start_from_a_picture_have_an_encoder_unasked(tiny_sd, tmp_path, kind):
+    shutil.copytree(tiny_sd, tmp_path / "model")
+    index = tmp_path / "model" / "model_index.json"
+    index.write_text(json.dumps(json.loads(index.read_text()) | {"_class_name": kind}))
+    recipe = equality.recipe(tmp_path / "model")
+    assert claim(resolve(recipe.model, Path()), recipe).roles["vae_encoder"] == "encoder"
+    fused = equality.recipe(
+        tmp_path / "model", pipeline="fused", shapes=Shapes(height=(32,) * 3, width=(32,) * 3, batch=(1,) * 3)
+    )
+    assert "vae_encoder" not in claim(resolve(fused.model, Path()), fused).roles
+    plain = equality.recipe(tiny_sd)
+    assert "vae_encoder" not in claim(resolve(plain.model, Path()), plain).roles
