@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from engines.errors import UnsupportedError
-from exporter.families import Family, _played, _standins, _survey
+from exporter.families import Family, Saw, _played, _standins, _survey
 from exporter.families._facts import AskedTokens, branch_of, is_tokenizer, replayed, steering
 from exporter.families._standins import Stepped
 from exporter.families._survey import Leaf, Play
@@ -169,6 +169,10 @@ class TracedReference:
         asked |= _played.prompted(played, survey, encoded, count)
         takes = _survey.arguments(played)
         return SimpleNamespace(images=_survey.image_of(running(**{name: asked[name] for name in asked if name in takes})))
+
+    def reusing(self, depths: Sequence[int], reach: int, saw: Saw) -> contextlib.AbstractContextManager[None]:  # noqa: ARG002
+        """Nothing: no call can be answered by outermost layers alone."""
+        return contextlib.nullcontext()
 
     def from_image(
         self,
