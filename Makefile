@@ -11,24 +11,24 @@ demo: .venv/.installed
 	$(BIN)/python -m tools.demo.draw_sheet --bundle bundles/demo --output bundles/demo-pictures.png
 
 test: .venv/.installed test-runtime
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 # The inner loop: the run time, the laws, the wheel and the recipe's language; nothing that imports torch, builds a network or drives a browser.
 FAST := tests/engines tests/hostile tests/test_architecture.py tests/test_wheel.py $(addprefix tests/exporter/, \
 	bench/test_speed_gate.py bench/test_stopwatch.py recipe test_machine.py)
 test-fast: .venv/.installed
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder $(addprefix --ignore tests/engines/, test_real_engines.py web) $(FAST) $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(addprefix --ignore tests/engines/, test_real_engines.py web) $(FAST) $(PYTEST_ARGS)
 
 # What runs without torch is tested where torch is not installed (onnx is there to write the tests' small graphs).
 test-runtime: .venv-runtime/.installed
-	$(RUNTIME)/python -m pytest -n 2 --dist loadgroup tests/engines tests/backends tests/hostile
+	$(RUNTIME)/python -m pytest -n 2 --dist loadfile tests/engines tests/backends tests/hostile
 
 # Other kinds of CPU, as the libraries' own switches imitate them: torch, oneDNN, MKL and OpenBLAS held to SSE4, to AVX2, and MKL to code that no alignment
 # changes. A switch above what the machine has does nothing; ONNX Runtime has none. ISA_TESTS=tests runs everything thrice.
 ISA_TESTS ?= $(addprefix tests/exporter/, passes onnx training parity schedulers reference) tests/backends/test_reproducible_build.py
 SSE4 := ATEN_CPU_CAPABILITY=default DNNL_MAX_CPU_ISA=SSE41 MKL_ENABLE_INSTRUCTIONS=SSE4_2 OPENBLAS_CORETYPE=Nehalem
 AVX2 := ATEN_CPU_CAPABILITY=avx2 DNNL_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 OPENBLAS_CORETYPE=Haswell
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 test-isa: .venv/.installed
 	$(SSE4) $(PYTEST) $(ISA_TESTS) $(PYTEST_ARGS)
 	$(AVX2) $(PYTEST) $(ISA_TESTS) $(PYTEST_ARGS)

@@ -18,13 +18,23 @@ t2iexport: a traceback, exit 1.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class T2IError(Exception):
     """Root of every error that a user can act on; what is raised is one of its kinds."""
 
     exit_code: ClassVar[int]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel between processes as text and attributes, whatever the constructor takes."""
+        return _arrived, (type(self), str(self), dict(self.__dict__))
+
+
+def _arrived(kind: type[T2IError], text: str, attributes: dict[str, Any]) -> T2IError:
+    error = kind.__new__(kind, text)
+    error.__dict__.update(attributes)
+    return error
 
 
 class RecipeError(T2IError):

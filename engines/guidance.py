@@ -29,11 +29,19 @@ class Scale(Frozen):
 
     `off`: at this value the network answers as if the scale were not there, and whoever asks for less gets this value: in
     diffusers a classifier-free scale of 1 or less switches guidance off. Null for a scale that is never off.
+    `follows`: whether it is off where the usual scale is, whatever was asked for.
     """
 
     name: Name
     default: float
     off: float | None = None
+    follows: bool = False
+
+    @model_validator(mode="after")
+    def _following(self) -> Self:
+        if self.follows and (self.off is None or self.name == USUAL):
+            raise ValueError(f"{self.name} follows the usual scale, so it must be another, and say at which value it is off")
+        return self
 
 
 class Guidance(Frozen):
@@ -104,7 +112,12 @@ class Guidance(Frozen):
         named = asked if isinstance(asked, Mapping) else {} if asked is None else {USUAL: asked}
         chosen = self.chosen(named)
         floors = {scale.name: -math.inf if scale.off is None else scale.off for scale in self.scales}
-        return {name: np.maximum(np.asarray(value, np.float32), np.float32(floors[name])) for name, value in chosen.items()}
+        fed = {name: np.maximum(np.asarray(value, np.float32), np.float32(floors[name])) for name, value in chosen.items()}
+        if USUAL in fed:
+            off = fed[USUAL] == np.float32(floors[USUAL])
+            following = {scale.name: np.float32(scale.off or 0.0) for scale in self.scales if scale.follows}
+            fed |= {name: np.where(off, value, fed[name]) for name, value in following.items()}
+        return fed
 
     def at(self, fed: Mapping[str, np.ndarray], share: float | np.ndarray) -> dict[str, np.ndarray]:
         """What is fed where only a share of the guidance counts, one or (pictures,); at 0 every scale is off that can be."""

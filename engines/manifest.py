@@ -211,6 +211,9 @@ class Draft(Frozen):
     defaults: Defaults
     tokenizers: dict[Name, Tokenizer] = Field(default_factory=dict, description="none of a model that reads no text")
     inputs: dict[Name, Input] = Field(default_factory=dict, description="what users feed beside the prompt")
+    noise_order: tuple[int, ...] = Field(
+        default=(), description="which of a seed's draws, from 0, are taken first, by condition parts and then as the latent"
+    )
     parts: dict[Name, PartEntry]
     samplers: tuple[SamplerEntry, ...]
     process: RelativePath | None = Field(default=None, description="what adaptive samplers solve; null where there is none")
@@ -286,6 +289,8 @@ class Draft(Frozen):
         for role in ("denoiser", "decoder"):
             if len(self.with_role(role)) != 1:
                 raise ValueError(f"there must be one {role}, not {len(self.with_role(role))}")
+        if sorted(self.noise_order) != list(range(len(self.noise_order))):
+            raise ValueError(f"noise_order {list(self.noise_order)} must name every draw from 0 once")
         if len(self.with_role("encoder")) > 1:
             raise ValueError("there must be at most one encoder")
         if any(sampler.image for sampler in self.samplers) and not self.with_role("encoder"):
@@ -327,7 +332,8 @@ class Manifest(Draft):
         if tiles := {name: part.tile.model_dump() for name, part in self.parts.items() if part.tile}:
             told["tiles"] = tiles
         if self.guidance != Guidance.of(self.guidance.mode, self.guidance.scale):
-            told["scales"] = [scale.model_dump(mode="json") for scale in self.guidance.scales]
+            usually = {scale.name: set[str]() if scale.follows else {"follows"} for scale in self.guidance.scales}
+            told["scales"] = [scale.model_dump(mode="json", exclude=usually[scale.name]) for scale in self.guidance.scales]
         framed = {name: [entry.before, entry.after, entry.lower] for name, entry in self.tokenizers.items()}
         if any(how != ["", "", False] for how in framed.values()):
             told["framed"] = framed
@@ -336,6 +342,8 @@ class Manifest(Draft):
         read = {name: [entry.chunks, entry.syntax] for name, entry in self.tokenizers.items()}
         if any(how != [1, None] for how in read.values()):
             told["read"] = read
+        if self.noise_order:
+            told["noise_order"] = list(self.noise_order)
         if self.inputs:
             told["inputs"] = {name: entry.model_dump(mode="json", exclude={"about"}) for name, entry in self.inputs.items()}
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()

@@ -16,6 +16,7 @@ from engines.compiled import CompiledSamplers
 from engines.denoising import BoundDenoiser
 from engines.diffusers_call import DiffusersCall
 from engines.errors import UnsupportedError
+from engines.feed import Feed
 from engines.guidance import Numbers
 from engines.images import noises, provenance, tiling
 from engines.images.drawn import Drawn
@@ -205,6 +206,8 @@ class Pipeline(DiffusersCall):
         player = self.sampler(steps, height, width, original) if sampler is None else self.solver(sampler, height, width)
         player = parallel.over(player) if parallel else player
         drawn = self.seeded(asked.seeds, *size, asked.generator) if noise is None else self.given(noise, *size)
+        # Arrays come in the bundle's own order; what is drawn comes as the source draws it.
+        drawn = noises.reordered(drawn, about.noise_order) if noise is None or callable(noise) else drawn
         draw, used = noises.hashed(drawn, size[0])
         ids, unread = self.tokenize(asked.prompts, asked.negative_prompts, **asked.seconds)
         fed = {**ids, **asked.feed.arrays(self._sizes.named(height, width))}
@@ -266,6 +269,12 @@ class Pipeline(DiffusersCall):
         `seconds` are `prompt_2` and `negative_prompt_2`, one a prompt.
         """
         return self._tokenizers.encode(prompts, negative_prompt, **seconds)
+
+    def fed(self, inputs: Mapping[str, Sequence[Any]], count: int, height: int, width: int) -> dict[str, np.ndarray]:
+        """The bundle's own inputs as its networks take them, by name, of one value per picture; the size is in pixels."""
+        entries = self.bundle.manifest.inputs
+        feed = Feed(entries, {name: inputs.get(name, [None] * count) for name in entries})
+        return feed.arrays(self._sizes.named(height, width))
 
     def condition(self, fed: Mapping[str, np.ndarray], draw: Draw | None = None, adapted: BoundLoras | None = None) -> Arrays:
         """Run every part that runs once per picture, and return what the denoiser and the decoder take of all that is known.

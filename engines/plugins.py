@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import functools
 import importlib
 import importlib.util
-from importlib.metadata import entry_points
+import sys
+from collections.abc import Iterable
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,7 @@ KINDS = {
     "graph": "exporter.graph",
     "backends": "engines.backends",
     "samplers": "engines.samplers",
+    "scores": "exporter.scores",
 }
 
 
@@ -27,10 +31,21 @@ def _folder(kind: str) -> Path:
     return Path(importlib.import_module(top).__file__ or "").parent / sub
 
 
+@functools.cache
+def _read(_path: tuple[str, ...]) -> Any:  # noqa: ANN401 - of another class in Python 3.11 than in 3.12
+    """Read what all installed packages offer; each of them has to be opened to know."""
+    return entry_points()
+
+
+def _others(kind: str) -> Iterable[EntryPoint]:
+    """Plugins of other packages."""
+    return _read(tuple(sys.path)).select(group=f"t2iexport.{kind}")
+
+
 def names(kind: str) -> list[str]:
     """Names of the plugins of one kind, sorted; imports none of them."""
     own = {file.stem for file in _folder(kind).glob("*.py") if not file.stem.startswith("_")}
-    return sorted(own | {point.name for point in entry_points(group=f"t2iexport.{kind}")})
+    return sorted(own | {point.name for point in _others(kind)})
 
 
 def known(kind: str) -> dict[str, Any]:
@@ -57,7 +72,7 @@ def module(kind: str, name: str) -> str:
     """
     if (_folder(kind) / f"{name}.py").is_file() and not name.startswith("_"):
         return f"{KINDS[kind]}.{name}"
-    for point in entry_points(group=f"t2iexport.{kind}"):
+    for point in _others(kind):
         if point.name == name:
             return point.module
     raise UnsupportedError(f"no {kind} plugin named {name!r}{did_you_mean(name, names(kind))}")
@@ -76,7 +91,7 @@ def load(kind: str, name: str) -> Any:  # noqa: ANN401 - each kind has its own p
         UnsupportedError: there is no plugin of that name.
 
     """
-    for point in entry_points(group=f"t2iexport.{kind}"):
+    for point in _others(kind):
         if point.name == name and point.module == module(kind, name):
             return point.load()
     own = importlib.import_module(module(kind, name))

@@ -13,7 +13,7 @@ import click
 
 from engines import exits
 from engines.__main__ import generate
-from engines.disk import refusal, require_file
+from engines.disk import refusal, require_file, writing
 from engines.errors import MissingDependency, ParityError, RecipeError, T2IError
 from engines.serve.command import serve
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _COMPILE = {"diffusers", "huggingface_hub", "onnx", "onnx_ir", "onnxscript", "ruamel", "safetensors", "torch"}
 _COMPILE |= {"transformers", "accelerate", "polygraphy"}
 _PATH = click.Path(path_type=Path)
-_KINDS = ["families", "passes", "formats", "backends", "samplers", "recipes", "architectures"]
+_KINDS = ["families", "passes", "formats", "backends", "samplers", "recipes", "architectures", "pipelines"]
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -53,9 +53,8 @@ def _build(recipe: Path, output: Path | None, assignments: tuple[str, ...], **fl
     from exporter.stages.store import Store
 
     chosen = Recipe.load(recipe, assignments)
-    lines = progress.StageLines(error=flags["as_json"])
-    store = Store(say=lines.say)
-    with _located(chosen):
+    with _located(chosen), progress.stage_lines(error=flags["as_json"]) as lines:
+        store = Store(say=lines.say)
         if flags["dry_run"]:
             from exporter.stages.plan import Plan
 
@@ -67,10 +66,7 @@ def _build(recipe: Path, output: Path | None, assignments: tuple[str, ...], **fl
         from exporter.parity import table
 
         out = output or Path("bundles") / chosen.name
-        try:
-            bundle, verdicts = build(chosen, out, store, lines, reproducible=flags["check_reproducible"])
-        finally:
-            lines.close()
+        bundle, verdicts = build(chosen, out, store, lines, reproducible=flags["check_reproducible"])
     reused = sum(row["cached"] for row in lines.rows)
     if flags["as_json"]:
         content = {"bundle": str(out), "stages": lines.rows, "verdicts": console.verdict_rows(verdicts)}
@@ -81,6 +77,45 @@ def _build(recipe: Path, output: Path | None, assignments: tuple[str, ...], **fl
         click.echo(note)
     size = sum(file.size for file in bundle.manifest.files.values()) / 1e6
     click.echo(f"\n{out}: {size:.1f} MB; {reused} of {len(lines.rows)} stages were reused")
+
+
+@verbs.command("sweep")
+@click.argument("sweep", type=_PATH)
+@click.option("-o", "--output", type=_PATH, default=Path("report"), show_default=True, help="Folder of results and report.")
+@click.option("--ray", "address", metavar="auto|local|ADDRESS", help="Work on a Ray cluster, whose machines see the same files.")
+@click.option("--yes", is_flag=True, help="More than 10,000 points are meant.")
+def _sweep(sweep: Path, output: Path, address: str | None, *, yes: bool) -> None:
+    """Build and measure every point of a sweep's file, and write a report that compares them."""
+    from exporter.report import console
+    from exporter.stages.store import Store
+    from exporter.sweep import report, run, spec
+    from exporter.sweep.ray_runner import RayRunner
+    from exporter.sweep.runner import LocalRunner
+
+    asked, screen = spec.load(sweep), console.console(error=True)
+    with RayRunner(address) if address else LocalRunner() as runner:
+        swept = run.sweep(asked, output, runner, Store(say=screen.print), screen.print, many=yes)
+    found = report.write(asked, swept, output)
+    console.show(found)
+
+
+@verbs.command("diff")
+@click.argument("one", type=_PATH)
+@click.argument("other", type=_PATH)
+@click.option("-o", "--output", type=_PATH, metavar="FILE.png", help="Also write both bundles' pictures beside each other.")
+@click.option("--rounds", type=click.IntRange(min=1), default=7, show_default=True, help="Timed, of each in turn.")
+def _diff(one: Path, other: Path, output: Path | None, rounds: int) -> None:
+    """Show two bundles side by side: recipe, sizes, milliseconds, decibels; each at its own defaults."""
+    from exporter.report import console
+    from exporter.sweep import diff
+
+    if output:
+        require_file(output)
+    facts, pictures = diff.diff(one, other, rounds)
+    if output:
+        with writing(output, f"writing {output}"):
+            diff.sheet(pictures).save(output)
+    console.show(facts)
 
 
 @verbs.command("distill")
@@ -94,12 +129,8 @@ def _distill(recipe: Path, assignments: tuple[str, ...]) -> None:
     from exporter.stages.store import Store
 
     chosen = Recipe.load(recipe, assignments)
-    lines = progress.StageLines(error=True)
-    with _located(chosen):
-        try:
-            trained = build.distill(chosen, Store(say=lines.say), lines)
-        finally:
-            lines.close()
+    with _located(chosen), progress.stage_lines(error=True) as lines:
+        trained = build.distill(chosen, Store(say=lines.say), lines)
     for part, folder in trained.items():
         click.echo(f"{part}: {folder}")
 
@@ -114,11 +145,12 @@ def _check(bundle: Path, backend: str | None, json_file: Path | None, junit_file
     """Hold a bundle's engines to its source model, on the same noise."""
     from exporter.build import check
     from exporter.parity import table
-    from exporter.report import console
+    from exporter.report import console, progress
 
     for file in filter(None, (json_file, junit_file)):
         require_file(file)
-    verdicts = check(bundle, backend, lambda line: click.echo(f"note: {line}", err=True), receipt=not no_receipt)
+    with progress.stage_lines(error=True):
+        verdicts = check(bundle, backend, lambda line: click.echo(f"note: {line}", err=True), receipt=not no_receipt)
     if json_file:
         console.write_json(json_file, {"bundle": str(bundle), "verdicts": console.verdict_rows(verdicts)})
     if junit_file:
@@ -140,12 +172,9 @@ def _debug(bundle: Path, part: str, backend: str | None, output: Path | None) ->
     from exporter.report import fault, progress
     from exporter.stages.store import Store
 
-    lines = progress.StageLines(error=True)
     folder = output or Path("debug") / bundle.resolve().name / part
-    try:
+    with progress.stage_lines(error=True) as lines:
         report = debug(bundle, part, backend, folder, Store(say=lines.say), lines)
-    finally:
-        lines.close()
     click.echo(fault.text(report))
     return ParityError.exit_code if report.fault else 0
 
@@ -207,11 +236,8 @@ def _convert(bundle: Path, layout: Layout, output: Path) -> None:
     from exporter.report import progress
     from exporter.stages.store import Store
 
-    lines = progress.StageLines(error=True)
-    try:
+    with progress.stage_lines(error=True) as lines:
         notes = build.convert(bundle, layout, output, Store(say=lines.say), lines, lambda line: click.echo(line, err=True))
-    finally:
-        lines.close()
     for note in notes:
         click.echo(f"note: {note}")
     click.echo(output)

@@ -50,16 +50,28 @@ def playground(tmp_path_factory):
     return folder
 
 
-@pytest.mark.timeout(1200)  # it builds two bundles, with an empty cache
+def run(pages, folder):
+    commands = [shlex.split(line) for page in pages for block in fenced(page, "console") for line in block.strip().splitlines()]
+    scripts = [["python", "-c", block] for page in pages for block in fenced(page, "python")]
+    assert len(commands) > 5
+    assert len(scripts) == len(pages)
+    for program, *arguments in [*commands, *scripts]:
+        done = subprocess.run([PROGRAMS[program], *arguments], cwd=folder, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{program} {arguments}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+
+
+@pytest.mark.timeout(1200)  # it builds the demo, with an empty cache
+def test_its_commands(playground, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    run(TOUR[:1], playground)
+    assert all((playground / name).stat().st_size > 500 for name in ("out.png", "star.png"))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)  # it builds two bundles, with an empty cache
 def test_the_tour(playground, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    commands = [shlex.split(line) for page in TOUR for block in fenced(page, "console") for line in block.strip().splitlines()]
-    scripts = [["python", "-c", block] for page in TOUR for block in fenced(page, "python")]
-    assert len(commands) > 10
-    assert len(scripts) == 3
-    for program, *arguments in [*commands, *scripts]:
-        done = subprocess.run([PROGRAMS[program], *arguments], cwd=playground, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, f"{program} {arguments}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+    run(TOUR, playground)
     for name in ("out.png", "star.png", "image_0.png", "image_1.png", "star_in_mask.png"):
         assert (playground / name).stat().st_size > 500
     assert (playground / "again.png").read_bytes() == (playground / "filled.png").read_bytes()

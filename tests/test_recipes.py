@@ -7,8 +7,11 @@ import pytest
 
 from exporter.recipe.schema import Recipe
 from exporter.stages.plan import Plan
+from exporter.sweep import points, spec
 
-RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))
+FILES = sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))
+SWEEPS = [path for path in FILES if path.name.startswith("sweep-")]
+RECIPES = [path for path in FILES if path not in SWEEPS]
 
 
 @pytest.fixture(autouse=True)
@@ -45,3 +48,12 @@ def test_its_header_names_the_schema_and_what_was_measured(path):
     assert first == "# yaml-language-server: $schema=recipe.schema.json"
     header = " ".join(line for line in rest[:12] if line.startswith("#"))
     assert "easured" in header
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
+def test_a_sweep_s_points_are_recipes_that_plan(path):
+    found = points.points(spec.load(path))
+    assert not [point.problem for point in found if point.problem]
+    plans = {point.bundle: points.plan_digest(point) for point in {point.bundle: point for point in found}.values()}
+    assert all(plans.values())
+    assert len(set(plans.values())) == len(plans)

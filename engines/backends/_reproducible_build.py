@@ -1,7 +1,8 @@
 """A build in a process of its own that starts alike every time, for compilers whose output depends on where things lie in memory.
 
 TensorRT-RTX 1.7 orders some of its records by address, and some by which thread came first: two builds of one graph then
-differ in a few hundred bytes. With fixed addresses, one processor and memory that nothing else has used they are the same.
+differ in a few hundred bytes. With fixed addresses, one processor, memory that nothing else has used, and threads that take
+turns in an order that no other program's load decides they are the same.
 """
 
 from __future__ import annotations
@@ -75,6 +76,8 @@ def prepare() -> None:
     os.dup2(content, _REQUEST)
     os.chdir("/")
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    # A thread that another one starts runs when that one waits, however busy the machine is.
+    os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     ctypes.CDLL(None).personality(_ADDR_NO_RANDOMIZE)  # where it is forbidden, the build goes on without
     command = [sys.executable, "-c", "from engines.backends._reproducible_build import main; main()"]
     os.execv(command[0], command)  # noqa: S606 - this program again

@@ -87,6 +87,19 @@ def given(noise: Iterable[np.ndarray] | Drawing, shape: Shape) -> Draw:
     return draw
 
 
+def reordered(draw: Draw, order: Sequence[int]) -> Draw:
+    """The same draws, the first of which are taken in another order."""
+    numbers, made = iter(order), list[np.ndarray]()
+
+    def drawn() -> np.ndarray:
+        if (number := next(numbers, None)) is None:
+            return draw()
+        made.extend(draw() for _ in range(number + 1 - len(made)))
+        return made[number]
+
+    return drawn
+
+
 def hashed(draw: Draw, count: int) -> tuple[Draw, Callable[[], list[str]]]:
     """The same draws, and what returns for each of `count` pictures the SHA-256 of its share of those made so far."""
     hashes = [hashlib.sha256() for _ in range(count)]

@@ -24,8 +24,10 @@ def fed(name: str, entry: Input, image: Image.Image, height: int, width: int) ->
             "Crop or resize it."
         )
     depth = int(entry.shape[-1])
-    shown = modes.grey(image, f"input {name}") if entry.kind == "mask" else modes.rgb(image, f"input {name}")
-    shown = _resized(shown.convert("RGB" if depth > 1 else "L"), (width, height), preprocessing)
+    if entry.kind == "mask":
+        modes.grey(image, f"input {name}")  # which refuses what is transparent
+    # Resized in colour, and then made grey, as diffusers does.
+    shown = _resized(modes.rgb(image, f"input {name}"), (width, height), preprocessing).convert("RGB" if depth > 1 else "L")
     levels = np.asarray(shown, np.float32).reshape(height, width, depth) / 255
     return _prepared(levels, preprocessing)
 

@@ -237,4 +237,4 @@ def _played(
 ) -> Run:
     """Draw one image of the source with some caching, or with none, always on the same noise."""
     with torch.no_grad():
-        return play(family, reference, setting, conditioning, noises(family.recipe, number), None, cache=cache)
+        return play(family, reference, setting, conditioning, {}, noises(family.recipe, number), None, cache=cache)

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 #: Told of an answer of a denoiser's outermost layers: their depth, the calls (from 0) that left what they were given and that
 #: they answered, and how far they are off from the whole one's answer, float32 (branches*B, numbers), the negative branch first.
 Saw = Callable[[int, int, int, "np.ndarray"], None]
+#: In the name of a pipeline of diffusers: that it runs more than Stable Diffusion's or SDXL's own networks on text alone.
+_CONDITIONED = ("PAG", "ControlNet", "Adapter", "Pix2Pix")
+#: In the name of one: that it starts from a picture, so that its VAE's encoder is wanted too.
+_EDITING = ("Img2Img", "Inpaint")
 
 
 class Reference(Protocol):
@@ -44,6 +48,14 @@ class Reference(Protocol):
     pipeline: Any
     scales: Sequence[float]
     features: Sequence[Tensor]
+
+    def reordered(self, draws: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """The noises that a run drew in the order in which a bundle draws them, without those that change nothing."""
+        ...
+
+    def conditions(self, pictures: Mapping[str, np.ndarray], noise: np.ndarray) -> dict[str, np.ndarray]:
+        """What the source makes of pictures, uint8 (B, height, width, channels), once: float32 by port; and what goes into it."""
+        ...
 
     @property
     def components(self) -> Mapping[str, nn.Module]: ...  # noqa: D102 - above
@@ -175,8 +187,15 @@ class Family(Protocol):
         """What of the model's components and configs is left out, a sentence each."""
         ...
 
-    #: What users feed beside the prompt, by the name of the ports that take it.
-    inputs: Mapping[str, Input]
+    @property
+    def inputs(self) -> Mapping[str, Input]:
+        """What users feed beside the prompt, by the name of the ports that take it."""
+        ...
+
+    @property
+    def noise_order(self) -> Sequence[int]:
+        """Which of the noises that its pipeline draws a bundle takes first, in its order; empty: as they come."""
+        ...
 
     @property
     def guidance(self) -> Guidance:
@@ -226,9 +245,23 @@ class Family(Protocol):
         ...
 
 
-def perturbed(configs: Mapping[str, Mapping[str, Any]]) -> bool:
-    """Whether the model's pipeline perturbs attention where its own code says."""
-    return "PAG" in str(configs.get("model_index", {}).get("_class_name"))
+def plain(configs: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Whether the model's pipeline does no more than text to image, from a picture or within a mask, with its own networks.
+
+    Others perturb attention, take pictures as conditions, or give their UNet more channels than the latent's, each as its own
+    code says.
+    """
+    name, unet, vae = (configs.get(each, {}) for each in ("model_index", "unet", "vae"))
+    kind = str(name.get("_class_name"))
+    if any(word in kind for word in _CONDITIONED):
+        return False
+    return "Inpaint" not in kind or unet.get("in_channels", 4) == vae.get("latent_channels", 4)
+
+
+def edits(configs: Mapping[str, Mapping[str, Any]], recipe: Recipe) -> bool:
+    """Whether the model's pipeline starts from a picture, which the recipe leaves room for."""
+    kind, sampler = str(configs.get("model_index", {}).get("_class_name")), recipe.sampler
+    return any(word in kind for word in _EDITING) and recipe.pipeline == "stepped" and not sampler.guidance.rescale
 
 
 def claim(checkpoint: Checkpoint, recipe: Recipe) -> Family:

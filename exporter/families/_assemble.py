@@ -11,6 +11,7 @@ import transformers
 
 from engines.errors import RecipeError, UnsupportedError
 from engines.plugins import did_you_mean
+from exporter.families import _tokens
 from exporter.families._standins import real
 
 if TYPE_CHECKING:
@@ -46,17 +47,24 @@ def _whole(checkpoint: Checkpoint, sampler: SamplerOptions, loaded: Sequence[str
         entry = index.get(name)
         if name == "self" or entry is None:
             continue
-        if not isinstance(entry, list):
+        argument = takes[name].default is not inspect.Parameter.empty and name not in kind._optional_components  # noqa: SLF001
+        if argument or not isinstance(entry, list):
             parts[name] = entry
         elif name == "scheduler":
             parts[name] = scheduler(checkpoint, sampler)
         elif name not in checkpoint.configs:
             parts[name] = None
+        elif entry[0] == "diffusers" and not hasattr(_class(*entry), "from_config"):
+            raise UnsupportedError(
+                f"{name} is a {entry[1]}: several networks under one name.\n  Build the pipeline with one of them."
+            )
         elif hasattr(_class(*entry), "forward"):
             here = loaded is None or name in loaded
             parts[name] = checkpoint.module(name, precision) if here else checkpoint.skeleton(name).eval()
-        else:
+        elif name in checkpoint.folders:
             parts[name] = _class(*entry).from_pretrained(checkpoint.folders[name])
+        else:
+            parts[name] = _spelling(checkpoint, name)
     needed = [name for name, about in takes.items() if about.default is about.empty and about.kind is about.POSITIONAL_OR_KEYWORD]
     missing = [name for name in needed if name not in {"self", *parts}]
     found = kind(**parts, **dict.fromkeys(missing))
@@ -64,6 +72,13 @@ def _whole(checkpoint: Checkpoint, sampler: SamplerOptions, loaded: Sequence[str
     # Set afterwards: the constructor would rewrite fields of the scheduler's config that it deems outdated.
     found.scheduler = scheduler(checkpoint, sampler)
     return found
+
+
+def _spelling(checkpoint: Checkpoint, name: str) -> Any:  # noqa: ANN401 - a tokenizer of transformers
+    """A tokenizer that spells, of a model that has no vocabulary."""
+    tower, config = checkpoint.configs[name.replace("tokenizer", "text_encoder")], checkpoint.configs[name]
+    length = min(int(config.get("model_max_length", 77)), int(tower.get("max_position_embeddings", 77)))
+    return _tokens.spelling(config, int(tower.get("vocab_size", 49408)), length)
 
 
 def scheduler(checkpoint: Checkpoint, sampler: SamplerOptions) -> Any:  # noqa: ANN401 - a diffusers scheduler

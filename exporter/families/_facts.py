@@ -3,73 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from engines.errors import UnsupportedError
-from exporter.families import _survey
-from exporter.families._standins import Finished, OpenScale, Stepped, outlined, refused
+from exporter.families import _pictures, _survey
+from exporter.families._origins import DRAW, STEP, Origins, marked, origins
+from exporter.families._readings import AskedTokens, Reading
+from exporter.families._standins import Absent, Finished, OpenScale, Stepped, outlined, refused, stand_in
 from exporter.families._survey import NEGATIVE, POSITIVE, Encoding, Leaf, Play, TokenCall
 
 _PADDED = "max_length"
 _GUIDING = ("guidance_scale", "true_cfg_scale")
-
-
-class AskedTokens(dict[str, Tensor]):
-    """What a tokenizer gives, with what was looked at noted in `read`."""
-
-    def __init__(self, content: Mapping[str, Tensor], read: set[str]) -> None:
-        super().__init__(content)
-        self._read = read
-
-    def __getitem__(self, name: str) -> Tensor:
-        self._read.add(name)
-        return super().__getitem__(name)
-
-    def __getattr__(self, name: str) -> Tensor:
-        if name.startswith("__") or name not in self.keys():
-            raise AttributeError(name)
-        return self[name]
-
-    def items(self) -> Any:  # noqa: ANN401 - dict's
-        """Everything."""
-        self._read.update(self)
-        return super().items()
-
-    def to(self, *_: object, **__: object) -> AskedTokens:
-        """Itself: where it lies does not matter."""
-        return self
-
-
-@dataclass(frozen=True)
-class Reading:
-    """How a pipeline has a text read by one tokenizer.
-
-    Attributes:
-        tokenizer: its name.
-        length: ids of a text.
-        masked: whether the attention mask is looked at.
-        before: what the pipeline puts in front of the text; so is `after` behind it.
-        lower: whether it makes small letters of it and cuts off blanks.
-        special: whether the tokenizer adds its special tokens.
-
-    """
-
-    tokenizer: str
-    length: int
-    masked: bool
-    before: str
-    after: str
-    lower: bool
-    special: bool
-
-    def shown(self, text: str) -> str:
-        """What the tokenizer is given."""
-        return self.before + (text.lower().strip() if self.lower else text) + self.after
 
 
 class Survey:
@@ -82,8 +31,12 @@ class Survey:
         height: in pixels.
         width: in pixels.
         steps: that the pipeline is asked for.
+        pictured: whether its call is given pictures.
 
     Attributes:
+        pictures: name of an input → the argument of the call that is that picture.
+        drawn: which of the noises that the pipeline draws is the latent's.
+        draws: how many it draws before its first step.
         branches: prompts a picture.
         encodings: the calls of its encoder of prompts, for one picture.
         components: phase → names of those that compute in it, in the order in which they first do.
@@ -99,52 +52,115 @@ class Survey:
 
     """
 
-    def __init__(self, pipeline: Any, asked: Mapping[str, Any], mode: str, height: int, width: int, steps: int) -> None:  # noqa: ANN401
+    def __init__(
+        self,
+        pipeline: Any,  # noqa: ANN401
+        asked: Mapping[str, Any],
+        mode: str,
+        height: int,
+        width: int,
+        steps: int,
+        *,
+        pictured: bool = False,
+    ) -> None:
         self.pipeline, self.mode = pipeline, mode
+        self.pictures = _pictures.arguments(pipeline) if pictured else {}
+        self.prepared: dict[str, _pictures.Picture] = {}
+        self.drawn: int | None = None
         self.name = type(pipeline).__name__
         self._asked = {**asked, "height": height, "width": width, "num_inference_steps": steps}
         self.branches = 2 if mode == "classifier_free" else 1
         self.components: dict[str, list[str]] = {}
-        self.scale = OpenScale(torch.ones(1), on=mode != "none")
-        self.others = {name: OpenScale(torch.tensor([value]), on=value > 0) for name, value in other_scales(pipeline).items()}
+        self._returned: dict[str, Any] = {}
+        self.scale = OpenScale(marked(torch.ones(1), STEP), on=mode != "none")
+        self.others = _open(other_scales(pipeline))
         self._read: dict[str, set[str]] = {}
         play, noises = self._play(1)
         self.encodings = self._recorded(play)
         try:
-            with outlined(), _survey.watched(play.pipeline, lambda: play.phase, self.components):
+            watched = _survey.watched(play.pipeline, lambda: play.phase, self.components)
+            with outlined(), watched, _survey.returning(play.pipeline, self._returned):
                 play(**self.called(1))
         except Stepped as event:
             self._kept, self.options, self.output = event.sample, event.options, event.output
         except Exception as error:
-            raise refused(self.name, error) from error
+            raise refused(self.name, error, self.pipeline.components) from error
         else:
             raise UnsupportedError(f"{self.name} never calls its scheduler's step.\n  Only pipelines that denoise are built.")
-        if len(noises) != 1:
-            raise UnsupportedError(f"{self.name} draws {len(noises)} noises before its first step, and one is fed.")
-        self.noise, self.grid = tuple(noises[0].shape), play.grid
+        self.drawn, self.draws = self._latent_draw(noises), len(noises)
+        noise = noises[self.drawn]
+        self.noise, self.grid = tuple(noise.shape), play.grid
         self.latent = _flat(self.noise, self.name)
-        self.way, self.factor = _survey.packing(noises[0].reshape(1, *self.latent), self._kept, self.name)
+        self.way, self.factor = _survey.packing(noise.reshape(1, *self.latent), self._kept, self.name)
+
+    def _latent_draw(self, noises: Sequence[Tensor]) -> int:
+        """Which of the noises the latent was made of."""
+        if len(noises) == 1 and not self.pictures:
+            return 0
+        made = origins(self._kept) if isinstance(self._kept, Tensor) else frozenset[str]()
+        found = [number for number in range(len(noises)) if f"{DRAW}{number}" in made]
+        if len(found) != 1 or len(made) > 1:
+            told = f"of {len(found)} of them" if len(found) != 1 else f"of {', '.join(sorted(made - {f'{DRAW}{found[0]}'}))} too"
+            raise UnsupportedError(
+                f"{self.name} draws {len(noises)} noises before its first step, and its latent is made {told}; one is fed."
+            )
+        return found[0]
+
+    def shown(self, batch: Any, height: Any, width: Any) -> dict[str, Tensor]:  # noqa: ANN401 - open lengths
+        """Arguments of the call that are pictures, black, (batch, 3, height, width)."""
+        names = {argument: name for name, argument in self.pictures.items()}
+        return {each: marked(black, names[each]) for each, black in _pictures.blank(list(names), batch, height, width).items()}
 
     def called(self, batch: int, tail: str = "") -> dict[str, Any]:
         """Arguments of the pipeline's call for that many pictures; `tail` is what the texts go on with."""
         texts = {"prompt": [POSITIVE + tail] * batch}
         texts |= {"negative_prompt": [NEGATIVE + tail] * batch} if self.branches == 2 else {}
-        return {**texts, **self._asked, **steering(self.pipeline, self.mode, self.scale), **self.others, "output_type": "np"}
+        shown = self.shown(batch, self._asked["height"], self._asked["width"])
+        asked = {**texts, **shown, **self._asked}
+        return {**asked, **steering(self.pipeline, self.mode, self.scale), **self.others, "output_type": "np"}
 
     @property
     def scales(self) -> Mapping[str, float]:
         """Further scales that the pipeline computes with, and their defaults."""
         return {name: value for name, value in other_scales(self.pipeline).items() if self.others[name].used}
 
-    def _play(self, batch: int) -> tuple[Play, list[Tensor]]:
+    @cached_property
+    def following(self) -> Mapping[str, float]:
+        """Those of them that do not count where guidance is off, and the value at which each of them is."""
+        if self.mode != "classifier_free" or not self.scales:
+            return {}
+        others = _open(self.scales)
+        off = steering(self.pipeline, self.mode, OpenScale(marked(torch.ones(1), STEP), on=False))
+        play, _ = self._play(1)
+        self._recorded(play)
+        self._run(play, **{**self.called(1), **off, **others})
+        ends = {name: self.others[name].threshold for name, scale in others.items() if not scale.used}
+        return {name: end for name, end in ends.items() if end is not None}
+
+    def _run(self, play: Play, **asked: Any) -> None:  # noqa: ANN401 - arguments of the pipeline's call
+        """Run the pipeline for shapes, to its first step or to where it ends before."""
+        try:
+            with outlined():
+                play(**asked)
+        except Stepped:
+            pass
+        except UnsupportedError:
+            raise
+        except Exception as error:
+            raise refused(self.name, error, self.pipeline.components) from error
+
+    def _play(self, batch: int, follow: Origins | None = None) -> tuple[Play, list[Tensor]]:
         noises: list[Tensor] = []
 
         def draw(shape: Sequence[int]) -> Tensor:
-            count = int(torch.Size(shape).numel())
+            count, number = int(torch.Size(shape).numel()), len(noises)
             noises.append(torch.linspace(-1.0, 1.0, count).reshape(tuple(shape)))
-            return noises[-1]
+            return marked(noises[-1], STEP if number == self.drawn else f"{DRAW}{number}")
 
-        return Play(self.pipeline, draw, torch.full((batch,), 500.0)), noises
+        follow = follow or (Origins() if self.pictures else None)
+        play = Play(self.pipeline, draw, marked(torch.full((batch,), 500.0), STEP), follow)
+        play.place(**(_pictures.taking(self.pipeline, self.prepared) if self.pictures else {}))
+        return play, noises
 
     def _recorded(self, play: Play) -> list[Encoding]:
         """Let the pipeline encode by its own code, and keep what it was asked and what it gave."""
@@ -168,25 +184,36 @@ class Survey:
         def encode(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - the pipeline's
             before, play.phase = play.phase, "text"
             encodings.append(Encoding(args, kwargs))
-            encodings[-1].found = method(play.pipeline, *args, **kwargs)
+            encodings[-1].found = found = method(play.pipeline, *args, **kwargs)
+            pytree.tree_map_only(Tensor, lambda each: marked(each, STEP), found)
             play.phase = before
-            return encodings[-1].found
+            return found
 
         play.encode_by(encode)
         return encodings
+
+    def follow(
+        self, watch: Origins, begun: dict[str, list[str]], size: tuple[int, int, int], asked_of: Sequence[str] | None = None
+    ) -> None:
+        """Run the pipeline to its first step, for (pictures, height, width), under what follows its pictures.
+
+        The networks that have begun to compute are noted in `begun`, all under one name. None but those of `asked_of` compute in
+        a step; by default all do.
+        """
+        batch, height, width = size
+        play, _ = self._play(batch, watch)
+        self._recorded(play)
+        play.place(**({} if asked_of is None else self.unasked(self.pipeline, but=asked_of)))
+        asked = {**self.called(batch), **self.shown(batch, height, width), "height": height, "width": width}
+        with _survey.watched(play.pipeline, lambda: "begun", begun):
+            self._run(play, **asked)
 
     @cached_property
     def conditioning(self) -> list[list[Leaf | Any]]:
         """Per call of the encoder, what it returns: a leaf for each tensor that is one a picture, the rest as it is."""
         play, _ = self._play(2)
-        pairs = self._recorded(play)
-        try:
-            with outlined():
-                play(**self.called(2, " and further words"))
-        except Stepped:
-            pass
-        except Exception as error:
-            raise refused(self.name, error) from error
+        pairs, play.prepares = self._recorded(play), True
+        self._run(play, **self.called(2, " and further words"))
         taken: set[str] = set()
         return [self._leaves(one, two, taken) for one, two in zip(self.encodings, pairs, strict=True)]
 
@@ -201,6 +228,11 @@ class Survey:
             if not isinstance(first, Tensor) or (not rows and double.shape[:1] == first.shape[:1]):
                 found.append(single)
                 continue
+            times = 1 if rows else int(first.shape[0])
+            if not rows and double.shape[0] != 2 * times:
+                raise UnsupportedError(
+                    f"{self.name}: {name} is {list(double.shape)} of two pictures and {list(first.shape)} of one."
+                )
             other = double[0].shape if rows else double.shape[1:]
             if tuple(other) != tuple(first.shape[1:]):
                 raise UnsupportedError(f"{self.name}: the length of {name} depends on the text, and a graph's is fixed.")
@@ -208,7 +240,7 @@ class Survey:
             while own in taken:
                 own += "_2"
             taken.add(own)
-            found.append(Leaf(own, tuple(first.shape[1:]), first.dtype, rows))
+            found.append(Leaf(own, tuple(first.shape[1:]), first.dtype, rows, times))
         return found
 
     @property
@@ -251,15 +283,20 @@ class Survey:
         play, _ = self._play(1)
         play.encode_by(replayed([each.found for each in self.encodings]))
         play.on_step = play.pass_through
-        play.place(**{name: unasked(getattr(self.pipeline, name)) for name in self.components.get("denoiser", [])})
+        play.place(**self.unasked(self.pipeline))
         try:
             with outlined(), _survey.watched(play.pipeline, lambda: play.phase, self.components):
                 play(**self.called(1))
         except Finished as event:
             return tuple(event.image.shape[1:])
         except Exception as error:
-            raise refused(self.name, error) from error
+            raise refused(self.name, error, self.pipeline.components) from error
         raise UnsupportedError(f"{self.name} returns no picture as an array.")
+
+    def unasked(self, pipeline: Any, but: Sequence[str] = ()) -> dict[str, Any]:  # noqa: ANN401 - of diffusers
+        """The networks of a step but some, in place of which are others that compute nothing."""
+        names = [name for name in self.components.get("denoiser", []) if name not in but]
+        return {name: _unasked(getattr(pipeline, name), self._returned.get(name, Absent())) for name in names}
 
     def times(self, height: int, width: int, steps: int) -> dict[str, Any]:
         """What the pipeline tells its scheduler for another size and number of steps, beside that number."""
@@ -277,15 +314,19 @@ class Survey:
         play, noises = self._play(1)
         play.encode_by(replayed([each.found for each in self.encodings]))
         play.prepares = True
-        asked = {**self.called(1), "height": height, "width": width, "num_inference_steps": steps}
-        try:
-            with outlined():
-                play(**asked)
-        except Stepped:
-            pass
-        except Exception as error:
-            raise refused(self.name, error) from error
+        asked = {**self.called(1), **self.shown(1, height, width), "height": height, "width": width, "num_inference_steps": steps}
+        self._run(play, **asked)
         return play, noises
+
+
+def surveyed(pipeline: Any, *asked: Any) -> Survey:  # noqa: ANN401 - a pipeline of diffusers, and arguments of `Survey`
+    """Survey a pipeline, without pictures if it draws without, else with those that its call takes."""
+    if not _pictures.arguments(pipeline):
+        return Survey(pipeline, *asked)
+    try:
+        return Survey(pipeline, *asked)
+    except UnsupportedError:
+        return Survey(pipeline, *asked, pictured=True)
 
 
 def steering(pipeline: Any, mode: str, scale: Any) -> dict[str, Any]:  # noqa: ANN401 - a number or what stands for one
@@ -301,6 +342,11 @@ def other_scales(pipeline: Any) -> dict[str, float]:  # noqa: ANN401 - a pipelin
     """Arguments of a pipeline that are scales beside those of guidance, and their defaults."""
     takes = {name: about.default for name, about in _survey.arguments(pipeline).items() if name.endswith("_scale")}
     return {name: value for name, value in takes.items() if isinstance(value, float) and name not in _GUIDING}
+
+
+def _open(scales: Mapping[str, float]) -> dict[str, OpenScale]:
+    """Further scales at their defaults, each on unless it is 0."""
+    return {name: OpenScale(marked(torch.tensor([value]), STEP), on=value > 0) for name, value in scales.items()}
 
 
 def branch_of(text: str) -> int | None:
@@ -320,11 +366,9 @@ def replayed(results: Sequence[Any]) -> Callable[..., Any]:
     return lambda *_, **__: waiting.pop(0)
 
 
-def unasked(network: Any) -> Any:  # noqa: ANN401 - a network of diffusers
+def _unasked(network: Any, returned: Any) -> Any:  # noqa: ANN401 - a network of diffusers, and anything
     """A network that computes nothing."""
-    from exporter.families._standins import Absent, stand_in  # noqa: PLC0415
-
-    return stand_in(network, __call__=lambda *_, **__: Absent()) if isinstance(network, nn.Module) else network
+    return stand_in(network, __call__=lambda *_, **__: returned) if isinstance(network, nn.Module) else network
 
 
 def _flat(noise: tuple[int, ...], name: str) -> tuple[int, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -10,8 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from exporter.families import _survey
-from exporter.families._facts import AskedTokens, Survey, branch_of, is_tokenizer, replayed, steering, unasked
+from exporter.families import _pictures, _survey
+from exporter.families._crossings import Conditions, Crossing
+from exporter.families._facts import Survey, branch_of, is_tokenizer, replayed, steering
+from exporter.families._origins import DRAW, STEP, Origins, marked
+from exporter.families._readings import AskedTokens
 from exporter.families._standins import Finished, OpenScale, Stepped, outlined
 from exporter.families._survey import Leaf, Play
 
@@ -42,21 +47,47 @@ class _Played(nn.Module):
         self._survey, self._pipeline, self._names = survey, pipeline, tuple(names)
         self._asked, self._factor = dict(asked or {}), factor
 
-    def _play(self, draw: Callable[[Sequence[Any]], Tensor], time: Tensor) -> Play:
-        play = Play(self._pipeline, draw, time)
+    def _play(self, draw: Callable[[Sequence[Any]], Tensor], time: Tensor, watch: Origins | None = None) -> Play:
+        play = Play(self._pipeline, draw, marked(time, STEP), watch)
         play.place(**{name: getattr(self, name) for name in self._names})  # a pass may have changed them
+        play.place(**(_pictures.taking(self._pipeline, {}) if self._survey.pictures else {}))
         return play
+
+    def _drawing(self, latent: Tensor, noise: Tensor | None = None) -> Callable[[Sequence[Any]], Tensor]:
+        """Answer the pipeline's draws: its latent, and zeros or the noise that is given for the others."""
+        drawn = itertools.count()
+
+        def draw(shape: Sequence[Any]) -> Tensor:
+            if (number := next(drawn)) == self._survey.drawn:
+                return marked((latent / self._survey.factor).reshape(tuple(shape)), STEP)
+            return marked((torch.zeros(tuple(shape)) if noise is None else noise).reshape(tuple(shape)), f"{DRAW}{number}")
+
+        return draw
 
     @property
     def _dtype(self) -> torch.dtype:
-        return next(value.dtype for value in self.parameters() if value.is_floating_point())
+        return next((value.dtype for value in self.parameters() if value.is_floating_point()), torch.float32)
 
-    def _call(self, play: Play, encoded: Sequence[Any], latent: Tensor, scale: Any) -> dict[str, Any]:  # noqa: ANN401 - as `steering`
-        """Arguments of the pipeline's call for a latent."""
+    def _call(
+        self,
+        play: Play,
+        encoded: Sequence[Any],
+        latent: Tensor,
+        scale: Any,  # noqa: ANN401 - as `steering`
+        pictures: Mapping[str, Tensor] | None = None,
+    ) -> dict[str, Any]:
+        """Arguments of the pipeline's call for a latent; pictures (B, channels, height, width) by input, or black ones."""
         count, *sides = latent.shape[0], *(length * self._factor for length in latent.shape[2:])
         size = dict(zip(("height", "width"), sides, strict=True))
         given = prompted(play.pipeline, self._survey, encoded, count) | steering(self._pipeline, self._survey.mode, scale)
-        return {**self._asked, **given, **size, "num_inference_steps": 1}
+        shown = self._survey.shown(count, *sides)
+        shown |= {self._survey.pictures[name]: marked(picture, name) for name, picture in (pictures or {}).items()}
+        return {**self._asked, **shown, **given, **size, "num_inference_steps": 1}
+
+    def _bare(self, count: Any) -> list[Any]:  # noqa: ANN401 - an open length
+        """Conditioning of as many prompts, all zeros."""
+        leaves = (leaf for each in self._survey.conditioning for leaf in each if isinstance(leaf, Leaf))
+        return self._conditioning({leaf.name: torch.zeros((count, *leaf.port_shape)) for leaf in leaves})
 
     def _conditioning(self, values: Mapping[str, Tensor]) -> list[Any]:
         return restored(self._survey, values, self._dtype)
@@ -118,6 +149,7 @@ class PlayedStep(_Played):
         ports: names of the inputs.
         asked: as above.
         factor: as above.
+        crossings: what of the step is made of pictures, also among the ports.
 
     """
 
@@ -129,19 +161,27 @@ class PlayedStep(_Played):
         ports: Sequence[str],
         asked: Mapping[str, Any],
         factor: int,
+        crossings: Sequence[Crossing] = (),
     ) -> None:
         super().__init__(survey, pipeline, names, asked, factor)
-        self._ports = tuple(ports)
+        self._ports, self._crossings = tuple(ports), tuple(crossings)
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Call the pipeline up to its scheduler's `step`."""
         values, survey = dict(zip(self._ports, inputs, strict=True)), self._survey
         latent = values["latent"]
-        play = self._play(lambda shape: (latent / survey.factor).reshape(tuple(shape)), values["timestep"])
+
+        def crossing(number: int, made: Tensor) -> Tensor:
+            own = self._crossings[number]
+            return _survey.as_rows(values[own.name], own.rows).to(made.dtype)
+
+        watch = Origins(crossing, "step") if survey.pictures else None
+        play = self._play(self._drawing(latent), values["timestep"], watch)
         encoded = self._conditioning(values)
         play.encode_by(replayed(encoded))
-        scale: Any = OpenScale(values["guidance_scale"], on=True) if "guidance_scale" in values else 1.0
-        others = {name: OpenScale(values[name], on=default > 0) for name, default in survey.scales.items()}
+        scales = {name: marked(values[name], STEP) for name in ("guidance_scale", *survey.scales) if name in values}
+        scale: Any = OpenScale(scales["guidance_scale"], on=True) if "guidance_scale" in scales else 1.0
+        others = {name: OpenScale(scales[name], on=default > 0) for name, default in survey.scales.items()}
         try:
             with sized(latent):
                 play(**self._call(play, encoded, latent, scale) | others)
@@ -150,19 +190,70 @@ class PlayedStep(_Played):
         raise RuntimeError(f"{survey.name} returned without a step")
 
 
+class PlayedConditions(_Played):
+    """What a step takes of pictures alone: pictures (B, height, width, C), and noise where it is random → crossings by name.
+
+    Args:
+        survey: as above.
+        pipeline: as above.
+        names: as above.
+        ports: names of the inputs.
+        asked: as above.
+        factor: as above.
+        conditions: what is asked for.
+
+    """
+
+    def __init__(
+        self,
+        survey: Survey,
+        pipeline: Any,  # noqa: ANN401
+        names: Sequence[str],
+        ports: Sequence[str],
+        asked: Mapping[str, Any],
+        factor: int,
+        conditions: Conditions,
+    ) -> None:
+        super().__init__(survey, pipeline, names, asked, factor)
+        self._ports, self._conditions = tuple(ports), conditions
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...] | Tensor:
+        """Call the pipeline up to its scheduler's `step`, without the networks that come after all of them."""
+        values = dict(zip(self._ports, inputs, strict=True))
+        noise, found = values.pop("noise", None), dict[int, Tensor]()
+
+        def crossing(number: int, made: Tensor) -> Tensor:
+            if number not in found:
+                found[number] = _survey.as_pictures(made.float(), self._conditions.crossings[number].rows)
+            return made
+
+        pictures = {name: picture.permute(0, 3, 1, 2) for name, picture in values.items()}
+        first = next(iter(pictures.values()))
+        count, sides = first.shape[0], [length // self._factor for length in first.shape[2:]]
+        latent = torch.zeros(count, self._survey.latent[0], *sides)
+        play = self._play(self._drawing(latent, noise), torch.zeros(count), Origins(crossing, "pictures"))
+        play.place(**self._survey.unasked(self._pipeline, but=self._conditions.begun))
+        encoded = self._bare(count)
+        play.encode_by(replayed(encoded))
+        # Not before: what ends a network's call halfway leaves a trace of it open.
+        with contextlib.suppress(Stepped), sized(first):
+            play(**self._call(play, encoded, latent, self._survey.scale, pictures) | self._survey.others)
+        ordered = tuple(found[number] for number in range(len(self._conditions.crossings)))
+        return ordered if len(ordered) != 1 else ordered[0]
+
+
 class PlayedDecoder(_Played):
     """What the pipeline does behind its last step: latent (1, C, H, W) → image (1, height, width, 3) in [0, 1]."""
 
     def forward(self, latent: Tensor) -> Tensor:
         """Call the pipeline with a step that changes nothing, and networks that compute nothing."""
         survey, dtype = self._survey, self._dtype
-        play = self._play(lambda shape: (latent.to(dtype) / survey.factor).reshape(tuple(shape)), torch.zeros(1))
-        leaves = (leaf for each in survey.conditioning for leaf in each if isinstance(leaf, Leaf))
-        shown = {leaf.name: torch.zeros((1, *leaf.shape)) for leaf in leaves}
-        encoded = self._conditioning(shown)
+        watch = Origins(lambda _, made: torch.zeros(made.shape, dtype=made.dtype), "step") if survey.pictures else None
+        play = self._play(self._drawing(latent.to(dtype)), torch.zeros(1), watch)
+        encoded = self._bare(1)
         play.encode_by(replayed(encoded))
         play.on_step = play.pass_through
-        play.place(**{name: unasked(getattr(self._pipeline, name)) for name in survey.components["denoiser"]})
+        play.place(**survey.unasked(self._pipeline))
         try:
             with sized(latent):
                 play(**self._call(play, encoded, latent, 1.0), output_type="np")
@@ -176,14 +267,21 @@ def sized(given: Tensor) -> AbstractContextManager[None]:
     return outlined() if given.is_meta else nullcontext()
 
 
-def restored(survey: Survey, values: Mapping[str, Tensor], dtype: torch.dtype) -> list[Any]:
-    """What the pipeline's encoder of prompts returned, call by call, of the ports' values; real numbers in `dtype`."""
+def restored(
+    survey: Survey, values: Mapping[str, Tensor], dtype: torch.dtype, alone: Mapping[str, int] | None = None
+) -> list[Any]:
+    """What the pipeline's encoder of prompts returned, call by call, of the ports' values; real numbers in `dtype`.
+
+    `alone`: port → which of a picture's rows is returned alone, as without guidance.
+    """
 
     def put(leaf: Any) -> Any:  # noqa: ANN401 - a constant is anything
         if not isinstance(leaf, Leaf):
             return leaf
         value = values[leaf.name].to(dtype if leaf.dtype.is_floating_point else leaf.dtype)
-        return list(value.unbind(0)) if leaf.rows else value
+        if alone and leaf.name in alone:
+            return value[:, alone[leaf.name]]
+        return list(value.unbind(0)) if leaf.rows else marked(_survey.as_rows(value, leaf.times), STEP)
 
     found = []
     for encoding, leaves in zip(survey.encodings, survey.conditioning, strict=True):
@@ -197,7 +295,10 @@ def prompted(pipeline: Any, survey: Survey, encoded: Sequence[Any], count: Any) 
     takes = _survey.arguments(pipeline)
     negative = {"negative_prompt": ""} if survey.branches == 2 else {}
     if "prompt_embeds" in takes and encoded:
-        first = next(each for each in _survey.leaves(encoded[0], 1)[0] if isinstance(each, Tensor | list))
+        flat = zip(_survey.leaves(encoded[0], 1)[0], survey.conditioning[0], strict=True)
+        first, leaf = next((each, leaf) for each, leaf in flat if isinstance(each, Tensor | list))
+        if isinstance(leaf, Leaf) and isinstance(first, Tensor) and leaf.times > 1 and first.shape[0] != count:
+            first = first[: first.shape[0] // leaf.times]
         return {"prompt": None, "prompt_embeds": first, **negative}
     count = int(count)
     return {"prompt": [""] * count, **{name: [text] * count for name, text in negative.items()}}
@@ -205,5 +306,5 @@ def prompted(pipeline: Any, survey: Survey, encoded: Sequence[Any], count: Any) 
 
 def as_port(value: Any, leaf: Leaf) -> Tensor:  # noqa: ANN401 - what the encoder returned in the leaf's place
     """What crosses a part's boundary."""
-    found = torch.stack(value) if leaf.rows else value
+    found = torch.stack(value) if leaf.rows else _survey.as_pictures(value, leaf.times)
     return found.float() if leaf.dtype.is_floating_point else found.long()

@@ -50,6 +50,14 @@ class LatentDiffusionReference:
         halves = {"vae_decoder": (self.pipeline.vae, "decode"), "vae_encoder": (self.pipeline.vae, "encode")}
         return {name: halves.get(name, (getattr(self.pipeline, name, None), "forward")) for name in self.components}
 
+    def reordered(self, draws: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """The noises of a run as the pipeline draws them, which is as a bundle does."""
+        return list(draws)
+
+    def conditions(self, pictures: Mapping[str, np.ndarray], noise: np.ndarray) -> dict[str, np.ndarray]:  # noqa: ARG002
+        """Nothing: these pipelines start from pictures, and are not conditioned on any."""
+        return {}
+
     def unpacked(self, kept: Tensor, shape: Sequence[int]) -> Tensor:  # noqa: ARG002 - of another family
         """A latent as the pipeline keeps it: as it is."""
         return kept

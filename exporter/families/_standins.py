@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import inspect
-import sys
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Self
 
 import torch
-from torch import SymInt, Tensor
+from torch import SymFloat, SymInt, Tensor
 from torch.fx.experimental import _config
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from engines.errors import UnsupportedError
+from exporter.families._open_lengths import Repeated, fill_diagonal, linspace
 
 
 def stand_in(real: Any, **attributes: Any) -> Any:  # noqa: ANN401 - any object of diffusers or transformers
@@ -93,11 +94,13 @@ class OpenScale(float):
 
     Attributes:
         compared: whether something was decided by it.
+        threshold: the number that it was last compared with.
         used: whether it was computed with.
 
     """
 
     compared = used = False
+    threshold: float | None = None
 
     def __new__(cls, value: Tensor, *, on: bool) -> Self:
         found = super().__new__(cls, 2.0 if on else 1.0)
@@ -107,13 +110,12 @@ class OpenScale(float):
     value: Tensor
     on: bool
 
-    def _above(self, _other: object) -> bool:
-        self.compared = True
+    def _above(self, other: object) -> bool:
+        self.compared, self.threshold = True, float(other) if isinstance(other, int | float) else None
         return self.on
 
-    def _below(self, _other: object) -> bool:
-        self.compared = True
-        return not self.on
+    def _below(self, other: object) -> bool:
+        return not self._above(other)
 
     __gt__ = __ge__ = __ne__ = _above  # type: ignore[assignment]
     __lt__ = __le__ = __eq__ = _below  # type: ignore[assignment]
@@ -172,6 +174,15 @@ class Answered(TorchFunctionMode):
     def _noise(self, size: Sequence[Any]) -> Tensor:
         return self._draw(tuple(size[0] if len(size) == 1 and not isinstance(size[0], int | SymInt) else size))
 
+    def _filled(self, value: Any, dtype: torch.dtype | None) -> Tensor | None:  # noqa: ANN401 - data of a tensor
+        """A tensor of an open length made of a number or list; None of anything else."""
+        if isinstance(value, Repeated) and type(value.value) in (int, float):
+            return torch.full((value.count,), value.value, dtype=dtype)
+        if (numbers := _a_picture_each(value)) is None:
+            return None
+        self._numbers.append(numbers.to(dtype or torch.get_default_dtype()))
+        return self._numbers[-1]
+
     def __torch_function__(
         self,
         func: Callable[..., Any],
@@ -185,12 +196,15 @@ class Answered(TorchFunctionMode):
             return self._noise(kwargs.get("size", args)).to(kwargs.get("dtype") or torch.get_default_dtype())
         if name == "numpy" and args[0].ndim == 4:
             raise Finished(args[0])
+        if name == "linspace" and any(isinstance(each, SymInt | SymFloat) for each in (*args, *kwargs.values())):
+            func = linspace
+        if name == "fill_diagonal_" and args[0].ndim > 1:
+            func = fill_diagonal
         if name == "tolist" and args[0].ndim > 1:
             return list(args[0].unbind())
         filled = kwargs.get("fill_value", args[-1] if args else None)
-        if name in ("full", "tensor") and (numbers := _a_picture_each(filled)) is not None:
-            self._numbers.append(numbers.to(kwargs.get("dtype") or torch.get_default_dtype()))
-            return self._numbers[-1]
+        if name in ("full", "tensor") and (made := self._filled(filled, kwargs.get("dtype"))) is not None:
+            return made
         if any(isinstance(each, OpenScale) for each in args):
             other = max((each for each in args if isinstance(each, Tensor)), key=lambda each: each.ndim)
             args = [each.beside(other) if isinstance(each, OpenScale) else each for each in args]
@@ -199,9 +213,9 @@ class Answered(TorchFunctionMode):
             length = args[0].shape[0] // count
             return tuple(args[0].narrow(0, length * index, length) for index in range(count))
         spreads = name == "expand" and len(args) == 2 and args[0].ndim == 1 and not isinstance(args[1], tuple)
-        if spreads or (name == "repeat" and len(args) == 2 and any(args[0] is each for each in self._numbers)):
-            return _spread(args[0], args[1])
-        return func(*args, **kwargs)
+        # Of two axes: the first of all times, of which there is one a picture.
+        repeats = name == "repeat" and len(args) == 2 and (args[0].ndim == 2 or any(args[0] is each for each in self._numbers))
+        return _spread(args[0].reshape(-1), args[1]) if spreads or repeats else func(*args, **kwargs)
 
 
 def _outer(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
@@ -219,13 +233,15 @@ def _spread(times: Tensor, count: Any) -> Tensor:  # noqa: ANN401 - a length, wh
 
 def _a_picture_each(value: Any) -> Tensor | None:  # noqa: ANN401 - data of a tensor
     """The numbers, one a picture, of which a pipeline makes a tensor as if they were one; None of anything else."""
-    count = 1
+    count: Any = 1
+    if isinstance(value, Repeated):
+        value, count = value
     while isinstance(value, list | tuple) and value and all(each is value[0] for each in value):
         value, count = value[0], count * len(value)
     numbers = value.tensor() if isinstance(value, OpenScale) else value
     if not isinstance(numbers, Tensor) or numbers.ndim != 1:
         return None
-    return numbers if count == 1 else _spread(numbers, count)
+    return numbers if isinstance(count, int) and count == 1 else _spread(numbers, count)
 
 
 class Outlined(TorchDispatchMode):
@@ -259,34 +275,6 @@ def outlined() -> Iterator[None]:
         yield
 
 
-class _Whole(type):
-    """Of `int` in a pipeline's code: a length that is open stays so."""
-
-    def __instancecheck__(cls, value: object) -> bool:
-        return isinstance(value, int | SymInt)
-
-    def __call__(cls, *args: Any) -> Any:  # noqa: ANN401 - of `int`
-        return args[0] if args and isinstance(args[0], SymInt) else int(*args)
-
-
-class _OpenInt(int, metaclass=_Whole):
-    pass
-
-
-@contextmanager
-def open_lengths(pipeline: Any) -> Iterator[None]:  # noqa: ANN401 - a pipeline of diffusers
-    """Within it the pipeline's `int(height)` keeps a height that is open."""
-    names = {kind.__module__ for kind in type(pipeline).__mro__}
-    modules = [sys.modules[name] for name in names if name.startswith("diffusers.pipelines")]
-    for module in modules:
-        vars(module)["int"] = _OpenInt
-    try:
-        yield
-    finally:
-        for module in modules:
-            vars(module).pop("int", None)
-
-
 class Absent:
     """What a network that is not asked returns: anything that is done with it gives the same."""
 
@@ -316,11 +304,12 @@ class Absent:
         return cls()
 
 
-def refused(where: str, error: BaseException) -> UnsupportedError:
-    """What to raise where a pipeline's own code cannot be followed: with the line of diffusers that fails."""
-    import traceback  # noqa: PLC0415
-
+def refused(where: str, error: BaseException, components: Mapping[str, Any] | None = None) -> UnsupportedError:
+    """What to raise where a pipeline's own code cannot be followed: with the line of diffusers that fails, and its component."""
     frames = [each for each in traceback.extract_tb(error.__traceback__) if "diffusers" in each.filename]
     told = f"{frames[-1].filename.rpartition('site-packages/')[2]}:{frames[-1].lineno}: {frames[-1].line}" if frames else ""
+    owners = [frame.f_locals.get("self") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    named = (name for name, each in (components or {}).items() if each is not None and any(each is owner for owner in owners))
+    within = f" in {name}" if (name := next(named, "")) else ""
     words = str(error).strip().splitlines() or [""]
-    return UnsupportedError(f"{where}: its own code cannot be followed: {type(error).__name__}: {words[0]}\n  {told}")
+    return UnsupportedError(f"{where}: its own code cannot be followed{within}: {type(error).__name__}: {words[0]}\n  {told}")

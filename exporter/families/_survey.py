@@ -6,7 +6,7 @@ import ast
 import inspect
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from engines.errors import UnsupportedError
-from exporter.families import _standins
+from exporter.families import _open_lengths, _standins
+from exporter.families._origins import Origins
 from exporter.families._standins import Absent, Answered, Finished, Grid, OpenScale, Stepped
 
 #: What the survey has encoded: words that no template holds, so that they are found again.
@@ -39,6 +40,7 @@ class Leaf:
         shape: behind the batch.
         dtype: as the pipeline has it.
         rows: whether the pipeline has a list, one tensor a picture.
+        times: how many rows are one picture's; all pictures of a branch follow each other.
 
     """
 
@@ -46,6 +48,12 @@ class Leaf:
     shape: tuple[int, ...]
     dtype: torch.dtype
     rows: bool = False
+    times: int = 1
+
+    @property
+    def port_shape(self) -> tuple[int, ...]:
+        """Of the port, behind the batch: a picture's rows, where it has several, are an axis of their own."""
+        return (*([self.times] if self.times > 1 else []), *self.shape)
 
 
 @dataclass(frozen=True)
@@ -87,6 +95,7 @@ class Play:
         pipeline: of diffusers.
         draw: shape → noise.
         time: (B,), of the model.
+        origins: what follows the pictures, where there are any.
 
     Attributes:
         grid: what the scheduler was told.
@@ -95,9 +104,15 @@ class Play:
 
     """
 
-    def __init__(self, pipeline: Any, draw: Callable[[Sequence[Any]], Tensor], time: Tensor) -> None:  # noqa: ANN401
+    def __init__(
+        self,
+        pipeline: Any,  # noqa: ANN401
+        draw: Callable[[Sequence[Any]], Tensor],
+        time: Tensor,
+        origins: Origins | None = None,
+    ) -> None:
         self.pipeline = _standins.stand_in(pipeline, _execution_device=torch.device("cpu"))
-        self.grid, self.phase, self._draw = Grid(), "before", draw
+        self.grid, self.phase, self._draw, self._origins = Grid(), "before", draw, origins
         self.prepares = False
         self.on_step: Callable[[Any, Any, Any, Mapping[str, Any]], Any] = self._stop
         self._place(scheduler=_standins.scheduler(pipeline.scheduler, time, self._stepped, self.grid))
@@ -130,7 +145,9 @@ class Play:
         takes = arguments(self.pipeline)
         given = {name: value for name, value in {**off(), **asked}.items() if name in takes}
         call = inspect.unwrap(type(self.pipeline).__call__)
-        with _standins.real(), torch.no_grad(), Answered(self._draw), _standins.open_lengths(self.pipeline):
+        # Origins outermost: what the answers put in the place of scales and noise is followed too.
+        followed, kept = self._origins or nullcontext(), _open_lengths.open_lengths(self.pipeline)
+        with _standins.real(), torch.no_grad(), followed, Answered(self._draw), kept:
             return call(self.pipeline, **given)
 
     @contextmanager
@@ -168,6 +185,23 @@ def off() -> dict[str, Any]:
 def arguments(pipeline: Any) -> Mapping[str, inspect.Parameter]:  # noqa: ANN401 - a pipeline of diffusers
     """What a pipeline's call takes."""
     return inspect.signature(inspect.unwrap(type(pipeline).__call__)).parameters
+
+
+def returning(pipeline: Any, seen: dict[str, Any]) -> ExitStack:  # noqa: ANN401
+    """Note, in `seen`, the tuples and lists that components last returned, with what is `Absent` for tensors, until closed."""
+    stack = ExitStack()
+
+    def noting(name: str) -> Callable[..., None]:
+        def saw(_module: object, _args: object, result: Any) -> None:  # noqa: ANN401
+            if isinstance(result, tuple | list) and not hasattr(result, "keys"):
+                seen[name] = pytree.tree_map_only(Tensor, lambda _: Absent(), result)
+
+        return saw
+
+    for name, network in pipeline.components.items():
+        if isinstance(network, nn.Module):
+            stack.callback(network.register_forward_hook(noting(name)).remove)
+    return stack
 
 
 def watched(pipeline: Any, phase: Callable[[], str], seen: dict[str, list[str]]) -> ExitStack:  # noqa: ANN401
@@ -213,6 +247,16 @@ def leaves(found: Any, batch: int) -> tuple[list[Any], Any]:  # noqa: ANN401 - w
         return isinstance(value, list) and len(value) == batch and all(isinstance(each, Tensor) for each in value)
 
     return pytree.tree_flatten(found, is_leaf=whole)
+
+
+def as_rows(value: Tensor, rows: int) -> Tensor:
+    """A port's value (B, rows, …) as the pipeline has it, (rows·B, …)."""
+    return value if rows == 1 else value.transpose(0, 1).flatten(0, 1)
+
+
+def as_pictures(value: Tensor, rows: int) -> Tensor:
+    """A pipeline's tensor (rows·B, …) as the port has it, (B, rows, …)."""
+    return value if rows == 1 else value.unflatten(0, (rows, value.shape[0] // rows)).transpose(0, 1)
 
 
 def unpackings(latent: Tensor) -> Iterator[Callable[[Tensor], Tensor]]:

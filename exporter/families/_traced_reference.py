@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from engines.errors import UnsupportedError
-from exporter.families import Family, Saw, _played, _standins, _survey
-from exporter.families._facts import AskedTokens, branch_of, is_tokenizer, replayed, steering
+from exporter.families import Family, Saw, _pictures, _played, _standins, _survey
+from exporter.families._facts import branch_of, is_tokenizer, replayed, steering
+from exporter.families._origins import DRAW, STEP, Origins, marked
+from exporter.families._readings import AskedTokens
 from exporter.families._standins import Stepped
 from exporter.families._survey import Leaf, Play
 
 if TYPE_CHECKING:
+    from exporter.families._crossings import Conditions
     from exporter.families._facts import Survey
 
 
@@ -27,6 +33,11 @@ class TracedFamily(Family, Protocol):
     survey: Survey
 
     @property
+    def conditions(self) -> Conditions:
+        """What of a step is made of pictures alone."""
+        ...
+
+    @property
     def arguments(self) -> Mapping[str, Any]:
         """Arguments of the pipeline's call beside prompts, size, steps and guidance."""
         ...
@@ -34,6 +45,11 @@ class TracedFamily(Family, Protocol):
     def components(self, part: str) -> tuple[str, ...]:
         """Networks that compute in a part."""
         ...
+
+
+def pil(pixels: np.ndarray) -> Image.Image:
+    """A picture of uint8 (height, width, channels)."""
+    return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
 
 
 class TracedReference:
@@ -82,6 +98,12 @@ class TracedReference:
         return self._encoded(prompts, negative)[0]
 
     def _encoded(self, prompts: Sequence[str], negative: str | None) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """One prompt after the other, since some pipelines hand several to their tokenizer at once, and some do not."""
+        rows = [self._encoded_alone([prompt], negative) for prompt in prompts]
+        values, ports = ({name: np.concatenate([row[side][name] for row in rows]) for name in rows[0][side]} for side in (0, 1))
+        return values, ports
+
+    def _encoded_alone(self, prompts: Sequence[str], negative: str | None) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         survey, count = self._family.survey, len(prompts)
         if not survey.encodings:
             return {}, {}
@@ -105,17 +127,48 @@ class TracedReference:
 
         play.encode_by(encode)
         shapes = self._family.recipe.shapes
+        height, width = shapes.height[1], shapes.width[1]
         texts = {"prompt": list(prompts)} | ({"negative_prompt": [negative or ""] * count} if survey.branches == 2 else {})
         scale = _standins.OpenScale(torch.ones(count), on=survey.mode != "none")
         asked = {**self._family.arguments, **texts, **steering(self.pipeline, survey.mode, scale)}
         with contextlib.suppress(Stepped):
-            play(**asked, height=shapes.height[1], width=shapes.width[1])
+            play(**asked, **survey.shown(count, height, width), height=height, width=width)
         values = {}
         for result, leaves in zip(found, survey.conditioning, strict=True):
             for value, leaf in zip(_survey.leaves(result, count)[0], leaves, strict=True):
                 if isinstance(leaf, Leaf):
                     values[leaf.name] = _played.as_port(value, leaf).numpy().copy()
         return values, self._ports(rows, prompts, negative or "")
+
+    @functools.cached_property
+    def _alone(self) -> Mapping[str, int]:
+        """Of conditioning that has all branches in one tensor, which of them the pipeline encodes without guidance."""
+        survey, found = self._family.survey, list[Any]()
+        several = {
+            leaf.name: leaf.times for each in survey.conditioning for leaf in each if isinstance(leaf, Leaf) and leaf.times > 1
+        }
+        if not several:
+            return {}
+        play = Play(self.pipeline, torch.zeros, torch.full((1,), 500.0))
+        method = getattr(type(play.pipeline), play.encoder)
+
+        def encode(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - the pipeline's
+            found.append(method(play.pipeline, *args, **kwargs))
+            raise Stepped(None, None, {})
+
+        play.encode_by(encode)
+        shapes = self._family.recipe.shapes
+        height, width = shapes.height[1], shapes.width[1]
+        off = steering(self.pipeline, survey.mode, _standins.OpenScale(torch.ones(1), on=False))
+        with contextlib.suppress(Stepped):
+            play(prompt=["a"], negative_prompt=["b"], **off, **survey.shown(1, height, width), height=height, width=width)
+        both, alone = self.encode(["a"], "b"), zip(survey.conditioning[0], _survey.leaves(found[0], 1)[0], strict=True)
+        rows = {leaf.name: value[0].numpy() for leaf, value in alone if isinstance(leaf, Leaf) and leaf.name in several}
+
+        def distance(name: str, row: int) -> float:
+            return float(np.abs(both[name][0, row] - rows[name]).max())
+
+        return {name: min(range(several[name]), key=functools.partial(distance, name)) for name in rows}
 
     def _ports(self, rows: Mapping[str, dict[int, np.ndarray]], prompts: Sequence[str], negative: str) -> dict[str, np.ndarray]:
         """Ids and masks (batch, branches, length); of a branch that the pipeline has read in another way, as the bundle does."""
@@ -154,17 +207,69 @@ class TracedReference:
 
         return answer
 
+    def reordered(self, draws: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """The pictures' noise before the latent's, and no other that the pipeline draws before its first step."""
+        survey, own = self._family.survey, self._family.conditions.draw
+        return [*(draws[number] for number in (own, survey.drawn) if number is not None), *draws[survey.draws :]]
+
+    def conditions(self, pictures: Mapping[str, np.ndarray], noise: np.ndarray) -> dict[str, np.ndarray]:
+        """What the pipeline's own code makes of pictures for its steps, float32 by port, and the pictures as it prepares them.
+
+        Args:
+            pictures: uint8 (B, height, width, channels) by input.
+            noise: what it draws for them, where it does.
+
+        """
+        survey, about, family = self._family.survey, self._family.conditions, self._family
+        if not about.crossings:
+            return {}
+        count, height, width = next(iter(pictures.values())).shape[:3]
+        shown = {name: [pil(each) for each in own] for name, own in pictures.items()}
+        names = {id(image): name for name, own in shown.items() for image in own}
+        found: dict[str, Tensor] = {}
+
+        def note(image: Any, made: Tensor) -> Tensor:  # noqa: ANN401 - as the pipeline hands it on
+            name = names[id(image[0])]
+            found[name] = made.permute(0, 2, 3, 1)
+            return marked(made, name)
+
+        def crossing(number: int, made: Tensor) -> Tensor:
+            own = about.crossings[number]
+            found.setdefault(own.name, _survey.as_pictures(made.float(), own.rows))
+            return made
+
+        def draw(shape: Sequence[Any]) -> Tensor:
+            number = next(drawn)
+            if number == survey.drawn:
+                return marked(torch.zeros(tuple(shape)), STEP)
+            return marked(torch.from_numpy(noise.copy()).reshape(tuple(shape)), f"{DRAW}{number}")
+
+        drawn = itertools.count()
+        play = Play(self.pipeline, draw, marked(torch.zeros(count), STEP), Origins(crossing, "pictures"))
+        play.place(**_pictures.noting(self.pipeline, note), **survey.unasked(self.pipeline, but=about.begun))
+        leaves = (leaf for each in survey.conditioning for leaf in each if isinstance(leaf, Leaf))
+        zeros = {leaf.name: torch.zeros(count, *leaf.port_shape) for leaf in leaves}
+        encoded = _played.restored(survey, zeros, torch.float32)
+        play.encode_by(replayed(encoded))
+        asked = {**family.arguments, **_played.prompted(self.pipeline, survey, encoded, count), **survey.others}
+        asked |= steering(self.pipeline, survey.mode, survey.scale) | {survey.pictures[name]: own for name, own in shown.items()}
+        with contextlib.suppress(Stepped):
+            play(**asked, height=height, width=width, num_inference_steps=1)
+        return {"noise": noise, **{name: value.numpy().copy() for name, value in found.items()}}
+
     def call(self, conditioning: Mapping[str, np.ndarray], guidance_scale: float | None, **options: Any) -> Any:  # noqa: ANN401
         """Run the pipeline on conditioning that `encode` returned; pictures are `images` of what it returns."""
         survey, played = self._family.survey, options.pop("pipeline", self.pipeline)
+        shown = {survey.pictures[name]: [pil(each) for each in own] for name, own in options.pop("pictures", {}).items()}
         tensors = {name: torch.from_numpy(array.copy()) for name, array in conditioning.items()}
-        encoded = _played.restored(survey, tensors, torch.float32)
+        off = survey.mode == "classifier_free" and guidance_scale is not None and guidance_scale <= 1
+        encoded = _played.restored(survey, tensors, torch.float32, self._alone if off else None)
         count = len(next(iter(conditioning.values())))
         running = _standins.stand_in(played, _execution_device=torch.device("cpu"))
         running.__dict__["check_inputs"] = lambda *_, **__: None
         if encoded:
             running.__dict__[Play(played, torch.zeros, torch.zeros(1)).encoder] = replayed(encoded)
-        asked = {**self._family.arguments, **_survey.off(), **options}
+        asked = {**self._family.arguments, **_survey.off(), **shown, **options}
         asked |= steering(played, survey.mode, 1.0 if guidance_scale is None else guidance_scale)
         asked |= _played.prompted(played, survey, encoded, count)
         takes = _survey.arguments(played)

@@ -12,7 +12,7 @@ from engines.inputs import Input
 from engines.manifest import Role, Tokenizer
 from engines.plugins import did_you_mean
 from engines.signature import Dim, Port, Range, Signature
-from exporter.families import Driving, _depths, _steps
+from exporter.families import Driving, _depths, _steps, edits
 from exporter.families._sizes import LatentSizes
 from exporter.models import embeddings, kinds, leftovers
 from exporter.models.checkpoint import network
@@ -44,6 +44,7 @@ class LatentDiffusion:
     image_encoder = "vae_encoder"
     general: ClassVar[bool] = False
     sized = False
+    noise_order: Sequence[int] = ()
     #: Class name of the pipeline in diffusers.
     pipeline_class = ""
     #: Whether that pipeline tells its scheduler the begin index.
@@ -57,7 +58,7 @@ class LatentDiffusion:
         self.checkpoint, self.recipe = checkpoint, recipe
         self.configs = checkpoint.configs
         roles: dict[str, Role] = {**dict.fromkeys(self.towers, "text"), "unet": "denoiser", "vae_decoder": "decoder"}
-        if self.image_encoder in recipe.components:
+        if self.image_encoder in recipe.components or edits(self.configs, recipe):
             roles[self.image_encoder] = "encoder"
         if recipe.sampler.cache:
             roles[f"unet{SHALLOW}"] = "shallow"
@@ -221,8 +222,6 @@ class LatentDiffusion:
     def denoiser(self, network: nn.Module) -> nn.Module:
         """Wrap the UNet."""
         raise NotImplementedError
-
-    # Tokens.
 
     def tokenizers(self) -> Mapping[str, tuple[Tokenizer, str]]:
         """Per tokenizer: manifest entry, and the text of its `tokenizers` JSON file, which says how it pads."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from engines.signature import Port
-from exporter.families import perturbed
+from exporter.families import plain
 from exporter.families._unet import LatentDiffusion, conditioned
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class Sd(LatentDiffusion):
             and unet.get("addition_embed_type") is None
             and {"unet", "vae", "text_encoder", "tokenizer"} <= configs.keys()
             and "text_encoder_2" not in configs
-            and not perturbed(configs)
+            and plain(configs)
         )
 
     def conditioning(self, tower: str) -> Sequence[Port]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from engines.signature import Port
-from exporter.families import perturbed
+from exporter.families import plain
 from exporter.families._unet import LatentDiffusion, conditioned
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Sdxl(LatentDiffusion):
             unet.get("_class_name", "UNet2DConditionModel") == "UNet2DConditionModel"
             and unet.get("addition_embed_type") == "text_time"
             and {"unet", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2"} <= configs.keys()
-            and not perturbed(configs)
+            and plain(configs)
         )
 
     def conditioning(self, tower: str) -> Sequence[Port]:

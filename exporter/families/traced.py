@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from engines.errors import RecipeError, UnsupportedError
 from engines.guidance import Guidance, Scale
+from engines.inputs import Input
 from engines.manifest import Role, Tokenizer
 from engines.plugins import did_you_mean
 from engines.signature import Port, Range, Signature
@@ -19,7 +21,7 @@ from exporter.part import Precision as Precision  # noqa: PLC0414 - the families
 if TYPE_CHECKING:
     import numpy as np
 
-    from engines.inputs import Input
+    from exporter.families._crossings import Conditions
     from exporter.families._facts import Survey
     from exporter.families._traced_reference import TracedReference
     from exporter.models.checkpoint import Checkpoint
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Traced"]
 
-_TEXT, _DECODER = "text_encoder", "vae_decoder"
+_TEXT, _CONDITION, _DECODER = "text_encoder", "condition", "vae_decoder"
 #: Latents of an open size are multiples of this many cells, where the recipe's sizes are: networks halve their sides.
 _CELLS = 8
 
@@ -41,14 +43,14 @@ class Traced:
 
     general: ClassVar[bool] = True
     image_encoder = "vae_encoder"
-    inputs: Mapping[str, Input] = {}
     towers: Mapping[str, str] = {}
 
     def __init__(self, checkpoint: Checkpoint, recipe: Recipe) -> None:
         self.checkpoint, self.recipe = checkpoint, recipe
         self.survey: Survey = self._surveyed()
-        text: dict[str, Role] = {_TEXT: "text"} if self.survey.encodings else {}
-        self.roles: Mapping[str, Role] = {**text, self.survey.components["denoiser"][-1]: "denoiser", _DECODER: "decoder"}
+        before: dict[str, Role] = {_TEXT: "text"} if self.survey.encodings else {}
+        before |= {_CONDITION: "condition"} if self.conditions.crossings else {}
+        self.roles: Mapping[str, Role] = {**before, self.survey.components["denoiser"][-1]: "denoiser", _DECODER: "decoder"}
         if problems := [*self._shape_problems(), *self._guidance_problems(), *self._other_problems()]:
             raise RecipeError(problems)
         names = [*dict.fromkeys(self.roles), *self.checkpoint.configs]
@@ -64,13 +66,37 @@ class Traced:
 
     def _surveyed(self) -> Survey:
         """The pipeline at the recipe's typical size."""
-        from exporter.families._facts import Survey  # noqa: PLC0415 - torch
+        from exporter.families._facts import surveyed  # noqa: PLC0415 - torch
 
         shapes = self.recipe.shapes
-        return Survey(
+        return surveyed(
             self.pipeline(loaded=()), self.arguments, self.recipe.sampler.guidance.mode,
             shapes.height[1], shapes.width[1], self.recipe.sampler.steps[0],
         )  # fmt: skip
+
+    @property
+    def conditions(self) -> Conditions:
+        """What of a step is made of pictures alone."""
+        return self._conditions
+
+    @cached_property
+    def _conditions(self) -> Conditions:
+        from exporter.families import _crossings  # noqa: PLC0415 - torch
+
+        return _crossings.conditions(self.survey, self.recipe.shapes, self.factor)
+
+    @property
+    def inputs(self) -> Mapping[str, Input]:
+        """The pictures that the pipeline is given, in the order of its arguments."""
+        return {
+            name: Input(
+                kind="mask" if self.survey.prepared[name].grey else "image",
+                shape=("batch", *self._pixels, 1 if self.survey.prepared[name].grey else 3),
+                preprocessing=self.survey.prepared[name].preprocessing,
+                about=f"{self.survey.pictures[name]} of {self.survey.name}",
+            )
+            for name in self.conditions.pictures
+        }
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -80,7 +106,9 @@ class Traced:
     def components(self, part: str) -> tuple[str, ...]:
         """Networks that compute in a part, the one that passes change first."""
         _ = self.survey.image  # which finds the decoder's
-        found = self.survey.components.get({"text": "text", "denoiser": "denoiser", "decoder": "decoder"}[self.roles[part]], [])
+        if self.roles[part] == "condition":
+            return self.conditions.components
+        found = self.survey.components.get(str(self.roles[part]), [])
         return tuple(reversed(found)) if self.roles[part] == "denoiser" else tuple(found)
 
     def digest(self, part: str) -> str:
@@ -125,10 +153,20 @@ class Traced:
         return [f"left out: {name}, which {self.survey.name} does not run for a picture from text" for name in left]
 
     @property
+    def noise_order(self) -> Sequence[int]:
+        """The pictures' noise before the latent's, where the pipeline draws just these, and the other way round."""
+        own = [self.conditions.draw, self.survey.drawn]
+        return [1, 0] if self.survey.draws == 2 and own == [1, 0] else []
+
+    @property
     def guidance(self) -> Guidance:
         """The recipe's, and the pipeline's further scales at its own defaults."""
         usual = Guidance.of(self.recipe.sampler.guidance.mode, self.recipe.sampler.guidance.scale)
-        others = (Scale(name=name, default=value) for name, value in self.survey.scales.items())
+        ends = self.survey.following
+        others = (
+            Scale(name=name, default=value, off=ends.get(name), follows=name in ends)
+            for name, value in self.survey.scales.items()
+        )
         return Guidance(mode=usual.mode, scales=(*usual.scales, *others))
 
     @property
@@ -157,19 +195,23 @@ class Traced:
                 for what in (("ids", "mask") if reading.masked else ("ids",))
             ]
             return self._signed(inputs, self._conditioning, alone=True)
+        made = [Port(name=crossing.name, shape=crossing.port_shape) for crossing in self.conditions.crossings]
+        if role == "condition":
+            noise = [Port(name="noise", shape=latent.shape)] if self.conditions.draw is not None else []
+            inputs = [*(entry.port(each) for each, entry in self.inputs.items()), *noise]
+            return self._signed(inputs, made, alone=self._one_by_one)
         if role == "denoiser":
             scales = [Port(name=scale.name, shape=("batch",)) for scale in self.guidance.scales]
-            inputs = [latent, Port(name="timestep", shape=("batch",)), *self._conditioning, *scales]
+            inputs = [latent, Port(name="timestep", shape=("batch",)), *self._conditioning, *made, *scales]
             return self._signed(inputs, [Port(name="model_output", shape=latent.shape)], alone=self._one_by_one)
-        sides = (f"{self.factor}*{side}" if self.factor > 1 else side for side in self._sides)
-        return self._signed([latent], [Port(name="image", shape=("batch", *sides, self.survey.image[2]))], alone=True)
+        return self._signed([latent], [Port(name="image", shape=("batch", *self._pixels, self.survey.image[2]))], alone=True)
 
     @property
     def _conditioning(self) -> list[Port]:
         from exporter.families._survey import Leaf  # noqa: PLC0415 - torch
 
         return [
-            Port(name=leaf.name, dtype="float32" if leaf.dtype.is_floating_point else "int64", shape=("batch", *leaf.shape))
+            Port(name=leaf.name, dtype="float32" if leaf.dtype.is_floating_point else "int64", shape=("batch", *leaf.port_shape))
             for leaves in self.survey.conditioning
             for leaf in leaves
             if isinstance(leaf, Leaf)
@@ -184,6 +226,10 @@ class Traced:
         return lists or "prompt_embeds" not in arguments(self.survey.pipeline)
 
     _sides = ("latent_height", "latent_width")
+
+    @property
+    def _pixels(self) -> tuple[str, ...]:
+        return tuple(f"{self.factor}*{side}" if self.factor > 1 else side for side in self._sides)
 
     def _signed(self, inputs: Sequence[Port], outputs: Sequence[Port], *, alone: bool) -> Signature:
         shapes, used = self.recipe.shapes, {str(dim).rpartition("*")[2] for port in (*inputs, *outputs) for dim in port.shape}
@@ -204,7 +250,11 @@ class Traced:
         if role == "text":
             module: Any = _played.PlayedText(self.survey, pipeline, names, ports)
         elif role == "denoiser":
-            module = _played.PlayedStep(self.survey, pipeline, names, ports, self.arguments, self.factor)
+            module = _played.PlayedStep(
+                self.survey, pipeline, names, ports, self.arguments, self.factor, self.conditions.crossings
+            )
+        elif role == "condition":
+            module = _played.PlayedConditions(self.survey, pipeline, names, ports, self.arguments, self.factor, self.conditions)
         else:
             module = _played.PlayedDecoder(self.survey, pipeline, names, self.arguments, self.factor)
         return Part(name, role, module.eval(), signature, precision)

@@ -53,7 +53,8 @@ _FIELDS: Mapping[str, Mapping[str, tuple[Callable[[object], bool], str]]] = {
     },
     "vae": {
         **dict.fromkeys(("in_channels", "out_channels", "latent_channels"), (_count, "a whole number above 0")),
-        **dict.fromkeys(("block_out_channels", "decoder_block_out_channels"), (_counts, "a list of whole numbers above 0")),
+        "block_out_channels": (_counts, "a list of whole numbers above 0"),
+        "decoder_block_out_channels": (_counts, "a list of whole numbers above 0, or null"),
         "upsampling_scaling_factor": (_count, "a whole number above 0"),
         **dict.fromkeys(("scaling_factor", "shift_factor"), (_number, "a number, or null")),
     },
@@ -70,7 +71,7 @@ _FIELDS: Mapping[str, Mapping[str, tuple[Callable[[object], bool], str]]] = {
 }
 #: Fields that may be null.
 _NULL = {"projection_class_embeddings_input_dim", "time_cond_proj_dim", "reverse_transformer_layers_per_block", "mid_block_type"}
-_NULL |= {"scaling_factor", "shift_factor", "architectures"}
+_NULL |= {"scaling_factor", "shift_factor", "architectures", "decoder_block_out_channels"}
 
 
 def refuse_types(component: str, config: Mapping[str, Any], where: str) -> None:

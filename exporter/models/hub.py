@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from engines.errors import MissingDependency, UnsupportedError
-from exporter.models import safetensors_header
+from exporter.models import downloads, safetensors_header
 
 ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _TEXT = (".json", ".txt")
@@ -119,7 +119,8 @@ def _fetched(repo: str, revision: str | None, wanted: Callable[[list[str], Calla
         commit = str(info.sha)
         files = [sibling.rfilename for sibling in info.siblings or ()]
         patterns = wanted(files, lambda name: Path(hub.hf_hub_download(repo, name, revision=commit)))
-        folder = Path(hub.snapshot_download(repo, revision=commit, allow_patterns=patterns))
+        with downloads.bars(repo) as bar:
+            folder = Path(hub.snapshot_download(repo, revision=commit, allow_patterns=patterns, tqdm_class=bar))
         _remember(repo, revision, commit)
         return Fetched(folder, commit)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from exporter.models.recognition import Outline, Shapes, outline
+from exporter.models.recognition import Outline, Shapes, outline, same
 
 Configs = Mapping[str, Mapping[str, Any]]
 
@@ -37,7 +37,11 @@ EMBEDDING = Kind(
     "Name a model as model.source, and this file under model.embeddings.",
 )
 REFINER = Kind("SDXL's refiner, which only improves another model's picture", "Take the base model, such as sdxl-base's.")
-INPAINTING = Kind("an inpainting model", f"{_BASE} A bundle with vae_encoder in its components fills a mask with that.")
+INPAINTING = Kind(
+    "an inpainting model",
+    f"{_BASE} A bundle with vae_encoder in its components fills a mask with that. Saved as the StableDiffusionInpaintPipeline "
+    "that it is, it builds too.",
+)
 UNET = Kind(
     "a UNet alone",
     "Name the model that it belongs to as model.base: a hub id, a diffusers folder or a whole file; the rest comes from there.",
@@ -78,7 +82,10 @@ LDM3D = Kind("a VAE whose pictures have other channels than red, green and blue"
 #: Channels that a UNet takes beside the latent's four make it another kind of model.
 _CHANNELS = {
     9: INPAINTING,
-    8: Kind("an image-editing model (InstructPix2Pix)", _BASE),
+    8: Kind(
+        "an image-editing model (InstructPix2Pix)",
+        f"{_BASE} Saved as the StableDiffusionInstructPix2PixPipeline that it is, it builds too.",
+    ),
     5: Kind("a depth-to-image model", _BASE),
     7: Kind("an upscaling model", _BASE),
 }
@@ -125,7 +132,7 @@ def of_file(shapes: Shapes, words: Mapping[str, str]) -> Kind | None:
 def of_outline(found: Outline) -> Kind | None:
     """The kind that a UNet's outline tells; None for text-to-image."""
     if found.channels != 4 and found.channels in _CHANNELS:
-        return _CHANNELS[found.channels]
+        return None if same(found) else _CHANNELS[found.channels]
     if found.added == 2560 or (found.added and found.context == (1280,)):
         return REFINER
     return CLASSES if found.added and found.added != 2816 and found.context == (1024,) else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,14 +61,24 @@ def export(
         try:
             program = _translated(traced(part), part.signature, opset)
         except (torch.onnx.OnnxExporterError, UserError) as error:
-            last = "\n  ".join(str(error).strip().splitlines()[-3:])
-            raise UnsupportedError(f"{part.name} cannot be exported to ONNX operator set {opset}:\n  {last}") from error
+            raise UnsupportedError(f"{part.name} cannot be exported to ONNX operator set {opset}:\n  {_last(error)}") from error
     model = program.model
     before = len(model.graph)
     for graph_pass in graph.order(processor=processor, fused=fused, more={"lora": lora} if lora else {}):
         model = graph_pass(model)
     _declare(model, lora.signature(part.signature) if lora else part.signature)
     return ExportedModel(model, before)
+
+
+def _last(error: Exception) -> str:
+    """The exporter's last words; of lengths that the module's code fixes, which, and what to write."""
+    lines = str(error).strip().splitlines()
+    if fixed := {found[0] for line in lines if (found := re.search(r"(?:\d+\*)?[a-z_]+(?:_\d+)?(?= as dynamic)", line))}:
+        return (
+            f"its code takes {', '.join(sorted(fixed))} for one number, and the recipe asks for a range.\n"
+            "  Give one size and batch: each of height, width and batch the same three times."
+        )
+    return "\n  ".join(lines[-3:])
 
 
 class _Decomposed(torch.export.ExportedProgram):

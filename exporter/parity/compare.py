@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from engines import plugins
 from engines.backends import Backend, Engine
@@ -337,8 +338,9 @@ def _end_to_end(pipeline: Pipeline, run: Run, backend: str, precision: str, limi
             ids, _ = pipeline.tokenize(setting.prompts, setting.negative_prompt or "")
             image = pipeline.at_once(fused, ids, lambda: next(draws), setting.guidance_scale)
         else:
-            latent = _stepped(pipeline, run, lambda: next(draws), inputs)
-            image = pipeline.decode(latent)
+            conditioning = _conditioning(pipeline, run, lambda: next(draws))
+            latent = _stepped(pipeline, run, conditioning, lambda: next(draws), inputs)
+            image = pipeline.decode(latent, conditioning)
     except (T2IError, StopIteration) as error:
         yield _failed(name, "image", setting.label, limits(name, "image", precision), str(error), backend)
         return
@@ -362,11 +364,24 @@ def _after(run: Run, index: int) -> str:
     return f"after step {index}, shallow on the deep feature of step {whole + 1}"
 
 
-def _stepped(pipeline: Pipeline, run: Run, draw: Draw, inputs: list[np.ndarray]) -> np.ndarray:
+def _conditioning(pipeline: Pipeline, run: Run, draw: Draw) -> Mapping[str, np.ndarray]:
+    """What texts and pictures of a run become, which are prepared as a user's are."""
+    setting = run.setting
+    ids, _ = pipeline.tokenize(setting.prompts, setting.negative_prompt or "")
+    shown = {
+        name: [Image.fromarray(each[..., 0] if each.shape[-1] == 1 else each) for each in pixels]
+        for name, pixels in run.inputs.items()
+    }
+    return pipeline.condition({**ids, **pipeline.fed(shown, len(setting.prompts), setting.height, setting.width)}, draw)
+
+
+def _stepped(
+    pipeline: Pipeline, run: Run, conditioning: Mapping[str, np.ndarray], draw: Draw, inputs: list[np.ndarray]
+) -> np.ndarray:
     """Play the sampler, keep what the denoiser saw, and return the final latent."""
     setting, original = run.setting, _original(run)
     return pipeline.sample(
-        pipeline.encode(setting.prompts, setting.negative_prompt or ""),
+        conditioning,
         draw,
         pipeline.sampler(setting.steps, setting.height, setting.width, original),
         setting.guidance_scale,

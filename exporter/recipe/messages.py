@@ -59,6 +59,15 @@ def sentences(model: type[BaseModel], error: ValidationError) -> Iterator[tuple[
             yield place, _known(model, place, problem["type"]) or _sentence(problem)
 
 
+def unknown_step(model: type[BaseModel], place: Place) -> tuple[Place, str] | None:
+    """The first step of a place that names no field of the model, with what it is close to; None where all lead on."""
+    for end in range(1, len(place) + 1):
+        fields = getattr(_at(model, place[: end - 1]), "model_fields", None)
+        if fields is not None and place[end - 1] not in fields:
+            return place[:end], f"unknown field{did_you_mean(str(place[end - 1]), list(fields))}"
+    return None
+
+
 def _known(model: type[BaseModel], place: Place, kind: str) -> str:
     """What can be said only by looking at the model; empty for the rest."""
     if kind == "missing":
@@ -106,7 +115,9 @@ def _at(annotation: Any, place: Place) -> Any:  # noqa: ANN401 - type annotation
 
 
 def _model(annotation: Any) -> Any:  # noqa: ANN401
-    """The model in `Model`, `Model | None` or `Annotated[Model, …]`."""
+    """The model in `Model`, `Model | None` or `Annotated[Model, …]`; what holds several of them is none itself."""
+    if typing.get_origin(annotation) in {dict, list, tuple}:
+        return annotation
     if isinstance(annotation, type) and hasattr(annotation, "model_fields"):
         return annotation
     return next((argument for argument in typing.get_args(annotation) if hasattr(argument, "model_fields")), annotation)

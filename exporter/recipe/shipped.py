@@ -13,6 +13,8 @@ from engines.errors import RecipeError
 
 #: What the name of a recipe's file ends in.
 SUFFIXES = (".yaml", ".yml")
+#: What the name of a sweep's file begins with there, which is no recipe.
+SWEEP = "sweep-"
 
 
 def folder() -> Path:
@@ -31,7 +33,7 @@ def folder() -> Path:
 def recipes() -> dict[str, Path]:
     """Bare name → file, sorted; one in `recipes` of the working directory comes before the package's of the same name."""
     files = {file.stem: file for place in (folder(), Path("recipes")) for file in place.glob("*.yaml")}
-    return dict(sorted(files.items()))
+    return {name: file for name, file in sorted(files.items()) if not name.startswith(SWEEP)}
 
 
 def is_bare(path: Path) -> bool:

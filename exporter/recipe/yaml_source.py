@@ -73,7 +73,7 @@ class Document:
     def override(self, assignment: str) -> None:
         """Put `path.to.field=yaml` into the data, making mappings on the way."""
         path, equals, value = assignment.partition("=")
-        place = _place(path)
+        place = place_of(path)
         given = Document(value, "")
         for problem in given.problems:
             self._refuse(assignment, f"its value {problem.partition('  ')[2]}")
@@ -167,7 +167,7 @@ class Document:
         return found
 
 
-def _place(path: str) -> Place:
+def place_of(path: str) -> Place:
     """`steps[0].x` → `("steps", 0, "x")`; nothing where that is not how a path reads."""
     if not _PATH.fullmatch(path.strip()):
         return ()

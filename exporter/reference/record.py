@@ -14,6 +14,7 @@ import torch
 from engines.guidance import BRANCHES
 from engines.images import tiling
 from exporter.part import DEEP, Case, divided
+from exporter.reference.probe_pictures import probe_pictures
 from exporter.reference.recording import Recording, Run, RunSource, Setting
 from exporter.schedulers.loop import InjectedNoise
 
@@ -101,19 +102,28 @@ def record(family: Family, recipe: Recipe, report: Callable[[str], None] = lambd
             texts = setting.prompts, setting.negative_prompt
             conditioning, ids = reference.encode(*texts), reference.tokenize(*texts)
             noise = noises(recipe, number)
-            one = functools.partial(play, family, reference, setting, conditioning)
+            pictures = _pictures(family, setting, np.random.Generator(np.random.Philox([recipe.checks.seed, number, 1])))
+            one = functools.partial(play, family, reference, setting, conditioning, pictures)
             if recipe.sampler.cache and not setting.strength:
                 uncached = one(noises(recipe, number), None, cache=None).image
             else:
                 uncached = None
             run = replace(one(noise, runs[0].image[0] if setting.strength else None), uncached=uncached)
             runs.append(run)
+            known = {**ids, **conditioning, **reference.conditions(pictures, run.draws[0])}
             for name, role in family.roles.items():
-                known, signature = {**ids, **conditioning}, family.signature(name)
+                signature = family.signature(name)
                 most = signature.lengths(signature.inputs[0].shape[0])[1]
                 for case in _cases(role, signature, reference, run, known, noise, family.guidance):
                     cases[name] += divided(case, most)
     return Recording(tuple(runs), {name: tuple(found) for name, found in cases.items()}, dict(ranges))
+
+
+def _pictures(family: Family, setting: Setting, random: np.random.Generator) -> dict[str, np.ndarray]:
+    """What one setting feeds."""
+    cells = family.latent_shape(1, setting.height, setting.width)[2:]
+    sides = {"latent_height": cells[0], "latent_width": cells[1]}
+    return probe_pictures(family.inputs, len(setting.prompts), sides, random)
 
 
 @dataclass
@@ -131,6 +141,7 @@ def play(
     reference: Reference,
     setting: Setting,
     conditioning: Mapping[str, np.ndarray],
+    pictures: Mapping[str, np.ndarray],
     noise: np.random.Generator,
     picture: np.ndarray | None,
     **asked: CacheOptions | None,
@@ -186,6 +197,7 @@ def play(
                 num_inference_steps=setting.steps,
                 callback_on_step_end=saw_latent,
                 output_type="np",
+                **({"pictures": pictures} if pictures else {}),
                 **asked,
             ).images
     finally:
@@ -197,12 +209,13 @@ def play(
         np.array(tape.times, dtype=np.float64),
         np.stack(tape.model_inputs),
         np.stack(tape.model_outputs),
-        np.stack(tape.draws),
+        np.stack(reference.reordered(tape.draws)),
         kept(latents[-1]),
         image.astype(np.float32),
         source,
         np.array(reference.scales) if reference.scales else None,
         _given(reference.features) if reference.features else None,
+        inputs=pictures,
     )
 
 
@@ -303,7 +316,7 @@ def _ranges(reference: Reference) -> Iterator[dict[str, float]]:
 
     def watch(name: str) -> Callable[..., None]:
         def saw(_module: torch.nn.Module, _args: object, output: object) -> None:
-            if isinstance(output, torch.Tensor) and output.is_floating_point():
+            if isinstance(output, torch.Tensor) and output.is_floating_point() and not output.is_meta:
                 peak = float(output.abs().amax()) if output.numel() else 0.0
                 largest[name] = max(largest.get(name, 0.0), peak if peak == peak else float("inf"))  # noqa: PLR0124 - NaN
 

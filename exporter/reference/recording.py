@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,8 @@ from exporter.part import Case
 
 #: Largest finite float16.
 HALF_MAX = 65504.0
+#: What of a run is no array.
+_NESTED = {"setting", "source", "inputs"}
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ class Run:
         scales: float64 (evaluations,), the scale of guidance at every call; None where it is the setting's at all.
         shallow: bool (evaluations,), whether a call used the outermost layers alone; None without step caching.
         uncached: float32 as `image`, what the same noise gives without step caching; None where that was not made.
+        inputs: pictures that users feed, uint8 (B, height, width, channels) by name.
 
     """
 
@@ -81,6 +84,7 @@ class Run:
     scales: np.ndarray | None = None
     shallow: np.ndarray | None = None
     uncached: np.ndarray | None = None
+    inputs: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def calls(self, *, shallow: bool = False) -> list[int]:
         """Indices of the calls of the whole denoiser, or of its outermost layers alone."""
@@ -143,7 +147,8 @@ def load_cases(path: Path) -> tuple[Case, ...]:
 
 def save_run(run: Run, path: Path) -> None:
     """Write one run to one file."""
-    arrays = {name: array for name, array in vars(run).items() if name not in {"setting", "source"} and array is not None}
+    arrays = {name: array for name, array in vars(run).items() if name not in _NESTED and array is not None}
+    arrays |= {f"inputs/{name}": array for name, array in run.inputs.items()}
     if run.source:
         arrays |= {f"source/{name}": array for name, array in vars(run.source).items() if array is not None}
     np.savez(path, setting=np.array(json.dumps(asdict(run.setting))), **arrays)
@@ -156,7 +161,8 @@ def load_run(path: Path) -> Run:
     setting = json.loads(str(arrays.pop("setting")))
     given = {key.removeprefix("source/"): arrays.pop(key) for key in list(arrays) if key.startswith("source/")}
     source = RunSource(**{"anew": None, **given}) if given else None
-    return Run(Setting(**setting | {"prompts": tuple(setting["prompts"])}), **arrays, source=source)
+    fed = {key.removeprefix("inputs/"): arrays.pop(key) for key in list(arrays) if key.startswith("inputs/")}
+    return Run(Setting(**setting | {"prompts": tuple(setting["prompts"])}), **arrays, source=source, inputs=fed)
 
 
 @dataclass(frozen=True)
@@ -196,7 +202,7 @@ class RecordingFolder:
     def write(self, recording: Recording) -> None:
         """Keep a recording here."""
         for number, run in enumerate(recording.runs):
-            save_run(run, self.folder / f"run_{number}.npz")
+            save_run(run, self.folder / f"run_{number:04}.npz")  # so that the order of names is theirs: cases follow it
         for name, cases in recording.cases.items():
             save_cases(cases, self.folder / f"{name}.npz")
         self._ranges.write_text(json.dumps(dict(recording.ranges), indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -16,6 +16,7 @@ from exporter.parity.metrics import label, shown
 from exporter.parity.table import limits
 from exporter.quantization import formats
 from exporter.recipe import shipped
+from exporter.report import pipelines
 
 if TYPE_CHECKING:
     from exporter.families import Family
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 Row = Mapping[str, Any]
 #: What `list` can list, besides the kinds of plugins that a recipe names.
-LISTS = ("families", "passes", "formats", "backends", "samplers", "recipes", "architectures")
+LISTS = ("families", "passes", "formats", "backends", "samplers", "recipes", "architectures", "pipelines")
 _BYTES = {"fp32": 4, "fp16": 2, "bf16": 2, "mixed": 2, "auto": 4}
 #: Peak memory of exporting and building one part, in sizes of its weights: 3.6 for KOALA-700M's UNet, 3.8 for SDXL's, in fp16.
 _PEAK = 4
@@ -202,6 +203,8 @@ def listing(kind: str) -> list[dict[str, str]]:
         return [{"name": name, "what": str(architectures.read(name).get("about", ""))} for name in architectures.names()]
     if kind == "formats":
         return formats.rows()
+    if kind == "pipelines":
+        return pipelines.rows()
     if kind == "recipes":
         return [{"name": name, "what": _headline(file)} for name, file in shipped.recipes().items()]
     return [{"name": name, "what": _docstring(plugins.source(kind, name))} for name in plugins.names(kind)]

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
+import time
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from exporter.models import downloads
 from exporter.report.console import console
 
 if TYPE_CHECKING:
@@ -63,6 +67,32 @@ class StageLines:
                 self._begin(stage, "")
             self._show()
 
+    @contextlib.contextmanager
+    def fetching(self, repo: str) -> Iterator[Callable[[int, int], None]]:
+        """Show a download among the stages; its line has the time and the size, if anything had to come."""
+        from rich.text import Text  # noqa: PLC0415 - --help stays quick
+
+        name, sizes, since = ("fetch", repo), [0, 0], time.perf_counter()
+        text = Text(_name(*name, ""))
+
+        def tell(done: int, total: int) -> None:
+            sizes[:] = done, total
+            text.plain = f"{_name(*name, '')}  {done / 1e6:,.0f} of {total / 1e6:,.0f} MB"
+
+        with self._lock:
+            if self._screen.is_terminal:
+                self._running[name] = text, self._screen.get_time()
+            self._show()
+        try:
+            yield tell
+        finally:
+            with self._lock:
+                self._running.pop(name, None)
+                self._show()
+                if sizes[0]:
+                    seconds = f"{time.perf_counter() - since:.1f} s"
+                    self._screen.print(f"{_name(*name, ''):<{_NAME}}{seconds:>9}  {sizes[0] / 1e6:,.1f} MB")
+
     def say(self, sentence: str) -> None:
         """Print a line of its own."""
         self._screen.print(sentence)
@@ -107,6 +137,17 @@ class StageLines:
         for spinner, since in tuple(self._running.values()):
             grid.add_row(spinner, f"{now - since:.0f} s")
         return grid
+
+
+@contextlib.contextmanager
+def stage_lines(*, error: bool) -> Iterator[StageLines]:
+    """Lines of the stages, and of what they download, on stdout or stderr."""
+    lines = StageLines(error=error)
+    try:
+        with downloads.shown(lines.fetching):
+            yield lines
+    finally:
+        lines.close()
 
 
 def _name(verb: str, subject: str, by: str) -> str:

@@ -111,7 +111,7 @@ class InjectedNoise(TorchFunctionMode):
             return self._normal(*args, **kwargs)
         if name == "normal_":
             return args[0].copy_(self._normal(*args[1:], **{"size": args[0].shape, **kwargs}))
-        if _is_random(name) and not _at_rest(kwargs):
+        if _is_random(name) and not _at_rest(name, args, kwargs):
             raise UnsupportedError(
                 f"{self._caller} calls torch's {name}; only normal noise (randn, randn_like, normal, normal_) can be supplied. "
                 "Choose another scheduler: `t2iexport list samplers`."
@@ -129,8 +129,10 @@ class InjectedNoise(TorchFunctionMode):
         return mean + std * self._draw(tuple(torch.broadcast_shapes(*shapes) if size is None else size))
 
 
-def _at_rest(kwargs: Mapping[str, Any]) -> bool:
-    """Whether a network's dropout, or an attention's, is told to drop nothing."""
+def _at_rest(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    """Whether a network's dropout, or an attention's, drops nothing; attention does not unless it is told."""
+    if name == "scaled_dot_product_attention":
+        return kwargs.get("dropout_p", args[4] if len(args) > 4 else 0) == 0
     return kwargs.get("training") is False or kwargs.get("dropout_p") == 0
 
 

@@ -1,11 +1,14 @@
 """One bundle of a tiny SDXL model, built once, on every backend that builds here."""
 
+import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
 import onnx_ir as ir
 import pytest
+from filelock import FileLock
 
 from engines.bundle import Bundle, Verdict
 from exporter.build import build
@@ -68,17 +71,20 @@ def tiny_sdxl(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def built(tiny_sdxl, tmp_path_factory) -> Built:
-    folder = tmp_path_factory.mktemp("built")
-    recipe = folder / "tiny.yaml"
+    """The bundle, from a store of this test process; what is slow in it was made by whichever process came first."""
+    folder, base = tmp_path_factory.mktemp("built"), tmp_path_factory.getbasetemp()
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "built_once"
+    recipe, processors = folder / "tiny.yaml", folder / "processors.yaml"
     recipe.write_text(RECIPE % tiny_sdxl)
-    bundle, verdicts = build(Recipe.load(recipe), folder / "bundles" / "tiny", Store(folder / "store"), silent)
+    processors.write_text(recipe.read_text().replace("[onnxruntime, tensorrt_rtx]", "[onnxruntime]"))
+    with FileLock(shared.with_suffix(".lock")):
+        bundle, verdicts = build(Recipe.load(recipe), folder / "bundles" / "tiny", Store(shared), silent)
+        build(Recipe.load(processors), folder / "bundles" / "processors", Store(shared), silent)
+        shutil.copytree(shared, folder / "store")
     return Built(recipe, folder / "store", folder / "bundles" / "tiny", bundle, verdicts)
 
 
 @pytest.fixture(scope="session")
 def processors(built) -> Path:
     """A recipe without TensorRT-RTX: its engines run on processors, which have graphs of their own. It is in the store."""
-    recipe = built.recipe.with_name("processors.yaml")
-    recipe.write_text(built.recipe.read_text().replace("[onnxruntime, tensorrt_rtx]", "[onnxruntime]"))
-    build(Recipe.load(recipe), built.path.with_name("processors"), Store(built.store), silent)
-    return recipe
+    return built.recipe.with_name("processors.yaml")

@@ -19,8 +19,7 @@ from exporter.stages.store import Store
 from tests.e2e.conftest import silent
 
 ROOT = Path(__file__).parents[2]
-#: One process builds the bundle that all of these share.
-pytestmark = [pytest.mark.xdist_group("built"), pytest.mark.timeout(1200)]
+pytestmark = pytest.mark.timeout(1200)
 
 
 def drawn_alike(path, against=("diffusers", "diffusers-bf16")):

@@ -20,8 +20,7 @@ from exporter.stages.plan import Plan
 from exporter.stages.store import Store
 from tests.e2e.conftest import silent
 
-#: One process builds the bundle that all of these share.
-pytestmark = [pytest.mark.xdist_group("built"), pytest.mark.timeout(1200)]
+pytestmark = pytest.mark.timeout(1200)
 
 
 def first_failure(verdicts):

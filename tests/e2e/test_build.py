@@ -27,8 +27,7 @@ from tests.e2e.conftest import silent, standard_tools_open
 
 ROOT = Path(__file__).parents[2]
 
-#: One process builds the bundle that all of these share.
-pytestmark = [pytest.mark.xdist_group("built"), pytest.mark.timeout(1200)]
+pytestmark = pytest.mark.timeout(1200)
 
 
 def test_every_line_of_the_blame_table_passes(built):

@@ -12,7 +12,7 @@ from exporter.recipe.schema import Recipe
 from exporter.stages.store import Store
 from tests.e2e.conftest import RECIPE, silent
 
-pytestmark = [pytest.mark.xdist_group("built"), pytest.mark.timeout(1200)]
+pytestmark = pytest.mark.timeout(1200)
 
 
 def test_scale_0_is_the_prompt_alone_as_in_diffusers_with_its_seed(tiny_sdxl, built, tmp_path):

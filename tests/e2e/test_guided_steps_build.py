@@ -18,10 +18,10 @@ STEPS = RECIPE.replace("steps: [4]", "steps: [9]\n  cache: {every: 3}").replace(
 
 
 @pytest.fixture(scope="module")
-def stepped(tiny_sdxl, tmp_path_factory):
+def stepped(tiny_sdxl, built, tmp_path_factory):
     """A bundle whose middle five of nine steps are guided, and three are whole."""
     folder, text = tmp_path_factory.mktemp("steps"), STEPS.replace("tensorrt_rtx", "openvino") % tiny_sdxl
-    return build(Recipe.parse(text, "steps"), folder / "steps", Store(folder / "store"), silent)
+    return build(Recipe.parse(text, "steps"), folder / "steps", Store(built.store), silent)
 
 
 def test_the_bundle_does_what_its_table_says(stepped):
@@ -110,6 +110,7 @@ def test_a_stale_feature_is_blamed_on_the_step_that_used_it(stepped, monkeypatch
     assert any("shallow on the deep feature of step" in note for note in drifts)
 
 
+@pytest.mark.slow  # test_fused_build.py builds one without it
 def test_a_fused_pipeline_has_it_all_in_its_graph_by_a_schedule_that_was_searched(tiny_sdxl, tmp_path):
     text = (
         STEPS.replace("every: 3", "budget: 0.6")

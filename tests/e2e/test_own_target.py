@@ -14,7 +14,7 @@ from tests.arithmetic import needs_bf16
 from tests.e2e.conftest import silent
 
 pytest.importorskip("openvino")
-pytestmark = [pytest.mark.xdist_group("built"), pytest.mark.timeout(1200)]
+pytestmark = pytest.mark.timeout(1200)
 OWN = ["components.vae_decoder.target={openvino: {precision: bf16}}"]
 
 

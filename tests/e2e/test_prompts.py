@@ -15,7 +15,7 @@ from tests.e2e.conftest import silent
 from tests.exporter import models
 from tests.exporter.weighted import A1111, Compel, by_hand
 
-pytestmark = [pytest.mark.xdist_group("built"), pytest.mark.timeout(1200)]
+pytestmark = pytest.mark.timeout(1200)
 RECIPE = """\
 model: {source: %s, embeddings: %s}
 sampler: {scheduler: EulerDiscreteScheduler, steps: [2], guidance: {mode: classifier_free, scale: 4.0}}
@@ -135,6 +135,7 @@ def test_chunks_weights_and_a_second_prompt_of_sdxl(tiny_sdxl, tmp_path, noise):
 
 
 @torch.no_grad()
+@pytest.mark.slow  # as the weights of A1111 are, and compel's rule has its own tests
 def test_weights_of_compel_in_one_graph(tiny_sd, tmp_path, noise):
     bundle, source, _ = built(tmp_path, tmp_path / "store", tiny_sd, "{chunks: 2, weights: compel}", "pipeline: fused")
     towers = {"text_encoder": "tokenizer"}

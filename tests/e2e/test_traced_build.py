@@ -10,7 +10,7 @@ from exporter.recipe.schema import Recipe
 from exporter.stages.store import Store
 from tests.e2e.conftest import silent
 from tests.exporter.families.test_traced import MODES, RECIPE
-from tools.coverage import pipelines
+from tools.coverage.models import MADE
 
 #: Micro model → mode of guidance, and arguments of diffusers' call beside the usual ones.
 FIRST = {"pixart-sigma": ("classifier_free", {"use_resolution_binning": False})}
@@ -25,7 +25,7 @@ REST = {
 @pytest.mark.parametrize("name", [*FIRST, *(pytest.param(name, marks=pytest.mark.slow) for name in REST)])
 def test_the_bundle_draws_what_diffusers_draws(name, tmp_path):
     mode, options = (FIRST | REST)[name]
-    source = pipelines.MADE[name]()
+    source = MADE[name]()
     source.save_pretrained(tmp_path / "model")
     recipe = Recipe.parse(RECIPE % (tmp_path / "model", MODES[mode]), name)
     bundle, verdicts = build(recipe, tmp_path / "bundle", Store(tmp_path / "store"), silent)

@@ -1,7 +1,11 @@
 """Errors say who must act, and carry what they are about."""
 
+import pickle
+from pathlib import Path
+
 import pytest
 
+from engines.disk import DiskFull
 from engines.errors import MissingDependency, RecipeError, T2IError
 
 
@@ -25,3 +29,13 @@ def test_a_library_that_is_missing_says_what_to_install():
     assert str(error) == "openvino is not installed, and this needs it.\n  pip install 't2iexport[intel]'"
     assert (error.library, error.extra) == ("openvino", "intel")
     assert str(MissingDependency("onnxruntime", "onnxruntime", "onnxruntime is half there")) == "onnxruntime is half there"
+
+
+MANY = [RecipeError(["a: b", "c: d"]), MissingDependency("openvino", "intel"), DiskFull(Path("/"), "x")]
+
+
+@pytest.mark.parametrize("error", MANY)
+def test_an_error_travels_to_another_process_as_it_is(error):
+    arrived = pickle.loads(pickle.dumps(error))  # noqa: S301 - written beside
+    assert type(arrived) is type(error)
+    assert (str(arrived), vars(arrived)) == (str(error), vars(error))

@@ -66,6 +66,19 @@ def test_each_scale_has_a_value_that_is_off():
         guidance.fed({"pag_scale": "x"})
 
 
+def test_a_scale_that_follows_is_off_where_the_usual_one_is():
+    follows = Scale(name="image_guidance_scale", default=1.5, off=1.0, follows=True)
+    guidance = Guidance(mode="classifier_free", scales=(Scale(name="guidance_scale", default=7.0, off=1.0), follows))
+    fed = guidance.fed({"guidance_scale": [0.5, 2.0], "image_guidance_scale": [1.8, 1.8]})
+    assert fed["image_guidance_scale"].tolist() == pytest.approx([1.0, 1.8])
+    assert fed["image_guidance_scale"].dtype == np.float32
+    assert guidance.is_off(guidance.fed(1.0))
+    assert guidance.fed(None)["image_guidance_scale"] == 1.5
+    for wrong in ({"name": "guidance_scale", "off": 1.0}, {"name": "x", "off": None}):
+        with pytest.raises(ValueError, match="follows the usual scale, so it must be another"):
+            Scale(default=1.0, follows=True, **wrong)
+
+
 def test_a_share_of_the_guidance_of_scales_that_can_be_off():
     scales = Scale(name="guidance_scale", default=3.0, off=1.0), Scale(name="other", default=2.0)
     guidance = Guidance(mode="classifier_free", scales=scales)

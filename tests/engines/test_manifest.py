@@ -46,6 +46,7 @@ EMPTY = signature({"tokenizer_ids": ("batch", 4)}, {})
         (changed(guidance={"mode": "embedded"}), "must have a scale unless"),
         (changed(guidance={"mode": "none"}), "nothing feeds unet's .'guidance_scale'"),
         (changed(tokenizers={}), "nothing feeds text_encoder's"),
+        (changed(noise_order=(1, 2)), r"noise_order \[1, 2\] must name every draw from 0 once"),
         (parts(other=part("text_encoder")), "two sources feed one name"),
         (parts(unet=part("unet", signature=part("vae_decoder").signature)), "one output of its shape"),
         (parts(vae_decoder=part("vae_decoder", signature=FLAT)), "a latent must have 4 axes"),
@@ -146,8 +147,8 @@ def test_receipts_do_not_change_what_a_picture_depends_on():
     others = [listed("embedded"), listed(parts={**small.draft().parts, "vae_decoder": tiled})]
     swapped = listed()
     files = {**swapped.files, "onnx/20/unet.onnx": File(size=1, sha256="f" * 64)}
-    others.append(swapped.model_copy(update={"files": files}))
-    assert len({model, *(other.model for other in others)}) == 4
+    others += [swapped.model_copy(update={"files": files}), listed(noise_order=(1, 0))]
+    assert len({model, *(other.model for other in others)}) == 5
 
 
 def test_what_is_named_is_listed_and_a_newer_format_is_refused():

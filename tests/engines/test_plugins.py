@@ -1,7 +1,7 @@
 """The registry is the folder, and entry points beside it."""
 
 import sys
-from importlib.metadata import EntryPoint
+from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,10 @@ from engines.samplers.table import Table
 def third(monkeypatch):
     """Somebody else's plugins: one of its own name, one of ours."""
     points = [EntryPoint(name, "engines.samplers.ode:Ode", "t2iexport.samplers") for name in ("theirs", "table")]
-    monkeypatch.setattr(plugins, "entry_points", lambda group: [point for point in points if point.group == group])
+    monkeypatch.setattr(plugins, "entry_points", lambda: EntryPoints(points))
+    plugins._read.cache_clear()
+    yield
+    plugins._read.cache_clear()
 
 
 def test_names_are_those_of_the_files():

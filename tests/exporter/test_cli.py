@@ -26,6 +26,7 @@ FLAGS = {
     "check": {"--backend", "--json", "--junit", "--no-receipt"},
     "convert": {"--to", "-o", "--output"},  # whose layout a copy has is no property of the bundle
     "debug": {"--backend", "-o", "--output"},  # a question about a bundle, which changes nothing in it
+    "diff": {"-o", "--output", "--rounds"},  # a question about bundles, which changes nothing in them
     "distill": {"--set"},
     "generate": {
         *("-o", "--output", "--negative-prompt", "--seed", "--steps", "--height", "--width", "--guidance-scale", "--backend"),
@@ -38,6 +39,7 @@ FLAGS = {
     "list": {"--schema"},
     "rebuild": {"--backend"},
     "serve": {"--host", "--port", "--backend", "--keys", "--cors", "--lora", "--set"},  # --set is its one escape
+    "sweep": {"-o", "--output", "--ray", "--yes"},  # where the work is done is no property of a sweep
     "triton": {"-o", "--output", "--backend"},  # which of a bundle's engines are copied
     "web": {"-o", "--output", "--onnxruntime-web"},  # where a library comes from is no property of a bundle
 }
@@ -362,7 +364,7 @@ def test_list_samplers_is_what_compiles():
     assert lines["table"]
 
 
-@pytest.mark.parametrize("kind", ["families", "passes", "backends", "recipes", "architectures"])
+@pytest.mark.parametrize("kind", ["families", "passes", "backends", "recipes", "architectures", "pipelines"])
 def test_list_names_what_there_is(kind):
     done = CliRunner().invoke(cli.verbs, ["list", kind])
     assert done.exit_code == 0, done.output
@@ -371,6 +373,7 @@ def test_list_names_what_there_is(kind):
         "backends": "onnxruntime",
         "recipes": "sdxl-base",
         "architectures": "koala-1b",
+        "pipelines": "PixArtSigmaPipeline",
     }
     assert known.get(kind, "") in done.output
     assert done.output.startswith(f"\n{kind}\n")

@@ -26,7 +26,7 @@ from exporter.report import describe
 from exporter.stages.closure import PACKAGES, ROOT
 from exporter.stages.plan import Plan
 from tests.exporter import equality
-from tools.coverage import pipelines
+from tools.coverage.models import MADE
 
 FLUX = """
 model: {source: %s}
@@ -67,7 +67,7 @@ def test_it_is_as_clean_as_what_stands_in_the_tree(installed, tmp_path):
 
 @pytest.mark.usefixtures("installed")
 def test_a_family_claims_its_models_and_asks_their_pipeline_in_its_own_way(tmp_path):
-    pipelines.MADE["flux"]().save_pretrained(tmp_path / "model")
+    MADE["flux"]().save_pretrained(tmp_path / "model")
     recipe = Recipe.parse(FLUX % (tmp_path / "model"), "flux")
     family = claim(resolve(recipe.model, tmp_path), recipe)
     assert type(family).__name__ == "ShortFlux"

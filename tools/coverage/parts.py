@@ -105,5 +105,43 @@ def language_model(kind: str, width: int = 32, **changes: Any) -> Any:  # noqa: 
         "head_dim": 8,
         "max_position_embeddings": 1024,
         "attn_implementation": "eager",
+        "pad_token_id": 0,
     }
     return alive(getattr(transformers, f"{kind}Model")(getattr(transformers, f"{kind}Config")(**fields | changes)))
+
+
+def bert() -> tuple[Any, Any]:
+    """BERT of two layers, and its tokenizer over single characters."""
+    config = transformers.BertConfig(
+        vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=37
+    )
+    signs = string.ascii_lowercase + string.digits
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *signs, *(f"##{sign}" for sign in signs)]
+    tokenizer = transformers.BertTokenizer(vocab={word: number for number, word in enumerate(words)})
+    return alive(transformers.BertModel(config)), tokenizer
+
+
+def t5gemma(width: int = 32) -> Any:  # noqa: ANN401 - a network of either library
+    """T5Gemma's encoder of two layers, over `spelling_tokenizer`."""
+    fields: dict[str, Any] = {
+        "vocab_size": VOCABULARY, "hidden_size": width, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "head_dim": 8, "query_pre_attn_scalar": 8, "sliding_window": 512,
+    }  # fmt: skip
+    inner = transformers.T5GemmaModuleConfig(**fields)
+    config = transformers.T5GemmaConfig(encoder=inner, decoder=inner, is_encoder_decoder=False, vocab_size=VOCABULARY)
+    return alive(transformers.T5GemmaEncoderModel(config).encoder)
+
+
+def qwen_vl(kind: str, width: int = 32) -> Any:  # noqa: ANN401 - a network of either library
+    """A language model of two layers that could read pictures too: Qwen2_5_VL or Qwen3VL; over `spelling_tokenizer`."""
+    text: dict[str, Any] = {
+        "vocab_size": VOCABULARY, "hidden_size": width, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 1024,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 2]},
+    }  # fmt: skip
+    pictures: dict[str, Any] = {
+        "depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": width,
+        "deepstack_visual_indexes": [0], "fullatt_block_indexes": [0],
+    }  # fmt: skip
+    config = getattr(transformers, f"{kind}Config")(text_config=text, vision_config=pictures)
+    return alive(getattr(transformers, f"{kind}ForConditionalGeneration")(config))

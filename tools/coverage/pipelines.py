@@ -25,7 +25,7 @@ from tools.coverage.parts import (
 #: Whose classes are typed for models of their own size and kind.
 diffusers: Any = library
 #: FLUX.1's and SD3's latents are moved as well as scaled.
-_SHIFTED: Mapping[str, Any] = {"shift_factor": 0.0609, "scaling_factor": 1.5035}
+SHIFTED: Mapping[str, Any] = {"shift_factor": 0.0609, "scaling_factor": 1.5035}
 
 
 def pixart_sigma() -> DiffusionPipeline:
@@ -42,11 +42,11 @@ def pixart_sigma() -> DiffusionPipeline:
 def stable_diffusion_3() -> DiffusionPipeline:
     """Three text encoders, whose states are joined along tokens and channels."""
     network = diffusers.SD3Transformer2DModel(
-        sample_size=32, patch_size=1, in_channels=4, num_layers=1, attention_head_dim=8, num_attention_heads=4,
+        sample_size=32, patch_size=1, in_channels=4, num_layers=2, attention_head_dim=8, num_attention_heads=4,
         caption_projection_dim=32, joint_attention_dim=32, pooled_projection_dim=64, out_channels=4,
     )  # fmt: skip
     return diffusers.StableDiffusion3Pipeline(
-        transformer=alive(network), scheduler=flow(), vae=vae(**_SHIFTED),
+        transformer=alive(network), scheduler=flow(), vae=vae(**SHIFTED),
         text_encoder=clip(projection=True), tokenizer=clip_tokenizer(),
         text_encoder_2=clip(projection=True), tokenizer_2=clip_tokenizer("!"),
         text_encoder_3=t5(), tokenizer_3=t5_tokenizer(),
@@ -60,7 +60,7 @@ def flux(*, guided: bool = False) -> DiffusionPipeline:
         joint_attention_dim=32, pooled_projection_dim=32, axes_dims_rope=(4, 4, 8), guidance_embeds=guided,
     )  # fmt: skip
     return diffusers.FluxPipeline(
-        scheduler=flow(use_dynamic_shifting=True), vae=vae(latent_channels=1, **_SHIFTED), transformer=alive(network),
+        scheduler=flow(use_dynamic_shifting=True), vae=vae(latent_channels=1, **SHIFTED), transformer=alive(network),
         text_encoder=clip(), tokenizer=clip_tokenizer(), text_encoder_2=t5(), tokenizer_2=t5_tokenizer(),
     )  # fmt: skip
 
@@ -108,7 +108,7 @@ def chroma() -> DiffusionPipeline:
         joint_attention_dim=32, axes_dims_rope=(4, 4, 8), approximator_hidden_dim=32, approximator_layers=1,
         approximator_num_channels=16,
     )  # fmt: skip
-    return diffusers.ChromaPipeline(flow(), vae(latent_channels=1, **_SHIFTED), t5(), t5_tokenizer(), alive(network))
+    return diffusers.ChromaPipeline(flow(), vae(latent_channels=1, **SHIFTED), t5(), t5_tokenizer(), alive(network))
 
 
 def lumina2() -> DiffusionPipeline:
@@ -118,7 +118,7 @@ def lumina2() -> DiffusionPipeline:
         num_kv_heads=1, multiple_of=2, axes_dim_rope=(4, 2, 2), axes_lens=(300, 128, 128), cap_feat_dim=32,
     )  # fmt: skip
     return diffusers.Lumina2Pipeline(
-        alive(network), flow(), vae(4, **_SHIFTED), language_model("Gemma2"), spelling_tokenizer("GemmaTokenizer")
+        alive(network), flow(), vae(4, **SHIFTED), language_model("Gemma2"), spelling_tokenizer("GemmaTokenizer")
     )
 
 
@@ -138,26 +138,12 @@ def ovis() -> DiffusionPipeline:
         joint_attention_dim=32, axes_dims_rope=(4, 4, 8), out_channels=16,
     )  # fmt: skip
     tokenizer = spelling_tokenizer("Qwen2Tokenizer", CHAT)
-    return diffusers.OvisImagePipeline(flow(), vae(**_SHIFTED), language_model("Qwen3"), tokenizer, alive(network))
-
-
-def stable_diffusion_pag() -> DiffusionPipeline:
-    """Stable Diffusion with perturbed attention in its middle, a third branch with a scale of its own."""
-    network = diffusers.UNet2DConditionModel(
-        block_out_channels=(8, 16), down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"), layers_per_block=1, cross_attention_dim=32, attention_head_dim=2,
-        norm_num_groups=4, sample_size=32,
-    )  # fmt: skip
-    scheduler = diffusers.DDIMScheduler(clip_sample=False, steps_offset=1)
-    return diffusers.StableDiffusionPAGPipeline(
-        vae(), clip(), clip_tokenizer(), alive(network), scheduler, None, None, requires_safety_checker=False
-    )
+    return diffusers.OvisImagePipeline(flow(), vae(**SHIFTED), language_model("Qwen3"), tokenizer, alive(network))
 
 
 #: Name → what makes the pipeline.
 MADE: Mapping[str, Callable[[], DiffusionPipeline]] = {
     "stable-diffusion-3": stable_diffusion_3,
-    "stable-diffusion-pag": stable_diffusion_pag,
     "pixart-alpha": pixart_alpha,
     "pixart-sigma": pixart_sigma,
     "sana": sana,

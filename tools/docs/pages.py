@@ -10,7 +10,7 @@ from pathlib import Path
 from engines.serve.options import ServeOptions
 from exporter.quantization import formats
 from exporter.recipe import json_schema
-from exporter.report import describe
+from exporter.report import describe, pipelines
 from tools.docs import errors, samplers, schemas
 from tools.docs.blocks import filled, table
 
@@ -36,6 +36,17 @@ def _listed(kind: str) -> str:
     return table(["name", "what"], ([f"`{Path(row['name']).name}`", row["what"]] for row in rows))
 
 
+def _coverage() -> str:
+    known = pipelines.read()
+    found = []
+    for task, rows in known["rows"].items():
+        lines = [[f"`{name}`", row["pipeline"], pipelines.state(row)] for name, row in rows.items()]
+        good = sum(row["state"] in ("works", "tested") for row in rows.values())
+        head = f"\n## {task}: {good} of {len(rows)} names in diffusers {known['diffusers']}\n\n"
+        found.append(head + table(["name", "pipeline", "state"], lines))
+    return "".join(found) + "\n"
+
+
 def _schema() -> str:
     return json.dumps(json_schema.schema(), indent=2) + "\n"
 
@@ -54,9 +65,11 @@ BLOCKS: Mapping[str, Callable[[], str]] = {
     "bundle-formats": schemas.bundle_formats,
     "manifest-fields": schemas.manifest_fields,
     "recipe-fields": schemas.recipe_fields,
+    "sweep-fields": schemas.sweep_fields,
     "backend-options": functools.partial(schemas.options, "backends"),
     "pass-options": functools.partial(schemas.options, "passes"),
     "exit-statuses": errors.statuses,
+    "coverage": _coverage,
     "serve-options": lambda: table(["key", "default", "what it is"], ([f"`{row[0]}`", *row[1:]] for row in ServeOptions.rows())),
     **{kind: functools.partial(_listed, kind) for kind in ("recipes", "architectures", "families", "backends", "passes")},
 }

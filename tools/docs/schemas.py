@@ -10,6 +10,7 @@ from typing import Any
 
 from engines import manifest
 from exporter.recipe import json_schema as recipe
+from exporter.sweep.spec import Measures, RunOptions, Sweep
 from tools.docs.blocks import table
 
 Schema = Mapping[str, Any]
@@ -38,6 +39,11 @@ def recipe_fields() -> str:
     schema = recipe.schema()
     own = {name: one for name, one in schema["$defs"].items() if "." not in name}
     return "\n".join(f"### {name}\n\n{_object(one)}" for name, one in {"Recipe": schema, **own}.items())
+
+
+def sweep_fields() -> str:
+    """Every object of a sweep's file."""
+    return "\n".join(f"### {one.__name__}\n\n{_object(one.model_json_schema())}" for one in (Sweep, Measures, RunOptions))
 
 
 def options(kind: str) -> str:

@@ -10,13 +10,13 @@ from engines.errors import RecipeError
 from exporter.families import _assemble
 from exporter.models.resolve import resolve
 from exporter.recipe.schema import ModelOptions, SamplerOptions
-from tools.coverage import pipelines
+from tools.coverage.models import MADE
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     folder = tmp_path_factory.mktemp("model")
-    pipelines.MADE["pixart-sigma"]().save_pretrained(folder)
+    MADE["pixart-sigma"]().save_pretrained(folder)
     return resolve(ModelOptions(source=str(folder)), Path())
 
 
@@ -40,3 +40,9 @@ def test_networks_that_are_not_wanted_take_no_memory_and_the_sampler_is_the_reci
     assert found.scheduler.config.timestep_spacing == "trailing"
     with pytest.raises(RecipeError, match="no scheduler named 'DDMIScheduler'"):
         _assemble.pipeline(checkpoint, SamplerOptions(steps=(2,), scheduler="DDMIScheduler"), (), "fp32")
+
+
+def test_a_list_that_is_an_argument_is_no_component(tmp_path):
+    MADE["krea2"]().save_pretrained(tmp_path)
+    found = _assemble.pipeline(resolve(ModelOptions(source=str(tmp_path)), Path()), SamplerOptions(steps=(2,)), (), "fp32")
+    assert found.text_encoder_select_layers == (1, 2)

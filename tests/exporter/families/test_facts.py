@@ -1,17 +1,16 @@
 """What a survey of a pipeline finds, and how texts are read."""
 
 import pytest
-import torch
 
 from exporter.families import _facts
-from exporter.families._facts import AskedTokens, Reading, Survey
+from exporter.families._facts import Survey
 from exporter.families._survey import Leaf
-from tools.coverage import pipelines
+from tools.coverage.models import MADE
 
 
 @pytest.fixture(scope="module")
 def pipeline():
-    made = pipelines.MADE["flux-guided"]()
+    made = MADE["flux-guided"]()
     for name in ("transformer", "vae", "text_encoder", "text_encoder_2"):
         getattr(made, name).to("meta")
     return made
@@ -43,18 +42,7 @@ def test_calls_that_only_warn_are_told_apart(pipeline):
     assert _facts.steering(pipeline, "classifier_free", 2.0) == {"true_cfg_scale": 2.0}
 
 
-def test_a_text_is_read_in_its_frame():
-    reading = Reading("tokenizer", 77, masked=True, before="Draw: ", after=" <end>", lower=True, special=True)
-    assert reading.shown("  A Cat ") == "Draw: a cat <end>"
+def test_a_text_is_the_prompt_or_the_negative_one():
     assert _facts.branch_of(f"draw: {_facts.POSITIVE.lower()}") == 1
     assert _facts.branch_of(_facts.NEGATIVE) == 0
     assert _facts.branch_of("") is None
-
-
-def test_what_is_looked_at_of_tokens_is_noted():
-    read: set[str] = set()
-    tokens = AskedTokens({"input_ids": torch.zeros(1), "attention_mask": torch.ones(1)}, read)
-    assert tokens.to("cpu").input_ids is tokens["input_ids"]
-    assert read == {"input_ids"}
-    assert not hasattr(tokens, "special_tokens_mask")
-    assert dict(tokens.items()).keys() == read == {"input_ids", "attention_mask"}

@@ -7,12 +7,12 @@ import torch
 
 from exporter.onnx.capture import traced
 from tests.exporter.families.test_traced import RECIPE, family
-from tools.coverage import pipelines
+from tools.coverage.models import MADE
 
 
 @torch.no_grad()
 def test_a_guided_step_is_open_in_batch_and_size(tmp_path: Path):
-    pipelines.MADE["auraflow"]().save_pretrained(tmp_path)
+    MADE["auraflow"]().save_pretrained(tmp_path)
     text = RECIPE.replace("height: [32, 32, 32]", "height: [32, 32, 64]").replace("batch: [1, 1, 2]", "batch: [1, 1, 4]")
     part = family(tmp_path, text=text).part("transformer", "fp32")
     program = traced(part).module()

@@ -46,7 +46,7 @@ def test_a_scale_is_on_or_off_whatever_it_is_compared_with_and_one_number_a_pict
     assert on > 1.0
     assert not on <= 5
     assert not off > 1.0
-    assert (on.compared, on.used) == (True, False)
+    assert (on.compared, on.used, on.threshold) == (True, False, 5)
     mixed = on * torch.ones(2, 1, 2) - torch.ones(2, 1, 2)
     assert mixed.tolist() == [[[1.0, 1.0]], [[2.0, 2.0]]]
     assert on.used
@@ -94,26 +94,6 @@ def test_what_no_network_computes_takes_part_in_nothing():
     assert isinstance(torch.ones(2) * one, Absent)
 
 
-def test_lengths_stay_open_in_the_pipeline_s_own_module_alone():
-    class Doubled(nn.Module):
-        def forward(self, value):
-            with _standins.open_lengths(self.pipeline):
-                rows = vars(self.module)["int"](value.shape[0]) // 2
-            return value[:rows]
-
-    from diffusers.pipelines.flux import pipeline_flux
-
-    Doubled.pipeline, Doubled.module = object.__new__(pipeline_flux.FluxPipeline), pipeline_flux
-    rows = 2 * torch.export.Dim("rows", min=2, max=64)
-    program = torch.export.export(Doubled(), (torch.ones(8, 2),), dynamic_shapes=({0: rows},))
-    assert program.module()(torch.ones(6, 2)).shape == (3, 2)
-    assert "int" not in vars(pipeline_flux)
-    with _standins.open_lengths(Doubled.pipeline):
-        whole = vars(pipeline_flux)["int"]
-        assert whole("12") == 12
-        assert isinstance(3, whole)
-
-
 def test_a_refusal_has_the_line_of_diffusers():
     from diffusers.utils.torch_utils import randn_tensor
 
@@ -123,3 +103,12 @@ def test_a_refusal_has_the_line_of_diffusers():
         told = str(_standins.refused("SomePipeline", error))
     assert told.startswith("SomePipeline: its own code cannot be followed: TypeError")
     assert "diffusers/utils/torch_utils.py:" in told
+
+
+def test_a_refusal_names_the_component_that_was_computing():
+    hint = torch.nn.Linear(2, 2)
+    try:
+        hint(torch.ones(1, 3))
+    except RuntimeError as error:
+        told = str(_standins.refused("SomePipeline", error, {"unet": None, "controlnet": hint}))
+    assert told.startswith("SomePipeline: its own code cannot be followed in controlnet: RuntimeError")

@@ -1,5 +1,7 @@
 """Pipelines that nobody wrote a family for: what a survey finds, and parts that answer as diffusers does."""
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +12,12 @@ from engines.errors import RecipeError, UnsupportedError
 from exporter.families import claim
 from exporter.families.traced import Traced
 from exporter.models.resolve import resolve
-from exporter.recipe.schema import Recipe
+from exporter.recipe.schema import Recipe, Shapes
 from exporter.reference.cost import count
 from exporter.reference.part_outputs import measure
 from exporter.reference.record import record
 from tests.exporter import equality
-from tools.coverage import pipelines
+from tools.coverage import conditioned, models
 
 MODES = {
     "classifier_free": "{mode: classifier_free, scale: 4.0}",
@@ -38,7 +40,7 @@ def model(tmp_path_factory):
     def saved(name: str) -> Path:
         if name not in made:
             made[name] = tmp_path_factory.mktemp(name)
-            pipelines.MADE[name]().save_pretrained(made[name])
+            (models.MADE | conditioned.MADE)[name]().save_pretrained(made[name])
         return made[name]
 
     return saved
@@ -53,7 +55,14 @@ def family(source: Path, mode: str = "classifier_free", *, text: str = RECIPE) -
 
 @pytest.mark.parametrize(
     ("name", "mode"),
-    [("pixart-sigma", "classifier_free"), ("flux-guided", "embedded"), ("stable-diffusion-pag", "classifier_free")],
+    [
+        ("pixart-sigma", "classifier_free"),
+        ("flux-guided", "embedded"),
+        ("stable-diffusion-pag", "classifier_free"),
+        ("stable-diffusion-controlnet", "classifier_free"),
+        ("stable-diffusion-inpaint", "classifier_free"),
+        ("instruct-pix2pix", "classifier_free"),
+    ],
 )
 def test_every_part_answers_as_diffusers_with_guidance_on_and_off(model, name, mode):
     made = family(model(name), mode)
@@ -153,3 +162,46 @@ def test_half_precision_is_a_private_matter(model):
     given = [torch.ones(part.signature.shape(port, sizes), dtype=getattr(torch, port.dtype)) for port in part.signature.inputs]
     assert {value.dtype for value in part.network.parameters()} == {torch.bfloat16}
     assert part.module(*given).dtype == torch.float32
+
+
+def test_pictures_scales_and_noise_of_an_editing_model_are_declared(model):
+    made = family(model("instruct-pix2pix"))
+    assert {scale.name: (scale.default, scale.off, scale.follows) for scale in made.guidance.scales} == {
+        "guidance_scale": (4.0, 1.0, False), "image_guidance_scale": (1.5, 1.0, True),
+    }  # fmt: skip
+    assert [port.shape for port in made.signature("text_encoder").outputs] == [("batch", 3, 77, 32)]  # of three branches
+    assert not made.noise_order
+    filled = family(model("stable-diffusion-inpaint"))
+    assert {name: (entry.kind, entry.shape[-1]) for name, entry in filled.inputs.items()} == {
+        "image": ("image", 3),
+        "mask": ("mask", 1),
+    }
+    assert filled.inputs["mask"].preprocessing.binarize
+    assert [port.name for port in filled.signature("condition").inputs] == ["image", "mask", "noise"]
+    assert list(filled.noise_order) == [1, 0]  # diffusers draws the latent first
+
+
+def test_several_networks_under_one_name_are_refused(model):
+    with pytest.raises(UnsupportedError, match="controlnet is a MultiControlNetModel: several networks under one name"):
+        family(model("stable-diffusion-controlnets"))
+
+
+def test_a_controlnet_of_another_base_model_is_refused_by_its_name(tmp_path):
+    conditioned.stable_diffusion_controlnet(cross_attention_dim=48).save_pretrained(tmp_path)
+    with pytest.raises(UnsupportedError, match=r"cannot be followed in controlnet: .*\n.*key = attn\.to_k"):
+        family(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline"])
+def test_pipelines_that_start_from_a_picture_have_an_encoder_unasked(tiny_sd, tmp_path, kind):
+    shutil.copytree(tiny_sd, tmp_path / "model")
+    index = tmp_path / "model" / "model_index.json"
+    index.write_text(json.dumps(json.loads(index.read_text()) | {"_class_name": kind}))
+    recipe = equality.recipe(tmp_path / "model")
+    assert claim(resolve(recipe.model, Path()), recipe).roles["vae_encoder"] == "encoder"
+    fused = equality.recipe(
+        tmp_path / "model", pipeline="fused", shapes=Shapes(height=(32,) * 3, width=(32,) * 3, batch=(1,) * 3)
+    )
+    assert "vae_encoder" not in claim(resolve(fused.model, Path()), fused).roles
+    plain = equality.recipe(tiny_sd)
+    assert "vae_encoder" not in claim(resolve(plain.model, Path()), plain).roles

@@ -9,7 +9,7 @@ import torch
 from engines.errors import UnsupportedError
 from engines.tokenizer import TextTokenizer
 from tests.exporter.families.test_traced import family
-from tools.coverage import pipelines
+from tools.coverage.models import MADE
 
 PROMPTS = ("A red circle", "the blue square")
 
@@ -17,7 +17,7 @@ PROMPTS = ("A red circle", "the blue square")
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     folder: Path = tmp_path_factory.mktemp("model")
-    pipelines.MADE["pixart-sigma"]().save_pretrained(folder)
+    MADE["pixart-sigma"]().save_pretrained(folder)
     found = family(folder)
     return found, found.reference()
 
@@ -49,7 +49,7 @@ def test_a_call_on_what_was_encoded_is_a_call_on_the_prompts(made):
 @pytest.mark.parametrize(("name", "lengths"), [("sana", (300, 1355)), ("ovis", (284,))])
 def test_the_bundle_s_tokenizers_make_the_pipeline_s_ids(tmp_path, name, lengths):
     """Sana has an instruction before the prompt alone, so that its one tokenizer reads in two ways; Ovis a chat's template."""
-    pipelines.MADE[name]().save_pretrained(tmp_path / "model")
+    MADE[name]().save_pretrained(tmp_path / "model")
     found = family(tmp_path / "model")
     wanted, made = found.reference().tokenize(PROMPTS, "Blurry"), found.tokenizers()
     assert tuple(sorted(entry.length for entry, _ in made.values())) == lengths

@@ -3,6 +3,7 @@ import weakref
 
 import numpy as np
 import onnx_ir as ir
+import pytest
 
 from exporter.graph.fold import fold
 from tests.exporter.graph.small import model
@@ -31,3 +32,12 @@ def test_a_folded_graph_can_be_forgotten():
     del folded
     gc.collect()
     assert graph() is None  # a network of gigabytes would stay beside the builder of its engine
+
+
+@pytest.mark.parametrize(
+    ("operator", "number", "stays"),
+    [("Add", "0.0", False), ("Add", "1e-15", True), ("Sub", "1e-15", True), ("Mul", "1.0", False), ("Div", "1.000001", True)],
+)
+def test_only_the_very_number_changes_nothing(operator, number, stays):
+    folded = fold(model(f"z = Constant<value_float = {number}>()", f"a = {operator}(x, z)", "y = Exp(a)"))
+    assert (operator in [node.op_type for node in folded.graph]) == stays

@@ -61,8 +61,8 @@ def test_nor_has_an_architecture(name):
         ({"something_new": ["diffusers", "Thing"]}, "left out: something_new (Thing); nothing here reads it"),
         ({"new_option": True}, "left out: new_option: true of model_index.json"),
         (
-            {"_class_name": "StableDiffusionXLAdapterPipeline"},
-            "saved as StableDiffusionXLAdapterPipeline; the bundle draws what StableDiff",
+            {"_class_name": "StableDiffusionXLKDiffusionPipeline"},
+            "saved as StableDiffusionXLKDiffusionPipeline; the bundle draws what StableDiff",
         ),
     ],
 )

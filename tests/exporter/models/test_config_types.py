@@ -38,6 +38,10 @@ def test_what_cannot_be_computed_with(component, field, value):
     assert str(caught.value).encode()
 
 
+def test_null_is_none_where_a_library_takes_it_so():
+    config_types.refuse_types("vae", {"decoder_block_out_channels": None, "shift_factor": None}, "x")
+
+
 @pytest.mark.parametrize("name", architectures.names())
 def test_configs_as_published_pass(name):
     for component, config in architectures.configs(name).items():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from exporter.models import kinds
+from exporter.models import kinds, recognition
 from exporter.models.recognition import Outline
 
 U, V = "model.diffusion_model.", "first_stage_model."
@@ -220,3 +220,8 @@ INDEX = {
 def test_an_index_tells_what_a_pipeline_lacks(changes, name):
     found = kinds.of_index({**INDEX, **changes})
     assert (found is None) if name is None else name in found.name
+
+
+@pytest.mark.parametrize("name", ["sd-v1-5-inpainting", "instruct-pix2pix"])
+def test_unets_with_more_channels_that_have_an_architecture_are_built(name):
+    assert kinds.of_outline(recognition.known()[name]) is None

@@ -5,7 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import nn
+from torch._dynamo.exc import UserError
 
+from engines.errors import UnsupportedError
 from engines.signature import Port, Range, Signature
 from exporter.onnx.capture import traced
 from exporter.part import Part
@@ -61,6 +63,53 @@ def test_a_size_that_is_fixed_is_no_symbol():
     assert not isinstance(shapes[0][2], int)
     given = inputs(2, 16)
     torch.testing.assert_close(program.module()(*given), Toy()(*given))
+
+
+class Tabled(nn.Module):
+    """Has a table for one size, and else computes it."""
+
+    def __init__(self, usual, *, same):
+        super().__init__()
+        self.register_buffer("table", torch.arange(2.0 * usual))
+        self.usual, self.same = usual, same
+
+    def forward(self, x, ids):
+        if x.shape[2] // 2 == self.usual:
+            place = self.table
+        elif x.shape[2] // 2 > self.same:
+            place = torch.arange(x.shape[2]).float()
+        else:
+            place = -torch.arange(x.shape[2]).float()
+        return (x.mean(1) + place)[:, ::2] + ids[:, None].float()
+
+
+def tabled(usual, same):
+    return Part("toy", "denoiser", Tabled(usual, same=same).eval(), SIGNATURE)
+
+
+@pytest.mark.parametrize("usual", [4, 8, 12, 16])
+def test_a_table_for_one_size_is_no_graph_s_whichever_size_it_is(usual):
+    part = tabled(usual, 0)
+    module = traced(part).module(check_guards=False)  # which say that the table's own size is none: it is computed as well
+    for side in (4, 8, 12, 16):
+        given = inputs(3, side)
+        torch.testing.assert_close(module(*given), part.module(*given))
+
+
+def test_one_or_two_is_no_length_that_code_may_take_for_known():
+    class Counted(nn.Module):
+        def forward(self, x):
+            return torch.cat([x, torch.ones(x.shape[0] if x.shape[0] != 2 else 2, 2)], 1)
+
+    signature = Signature(inputs=(Port(name="x", shape=("batch", 3)),), outputs=(Port(name="y", shape=("batch", 5)),),
+                          dims={"batch": Range(min=1, typical=1, max=2)})  # fmt: skip
+    with pytest.raises(UserError, match="batch"):  # and no graph of two alone
+        traced(Part("toy", "denoiser", Counted().eval(), signature))
+
+
+def test_a_way_that_depends_on_the_size_is_refused_with_the_sizes():
+    with pytest.raises(UnsupportedError, match=r"toy: its code takes one way at some sizes .* and not at side 16\.\n"):
+        traced(tabled(100, 8))
 
 
 def test_the_same_part_gives_the_same_names():

@@ -58,6 +58,15 @@ def test_what_cannot_be_translated_says_so():
         exporting.export(Part("unet", "denoiser", Unspeakable().eval(), SIGNATURE), 20)
 
 
+def test_a_length_that_the_code_fixes_is_told_with_what_to_write():
+    class Fixed(torch.nn.Module):
+        def forward(self, latent):
+            return latent + torch.ones(int(latent.shape[0]), 1, 1, 1)
+
+    with pytest.raises(UnsupportedError, match="its code takes batch for one number, and the recipe asks for a range"):
+        exporting.export(Part("unet", "denoiser", Fixed().eval(), SIGNATURE), 20)
+
+
 class Doubling(torch.nn.Module):
     """As an upsampler of UNet and VAE."""
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
 
-from exporter.recipe.messages import sentences
+from exporter.recipe.messages import sentences, unknown_step
 
 
 class Inner(BaseModel):
@@ -109,3 +109,19 @@ def test_a_problem_that_nobody_foresaw_is_told_in_pydantic_s_words():
         when: Annotated[str, StringConstraints(pattern="^a")]
 
     assert told(Dated, when="b") == [(("when",), "string should match pattern '^a', not 'b'")]
+
+
+@pytest.mark.parametrize(
+    ("place", "found"),
+    [
+        (("inner", "depth"), None),
+        (("several", "anything", "depth"), None),
+        (("several", "anything"), None),
+        (("rows", 0, "depth"), None),
+        (("iner", "depth"), (("iner",), "unknown field; did you mean 'inner'?")),
+        (("several", "a", "dept"), (("several", "a", "dept"), "unknown field; did you mean 'depth'?")),
+        (("rows", 0, "dept"), (("rows", 0, "dept"), "unknown field; did you mean 'depth'?")),
+    ],
+)
+def test_the_first_step_that_leads_nowhere_is_told(place, found):
+    assert unknown_step(Outer, place) == found

@@ -29,7 +29,8 @@ def told(path):
 
 
 def test_every_recipe_has_a_name_in_any_folder():
-    assert shipped.recipes() == {path.stem: path for path in sorted((ROOT / "recipes").glob("*.yaml"))}
+    files = sorted(path for path in (ROOT / "recipes").glob("*.yaml") if not path.name.startswith("sweep-"))
+    assert shipped.recipes() == {path.stem: path for path in files}
     for name, path in shipped.recipes().items():
         assert shipped.find(Path(name)) == path
 

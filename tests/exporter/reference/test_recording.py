@@ -62,6 +62,13 @@ def test_cases_are_read_back_in_their_order(tmp_path):
     assert (found[-1].inputs, found[-1].source, found[-1].passes) == ({}, {}, {})
 
 
+def test_runs_are_listed_in_their_order_however_many(tmp_path):
+    runs = tuple(run(setting=Setting(**{**vars(SETTING), "label": f"run {number}"})) for number in range(12))
+    folder = recording.RecordingFolder(tmp_path)
+    folder.write(recording.Recording(runs, {}, {}))
+    assert [load_run(file).setting.label for file in folder.runs] == [f"run {number}" for number in range(12)]
+
+
 def test_no_cases_are_none(tmp_path):
     save_cases([], tmp_path / "unet.npz")
     assert load_cases(tmp_path / "unet.npz") == ()

@@ -80,3 +80,26 @@ def test_a_terminal_shows_both_that_are_at_work(monkeypatch):
     assert [row[1:3] for row in rows] == [["record", "source"], ["export", "unet,"]]
     assert "by the second process" in " ".join(rows[1])
     assert "waiting for another build of x" in text.getvalue()
+
+
+def test_a_download_has_a_line_if_anything_came(told):
+    lines, text = told
+    with lines.fetching("owner/here"):
+        pass
+    with lines.fetching("owner/name") as tell:
+        tell(1_000_000, 6_500_000)
+        tell(6_500_000, 6_500_000)
+    (line,) = text()
+    assert line.split()[:2] + line.split()[-2:] == ["fetch", "owner/name", "6.5", "MB"]
+
+
+def test_a_terminal_shows_how_far_a_download_is(monkeypatch):
+    screen = Console(file=io.StringIO(), width=100, force_terminal=True, legacy_windows=False)
+    monkeypatch.setattr(progress, "console", lambda **_: screen)
+    with progress.stage_lines(error=True) as lines, lines.fetching("owner/name") as tell:
+        tell(1_200_000_000, 6_500_000_000)
+        plain = Console(file=io.StringIO(), width=100)
+        with plain.capture() as shown:
+            plain.print(lines._table())
+    assert shown.get().split()[:6] == ["fetch", "owner/name", "1,200", "of", "6,500", "MB"]
+    assert lines._live is None

@@ -3,12 +3,25 @@
 import threading
 
 import diffusers
+import pytest
 import torch
 
+from engines.errors import UnsupportedError
 from engines.samplers.table import Eval
 from exporter.schedulers import loop
 from exporter.schedulers.compile_sampler import compile_sampler
 from exporter.schedulers.loop import InjectedNoise
+
+
+def test_attention_is_no_dice_unless_it_drops():
+    given = [torch.ones(1, 2, 3, 4)] * 3
+    attend = torch.nn.functional.scaled_dot_product_attention
+    with InjectedNoise(torch.zeros):
+        assert torch.equal(attend(*given), attend(*given, dropout_p=0.0))
+        assert torch.equal(attend(*given, None, 0.0), given[0])
+        for options in ((None, 0.5), (None,)):
+            with pytest.raises(UnsupportedError, match="scaled_dot_product_attention"):
+                attend(*given, *options, **({} if len(options) > 1 else {"dropout_p": 0.5}))
 
 
 def test_dice_answer_every_spelling_of_normal_noise():

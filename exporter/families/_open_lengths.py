@@ -1,0 +1,80 @@
+"""Lengths that stay open while a pipeline's own code is followed, where Python or torch would ask for their value."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import SymFloat, SymInt, Tensor
+
+
+class Repeated(NamedTuple):
+    """A Python list of an open number of times the same, of which a tensor can be made where that is a number."""
+
+    value: Any
+    count: Any
+
+
+class _Whole(type):
+    """Of `int` in a pipeline's code: a length that is open stays so."""
+
+    def __instancecheck__(cls, value: object) -> bool:
+        return isinstance(value, int | SymInt)
+
+    def __call__(cls, *args: Any) -> Any:  # noqa: ANN401 - of `int`
+        return args[0] if args and isinstance(args[0], SymInt) else int(*args)
+
+
+class _OpenInt(int, metaclass=_Whole):
+    pass
+
+
+class _Real(type):
+    """Of `float` in a pipeline's code: what is computed of a length that is open stays so."""
+
+    def __instancecheck__(cls, value: object) -> bool:
+        return isinstance(value, float | SymFloat)
+
+    def __call__(cls, *args: Any) -> Any:  # noqa: ANN401 - of `float`
+        return torch.sym_float(args[0]) if args and isinstance(args[0], SymInt | SymFloat) else float(*args)
+
+
+class _OpenFloat(float, metaclass=_Real):
+    pass
+
+
+@contextmanager
+def open_lengths(pipeline: Any) -> Iterator[None]:  # noqa: ANN401 - a pipeline of diffusers
+    """Within it the pipeline's `int(height)` and `float(height)` keep a height that is open, and `[0] * batch` a batch."""
+    names = {kind.__module__ for kind in type(pipeline).__mro__}
+    modules = [sys.modules[name] for name in names if name.startswith("diffusers.pipelines")]
+    multiply: Any = SymInt.__rmul__
+
+    def repeated(self: SymInt, other: Any) -> Any:  # noqa: ANN401 - what stands before the `*`
+        return Repeated(other[0], self) if isinstance(other, list) and len(other) == 1 else multiply(self, other)
+
+    for module in modules:
+        vars(module).update(int=_OpenInt, float=_OpenFloat)
+    SymInt.__rmul__ = repeated
+    try:
+        yield
+    finally:
+        SymInt.__rmul__ = multiply
+        for module in modules:
+            for name in ("int", "float"):
+                vars(module).pop(name, None)
+
+
+def linspace(start: Any, end: Any, steps: Any, **options: Any) -> Tensor:  # noqa: ANN401 - numbers that may be open
+    """Numbers of even steps, as torch makes them, but for their last digit; torch's own asks how many."""
+    kept = {name: value for name, value in options.items() if name in ("dtype", "device")}
+    return start + torch.arange(steps, **{"dtype": torch.get_default_dtype(), **kept}) * ((end - start) / (steps - 1))
+
+
+def fill_diagonal(matrix: Tensor, value: float) -> Tensor:
+    """Fill the diagonal in place, as torch does, whatever the sizes; torch's own asks for them."""
+    rows, columns = (torch.arange(length, device=matrix.device) for length in matrix.shape)
+    return matrix.masked_fill_(rows[:, None] == columns, value)

@@ -1,0 +1,106 @@
+"""What a tensor of a pipeline's run was made of: pictures, which are the same at every step, or the step itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
+
+from engines.errors import UnsupportedError
+
+#: What is made of the latent, the time, the prompt or a scale, among the origins of a tensor.
+STEP = "step"
+#: How the origin is called that is a noise of the pipeline's, before its number.
+DRAW = "draw "
+#: The two sides of a run: what is made of pictures alone, and what is made of the step too.
+Side = Literal["pictures", "step"]
+#: Where a tensor keeps its origins.
+_KEPT = "_origins"
+
+
+def marked(tensor: Tensor, *names: str) -> Tensor:
+    """The same tensor, which from now on was made of these."""
+    setattr(tensor, _KEPT, frozenset(names))
+    return tensor
+
+
+def origins(tensor: Tensor) -> frozenset[str]:
+    """What a tensor was made of; nothing of a constant."""
+    return getattr(tensor, _KEPT, frozenset())
+
+
+def pictured(tensor: Tensor) -> bool:
+    """Whether it is made of pictures or their noise, and not of the step."""
+    own = origins(tensor)
+    return bool(own) and STEP not in own
+
+
+class Origins(TorchFunctionMode):
+    """Within it what is made of a marked tensor is marked.
+
+    Args:
+        crossing: is asked for what takes the place of a tensor of the pictures' side, given its number and itself, where one of
+            the step's side is computed with it. The same tensor has the same number.
+        real: the side that is computed; the other has shapes alone, on the meta device. None: both are.
+        owners: id of a weight → name of its component.
+
+    Attributes:
+        used: components whose weights the pictures' side was computed with, in order.
+
+    """
+
+    def __init__(
+        self,
+        crossing: Callable[[int, Tensor], Tensor] = lambda _, tensor: tensor,
+        real: Side | None = None,
+        owners: Mapping[int, str] | None = None,
+    ) -> None:
+        super().__init__()
+        self._crossing, self._real, self._owners = crossing, real, owners or {}
+        self._crossed: list[Tensor] = []
+        self.used: list[str] = []
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:  # noqa: ANN401 - whatever torch's function returns
+        both: Any = (tuple(args), dict(kwargs or {}))
+        tensors = [each for each in pytree.tree_leaves(both) if isinstance(each, Tensor)]
+        made = frozenset[str]().union(*map(origins, tensors))
+        if not made:
+            return func(*args, **both[1])
+        if STEP in made and any(map(pictured, tensors)):
+            self._refuse_in_place(func, args)
+            both = pytree.tree_map_only(Tensor, lambda each: self._number(each) if pictured(each) else each, both)
+        side: Side = "step" if STEP in made else "pictures"
+        if side == "pictures":
+            names = (self._owners.get(id(each), "") for each in tensors)
+            self.used += [name for name in dict.fromkeys(names) if name and name not in self.used]
+        if self._real not in {None, side}:
+            if getattr(func, "__self__", None) is Tensor.device:
+                return torch.device("cpu")
+            both = pytree.tree_map_only(Tensor, lambda each: each.to("meta"), both)
+            both = pytree.tree_map_only(torch.device, lambda _: torch.device("meta"), both)
+        found = func(*both[0], **both[1])
+        _mark(pytree.tree_leaves(found), made)
+        return found
+
+    def _number(self, tensor: Tensor) -> Tensor:
+        place = next((place for place, each in enumerate(self._crossed) if each is tensor), len(self._crossed))
+        if place == len(self._crossed):
+            self._crossed.append(tensor)
+        return self._crossing(place, tensor)
+
+    def _refuse_in_place(self, func: Callable[..., Any], args: Sequence[Any]) -> None:
+        name = getattr(func, "__name__", "")
+        if name.endswith("_") and not name.endswith("__") and args and isinstance(args[0], Tensor) and pictured(args[0]):
+            raise UnsupportedError(f"{name} changes in place what was made of pictures, by what depends on the step.")
+
+
+def _mark(values: Iterable[Any], made: frozenset[str]) -> None:
+    for each in values:
+        if isinstance(each, Tensor):
+            marked(each, *made)

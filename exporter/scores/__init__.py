@@ -1,0 +1,128 @@
+"""Scores of pictures: metrics against a reference's pictures on the same noise, plugins of this folder, and files of a user's.
+
+A score is a frozen model of its options, one a file, as every plugin: `of` gives a number for each picture.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from pydantic import ValidationError
+
+from engines import plugins
+from engines.errors import RecipeError, UnsupportedError
+from exporter.parity.metrics import METRICS
+from exporter.recipe.messages import sentences
+from exporter.recipe.yaml_source import dotted
+
+__all__ = ["MetricScore", "Score", "load", "name_of"]
+
+
+class Score(Protocol):
+    """What judges pictures."""
+
+    @property
+    def label(self) -> str:
+        """What tables call it."""
+        ...
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Which way is better."""
+        ...
+
+    @property
+    def compares(self) -> bool:
+        """Whether it needs the reference's pictures."""
+        ...
+
+    def of(self, images: np.ndarray, prompts: Sequence[str], reference: np.ndarray | None) -> Sequence[float]:
+        """A number for each picture.
+
+        Args:
+            images: uint8 (pictures, height, width, 3).
+            prompts: one a picture.
+            reference: the reference's pictures of the same prompts on the same noise, as images; None where not `compares`.
+
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class MetricScore:
+    """A metric of the check, picture by picture."""
+
+    metric: str
+
+    @property
+    def label(self) -> str:
+        """As the blame table calls it."""
+        return METRICS[self.metric].label
+
+    @property
+    def higher_is_better(self) -> bool:
+        """As the metric says."""
+        return METRICS[self.metric].higher_is_better
+
+    @property
+    def compares(self) -> bool:
+        """With the reference's pictures, always."""
+        return True
+
+    def of(self, images: np.ndarray, prompts: Sequence[str], reference: np.ndarray | None) -> Sequence[float]:  # noqa: ARG002 - a score's
+        """How near each picture is to the reference's."""
+        if reference is None:
+            raise TypeError(f"{self.metric} compares with a reference, and was given none")
+        pairs = zip(images.astype(np.float32) / 255, reference.astype(np.float32) / 255, strict=True)
+        return [METRICS[self.metric].of(got[None], want[None], 1.0) for got, want in pairs]
+
+
+def name_of(spelled: str) -> str:
+    """What rows call a score: its own name, or the bare name of the user's file."""
+    return Path(spelled).stem if spelled.endswith(".py") else spelled
+
+
+def load(spelled: str, options: Mapping[str, Any], root: Path) -> Score:
+    """Open a score: a metric, a plugin of the kind `scores`, or a Python file that counts from `root`.
+
+    Raises:
+        RecipeError: there is none, or its options are wrong.
+        UnsupportedError, MissingDependency: as its constructor says; nothing is drawn before it is open.
+
+    """
+    if spelled in METRICS:
+        if options:
+            raise RecipeError(f"{spelled}: it takes no options")
+        return MetricScore(spelled)
+    made = _from_file(root / spelled) if spelled.endswith(".py") else _plugin(spelled)
+    try:
+        return made.model_validate_json(json.dumps(dict(options)), strict=True)
+    except ValidationError as error:
+        raise RecipeError([f"{spelled}.{dotted(place)}: {told}" for place, told in sentences(made, error)]) from error
+
+
+def _plugin(name: str) -> Any:  # noqa: ANN401 - a class with the protocol above
+    known = [*METRICS, *plugins.names("scores")]
+    if name not in known:
+        raise RecipeError(f"unknown score {name!r}{plugins.did_you_mean(name, known)}; or name a Python file, such as ./mine.py")
+    return plugins.load("scores", name)
+
+
+def _from_file(file: Path) -> Any:  # noqa: ANN401 - as above
+    if not file.is_file():
+        raise RecipeError(f"{file} is not a file; a score's file counts from the folder of what names it")
+    spec = importlib.util.spec_from_file_location(f"t2iexport_score_{file.stem}", file)
+    if spec is None or spec.loader is None:
+        raise UnsupportedError(f"{file} is no Python module. Write one whose __all__ has one name, a score.")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    public = getattr(module, "__all__", [])
+    if len(public) != 1:
+        raise UnsupportedError(f"{file} must state __all__ with one name, that of its score.")
+    return getattr(module, public[0])

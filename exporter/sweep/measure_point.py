@@ -1,0 +1,191 @@
+"""A worker's second task: draw with a point's bundle, score the pictures, time it beside the base. In and out go plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from engines.bundle import Bundle
+from engines.images.png import write
+from engines.pipeline import Pipeline
+from engines.sampler_ops import Eval
+from engines.samplers.table import Table
+from exporter import machine, scores
+from exporter.bench import run as bench
+from exporter.bench.stopwatch import Stopwatch
+from exporter.sweep.result import Measured
+from exporter.sweep.spec import Measures, RunOptions
+
+#: Pictures that are drawn by one call; each is that of its own seed, however many are drawn together.
+_TOGETHER = 8
+#: Sides up to which a shown picture is kept whole, in pixels.
+_SHOWN_SIDE = 512
+
+
+@dataclass(frozen=True)
+class MeasureTask:
+    """What to draw with which bundle, and against which.
+
+    Attributes:
+        bundle: of the point.
+        base: of the base.
+        run: how the point's bundle is run.
+        multiply_adds: of one call of each part; empty where they are not known.
+        measures: what is measured.
+        prompts: what is drawn.
+        root: folder from which files of scores count.
+        pictures: folder for those that are shown, and in `reference` for all of the base.
+        name: what the point's files are called.
+        is_base: whether the point is the base, whose pictures are the reference.
+
+    """
+
+    bundle: Path
+    base: Path
+    run: RunOptions
+    multiply_adds: Mapping[str, int]
+    measures: Measures
+    prompts: tuple[str, ...]
+    root: Path
+    pictures: Path
+    name: str
+    is_base: bool
+
+    @property
+    def references(self) -> list[Path]:
+        """Files of the base's pictures, without loss."""
+        return [self.pictures / "reference" / f"{number}.png" for number in range(len(self.prompts))]
+
+
+def measure_point(task: MeasureTask) -> Measured:
+    """Measure a point. Nothing else may run on the machine meanwhile.
+
+    Raises:
+        UnsupportedError: the bundle cannot be run like that, or a score cannot be had.
+
+    """
+    asked = [named for each in task.measures.scores for named in each.items()]
+    judges = {scores.name_of(name): scores.load(name, options, task.root) for name, options in asked}
+    with Pipeline.open(task.bundle) as pipeline:
+        pictures = _drawn(pipeline, task)
+        calls = _calls(pipeline.bundle, task.run, pictures)
+        work = _multiply_adds(pipeline.bundle, task.multiply_adds, calls)
+    if task.is_base:
+        task.references[0].parent.mkdir(parents=True, exist_ok=True)
+        for picture, file in zip(pictures, task.references, strict=True):
+            write(picture, file)
+    own, base = _raced(task)
+    return Measured(
+        seconds=own,
+        base_seconds=base,
+        memory=_peak(task),
+        evaluations=sum(number for number, _ in calls.values()),
+        multiply_adds=work,
+        scores=_scored(judges, pictures, task),
+        pictures=_shown(pictures, task),
+    )
+
+
+def _wishes(run: RunOptions) -> dict[str, Any]:
+    """Arguments of `Pipeline.generate`."""
+    return {name: value for name, value in run if value is not None}
+
+
+def _drawn(pipeline: Pipeline, task: MeasureTask) -> list[Image.Image]:
+    found: list[Image.Image] = []
+    for first in range(0, len(task.prompts), _TOGETHER):
+        texts = task.prompts[first : first + _TOGETHER]
+        seeds = [task.measures.seed + first + index for index in range(len(texts))]
+        found += pipeline.generate(texts, seed=seeds, **_wishes(task.run))
+    return found
+
+
+def _calls(bundle: Bundle, run: RunOptions, pictures: Sequence[Image.Image]) -> dict[str, tuple[float, float]]:
+    """Role → how often it is called for a picture, and how often with all branches: a call without guidance counts half."""
+    told = [float(picture.info["evaluations"]) for picture in pictures if "evaluations" in picture.info]
+    if told:  # by samplers that choose, and in parallel
+        return {"denoiser": (float(np.mean(told)), float(np.mean(told)))}
+    about = bundle.manifest
+    steps, height, width = (getattr(run, name) or getattr(about.defaults, name) for name in ("steps", "height", "width"))
+    table = Table.load(bundle.path(about.compiled(steps, height, width).file))
+    found: dict[str, tuple[float, float]] = {}
+    for op in table.ops:
+        if isinstance(op, Eval):
+            role = "shallow" if op.shallow else "denoiser"
+            number, whole = found.get(role, (0.0, 0.0))
+            found[role] = number + 1, whole + (0.5 if op.guided == 0 else 1.0)
+    return found
+
+
+def _multiply_adds(bundle: Bundle, each: Mapping[str, int], calls: Mapping[str, tuple[float, float]]) -> float | None:
+    """Multiply-adds of a picture: text networks and decoder run once, an encoder not at all."""
+    roles = {name: part.role for name, part in bundle.manifest.parts.items()}
+    times = {"encoder": 0.0, "shallow": 0.0, **{role: whole for role, (_, whole) in calls.items()}}
+    return sum(size * times.get(roles[name], 1.0) for name, size in each.items()) if each else None
+
+
+def _scored(
+    judges: Mapping[str, scores.Score], pictures: Sequence[Image.Image], task: MeasureTask
+) -> dict[str, tuple[float, ...]]:
+    """Every picture's scores; without those that compare of the base, and where the base's pictures have another size."""
+    images, others = _pixels(pictures), _pixels([Image.open(file) for file in task.references])
+    comparable = images.shape == others.shape and not task.is_base
+    found = {}
+    for name, judge in judges.items():
+        if comparable or not judge.compares:
+            values = judge.of(images, task.prompts, others if judge.compares else None)
+            found[name] = tuple(float(value) for value in values)
+    return found
+
+
+def _pixels(pictures: Sequence[Image.Image]) -> np.ndarray:
+    """uint8 (pictures, height, width, 3)."""
+    return np.stack([np.asarray(picture.convert("RGB")) for picture in pictures])
+
+
+def _raced(task: MeasureTask) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Seconds of the point's pictures, and of the base's in the same rounds."""
+    with TemporaryDirectory() as folder, _contestant(task, "point", task.bundle, task.run) as own:
+        if task.is_base:
+            ((timing,), _) = bench.race([own], [1], task.measures.rounds, Path(folder))
+            return tuple(timing.seconds), tuple(timing.seconds)
+        with _contestant(task, "base", task.base, RunOptions()) as base:
+            ((timing, other), _) = bench.race([own, base], [1], task.measures.rounds, Path(folder))
+            return tuple(timing.seconds), tuple(other.seconds)
+
+
+@contextmanager
+def _contestant(task: MeasureTask, name: str, path: Path, run: RunOptions) -> Iterator[bench.Contestant]:
+    with Pipeline.open(path) as pipeline:
+
+        def draw(batch: int) -> list[Image.Image]:
+            return pipeline.generate([task.prompts[0]] * batch, seed=task.measures.seed, **_wishes(run))
+
+        yield bench.Contestant(name, pipeline.engine, draw, Stopwatch())
+
+
+def _peak(task: MeasureTask) -> int:
+    """Peak memory of a fresh process that draws one picture, in bytes."""
+    given = {f"--{name.replace('_', '-')}": str(value) for name, value in _wishes(task.run).items()}
+    options = [word for pair in given.items() for word in pair]
+    with TemporaryDirectory() as folder:
+        command = ("-m", "engines", str(task.bundle), task.prompts[0], *options, "-o", str(Path(folder) / "picture.png"))
+        return machine.cold(command).peak
+
+
+def _shown(pictures: Sequence[Image.Image], task: MeasureTask) -> tuple[str, ...]:
+    """Write the pictures that the report shows; their files' names."""
+    names = []
+    for number, picture in enumerate(pictures[: task.measures.shown]):
+        small = picture.convert("RGB")
+        small.thumbnail((_SHOWN_SIDE, _SHOWN_SIDE))
+        names.append(f"{task.name}-{number}.webp")
+        small.save(task.pictures / names[-1], lossless=max(small.size) <= 128, quality=90)
+    return tuple(names)

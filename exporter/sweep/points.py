@@ -1,0 +1,225 @@
+"""The points of a sweep: combinations of levels, each with its recipe, or with the reason why it has none."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from pydantic import ValidationError
+
+from engines.errors import RecipeError, T2IError, UnsupportedError
+from exporter.recipe.messages import sentences
+from exporter.recipe.schema import Recipe
+from exporter.recipe.yaml_source import dotted, place_of
+from exporter.stages.plan import Plan
+from exporter.stages.vendors import vendors
+from exporter.sweep.spec import MORE, RUN, Level, RunOptions, SweepFile
+
+#: What the base is called, and the level of an axis on which the base has none of the levels.
+BASE = "base"
+#: The level of an axis that a point leaves to another one, which sets the same path.
+LEFT = "–"
+#: How a bundle is run → what it does by itself.
+_USUAL = {
+    "run.steps": "sampler.steps",
+    "run.guidance_scale": "sampler.guidance.scale",
+    "run.height": "shapes.height",
+    "run.width": "shapes.width",
+}
+#: Points from which on whoever asks must say that it is meant.
+MANY = 10_000
+
+
+@dataclass(frozen=True)
+class Point:
+    """One combination.
+
+    Attributes:
+        name: the levels in which it is not the base.
+        levels: axis → level, of every axis; BASE where it stays as the base has it.
+        assignments: what turns the base's recipe into this one's, as `--set` takes it.
+        recipe: None where there is none, and `problem` says why.
+        run: how the bundle is run.
+        problem: why it cannot be, in sentences.
+        is_base: whether it is the base, which the others are compared with.
+
+    """
+
+    name: str
+    levels: Mapping[str, str]
+    assignments: tuple[str, ...]
+    recipe: Recipe | None
+    run: RunOptions
+    problem: str = ""
+    is_base: bool = False
+
+    @cached_property
+    def digest(self) -> str:
+        """What its result is kept under: two points of one recipe, run alike, have one result."""
+        return digest({"recipe": self._recipe, "run": self.run.model_dump(mode="json")})
+
+    @cached_property
+    def bundle(self) -> str:
+        """What its bundle is kept under: that of every point of its recipe."""
+        return digest({"recipe": self._recipe})
+
+    @property
+    def _recipe(self) -> object:
+        return self.recipe.model_dump(mode="json") if self.recipe else [self.assignments, self.problem]
+
+
+def digest(content: object) -> str:
+    """A name of 16 hexadecimal digits for plain data."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:16]
+
+
+def count(asked: SweepFile) -> int:
+    """Points of the grids, before equal ones are found."""
+    total = 0
+    for grid in asked.grids:
+        size = 1
+        for names in grid.values():
+            size *= len(names)
+        total += size
+    return total
+
+
+def points(asked: SweepFile, *, many: bool = False) -> tuple[Point, ...]:
+    """Every point once, the base first, whether the grids hold it or not.
+
+    Raises:
+        UnsupportedError: there are more than MANY, and that is not said to be meant.
+        RecipeError: the base is no recipe, or none of the points is.
+
+    """
+    if (total := count(asked)) > MANY and not many:
+        raise UnsupportedError(f"{asked.name} has {total:,} points, more than {MANY:,}. Name fewer, or say --yes.")
+    base = Recipe.load(asked.base, _assignments(asked.changes))
+    at = {axis: _base_level(asked, axis, base) for axis in asked.axes}
+    found = {tuple(at.values()): Point(BASE, at, _assignments(asked.changes), base, RunOptions(), is_base=True)}
+    for named in _combinations(asked):
+        point = _point(asked, named, at, base)
+        found.setdefault(tuple(point.levels.values()), point)
+    others = list(found.values())[1:]
+    if others and all(point.problem for point in others):
+        told = f"none of the {len(others)} points is a recipe; the first is not because"
+        raise RecipeError([told, *others[0].problem.splitlines()])
+    return tuple(found.values())
+
+
+def plan_digest(point: Point) -> str:
+    """A name for all that a build would do: weights, options, code and libraries; empty where the point cannot be planned."""
+    if point.recipe is None:
+        return ""
+    try:
+        with vendors(f"model.source {point.recipe.model.source}"):
+            plan = Plan(point.recipe)
+            # What hangs on a search is planned when that is done, so all that the recipe says counts.
+            return digest([*(str(stage.key) for stage in plan.stages), point.recipe.model_dump_json() if plan.search else ""])
+    except T2IError:
+        return ""  # the build says why
+
+
+def _combinations(asked: SweepFile) -> Iterator[dict[str, str]]:
+    for grid in asked.grids:
+        for names in itertools.product(*grid.values()):
+            yield dict(zip(grid, names, strict=True))
+
+
+def _base_level(asked: SweepFile, axis: str, base: Recipe) -> str:
+    """Which level of an axis the base has: one that changes nothing."""
+    for name in asked.axes[axis]:
+        point = _point(asked, {axis: name}, {}, base)
+        if point.recipe is not None and (point.recipe.model_dump(), point.run) == (base.model_dump(), RunOptions()):
+            return name
+    return BASE
+
+
+def _assignments(settings: Mapping[str, Any]) -> tuple[str, ...]:
+    """As `--set` takes them; JSON is YAML, and has one way to write each value."""
+    return tuple(f"{path}={json.dumps(value, ensure_ascii=False)}" for path, value in settings.items())
+
+
+def _is_left(levels: Iterable[Level], others: Sequence[str]) -> bool:
+    """Whether other axes decide what an axis is about: one path of theirs is met by each of its levels that set something."""
+    setting = [[_USUAL.get(path, path) for path in level.settings] for level in levels if level.settings]
+    return any(all(_met(other, paths) for paths in setting) for other in others)
+
+
+def _met(path: str, others: Iterable[str]) -> bool:
+    """Whether one of the others sets what the path does: the same, what is around it, or what is inside."""
+    steps = place_of(path.removesuffix(MORE))
+    found = (place_of(other.removesuffix(MORE)) for other in others)
+    return any(steps[: len(other)] == other[: len(steps)] for other in found)
+
+
+def _put(settings: Mapping[str, Any], more: Mapping[str, Any], base: Recipe) -> dict[str, Any]:
+    """Settings with others over them; a list for `path+` goes behind the one that is there, in them or in the base."""
+    found = dict(settings)
+    for path, value in more.items():
+        plain = path.removesuffix(MORE)
+        found[plain] = [*(found[plain] if plain in found else _value(base, plain)), *value] if path != plain else value
+    return found
+
+
+def _value(recipe: Recipe, path: str) -> list[Any]:
+    """The list that stands at a path of a recipe; an empty one where nothing does."""
+    value: Any = recipe.model_dump(mode="json", exclude_unset=True)
+    for step in place_of(path):
+        if isinstance(step, int) or not isinstance(value, dict) or value.get(step) is None:
+            return []
+        value = value[step]
+    return value if isinstance(value, list) else []
+
+
+def _point(asked: SweepFile, named: Mapping[str, str], at: Mapping[str, str], base: Recipe) -> Point:
+    """The point of the levels that a grid names; the base's level of another axis is `at` that axis."""
+    chosen = {axis: asked.axes[axis][name].settings for axis, name in named.items()}
+    levels, settings = dict[str, str](), dict[str, Any]()
+    for axis, known in asked.axes.items():
+        others = [path for other, own in chosen.items() if other != axis for path in own]
+        if axis in named:
+            levels[axis] = named[axis]
+            # What leaves the base as it is need not be said, unless another axis says otherwise.
+            said = {path: value for path, value in chosen[axis].items() if named[axis] != at.get(axis) or _met(path, others)}
+            settings = _put(settings, said, base)
+        else:
+            levels[axis] = LEFT if _is_left(known.values(), others) else at.get(axis, BASE)
+    running = {path.split(".", 1)[1]: value for path, value in settings.items() if path.split(".")[0] == RUN}
+    built = {path: value for path, value in settings.items() if path.split(".")[0] != RUN}
+    assignments = _assignments({**{path: value for path, value in asked.changes.items() if path not in built}, **built})
+    problems, run = list[str](), RunOptions()
+    try:
+        run = RunOptions.model_validate_json(json.dumps(running), strict=True)
+    except ValidationError as error:
+        problems += [f"{RUN}.{dotted(place)}: {sentence}" for place, sentence in sentences(RunOptions, error)]
+    recipe: Recipe | None = None
+    try:
+        recipe = Recipe.load(asked.base, assignments)
+    except RecipeError as error:
+        problems += error.problems
+    name = _name(levels, at)
+    if recipe is None or problems:
+        return Point(name, levels, assignments, None, run, "\n".join(problems))
+    return Point(name, levels, assignments, recipe, _without_defaults(run, recipe))
+
+
+def _name(levels: Mapping[str, str], at: Mapping[str, str]) -> str:
+    """What makes the point another than the base; a level that has no letter says of what it is."""
+    told = {axis: level for axis, level in levels.items() if level not in {at.get(axis), LEFT}}
+    words = (level if re.search(r"[^\W\d]", level) else f"{axis.rpartition('.')[2]} {level}" for axis, level in told.items())
+    return " · ".join(words) or BASE
+
+
+def _without_defaults(run: RunOptions, recipe: Recipe) -> RunOptions:
+    """The same without what the bundle does by itself."""
+    shapes, sampler = recipe.shapes, recipe.sampler
+    usual: dict[str, Any] = {"height": shapes.height[1], "width": shapes.width[1]}
+    usual |= {"steps": sampler.steps[0], "guidance_scale": sampler.guidance.scale}
+    return run.model_copy(update={name: None for name, value in usual.items() if getattr(run, name) == value})

@@ -1,0 +1,183 @@
+"""The sweep itself: every point is built and measured once, whatever happened before; a failure is a result with its reason."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from engines.errors import MachineError, MissingDependency, T2IError, UnsupportedError
+from exporter.stages.store import Store, file_digest
+from exporter.sweep.build_point import BuildTask, build_point
+from exporter.sweep.measure_point import MeasureTask, measure_point
+from exporter.sweep.points import Point, digest, plan_digest, points
+from exporter.sweep.result import BuildFacts, PointResult, ResultFolder
+from exporter.sweep.runner import Runner, WorkerDied
+from exporter.sweep.spec import SweepFile
+
+Say = Callable[[str], None]
+#: Raised when what a result means changes, so that older ones are measured again.
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class SweptPoint:
+    """A point and what it gave."""
+
+    point: Point
+    result: PointResult
+
+
+def sweep(
+    asked: SweepFile, out: Path, runner: Runner, store: Store, say: Say = lambda _: None, *, many: bool = False
+) -> tuple[SweptPoint, ...]:
+    """Build and measure every point; what `out` holds already, of the same plans and measures, is not done again.
+
+    Args:
+        asked: the sweep.
+        out: folder of results.
+        runner: who does the work.
+        store: whose folder the builds share.
+        say: told in a line what was done.
+        many: whether it is meant that there are very many points.
+
+    Returns:
+        Every point, the base first.
+
+    Raises:
+        RecipeError, UnsupportedError: the sweep makes no sense, or its base cannot be had: there is nothing to compare with.
+        MachineError: a disk is full or cannot be written; what was finished is kept.
+
+    """
+    found = points(asked, many=many)
+    folder = ResultFolder(out.resolve())  # a worker's own folder may be another
+    with store.turn(out):
+        work = _Work(asked, folder, runner, store, say, found)
+        work.all()
+    return tuple(SweptPoint(point, work.result(point)) for point in found)
+
+
+class _Work:
+    """One run over the points."""
+
+    def __init__(
+        self, asked: SweepFile, folder: ResultFolder, runner: Runner, store: Store, say: Say, found: Sequence[Point]
+    ) -> None:
+        self._asked, self._folder, self._runner, self._store, self._say = asked, folder, runner, store, say
+        self._points, self._base = found, found[0]
+        self._plans = {point.bundle: plan_digest(point) for point in {each.bundle: each for each in found}.values()}
+        measures = asked.measures.model_dump(mode="json")
+        base = [self._base.bundle, self._plans[self._base.bundle]]
+        own = [asked.root / name for each in asked.measures.scores for name in each if name.endswith(".py")]
+        files = [file_digest(file) for file in own]
+        self._task = digest({"format": _FORMAT, "measures": measures, "prompts": asked.prompts, "files": files, "base": base})
+        self._results: dict[str, PointResult] = {}
+        self._done, self._ended = 0, False
+
+    def result(self, point: Point) -> PointResult:
+        """The result of a point that was worked on, or that was there."""
+        return self._results[point.digest]
+
+    def all(self) -> None:
+        """Work on what is not there yet."""
+        for point in self._points:
+            if (kept := self._folder.read(point.digest)) and self._holds(point, kept):
+                self._results[point.digest] = kept
+        left = list({point.digest: point for point in self._points if point.digest not in self._results}.values())
+        self._say(f"{len(self._points)} points; {len(self._points) - len(left)} are measured already")
+        self._total = len(left)
+        if not left:
+            return
+        base_built = self._build(self._base)
+        if isinstance(base_built, PointResult):
+            raise UnsupportedError(f"the base cannot be built, so there is nothing to compare with:\n{base_built.failure}")
+        if self._base.digest not in self._results:
+            self._finish(self._base, self._measure(self._base, base_built))
+            if self.result(self._base).failed:
+                raise UnsupportedError(f"the base cannot be measured:\n{self.result(self._base).failure}")
+        groups: dict[str, list[Point]] = {}
+        for point in left:
+            if point is not self._base:
+                groups.setdefault(point.bundle, []).append(point)
+        threads = ThreadPoolExecutor(self._runner.width)
+        try:
+            for done in as_completed([threads.submit(self._group, group, base_built) for group in groups.values()]):
+                done.result()
+        finally:
+            threads.shutdown(cancel_futures=True)
+        shutil.rmtree(self._folder.bundles, ignore_errors=True)
+
+    def _holds(self, point: Point, kept: PointResult) -> bool:
+        """Whether a result is of the same build and the same measures."""
+        return kept.lasting and (kept.plan, kept.task) == (self._plans[point.bundle], self._task)
+
+    def _group(self, group: Sequence[Point], base_built: BuildFacts) -> None:
+        """Points of one bundle, which goes when they are measured."""
+        if self._ended:  # by another group, a moment ago
+            return
+        built = base_built if group[0].bundle == self._base.bundle else self._build(group[0])
+        for point in group:
+            self._finish(point, built if isinstance(built, PointResult) else self._measure(point, built))
+        if group[0].bundle != self._base.bundle:
+            shutil.rmtree(self._place(group[0]), ignore_errors=True)
+
+    def _place(self, point: Point) -> Path:
+        return self._folder.bundles / point.bundle
+
+    def _build(self, point: Point) -> BuildFacts | PointResult:
+        """Build a point's bundle; a result is its failure."""
+        if point.recipe is None:
+            return self._failed(point, "recipe", UnsupportedError(point.problem))
+        task = BuildTask(self._asked.base.resolve(), point.assignments, self._place(point), self._store.root)
+        future = self._runner.run(build_point, task)
+        return self._failed(point, "build", error) if (error := future.exception()) else future.result()
+
+    def _measure(self, point: Point, built: BuildFacts) -> PointResult:
+        task = MeasureTask(
+            bundle=self._place(point),
+            base=self._place(self._base),
+            run=point.run,
+            multiply_adds=built.multiply_adds,
+            measures=self._asked.measures,
+            prompts=self._asked.prompts,
+            root=self._asked.root.resolve(),
+            pictures=self._folder.pictures,
+            name=point.digest,
+            is_base=point is self._base,
+        )
+        future = self._runner.run(measure_point, task, alone=True)
+        if error := future.exception():
+            return self._failed(point, "measure", error, built)
+        return PointResult(plan=self._plans[point.bundle], task=self._task, build=built, measured=future.result())
+
+    def _failed(
+        self, point: Point, where: Literal["recipe", "build", "measure"], error: BaseException, built: BuildFacts | None = None
+    ) -> PointResult:
+        """A failure as a result.
+
+        Raises:
+            MachineError: a full disk ends the sweep, since every later point would fail of it.
+
+        """
+        if isinstance(error, MachineError):
+            self._ended = True
+            raise error
+        known = isinstance(error, T2IError | WorkerDied)
+        why = str(error) if known else f"a fault of this program: {type(error).__name__}: {error}\n{error.__cause__ or ''}"
+        lasting = not isinstance(error, MissingDependency | WorkerDied)
+        plan = self._plans[point.bundle]
+        return PointResult(plan=plan, task=self._task, failed=where, failure=why, lasting=lasting, build=built)
+
+    def _finish(self, point: Point, result: PointResult) -> None:
+        self._results[point.digest] = result
+        self._folder.write(point.digest, result)
+        self._done += 1
+        told = f"failed ({result.failed}): {result.failure.splitlines()[0]}" if result.failed else self._told(result)
+        self._say(f"{self._done} of {self._total}  {point.name}: {told}")
+
+    def _told(self, result: PointResult) -> str:
+        columns = {name: self._asked.quantities[name] for name in ("latency", self._asked.quality, "size")}
+        return ", ".join(f"{column.label} {column.shown(result.value(name))}" for name, column in columns.items())

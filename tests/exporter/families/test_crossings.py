@@ -1,0 +1,39 @@
+"""What of a step is made of pictures alone, and the ports that carry it."""
+
+import pytest
+import torch
+
+from engines.errors import UnsupportedError
+from exporter.families import _crossings, _facts
+from exporter.recipe.schema import Shapes
+from tools.coverage import conditioned
+
+
+@pytest.fixture(scope="module")
+def survey():
+    made = conditioned.MADE["stable-diffusion-controlnet"]()
+    for name in ("unet", "controlnet", "vae", "text_encoder"):
+        getattr(made, name).to("meta")
+    return _facts.surveyed(made, {}, "classifier_free", 32, 32, 2)
+
+
+def test_a_controlnet_s_hint_is_embedded_once_and_open_in_every_length(survey):
+    shapes = Shapes(height=(32, 32, 64), width=(32, 48, 48), batch=(1, 1, 2))
+    found = _crossings.conditions(survey, shapes, 2)
+    (crossing,) = found.crossings
+    assert (crossing.name, crossing.dtype) == ("image_condition", torch.float32)
+    assert crossing.port_shape == ("batch", 2, 8, "latent_height", "latent_width")  # of both branches
+    assert (found.components, found.pictures, found.draw) == (("controlnet",), ("image",), None)
+    assert found.begun == ("text_encoder", "controlnet")  # the UNet has nothing to do with it
+
+
+def test_lengths_of_one_size_are_numbers(survey):
+    shapes = Shapes(height=(32, 32, 32), width=(32, 32, 32), batch=(1, 1, 1))
+    assert _crossings.conditions(survey, shapes, 2).crossings[0].shape == (8, 16, 16)
+
+
+def test_a_length_that_is_no_multiple_of_the_latent_s_is_refused():
+    at = {"batch": (2, 3), "latent_height": (1, 5), "latent_width": (1, 3)}
+    cells = {"latent_height": (4, 8), "latent_width": (4, 8)}
+    with pytest.raises(UnsupportedError, match=r"Some makes \[1, 3\] of its pictures, .* no multiple of the latent's sides"):
+        _crossings._crossing("x", torch.zeros(1, 3), at, cells, "Some")

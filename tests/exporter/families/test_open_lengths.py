@@ -1,0 +1,60 @@
+"""Lengths of a pipeline stay open where its code makes numbers, lists and tensors of them."""
+
+import torch
+from torch import nn
+
+from exporter.families._open_lengths import open_lengths
+from exporter.families._standins import Answered
+
+
+def nothing(_shape):
+    raise AssertionError("no noise is to be drawn")
+
+
+def test_lengths_stay_open_in_the_pipeline_s_own_module_alone():
+    class Doubled(nn.Module):
+        def forward(self, value):
+            with open_lengths(self.pipeline):
+                rows = vars(self.module)["int"](value.shape[0]) // 2
+            return value[:rows]
+
+    from diffusers.pipelines.flux import pipeline_flux
+
+    Doubled.pipeline, Doubled.module = object.__new__(pipeline_flux.FluxPipeline), pipeline_flux
+    rows = 2 * torch.export.Dim("rows", min=2, max=64)
+    program = torch.export.export(Doubled(), (torch.ones(8, 2),), dynamic_shapes=({0: rows},))
+    assert program.module()(torch.ones(6, 2)).shape == (3, 2)
+    assert "int" not in vars(pipeline_flux)
+    with open_lengths(Doubled.pipeline):
+        whole = vars(pipeline_flux)["int"]
+        assert whole("12") == 12
+        assert isinstance(3, whole)
+
+
+def test_what_is_made_of_open_lengths_stays_open_too():
+    from diffusers.pipelines.flux import pipeline_flux
+
+    pipeline = object.__new__(pipeline_flux.FluxPipeline)
+
+    class Counted(nn.Module):
+        def forward(self, value):
+            with open_lengths(pipeline), Answered(nothing):
+                share = vars(pipeline_flux)["float"](0.5 * value.shape[0])
+                zeros = torch.tensor([0] * value.shape[0])
+                texts = [""] * value.shape[0]
+                times = torch.tensor([value[:, 0]] * value.shape[0])
+                even = torch.linspace(0, 2 * (value.shape[0] - 1) / value.shape[0], value.shape[0], dtype=torch.float32)
+                square = torch.ones(value.shape[0], value.shape[0]).fill_diagonal_(-1)
+            return zeros, square, share * torch.ones(texts.count // value.shape[0]), times, even
+
+    program = torch.export.export(Counted(), (torch.ones(4, 2),), dynamic_shapes=({0: torch.export.Dim("rows", min=2, max=64)},))
+    zeros, square, share, times, even = program.module()(2 * torch.ones(6, 2))
+    torch.testing.assert_close(even, torch.linspace(0, 10 / 6, 6))
+    assert times.tolist() == [2.0] * 6
+    assert (zeros.dtype, zeros.tolist(), share.item()) == (torch.int64, [0] * 6, 3.0)
+    assert torch.equal(square, torch.ones(6, 6) - 2 * torch.eye(6))
+    assert {"int", "float"}.isdisjoint(vars(pipeline_flux))
+    with open_lengths(pipeline):
+        assert vars(pipeline_flux)["float"]("1.5") == 1.5
+        assert isinstance(1.5, vars(pipeline_flux)["float"])
+        assert ["a"] * 2 == ["a", "a"]

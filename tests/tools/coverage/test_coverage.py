@@ -1,0 +1,84 @@
+"""The table of diffusers' pipelines: every name of its lists has a row, and a row says how its trial ended."""
+
+import subprocess
+from typing import NamedTuple
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from exporter.report import pipelines
+from tools.coverage import __main__ as coverage
+from tools.coverage.models import MADE
+
+
+class Done(NamedTuple):
+    """What a process leaves."""
+
+    returncode: int
+    stdout: str = ""
+    stderr: str = ""
+
+
+def test_every_name_of_diffusers_has_a_row_and_what_is_known_stays():
+    known = {"text-to-image": {"flux": {"pipeline": "Renamed", "state": "works", "psnr": 120.0, "guidance": "none"}}}
+    found = coverage.listed(known)
+    assert {task: list(rows) for task, rows in found.items()} == {task: list(kinds) for task, kinds in coverage.TASKS.items()}
+    assert found["text-to-image"]["flux"] == known["text-to-image"]["flux"] | {"pipeline": "FluxPipeline"}
+    assert found["text-to-image"]["wuerstchen"]["state"] == "not tried"
+    assert found["inpainting"]["stable-diffusion-xl"]["state"] == "tested"
+
+
+def test_the_rows_that_are_shipped_are_of_every_name():
+    shipped = pipelines.read()["rows"]
+    assert {task: list(rows) for task, rows in shipped.items()} == {task: list(kinds) for task, kinds in coverage.TASKS.items()}
+
+
+def test_each_micro_model_has_a_name_of_diffusers_or_a_variant_s():
+    assert set(MADE) - set(coverage.TASKS["text-to-image"]) == {"flux-guided"}
+
+
+@pytest.mark.parametrize("name", ["lcm", "pixart-sigma-pag", "flux-kontext", "hunyuan"])
+def test_micro_models_are_of_the_class_of_their_name(name):
+    assert type(MADE[name]()) is coverage.TASKS["text-to-image"][name]
+
+
+@pytest.mark.parametrize(
+    ("done", "row"),
+    [
+        (Done(0, 'a word of a library\n{"state": "refused", "why": "no"}\n'), {"state": "refused", "why": "no"}),
+        (Done(1, "", "Traceback\nValueError: odd\n"), {"state": "failed", "why": "ValueError: odd"}),
+        (Done(-9), {"state": "failed", "why": "exit status -9"}),
+    ],
+)
+def test_a_trial_that_dies_is_a_row(monkeypatch, done, row):
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: done)
+    assert coverage.tried("flux", 1) == row
+
+
+def test_a_trial_that_takes_too_long_is_a_row(monkeypatch):
+    def run(*_, timeout, **__):
+        raise subprocess.TimeoutExpired("python", timeout)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    assert coverage.tried("flux", 7) == {"state": "not built", "why": "it took more than 7 s"}
+
+
+def test_rows_are_kept_one_by_one_and_those_that_work_are_not_tried_again(monkeypatch, tmp_path):
+    tried = []
+
+    def trial(name, _seconds):
+        tried.append(name)
+        if name == "sana":
+            raise click.Abort
+        return {"state": "works", "psnr": 99.0, "guidance": "none"}
+
+    monkeypatch.setattr(pipelines, "FILE", tmp_path / "rows.json")
+    monkeypatch.setattr(coverage, "tried", trial)
+    assert CliRunner().invoke(coverage.main, ["flux", "sana"]).exit_code == 1  # interrupted
+    assert pipelines.read()["rows"]["text-to-image"]["flux"]["psnr"] == 99.0
+    monkeypatch.setattr(coverage, "MADE", {name: MADE[name] for name in ("flux", "auraflow", "flux-guided")})
+    assert CliRunner().invoke(coverage.main, []).exit_code == 0
+    assert tried == ["flux", "sana", "auraflow"]
+    assert CliRunner().invoke(coverage.main, ["--again"]).exit_code == 0
+    assert tried[3:] == ["flux", "auraflow"]

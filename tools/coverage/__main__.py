@@ -1,0 +1,91 @@
+"""`python -m tools.coverage [NAME …]`: try micro models of diffusers' pipelines, and keep a row of each.
+
+Every name of diffusers' own lists has a row in exporter/report/pipelines.json; docs/coverage.md and `t2iexport list pipelines`
+show them. Each trial is a process of its own with a time limit, and its row is written at once: what was done stays done.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import click
+import diffusers
+from diffusers.pipelines import auto_pipeline as library
+
+from exporter.report import pipelines
+from tools.coverage.models import MADE
+
+#: Whose lists are typed by every name in them.
+auto_pipeline: Any = library
+#: Task → diffusers' list of its pipelines.
+TASKS: Mapping[str, Mapping[str, type]] = {
+    "text-to-image": auto_pipeline.AUTO_TEXT2IMAGE_PIPELINES_MAPPING,
+    "image-to-image": auto_pipeline.AUTO_IMAGE2IMAGE_PIPELINES_MAPPING,
+    "inpainting": auto_pipeline.AUTO_INPAINT_PIPELINES_MAPPING,
+}
+#: Of the lists that are not tried here: whose own tests hold them to diffusers.
+_TESTED = {"stable-diffusion": "sd", "stable-diffusion-xl": "sdxl", "lcm": "sd"}
+
+
+def listed(known: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, dict[str, dict[str, Any]]]:
+    """Every name of the lists, with what is known of it."""
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for task, kinds in TASKS.items():
+        rows = {name: row for name, row in known.get(task, {}).items() if row["state"] not in ("not tried", "tested")}
+        found[task] = {name: {**rows.get(name, _untried(task, name)), "pipeline": kind.__name__} for name, kind in kinds.items()}
+    return found
+
+
+def _untried(task: str, name: str) -> dict[str, str]:
+    if task == "text-to-image":
+        return {"state": "not tried", "why": "its micro model waits" if name in MADE else "no micro model of it yet"}
+    if family := _TESTED.get(name):
+        return {"state": "tested", "why": f"family {family} with `vae_encoder: {{}}` among its components"}
+    return {"state": "not tried", "why": "what starts from a picture is built by families of their own alone"}
+
+
+def tried(name: str, seconds: int) -> dict[str, Any]:
+    """Try one name in a process of its own; what it dies of, or that it takes too long, is its row."""
+    command = [sys.executable, "-m", "tools.coverage.trial", name]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
+    except subprocess.TimeoutExpired:
+        return {"state": "not built", "why": f"it took more than {seconds} s"}
+    if done.returncode:
+        return {"state": "failed", "why": (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1][:300]}
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def _chosen(names: tuple[str, ...], rows: Mapping[str, Mapping[str, Any]], *, again: bool) -> Iterator[str]:
+    for name in names or MADE:
+        if name in rows and (names or again or rows[name]["state"] != "works"):
+            yield name
+
+
+@click.command()
+@click.argument("names", nargs=-1, type=click.Choice(sorted(MADE)))
+@click.option("--again", is_flag=True, help="Those too whose row says that they work.")
+@click.option("--seconds", default=900, show_default=True, help="Most that one trial may take.")
+def main(names: tuple[str, ...], *, again: bool, seconds: int) -> None:
+    """Try the names, or all whose rows do not say that they work, and keep the rows."""
+    for name in list(_chosen(names, keep({}), again=again)):
+        found = tried(name, seconds)
+        click.echo(f"{name}: {pipelines.state(keep({name: found})[name])}")
+
+
+def keep(found: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Mapping[str, Any]]:
+    """Put rows of the first task to those that are kept, which another process may have added to, and return them."""
+    rows = listed(pipelines.read()["rows"] if pipelines.FILE.exists() else {})
+    own = rows["text-to-image"]
+    own.update({name: {"pipeline": own[name]["pipeline"], **row} for name, row in found.items()})
+    content = {"diffusers": diffusers.__version__, "rows": rows}
+    pipelines.FILE.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return own
+
+
+if __name__ == "__main__":
+    main()

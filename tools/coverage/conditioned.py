@@ -1,0 +1,86 @@
+"""Micro models of diffusers' pipelines that take pictures, by name: real classes, random weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import diffusers as library
+from diffusers import DiffusionPipeline
+
+from tools.coverage.parts import alive, clip, clip_tokenizer, vae
+
+#: Whose classes are typed for models of their own size and kind.
+diffusers: Any = library
+#: A UNet's and a ControlNet's blocks.
+_BLOCKS: Mapping[str, Any] = {
+    "block_out_channels": (8, 16), "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"), "layers_per_block": 1,
+    "attention_head_dim": 2, "norm_num_groups": 4,
+}  # fmt: skip
+
+
+def _unet(**changes: Any) -> Any:  # noqa: ANN401 - fields of its config, and the network
+    config = {"up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"), "cross_attention_dim": 32, "sample_size": 32, **_BLOCKS}
+    return alive(diffusers.UNet2DConditionModel(**config | changes))
+
+
+def _ddim() -> Any:  # noqa: ANN401 - a scheduler
+    return diffusers.DDIMScheduler(clip_sample=False, steps_offset=1)
+
+
+def _controlnet(**changes: Any) -> Any:  # noqa: ANN401
+    """A hint embedding that halves sides once, as the micro VAE does."""
+    hint = {"conditioning_embedding_out_channels": (4, 8), "cross_attention_dim": 32}
+    return alive(diffusers.ControlNetModel(**{**_BLOCKS, **hint, **changes}))
+
+
+def _stable_diffusion(kind: str, **networks: Any) -> DiffusionPipeline:  # noqa: ANN401
+    usual = {"vae": vae(), "text_encoder": clip(), "tokenizer": clip_tokenizer(), "scheduler": _ddim()}
+    rest = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+    return getattr(diffusers, kind)(**usual, **rest, **networks)
+
+
+def stable_diffusion_controlnet(**changes: Any) -> DiffusionPipeline:  # noqa: ANN401
+    """A picture steers through a copy of the UNet's first half; `changes` are to its config."""
+    return _stable_diffusion("StableDiffusionControlNetPipeline", unet=_unet(), controlnet=_controlnet(**changes))
+
+
+def stable_diffusion_controlnets() -> DiffusionPipeline:
+    """Two of them at once."""
+    pair = [_controlnet(), _controlnet(conditioning_embedding_out_channels=(8, 8))]
+    return _stable_diffusion("StableDiffusionControlNetPipeline", unet=_unet(), controlnet=pair)
+
+
+def stable_diffusion_xl_controlnet() -> DiffusionPipeline:
+    """The same with two text encoders and sizes among the conditions."""
+    added = {"addition_embed_type": "text_time", "addition_time_embed_dim": 8, "projection_class_embeddings_input_dim": 80}
+    width = {"cross_attention_dim": 64, **added}
+    return _stable_diffusion_xl("StableDiffusionXLControlNetPipeline", unet=_unet(**width), controlnet=_controlnet(**width))
+
+
+def _stable_diffusion_xl(kind: str, **networks: Any) -> DiffusionPipeline:  # noqa: ANN401
+    text = {
+        "text_encoder": clip(), "tokenizer": clip_tokenizer(),
+        "text_encoder_2": clip(projection=True), "tokenizer_2": clip_tokenizer("!"),
+    }  # fmt: skip
+    return getattr(diffusers, kind)(vae=vae(), scheduler=_ddim(), add_watermarker=False, **text, **networks)
+
+
+def stable_diffusion_inpaint() -> DiffusionPipeline:
+    """A UNet of nine channels: the latent, the mask and the encoded rest of the picture."""
+    return _stable_diffusion("StableDiffusionInpaintPipeline", unet=_unet(in_channels=9))
+
+
+def instruct_pix2pix() -> DiffusionPipeline:
+    """A UNet of eight channels, the second four of them the picture, and three branches of guidance."""
+    return _stable_diffusion("StableDiffusionInstructPix2PixPipeline", unet=_unet(in_channels=8))
+
+
+#: Name → what makes the pipeline.
+MADE: Mapping[str, Callable[[], DiffusionPipeline]] = {
+    "stable-diffusion-controlnet": stable_diffusion_controlnet,
+    "stable-diffusion-controlnets": stable_diffusion_controlnets,
+    "stable-diffusion-xl-controlnet": stable_diffusion_xl_controlnet,
+    "stable-diffusion-inpaint": stable_diffusion_inpaint,
+    "instruct-pix2pix": instruct_pix2pix,
+}

@@ -1,0 +1,146 @@
+"""`python -m tools.coverage.trial NAME`: build the micro model of one name of diffusers', draw with it, and print its row.
+
+The product builds it for ONNX Runtime and holds it to its own recordings; then the run time draws on torch's noise what
+diffusers' untouched pipeline draws of the same prompts: one picture and two, two sizes, guidance on and off.
+"""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import json
+import logging
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import numpy as np
+import torch
+import transformers
+
+from engines.errors import ParityError, RecipeError, T2IError, UnsupportedError
+from engines.pipeline import Pipeline
+from engines.request import Request
+from exporter.build import build
+from exporter.recipe.schema import Recipe
+from exporter.stages import worker
+from exporter.stages.store import Store
+from tools.coverage.models import MADE
+
+#: What a row must reach to be called working, in dB, of pictures in [0, 1].
+LIMIT = 60.0
+#: Pictures of a standard deviation below this show nothing.
+_DEAD = 1e-3
+#: From the most that a pipeline may be able to do to the least, and a scale at which that does nothing.
+_MODES = {"classifier_free": (4.0, 1.0), "embedded": (3.5, 2.0), "none": (None, None)}
+_PROMPTS, _NEGATIVE = ["A red circle", "the blue square"], "Blurry"
+_RECIPE = """
+model: {source: %s}
+sampler: {steps: [2], guidance: %s}
+shapes: {height: [%d, %d, %d], width: [%d, %d, %d], batch: [1, 1, %d]}
+checks: {prompts: [A red circle, the blue square], negative_prompt: Blurry}
+"""
+#: Arguments by which diffusers' pipelines draw what they are asked for, and no more.
+_PLAIN = {"use_resolution_binning": False, "clean_caption": False}
+#: Height and widths in pixels, where a micro model's network takes no smaller ones.
+_SIDES = {"kandinsky3": (64, 128), "pixart-sigma": (64, 128), "lumina2": (64, 128), "sana": (32, 64), "sana-pag": (32, 64)}
+
+
+def row(name: str) -> dict[str, Any]:
+    """How it went: `state` is `works`, `differs` or `refused`; of the last, `why` is the product's own sentence.
+
+    Where no graph holds for all sizes, or for two pictures, `only` says so and `why` why, and each size has a bundle of its own.
+    """
+    side, wide = _SIDES.get(name, (32, 48))
+    refusals: list[T2IError] = []
+    with tempfile.TemporaryDirectory() as folder:
+        source = MADE[name]()
+        source.save_pretrained(f"{folder}/model")
+        for only, bundles, batch in _ladder(side, wide):
+            try:
+                built = [(*_built(name, Path(folder), side, widths, batch), widths) for widths in bundles]
+            except (UnsupportedError, ParityError) as error:
+                refusals.append(error)
+                continue
+            psnr = min(value for mode, bundle, widths in built for value in _compared(source, bundle, mode, side, widths))
+            state = "works" if psnr >= LIMIT else "differs"
+            left = {"only": only, "why": _sentence(refusals[0], folder)} if only else {}
+            return {"state": state, "psnr": round(psnr, 1), "guidance": built[0][0], **left}
+        return {"state": "refused", "why": _sentence(refusals[-1], folder)}
+
+
+def _ladder(side: int, wide: int) -> Iterator[tuple[str, list[tuple[int, ...]], int]]:
+    """What is tried, one after the other: what it leaves out, the widths of each bundle, and the largest batch of its graphs."""
+    yield "", [(side, wide)], 2
+    yield "one picture at a time", [(side, wide)], 1
+    yield "a bundle for each size", [(side,), (wide,)], 2
+    yield "a bundle for each size, one picture at a time", [(side,), (wide,)], 1
+
+
+def _built(name: str, folder: Path, height: int, widths: tuple[int, ...], batch: int) -> tuple[str, Path]:
+    """Build it with the first mode of guidance that the pipeline has."""
+    refusals: list[RecipeError] = []
+    out = folder / f"bundle-{widths[0]}-{batch}"
+    for mode, (scale, _) in _MODES.items():
+        guidance = f"{{mode: {mode}, scale: {scale}}}" if scale else f"{{mode: {mode}}}"
+        text = _RECIPE % (folder / "model", guidance, *[height] * 3, widths[0], widths[0], widths[-1], batch)
+        try:
+            bundle, _ = build(Recipe.parse(text, name), out, Store(folder / "store"), _silent)
+        except RecipeError as error:
+            refusals.append(error)
+            continue
+        return mode, bundle.folder
+    raise UnsupportedError(str(refusals[0]))
+
+
+def _compared(source: Any, bundle: Path, mode: str, height: int, widths: tuple[int, ...]) -> Iterator[float]:  # noqa: ANN401 - diffusers'
+    """PSNR in dB of every setting."""
+    source.set_progress_bar_config(disable=True)
+    takes = inspect.signature(source.__call__).parameters
+    plain = {key: value for key, value in _PLAIN.items() if key in takes}
+    own = "true_cfg_scale" if mode == "classifier_free" and "true_cfg_scale" in takes else "guidance_scale"
+    with Pipeline.open(bundle, "onnxruntime") as pipeline:
+        for prompts, width, scale in itertools.product((_PROMPTS[:1], _PROMPTS), widths, dict.fromkeys(_MODES[mode])):
+            negative = _NEGATIVE if mode == "classifier_free" else ""
+            given: dict[str, Any] = {} if scale is None else {"guidance_scale": scale}
+            given |= {"negative_prompt": negative, "seed": 7, "generator": "torch-cpu", "inputs": None}
+            asked = Request.of(pipeline.bundle.manifest, prompts, 1, **given)
+            drawn = pipeline.draw(asked, height=height, width=width).images
+            noise = [torch.Generator().manual_seed(7 + index) for index in range(len(prompts))]
+            options = {**plain, own: 1.0 if scale is None else scale, "height": height, "width": width, "num_inference_steps": 2}
+            options |= {"negative_prompt": [negative] * len(prompts)} if negative and "negative_prompt" in takes else {}
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of diffusers about its own arguments
+                wanted = source(prompts, **options, generator=noise, output_type="np").images
+            if drawn is None or wanted.std() < _DEAD:
+                raise RuntimeError(f"{type(source).__name__} draws nothing that could be compared")
+            yield float(-10 * np.log10(max(float(np.square(drawn - wanted).mean()), 1e-15)))
+
+
+def _sentence(error: T2IError, folder: str) -> str:
+    """Its first line, and diffusers' own where the second holds it; of a table the line that fails first."""
+    first, *rest = str(error).replace(folder, "…").splitlines()
+    if failed := [line for line in rest if "FAIL" in line]:
+        return " ".join(failed[0].split())
+    return " ".join([first, *(line.strip() for line in rest[:1])])
+
+
+def _silent(*_: object, **__: object) -> None:
+    """Report nothing."""
+
+
+def main() -> None:
+    """Print the row of the one name that is given, as JSON."""
+    diffusers.utils.logging.set_verbosity_error()
+    transformers.logging.set_verbosity_error()
+    logging.disable(logging.WARNING)
+    worker.SMALL = 0  # no second process: several trials may run side by side
+    print(json.dumps(row(sys.argv[1]), ensure_ascii=False))
+
+
+if __name__ == "__main__":
+    main()
