@@ -79,6 +79,8 @@ class Request:
 
         steered = {name: value for name, value in given.items() if name == USUAL or name in scales}
         start = {name: None if name in manifest.inputs else given.get(name) for name in _START}
+        if "image" in manifest.inputs and (loose := [name for name, value in start.items() if value is not None]):
+            raise UnsupportedError(f"this bundle's image is a condition, and nothing starts from it. Leave {loose[0]} out.")
         return cls(
             prompts=each("prompt", asked),
             negative_prompts=each("negative prompt", negative_prompt),

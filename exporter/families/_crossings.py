@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from engines.errors import UnsupportedError
 from engines.signature import Dim
+from exporter.families import _survey
 from exporter.families._origins import DRAW, Origins, origins
 
 if TYPE_CHECKING:
@@ -28,8 +30,11 @@ class Crossing:
     Attributes:
         name: of the port.
         rows: how many of the pipeline's rows are one picture's; all pictures of a branch follow each other.
-        shape: behind them.
+        shape: behind them, of the port.
         dtype: as the pipeline has it.
+        fold: cells of the latent, along a side, to one of the tensor's: the port has as many times fewer channels, and the
+            latent's sides. 0: the port has the tensor's own shape.
+        listed: whether the tensor has its cells in one axis before the channels, row by row.
 
     """
 
@@ -37,6 +42,21 @@ class Crossing:
     rows: int
     shape: tuple[Dim, ...]
     dtype: torch.dtype
+    fold: int = 0
+    listed: bool = False
+
+    def folded(self, made: Tensor, width: Any) -> Tensor:  # noqa: ANN401 - an open length
+        """The port's value of the pipeline's tensor, for a latent of that width."""
+        made = made.float()
+        if self.listed:
+            made = made.transpose(1, 2).unflatten(2, (made.shape[1] // (width // self.fold), width // self.fold))
+        return _survey.as_pictures(functional.pixel_shuffle(made, self.fold) if self.fold else made, self.rows)
+
+    def unfolded(self, value: Tensor, dtype: torch.dtype) -> Tensor:
+        """The pipeline's tensor of the port's value."""
+        rows = _survey.as_rows(value, self.rows)
+        made = functional.pixel_unshuffle(rows, self.fold) if self.fold else rows
+        return (made.flatten(2).transpose(1, 2) if self.listed else made).to(dtype)
 
     @property
     def port_shape(self) -> tuple[Dim, ...]:
@@ -127,17 +147,50 @@ def _followed(
 def _crossing(
     name: str, tensor: Tensor, lengths: Mapping[str, Sequence[int]], cells: Mapping[str, tuple[int, int]], where: str
 ) -> Crossing:
+    """What a tensor crosses as; `lengths` are its own at other sizes, and `cells` the latent's, at its own and at the other."""
+    rows = int(tensor.shape[0])
+    if tuple(lengths["batch"]) == (2 * rows, *tensor.shape[1:]):
+        shape = _multiples(tensor.shape, lengths, cells)
+        if shape is not None:
+            return Crossing(name, rows, shape, tensor.dtype)
+        for fold in (1, 2, 4, 8):
+            for listed in (False, True):
+                channels = tensor.shape[-1 if listed else 1] // fold**2
+                wanted = {"": [cells[side][0] for side in SIDES]}
+                wanted |= {side: [cells[each][each == side] for each in SIDES] for side in SIDES if side in lengths}
+                if channels and all(
+                    tuple({"": tensor.shape, **lengths}[at]) == _folded(rows, channels, sides, fold, listed=listed)
+                    for at, sides in wanted.items()
+                ):
+                    return Crossing(name, rows, (channels, *SIDES), tensor.dtype, fold, listed)
+    told = ", ".join(f"{list(other)} for another {each}" for each, other in lengths.items())
+    raise UnsupportedError(
+        f"{where} makes {list(tensor.shape)} of its pictures, {told}, which is no multiple of the latent's sides.\n"
+        "  A recipe of one size has none of these lengths open."
+    )
+
+
+def _folded(rows: int, channels: int, sides: Sequence[int], fold: int, *, listed: bool) -> tuple[int, ...]:
+    """Shape of a tensor that has one cell for so many of the latent's; empty where there is none."""
+    if any(side % fold for side in sides):
+        return ()
+    height, width = (side // fold for side in sides)
+    deep = channels * fold**2
+    return (rows, height * width, deep) if listed else (rows, deep, height, width)
+
+
+def _multiples(
+    own: Sequence[int], lengths: Mapping[str, Sequence[int]], cells: Mapping[str, tuple[int, int]]
+) -> tuple[Dim, ...] | None:
+    """Lengths behind the batch, each a number or a multiple of one of the latent's sides; None where one is not."""
     shape: list[Dim] = []
-    for axis, length in enumerate(tensor.shape):
-        changed = [each for each, other in lengths.items() if len(other) != tensor.ndim or other[axis] != length]
-        own, far = cells.get(changed[0], (1, 2)) if changed else (1, 1)
-        fits = len(changed) <= 1 and length % own == 0 and (not changed or lengths[changed[0]][axis] * own == length * far)
-        if not fits or (axis == 0) != (changed == ["batch"]):
-            told = ", ".join(f"{list(other)} for another {each}" for each, other in lengths.items())
-            raise UnsupportedError(
-                f"{where} makes {list(tensor.shape)} of its pictures, {told}, which is no multiple of the latent's sides.\n"
-                "  A recipe of one size has none of these lengths open."
-            )
-        factor = length // own
-        shape.append(length if not changed else changed[0] if factor == 1 else f"{factor}*{changed[0]}")
-    return Crossing(name, int(tensor.shape[0]), tuple(shape[1:]), tensor.dtype)
+    for axis, length in list(enumerate(own))[1:]:
+        changed = [side for side in SIDES if side in lengths and lengths[side][axis] != length]
+        if not changed:
+            shape.append(length)
+            continue
+        here, there = cells[changed[0]]
+        if len(changed) > 1 or length % here or lengths[changed[0]][axis] * here != length * there:
+            return None
+        shape.append(changed[0] if length == here else f"{length // here}*{changed[0]}")
+    return tuple(shape)

@@ -30,6 +30,10 @@ class Picture:
     preprocessing: Preprocessing
 
 
+#: Of one that no image processor prepares: as it is, in [0, 1].
+PLAIN = Picture(grey=False, preprocessing=Preprocessing())
+
+
 def arguments(pipeline: Any) -> Mapping[str, str]:  # noqa: ANN401 - a pipeline of diffusers
     """Name of an input → the argument of the pipeline's call that is a picture."""
     takes = _survey.arguments(pipeline)

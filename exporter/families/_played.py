@@ -173,7 +173,7 @@ class PlayedStep(_Played):
 
         def crossing(number: int, made: Tensor) -> Tensor:
             own = self._crossings[number]
-            return _survey.as_rows(values[own.name], own.rows).to(made.dtype)
+            return own.unfolded(values[own.name], made.dtype)
 
         watch = Origins(crossing, "step") if survey.pictures else None
         play = self._play(self._drawing(latent), values["timestep"], watch)
@@ -224,7 +224,7 @@ class PlayedConditions(_Played):
 
         def crossing(number: int, made: Tensor) -> Tensor:
             if number not in found:
-                found[number] = _survey.as_pictures(made.float(), self._conditions.crossings[number].rows)
+                found[number] = self._conditions.crossings[number].folded(made, sides[1])
             return made
 
         pictures = {name: picture.permute(0, 3, 1, 2) for name, picture in values.items()}

@@ -25,8 +25,8 @@ POSITIVE, NEGATIVE = "A Xylophone 7", "A Quokka 3"
 #: The methods by which pipelines encode their prompts.
 ENCODERS = ("encode_prompt", "_encode_prompt")
 #: Arguments with which pipelines change what is asked of them, and their values by which they do not: sizes to the nearest of
-#: a list, captions by code, guidance by the time (of which the default is never).
-_OFF: Mapping[str, Any] = {"use_resolution_binning": False, "clean_caption": False, "cfg_truncation": None}
+#: a list, captions by code, guidance by the time (of which the default is never), pictures that are changed but in part.
+_OFF: Mapping[str, Any] = {"use_resolution_binning": False, "clean_caption": False, "cfg_truncation": None, "strength": 1.0}
 #: The same of their encoders of prompts: states cut off where the longest text ends, which the mask tells as well.
 _UNCUT: Mapping[str, Any] = {"_cut_context": False}
 
@@ -147,7 +147,7 @@ class Play:
         call = inspect.unwrap(type(self.pipeline).__call__)
         # Origins outermost: what the answers put in the place of scales and noise is followed too.
         followed, kept = self._origins or nullcontext(), _open_lengths.open_lengths(self.pipeline)
-        with _standins.real(), torch.no_grad(), followed, Answered(self._draw), kept:
+        with _standins.real(), torch.no_grad(), followed, Answered(self._draw), kept, kept_types(self.pipeline):
             return call(self.pipeline, **given)
 
     @contextmanager
@@ -187,6 +187,23 @@ def arguments(pipeline: Any) -> Mapping[str, inspect.Parameter]:  # noqa: ANN401
     return inspect.signature(inspect.unwrap(type(pipeline).__call__)).parameters
 
 
+@contextmanager
+def kept_types(pipeline: Any) -> Iterator[None]:  # noqa: ANN401 - a pipeline of diffusers
+    """Within it the pipeline's networks stay of the type that they have, as one that is of that type already does."""
+    networks = [each for each in pipeline.components.values() if isinstance(each, nn.Module)]
+    for network in networks:
+        vars(network)["to"] = _kept(network)
+    try:
+        yield
+    finally:
+        for network in networks:
+            vars(network).pop("to", None)
+
+
+def _kept(network: nn.Module) -> Callable[..., nn.Module]:
+    return lambda *_, **__: network
+
+
 def returning(pipeline: Any, seen: dict[str, Any]) -> ExitStack:  # noqa: ANN401
     """Note, in `seen`, the tuples and lists that components last returned, with what is `Absent` for tensors, until closed."""
     stack = ExitStack()
@@ -224,7 +241,8 @@ def watched(pipeline: Any, phase: Callable[[], str], seen: dict[str, list[str]])
 def tokenizer(real: Any, answer: Callable[[Sequence[str], Mapping[str, Any]], Any]) -> Any:  # noqa: ANN401 - transformers'
     """A tokenizer of the same class whose calls `answer` answers."""
 
-    def called(_self: Any, text: Any = None, *_: Any, **options: Any) -> Any:  # noqa: ANN401
+    def called(self: Any, text: Any = None, *_: Any, **options: Any) -> Any:  # noqa: ANN401
+        real.padding_side = self.padding_side  # which some pipelines set before they call
         return answer([text] if isinstance(text, str) else list(text), options)
 
     return _standins.stand_in(real, __call__=called)

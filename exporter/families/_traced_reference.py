@@ -224,9 +224,12 @@ class TracedReference:
         if not about.crossings:
             return {}
         count, height, width = next(iter(pictures.values())).shape[:3]
-        shown = {name: [pil(each) for each in own] for name, own in pictures.items()}
-        names = {id(image): name for name, own in shown.items() for image in own}
         found: dict[str, Tensor] = {}
+        shown: dict[str, Any] = {name: [pil(each) for each in own] for name, own in pictures.items()}
+        names = {id(image): name for name, own in shown.items() for image in own}
+        for name in shown.keys() - survey.prepared:  # what no processor prepares is taken as numbers too
+            found[name] = torch.from_numpy(pictures[name].astype(np.float32) / 255)
+            shown[name] = marked(found[name].permute(0, 3, 1, 2), name)
 
         def note(image: Any, made: Tensor) -> Tensor:  # noqa: ANN401 - as the pipeline hands it on
             name = names[id(image[0])]
@@ -235,7 +238,7 @@ class TracedReference:
 
         def crossing(number: int, made: Tensor) -> Tensor:
             own = about.crossings[number]
-            found.setdefault(own.name, _survey.as_pictures(made.float(), own.rows))
+            found.setdefault(own.name, own.folded(made, width // family.factor))
             return made
 
         def draw(shape: Sequence[Any]) -> Tensor:

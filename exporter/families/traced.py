@@ -88,15 +88,18 @@ class Traced:
     @property
     def inputs(self) -> Mapping[str, Input]:
         """The pictures that the pipeline is given, in the order of its arguments."""
-        return {
-            name: Input(
-                kind="mask" if self.survey.prepared[name].grey else "image",
-                shape=("batch", *self._pixels, 1 if self.survey.prepared[name].grey else 3),
-                preprocessing=self.survey.prepared[name].preprocessing,
+        from exporter.families import _pictures  # noqa: PLC0415 - torch
+
+        found = dict[str, Input]()
+        for name in self.conditions.pictures:
+            about = self.survey.prepared.get(name, _pictures.PLAIN)
+            found[name] = Input(
+                kind="mask" if about.grey else "image",
+                shape=("batch", *self._pixels, 1 if about.grey else 3),
+                preprocessing=about.preprocessing,
                 about=f"{self.survey.pictures[name]} of {self.survey.name}",
             )
-            for name in self.conditions.pictures
-        }
+        return found
 
     @property
     def arguments(self) -> dict[str, Any]:

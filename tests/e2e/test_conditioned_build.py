@@ -17,11 +17,13 @@ from tests.exporter.families.test_traced import MODES, RECIPE
 from tools.coverage import conditioned
 
 #: Micro model → what diffusers calls its inputs.
+IMAGE, FILLED = {"image": "image"}, {"image": "image", "mask": "mask_image"}
 NAMES = {
-    "stable-diffusion-controlnet": {"image": "image"},
-    "stable-diffusion-xl-controlnet": {"image": "image"},
-    "stable-diffusion-inpaint": {"image": "image", "mask": "mask_image"},
-    "instruct-pix2pix": {"image": "image"},
+    "stable-diffusion-controlnet": IMAGE,
+    "stable-diffusion-xl-controlnet": IMAGE,
+    "stable-diffusion-inpaint": FILLED,
+    "instruct-pix2pix": IMAGE,
+    "stable-diffusion-adapter": IMAGE,
 }
 
 
@@ -34,29 +36,32 @@ def shown(name, size, random):
     return Image.fromarray(random.integers(0, 256, (4, 4, 3), np.uint8)).resize(size[::-1], Image.Resampling.BICUBIC)
 
 
+def test_every_micro_model_that_is_built_is_held_to_diffusers():
+    assert {*NAMES, "stable-diffusion-controlnets"} == {*conditioned.MADE}
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("name", NAMES)
 def test_the_bundle_draws_what_diffusers_draws(name, tmp_path):
-    source = conditioned.MADE[name]()
+    source, names = conditioned.MADE[name](), NAMES[name]
     source.save_pretrained(tmp_path / "model")
     recipe = Recipe.parse(RECIPE % (tmp_path / "model", MODES["classifier_free"]), name)
     bundle, verdicts = build(recipe, tmp_path / "bundle", Store(tmp_path / "store"), silent)
     assert [verdict for verdict in verdicts if not verdict.passed] == []
     source.set_progress_bar_config(disable=True)
-    takes, random = inspect.signature(type(source).__call__).parameters, np.random.default_rng(0)
+    takes, random = inspect.signature(source.__call__).parameters, np.random.default_rng(0)
     with Pipeline.open(bundle.folder) as pipeline:
-        inputs = {"image": Image.new("RGB", (32, 32))}
-        with pytest.raises(UnsupportedError, match="this bundle needs the input image, a picture"):
+        with pytest.raises(UnsupportedError, match=f"this bundle needs the input {next(iter(names))}, a picture"):
             pipeline.generate("A red circle")
         with pytest.raises(UnsupportedError, match="40x40 pixels"):
-            pipeline.generate("A red circle", inputs={**dict.fromkeys(NAMES[name], Image.new("RGB", (40, 40)))})
+            pipeline.generate("A red circle", inputs=dict.fromkeys(names, Image.new("RGB", (40, 40))))
         for size, scale in (((32, 32), 2.5), ((32, 48), 2.5), ((32, 32), 1.0)):
-            inputs = {each: shown(each, size, random) for each in NAMES[name]}
-            asked = {NAMES[name][each]: image for each, image in inputs.items()}
-            asked |= {key: value for key, value in zip(("height", "width"), size, strict=True) if key in takes}
-            asked |= {"negative_prompt": "Blurry", "num_inference_steps": 2, "guidance_scale": scale}
+            inputs = {each: shown(each, size, random) for each in names}
+            asked = {"num_inference_steps": 2, "strength": 1.0, "height": size[0], "width": size[1]}
+            asked |= {names[each]: image for each, image in inputs.items()}
+            given = {"negative_prompt": "Blurry", "guidance_scale": scale}
+            asked = {key: value for key, value in (asked | given).items() if key in takes}
             drawn = source("A red circle", **asked, generator=torch.Generator().manual_seed(7), output_type="np").images[0]
-            given = {"negative_prompt": "Blurry", "inputs": inputs, "guidance_scale": scale}
-            (own,) = pipeline.generate("A red circle", seed=7, generator="torch-cpu", **given)
+            (own,) = pipeline.generate("A red circle", seed=7, generator="torch-cpu", inputs=inputs, **given)
             assert np.abs(np.asarray(own) / 255 - drawn).max() <= 1.5 / 255

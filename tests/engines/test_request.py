@@ -1,9 +1,11 @@
 """Lists: one for all, one a prompt, one a picture."""
 
 import pytest
+from PIL import Image
 
 from engines.errors import UnsupportedError
-from engines.request import seeds, spread
+from engines.request import Request, seeds, spread
+from tests.engines import conditioned
 
 
 def test_one_for_all_one_a_prompt_or_one_a_picture():
@@ -58,3 +60,12 @@ def test_pictures_of_each_prompt_come_one_after_the_other(pipeline):
         ("red", "6"),
     ]
     assert made[3].info["batch"] == "4 of 4"
+
+
+@pytest.mark.parametrize("name", ["strength", "mask"])
+def test_what_says_how_an_image_changes_is_refused_where_the_image_is_a_condition(pipeline, name):
+    manifest = pipeline.bundle.manifest.model_copy(update={"inputs": {"image": conditioned.INPUTS["hint"]}})
+    given = {"negative_prompt": "", "seed": 0, "generator": None, "inputs": {}, "image": Image.new("RGB", (8, 8))}
+    assert Request.of(manifest, "a", 1, **given).start["image"] is None
+    with pytest.raises(UnsupportedError, match=f"image is a condition, and nothing starts from it. Leave {name} out"):
+        Request.of(manifest, "a", 1, **given, **{name: 0.5})

@@ -19,6 +19,13 @@ _BLOCKS: Mapping[str, Any] = {
 }  # fmt: skip
 
 
+#: What SDXL's have beside: sizes among the conditions, and the states of two text encoders.
+_SIZED: Mapping[str, Any] = {
+    "addition_embed_type": "text_time", "addition_time_embed_dim": 8, "projection_class_embeddings_input_dim": 80,
+    "cross_attention_dim": 64,
+}  # fmt: skip
+
+
 def _unet(**changes: Any) -> Any:  # noqa: ANN401 - fields of its config, and the network
     config = {"up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"), "cross_attention_dim": 32, "sample_size": 32, **_BLOCKS}
     return alive(diffusers.UNet2DConditionModel(**config | changes))
@@ -53,9 +60,8 @@ def stable_diffusion_controlnets() -> DiffusionPipeline:
 
 def stable_diffusion_xl_controlnet() -> DiffusionPipeline:
     """The same with two text encoders and sizes among the conditions."""
-    added = {"addition_embed_type": "text_time", "addition_time_embed_dim": 8, "projection_class_embeddings_input_dim": 80}
-    width = {"cross_attention_dim": 64, **added}
-    return _stable_diffusion_xl("StableDiffusionXLControlNetPipeline", unet=_unet(**width), controlnet=_controlnet(**width))
+    networks = {"unet": _unet(**_SIZED), "controlnet": _controlnet(**_SIZED)}
+    return _stable_diffusion_xl("StableDiffusionXLControlNetPipeline", **networks)
 
 
 def _stable_diffusion_xl(kind: str, **networks: Any) -> DiffusionPipeline:  # noqa: ANN401
@@ -76,6 +82,13 @@ def instruct_pix2pix() -> DiffusionPipeline:
     return _stable_diffusion("StableDiffusionInstructPix2PixPipeline", unet=_unet(in_channels=8))
 
 
+def stable_diffusion_adapter() -> DiffusionPipeline:
+    """Features of a picture, added to the UNet's own in every stage."""
+    kinds = {"down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"), "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D")}
+    adapter = alive(diffusers.T2IAdapter(channels=[8, 16], num_res_blocks=1, downscale_factor=2))
+    return _stable_diffusion("StableDiffusionAdapterPipeline", unet=_unet(**kinds), adapter=adapter)
+
+
 #: Name → what makes the pipeline.
 MADE: Mapping[str, Callable[[], DiffusionPipeline]] = {
     "stable-diffusion-controlnet": stable_diffusion_controlnet,
@@ -83,4 +96,5 @@ MADE: Mapping[str, Callable[[], DiffusionPipeline]] = {
     "stable-diffusion-xl-controlnet": stable_diffusion_xl_controlnet,
     "stable-diffusion-inpaint": stable_diffusion_inpaint,
     "instruct-pix2pix": instruct_pix2pix,
+    "stable-diffusion-adapter": stable_diffusion_adapter,
 }

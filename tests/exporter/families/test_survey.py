@@ -1,10 +1,13 @@
 """How pipelines keep latents, name what they encode, and are called with stand-ins."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from engines.errors import UnsupportedError
 from exporter.families import _survey
+from tools.coverage.parts import spelling_tokenizer
 
 LATENT = torch.linspace(-1, 1, 2 * 4 * 8 * 6).reshape(2, 4, 8, 6)
 
@@ -63,3 +66,22 @@ def test_a_list_of_one_tensor_a_picture_is_one_leaf():
     rows = [torch.zeros(2), torch.zeros(3)]
     assert _survey.leaves((rows, torch.zeros(1), None), 2)[0][0] is rows
     assert len(_survey.leaves((rows, torch.zeros(1), None), 3)[0]) == 4
+
+
+def test_networks_stay_of_their_type_while_a_pipeline_is_followed():
+    network = torch.nn.Linear(2, 2)
+    with _survey.kept_types(SimpleNamespace(components={"vae": network, "scheduler": None})):
+        assert network.to(torch.float16) is network
+        assert network.weight.dtype == torch.float32
+    assert network.to(torch.float16).weight.dtype == torch.float16
+
+
+def test_a_pipeline_s_side_of_the_padding_is_the_tokenizer_s():
+    real = spelling_tokenizer("GemmaTokenizer")
+    real.padding_side = "left"
+    asked = []
+    stand_in = _survey.tokenizer(real, lambda texts, options: asked.append(real(texts, **options)["attention_mask"][0]))
+    stand_in("a", padding="max_length", max_length=3)
+    stand_in.padding_side = "right"
+    stand_in("a", padding="max_length", max_length=3)
+    assert [mask[0] for mask in asked] == [0, 1]
