@@ -106,7 +106,7 @@ def build(
     quality_gate.refuse(recipe)
     require_folder(out.parent)
     bundle.require_place(out)
-    results = Results(store)
+    plan, results = _decided(plan, store, report), Results(store)
     with ahead(plan, store, report):
         for stage in plan.stages:
             _run(stage, store, report, results)
@@ -226,6 +226,17 @@ def _keep(opened: Bundle, verdicts: list[Verdict], say: Callable[[str], None]) -
         bundle.revise(opened, verdicts=kept, notes=tuple(notes))
     except OSError as error:
         say(f"{opened.folder}: the verdicts are not kept in the bundle, because it cannot be written to ({error.strerror}).")
+
+
+def _decided(plan: Plan, store: Store, report: Progress) -> Plan:
+    """The plan itself; where its recipe leaves the step caching to a search, that is made, and what it finds planned."""
+    results = Results(store)
+    if plan.search:
+        for stage in plan.stages:
+            _run(stage, store, report, results)
+    found = plan.decided(results)
+    found.refuse()
+    return found
 
 
 def _run(stage: Stage[R], store: Store, report: Progress, results: Results) -> R:

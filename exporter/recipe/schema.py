@@ -258,6 +258,10 @@ class Recipe(Frozen):
         recipe._origin = Origin(name, root, kept, document)  # noqa: SLF001 - its own class
         return recipe
 
+    def changed(self, *overrides: str) -> Recipe:
+        """The same recipe with changes, `path.to.field=yaml value`, which its text says."""
+        return Recipe.parse(self.text, self.name, self.root, overrides=overrides)
+
     def located(self, problems: Sequence[str]) -> list[str]:
         """Put file and line before problems that begin with a dotted path, as a family or a source reports them."""
         return [self._located(problem) for problem in problems]
