@@ -27,8 +27,8 @@ VENDORS = {
 IMPORT_SECONDS, OWN_SECONDS = 0.3, 0.1
 #: The rooms of exporter/, and what stands beside them, from the ground up: each may import what stands before it.
 ORDER = (
-    "recipe", "part", "machine", "models", "graph", "onnx", "families", "schedulers", "reference", "parity",
-    "scores", "pruning", "training", "quantization", "passes", "stages", "bench", "layouts", "report", "build", "sweep", "cli",
+    "recipe", "part", "machine", "models", "graph", "onnx", "families", "schedulers", "reference", "parity", "scores",
+    "caching", "pruning", "training", "quantization", "passes", "stages", "bench", "layouts", "report", "build", "sweep", "cli",
 )  # fmt: skip
 
 #: What stands beside the four folders of code and the recipes.

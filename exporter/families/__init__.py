@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from exporter.recipe.schema import Recipe
 
 
+#: Told of an answer of a denoiser's outermost layers: their depth, the calls (from 0) that left what they were given and that
+#: they answered, and how far they are off from the whole one's answer, float32 (branches*B, numbers), the negative branch first.
+Saw = Callable[[int, int, int, "np.ndarray"], None]
 #: In the name of a pipeline of diffusers: that it runs more than Stable Diffusion's or SDXL's own networks on text alone.
 _CONDITIONED = ("PAG", "ControlNet", "Adapter", "Pix2Pix")
 #: In the name of one: that it starts from a picture, so that its VAE's encoder is wanted too.
@@ -71,7 +75,17 @@ class Reference(Protocol):
         ...
 
     def call(self, conditioning: Mapping[str, np.ndarray], guidance_scale: float | None, **options: Any) -> Any:  # noqa: ANN401 - diffusers'
-        """Run the pipeline, or the one that `options["pipeline"]` names, on conditioning that `encode` returned."""
+        """Run the pipeline on conditioning that `encode` returned.
+
+        `options["pipeline"]` names another one, and `options["cache"]` stands in for the recipe's step caching; None is without.
+        """
+        ...
+
+    def reusing(self, depths: Sequence[int], reach: int, saw: Saw) -> AbstractContextManager[None]:
+        """Within it, every call of the denoiser is answered by its outermost layers too, on what earlier calls left.
+
+        Of these, the last `reach` are tried; `saw` is told of each answer.
+        """
         ...
 
     def from_image(
@@ -206,6 +220,11 @@ class Family(Protocol):
 
     def tokenizers(self) -> Mapping[str, tuple[Tokenizer, str]]:
         """Per tokenizer: manifest entry, and the text of its `tokenizers` JSON file."""
+        ...
+
+    @property
+    def cache_depths(self) -> Sequence[int]:
+        """How deep step caching can take the denoiser apart; none where it cannot."""
         ...
 
     @property

@@ -37,15 +37,27 @@ def reads_text(config: Mapping[str, Any], depth: int) -> bool:
     return last.startswith("CrossAttn") or (depth > 0 and first.startswith("CrossAttn"))
 
 
+def offered(config: Mapping[str, Any]) -> range:
+    """The depths of the shallow graphs that a UNet of that config has; none where it cannot be taken apart."""
+    if _strange(config):
+        return range(0)
+    layers = config.get("layers_per_block", 2)
+    return range(int(layers if isinstance(layers, int) else layers[0]))  # its up block has one layer more than its down block
+
+
 def problem(config: Mapping[str, Any], depth: int) -> str:
     """Why a UNet of that config has no shallow graph of that depth, and which it has; else nothing."""
-    if other := [block for block in _outermost(config) if block not in _KNOWN]:
+    if other := _strange(config):
         return f"the outermost block {other[0]} of this UNet cannot be taken apart; these can: {', '.join(_KNOWN)}"
-    layers = config.get("layers_per_block", 2)
-    most = int(layers if isinstance(layers, int) else layers[0]) - 1  # its up block has one layer more than its down block
-    if depth <= most:
+    if depth in (depths := offered(config)):
         return ""
+    most = depths[-1]
     return f"depth {depth} is deeper than the outermost blocks of this UNet; what fits: {f'0 to {most}' if most else '0'}"
+
+
+def _strange(config: Mapping[str, Any]) -> list[str]:
+    """The outermost blocks that cannot be taken apart."""
+    return [block for block in _outermost(config) if block not in _KNOWN]
 
 
 def _outermost(config: Mapping[str, Any]) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 import diffusers
@@ -12,10 +13,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from exporter.families import _chunked, _tokens
-from exporter.families._shallow import cached
+from exporter.families._shallow import cached, compared
 from exporter.families._steered import steered
 
 if TYPE_CHECKING:
+    from exporter.families import Saw
     from exporter.families._tokens import ClipFamily
 
 
@@ -109,7 +111,7 @@ class LatentDiffusionReference:
         Args:
             conditioning: by port.
             guidance_scale: None where the model takes none; diffusers runs it as at 1, guidance off, as all below.
-            options: the pipeline's own arguments; `cached: false` leaves the recipe's step caching out.
+            options: the pipeline's own arguments; `cache` stands in for the recipe's step caching.
 
         """
         states, pooled = self._ports
@@ -119,12 +121,15 @@ class LatentDiffusionReference:
         if joined.shape[1] == 2 and (guidance_scale or 0.0) > 1:
             arguments |= {f"negative_{name}": torch.from_numpy(array[:, 0].copy()) for name, array in named.items()}
         pipeline, sampler = options.pop("pipeline", self.pipeline), self._family.recipe.sampler
-        if not options.pop("cached", True):
-            sampler = sampler.model_copy(update={"cache": None})
+        sampler = sampler.model_copy(update={"cache": options.pop("cache", sampler.cache)})
         scale = 1.0 if guidance_scale is None else guidance_scale
         own = pipeline, self.pipeline.unet
         with steered(*own, sampler.guidance) as self.scales, cached(*own, sampler) as self.features:
             return pipeline(**arguments, **sampler.asked(), **options, guidance_scale=scale)
+
+    def reusing(self, depths: Sequence[int], reach: int, saw: Saw) -> AbstractContextManager[None]:
+        """Within it, every call of the UNet is answered by its outermost layers too, on what earlier calls left."""
+        return compared(self.pipeline.unet, depths, reach, saw)
 
     def from_image(
         self, pixels: np.ndarray, anew: np.ndarray | None, strength: float | None, size: Mapping[str, int]

@@ -7,14 +7,17 @@ comes into the first of these from within is the deep feature, at the latent's o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
+    from exporter.families import Saw
     from exporter.recipe.sampling import SamplerOptions
 
 
@@ -70,6 +73,41 @@ def _layer(block: Any, index: int, hidden: Tensor, emb: Tensor, states: Tensor |
     hidden = block.resnets[index](hidden, emb)
     attentions = getattr(block, "attentions", None)
     return attentions[index](hidden, encoder_hidden_states=states, return_dict=False)[0] if attentions else hidden
+
+
+@contextmanager
+def compared(unet: Any, depths: Sequence[int], reach: int, saw: Saw) -> Iterator[None]:  # noqa: ANN401
+    """Within it, after every whole call of the UNet its outermost layers answer the same, on what the calls before left.
+
+    Args:
+        unet: diffusers' UNet2DConditionModel.
+        depths: of the shallow calls.
+        reach: how many calls back what was left is tried.
+        saw: told of every answer how far it is off.
+
+    """
+    whole = unet.forward
+    earlier: deque[tuple[int, dict[int, Tensor]]] = deque(maxlen=reach)
+    calls = count()
+
+    def forward(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - diffusers'
+        for kept in left.values():
+            kept.clear()  # deeper shallow calls pass through what is watched for others
+        call, answer = next(calls), whole(*args, **kwargs)
+        own = {depth: kept[0] for depth, kept in left.items()}
+        for origin, features in earlier:
+            for depth, deep in features.items():
+                saw(depth, origin, call, (shallow(unet, depth, deep, *args, **kwargs) - answer[0]).flatten(1).numpy())
+        earlier.append((call, own))
+        return answer
+
+    with ExitStack() as stack:
+        left = {depth: stack.enter_context(watched(unet, depth)) for depth in depths}
+        unet.forward = forward
+        try:
+            yield
+        finally:
+            del unet.forward
 
 
 @contextmanager

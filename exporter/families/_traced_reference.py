@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from engines.errors import UnsupportedError
-from exporter.families import Family, _pictures, _played, _standins, _survey
+from exporter.families import Family, Saw, _pictures, _played, _standins, _survey
 from exporter.families._facts import branch_of, is_tokenizer, replayed, steering
 from exporter.families._origins import DRAW, STEP, Origins, marked
 from exporter.families._readings import AskedTokens
@@ -276,7 +276,12 @@ class TracedReference:
         asked |= steering(played, survey.mode, 1.0 if guidance_scale is None else guidance_scale)
         asked |= _played.prompted(played, survey, encoded, count)
         takes = _survey.arguments(played)
-        return SimpleNamespace(images=_survey.image_of(running(**{name: asked[name] for name in asked if name in takes})))
+        with _survey.quiet():
+            return SimpleNamespace(images=_survey.image_of(running(**{name: asked[name] for name in asked if name in takes})))
+
+    def reusing(self, depths: Sequence[int], reach: int, saw: Saw) -> contextlib.AbstractContextManager[None]:  # noqa: ARG002
+        """Nothing: no call can be answered by outermost layers alone."""
+        return contextlib.nullcontext()
 
     def from_image(
         self,

@@ -68,7 +68,9 @@ class LatentDiffusion:
         problems = [*self._component_problems(), *steps]
         # What is made of the sizes, tiles too, is made of sizes that fit.
         problems += list(self.sizes.problems()) or self._tile_problems()
-        problems += self.recipe.prompts.problems(self._layers)
+        # The states before the first layer can be had too, but where the last layer is left out anyway.
+        layers = min(int(self.configs[tower].get("num_hidden_layers", 12)) for tower in self.towers) - self.penultimate
+        problems += self.recipe.prompts.problems(layers)
         if problems:
             raise RecipeError(problems)
 
@@ -105,6 +107,11 @@ class LatentDiffusion:
         if self._tiny:
             return int(vae.get("upsampling_scaling_factor", 2)) ** (len(vae.get("decoder_block_out_channels", [64] * 4)) - 1)
         return 2 ** (len(vae.get("block_out_channels", [64])) - 1)
+
+    @property
+    def cache_depths(self) -> Sequence[int]:
+        """How deep step caching can take the UNet apart."""
+        return _depths.offered(self.configs["unet"])
 
     @cached_property
     def sizes(self) -> LatentSizes:
@@ -342,12 +349,8 @@ class LatentDiffusion:
 
     def _tile_problems(self) -> list[str]:
         tiled = {name: component.tile for name, component in self.recipe.components.items() if component.tile is not None}
-        problems = [
-            f"components.{name}.tile: only vae_decoder has tiles; leave it out" for name in tiled if name != "vae_decoder"
-        ]
-        if tile := tiled.get("vae_decoder"):
-            problems += self.sizes.tile_problems(tile)
-        return problems
+        tile, told = tiled.pop("vae_decoder", None), "tile: only vae_decoder has tiles; leave it out"
+        return [*(f"components.{name}.{told}" for name in tiled), *(self.sizes.tile_problems(tile) if tile else ())]
 
     def _tiled(self, signature: Signature) -> Signature:
         """The decoder's contract, for no larger latents than a tile of the recipe's."""
@@ -361,11 +364,6 @@ class LatentDiffusion:
 
         sides = {name: cut(allowed) for name, allowed in signature.dims.items() if name != "batch"}
         return signature.model_copy(update={"dims": {**signature.dims, **sides}})
-
-    @property
-    def _layers(self) -> int:
-        """How many layers of every text encoder can be skipped: the states before the first layer count too."""
-        return min(int(self.configs[tower].get("num_hidden_layers", 12)) for tower in self.towers) - self.penultimate
 
     @property
     def _tiny(self) -> bool:

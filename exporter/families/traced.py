@@ -173,6 +173,11 @@ class Traced:
         return Guidance(mode=usual.mode, scales=(*usual.scales, *others))
 
     @property
+    def cache_depths(self) -> Sequence[int]:
+        """None: its pipeline calls its network whole."""
+        return ()
+
+    @property
     def factor(self) -> int:
         """Pixels per latent cell and side."""
         return self.survey.image[0] // self.survey.latent[1]

@@ -147,14 +147,17 @@ def _each(value: Any, count: int) -> list[Any]:  # noqa: ANN401 - a config's val
 
 
 def vae(shapes: Shapes) -> dict[str, Any]:
-    """Fields of an AutoencoderKL's config that its weights' shapes tell, in either layout; none where there is no such VAE."""
+    """Fields of an AutoencoderKL's config that its weights' shapes tell, in either layout; none where no such VAE is whole."""
     start = next((start for start in ("first_stage_model.", "vae.") if any(name.startswith(start) for name in shapes)), "")
     own = {name.removeprefix(start): tuple(shape) for name, shape in shapes.items() if name.startswith(start)}
     first = re.compile(r"encoder\.(?:down_blocks|down)\.(\d+)\.(?:resnets|block)\.(\d+)\.conv1\.weight")
-    blocks = {tuple(map(int, match.groups())): shape[0] for name, shape in own.items() if (match := first.fullmatch(name))}
-    if not blocks or "decoder.conv_in.weight" not in own:
+    found = ((first.fullmatch(name), shape) for name, shape in own.items())
+    blocks = {tuple(map(int, match.groups())): shape[0] for match, shape in found if match and shape}
+    stages = range(1 + max((stage for stage, _ in blocks), default=-1))
+    ends = ("encoder.conv_in.weight", "decoder.conv_in.weight", "decoder.conv_out.weight")
+    if not blocks or any((stage, 0) not in blocks for stage in stages) or any(len(own.get(end, ())) < 2 for end in ends):
         return {}
-    widths = [blocks[stage, 0] for stage in range(1 + max(stage for stage, _ in blocks))]
+    widths = [blocks[stage, 0] for stage in stages]
     return {
         "block_out_channels": widths,
         "down_block_types": ["DownEncoderBlock2D"] * len(widths),

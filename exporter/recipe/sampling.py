@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Discriminator, Field, StringConstraints, Tag, model_validator
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, StringConstraints, Tag, model_validator
 
 from engines.strict import Frozen
 from exporter.recipe import aliases, timestep_lists
@@ -19,6 +19,18 @@ Timesteps = Annotated[
     Annotated[timestep_lists.Name, Tag("|name")]
     | Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1), Tag("|times")],
     Discriminator(lambda value: "|name" if isinstance(value, str) else "|times"),
+]
+
+
+def _in_decibels(value: Any) -> Any:  # noqa: ANN401 - unchecked YAML
+    """The number of `30 dB`, which may stand without its unit."""
+    number = value.removesuffix("dB").strip() if isinstance(value, str) else ""
+    return float(number) if number.replace(".", "", 1).isdecimal() else value
+
+
+#: PSNR, as a number or such as `30 dB`.
+Decibels = Annotated[
+    float, BeforeValidator(_in_decibels, json_schema_input_type=float | str), Field(gt=0, allow_inf_nan=False, le=100)
 ]
 
 
@@ -104,12 +116,30 @@ class CacheOptions(Frozen):
     whole: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(
         default=None, min_length=1, description="or the steps at which it is whole, counted from 1"
     )
-    depth: int = Field(default=0, ge=0, description="layers that run at every step; 0 are the fewest")
+    depth: int = Field(default=0, ge=0, description="layers that run at every step; 0 are the fewest; a search finds its own")
+    floor: Decibels | None = Field(
+        default=None,
+        description="or search steps and depth: the fewest multiply-adds with every image of checks.prompts so close to the "
+        "uncached one, PSNR in dB",
+    )
+    budget: float | None = Field(
+        default=None, gt=0, lt=1, description="or search: images closest to the uncached ones, with such a share of multiply-adds"
+    )
+
+    @property
+    def searches(self) -> bool:
+        """Whether steps and depth are yet to be found."""
+        return self.floor is not None or self.budget is not None
 
     @model_validator(mode="after")
     def _one(self) -> Self:
-        if (self.every is None) == (self.whole is None):
-            raise ValueError("needs either every, such as every: 3, or whole, the steps at which the network runs whole")
+        if sum(given is not None for given in (self.every, self.whole, self.floor, self.budget)) != 1:
+            raise ValueError(
+                "needs one of every, such as every: 3, of whole, the steps at which the network runs whole, and of floor and "
+                "budget, such as floor: 30 dB or budget: 0.5, by which both are searched"
+            )
+        if self.searches and "depth" in self.model_fields_set:
+            raise ValueError(f"depth {self.depth} is what the search finds; leave it out, or write the steps as whole: [1, …]")
         if self.whole and list(self.whole) != sorted(set(self.whole)):
             raise ValueError(f"whole: {list(self.whole)} must rise; sorted it is {sorted(set(self.whole))}")
         if self.whole and self.whole[0] != 1:
@@ -210,8 +240,9 @@ class SamplerOptions(Frozen):
             if plain and (more := [index for index, whole in enumerate(needed, 1) if whole and index not in plain]):
                 told = "is the first with guidance after one without, of which one branch is kept"
                 raise ValueError(f"cache.whole: step {more[0]} {told}; write {sorted({*plain, *more})}")
-        if self.cache and self.cache.whole and len(self.steps) > 1:
-            raise ValueError(f"cache.whole is of one number of steps, and steps is {list(self.steps)}; keep one")
+        if self.cache and not self.cache.every and len(self.steps) > 1:
+            told = "cache.whole" if self.cache.whole else "a search of the cache"
+            raise ValueError(f"{told} is of one number of steps, and steps is {list(self.steps)}; keep one")
         return self
 
     @model_validator(mode="after")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
@@ -37,14 +37,14 @@ class _Outline(Checkpoint):
         return self.skeleton(component).eval()
 
 
-def count(family: Family) -> Mapping[str, Size]:
-    """Part → size, in the order in which the pipeline runs them."""
+def count(family: Family, names: Iterable[str] = ()) -> Mapping[str, Size]:
+    """Part → size, in the order in which the pipeline runs them, or of some of them in the order of their names."""
     checkpoint = family.checkpoint
     outline = _Outline(**{each.name: getattr(checkpoint, each.name) for each in fields(checkpoint)})
     drawn = family.replacing(checkpoint=outline)
     found: dict[str, Size] = {}
     with torch.device("meta"):
-        for name in drawn.roles:
+        for name in names or drawn.roles:
             found[name] = size(drawn.part(name, "fp32"))
     return found
 

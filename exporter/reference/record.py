@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from engines.manifest import Tile
     from engines.signature import Signature
     from exporter.families import Family, Reference
+    from exporter.recipe.sampling import CacheOptions
     from exporter.recipe.schema import Recipe
 
 #: What is recorded with guidance where the recipe's own scale is one that is off, and users may ask for another.
@@ -39,7 +40,9 @@ def settings(recipe: Recipe, *, edits: bool = False) -> tuple[Setting, ...]:
     shapes, sampler, prompts = recipe.shapes, recipe.sampler, recipe.checks.prompts
     scale = sampler.guidance.scale if sampler.guidance.mode != "none" else None
     height, width = shapes.height[1], shapes.width[1]
-    negative, fewest = recipe.checks.negative_prompt, min(sampler.steps)
+    # Where one branch is computed a negative prompt is read by nothing.
+    negative = recipe.checks.negative_prompt if sampler.guidance.mode == "classifier_free" else None
+    fewest = min(sampler.steps)
     chosen = [Setting(f"{steps} steps", prompts[:1], negative, steps, height, width, scale) for steps in sampler.steps]
     other = next((length for length in (shapes.width[2], shapes.width[0]) if length != height), width)
     batch = min(2, shapes.batch[2])
@@ -70,6 +73,21 @@ def _long(recipe: Recipe) -> str:
     return emphasis + " ".join([first] * (1 + words // len(first.split())))
 
 
+def opened(family: Family, recipe: Recipe) -> Reference:
+    """The source as diffusers runs it, fp32, its decoder over the recipe's tiles."""
+    reference = family.reference()
+    for name, component in recipe.components.items():
+        if component.tile:
+            owner, method = reference.calls[name]
+            setattr(owner, method, _in_tiles(getattr(owner, method), component.tile, family.factor))
+    return reference
+
+
+def noises(recipe: Recipe, number: int) -> np.random.Generator:
+    """What the noise of so many a run is drawn from: a fresh generator that begins at the same place each time."""
+    return np.random.Generator(np.random.Philox([recipe.checks.seed, number]))
+
+
 def record(family: Family, recipe: Recipe, report: Callable[[str], None] = lambda _: None) -> Recording:
     """Run the source pipeline at every setting, in fp32, on noise from the recipe's seed.
 
@@ -77,11 +95,7 @@ def record(family: Family, recipe: Recipe, report: Callable[[str], None] = lambd
         UnsupportedError: the scheduler draws noise by means that cannot be supplied from outside.
 
     """
-    reference = family.reference()
-    for name, component in recipe.components.items():
-        if component.tile:
-            owner, method = reference.calls[name]
-            setattr(owner, method, _in_tiles(getattr(owner, method), component.tile, family.factor))
+    reference = opened(family, recipe)
     runs: list[Run] = []
     cases: dict[str, list[Case]] = {name: [] for name in family.roles}
     with torch.no_grad(), _ranges(reference) as ranges:
@@ -89,14 +103,14 @@ def record(family: Family, recipe: Recipe, report: Callable[[str], None] = lambd
             report(setting.label)
             texts = setting.prompts, setting.negative_prompt
             conditioning, ids = reference.encode(*texts), reference.tokenize(*texts)
-            noise = np.random.Generator(np.random.Philox([recipe.checks.seed, number]))
+            noise = noises(recipe, number)
             pictures = _pictures(family, setting, np.random.Generator(np.random.Philox([recipe.checks.seed, number, 1])))
-            play = functools.partial(_run, family, reference, setting, conditioning, pictures)
+            one = functools.partial(play, family, reference, setting, conditioning, pictures)
             if recipe.sampler.cache and not setting.strength:
-                uncached = play(np.random.Generator(np.random.Philox([recipe.checks.seed, number])), None, cached=False).image
+                uncached = one(noises(recipe, number), None, cache=None).image
             else:
                 uncached = None
-            run = replace(play(noise, runs[0].image[0] if setting.strength else None), uncached=uncached)
+            run = replace(one(noise, runs[0].image[0] if setting.strength else None), uncached=uncached)
             runs.append(run)
             known = {**ids, **conditioning, **reference.conditions(pictures, run.draws[0])}
             for name, role in family.roles.items():
@@ -124,7 +138,7 @@ class _Tape:
     draws: list[np.ndarray] = field(default_factory=list)
 
 
-def _run(
+def play(
     family: Family,
     reference: Reference,
     setting: Setting,
@@ -132,12 +146,11 @@ def _run(
     pictures: Mapping[str, np.ndarray],
     noise: np.random.Generator,
     picture: np.ndarray | None,
-    *,
-    cached: bool = True,
+    **asked: CacheOptions | None,
 ) -> Run:
     """Play one setting, from a picture (height, width, 3) where there is one, with hooks on denoiser and scheduler.
 
-    `cached`: with the recipe's step caching, if it has any.
+    `asked`: a `cache` that stands in for the recipe's, or None for none.
     """
     tape, scheduler = _Tape(), reference.pipeline.scheduler
     batch = len(setting.prompts)
@@ -187,7 +200,7 @@ def _run(
                 callback_on_step_end=saw_latent,
                 output_type="np",
                 **({"pictures": pictures} if pictures else {}),
-                **({} if cached else {"cached": False}),
+                **asked,
             ).images
     finally:
         del scheduler.step

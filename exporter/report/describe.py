@@ -104,7 +104,7 @@ def recipe(chosen: Recipe, store: Store) -> dict[str, Any]:
     from exporter.stages.plan import Plan  # noqa: PLC0415 - torch
 
     outline, note = _without_weights(chosen)
-    plan = Plan(outline)
+    plan = _decided(Plan(outline), store)
     for steps in plan.recipe.sampler.steps:
         plan.table(steps)
     sizes = _counted(plan.passes.expected_family)
@@ -151,12 +151,20 @@ def _asked_guidance(sampler: SamplerOptions) -> str:
 
 def dry_run(plan: Plan, store: Store) -> dict[str, Any]:
     """Describe what a build would do, and what it would need."""
+    plan = _decided(plan, store)
     for steps in plan.recipe.sampler.steps:
         plan.table(steps)  # a sampler that cannot be is a problem here too
     listed = stages(plan, store)
     reused = f"{sum(not row['why'] for row in listed)} of {len(listed)} stages"
     needs = estimate(plan, _counted(plan.passes.expected_family))
     return {"reused": reused, **needs, "notes": list(plan.notes), "stages": listed}
+
+
+def _decided(plan: Plan, store: Store) -> Plan:
+    """The plan of a schedule of step caching that was found before; of one that is yet to be searched, what there is."""
+    from exporter.stages.stage import Results  # noqa: PLC0415 - with the plan, what a bundle is described without
+
+    return plan if plan.search and store.why(plan.search.key) else plan.decided(Results(store))
 
 
 def stages(plan: Plan, store: Store) -> list[dict[str, Any]]:

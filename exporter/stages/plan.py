@@ -16,7 +16,7 @@ from exporter.models.sampler_compat import judge
 from exporter.onnx import target_ops
 from exporter.parity import metrics
 from exporter.part import DEEP
-from exporter.stages import engines, export, fused, lora, precision, quantize, recording, shallow, tables
+from exporter.stages import cache_search, engines, export, fused, lora, precision, quantize, recording, shallow, tables
 from exporter.stages.load import PartSource
 from exporter.stages.networks import Networks
 from exporter.stages.passes import Passes
@@ -25,8 +25,10 @@ from exporter.stages.stage import Results, Stage
 if TYPE_CHECKING:
     from engines.backends import Backend
     from engines.samplers.table import Table
+    from exporter.recipe.sampling import CacheOptions
     from exporter.recipe.schema import Recipe
     from exporter.reference.recording import RecordingFolder
+    from exporter.stages.cache_search import FoundSchedule
     from exporter.stages.engines import BuiltEngine
     from exporter.stages.export import GraphFiles, PartOutputs
     from exporter.stages.lora import LoraOutputs
@@ -91,7 +93,8 @@ class Plan:
     """A recipe's stages, in an order in which each finds what it needs; whatever else needs one finds it here by what it is.
 
     Attributes:
-        recipe: what was asked.
+        asked: the recipe.
+        recipe: the same, with some schedule where it leaves its step caching to a search.
         checkpoint: where the weights are.
         family: how the networks are wrapped.
         pipelines: name of each whole pipeline of a fused bundle → its number of steps.
@@ -104,8 +107,8 @@ class Plan:
 
     """
 
-    def __init__(self, recipe: Recipe) -> None:
-        self.recipe = recipe
+    def __init__(self, recipe: Recipe, notes: Iterable[str] = ()) -> None:
+        self.asked, self.recipe = recipe, (recipe := cache_search.supposed(recipe))
         self.checkpoint = resolve(recipe.model, recipe.root)
         self.pairing = judge(recipe, self.checkpoint)
         try:
@@ -114,13 +117,16 @@ class Plan:
             raise RecipeError([*error.problems, *self.pairing.problems]) from error
         if problems := [*self.pairing.problems, *metrics.problems(recipe.checks.limits)]:
             raise RecipeError(problems)
-        self.notes = (*self.checkpoint.notes, *self.family.notes, *self.pairing.notes)
+        self.notes = (*notes, *self.checkpoint.notes, *self.family.notes, *self.pairing.notes)
         self.pipelines = fused.pipelines(recipe, self.family)
         shared = _backends(recipe.targets)
         own = {name: recipe.component(shallow.whole_of(name)).target for name in (*self.family.roles, *self.pipelines)}
         self.targets = {name: shared if target is None else _backends([target]) for name, target in own.items()}
         self.passes = Passes(recipe, self.family)
         shallow.refuse(recipe, self.family, self.passes)
+        if self._open:
+            cache_search.refuse(self.family, self.passes)
+            self.notes = (cache_search.about(self._open, self.passes.expected_family), *self.notes)
 
     def refuse(self) -> None:
         """Raise UnsupportedError for what no engine can be and no pass can do, before time is spent."""
@@ -137,7 +143,12 @@ class Plan:
 
     @cached_property
     def stages(self) -> tuple[Stage[Any], ...]:
-        """Every stage but the last, `check`; a part's own stages stand together, so that its weights are loaded once."""
+        """Every stage but the last, `check`; a part's own stages stand together, so that its weights are loaded once.
+
+        Where the recipe leaves its step caching to a search, that and what it needs.
+        """
+        if self.search:
+            return (*self.networks.stages, self.search)
         found: list[Stage[Any]] = [*self.tables.stages]
         found += [self.recorded] if self.recorded else []
         found += self.networks.stages
@@ -147,6 +158,25 @@ class Plan:
         for pipeline in self.wholes.values():
             found += [*pipeline.graphs.values(), *pipeline.engines.values()]
         return tuple(found)
+
+    @cached_property
+    def search(self) -> Stage[FoundSchedule] | None:
+        """What finds the schedule of step caching, where the recipe leaves that open; all that hangs on it waits."""
+        depths = tuple(self.passes.expected_family.cache_depths)
+        return cache_search.searched(self.family, self._open, depths, self.networks.last) if self._open else None
+
+    def decided(self, results: Results) -> Plan:
+        """The plan itself, or where it has a search, that of the same recipe with the schedule that was found, written out."""
+        if self.search is None or self._open is None:
+            return self
+        found = results[self.search]
+        return Plan(self.asked.changed(f"sampler.cache={found.plain}"), [cache_search.found(self._open, found)])
+
+    @property
+    def _open(self) -> CacheOptions | None:
+        """What the recipe asks of a step caching that is yet to be found."""
+        cache = self.asked.sampler.cache
+        return cache if cache and cache.searches else None
 
     @cached_property
     def tables(self) -> tables.Tables:

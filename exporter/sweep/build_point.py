@@ -11,6 +11,7 @@ from engines.errors import RecipeError
 from exporter.build import build
 from exporter.recipe.schema import Recipe
 from exporter.stages.plan import Plan
+from exporter.stages.stage import Results
 from exporter.stages.store import Store
 from exporter.sweep.result import BuildFacts
 
@@ -43,10 +44,12 @@ def build_point(task: BuildTask) -> BuildFacts:
         bundle, _ = build(recipe, task.out, store, _silent)
     except RecipeError as error:
         raise RecipeError(recipe.located(error.problems)) from error
-    seconds, plan = time.perf_counter() - start, Plan(recipe)
+    seconds, asked = time.perf_counter() - start, Plan(recipe)
+    plan = asked.decided(Results(store))
+    stages = {stage.key.digest: stage for stage in (*asked.stages, *plan.stages)}
     return BuildFacts(
         seconds=seconds,
-        whole_seconds=sum(store.took(stage.key) or 0.0 for stage in plan.stages),
+        whole_seconds=sum(store.took(stage.key) or 0.0 for stage in stages.values()),
         size=sum(file.size for file in bundle.manifest.files.values()),
         parameters=parameters(bundle.manifest),
         multiply_adds=_multiply_adds(plan),

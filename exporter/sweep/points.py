@@ -119,7 +119,9 @@ def plan_digest(point: Point) -> str:
         return ""
     try:
         with vendors(f"model.source {point.recipe.model.source}"):
-            return digest([str(stage.key) for stage in Plan(point.recipe).stages])
+            plan = Plan(point.recipe)
+            # What hangs on a search is planned when that is done, so all that the recipe says counts.
+            return digest([*(str(stage.key) for stage in plan.stages), point.recipe.model_dump_json() if plan.search else ""])
     except T2IError:
         return ""  # the build says why
 

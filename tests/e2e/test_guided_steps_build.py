@@ -111,11 +111,21 @@ def test_a_stale_feature_is_blamed_on_the_step_that_used_it(stepped, monkeypatch
 
 
 @pytest.mark.slow  # test_fused_build.py builds one without it
-def test_a_fused_pipeline_has_it_all_in_its_graph(tiny_sdxl, tmp_path):
-    text = STEPS.replace("[16, 32, 48]", "[32, 32, 32]").replace("[1, 1, 2]", "[1, 1, 1]").replace(", tensorrt_rtx", "")
+def test_a_fused_pipeline_has_it_all_in_its_graph_by_a_schedule_that_was_searched(tiny_sdxl, tmp_path):
+    text = (
+        STEPS.replace("every: 3", "budget: 0.6")
+        .replace("[16, 32, 48]", "[32, 32, 32]")
+        .replace("[1, 1, 2]", "[1, 1, 1]")
+        .replace(", tensorrt_rtx", "")
+    )
     text = text.replace("components: {vae_encoder: {}}", "pipeline: fused") % tiny_sdxl
     bundle, verdicts = build(Recipe.parse(text, "fused"), tmp_path / "fused", Store(tmp_path / "store"), silent)
     assert [verdict for verdict in verdicts if not verdict.passed] == []
+    cache = Recipe.parse(bundle.manifest.recipe, "again").sampler.cache
+    assert cache.whole[0] == 1
+    assert (
+        f"budget 0.6 was searched, and is cache: {{whole: {list(cache.whole)}, depth: {cache.depth}}}" in bundle.manifest.notes[0]
+    )
     weights = [file for file in bundle.manifest.parts["pipeline_9"].onnx["20"].files if file.endswith(".data")]
     assert len(weights) == len(set(weights))
     with Pipeline.open(bundle.folder) as pipeline:

@@ -115,8 +115,8 @@ class _Folder:
             "is of int8": {name: tensor.astype(np.int8)},
             "is of bool": {name: tensor.astype(bool)},
             "is of float64": {name: tensor.astype(np.float64)},
-            "is NaN": {name: np.full_like(tensor, np.nan)},
-            "is huge": {name: np.full_like(tensor, 3e38)},
+            "is NaN": {name: np.full(tensor.shape, np.nan, np.float32)},
+            "is huge": {name: np.full(tensor.shape, 3e38, np.float32)},
             "is zero": {name: np.zeros_like(tensor)},
         }
         kind = self.dice.choice(sorted(kinds))

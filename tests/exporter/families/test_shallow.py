@@ -1,5 +1,6 @@
 """A UNet taken apart: its outermost layers on its own deep feature give what the whole gives, bit for bit but for rounding."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -91,3 +92,22 @@ def test_the_first_step_with_guidance_after_one_without_is_whole(tiny_sd):
     reference.call(reference.encode(["a red circle"], None), 5.0, latents=equality.latents(batch=1, height=8, width=8), **size)
     assert reference.scales == [1.0] * 2 + [5.0] * 7
     assert fresh(reference.features) == [0, 2, 6]
+
+
+def test_every_call_is_compared_with_what_earlier_ones_leave():
+    unet, seen = models.unet(layers_per_block=2).eval(), {}
+    states = torch.randn(2, 77, unet.config.cross_attention_dim)
+    latents = [equality.latents(height=8, width=8, seed=seed) for seed in range(3)]
+    own = unet.forward
+    with torch.no_grad():
+        with _shallow.compared(unet, (0, 1), 1, lambda *told: seen.update({told[:3]: told[3]})):
+            answers = [unet(latent, 300, encoder_hidden_states=states, return_dict=False)[0] for latent in latents]
+        assert unet.forward == own
+        # Of three calls the last two have one before them; none reaches back further than that.
+        assert list(seen) == [(0, 0, 1), (1, 0, 1), (0, 1, 2), (1, 1, 2)]
+        for (depth, origin, call), error in seen.items():
+            with _shallow.watched(unet, depth) as kept:
+                unet(latents[origin], 300, encoder_hidden_states=states)
+            found = _shallow.shallow(unet, depth, kept[0], latents[call], torch.tensor([300.0, 300.0]), states)
+            assert np.linalg.norm(error) > 1e-3
+            equality.close(answers[call].flatten(1) + torch.from_numpy(error), found.flatten(1))

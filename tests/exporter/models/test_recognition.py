@@ -168,3 +168,12 @@ def test_a_vae_in_diffusers_names_tells_the_same():
 def test_half_a_vae_tells_nothing():
     assert recognition.vae({name: shape for name, shape in VAE.items() if "decoder" not in name}) == {}
     assert recognition.vae({name: shape for name, shape in VAE.items() if "encoder" not in name}) == {}
+
+
+@pytest.mark.parametrize("name", [name for name in VAE if "conv" in name and "quant" not in name])
+@pytest.mark.parametrize("left", [None, (), (4,)], ids=["gone", "a number", "flat"])
+def test_a_vae_that_lacks_a_tensor_tells_nothing_wrong(name, left):
+    whole, shapes = recognition.vae(VAE), {**VAE, name: left}
+    found = recognition.vae({each: shape for each, shape in shapes.items() if shape is not None})
+    # Without the last layers of a stage, the others say how many there are.
+    assert found == {} or found.keys() == whole.keys()

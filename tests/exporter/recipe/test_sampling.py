@@ -80,8 +80,17 @@ def test_a_published_grid_goes_by_its_name():
     [
         ("every: 3", "[25, 4]", "cache pays from 9 steps on, .* and steps has 4; leave it out"),
         ("every: 1", "[25]", r"cache.every: must be at least 2"),
-        ("depth: 1", "[25]", "needs either every, such as every: 3, or whole"),
-        ("every: 3, whole: [1, 2]", "[25]", "needs either every"),
+        ("depth: 1", "[25]", "needs one of every, such as every: 3, of whole, .* floor: 30 dB or budget: 0.5"),
+        ("every: 3, whole: [1, 2]", "[25]", "needs one of every"),
+        ("floor: 30, budget: 0.5", "[25]", "needs one of every"),
+        ("floor: 30 dB, depth: 0", "[25]", "depth 0 is what the search finds; leave it out"),
+        ("floor: 30 dB", "[25, 30]", r"a search of the cache is of one number of steps, and steps is \[25, 30\]; keep one"),
+        ("floor: 30 dB", "[8]", "cache pays from 9 steps on, .* and steps has 8; leave it out"),
+        ("floor: thirty", "[25]", "cache.floor: must be a number, not 'thirty'"),
+        ("floor: -3 dB", "[25]", "cache.floor: must be a number, not '-3 dB'"),
+        ("floor: 300", "[25]", "cache.floor: must be at most 100"),
+        ("budget: 1", "[25]", "cache.budget: must be less than 1"),
+        ("budget: 0", "[25]", "cache.budget: must be more than 0"),
         ("whole: [2, 5]", "[25]", "begins with step 2, and no call before it leaves anything; begin with 1"),
         ("whole: [1, 5, 3]", "[25]", r"must rise; sorted it is \[1, 3, 5\]"),
         ("whole: [1, 26]", "[25]", "names step 26, and there are 25"),
@@ -99,3 +108,10 @@ def test_a_plain_schedule_is_whole_where_guidance_begins():
     with pytest.raises(RecipeError, match=r"step 4 is the first with guidance after one without.*write \[1, 4, 5\]"):
         parsed(guidance % "1, 5", "[10]")
     assert parsed(guidance % "1, 4", "[10]").wholes(10) == (True, False, False, True, *[False] * 6)
+
+
+@pytest.mark.parametrize("floor", ["30", "30.0", "30 dB", "30dB"])
+def test_a_floor_may_have_its_unit(floor):
+    cache = parsed(f"cache: {{floor: {floor}}}").cache
+    assert cache.floor == 30
+    assert cache.searches

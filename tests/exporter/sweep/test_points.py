@@ -133,3 +133,11 @@ def test_the_plan_of_a_point_is_that_of_its_weights_and_options(read, tiny_sd):
     whole, bf16 = named["EulerDiscreteScheduler"], named["EulerDiscreteScheduler · bf16"]
     assert plan_digest(whole) == plan_digest(whole) != plan_digest(bf16) != ""
     assert plan_digest(points(read(text))[1]) == ""  # there is no model of that name
+
+
+def test_what_hangs_on_a_search_is_in_the_plan_of_a_point_too(read, tiny_sd):
+    text = SWEEP.replace("[EulerDiscreteScheduler, DDIMScheduler]", "[EulerDiscreteScheduler]").replace("[4, 2]", "[9]")
+    found = points(read(text, RECIPE.replace("source: x", f"source: {tiny_sd}").replace("[4]", "[9], cache: {budget: 0.5}")))
+    named = {point.name: point for point in found}
+    whole, bf16 = named["EulerDiscreteScheduler"], named["EulerDiscreteScheduler · bf16"]
+    assert plan_digest(whole) == plan_digest(whole) != plan_digest(bf16) != ""
