@@ -17,7 +17,7 @@ from engines import bundle
 from engines.bundle import Bundle, Verdict
 from engines.disk import require_folder, writing
 from engines.errors import MissingDependency, ParityError, RecipeError, SpeedError, UnsupportedError
-from exporter.bench import speed_gate
+from exporter.bench import quality_gate, speed_gate
 from exporter.bench.diffusers import source as source_of
 from exporter.parity import table
 from exporter.parity.compare import compare
@@ -96,13 +96,14 @@ def build(
     Raises:
         RecipeError, UnsupportedError, MissingDependency: before time is spent, where that can be known.
         ParityError: out of limits; the rejected bundle lies at `<out>.rejected`, and carries the blame table.
-        SpeedError: slower than the recipe allows; the rejected bundle lies there too.
+        ParityError, SpeedError: of less quality or slower than the recipe allows; the rejected bundle lies there too.
         MachineError: a disk is full or cannot be written; of `out` and the store that is known before time is spent.
 
     """
     plan = Plan(recipe)
     plan.refuse()
     speed_gate.refuse(recipe)
+    quality_gate.refuse(recipe)
     require_folder(out.parent)
     bundle.require_place(out)
     plan, results = _decided(plan, store, report), Results(store)
@@ -264,16 +265,26 @@ def _publish(plan: Plan, out: Path, store: Store, report: Progress, results: Res
                 f"{table.table(verdicts)}\n\n{len(failed)} of {len(verdicts)} comparisons are out of limits. "
                 f"{_reject(temporary, out)} The first line that fails names the part and the stage to blame."
             )
-        if plan.recipe.checks.faster_than:
-            try:
-                raced = _run(speed_gate.stage(plan, temporary), store, report, results)
-            except SpeedError as error:
-                raise SpeedError(f"{error}\n{_reject(temporary, out)}") from error
-            bundle.revise(written, **receipts | {"notes": (*receipts["notes"], raced)})
+        told = _gated(plan, temporary, out, store, report, results)
+        if told:
+            bundle.revise(written, **receipts | {"notes": (*receipts["notes"], *told)})
         bundle.publish(temporary, out)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return Bundle.open(out), verdicts
+
+
+def _gated(plan: Plan, temporary: Path, out: Path, store: Store, report: Progress, results: Results) -> list[str]:
+    """Hold the bundle to what the recipe asks of quality and speed; what was found, a sentence each."""
+    checks, told = plan.recipe.checks, list[str]()
+    try:
+        if checks.quality:
+            told += _run(quality_gate.stage(plan, temporary), store, report, results)
+        if checks.faster_than:
+            told.append(_run(speed_gate.stage(plan, temporary), store, report, results))
+    except (ParityError, SpeedError) as error:
+        raise type(error)(f"{error}\n{_reject(temporary, out)}") from error
+    return told
 
 
 def _reject(temporary: Path, out: Path) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import ast
 import inspect
 import textwrap
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -147,7 +148,7 @@ class Play:
         call = inspect.unwrap(type(self.pipeline).__call__)
         # Origins outermost: what the answers put in the place of scales and noise is followed too.
         followed, kept = self._origins or nullcontext(), _open_lengths.open_lengths(self.pipeline)
-        with _standins.real(), torch.no_grad(), followed, Answered(self._draw), kept, kept_types(self.pipeline):
+        with _standins.real(), torch.no_grad(), followed, Answered(self._draw), kept, kept_types(self.pipeline), quiet():
             return call(self.pipeline, **given)
 
     @contextmanager
@@ -202,6 +203,11 @@ def kept_types(pipeline: Any) -> Iterator[None]:  # noqa: ANN401 - a pipeline of
 
 def _kept(network: nn.Module) -> Callable[..., nn.Module]:
     return lambda *_, **__: network
+
+
+def quiet() -> AbstractContextManager[Any]:
+    """Within it diffusers does not tell which of its own methods its pipelines should no longer call."""
+    return warnings.catch_warnings(action="ignore", category=FutureWarning)
 
 
 def returning(pipeline: Any, seen: dict[str, Any]) -> ExitStack:  # noqa: ANN401

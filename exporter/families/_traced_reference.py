@@ -276,7 +276,8 @@ class TracedReference:
         asked |= steering(played, survey.mode, 1.0 if guidance_scale is None else guidance_scale)
         asked |= _played.prompted(played, survey, encoded, count)
         takes = _survey.arguments(played)
-        return SimpleNamespace(images=_survey.image_of(running(**{name: asked[name] for name in asked if name in takes})))
+        with _survey.quiet():
+            return SimpleNamespace(images=_survey.image_of(running(**{name: asked[name] for name in asked if name in takes})))
 
     def reusing(self, depths: Sequence[int], reach: int, saw: Saw) -> contextlib.AbstractContextManager[None]:  # noqa: ARG002
         """Nothing: no call can be answered by outermost layers alone."""

@@ -28,6 +28,7 @@ from exporter.recipe.limits import LIMITS
 from exporter.recipe.lora import LoraSlots
 from exporter.recipe.messages import sentences
 from exporter.recipe.prompts import AnEmbedding, Prompts
+from exporter.recipe.quality import QualityFloor
 from exporter.recipe.sampling import GuidanceOptions as GuidanceOptions  # noqa: PLC0414 - of a recipe's schema
 from exporter.recipe.sampling import SamplerOptions
 from exporter.recipe.yaml_source import Document, Place, brief, one_form
@@ -144,6 +145,10 @@ class Checks(Frozen):
     )
     faster_than: FasterThan | None = Field(
         default=None, description="measured after the check; a bundle that is slower is not published"
+    )
+    quality: dict[Text, QualityFloor] = Field(
+        default_factory=dict,
+        description="score (a metric, a plugin, a Python file) → what it must reach after the check, else nothing is published",
     )
 
     @field_validator("limits")

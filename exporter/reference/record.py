@@ -40,7 +40,9 @@ def settings(recipe: Recipe, *, edits: bool = False) -> tuple[Setting, ...]:
     shapes, sampler, prompts = recipe.shapes, recipe.sampler, recipe.checks.prompts
     scale = sampler.guidance.scale if sampler.guidance.mode != "none" else None
     height, width = shapes.height[1], shapes.width[1]
-    negative, fewest = recipe.checks.negative_prompt, min(sampler.steps)
+    # Where one branch is computed a negative prompt is read by nothing.
+    negative = recipe.checks.negative_prompt if sampler.guidance.mode == "classifier_free" else None
+    fewest = min(sampler.steps)
     chosen = [Setting(f"{steps} steps", prompts[:1], negative, steps, height, width, scale) for steps in sampler.steps]
     other = next((length for length in (shapes.width[2], shapes.width[0]) if length != height), width)
     batch = min(2, shapes.batch[2])

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from exporter.sweep.intervals import Interval, bootstrap, difference
+from exporter.parity.intervals import Interval, bootstrap, difference
 from exporter.sweep.points import BASE, LEFT
 from exporter.sweep.quantities import Constraint, Quantity
 from exporter.sweep.run import SweptPoint
@@ -48,7 +48,7 @@ class Choice:
     Attributes:
         constraints: all of which it keeps.
         best: of the highest quality; None where no point keeps them.
-        quickest: of those whose quality cannot be told from the best's, the one of the least latency.
+        quickest: of those whose quality cannot be told from the best's, the one that is the most times as fast as the base.
         alike: how many these are, besides the best.
 
     """
@@ -91,7 +91,7 @@ class PointComparison:
             return Choice(tuple(constraints), None, None, 0)
         best = max(allowed, key=self._goodness)
         alike = [each for each in allowed if each is not best and not self._worse(each, best)]
-        quickest = min([best, *alike], key=lambda each: each.result.value("latency") or 0.0)
+        quickest = max([best, *alike], key=lambda each: each.result.value("speedup") or 0.0)
         return Choice(tuple(constraints), best, quickest, len(alike))
 
     def effects(self) -> tuple[Effect, ...]:
@@ -146,11 +146,13 @@ class PointComparison:
     def _effects(self, axis: str, level: str, against: str, pairs: Sequence[tuple[SweptPoint, SweptPoint]]) -> list[Effect]:
         found = []
         for quantity in (self.quality, "latency"):
-            values = [(one.result.value(quantity), other.result.value(quantity)) for one, other in pairs]
+            # Times as the base's in the same rounds tell them: a machine that is slower at one point than at another is left out.
+            column = "speedup" if quantity == "latency" else quantity
+            values = [(one.result.value(column), other.result.value(column)) for one, other in pairs]
             known = [(before, after) for before, after in values if before is not None and after is not None]
             if known:
                 ratio = quantity == "latency"  # a mean of ratios is a mean of their logarithms
-                changes = [float(np.log(after / before)) if ratio else after - before for before, after in known]
+                changes = [float(np.log(before / after)) if ratio else after - before for before, after in known]
                 found_of = [float(np.mean(changes)), *(bootstrap(changes) if len(changes) > 1 else ())]
                 mean, *spread = np.exp(found_of).tolist() if ratio else found_of
                 found.append(Effect(axis, level, against, quantity, mean, (spread[0], spread[1]) if spread else None, len(known)))

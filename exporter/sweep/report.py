@@ -12,9 +12,9 @@ from typing import Any
 
 from engines.disk import writing
 from exporter import machine
+from exporter.parity.intervals import interval
 from exporter.sweep import page
 from exporter.sweep.compare import Choice, Effect, PointComparison
-from exporter.sweep.intervals import interval
 from exporter.sweep.quantities import Constraint, Quantity
 from exporter.sweep.run import SweptPoint
 from exporter.sweep.spec import RunOptions, SweepFile

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from engines.errors import MachineError, MissingDependency, T2IError, UnsupportedError
+from engines.errors import MachineError, MissingDependency, ParityError, T2IError, UnsupportedError
 from exporter.stages.store import Store, file_digest
 from exporter.sweep.build_point import BuildTask, build_point
 from exporter.sweep.measure_point import MeasureTask, measure_point
@@ -167,6 +167,8 @@ class _Work:
             raise error
         known = isinstance(error, T2IError | WorkerDied)
         why = str(error) if known else f"a fault of this program: {type(error).__name__}: {error}\n{error.__cause__ or ''}"
+        if isinstance(error, ParityError):  # a table, and after it the sentence, which rows show first
+            why = "\n\n".join(reversed(why.rsplit("\n\n", 1)))
         lasting = not isinstance(error, MissingDependency | WorkerDied)
         plan = self._plans[point.bundle]
         return PointResult(plan=plan, task=self._task, failed=where, failure=why, lasting=lasting, build=built)

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from engines.bundle import Bundle
-from engines.errors import SpeedError, UnsupportedError
+from engines.errors import ParityError, SpeedError, UnsupportedError
 from exporter.bench import run
 from exporter.bench.diffusers import source
 from exporter.bench.stopwatch import Stopwatch
@@ -110,6 +110,23 @@ def test_the_gate_decides_over_publishing(built, rival, tmp_path):
     assert Bundle.open(out).manifest.digest == bundle.manifest.digest
     assert Bundle.open(tmp_path / "out.rejected").manifest.files == bundle.manifest.files
     assert sorted(path.name for path in tmp_path.iterdir() if "partial" in path.name) == []
+
+
+def test_a_bundle_of_too_little_quality_is_not_published(built, tmp_path):
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("a red circle\nthe blue square\n")
+    out, store = tmp_path / "out", Store(built.store)
+
+    def asked(floor):
+        quality = f"checks.quality={{psnr: {{at_least: {floor}, prompts: {prompts}}}}}"
+        return Recipe.load(built.recipe, [quality])
+
+    bundle, _ = build(asked(40), out, store, silent)
+    (told,) = [note for note in bundle.manifest.notes if note.startswith("quality: ")]
+    assert told.endswith("over 2 prompts; at least 40.0 is asked")
+    with pytest.raises(ParityError, match=rf"too low a quality: PSNR (?s:.*){out}\.rejected; {out} was not touched"):
+        build(asked(300), out, store, silent)  # more than equal pictures score
+    assert Bundle.open(out).manifest.digest == bundle.manifest.digest
 
 
 @pytest.mark.slow

@@ -115,7 +115,7 @@ def _compared(source: Any, bundle: Path, mode: str, height: int, widths: tuple[i
             options |= {"negative_prompt": [negative] * len(prompts)} if negative and "negative_prompt" in takes else {}
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of diffusers about its own arguments
-                wanted = source(prompts, **options, generator=noise, output_type="np").images
+                wanted = source(prompt=prompts, **options, generator=noise, output_type="np").images
             if drawn is None or wanted.std() < _DEAD:
                 raise RuntimeError(f"{type(source).__name__} draws nothing that could be compared")
             yield float(-10 * np.log10(max(float(np.square(drawn - wanted).mean()), 1e-15)))

@@ -31,3 +31,9 @@ def test_where_the_recipe_s_scale_is_off_it_runs_with_guidance_too(scale):
     found = settings(Recipe.parse(TEXT % ([4, 8], f"{{mode: classifier_free, scale: {scale}}}"), "x"))
     assert [setting.guidance_scale for setting in found] == [scale] * 3 + [3.0] * 2
     assert [setting.label for setting in found][-2:] == ["guidance on, 4 steps", "guidance on, 8 steps"]
+
+
+@pytest.mark.parametrize(("guidance", "negative"), [("{mode: classifier_free, scale: 3}", "blurry"), ("{mode: none}", None)])
+def test_a_negative_prompt_is_recorded_where_a_branch_reads_it(guidance, negative):
+    text = TEXT % ([4], guidance) + "checks: {negative_prompt: blurry}\n"
+    assert {setting.negative_prompt for setting in settings(Recipe.parse(text, "x"))} == {negative}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from exporter import build
-from exporter.bench import speed_gate
+from exporter.bench import quality_gate, speed_gate
 from exporter.recipe.schema import Recipe
 from exporter.stages.closure import PACKAGES, ROOT, Sources
 from exporter.stages.plan import Plan
@@ -27,7 +27,8 @@ components:
   unet: {precision: auto, passes: [prune: {blocks: {mid_block: null}}, distill: {data: DATA, steps: 1}]}
   vae_decoder: {tile: {size: 32, overlap: 8}, passes: [quantize: {format: int8, gate: size}]}
   vae_encoder: {target: {onnxruntime: {threads: 1}}}
-checks: {prompts: [a red circle, the blue square], faster_than: {against: diffusers}}
+checks: {prompts: [a red circle, the blue square], faster_than: {against: diffusers},
+         quality: {ssim: {at_least: 0.5, prompts: PROMPTS}}}
 """,
     "leaps": """
 model: {source: sd-v1-5, weights: random}
@@ -46,13 +47,14 @@ pipeline: fused
 """,
 }
 VERBS = {"tokenize", "compile", "process", "record", "encode", "play", "pass", "islands", "measure", "export", "calibrate"}
-VERBS |= {"quantize", "engine", "rival", "weigh", "unroll", "check", "race"}
+VERBS |= {"quantize", "engine", "rival", "weigh", "unroll", "check", "race", "quality"}
 
 
 @pytest.fixture(scope="module")
 def texts(tmp_path_factory):
     data = lessons.pictures(tmp_path_factory.mktemp("data"))
-    return {name: text.replace("DATA", str(data)) for name, text in RECIPES.items()}
+    (prompts := tmp_path_factory.mktemp("prompts") / "prompts.txt").write_text("a red circle\nthe blue square\n")
+    return {name: text.replace("DATA", str(data)).replace("PROMPTS", str(prompts)) for name, text in RECIPES.items()}
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +71,7 @@ def stages(texts):
             plan = Plan(Recipe.parse(text, name))
             last = [build.check_stage(plan, Path("bundle"))]
             last += [speed_gate.stage(plan, Path("bundle"))] if plan.recipe.checks.faster_than else []
+            last += [quality_gate.stage(plan, Path("bundle"))] if plan.recipe.checks.quality else []
             found |= {(name, *stage.name): makers[stage.key.digest] for stage in (*plan.stages, *last)}
     assert {verb for _, verb, _ in found} == VERBS
     return found
@@ -153,10 +156,11 @@ def test_comments_and_docstrings_change_no_key(stages, own, copied):
         ("exporter.onnx.target_ops", "unread", {"check"}),
         ("exporter.quantization.options", "QuantizeOptions.recorded", {"calibrate", "quantize", "weigh"}),
         ("exporter.pruning.blocks", "whole", {"pass"}),
-        ("exporter.models.architectures", "FOLDER", {"race"}),  # a stage is given a model that was found; a rival is looked for
+        # A stage is given a model that was found; a rival, and the source whose pictures are scored, are looked for.
+        ("exporter.models.architectures", "FOLDER", {"race", "quality"}),
         ("exporter.graph.fold", "fold", {"export"}),
         ("exporter.graph.deduplicate", "deduplicate", {"export", "unroll"}),
-        ("engines.samplers.table", "Table.play", {"compile", "process", "unroll", "engine", "check", "race"}),
+        ("engines.samplers.table", "Table.play", {"compile", "process", "unroll", "engine", "check", "race", "quality"}),
     ],
 )
 def test_who_reaches_what_somebody_once_forgot(stages, own, module, name, verbs):

@@ -82,6 +82,7 @@ CHANGES = {
     "checks.skip": "no time",
     "checks.limits": "{engine: 20}",
     "checks.faster_than": "{against: diffusers}",
+    "checks.quality": "{ssim: {at_least: 0.5, prompts: prompts.txt}}",
 }
 
 

@@ -46,6 +46,13 @@ def test_the_best_and_the_quickest_that_is_not_known_to_be_worse():
     assert (found.best, found.quickest, found.alike) == (worse, worse, 0)
 
 
+def test_what_is_quick_is_told_by_the_base_in_the_same_rounds():
+    best, slowed = point(2.0, shares(95)), point(3.0, shares(94))
+    others = slowed.result.measured.model_copy(update={"base_seconds": (9.0,)})  # the machine was busy, for both
+    slowed = SweptPoint(slowed.point, slowed.result.model_copy(update={"measured": others}))
+    assert PointComparison([best, slowed], "right", KNOWN).choice([]).quickest is slowed
+
+
 def test_a_choice_keeps_every_constraint():
     best, other = point(2.0, shares(95), memory=10), point(0.5, shares(50), memory=2000)
     compared = PointComparison([best, other], "right", KNOWN)

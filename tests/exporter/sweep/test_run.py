@@ -4,7 +4,7 @@ from concurrent.futures import Future
 
 import pytest
 
-from engines.errors import MachineError, MissingDependency, UnsupportedError
+from engines.errors import MachineError, MissingDependency, ParityError, UnsupportedError
 from exporter.stages.store import Store
 from exporter.sweep import run as module
 from exporter.sweep.build_point import build_point
@@ -141,6 +141,12 @@ def test_a_fault_of_ours_is_called_so(go):
     runner.fails = {2: KeyError("x")}
     runner.fails[2].__cause__ = RuntimeError("where it was in the worker")
     assert go(runner)[-1].result.failure == "a fault of this program: KeyError: 'x'\nwhere it was in the worker"
+
+
+def test_of_a_blame_table_the_sentence_comes_first(go):
+    runner = Told()
+    runner.fails = {2: ParityError("unet\n  table\n\n1 of 9 comparisons are out of limits.")}
+    assert go(runner)[-1].result.failure == "1 of 9 comparisons are out of limits.\n\nunet\n  table"
 
 
 def test_a_full_disk_ends_it_and_what_was_finished_is_kept(go):

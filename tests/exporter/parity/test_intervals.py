@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from exporter.sweep.intervals import bootstrap, difference, interval
+from exporter.parity.intervals import bootstrap, difference, interval
 
 
 def test_a_share_has_wilsons_interval_which_has_a_width_at_its_ends():
