@@ -288,7 +288,7 @@ def _single(file: Path, model: ModelOptions, seed: int | None) -> Checkpoint:
             f"model.architecture: no architecture named {model.architecture!r}{did_you_mean(model.architecture, known)}"
         )
     header = safetensors_header.header(file)
-    kind = kinds.of_file(header.shapes, header.metadata)
+    kind = kinds.of_file(header.shapes, header.metadata, recognition.known().values())
     if kind is not None and not (kind is kinds.NO_VAE and (model.vae or seed is not None)):
         raise UnsupportedError(kind.sentence(file) + _base(kind, header.shapes, model.architecture))
     said = statements.stated(file)

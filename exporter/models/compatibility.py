@@ -184,7 +184,7 @@ def with_base(base: Checkpoint, model: ModelOptions, root: Path) -> Checkpoint:
         raise RecipeError(whole)
     if place is not None and place.is_file():
         header = safetensors_header.header(place)
-        kind = kinds.of_file(header.shapes, header.metadata)
+        kind = kinds.of_file(header.shapes, header.metadata, recognition.known().values())
         if kind is not None and kind not in {kinds.UNET, kinds.NO_TEXT, kinds.NO_VAE}:
             raise UnsupportedError(kind.sentence(place))
         parts, said = leftovers.networks(header.shapes, base.files) or parts, statements.stated(place)
@@ -278,7 +278,7 @@ class _Look:
         if network(self.part) == "vae":
             config |= recognition.vae(shapes)
         elif self.part == "unet" and (found := recognition.outline(shapes)) and found != recognition.of_config(own):
-            if special := kinds.of_outline(found):
+            if special := kinds.of_outline(found, recognition.known().values()):
                 raise UnsupportedError(special.sentence(file))
             config |= next((architectures.configs(name)["unet"] for name in recognition.same(found)), {})
         stated = {each.field: each.value for each in statements.stated(file) if each.component == "scheduler"}

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from exporter.models.recognition import Outline, Shapes, outline, same
+from exporter.models.recognition import Outline, Shapes, outline
 
 Configs = Mapping[str, Mapping[str, Any]]
 
@@ -117,8 +117,8 @@ _VAE = rf"({_UNDER})?(encoder|decoder)\.(conv_in|mid|mid_block|down|up|down_bloc
 _TEXT = r"(cond_stage_model|conditioner|text_encoder(_2)?|text_encoders)\..*|(.*\.)?(text_model|transformer\.resblocks)\..*"
 
 
-def of_file(shapes: Shapes, words: Mapping[str, str]) -> Kind | None:
-    """The kind of a file that is no whole text-to-image model; None for one that is, and for what nobody knows."""
+def of_file(shapes: Shapes, words: Mapping[str, str], known: Collection[Outline] = ()) -> Kind | None:
+    """The kind of a file that is no whole text-to-image model, and whose UNet is none `known`; None where nobody knows."""
     found = outline(shapes)
     if found is None:
         suffix = words.get("modelspec.architecture", "").partition("/")[2]
@@ -126,13 +126,13 @@ def of_file(shapes: Shapes, words: Mapping[str, str]) -> Kind | None:
         return told or _marked(shapes) or _alone(shapes)
     # Beside a UNet's own weights a ControlNet's may lie, which are left out by name; these change what the UNet is.
     marked, changed = _marked(name for name in shapes if not name.startswith("control_model.")), {PACKED, VIDEO, AUDIO, CONTROL}
-    return (marked if marked in changed | {CLASSES, CASCADE} else None) or of_outline(found) or _alone(shapes)
+    return (marked if marked in changed | {CLASSES, CASCADE} else None) or of_outline(found, known) or _alone(shapes)
 
 
-def of_outline(found: Outline) -> Kind | None:
-    """The kind that a UNet's outline tells; None for text-to-image."""
+def of_outline(found: Outline, known: Collection[Outline] = ()) -> Kind | None:
+    """The kind that a UNet's outline tells; None for text-to-image, and for those that are known to build."""
     if found.channels != 4 and found.channels in _CHANNELS:
-        return None if same(found) else _CHANNELS[found.channels]
+        return None if found in known else _CHANNELS[found.channels]
     if found.added == 2560 or (found.added and found.context == (1280,)):
         return REFINER
     return CLASSES if found.added and found.added != 2816 and found.context == (1024,) else None

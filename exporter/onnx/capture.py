@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from exporter.part import Part
 
 _DTYPES = {"float32": torch.float32, "int64": torch.int64}
-
-
 #: Example sizes that are tried, one after the other, where a module takes another way at some sizes.
 _EXAMPLES = 3
+#: Comparison → the one that equal sides pass too.
+_LOOSE: Mapping[Any, Any] = {sympy.StrictLessThan: sympy.LessThan, sympy.StrictGreaterThan: sympy.GreaterThan}
 
 
 def traced(part: Part) -> ExportedProgram:
@@ -74,7 +74,8 @@ def _broken(program: ExportedProgram, signature: Signature) -> str:
     """The first comparison of sizes that the program takes for granted and that does not hold over the signature's ranges.
 
     torch.export refuses those that fix a dimension, and no others. Where the program is the way for sizes that differ from some,
-    which it says by an inequality, it may hold for these too: that is left to the checks.
+    which it says by an inequality, it may hold for these too: that is left to the checks. So is what fails where two sizes are
+    equal, such as 1 < cells of a picture that has one.
     """
     named, environment = _symbols(program, signature)
     if environment is None:
@@ -85,7 +86,7 @@ def _broken(program: ExportedProgram, signature: Signature) -> str:
         own = {named[symbol][0] for symbol in each.free_symbols if symbol in named}
         for sizes in _points(signature):
             known = {symbol: sizes[name] // by for symbol, (name, by) in named.items()}
-            if each.free_symbols <= known.keys() and each.subs(known) == sympy.false:
+            if each.free_symbols <= known.keys() and _LOOSE.get(type(each), type(each))(*each.args).subs(known) == sympy.false:
                 where = ", ".join(f"{name} {sizes[name]}" for name in sorted(own))
                 return f"the graph holds where {each.xreplace(readable)}, and not at {where}"
     return ""

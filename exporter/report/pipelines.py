@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 #: Rows by task, and the version of diffusers whose names and pictures they are.
-FILE = Path(__file__).with_suffix(".json")
+FILE = Path(__file__).parent / "pipelines.json"
 
 
 def read() -> Mapping[str, Any]:

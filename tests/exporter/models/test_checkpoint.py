@@ -309,7 +309,7 @@ class TestHub:
                 asked.repo, asked.revision = repo, revision
                 return SimpleNamespace(sha="c0ffee", siblings=[SimpleNamespace(rfilename=name) for name in asked.files])
 
-        def snapshot_download(repo, *, revision, allow_patterns):
+        def snapshot_download(repo, *, revision, allow_patterns, **_):
             assert (repo, revision) == (asked.repo, "c0ffee")
             asked.patterns = allow_patterns
             return str(tiny_sdxl)

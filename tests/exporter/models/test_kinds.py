@@ -224,4 +224,5 @@ def test_an_index_tells_what_a_pipeline_lacks(changes, name):
 
 @pytest.mark.parametrize("name", ["sd-v1-5-inpainting", "instruct-pix2pix"])
 def test_unets_with_more_channels_that_have_an_architecture_are_built(name):
-    assert kinds.of_outline(recognition.known()[name]) is None
+    found = recognition.known()[name]
+    assert kinds.of_outline(found, [found]) is None

@@ -14,6 +14,7 @@ from engines.errors import RecipeError, UnsupportedError
 from exporter import cli
 from exporter.models import architectures, sampler_compat
 from exporter.models.resolve import resolve
+from exporter.recipe import shipped
 from exporter.recipe.schema import MadeFor, Recipe
 from exporter.report import describe
 from exporter.stages.plan import Plan
@@ -297,7 +298,7 @@ def test_the_data_is_whole():
     assert all(each.sources for each in kinds.values())
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", shipped.recipes().values(), ids=lambda path: path.stem)
 def test_no_shipped_recipe_pairs_wrongly_or_oddly(path):
     """Under its own hub id, which planning without a network replaces."""
     recipe = Recipe.load(path)

@@ -201,7 +201,7 @@ def hub(monkeypatch, tmp_path):
             names = [str(file.relative_to(served.folder)) for file in served.folder.rglob("*") if file.is_file()]
             return SimpleNamespace(sha="c0ffee", siblings=[SimpleNamespace(rfilename=name) for name in names])
 
-    def snapshot_download(_repo, *, revision, allow_patterns):
+    def snapshot_download(_repo, *, revision, allow_patterns, **_):
         assert revision == "c0ffee"
         served.patterns.append(sorted(allow_patterns))
         return str(served.folder)
