@@ -12,6 +12,7 @@ from tests.e2e.conftest import silent
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)  # with the bundle that it spoils
 def test_a_spoilt_norm_of_a_built_bundle_is_found_in_torchs_own_module(built, tmp_path):
     folder = shutil.copytree(built.path, tmp_path / "spoilt")
     manifest = Bundle.open(folder).manifest
