@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import functools
 import importlib
 import importlib.util
 import sys
 from collections.abc import Iterable
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engines.errors import MissingDependency, UnsupportedError
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 #: Kind of plugin → the package whose folder lists them. Third parties add an entry point to the group `t2iexport.<kind>`.
 KINDS = {
@@ -34,7 +35,9 @@ def _folder(kind: str) -> Path:
 @functools.cache
 def _read(_path: tuple[str, ...]) -> Any:  # noqa: ANN401 - of another class in Python 3.11 than in 3.12
     """Read what all installed packages offer; each of them has to be opened to know."""
-    return entry_points()
+    from importlib import metadata  # noqa: PLC0415 - a third of what the run time's import took, and opening a bundle needs none
+
+    return metadata.entry_points()
 
 
 def _others(kind: str) -> Iterable[EntryPoint]:
@@ -59,6 +62,8 @@ def known(kind: str) -> dict[str, Any]:
 
 def did_you_mean(word: str, among: list[str]) -> str:
     """`; did you mean 'x'?` for a near miss, else the list of what there is."""
+    import difflib  # noqa: PLC0415 - for a mistake alone
+
     close = difflib.get_close_matches(word, among, n=1)
     return f"; did you mean {close[0]!r}?" if close else f"; there are: {', '.join(among)}"
 

@@ -1,5 +1,6 @@
 """The registry is the folder, and entry points beside it."""
 
+import importlib.metadata
 import sys
 from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
@@ -16,7 +17,7 @@ from engines.samplers.table import Table
 def third(monkeypatch):
     """Somebody else's plugins: one of its own name, one of ours."""
     points = [EntryPoint(name, "engines.samplers.ode:Ode", "t2iexport.samplers") for name in ("theirs", "table")]
-    monkeypatch.setattr(plugins, "entry_points", lambda: EntryPoints(points))
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda: EntryPoints(points))
     plugins._read.cache_clear()
     yield
     plugins._read.cache_clear()
