@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from PIL import Image
 
 from engines.bundle import Bundle
 from engines.errors import ParityError, RecipeError
 from engines.pipeline import Pipeline
 from exporter import scores
 from exporter.bench.diffusers import Baseline
+from exporter.bench.drawing import groups, pixels
 from exporter.bench.stopwatch import Stopwatch
 from exporter.parity.intervals import bootstrap, interval
 from exporter.stages import assemble, contents
@@ -27,8 +29,6 @@ if TYPE_CHECKING:
     from exporter.stages.plan import Plan
     from exporter.stages.stage import Results, Stage
 
-#: Pictures that are drawn by one call.
-_TOGETHER = 8
 _RESULT = "quality.json"
 
 
@@ -81,7 +81,7 @@ def hold(path: Path, asked: Mapping[str, QualityFloor], root: Path) -> list[str]
         score, texts = scores.load(name, floor.options, root), floor.texts(root)
         images, source = _drawn(path, texts, floor.seed, root, source=floor.share is not None or score.compares)
         own = np.asarray(score.of(images, texts, source if score.compares else None), np.float64)
-        others = None if floor.share is None else np.asarray(score.of(_given(source), texts, None), np.float64)
+        others = None if floor.share is None or source is None else np.asarray(score.of(source, texts, None), np.float64)
         passed, sentence = decide(own, others, floor, score)
         (told if passed else missed).append(sentence)
     if missed:
@@ -132,20 +132,11 @@ def _drawn(path: Path, texts: Sequence[str], seed: int, root: Path, *, source: b
     defaults, scale = bundle.manifest.defaults, bundle.manifest.guidance.scale
     size = {"height": defaults.height, "width": defaults.width}
     baseline = Baseline(bundle, "diffusers", Stopwatch(), root) if source else None
-    own, others = [], []
+    own, others = list[Image.Image](), list[Image.Image]()
     with Pipeline.open(path) as pipeline:
-        for first in range(0, len(texts), _TOGETHER):
-            some = list(texts[first : first + _TOGETHER])
-            seeds = [seed + first + index for index in range(len(some))]
+        for some, seeds in groups(texts, seed):
             own += pipeline.generate(some, seed=seeds)
             if baseline:
                 noise = pipeline.seeded(seeds, len(some), defaults.height, defaults.width)
                 others += baseline.draw(some, noise, steps=defaults.steps, guidance_scale=scale, **size)
-    images = [np.stack([np.asarray(each.convert("RGB")) for each in found]) if found else None for found in (own, others)]
-    return _given(images[0]), images[1]
-
-
-def _given(images: np.ndarray | None) -> np.ndarray:
-    if images is None:
-        raise TypeError("no pictures were drawn")
-    return images
+    return pixels(own), pixels(others) if baseline else None

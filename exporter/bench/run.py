@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -205,6 +205,15 @@ def contestants(
         yield field
 
 
+def contestant(name: str, pipeline: Pipeline, prompt: str, seed: int = SEED, **wishes: Any) -> Contestant:  # noqa: ANN401 - of `generate`
+    """An open bundle that draws one prompt, whose networks nobody watches and which nobody starts anew."""
+
+    def draw(batch: int) -> list[Image.Image]:
+        return pipeline.generate([prompt] * batch, seed=seed, **wishes)
+
+    return Contestant(name, pipeline.engine, draw, Stopwatch())
+
+
 def race(
     field: Sequence[Contestant], batches: Sequence[int], repeats: int, folder: Path, say: Say = lambda _: None
 ) -> tuple[tuple[Timing, ...], dict[str, list[Image.Image]]]:
@@ -258,16 +267,7 @@ def _bundle(path: Path, backend: str | None, wanted: Task, name: str) -> Iterato
     with Pipeline.open(path, backend, wrap=wrap) as pipeline:
         chosen = ["--backend", backend] if backend else []
         command = ("-m", "engines", str(path), wanted.prompt, "--steps", str(wanted.steps), *chosen, "-o")
-        yield (
-            Contestant(
-                name,
-                pipeline.engine,
-                lambda batch: pipeline.generate([wanted.prompt] * batch, seed=SEED, **wanted.wishes),
-                watch,
-                command,
-            ),
-            pipeline,
-        )
+        yield replace(contestant(name, pipeline, wanted.prompt, **wanted.wishes), watch=watch, command=command), pipeline
 
 
 def _baseline(bundle: Bundle, kind: str, pipeline: Pipeline, wanted: Task, root: Path | None) -> Contestant:

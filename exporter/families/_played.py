@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from exporter.families import _pictures, _survey
-from exporter.families._crossings import Conditions, Crossing
+from exporter.families._crossings import Conditions
 from exporter.families._facts import Survey, branch_of, is_tokenizer, replayed, steering
 from exporter.families._origins import DRAW, STEP, Origins, marked
 from exporter.families._readings import AskedTokens
@@ -28,8 +28,10 @@ class _Played(nn.Module):
         survey: what is known of the pipeline.
         pipeline: of diffusers.
         names: components that compute, the one that passes change first.
+        ports: names of the inputs.
         asked: further arguments of the pipeline's call.
         factor: pixels per cell of the latent.
+        conditions: what of a step is made of pictures alone.
 
     """
 
@@ -38,14 +40,16 @@ class _Played(nn.Module):
         survey: Survey,
         pipeline: Any,  # noqa: ANN401
         names: Sequence[str],
-        asked: Mapping[str, Any] | None = None,
-        factor: int = 1,
+        ports: Sequence[str],
+        asked: Mapping[str, Any],
+        factor: int,
+        conditions: Conditions,
     ) -> None:
         super().__init__()
         for name in names:
             self.add_module(name, getattr(pipeline, name))
-        self._survey, self._pipeline, self._names = survey, pipeline, tuple(names)
-        self._asked, self._factor = dict(asked or {}), factor
+        self._survey, self._pipeline, self._names, self._ports = survey, pipeline, tuple(names), tuple(ports)
+        self._asked, self._factor, self._conditions = dict(asked), factor, conditions
 
     def _play(self, draw: Callable[[Sequence[Any]], Tensor], time: Tensor, watch: Origins | None = None) -> Play:
         play = Play(self._pipeline, draw, marked(time, STEP), watch)
@@ -94,19 +98,7 @@ class _Played(nn.Module):
 
 
 class PlayedText(_Played):
-    """Every text encoder: ids and masks (1, branches, length) → what the pipeline's own encoding of prompts returns.
-
-    Args:
-        survey: as above.
-        pipeline: as above.
-        names: as above.
-        ports: names of the inputs.
-
-    """
-
-    def __init__(self, survey: Survey, pipeline: Any, names: Sequence[str], ports: Sequence[str]) -> None:  # noqa: ANN401
-        super().__init__(survey, pipeline, names)
-        self._ports = tuple(ports)
+    """Every text encoder: ids and masks (1, branches, length) → what the pipeline's own encoding of prompts returns."""
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...] | Tensor:
         """Encode one picture's prompts."""
@@ -140,31 +132,7 @@ class PlayedText(_Played):
 
 
 class PlayedStep(_Played):
-    """One step of the pipeline: latent (B, C, H, W), timestep (B,), conditioning and scales by name → the model's output.
-
-    Args:
-        survey: as above.
-        pipeline: as above.
-        names: as above.
-        ports: names of the inputs.
-        asked: as above.
-        factor: as above.
-        crossings: what of the step is made of pictures, also among the ports.
-
-    """
-
-    def __init__(
-        self,
-        survey: Survey,
-        pipeline: Any,  # noqa: ANN401
-        names: Sequence[str],
-        ports: Sequence[str],
-        asked: Mapping[str, Any],
-        factor: int,
-        crossings: Sequence[Crossing] = (),
-    ) -> None:
-        super().__init__(survey, pipeline, names, asked, factor)
-        self._ports, self._crossings = tuple(ports), tuple(crossings)
+    """One step of the pipeline: latent (B, C, H, W), timestep (B,), conditioning and scales by name → the model's output."""
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Call the pipeline up to its scheduler's `step`."""
@@ -172,7 +140,7 @@ class PlayedStep(_Played):
         latent = values["latent"]
 
         def crossing(number: int, made: Tensor) -> Tensor:
-            own = self._crossings[number]
+            own = self._conditions.crossings[number]
             return own.unfolded(values[own.name], made.dtype)
 
         watch = Origins(crossing, "step") if survey.pictures else None
@@ -191,31 +159,7 @@ class PlayedStep(_Played):
 
 
 class PlayedConditions(_Played):
-    """What a step takes of pictures alone: pictures (B, height, width, C), and noise where it is random → crossings by name.
-
-    Args:
-        survey: as above.
-        pipeline: as above.
-        names: as above.
-        ports: names of the inputs.
-        asked: as above.
-        factor: as above.
-        conditions: what is asked for.
-
-    """
-
-    def __init__(
-        self,
-        survey: Survey,
-        pipeline: Any,  # noqa: ANN401
-        names: Sequence[str],
-        ports: Sequence[str],
-        asked: Mapping[str, Any],
-        factor: int,
-        conditions: Conditions,
-    ) -> None:
-        super().__init__(survey, pipeline, names, asked, factor)
-        self._ports, self._conditions = tuple(ports), conditions
+    """What a step takes of pictures alone: pictures (B, height, width, C), and noise where it is random → crossings by name."""
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...] | Tensor:
         """Call the pipeline up to its scheduler's `step`, without the networks that come after all of them."""

@@ -250,16 +250,9 @@ class Traced:
         role, signature, names = self.roles[name], self.signature(name), self.components(name)
         pipeline = self.pipeline(loaded=names, precision=precision)
         ports = [port.name for port in signature.inputs]
-        if role == "text":
-            module: Any = _played.PlayedText(self.survey, pipeline, names, ports)
-        elif role == "denoiser":
-            module = _played.PlayedStep(
-                self.survey, pipeline, names, ports, self.arguments, self.factor, self.conditions.crossings
-            )
-        elif role == "condition":
-            module = _played.PlayedConditions(self.survey, pipeline, names, ports, self.arguments, self.factor, self.conditions)
-        else:
-            module = _played.PlayedDecoder(self.survey, pipeline, names, self.arguments, self.factor)
+        kinds = {"text": _played.PlayedText, "denoiser": _played.PlayedStep, "condition": _played.PlayedConditions}
+        played = kinds.get(role, _played.PlayedDecoder)
+        module = played(self.survey, pipeline, names, ports, self.arguments, self.factor, self.conditions)
         return Part(name, role, module.eval(), signature, precision)
 
     # Tokens.

@@ -22,7 +22,7 @@ def interval(values: Sequence[float]) -> Interval:
     """
     sample = np.asarray(values, np.float64)
     if np.isin(sample, (0.0, 1.0)).all():
-        return _wilson(int(sample.sum()), len(sample))
+        return wilson(int(sample.sum()), len(sample))
     return bootstrap(sample)
 
 
@@ -31,7 +31,8 @@ def difference(values: Sequence[float], others: Sequence[float]) -> Interval:
     return bootstrap(np.asarray(values, np.float64) - np.asarray(others, np.float64))
 
 
-def _wilson(right: int, total: int) -> Interval:
+def wilson(right: int, total: int) -> Interval:
+    """95% interval of a share, which has a width at 0 and 1 too."""
     share = right / total
     centre = share + _Z * _Z / (2 * total)
     reach = _Z * math.sqrt(share * (1 - share) / total + _Z * _Z / (4 * total * total))

@@ -15,7 +15,7 @@ from engines.bundle import Bundle, Manifest
 from engines.pipeline import Pipeline
 from exporter import machine
 from exporter.bench import run as bench
-from exporter.bench.stopwatch import Stopwatch
+from exporter.bench.drawing import pixels
 from exporter.parity.metrics import METRICS
 from exporter.recipe.schema import Checks
 from exporter.recipe.yaml_source import Document
@@ -46,7 +46,7 @@ class DrawnPair:
         found = {"prompt": self.prompt}
         if not self.comparable:
             return {**found, "not compared": f"{_size(self.one)} and {_size(self.other)}"}
-        got, want = (_pixels(picture)[None] for picture in (self.other, self.one))
+        got, want = (_levels(picture)[None] for picture in (self.other, self.one))
         return found | {METRICS[name].label: METRICS[name].shown(METRICS[name].of(got, want, 1.0)) for name in _SHOWN}
 
 
@@ -72,7 +72,7 @@ def diff(one: Path, other: Path, rounds: int) -> tuple[dict[str, Any], list[Draw
         pictures = [
             DrawnPair(prompt, *(each.generate(prompt, seed=bench.SEED)[0] for each in (first, second))) for prompt in prompts
         ]
-        field = [_contestant(name, each, prompts[0]) for name, each in (("one", first), ("other", second))]
+        field = [bench.contestant(name, each, prompts[0]) for name, each in (("one", first), ("other", second))]
         with TemporaryDirectory() as folder:
             timings, _ = bench.race(field, [1], rounds, Path(folder))
     facts: dict[str, Any] = {
@@ -99,19 +99,12 @@ def sheet(pairs: Sequence[DrawnPair]) -> Image.Image:
         top = _LINE + _GAP + number * (height + _LINE + _GAP)
         shown = [pair.one.convert("RGB"), pair.other.convert("RGB")]
         if pair.comparable:
-            apart = np.abs(_pixels(pair.one) - _pixels(pair.other)) * _GAIN
+            apart = np.abs(_levels(pair.one) - _levels(pair.other)) * _GAIN
             shown.append(Image.fromarray((apart.clip(0, 1) * 255).astype(np.uint8)))
         for column, picture in enumerate(shown):
             page.paste(picture, (_GAP + column * (width + _GAP), top))
         pen.text((_GAP, top + height), pair.prompt, fill="black")
     return page
-
-
-def _contestant(name: str, pipeline: Pipeline, prompt: str) -> bench.Contestant:
-    def draw(batch: int) -> list[Image.Image]:
-        return pipeline.generate([prompt] * batch, seed=bench.SEED)
-
-    return bench.Contestant(name, pipeline.engine, draw, Stopwatch())
 
 
 def _whole(about: Sequence[Manifest], timings: Sequence[bench.Timing]) -> Mapping[str, tuple[float, float, str]]:
@@ -149,9 +142,9 @@ def _part(name: str, about: Sequence[Manifest]) -> dict[str, str]:
     return found
 
 
-def _pixels(picture: Image.Image) -> np.ndarray:
+def _levels(picture: Image.Image) -> np.ndarray:
     """float32 (height, width, 3) in [0, 1]."""
-    return np.asarray(picture.convert("RGB"), np.float32) / 255
+    return pixels([picture])[0].astype(np.float32) / 255
 
 
 def _size(picture: Image.Image) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,13 +18,11 @@ from engines.pipeline import Pipeline
 from engines.sampler_ops import Eval
 from engines.samplers.table import Table
 from exporter import machine, scores
+from exporter.bench import drawing
 from exporter.bench import run as bench
-from exporter.bench.stopwatch import Stopwatch
 from exporter.sweep.result import Measured
 from exporter.sweep.spec import Measures, RunOptions
 
-#: Pictures that are drawn by one call; each is that of its own seed, however many are drawn together.
-_TOGETHER = 8
 #: Sides up to which a shown picture is kept whole, in pixels.
 _SHOWN_SIDE = 512
 
@@ -99,12 +97,8 @@ def _wishes(run: RunOptions) -> dict[str, Any]:
 
 
 def _drawn(pipeline: Pipeline, task: MeasureTask) -> list[Image.Image]:
-    found: list[Image.Image] = []
-    for first in range(0, len(task.prompts), _TOGETHER):
-        texts = task.prompts[first : first + _TOGETHER]
-        seeds = [task.measures.seed + first + index for index in range(len(texts))]
-        found += pipeline.generate(texts, seed=seeds, **_wishes(task.run))
-    return found
+    calls, wishes = drawing.groups(task.prompts, task.measures.seed), _wishes(task.run)
+    return [picture for texts, seeds in calls for picture in pipeline.generate(texts, seed=seeds, **wishes)]
 
 
 def _calls(bundle: Bundle, run: RunOptions, pictures: Sequence[Image.Image]) -> dict[str, tuple[float, float]]:
@@ -135,7 +129,7 @@ def _scored(
     judges: Mapping[str, scores.Score], pictures: Sequence[Image.Image], task: MeasureTask
 ) -> dict[str, tuple[float, ...]]:
     """Every picture's scores; without those that compare of the base, and where the base's pictures have another size."""
-    images, others = _pixels(pictures), _pixels([Image.open(file) for file in task.references])
+    images, others = drawing.pixels(pictures), drawing.pixels([Image.open(file) for file in task.references])
     comparable = images.shape == others.shape and not task.is_base
     found = {}
     for name, judge in judges.items():
@@ -145,30 +139,16 @@ def _scored(
     return found
 
 
-def _pixels(pictures: Sequence[Image.Image]) -> np.ndarray:
-    """uint8 (pictures, height, width, 3)."""
-    return np.stack([np.asarray(picture.convert("RGB")) for picture in pictures])
-
-
 def _raced(task: MeasureTask) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Seconds of the point's pictures, and of the base's in the same rounds."""
-    with TemporaryDirectory() as folder, _contestant(task, "point", task.bundle, task.run) as own:
-        if task.is_base:
-            ((timing,), _) = bench.race([own], [1], task.measures.rounds, Path(folder))
-            return tuple(timing.seconds), tuple(timing.seconds)
-        with _contestant(task, "base", task.base, RunOptions()) as base:
-            ((timing, other), _) = bench.race([own, base], [1], task.measures.rounds, Path(folder))
-            return tuple(timing.seconds), tuple(other.seconds)
-
-
-@contextmanager
-def _contestant(task: MeasureTask, name: str, path: Path, run: RunOptions) -> Iterator[bench.Contestant]:
-    with Pipeline.open(path) as pipeline:
-
-        def draw(batch: int) -> list[Image.Image]:
-            return pipeline.generate([task.prompts[0]] * batch, seed=task.measures.seed, **_wishes(run))
-
-        yield bench.Contestant(name, pipeline.engine, draw, Stopwatch())
+    asked = [("point", task.bundle, task.run), *([] if task.is_base else [("base", task.base, RunOptions())])]
+    with TemporaryDirectory() as folder, ExitStack() as stack:
+        field = [
+            bench.contestant(name, stack.enter_context(Pipeline.open(path)), task.prompts[0], task.measures.seed, **_wishes(run))
+            for name, path, run in asked
+        ]
+        timings, _ = bench.race(field, [1], task.measures.rounds, Path(folder))
+    return tuple(timings[0].seconds), tuple(timings[-1].seconds)
 
 
 def _peak(task: MeasureTask) -> int:

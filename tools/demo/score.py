@@ -12,7 +12,6 @@ all that its prompt states and nothing else.
 from __future__ import annotations
 
 import json
-import math
 import multiprocessing
 import os
 import time
@@ -24,6 +23,7 @@ from pathlib import Path
 import click
 import numpy as np
 
+from exporter.parity.intervals import wilson
 from tools.demo.captions import Prompt, Statement, evaluation_prompts, parse
 from tools.demo.check_scene import agrees, read
 from tools.demo.pictures import GUIDANCE, STEPS, Pictures, Source, best_device, from_bundle, from_diffusers, from_recipe
@@ -48,16 +48,6 @@ def complaint(picture: np.ndarray, statement: Statement) -> str | None:
     if shown != sorted((colour, shape) for _, colour, shape in statement.objects):
         return "wrong colour or shape"
     return "wrong size or relation"
-
-
-def _interval(right: int, total: int) -> tuple[float, float]:
-    """Wilson 95% interval of a share."""
-    z = 1.96
-    share = right / total
-    centre = (share + z * z / (2 * total)) / (1 + z * z / total)
-    reach = math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
-    reach *= z / (1 + z * z / total)
-    return max(0.0, round(centre - reach, 4)), min(1.0, round(centre + reach, 4))
 
 
 def _complaints(pictures: np.ndarray, texts: list[str]) -> list[str | None]:
@@ -109,7 +99,7 @@ def score(pictures: Pictures, prompts: list[Prompt], seed: int = 0, batch: int =
             "right": right[group],
             "total": count,
             "share": round(right[group] / count, 4),
-            "interval_95": _interval(right[group], count),
+            "interval_95": tuple(round(end, 4) for end in wilson(right[group], count)),
             "complaints": dict(wrong.get(group, Counter()).most_common()),
         }
     return result
