@@ -19,6 +19,7 @@ from engines.disk import require_folder, writing
 from engines.errors import MissingDependency, ParityError, RecipeError, SpeedError, UnsupportedError
 from exporter.bench import quality_gate, speed_gate
 from exporter.bench.diffusers import source as source_of
+from exporter.bench.drawing import require_prompts_alone
 from exporter.parity import table
 from exporter.parity.compare import compare
 from exporter.part import Precision
@@ -104,6 +105,8 @@ def build(
     plan.refuse()
     speed_gate.refuse(recipe)
     quality_gate.refuse(recipe)
+    if recipe.checks.quality or recipe.checks.faster_than:
+        require_prompts_alone(plan.family.inputs, "a gate for quality or speed")
     require_folder(out.parent)
     bundle.require_place(out)
     plan, results = _decided(plan, store, report), Results(store)

@@ -23,6 +23,7 @@ from engines.sessions import Network
 from engines.strict import Frozen
 from exporter import machine
 from exporter.bench import diffusers
+from exporter.bench.drawing import require_prompts_alone
 from exporter.bench.stopwatch import Stopwatch
 from exporter.parity.metrics import psnr
 from exporter.reference.recording import load_run
@@ -188,6 +189,8 @@ def contestants(
         if name not in diffusers.KINDS and name not in backends and not Path(name).exists():
             hint = did_you_mean(name, [*diffusers.KINDS, *backends])
             raise UnsupportedError(f"{name!r} is neither a bundle's folder nor a backend of this one nor a baseline{hint}")
+    for each in (path, *(Path(name) for name in others if name not in diffusers.KINDS and name not in backends)):
+        require_prompts_alone(Bundle.open(each).manifest.inputs, "a comparison")
     with ExitStack() as stack:
         say(f"opening {path}")
         own, pipeline = stack.enter_context(_bundle(path, None, wanted, str(path)))

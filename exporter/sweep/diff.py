@@ -15,7 +15,7 @@ from engines.bundle import Bundle, Manifest
 from engines.pipeline import Pipeline
 from exporter import machine
 from exporter.bench import run as bench
-from exporter.bench.drawing import pixels
+from exporter.bench.drawing import pixels, require_prompts_alone
 from exporter.parity.metrics import METRICS
 from exporter.recipe.schema import Checks
 from exporter.recipe.yaml_source import Document
@@ -66,6 +66,8 @@ def diff(one: Path, other: Path, rounds: int) -> tuple[dict[str, Any], list[Draw
 
     """
     about = Bundle.open(one).manifest, Bundle.open(other).manifest
+    for each in about:
+        require_prompts_alone(each.inputs, "a comparison")
     recipes = [Document(each.recipe, f"{each.name}.yaml").data for each in about]
     prompts = tuple(recipes[0].get("checks", {}).get("prompts") or Checks().prompts)
     with Pipeline.open(one) as first, Pipeline.open(other) as second:

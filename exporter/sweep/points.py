@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from engines.errors import RecipeError, T2IError, UnsupportedError
+from exporter.bench.drawing import require_prompts_alone
 from exporter.recipe.messages import sentences
 from exporter.recipe.schema import Recipe
 from exporter.recipe.yaml_source import dotted, place_of
@@ -114,16 +115,24 @@ def points(asked: SweepFile, *, many: bool = False) -> tuple[Point, ...]:
 
 
 def plan_digest(point: Point) -> str:
-    """A name for all that a build would do: weights, options, code and libraries; empty where the point cannot be planned."""
+    """A name for all that a build would do: weights, options, code and libraries; empty where the point cannot be planned.
+
+    Raises:
+        UnsupportedError: it is the base, and needs more than prompts to draw.
+
+    """
     if point.recipe is None:
         return ""
     try:
         with vendors(f"model.source {point.recipe.model.source}"):
             plan = Plan(point.recipe)
             # What hangs on a search is planned when that is done, so all that the recipe says counts.
-            return digest([*(str(stage.key) for stage in plan.stages), point.recipe.model_dump_json() if plan.search else ""])
+            found = digest([*(str(stage.key) for stage in plan.stages), point.recipe.model_dump_json() if plan.search else ""])
     except T2IError:
         return ""  # the build says why
+    if point.is_base:
+        require_prompts_alone(plan.family.inputs, "a sweep")
+    return found
 
 
 def _combinations(asked: SweepFile) -> Iterator[dict[str, str]]:
