@@ -24,6 +24,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from engines.pipeline import Pipeline
+from exporter.bench.drawing import pixels
 from tools.demo.scenes import SIDE
 
 PROMPTS = (
@@ -177,10 +178,7 @@ def main(
                 Row(name, denoiser.parameters, _megabytes(pipeline, backend), manifest.defaults.steps, seconds[name], found[name])
             )
         if sheet_file:
-            drawn = {
-                name: np.stack([np.asarray(each.convert("RGB")) for each in pipeline.generate(list(PROMPTS), seed=seed)])
-                for name, pipeline in pipelines.items()
-            }
+            drawn = {name: pixels(pipeline.generate(list(PROMPTS), seed=seed)) for name, pipeline in pipelines.items()}
             sheet(drawn, PROMPTS).save(sheet_file, optimize=True)
     text = table(rows)
     click.echo(text)

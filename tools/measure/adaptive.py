@@ -21,8 +21,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter, ScalarFormatter
 
 from engines.pipeline import Pipeline
+from exporter.bench.drawing import pixels
+from exporter.parity.intervals import wilson
 from tools.demo.captions import Prompt, evaluation_prompts
-from tools.demo.score import _interval, score
+from tools.demo.score import score
 
 FIXED = "predictor_corrector:corrections=0,predictor={},steps={}"
 #: Label of a curve → its points, as `generate --sampler` takes them; a number is a compiled sampler of so many steps.
@@ -45,21 +47,21 @@ def measure(pipeline: Pipeline, wish: str, prompts: Sequence[Prompt]) -> dict[st
     def pictures(texts: list[str], seed: int) -> np.ndarray:
         made = pipeline.generate(texts, seed=seed, **chosen)
         counts.extend(int(picture.info["evaluations"]) for picture in made)
-        return np.stack([np.asarray(picture.convert("RGB")) for picture in made])
+        return pixels(made)
 
     before = time.process_time()
     found = score(pictures, list(prompts), batch=BATCH)
     groups = [found[group] for group in ("all-single", "two")]
     right, total = (sum(group[key] for group in groups if isinstance(group, dict)) for key in ("right", "total"))
-    low, high = _interval(right, total)
+    low, high = wilson(right, total)
     return {
         "evaluations_mean": round(statistics.fmean(counts), 2),
         "evaluations_median": statistics.median(counts),
         "evaluations_most": max(counts),
         "right": right,
         "share": round(right / total, 4),
-        "low_95": low,
-        "high_95": high,
+        "low_95": round(low, 4),
+        "high_95": round(high, 4),
         "cpu_seconds": round(time.process_time() - before, 1),
     }
 
