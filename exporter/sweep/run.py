@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Literal
 
 from engines.errors import MachineError, MissingDependency, ParityError, T2IError, UnsupportedError
-from exporter.stages.store import Store, file_digest
+from exporter import scores
+from exporter.stages.store import Store
 from exporter.sweep.build_point import BuildTask, build_point
 from exporter.sweep.measure_point import MeasureTask, measure_point
 from exporter.sweep.points import Point, digest, plan_digest, points
@@ -71,8 +72,8 @@ class _Work:
         self._plans = {point.bundle: plan_digest(point) for point in {each.bundle: each for each in found}.values()}
         measures = asked.measures.model_dump(mode="json")
         base = [self._base.bundle, self._plans[self._base.bundle]]
-        own = [asked.root / name for each in asked.measures.scores for name in each if name.endswith(".py")]
-        files = [file_digest(file) for file in own]
+        named = [score for each in asked.measures.scores for score in each.items()]
+        files = [judged for name, options in named if (judged := scores.digest(name, options, asked.root))]
         self._task = digest({"format": _FORMAT, "measures": measures, "prompts": asked.prompts, "files": files, "base": base})
         self._results: dict[str, PointResult] = {}
         self._done, self._ended = 0, False
