@@ -10,7 +10,7 @@ from typing import Any
 
 from engines import manifest, plugins
 from exporter.recipe import json_schema as recipe
-from exporter.sweep.spec import Measures, RunOptions, Sweep
+from exporter.sweep.spec import Measures, RunOptions, SearchOptions, Sweep
 from tools.docs.blocks import table
 
 Schema = Mapping[str, Any]
@@ -43,7 +43,9 @@ def recipe_fields() -> str:
 
 def sweep_fields() -> str:
     """Every object of a sweep's file."""
-    return "\n".join(f"### {one.__name__}\n\n{_object(one.model_json_schema())}" for one in (Sweep, Measures, RunOptions))
+    return "\n".join(
+        f"### {one.__name__}\n\n{_object(one.model_json_schema())}" for one in (Sweep, SearchOptions, Measures, RunOptions)
+    )
 
 
 def score_fields() -> str:

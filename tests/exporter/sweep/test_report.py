@@ -2,11 +2,13 @@
 
 import csv
 import json
+from dataclasses import replace
 
 import pytest
 
 from engines.errors import MachineError
 from exporter.sweep import report
+from exporter.sweep.spec import SearchOptions
 from tests.exporter.sweep import made
 
 
@@ -72,3 +74,10 @@ def test_a_folder_that_cannot_be_written_is_a_sentence(swept, tmp_path):
     (tmp_path / "report.json").mkdir()
     with pytest.raises((MachineError, IsADirectoryError)):
         report.write(*swept, tmp_path)
+
+
+def test_a_search_says_what_it_did_not_try(swept):
+    asked, points = swept
+    found = report.content(replace(asked, search=SearchOptions(points=35)), points)
+    told = "35 of 36 combinations were tried, each chosen by what the earlier ones gave: others may be better."
+    assert found["sentences"] == [*report.content(asked, points)["sentences"], told]
