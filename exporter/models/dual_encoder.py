@@ -91,8 +91,11 @@ class DualEncoder:
     @cached_property
     def _opened(self) -> tuple[Any, Any, str]:
         import torch  # noqa: PLC0415 - as above
-        from transformers import AutoModel, AutoProcessor  # noqa: PLC0415 - as above
+        from transformers import AutoModel, AutoProcessor, logging  # noqa: PLC0415 - as above
 
+        # It warns that image processors lack torchvision, and draws bars of its own while it reads weights.
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
         network, told = AutoModel.from_pretrained(
             self.folder, dtype=torch.float32, use_safetensors=True, local_files_only=True, output_loading_info=True
         )
