@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import diffusers as library
@@ -61,23 +62,24 @@ def flux_control() -> DiffusionPipeline:
     return under("FluxControlPipeline", pipelines.flux(), transformer=alive(network))
 
 
-def stable_diffusion_xl_inpaint(kind: str = "StableDiffusionXLInpaintPipeline") -> DiffusionPipeline:
-    """SDXL's UNet with nine channels."""
-    return _controlled_xl(kind, unet=conditioned.unet(in_channels=9, **conditioned.SIZED), requires_aesthetics_score=False)
-
-
-def stable_diffusion_controlnet_inpaint() -> DiffusionPipeline:
-    """A UNet of nine channels, and a ControlNet for a picture of its own."""
-    return _controlled("StableDiffusionControlNetInpaintPipeline", unet=conditioned.unet(in_channels=9))
+def _filling(kind: str) -> DiffusionPipeline:
+    """A UNet of nine channels: the latent, the mask and the encoded rest of the picture; with a ControlNet where there is one."""
+    if "XL" in kind:
+        return _controlled_xl(kind, unet=conditioned.unet(in_channels=9, **conditioned.SIZED))
+    return _controlled(kind, unet=conditioned.unet(in_channels=9))
 
 
 #: Name → what makes the pipeline.
 MADE: Mapping[str, Callable[[], DiffusionPipeline]] = {
-    "stable-diffusion-controlnet-pag": lambda: _controlled("StableDiffusionControlNetPAGPipeline"),
-    "stable-diffusion-xl-controlnet-pag": lambda: _controlled_xl("StableDiffusionXLControlNetPAGPipeline"),
+    "stable-diffusion-controlnet-pag": partial(_controlled, "StableDiffusionControlNetPAGPipeline"),
+    "stable-diffusion-xl-controlnet-pag": partial(_controlled_xl, "StableDiffusionXLControlNetPAGPipeline"),
     "stable-diffusion-3-controlnet": stable_diffusion_3_controlnet,
     "flux-controlnet": flux_controlnet,
     "flux-control": flux_control,
-    "stable-diffusion-xl-inpaint": stable_diffusion_xl_inpaint,
-    "stable-diffusion-controlnet-inpaint": stable_diffusion_controlnet_inpaint,
+    "stable-diffusion-pag-inpaint": partial(_filling, "StableDiffusionPAGInpaintPipeline"),
+    "stable-diffusion-controlnet-inpaint": partial(_filling, "StableDiffusionControlNetInpaintPipeline"),
+    "stable-diffusion-controlnet-pag-inpaint": partial(_filling, "StableDiffusionControlNetPAGInpaintPipeline"),
+    "stable-diffusion-xl-inpaint": partial(_filling, "StableDiffusionXLInpaintPipeline"),
+    "stable-diffusion-xl-pag-inpaint": partial(_filling, "StableDiffusionXLPAGInpaintPipeline"),
+    "stable-diffusion-xl-controlnet-inpaint": partial(_filling, "StableDiffusionXLControlNetInpaintPipeline"),
 }
