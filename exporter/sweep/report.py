@@ -79,8 +79,9 @@ def sentence(choice: Choice, asked: SweepFile, total: int) -> str:
     best, quickest, column = choice.best, choice.quickest, asked.quantities[asked.quality]
     if best is None or quickest is None:
         return f"{told}: no point keeps {'it' if len(choice.constraints) == 1 else 'them all'}."
-    extreme = "highest" if column.higher_is_better else "lowest"
-    found = f"{told}: {best.point.name} has the {extreme} {column.label}, {_figures(best, asked)}."
+    found = f"{told}: {best.point.name} is best by {column.label}, {_figures(best, asked)}."
+    if choice.below:
+        found += " It is worse than the base, and so is every other there."
     if not choice.alike:
         return f"{found} By {len(asked.prompts)} prompts every other point there is worse. Take it."
     others = "one other point" if choice.alike == 1 else f"{choice.alike} other points"

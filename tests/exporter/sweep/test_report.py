@@ -40,7 +40,7 @@ def test_files_are_written_and_a_terminal_shows_the_best_first(swept, tmp_path):
 def test_the_sentence_names_the_quickest_that_is_not_worse(swept):
     found = report.content(*swept)
     assert found["sentences"][0] == (
-        "Within latency < 100 ms: steps 8 has the highest PSNR, 38.75 (37.75 to 39.75), "
+        "Within latency < 100 ms: steps 8 is best by PSNR, 38.75 (37.75 to 39.75), "
         "80 ms, 500.0 MB of memory, 40.0 MB on disk. By 3 prompts one other point cannot be told from it, the quickest of which "
         "is steps 8 · bf16, 38.75 (37.75 to 39.75), 72 ms, 500.0 MB of memory, 40.0 MB on disk. "
         "Take that one."
