@@ -46,3 +46,12 @@ def test_a_text_is_the_prompt_or_the_negative_one():
     assert _facts.branch_of(f"draw: {_facts.POSITIVE.lower()}") == 1
     assert _facts.branch_of(_facts.NEGATIVE) == 0
     assert _facts.branch_of("") is None
+
+
+def test_a_pipeline_that_adds_noise_of_no_seed_to_its_pictures_is_fed_none():
+    made = MADE["stable-diffusion-3-controlnet"]()
+    for name in ("transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3", "controlnet"):
+        getattr(made, name).to("meta")
+    found = _facts.surveyed(made, {}, "classifier_free", 32, 32, 2)
+    assert (found.unseeded, found.draws, found.drawn) == (1, 1, 0)
+    assert found.pictures == {"control_image": "control_image"}

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from exporter.families._open_lengths import one_batch, open_lengths
+from exporter.families._open_lengths import Area, one_batch, open_lengths
 from exporter.families._standins import Answered
 
 
@@ -58,6 +58,19 @@ def test_what_is_made_of_open_lengths_stays_open_too():
         assert vars(pipeline_flux)["float"]("1.5") == 1.5
         assert isinstance(1.5, vars(pipeline_flux)["float"])
         assert ["a"] * 2 == ["a", "a"]
+
+
+def test_a_pipeline_that_makes_sides_of_an_area_makes_those_that_were_asked_for():
+    class Sided(nn.Module):
+        def forward(self, value):
+            height, width = value.shape
+            area, ratio = Area(height, width), width / height
+            return torch.ones(round((area / ratio) ** 0.5) // 2 * 2, round((area * ratio) ** 0.5) // 2 * 2)
+
+    sides = {0: 2 * torch.export.Dim("rows", min=2, max=64), 1: 2 * torch.export.Dim("columns", min=2, max=64)}
+    program = torch.export.export(Sided(), (torch.ones(8, 6),), dynamic_shapes=(sides,), strict=False)
+    assert program.module()(torch.ones(10, 4)).shape == (10, 4)
+    assert Sided()(torch.ones(8, 6)).shape == (8, 6)
 
 
 def test_how_often_one_batch_goes_into_another_is_a_number_of_rows_that_are_joined():
