@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -33,6 +33,7 @@ class Survey:
         width: in pixels.
         steps: that the pipeline is asked for.
         hand: what its call is given of a tensor that is a picture; None: it is given none.
+        lists: argument → how many pictures it is a list of, where it is one.
 
     Attributes:
         pictures: name of an input → the argument of the call that is that picture.
@@ -62,9 +63,11 @@ class Survey:
         width: int,
         steps: int,
         hand: Callable[[Tensor], Any] | None = None,
+        lists: Mapping[str, int] | None = None,
     ) -> None:
         self.pipeline, self.mode = pipeline, mode
-        self.pictures, self._hand = _pictures.arguments(pipeline) if hand else {}, hand or _pictures.as_numbers
+        self.lists, self._hand = dict(lists or {}), hand or _pictures.as_numbers
+        self.pictures = _pictures.numbered(_pictures.arguments(pipeline), self.lists) if hand else {}
         self.prepared: dict[str, _pictures.Picture] = {}
         self.drawn: int | None = None
         self.name = type(pipeline).__name__
@@ -106,13 +109,17 @@ class Survey:
             )
         return found[0]
 
-    def shown(self, batch: Any, height: Any, width: Any) -> dict[str, Any]:  # noqa: ANN401 - open lengths
-        """Arguments of the call that are pictures, black, (batch, 3, height, width)."""
-        return self.showing({name: torch.zeros(batch, 3, height, width) for name in self.pictures})
+    def shown(self, batch: Any, height: Any, width: Any, given: Mapping[str, Tensor] | None = None) -> dict[str, Any]:  # noqa: ANN401 - open lengths
+        """Arguments of the call that are pictures, (batch, channels, height, width) each: those that are given, else black."""
+        pictures = {name: torch.zeros(batch, 3, height, width) for name in self.pictures} | dict(given or {})
+        return self.called_by({name: self._hand(marked(picture, name)) for name, picture in pictures.items()})
 
-    def showing(self, pictures: Mapping[str, Tensor]) -> dict[str, Any]:
-        """Arguments of the call that are pictures, (batch, channels, height, width) by input."""
-        return {self.pictures[name]: self._hand(marked(picture, name)) for name, picture in pictures.items()}
+    def called_by(self, pictures: Mapping[str, Any]) -> dict[str, Any]:
+        """What stands for each picture by its argument of the call, in a list where the pipeline has one."""
+        found: dict[str, list[Any]] = {}
+        for name, each in pictures.items():
+            found.setdefault(self.pictures[name], []).append(each)
+        return {name: each if name in self.lists else each[0] for name, each in found.items()}
 
     def called(self, batch: int, tail: str = "") -> dict[str, Any]:
         """Arguments of the pipeline's call for that many pictures; `tail` is what the texts go on with."""
@@ -334,10 +341,7 @@ def surveyed(pipeline: Any, *asked: Any) -> Survey:  # noqa: ANN401 - a pipeline
     try:
         return Survey(pipeline, *asked)
     except UnsupportedError:
-        try:
-            return Survey(pipeline, *asked, hand=_pictures.Shown)
-        except _pictures.Unprepared:
-            return Survey(pipeline, *asked, hand=_pictures.as_numbers)
+        return _pictures.handed(pipeline, partial(Survey, pipeline, *asked))
 
 
 def steering(pipeline: Any, mode: str, scale: Any) -> dict[str, Any]:  # noqa: ANN401 - a number or what stands for one
