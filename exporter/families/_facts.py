@@ -11,13 +11,14 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from engines.errors import UnsupportedError
-from exporter.families import _pictures, _survey
+from engines.signature import Range
+from exporter.families import _pictures, _readings, _survey
+from exporter.families._lengths import OpenLengths
 from exporter.families._origins import DRAW, STEP, Origins, marked, origins
 from exporter.families._readings import AskedTokens, Reading
 from exporter.families._standins import Absent, Finished, OpenScale, Stepped, outlined, refused, stand_in
 from exporter.families._survey import NEGATIVE, POSITIVE, Encoding, Leaf, Play, TokenCall
 
-_PADDED = "max_length"
 _GUIDING = ("guidance_scale", "true_cfg_scale")
 
 
@@ -224,14 +225,35 @@ class Survey:
         pairs, play.prepares = self._recorded(play), True
         self._run(play, **self.called(2, " and further words"))
         taken: set[str] = set()
-        return [self._leaves(one, two, taken) for one, two in zip(self.encodings, pairs, strict=True)]
+        return [self._leaves(place, two, taken) for place, two in enumerate(pairs)]
 
-    def _leaves(self, one: Encoding, two: Encoding, taken: set[str]) -> list[Leaf | Any]:
+    def _encoded(self, prompt: str, negative: str) -> list[Encoding]:
+        """What the pipeline encodes of other texts."""
+        play, _ = self._play(1)
+        found, play.prepares = self._recorded(play), True
+        texts = {"prompt": [prompt], "negative_prompt": [negative]}
+        self._run(play, **{**self.called(1), **{name: texts[name] for name in texts if name in self.called(1)}})
+        return found
+
+    @cached_property
+    def lengths(self) -> OpenLengths:
+        """How long texts are, and what is made of them."""
+        return OpenLengths(self.name, self.encodings, self._encoded)
+
+    @property
+    def open(self) -> Mapping[str, Range]:
+        """Every dimension that is open because texts are as long as they are, and the lengths that it may have."""
+        leaves = [leaf for each in self.conditioning for leaf in each if isinstance(leaf, Leaf)]
+        own = {f"{name}_length": reading.open for name, reading in self.readings.items() if reading.open}
+        return {**own, **(self.lengths.ranges if any(leaf.open for leaf in leaves) else {})}
+
+    def _leaves(self, place: int, two: Encoding, taken: set[str]) -> list[Leaf | Any]:
+        one = self.encodings[place]
         (alone, _), (both, _) = _survey.leaves(one.found, 1), _survey.leaves(two.found, 2)
         names = _survey.names_of(getattr(type(self.pipeline), _survey.encoder_of(self.pipeline)), len(alone))
         negative = bool(one.tokens) and all(NEGATIVE.lower() in text.lower() for call in one.tokens for text in call.texts)
         found: list[Leaf | Any] = []
-        for name, single, double in zip(names, alone, both, strict=True):
+        for number, (name, single, double) in enumerate(zip(names, alone, both, strict=True)):
             rows = isinstance(single, list)
             first: Any = single[0][None] if isinstance(single, list) else single
             if not isinstance(first, Tensor) or (not rows and double.shape[:1] == first.shape[:1]):
@@ -243,13 +265,13 @@ class Survey:
                     f"{self.name}: {name} is {list(double.shape)} of two pictures and {list(first.shape)} of one."
                 )
             other = double[0].shape if rows else double.shape[1:]
-            if tuple(other) != tuple(first.shape[1:]):
-                raise UnsupportedError(f"{self.name}: the length of {name} depends on the text, and a graph's is fixed.")
             own = f"negative_{name}" if name in taken and negative else name
             while own in taken:
                 own += "_2"
             taken.add(own)
-            found.append(Leaf(own, tuple(first.shape[1:]), first.dtype, rows, times))
+            axes = [axis for axis, pair in enumerate(zip(first.shape[1:], other, strict=True)) if pair[0] != pair[1]]
+            dims = {axis: self.lengths.of_leaf(own, place, number, axis) for axis in axes}
+            found.append(Leaf(own, tuple(first.shape[1:]), first.dtype, rows, times, dims))
         return found
 
     @property
@@ -260,31 +282,15 @@ class Survey:
     @cached_property
     def entries(self) -> Mapping[tuple[str, int], tuple[str, Reading]]:
         """The pipeline's tokenizer and the branch → the bundle's tokenizer, of which there are two where branches differ."""
-        found: dict[tuple[str, int], tuple[str, Reading]] = {}
-        for call in (call for each in self.encodings for call in each.tokens if not call.again):
-            for text in call.texts:
-                if (branch := branch_of(text)) is None:
-                    continue
-                reading = self._reading(call, text, POSITIVE if branch else NEGATIVE)
-                same = (name for name, known in found.values() if known == reading)
-                taken = {name for name, _ in found.values()}
-                own = call.tokenizer if call.tokenizer not in taken else f"negative_{call.tokenizer}"
-                entry = next(same, own), reading
-                if found.setdefault((call.tokenizer, branch), entry) != entry:
-                    raise UnsupportedError(f"{self.name} has {call.tokenizer} read one text in two ways.")
-        return found
+        given = self.encodings, self.conditioning, self.branches
+        return _readings.entries(self.name, *given, self.masked, self._ids_of)
 
-    def _reading(self, call: TokenCall, text: str, word: str) -> Reading:
-        if call.options.get("padding") != _PADDED:
-            raise UnsupportedError(
-                f"{self.name} pads texts to no fixed length (padding={call.options.get('padding')!r} of {call.tokenizer}), and a "
-                "graph's is fixed."
-            )
-        lower = word not in text
-        before, _, after = text.partition(word.lower().strip() if lower else word)
-        special = call.options.get("add_special_tokens", True)
-        masked = "attention_mask" in self._read[call.tokenizer]
-        return Reading(call.tokenizer, int(call.ids.shape[1]), masked, before, after, lower, special)
+    def _ids_of(self, call: TokenCall) -> Range:
+        return self.lengths.of_ids(call)
+
+    def masked(self, tokenizer: str) -> bool:
+        """Whether the pipeline looks at the mask of what a tokenizer gives."""
+        return "attention_mask" in self._read[tokenizer]
 
     @cached_property
     def image(self) -> tuple[int, ...]:
@@ -356,12 +362,6 @@ def other_scales(pipeline: Any) -> dict[str, float]:  # noqa: ANN401 - a pipelin
 def _open(scales: Mapping[str, float]) -> dict[str, OpenScale]:
     """Further scales at their defaults, each on unless it is 0."""
     return {name: OpenScale(marked(torch.tensor([value]), STEP), on=value > 0) for name, value in scales.items()}
-
-
-def branch_of(text: str) -> int | None:
-    """Which of the survey's texts one is, 1 for the prompt and 0 for the negative one; None for neither."""
-    small = text.lower()
-    return 1 if POSITIVE.lower().strip() in small else 0 if NEGATIVE.lower().strip() in small else None
 
 
 def is_tokenizer(component: object) -> bool:

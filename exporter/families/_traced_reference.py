@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from engines.errors import UnsupportedError
 from exporter.families import Family, Saw, _pictures, _played, _standins, _survey
-from exporter.families._facts import branch_of, is_tokenizer, replayed, steering
+from exporter.families._facts import is_tokenizer, replayed, steering
 from exporter.families._origins import DRAW, STEP, Origins, marked
-from exporter.families._readings import AskedTokens
+from exporter.families._readings import AskedTokens, branch_of
 from exporter.families._standins import Stepped
 from exporter.families._survey import Leaf, Play
 
@@ -186,7 +186,8 @@ class TracedReference:
             for port, key in ((f"{name}_ids", "input_ids"), (f"{name}_mask", "attention_mask")):
                 if port not in rows:
                     continue
-                branches = [rows[port].get(branch) for branch in range(2)][-self._family.survey.branches :]
+                wanted = range(2)[-self._family.survey.branches :] if reading.branch is None else [reading.branch]
+                branches = [rows[port].get(branch) for branch in wanted]
                 for branch, own in enumerate(branches):
                     if own is None:
                         shown = [reading.shown(text) for text in texts[branch]]
@@ -208,7 +209,10 @@ class TracedReference:
                 for index, branch in enumerate(branch for branch in branches if branch is not None):
                     own = slice(index * each, (index + 1) * each)
                     entry, reading = self._family.survey.entries[name, branch]
-                    rows.setdefault(f"{entry}_ids", {})[branch] = np.asarray(given["input_ids"][own], np.int64)
+                    ids = np.asarray(given["input_ids"][own], np.int64)
+                    if reading.open:
+                        ids = reading.filled(ids[np.asarray(given["attention_mask"][own], bool)], real)[None]
+                    rows.setdefault(f"{entry}_ids", {})[branch] = ids
                     if reading.masked:
                         rows.setdefault(f"{entry}_mask", {})[branch] = np.asarray(given["attention_mask"][own], np.int64)
             return AskedTokens(dict(given), set())
@@ -259,7 +263,7 @@ class TracedReference:
         play = Play(self.pipeline, draw, marked(torch.zeros(count), STEP), Origins(crossing, "pictures"))
         play.place(**_pictures.noting(self.pipeline, note), **survey.unasked(self.pipeline, but=about.begun))
         leaves = (leaf for each in survey.conditioning for leaf in each if isinstance(leaf, Leaf))
-        zeros = {leaf.name: torch.zeros(count, *leaf.port_shape) for leaf in leaves}
+        zeros = {leaf.name: torch.zeros(count, *leaf.seen_shape) for leaf in leaves}
         encoded = _played.restored(survey, zeros, torch.float32)
         play.encode_by(replayed(encoded))
         asked = {**family.arguments, **_played.prompted(self.pipeline, survey, encoded, count), **survey.others}

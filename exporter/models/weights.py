@@ -15,6 +15,8 @@ import transformers
 from accelerate import init_empty_weights
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
+from transformers.conversion_mapping import get_model_conversion_mapping
+from transformers.core_model_loading import WeightRenaming, rename_source_key
 
 from engines.errors import UnsupportedError
 from exporter.models import leftovers
@@ -101,6 +103,7 @@ def put(module: nn.Module, tensors: Mapping[str, Callable[[], Tensor]], precisio
     """
     wanted = {name: value.shape for name, value in module.state_dict().items()}
     named = {spelled: name for name in tensors if (spelled := _spelling(name, wanted)) in wanted}
+    named |= _renamed(module, tensors.keys() - named.values(), wanted)
     for name, same in (getattr(module, "all_tied_weights_keys", None) or {}).items():  # transformers saves one of both
         if name in wanted and name not in named and same in named:
             named[name] = named[same]
@@ -174,6 +177,16 @@ def _spelling(name: str, wanted: Mapping[str, Any]) -> str:
             return name.replace(old, new)
     bare = name.removeprefix("text_model.")
     return bare if bare in wanted else f"text_model.{name}"
+
+
+def _renamed(module: nn.Module, names: Iterable[str], wanted: Mapping[str, Any]) -> dict[str, str]:
+    """Weights that a network of transformers has under other names than its files, as its own loader would rename them."""
+    names = sorted(names)
+    if not names or not isinstance(module, transformers.PreTrainedModel):
+        return {}
+    known = [each for each in get_model_conversion_mapping(module) if isinstance(each, WeightRenaming)]
+    found = {rename_source_key(name, known, [], module.base_model_prefix, dict(wanted))[0]: name for name in names}
+    return {name: old for name, old in found.items() if name in wanted}
 
 
 def _checked(component: str, name: str, tensor: Tensor, shape: torch.Size, precision: str) -> Tensor:

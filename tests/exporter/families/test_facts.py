@@ -42,12 +42,6 @@ def test_calls_that_only_warn_are_told_apart(pipeline):
     assert _facts.steering(pipeline, "classifier_free", 2.0) == {"true_cfg_scale": 2.0}
 
 
-def test_a_text_is_the_prompt_or_the_negative_one():
-    assert _facts.branch_of(f"draw: {_facts.POSITIVE.lower()}") == 1
-    assert _facts.branch_of(_facts.NEGATIVE) == 0
-    assert _facts.branch_of("") is None
-
-
 def test_a_pipeline_that_adds_noise_of_no_seed_to_its_pictures_is_fed_none():
     made = MADE["stable-diffusion-3-controlnet"]()
     for name in ("transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3", "controlnet"):

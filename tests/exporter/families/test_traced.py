@@ -58,6 +58,7 @@ def family(source: Path, mode: str = "classifier_free", *, text: str = RECIPE) -
     [
         ("pixart-sigma", "classifier_free"),
         ("flux-guided", "embedded"),
+        ("qwenimage", "classifier_free"),
         ("stable-diffusion-pag", "classifier_free"),
         ("stable-diffusion-controlnet", "classifier_free"),
         ("stable-diffusion-inpaint", "classifier_free"),

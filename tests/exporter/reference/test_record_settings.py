@@ -37,3 +37,10 @@ def test_where_the_recipe_s_scale_is_off_it_runs_with_guidance_too(scale):
 def test_a_negative_prompt_is_recorded_where_a_branch_reads_it(guidance, negative):
     text = TEXT % ([4], guidance) + "checks: {negative_prompt: blurry}\n"
     assert {setting.negative_prompt for setting in settings(Recipe.parse(text, "x"))} == {negative}
+
+
+def test_the_prompts_of_a_batch_are_alike_where_texts_are_as_long_as_they_are():
+    text = TEXT % ([4], "{mode: none}") + "checks: {prompts: [a, b]}\n"
+    recipe = Recipe.parse(text.replace("width: [32, 32, 64]", "width: [32, 32, 64], batch: [1, 1, 2]"), "x")
+    assert [setting.prompts for setting in settings(recipe)][1] == ("a", "b")
+    assert [setting.prompts for setting in settings(recipe, alike=True)][1] == ("a", "a")
