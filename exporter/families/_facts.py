@@ -32,7 +32,7 @@ class Survey:
         height: in pixels.
         width: in pixels.
         steps: that the pipeline is asked for.
-        pictured: whether its call is given pictures.
+        hand: what its call is given of a tensor that is a picture; None: it is given none.
 
     Attributes:
         pictures: name of an input → the argument of the call that is that picture.
@@ -61,11 +61,10 @@ class Survey:
         height: int,
         width: int,
         steps: int,
-        *,
-        pictured: bool = False,
+        hand: Callable[[Tensor], Any] | None = None,
     ) -> None:
         self.pipeline, self.mode = pipeline, mode
-        self.pictures = _pictures.arguments(pipeline) if pictured else {}
+        self.pictures, self._hand = _pictures.arguments(pipeline) if hand else {}, hand or _pictures.as_numbers
         self.prepared: dict[str, _pictures.Picture] = {}
         self.drawn: int | None = None
         self.name = type(pipeline).__name__
@@ -107,10 +106,13 @@ class Survey:
             )
         return found[0]
 
-    def shown(self, batch: Any, height: Any, width: Any) -> dict[str, Tensor]:  # noqa: ANN401 - open lengths
+    def shown(self, batch: Any, height: Any, width: Any) -> dict[str, Any]:  # noqa: ANN401 - open lengths
         """Arguments of the call that are pictures, black, (batch, 3, height, width)."""
-        names = {argument: name for name, argument in self.pictures.items()}
-        return {each: marked(black, names[each]) for each, black in _pictures.blank(list(names), batch, height, width).items()}
+        return self.showing({name: torch.zeros(batch, 3, height, width) for name in self.pictures})
+
+    def showing(self, pictures: Mapping[str, Tensor]) -> dict[str, Any]:
+        """Arguments of the call that are pictures, (batch, channels, height, width) by input."""
+        return {self.pictures[name]: self._hand(marked(picture, name)) for name, picture in pictures.items()}
 
     def called(self, batch: int, tail: str = "") -> dict[str, Any]:
         """Arguments of the pipeline's call for that many pictures; `tail` is what the texts go on with."""
@@ -332,7 +334,10 @@ def surveyed(pipeline: Any, *asked: Any) -> Survey:  # noqa: ANN401 - a pipeline
     try:
         return Survey(pipeline, *asked)
     except UnsupportedError:
-        return Survey(pipeline, *asked, pictured=True)
+        try:
+            return Survey(pipeline, *asked, hand=_pictures.Shown)
+        except _pictures.Unprepared:
+            return Survey(pipeline, *asked, hand=_pictures.as_numbers)
 
 
 def steering(pipeline: Any, mode: str, scale: Any) -> dict[str, Any]:  # noqa: ANN401 - a number or what stands for one
