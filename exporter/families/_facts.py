@@ -130,6 +130,11 @@ class Survey:
         return {**asked, **steering(self.pipeline, self.mode, self.scale), **self.others, "output_type": "np"}
 
     @property
+    def off(self) -> float:
+        """The guidance scale at which the pipeline does without guidance, as it does at smaller ones."""
+        return 1.0 if self.scale.threshold is None else self.scale.threshold
+
+    @property
     def scales(self) -> Mapping[str, float]:
         """Further scales that the pipeline computes with, and their defaults."""
         return {name: value for name, value in other_scales(self.pipeline).items() if self.others[name].used}

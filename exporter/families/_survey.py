@@ -265,7 +265,8 @@ def tokenizer(real: Any, answer: Callable[[Sequence[str], Mapping[str, Any]], An
         real.padding_side = self.padding_side  # which some pipelines set before they call
         return answer([text] if isinstance(text, str) else list(text), options)
 
-    return _standins.stand_in(real, __call__=called)
+    # What was cut off is told to whoever reads a log.
+    return _standins.stand_in(real, __call__=called, batch_decode=lambda _self, ids, *_, **__: [""] * len(ids))
 
 
 def names_of(function: Callable[..., Any], count: int) -> list[str]:

@@ -278,7 +278,8 @@ class TracedReference:
         pictures = {name: [pil(each) for each in own] for name, own in options.pop("pictures", {}).items()}
         shown = survey.called_by(_piled(pictures, survey))
         tensors = {name: torch.from_numpy(array.copy()) for name, array in conditioning.items()}
-        off = survey.mode == "classifier_free" and guidance_scale is not None and guidance_scale <= 1
+        scale = survey.off if guidance_scale is None else guidance_scale
+        off = survey.mode == "classifier_free" and scale <= survey.off
         encoded = _played.restored(survey, tensors, torch.float32, self._alone if off else None)
         count = len(next(iter(conditioning.values())))
         running = _standins.stand_in(played, _execution_device=torch.device("cpu"))
@@ -287,7 +288,7 @@ class TracedReference:
         if encoded:
             running.__dict__[Play(played, torch.zeros, torch.zeros(1)).encoder] = replayed(encoded)
         asked = {**self._family.arguments, **_survey.off(), **shown, **options}
-        asked |= steering(played, survey.mode, 1.0 if guidance_scale is None else guidance_scale)
+        asked |= steering(played, survey.mode, scale)
         asked |= _played.prompted(played, survey, encoded, count)
         takes = _survey.arguments(played)
         with _survey.quiet():

@@ -165,12 +165,13 @@ class Traced:
     def guidance(self) -> Guidance:
         """The recipe's, and the pipeline's further scales at its own defaults."""
         usual = Guidance.of(self.recipe.sampler.guidance.mode, self.recipe.sampler.guidance.scale)
+        own = (scale.model_copy(update={} if scale.off is None else {"off": self.survey.off}) for scale in usual.scales)
         ends = self.survey.following
         others = (
             Scale(name=name, default=value, off=ends.get(name), follows=name in ends)
             for name, value in self.survey.scales.items()
         )
-        return Guidance(mode=usual.mode, scales=(*usual.scales, *others))
+        return Guidance(mode=usual.mode, scales=(*own, *others))
 
     @property
     def cache_depths(self) -> Sequence[int]:

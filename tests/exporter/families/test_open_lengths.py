@@ -64,18 +64,6 @@ def test_what_is_made_of_open_lengths_stays_open_too():
         assert ["a"] * 2 == ["a", "a"]
 
 
-def test_how_often_one_batch_goes_into_another_is_a_number_of_rows_that_are_joined():
-    class Joined(nn.Module):
-        def forward(self, latents, prompts):
-            one_batch((latents, prompts))
-            with open_lengths(bare()):
-                return torch.cat([latents] * (torch.cat([prompts] * 3).shape[0] // latents.shape[0]))
-
-    both = {0: torch.export.Dim("batch", min=1, max=8)}
-    program = torch.export.export(Joined(), (torch.ones(2, 2), torch.ones(2, 3)), dynamic_shapes=(both, both), strict=False)
-    assert program.module()(torch.ones(5, 2), torch.ones(5, 3)).shape == (15, 2)
-
-
 def test_a_list_of_open_length_is_a_list_of_one_thing():
     found = Repeated("a", 7)
     assert isinstance(found, list)
@@ -93,3 +81,15 @@ def test_lengths_stay_open_in_the_pipeline_s_networks_too():
     with open_lengths(bare(transformer=Network(), other=1)):
         assert vars(transformer_flux)["int"]("3") == 3
     assert "int" not in vars(transformer_flux)
+
+
+def test_how_often_one_batch_goes_into_another_is_a_number_of_rows_that_are_joined():
+    class Joined(nn.Module):
+        def forward(self, latents, prompts):
+            one_batch((latents, prompts))
+            with open_lengths(bare()):
+                return torch.cat([latents] * (torch.cat([prompts] * 3).shape[0] // latents.shape[0]))
+
+    both = {0: torch.export.Dim("batch", min=1, max=8)}
+    program = torch.export.export(Joined(), (torch.ones(2, 2), torch.ones(2, 3)), dynamic_shapes=(both, both), strict=False)
+    assert program.module()(torch.ones(5, 2), torch.ones(5, 3)).shape == (15, 2)
