@@ -38,7 +38,7 @@ class Survey:
     Attributes:
         pictures: name of an input → the argument of the call that is that picture.
         drawn: which of the noises that the pipeline draws is the latent's.
-        draws: how many it draws before its first step.
+        draws: how many it draws before its first step; `unseeded` are those beside them that no seed reaches.
         branches: prompts a picture.
         encodings: the calls of its encoder of prompts, for one picture.
         components: phase → names of those that compute in it, in the order in which they first do.
@@ -90,7 +90,7 @@ class Survey:
             raise refused(self.name, error, self.pipeline.components) from error
         else:
             raise UnsupportedError(f"{self.name} never calls its scheduler's step.\n  Only pipelines that denoise are built.")
-        self.drawn, self.draws = self._latent_draw(noises), len(noises)
+        self.drawn, self.draws, self.unseeded = self._latent_draw(noises), len(noises), play.unseeded.drawn
         noise = noises[self.drawn]
         self.noise, self.grid = tuple(noise.shape), play.grid
         self.latent = _flat(self.noise, self.name)

@@ -287,11 +287,13 @@ class TracedReference:
         running.__dict__.update(_pictures.noting(played, lambda _, made: made) if survey.lists else {})
         if encoded:
             running.__dict__[Play(played, torch.zeros, torch.zeros(1)).encoder] = replayed(encoded)
-        asked = {**self._family.arguments, **_survey.off(), **shown, **options}
+        asked = {**self._family.arguments, **_survey.off(options["height"], options["width"]), **shown, **options}
         asked |= steering(played, survey.mode, scale)
         asked |= _played.prompted(played, survey, encoded, count)
         takes = _survey.arguments(played)
-        with _survey.quiet():
+        asked = {"generator": torch.Generator(), **asked}
+        unseeded = _standins.Unseeded() if "generator" in takes else contextlib.nullcontext()
+        with _survey.quiet(), unseeded:
             return SimpleNamespace(images=_survey.image_of(running(**{name: asked[name] for name in asked if name in takes})))
 
     def reusing(self, depths: Sequence[int], reach: int, saw: Saw) -> contextlib.AbstractContextManager[None]:  # noqa: ARG002

@@ -48,3 +48,12 @@ def test_guidance_is_off_at_the_number_that_the_pipeline_compares_its_scale_with
     for name in ("transformer", "vae", "text_encoder"):
         getattr(other, name).to("meta")
     assert Survey(other, {}, "classifier_free", 32, 32, 2).off == 0.0
+
+
+def test_a_pipeline_that_adds_noise_of_no_seed_to_its_pictures_is_fed_none():
+    made = MADE["stable-diffusion-3-controlnet"]()
+    for name in ("transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3", "controlnet"):
+        getattr(made, name).to("meta")
+    found = _facts.surveyed(made, {}, "classifier_free", 32, 32, 2)
+    assert (found.unseeded, found.draws, found.drawn) == (1, 1, 0)
+    assert found.pictures == {"control_image": "control_image"}
