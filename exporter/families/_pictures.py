@@ -152,7 +152,7 @@ def noting(pipeline: Any, note: Callable[[Any, Tensor], Tensor]) -> dict[str, An
     for name, real in processors(pipeline).items():
 
         def preprocess(_self: object, image: Any, *args: Any, real: VaeImageProcessor = real, **kwargs: Any) -> Tensor:  # noqa: ANN401
-            shown = image.content if isinstance(image, Shown) else image
+            shown: Any = image.content if isinstance(image, Shown) else image
             return note(shown, real.preprocess(shown, *args, **kwargs))
 
         found[name] = _standins.stand_in(real, preprocess=preprocess)
