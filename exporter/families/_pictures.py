@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar, cast
 
@@ -56,7 +56,7 @@ class Shown(Image.Image):
 
     """
 
-    def __init__(self, content: Tensor | Sequence[Image.Image]) -> None:
+    def __init__(self, content: Tensor | list[Image.Image]) -> None:
         super().__init__()
         size = (content.shape[3], content.shape[2]) if isinstance(content, Tensor) else content[0].size
         self.content, self._size = content, size

@@ -166,10 +166,9 @@ class Play:
         followed, kept = self._origins or nullcontext(), _open_lengths.open_lengths(self.pipeline)
         answered = Answered(self._draw)
         known = OpenTexts()  # innermost: what is known of a mask is not to be asked of torch
-        modes = followed, answered, unseeded, kept, known
-        with _standins.real(), torch.no_grad(), ExitStack() as stack, kept_types(self.pipeline), quiet():
-            for each in modes:
-                stack.enter_context(each)
+        with (
+            _standins.real(), torch.no_grad(), followed, answered, unseeded, kept, known, kept_types(self.pipeline), quiet()
+        ):  # fmt: skip
             return call(self.pipeline, **given)
 
     @contextmanager
