@@ -2,7 +2,7 @@
 
 import pytest
 
-from exporter.families import _facts
+from exporter.families import _facts, _survey
 from exporter.families._facts import Survey
 from exporter.families._survey import Leaf
 from tools.coverage.models import MADE
@@ -48,3 +48,12 @@ def test_guidance_is_off_at_the_number_that_the_pipeline_compares_its_scale_with
     for name in ("transformer", "vae", "text_encoder"):
         getattr(other, name).to("meta")
     assert Survey(other, {}, "classifier_free", 32, 32, 2).off == 0.0
+
+
+def test_a_pipeline_that_mends_texts_by_code_is_told_from_one_that_reads_them(pipeline):
+    assert not Survey(pipeline, {}, "embedded", 32, 32, 2).rewrites
+    with _survey.quiet():  # of diffusers about the class that its own is made of
+        other = MADE["prx"]()
+    for name in ("transformer", "vae", "text_encoder"):
+        getattr(other, name).to("meta")
+    assert Survey(other, {}, "classifier_free", 32, 32, 2).rewrites
