@@ -19,6 +19,8 @@ from exporter.families._readings import AskedTokens, Reading
 from exporter.families._standins import Absent, Finished, OpenScale, Stepped, outlined, refused, stand_in
 from exporter.families._survey import NEGATIVE, POSITIVE, Encoding, Leaf, Play, TokenCall
 
+#: A text that whoever mends texts changes.
+_ODD = "salt &amp; pepper"
 _GUIDING = ("guidance_scale", "true_cfg_scale")
 
 
@@ -239,6 +241,12 @@ class Survey:
         texts = {"prompt": [prompt], "negative_prompt": [negative]}
         self._run(play, **{**self.called(1), **{name: texts[name] for name in texts if name in self.called(1)}})
         return found
+
+    @cached_property
+    def rewrites(self) -> bool:
+        """Whether the pipeline changes a text by code of its own, beside small letters and blanks, before it is tokenized."""
+        tokens = [call for each in self._encoded(_ODD, NEGATIVE) for call in each.tokens]
+        return bool(tokens) and not any(_ODD.lower() in text.lower() for call in tokens for text in call.texts)
 
     @cached_property
     def lengths(self) -> OpenLengths:

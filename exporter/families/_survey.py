@@ -29,7 +29,9 @@ POSITIVE, NEGATIVE = "A Xylophone 7", "A Quokka 3"
 ENCODERS = ("encode_prompt", "_encode_prompt")
 #: Arguments with which pipelines change what is asked of them, and their values by which they do not: sizes to the nearest of
 #: a list, captions by code, guidance by the time (of which the default is never), pictures that are changed but in part.
-_OFF: Mapping[str, Any] = {"use_resolution_binning": False, "clean_caption": False, "cfg_truncation": None, "strength": 1.0}
+_OFF: Mapping[str, Any] = {
+    "use_resolution_binning": False, "clean_caption": False, "skip_text_cleaning": True, "cfg_truncation": None, "strength": 1.0,
+}  # fmt: skip
 #: The same of their encoders of prompts: states cut off where the longest text ends, which the mask tells as well.
 _UNCUT: Mapping[str, Any] = {"_cut_context": False}
 

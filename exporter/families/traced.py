@@ -153,9 +153,12 @@ class Traced:
         used |= {reading.tokenizer for reading in self.survey.readings.values()}
         index = self.checkpoint.configs["model_index"]
         left = [name for name, entry in index.items() if isinstance(entry, list) and entry[-1] is not None and name not in used]
-        unseeded = f"left out: noise that no seed reaches, which {self.survey.name} adds to the pictures that it encodes"
-        notes = [unseeded] if self.survey.unseeded else []
-        return notes + [f"left out: {name}, which {self.survey.name} does not run for a picture from text" for name in left]
+        found = [f"left out: {name}, which {self.survey.name} does not run for a picture from text" for name in left]
+        if self.survey.unseeded:
+            found.append(f"left out: noise that no seed reaches, which {self.survey.name} adds to the pictures that it encodes")
+        if self.survey.rewrites:
+            found.append(f"left out: what {self.survey.name} mends in prompts by code, such as HTML's entities")
+        return found
 
     @property
     def noise_order(self) -> Sequence[int]:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from exporter.families import _facts
+from exporter.families import _facts, _survey
 from exporter.families._facts import Survey
 from exporter.families._survey import Leaf
 from tools.coverage.models import MADE
@@ -57,3 +57,12 @@ def test_a_pipeline_that_adds_noise_of_no_seed_to_its_pictures_is_fed_none():
     found = _facts.surveyed(made, {}, "classifier_free", 32, 32, 2)
     assert (found.unseeded, found.draws, found.drawn) == (1, 1, 0)
     assert found.pictures == {"control_image": "control_image"}
+
+
+def test_a_pipeline_that_mends_texts_by_code_is_told_from_one_that_reads_them(pipeline):
+    assert not Survey(pipeline, {}, "embedded", 32, 32, 2).rewrites
+    with _survey.quiet():  # of diffusers about the class that its own is made of
+        other = MADE["prx"]()
+    for name in ("transformer", "vae", "text_encoder"):
+        getattr(other, name).to("meta")
+    assert Survey(other, {}, "classifier_free", 32, 32, 2).rewrites

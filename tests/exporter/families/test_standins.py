@@ -116,6 +116,12 @@ def test_a_refusal_has_the_line_of_diffusers():
     assert "diffusers/utils/torch_utils.py:" in told
 
 
+def test_a_refusal_says_what_to_install_of_what_diffusers_does_without():
+    error = NameError("name 'ftfy' is not defined", name="ftfy")
+    assert str(_standins.refused("SomePipeline", error)).endswith("pip install ftfy")
+    assert "pip" not in str(_standins.refused("SomePipeline", NameError("name 'x' is not defined", name="x")))
+
+
 def test_a_refusal_names_the_component_that_was_computing():
     hint = torch.nn.Linear(2, 2)
     try:
