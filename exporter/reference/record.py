@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 _GUIDED = 3.0
 
 
-def settings(recipe: Recipe, *, edits: bool = False) -> tuple[Setting, ...]:
+def settings(recipe: Recipe, starts: Collection[str] = ()) -> tuple[Setting, ...]:
     """Choose the runs: every step count at the typical size; one that is not square, with a batch; every one without guidance.
 
     Where the recipe's own scale switches guidance off, the last are with it. The one with a batch takes the fewest steps of the
-    recipe. Where the bundle `edits`, there is one more from an image and one that keeps a part of it, of the fewest steps too. A
-    recipe of one size, or of batch 1, has no run with a batch to offer.
+    recipe. Where the source `starts` from an `image`, there is one more, and one that keeps a part of it where from a `mask`, of
+    the fewest steps too. A recipe of one size, or of batch 1, has no run with a batch to offer.
     """
     shapes, sampler, prompts = recipe.shapes, recipe.sampler, recipe.checks.prompts
     scale = sampler.guidance.scale if sampler.guidance.mode != "none" else None
@@ -58,9 +58,10 @@ def settings(recipe: Recipe, *, edits: bool = False) -> tuple[Setting, ...]:
         ]
     if recipe.prompts.chunks > 1 or recipe.prompts.weights:
         chosen.append(Setting("long and weighted", (_long(recipe),), negative, fewest, height, width, scale))
-    if edits:
-        given = prompts[-1:], negative, fewest, height, width, scale
+    given = prompts[-1:], negative, fewest, height, width, scale
+    if "image" in starts:
         chosen.append(Setting("from an image", *given, strength=0.6 if fewest > 1 else 1.0))
+    if "mask" in starts:
         chosen.append(Setting("within a mask", *given, strength=1.0, masked=True))
     return tuple(chosen)
 
@@ -99,7 +100,8 @@ def record(family: Family, recipe: Recipe, report: Callable[[str], None] = lambd
     runs: list[Run] = []
     cases: dict[str, list[Case]] = {name: [] for name in family.roles}
     with torch.no_grad(), _ranges(reference) as ranges:
-        for number, setting in enumerate(settings(recipe, edits="encoder" in family.roles.values())):
+        starts = family.starts if "encoder" in family.roles.values() else ()
+        for number, setting in enumerate(settings(recipe, starts)):
             report(setting.label)
             texts = setting.prompts, setting.negative_prompt
             conditioning, ids = reference.encode(*texts), reference.tokenize(*texts)

@@ -37,3 +37,13 @@ def test_where_the_recipe_s_scale_is_off_it_runs_with_guidance_too(scale):
 def test_a_negative_prompt_is_recorded_where_a_branch_reads_it(guidance, negative):
     text = TEXT % ([4], guidance) + "checks: {negative_prompt: blurry}\n"
     assert {setting.negative_prompt for setting in settings(Recipe.parse(text, "x"))} == {negative}
+
+
+def test_it_runs_from_an_image_and_within_a_mask_where_the_source_does():
+    recipe = Recipe.parse(TEXT % ([4, 8], "{mode: none}"), "x")
+    plain = len(settings(recipe))
+    found = {starts: settings(recipe, starts)[plain:] for starts in (("image",), ("mask",), ("image", "mask"))}
+    assert [[each.label for each in own] for own in found.values()] == [
+        ["from an image"], ["within a mask"], ["from an image", "within a mask"],
+    ]  # fmt: skip
+    assert [(each.steps, each.strength, each.masked) for each in found["image", "mask"]] == [(4, 0.6, False), (4, 1.0, True)]
