@@ -32,6 +32,7 @@ class Survey:
         width: in pixels.
         steps: that the pipeline is asked for.
         pictured: whether its call is given pictures.
+        words: name of an input → the argument that is that picture; by default the arguments' own names.
 
     Attributes:
         pictures: name of an input → the argument of the call that is that picture.
@@ -62,9 +63,10 @@ class Survey:
         steps: int,
         *,
         pictured: bool = False,
+        words: Mapping[str, str] | None = None,
     ) -> None:
         self.pipeline, self.mode = pipeline, mode
-        self.pictures = _pictures.arguments(pipeline) if pictured else {}
+        self.pictures = (words or _pictures.arguments(pipeline)) if pictured else {}
         self.prepared: dict[str, _pictures.Picture] = {}
         self.drawn: int | None = None
         self.name = type(pipeline).__name__
@@ -319,14 +321,14 @@ class Survey:
         return play, noises
 
 
-def surveyed(pipeline: Any, *asked: Any) -> Survey:  # noqa: ANN401 - a pipeline of diffusers, and arguments of `Survey`
+def surveyed(pipeline: Any, *asked: Any, words: Mapping[str, str] | None = None) -> Survey:  # noqa: ANN401 - as of `Survey`
     """Survey a pipeline, without pictures if it draws without, else with those that its call takes."""
     if not _pictures.arguments(pipeline):
         return Survey(pipeline, *asked)
     try:
         return Survey(pipeline, *asked)
     except UnsupportedError:
-        return Survey(pipeline, *asked, pictured=True)
+        return Survey(pipeline, *asked, pictured=True, words=words)
 
 
 def steering(pipeline: Any, mode: str, scale: Any) -> dict[str, Any]:  # noqa: ANN401 - a number or what stands for one
