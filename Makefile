@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUNTIME := .venv-runtime/bin
 
-.PHONY: demo test test-fast test-runtime test-isa docs-run lint clean
+.PHONY: demo test test-fast test-long test-runtime test-isa docs-run lint clean
 
 demo: .venv/.installed
 	$(BIN)/t2iexport build recipes/demo.yaml
@@ -18,6 +18,10 @@ FAST := tests/engines tests/hostile tests/test_architecture.py tests/test_wheel.
 	bench/test_speed_gate.py bench/test_stopwatch.py recipe test_machine.py)
 test-fast: .venv/.installed
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(addprefix --ignore tests/engines/, test_real_engines.py web) $(FAST) $(PYTEST_ARGS)
+
+# What takes ten seconds and more a test, most of it whole builds; CI runs it behind the suite.
+test-long: .venv/.installed
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'long and not slow and not gpu' $(PYTEST_ARGS)
 
 # What runs without torch is tested where torch is not installed (onnx is there to write the tests' small graphs).
 test-runtime: .venv-runtime/.installed

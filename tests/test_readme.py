@@ -60,6 +60,7 @@ def run(pages, folder):
         assert done.returncode == 0, f"{program} {arguments}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
 
 
+@pytest.mark.long
 @pytest.mark.timeout(1200)  # it builds the demo, with an empty cache
 def test_its_commands(playground, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))

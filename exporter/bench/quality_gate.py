@@ -21,7 +21,6 @@ from exporter.bench.drawing import groups, pixels
 from exporter.bench.stopwatch import Stopwatch
 from exporter.parity.intervals import bootstrap, interval
 from exporter.stages import assemble, contents
-from exporter.stages.store import file_digest
 
 if TYPE_CHECKING:
     from exporter.recipe.quality import QualityFloor
@@ -53,7 +52,7 @@ def stage(plan: Plan, path: Path) -> Stage[list[str]]:
     """The gate of the bundle at `path` as a stage: one that was passed is not drawn again for the same bundle and floors."""
     recipe = plan.recipe
     asked = recipe.checks.quality
-    files = {name: file_digest(recipe.root / name) for name in asked if name.endswith(".py")}
+    files = {name: found for name, floor in asked.items() if (found := scores.digest(name, floor.options, recipe.root))}
     options: dict[str, Any] = {name: floor.model_dump(mode="json") for name, floor in asked.items()}
     options |= {"prompts": {name: floor.texts(recipe.root) for name, floor in asked.items()}, "files": files}
     make, makers = partial(_held, path=path, recipe=recipe), (assemble.lay_out, contents.opened, type(plan.family))

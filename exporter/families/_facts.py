@@ -31,7 +31,7 @@ class Survey:
         height: in pixels.
         width: in pixels.
         steps: that the pipeline is asked for.
-        pictured: whether its call is given pictures.
+        hand: what its call is given of a tensor that is a picture; None: it is given none.
         words: name of an input → the argument that is that picture; by default the arguments' own names.
 
     Attributes:
@@ -61,12 +61,13 @@ class Survey:
         height: int,
         width: int,
         steps: int,
+        hand: Callable[[Tensor], Any] | None = None,
         *,
-        pictured: bool = False,
         words: Mapping[str, str] | None = None,
     ) -> None:
         self.pipeline, self.mode = pipeline, mode
-        self.pictures = (words or _pictures.arguments(pipeline)) if pictured else {}
+        self.pictures = (words or _pictures.arguments(pipeline)) if hand else {}
+        self._hand = hand or _pictures.as_numbers
         self.prepared: dict[str, _pictures.Picture] = {}
         self.drawn: int | None = None
         self.name = type(pipeline).__name__
@@ -108,10 +109,14 @@ class Survey:
             )
         return found[0]
 
-    def shown(self, batch: Any, height: Any, width: Any) -> dict[str, Tensor]:  # noqa: ANN401 - open lengths
+    def shown(self, batch: Any, height: Any, width: Any) -> dict[str, Any]:  # noqa: ANN401 - open lengths
         """Arguments of the call that are pictures, black, (batch, 3, height, width)."""
-        names = {argument: name for name, argument in self.pictures.items()}
-        return {each: marked(black, names[each]) for each, black in _pictures.blank(list(names), batch, height, width).items()}
+        return self.showing({name: torch.zeros(batch, 3, height, width) for name in self.pictures})
+
+    def showing(self, pictures: Mapping[str, Tensor], words: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """Arguments of the call that are pictures, (batch, channels, height, width) by input, or by `words` of another call."""
+        words = words or self.pictures
+        return {words[name]: self._hand(marked(picture, name)) for name, picture in pictures.items()}
 
     def called(self, batch: int, tail: str = "") -> dict[str, Any]:
         """Arguments of the pipeline's call for that many pictures; `tail` is what the texts go on with."""
@@ -328,7 +333,10 @@ def surveyed(pipeline: Any, *asked: Any, words: Mapping[str, str] | None = None)
     try:
         return Survey(pipeline, *asked)
     except UnsupportedError:
-        return Survey(pipeline, *asked, pictured=True, words=words)
+        try:
+            return Survey(pipeline, *asked, hand=_pictures.Shown, words=words)
+        except _pictures.Unprepared:
+            return Survey(pipeline, *asked, hand=_pictures.as_numbers, words=words)
 
 
 def steering(pipeline: Any, mode: str, scale: Any) -> dict[str, Any]:  # noqa: ANN401 - a number or what stands for one

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -54,6 +54,8 @@ def open_lengths(pipeline: Any) -> Iterator[None]:  # noqa: ANN401 - a pipeline 
     multiply: Any = SymInt.__rmul__
 
     def repeated(self: SymInt, other: Any) -> Any:  # noqa: ANN401 - what stands before the `*`
+        if isinstance(other, list) and (count := self.node.maybe_as_int()) is not None:
+            return other * count
         return Repeated(other[0], self) if isinstance(other, list) and len(other) == 1 else multiply(self, other)
 
     for module in modules:
@@ -66,6 +68,13 @@ def open_lengths(pipeline: Any) -> Iterator[None]:  # noqa: ANN401 - a pipeline 
         for module in modules:
             for name in ("int", "float"):
                 vars(module).pop(name, None)
+
+
+def one_batch(values: Iterable[Tensor]) -> None:
+    """Tell whoever traces that values have as many rows as each other, of which a pipeline may ask before it joins them."""
+    first, *rest = (value.shape[0] for value in values)
+    for count in rest:
+        torch._check(first == count)  # noqa: SLF001 - as torch documents it
 
 
 def linspace(start: Any, end: Any, steps: Any, **options: Any) -> Tensor:  # noqa: ANN401 - numbers that may be open

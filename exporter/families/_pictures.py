@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
-import torch
 from diffusers.image_processor import VaeImageProcessor
+from PIL import Image
 from torch import Tensor
 
 from engines.errors import UnsupportedError
@@ -32,6 +32,32 @@ class Picture:
 
 #: Of one that no image processor prepares: as it is, in [0, 1].
 PLAIN = Picture(grey=False, preprocessing=Preprocessing())
+
+
+class Unprepared(BaseException):  # an event; and no pipeline shall catch it
+    """The pipeline looks into one of its pictures itself, without an image processor."""
+
+
+class Shown(Image.Image):
+    """A picture in the hands of a pipeline, that only an image processor may look into: pipelines take tensors as prepared.
+
+    Attributes:
+        content: (B, channels, height, width).
+
+    """
+
+    def __init__(self, content: Tensor) -> None:
+        super().__init__()
+        self.content, self._size = content, (content.shape[3], content.shape[2])
+
+    def load(self) -> NoReturn:
+        """Whatever looks into a picture of PIL begins here."""
+        raise Unprepared
+
+
+def as_numbers(content: Tensor) -> Tensor:
+    """A picture in the hands of a pipeline that prepares none: its numbers."""
+    return content
 
 
 def arguments(pipeline: Any) -> Mapping[str, str]:  # noqa: ANN401 - a pipeline of diffusers
@@ -86,6 +112,7 @@ def noting(pipeline: Any, note: Callable[[Any, Tensor], Tensor]) -> dict[str, An
 def _one(image: Any) -> Tensor:  # noqa: ANN401
     if isinstance(image, list) and len(cast("list[Any]", image)) == 1:
         return _one(image[0])
+    image = image.content if isinstance(image, Shown) else image
     if not isinstance(image, Tensor) or STEP in origins(image):
         raise UnsupportedError(f"a {type(image).__name__} is prepared as a picture, which none of the inputs is.")
     return image
@@ -108,8 +135,3 @@ def _about(processor: VaeImageProcessor, resize_mode: str, *, cropped: bool) -> 
         std=(1 - middle,),
     )
     return Picture(config.do_convert_grayscale, preprocessing)
-
-
-def blank(names: Sequence[str], batch: Any, height: Any, width: Any) -> dict[str, Tensor]:  # noqa: ANN401 - open lengths
-    """Black pictures (batch, 3, height, width) by name."""
-    return {name: torch.zeros(batch, 3, height, width) for name in names}

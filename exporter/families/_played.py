@@ -15,6 +15,7 @@ from torch.utils import _pytree as pytree
 from exporter.families import _pictures, _survey
 from exporter.families._crossings import Conditions
 from exporter.families._facts import Survey, branch_of, is_tokenizer, replayed, steering
+from exporter.families._open_lengths import one_batch
 from exporter.families._origins import DRAW, STEP, Origins, marked
 from exporter.families._readings import AskedTokens
 from exporter.families._standins import Finished, OpenScale, Stepped, outlined
@@ -84,8 +85,7 @@ class PlayedPart(nn.Module):
         count, *sides = latent.shape[0], *(length * self._factor for length in latent.shape[2:])
         size = dict(zip(("height", "width"), sides, strict=True))
         given = prompted(play.pipeline, self._survey, encoded, count) | steering(self._pipeline, self._survey.mode, scale)
-        shown = self._survey.shown(count, *sides)
-        shown |= {self._survey.pictures[name]: marked(picture, name) for name, picture in (pictures or {}).items()}
+        shown = self._survey.shown(count, *sides) | self._survey.showing(pictures or {})
         return {**self._asked, **shown, **given, **size, "num_inference_steps": 1}
 
     def _bare(self, count: Any) -> list[Any]:  # noqa: ANN401 - an open length
@@ -138,6 +138,7 @@ class PlayedStep(PlayedPart):
         """Call the pipeline up to its scheduler's `step`."""
         values, survey = dict(zip(self._ports, inputs, strict=True)), self._survey
         latent = values["latent"]
+        one_batch(inputs)
 
         def crossing(number: int, made: Tensor) -> Tensor:
             own = self._conditions.crossings[number]
@@ -165,6 +166,7 @@ class PlayedConditions(PlayedPart):
         """Call the pipeline up to its scheduler's `step`, without the networks that come after all of them."""
         values = dict(zip(self._ports, inputs, strict=True))
         noise, found = values.pop("noise", None), dict[int, Tensor]()
+        one_batch(inputs)
 
         def crossing(number: int, made: Tensor) -> Tensor:
             if number not in found:

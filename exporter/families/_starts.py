@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -100,7 +100,7 @@ class PlayedEncoder(PlayedPart):
         meeting(play, met)
         play.place(**{name: getattr(self, name) for name in self._names}, **_pictures.taking(self._pipeline, {}))
         play.encode_by(replayed(self._bare(1)))
-        pictures = {**_pictures.blank(_given(start.kind), *(prepared.shape[axis] for axis in (0, 2, 3))), IMAGE: prepared}
+        pictures = {**_black(_given(start.kind), *(prepared.shape[axis] for axis in (0, 2, 3))), IMAGE: prepared}
         try:
             with sized(image):
                 play(**asked(survey, self._pipeline, start.shown, pictures))
@@ -113,8 +113,7 @@ def asked(survey: Survey, pipeline: Any, shown: Mapping[str, str], pictures: Map
     """Arguments of a call that starts from `pictures`, by argument, all of one size; `shown` as `Start` has it."""
     usual = {name: value for name, value in survey.called(1).items() if name not in survey.pictures.values()}
     batch, _, height, width = pictures[IMAGE].shape
-    black = _pictures.blank(list(shown), batch, height, width)
-    own = {argument: marked(black[name], name) for name, argument in shown.items()}
+    own = survey.showing(_black(shown, batch, height, width), shown)
     own |= {name: marked(picture, name) for name, picture in pictures.items()}
     size = {"height": height, "width": width, "num_inference_steps": _STEPS, "strength": _STRENGTH}
     return {**usual, **steering(pipeline, survey.mode, survey.scale), **own, **size}
@@ -123,6 +122,11 @@ def asked(survey: Survey, pipeline: Any, shown: Mapping[str, str], pictures: Map
 def _given(kind: type) -> list[str]:
     """Arguments of its call that say what to start from."""
     return [name for name in (IMAGE, MASK) if name in _survey.arguments(kind)]
+
+
+def _black(names: Iterable[str], batch: Any, height: Any, width: Any) -> dict[str, Tensor]:  # noqa: ANN401 - open lengths
+    """Black pictures (batch, 3, height, width) by name."""
+    return {name: torch.zeros(batch, 3, height, width) for name in names}
 
 
 def meeting(play: Play, met: Callable[[Met], Tensor], steps: int = _STEPS) -> None:
@@ -173,7 +177,7 @@ class _Followed:
         self._pipeline = _siblings.over(kind, survey.pipeline)
         usual = survey.called(1)
         self._size = usual["height"], usual["width"]
-        self._pictures = _pictures.blank(_given(kind), 1, *self._size)
+        self._pictures = _black(_given(kind), 1, *self._size)
 
     def start(self) -> Start:
         """Follow it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from engines.errors import UnsupportedError
-from exporter.models import hub, locate, safetensors_header
+from exporter.models import locate, safetensors_header
 from exporter.models.checkpoint import Checkpoint
 from exporter.models.safetensors_header import read_json
 
@@ -22,10 +22,7 @@ def find(name: str, revision: str | None, root: Path, where: str) -> Checkpoint:
         UnsupportedError: no classifier is there, or nothing says how it wants its pictures.
 
     """
-    if (place := locate.find(name, root, where, folder_only=True)) is not None:
-        return _opened(place, {"source": name})
-    fetched = hub.fetch_network(name, revision, CLASSIFIER, beside=[_SAID])
-    return _opened(fetched.place, {"source": name, "revision": fetched.commit})
+    return _opened(*locate.network(name, revision, root, where, CLASSIFIER, [_SAID]))
 
 
 def _opened(folder: Path, told: dict[str, str]) -> Checkpoint:

@@ -71,7 +71,7 @@ def fetch_network(
         revision: branch, tag or commit; null is the default branch.
         component: folder of the network in a pipeline, such as `unet`.
         weights: false takes the config alone.
-        beside: files that come along where the network stands alone.
+        beside: files that come along, if they are there, where the network stands alone.
 
     Raises:
         UnsupportedError: the hub cannot be reached, or has no such network there, or it is a pickle.
@@ -84,7 +84,8 @@ def fetch_network(
             return ["model_index.json", "scheduler/scheduler_config.json", *_wanted(files, component, weights=weights)]
         inside = [file for file in files if "/" not in file]
         chosen = safetensors_header.chosen(inside, repo) if weights and "config.json" in inside else ()
-        return ["config.json", *beside, *(name for name in inside if name.endswith(".index.json")), *chosen]
+        told = [name for name in beside if name in inside]
+        return ["config.json", *told, *(name for name in inside if name.endswith(".index.json")), *chosen]
 
     return _fetched(repo, revision, wanted)
 

@@ -80,6 +80,22 @@ def find(name: str, root: Path, where: str, names: Sequence[str] = (), *, folder
     raise RecipeError(f"{where}: {name!r} is neither {what} {looked}, nor a hub id (owner/name){other}")
 
 
+def network(
+    name: str, revision: str | None, root: Path, where: str, component: str, beside: Sequence[str]
+) -> tuple[Path, dict[str, str]]:
+    """The folder of a network that stands alone, and where it is from: beside `root`, in the working directory, or on the hub.
+
+    Raises:
+        RecipeError: there is nothing under that name.
+        UnsupportedError: the hub has none, or cannot be reached.
+
+    """
+    if (place := find(name, root, where, folder_only=True)) is not None:
+        return place, {"source": name}
+    fetched = hub.fetch_network(name, revision, component, beside=beside)
+    return fetched.place, {"source": name, "revision": fetched.commit}
+
+
 def is_bundle(place: Path) -> bool:
     """Whether a path is a bundle's folder."""
     return os.path.isfile(place / MANIFEST)  # noqa: PTH113

@@ -1,10 +1,12 @@
 """Scores of pictures: metrics against a reference's pictures on the same noise, plugins of this folder, and files of a user's.
 
-A score is a frozen model of its options, one a file, as every plugin: `of` gives a number for each picture.
+A score is a frozen model of its options, one a file, as every plugin: `of` gives a number for each picture. One that judges by
+files has their SHA-256 as `digest`; paths among its options count from the `root` of the validation's context.
 """
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 from collections.abc import Mapping, Sequence
@@ -13,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from pydantic import ValidationError
+from pydantic import ValidationError, ValidationInfo
 
 from engines import plugins
 from engines.errors import RecipeError, UnsupportedError
@@ -21,7 +23,7 @@ from exporter.parity.metrics import METRICS
 from exporter.recipe.messages import sentences
 from exporter.recipe.yaml_source import dotted
 
-__all__ = ["MetricScore", "Score", "load", "name_of"]
+__all__ = ["MetricScore", "Score", "digest", "load", "name_of", "root_of"]
 
 
 class Score(Protocol):
@@ -92,7 +94,7 @@ def load(spelled: str, options: Mapping[str, Any], root: Path) -> Score:
     """Open a score: a metric, a plugin of the kind `scores`, or a Python file that counts from `root`.
 
     Raises:
-        RecipeError: there is none, or its options are wrong.
+        RecipeError: there is none, or its options are wrong, or name what is not there.
         UnsupportedError, MissingDependency: as its constructor says; nothing is drawn before it is open.
 
     """
@@ -102,9 +104,25 @@ def load(spelled: str, options: Mapping[str, Any], root: Path) -> Score:
         return MetricScore(spelled)
     made = _from_file(root / spelled) if spelled.endswith(".py") else _plugin(spelled)
     try:
-        return made.model_validate_json(json.dumps(dict(options)), strict=True)
+        return made.model_validate_json(json.dumps(dict(options)), strict=True, context={"root": root})
     except ValidationError as error:
         raise RecipeError([f"{spelled}.{dotted(place)}: {told}" for place, told in sentences(made, error)]) from error
+    except RecipeError as error:
+        raise RecipeError([f"{spelled}.{problem}" for problem in error.problems]) from error
+
+
+def root_of(about: ValidationInfo) -> Path:
+    """The folder from which a score's paths count, as `load` hands it to the validators of its options."""
+    if about.context is None:
+        raise TypeError("a score that names files is opened by scores.load")
+    return about.context["root"]
+
+
+def digest(spelled: str, options: Mapping[str, Any], root: Path) -> str:
+    """SHA-256 of what a score judges by beside its options: a file of the user's, or the files that it names itself."""
+    if spelled.endswith(".py"):
+        return hashlib.sha256((root / spelled).read_bytes()).hexdigest()
+    return getattr(load(spelled, options, root), "digest", "")
 
 
 def _plugin(name: str) -> Any:  # noqa: ANN401 - a class with the protocol above

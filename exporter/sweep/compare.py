@@ -50,6 +50,7 @@ class Choice:
         best: of the highest quality; None where no point keeps them.
         quickest: of those whose quality cannot be told from the best's, the one that is the most times as fast as the base.
         alike: how many these are, besides the best.
+        below: whether the best is surely worse than the base.
 
     """
 
@@ -57,6 +58,7 @@ class Choice:
     best: SweptPoint | None
     quickest: SweptPoint | None
     alike: int
+    below: bool = False
 
 
 class PointComparison:
@@ -92,7 +94,7 @@ class PointComparison:
         best = max(allowed, key=self._goodness)
         alike = [each for each in allowed if each is not best and not self._worse(each, best)]
         quickest = max([best, *alike], key=lambda each: each.result.value("speedup") or 0.0)
-        return Choice(tuple(constraints), best, quickest, len(alike))
+        return Choice(tuple(constraints), best, quickest, len(alike), self._below(best))
 
     def effects(self) -> tuple[Effect, ...]:
         """What every level does to quality and latency: means over pairs that differ in its axis alone."""
@@ -142,6 +144,11 @@ class PointComparison:
         """Whether the same prompts and noise show that one is worse than the other."""
         low, high = difference(self._scores(best), self._scores(each))
         return (low if self._sign > 0 else -high) > 0
+
+    def _below(self, each: SweptPoint) -> bool:
+        """Whether a point is surely worse than the base; where a score compares with the base, nothing says so."""
+        base = self.measured[0]
+        return base in self.swept and each is not base and self._worse(each, base)
 
     def _effects(self, axis: str, level: str, against: str, pairs: Sequence[tuple[SweptPoint, SweptPoint]]) -> list[Effect]:
         found = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -82,13 +83,30 @@ def digest(content: object) -> str:
 
 def count(asked: SweepFile) -> int:
     """Points of the grids, before equal ones are found."""
-    total = 0
-    for grid in asked.grids:
-        size = 1
-        for names in grid.values():
-            size *= len(names)
-        total += size
-    return total
+    return sum(math.prod(map(len, grid.values())) for grid in asked.grids)
+
+
+class Combinations:
+    """Makes points of a sweep's levels.
+
+    Attributes:
+        base: what the others are compared with.
+
+    Raises:
+        RecipeError: the base is no recipe.
+
+    """
+
+    def __init__(self, asked: SweepFile) -> None:
+        self._asked, changes = asked, _assignments(asked.changes)
+        self._recipe = Recipe.load(asked.base, changes)
+        levels = {axis: _base_level(asked, axis, self._recipe) for axis in asked.axes}
+        self.base = Point(BASE, levels, changes, self._recipe, RunOptions(), is_base=True)
+
+    def point(self, named: Mapping[str, str]) -> Point:
+        """The point of the levels that are named, by axis; the other axes stay as the base has them."""
+        found = _point(self._asked, named, self.base.levels, self._recipe)
+        return self.base if found.levels == self.base.levels else found
 
 
 def points(asked: SweepFile, *, many: bool = False) -> tuple[Point, ...]:
@@ -100,12 +118,12 @@ def points(asked: SweepFile, *, many: bool = False) -> tuple[Point, ...]:
 
     """
     if (total := count(asked)) > MANY and not many:
-        raise UnsupportedError(f"{asked.name} has {total:,} points, more than {MANY:,}. Name fewer, or say --yes.")
-    base = Recipe.load(asked.base, _assignments(asked.changes))
-    at = {axis: _base_level(asked, axis, base) for axis in asked.axes}
-    found = {tuple(at.values()): Point(BASE, at, _assignments(asked.changes), base, RunOptions(), is_base=True)}
+        told = f"{asked.name} has {total:,} points, more than {MANY:,}."
+        raise UnsupportedError(f"{told} Name fewer, let search: {{points: 100}} choose among them, or say --yes.")
+    made = Combinations(asked)
+    found = {tuple(made.base.levels.values()): made.base}
     for named in _combinations(asked):
-        point = _point(asked, named, at, base)
+        point = made.point(named)
         found.setdefault(tuple(point.levels.values()), point)
     others = list(found.values())[1:]
     if others and all(point.problem for point in others):

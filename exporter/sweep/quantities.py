@@ -111,6 +111,11 @@ class Constraint:
         """Whether a value keeps it; one that was not measured does not."""
         return value is not None and _OPERATORS[self.operator](value, self.bound)
 
+    def excess(self, value: float) -> float:
+        """How far a value is beyond the bound, as a share of that; 0 or less where it is not."""
+        beyond = value - self.bound if self.operator.startswith("<") else self.bound - value
+        return beyond / (abs(self.bound) or 1.0)
+
 
 def _among(units: Iterable[str]) -> str:
     return f"; there are: {', '.join(unit for unit in units if unit)}"

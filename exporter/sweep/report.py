@@ -15,6 +15,7 @@ from exporter import machine
 from exporter.parity.intervals import interval
 from exporter.sweep import page
 from exporter.sweep.compare import Choice, Effect, PointComparison
+from exporter.sweep.points import count
 from exporter.sweep.quantities import Constraint, Quantity
 from exporter.sweep.run import SweptPoint
 from exporter.sweep.spec import RunOptions, SweepFile
@@ -59,7 +60,7 @@ def content(asked: SweepFile, swept: Sequence[SweptPoint]) -> dict[str, Any]:
             name: {"label": each.label, "higher_is_better": each.higher_is_better} for name, each in asked.quantities.items()
         },
         "constraints": [{"text": each.text, "quantity": each.quantity} for each in asked.constraints],
-        "sentences": [sentence(choice, asked, len(compared.swept)) for choice in choices],
+        "sentences": [*(sentence(choice, asked, len(compared.swept)) for choice in choices), *_searched(asked, len(swept) - 1)],
         "chosen": [names[id(choice.quickest)] for choice in choices if choice.quickest],
         "points": points,
         "effects": [_effect(each, asked.quantities) for each in compared.effects()],
@@ -78,8 +79,9 @@ def sentence(choice: Choice, asked: SweepFile, total: int) -> str:
     best, quickest, column = choice.best, choice.quickest, asked.quantities[asked.quality]
     if best is None or quickest is None:
         return f"{told}: no point keeps {'it' if len(choice.constraints) == 1 else 'them all'}."
-    extreme = "highest" if column.higher_is_better else "lowest"
-    found = f"{told}: {best.point.name} has the {extreme} {column.label}, {_figures(best, asked)}."
+    found = f"{told}: {best.point.name} is best by {column.label}, {_figures(best, asked)}."
+    if choice.below:
+        found += " It is worse than the base, and so is every other there."
     if not choice.alike:
         return f"{found} By {len(asked.prompts)} prompts every other point there is worse. Take it."
     others = "one other point" if choice.alike == 1 else f"{choice.alike} other points"
@@ -89,6 +91,15 @@ def sentence(choice: Choice, asked: SweepFile, total: int) -> str:
         f"{found} By {len(asked.prompts)} prompts {others} cannot be told from it, the quickest of which is "
         f"{quickest.point.name}, {_figures(quickest, asked)}. Take that one."
     )
+
+
+def _searched(asked: SweepFile, tried: int) -> list[str]:
+    """What is to be known of a sweep that did not try everything."""
+    if asked.search is None:
+        return []
+    return [
+        f"{tried} of {count(asked):,} combinations were tried, each chosen by what the earlier ones gave: others may be better."
+    ]
 
 
 def markdown(found: Mapping[str, Any]) -> str:

@@ -6,16 +6,19 @@ import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 from engines.errors import MachineError, MissingDependency, ParityError, T2IError, UnsupportedError
-from exporter.stages.store import Store, file_digest
+from exporter import scores
+from exporter.stages.store import Store
 from exporter.sweep.build_point import BuildTask, build_point
 from exporter.sweep.measure_point import MeasureTask, measure_point
-from exporter.sweep.points import Point, digest, plan_digest, points
+from exporter.sweep.points import Combinations, Point, count, digest, plan_digest, points
 from exporter.sweep.result import BuildFacts, PointResult, ResultFolder
 from exporter.sweep.runner import Runner, WorkerDied
+from exporter.sweep.search import PointSearch
 from exporter.sweep.spec import SweepFile
 
 Say = Callable[[str], None]
@@ -52,55 +55,86 @@ def sweep(
         MachineError: a disk is full or cannot be written; what was finished is kept.
 
     """
-    found = points(asked, many=many)
+    made = Combinations(asked)
+    found = None if asked.search else points(asked, many=many)
+    chooser = PointSearch(asked, asked.search, made) if asked.search else None
     folder = ResultFolder(out.resolve())  # a worker's own folder may be another
     with store.turn(out):
-        work = _Work(asked, folder, runner, store, say, found)
-        work.all()
-    return tuple(SweptPoint(point, work.result(point)) for point in found)
+        work = _Work(asked, folder, runner, store, say, made.base)
+        swept = work.searched(chooser, asked.search.points) if chooser and asked.search else work.all(found or ())
+    return tuple(SweptPoint(point, work.result(point)) for point in swept)
 
 
 class _Work:
     """One run over the points."""
 
-    def __init__(
-        self, asked: SweepFile, folder: ResultFolder, runner: Runner, store: Store, say: Say, found: Sequence[Point]
-    ) -> None:
+    def __init__(self, asked: SweepFile, folder: ResultFolder, runner: Runner, store: Store, say: Say, base: Point) -> None:
         self._asked, self._folder, self._runner, self._store, self._say = asked, folder, runner, store, say
-        self._points, self._base = found, found[0]
-        self._plans = {point.bundle: plan_digest(point) for point in {each.bundle: each for each in found}.values()}
+        self._base = base
+        self._plans = {base.bundle: plan_digest(base)}
         measures = asked.measures.model_dump(mode="json")
-        base = [self._base.bundle, self._plans[self._base.bundle]]
-        own = [asked.root / name for each in asked.measures.scores for name in each if name.endswith(".py")]
-        files = [file_digest(file) for file in own]
-        self._task = digest({"format": _FORMAT, "measures": measures, "prompts": asked.prompts, "files": files, "base": base})
+        named = [score for each in asked.measures.scores for score in each.items()]
+        files = [judged for name, options in named if (judged := scores.digest(name, options, asked.root))]
+        reference = [base.bundle, self._plans[base.bundle]]
+        self._task = digest(
+            {"format": _FORMAT, "measures": measures, "prompts": asked.prompts, "files": files, "base": reference}
+        )
         self._results: dict[str, PointResult] = {}
-        self._done, self._ended = 0, False
+        self._done, self._total, self._ended = 0, 0, False
 
     def result(self, point: Point) -> PointResult:
         """The result of a point that was worked on, or that was there."""
         return self._results[point.digest]
 
-    def all(self) -> None:
+    def all(self, points: Sequence[Point]) -> Sequence[Point]:
         """Work on what is not there yet."""
-        for point in self._points:
+        left = self._left(points)
+        self._say(f"{len(points)} points; {len(points) - len(left)} are measured already")
+        self._total = len(left)
+        self._on(left)
+        shutil.rmtree(self._folder.bundles, ignore_errors=True)
+        return points
+
+    def searched(self, chooser: PointSearch, most: int) -> Sequence[Point]:
+        """Work on the points that are chosen, as many at once as the runner takes, until there are so many."""
+        self._total = most + 1
+        self._say(f"{most} of {count(self._asked):,} points are tried, each chosen by what the earlier ones gave")
+        found = [self._base]
+        self._chosen(found, chooser)
+        while chosen := chooser.ask(min(self._runner.width, most + 1 - len(found))):
+            self._chosen(chosen, chooser)
+            found += chosen
+        shutil.rmtree(self._folder.bundles, ignore_errors=True)
+        return found
+
+    def _chosen(self, points: Sequence[Point], chooser: PointSearch) -> None:
+        left = self._left(points)
+        self._done += len(points) - len(left)  # which an earlier run measured
+        self._on(left)
+        for point in points:
+            chooser.tell(point, self.result(point))
+
+    def _left(self, points: Sequence[Point]) -> list[Point]:
+        """Those of which no result holds any more, each once."""
+        for point in points:
+            if point.bundle not in self._plans:
+                self._plans[point.bundle] = plan_digest(point)
             if (kept := self._folder.read(point.digest)) and self._holds(point, kept):
                 self._results[point.digest] = kept
-        left = list({point.digest: point for point in self._points if point.digest not in self._results}.values())
-        self._say(f"{len(self._points)} points; {len(self._points) - len(left)} are measured already")
-        self._total = len(left)
-        if not left:
+        return list({point.digest: point for point in points if point.digest not in self._results}.values())
+
+    def _on(self, points: Sequence[Point]) -> None:
+        """Build and measure points, those of one bundle together."""
+        if not points:
             return
-        base_built = self._build(self._base)
-        if isinstance(base_built, PointResult):
-            raise UnsupportedError(f"the base cannot be built, so there is nothing to compare with:\n{base_built.failure}")
+        base_built = self._base_built
         if self._base.digest not in self._results:
             self._finish(self._base, self._measure(self._base, base_built))
             if self.result(self._base).failed:
                 raise UnsupportedError(f"the base cannot be measured:\n{self.result(self._base).failure}")
         groups: dict[str, list[Point]] = {}
-        for point in left:
-            if point is not self._base:
+        for point in points:
+            if point.digest != self._base.digest:
                 groups.setdefault(point.bundle, []).append(point)
         threads = ThreadPoolExecutor(self._runner.width)
         try:
@@ -108,7 +142,14 @@ class _Work:
                 done.result()
         finally:
             threads.shutdown(cancel_futures=True)
-        shutil.rmtree(self._folder.bundles, ignore_errors=True)
+
+    @cached_property
+    def _base_built(self) -> BuildFacts:
+        """The base's bundle, which the others are raced with: it lies there until the sweep ends."""
+        built = self._build(self._base)
+        if isinstance(built, PointResult):
+            raise UnsupportedError(f"the base cannot be built, so there is nothing to compare with:\n{built.failure}")
+        return built
 
     def _holds(self, point: Point, kept: PointResult) -> bool:
         """Whether a result is of the same build and the same measures."""

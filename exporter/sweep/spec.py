@@ -63,6 +63,13 @@ class Measures(Frozen):
     rounds: int = Field(default=7, ge=1, description="timed, each of the base and of the point in turn")
 
 
+class SearchOptions(Frozen):
+    """Which points are tried where there are too many: chosen by what the earlier ones gave (optuna's TPE)."""
+
+    points: int = Field(ge=1, description="how many, besides the base; what failed is one of them")
+    seed: int = Field(default=0, ge=0, description="of the choice")
+
+
 class Sweep(Frozen):
     """A sweep's file."""
 
@@ -74,6 +81,7 @@ class Sweep(Frozen):
     points: tuple[dict[Text, Any], ...] | None = Field(
         default=None, description="grids of levels by axis, one or a list; an axis left out stays as the base has it"
     )
+    search: SearchOptions | None = Field(default=None, description="instead of points: {points: 40}")
     constraints: tuple[Text, ...] = Field(default=(), description="such as latency < 2 s, memory < 8 GB")
     measures: Measures
 
@@ -96,6 +104,7 @@ class SweepFile:
         changes: what every point changes in it, by dotted path.
         axes: name → levels by name, in the file's order.
         grids: which combinations: axis → names of levels, each a grid.
+        search: how those that are tried are chosen among the grids'; None where all are.
         constraints: what is allowed.
         measures: what is measured.
         prompts: what is drawn.
@@ -109,6 +118,7 @@ class SweepFile:
     changes: Mapping[str, Any]
     axes: Mapping[str, Mapping[str, Level]]
     grids: tuple[Mapping[str, tuple[str, ...]], ...]
+    search: SearchOptions | None
     constraints: tuple[Constraint, ...]
     measures: Measures
     prompts: tuple[str, ...]
@@ -170,6 +180,7 @@ class _Reader:
             changes=self._changes(),
             axes=axes,
             grids=self._grids(axes),
+            search=self._asked.search,
             constraints=self._constraints(quantities),
             measures=self._asked.measures,
             prompts=self._prompts(),
@@ -225,6 +236,8 @@ class _Reader:
     def _grids(self, axes: Mapping[str, Mapping[str, Level]]) -> tuple[Mapping[str, tuple[str, ...]], ...]:
         if self._asked.points is None:
             return ({axis: tuple(levels) for axis, levels in axes.items()},)
+        if self._asked.search is not None:
+            self._document.report(("search",), "chooses among all combinations of the axes; leave points out, or search")
         if not self._asked.points:
             self._document.report(("points",), "is empty, so there is nothing to build; leave it out for the full grid")
         found = []

@@ -19,7 +19,7 @@ from exporter.stages.store import Store
 from tests.e2e.conftest import silent
 
 ROOT = Path(__file__).parents[2]
-pytestmark = pytest.mark.timeout(1200)
+pytestmark = [pytest.mark.timeout(1200), pytest.mark.long]
 
 
 def drawn_alike(path, against=("diffusers", "diffusers-bf16")):

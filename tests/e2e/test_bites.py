@@ -20,7 +20,7 @@ from exporter.stages.plan import Plan
 from exporter.stages.store import Store
 from tests.e2e.conftest import silent
 
-pytestmark = pytest.mark.timeout(1200)
+pytestmark = [pytest.mark.timeout(1200), pytest.mark.long]
 
 
 def first_failure(verdicts):

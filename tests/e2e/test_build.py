@@ -141,6 +141,7 @@ def test_only_what_depends_on_a_change_is_made_again_and_says_why(built):
     assert "fp16" in why["measure", "vae_decoder"]
 
 
+@pytest.mark.long
 def test_engines_are_reproducible(built, tmp_path):
     build(Recipe.load(built.recipe), tmp_path / "twice", Store(built.store), silent, reproducible=True)
 

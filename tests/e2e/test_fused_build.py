@@ -8,7 +8,7 @@ from exporter.recipe.schema import Recipe
 from exporter.stages.store import Store
 from tests.e2e.conftest import RECIPE, silent, standard_tools_open
 
-pytestmark = pytest.mark.timeout(1200)
+pytestmark = [pytest.mark.timeout(1200), pytest.mark.long]
 
 
 def test_a_fused_bundle_has_the_weights_once_and_draws(tiny_sdxl, tmp_path):

@@ -13,7 +13,7 @@ from exporter.recipe.schema import Recipe
 from exporter.stages.store import Store
 from tests.e2e.conftest import RECIPE, silent, standard_tools_open
 
-pytestmark = pytest.mark.timeout(2400)
+pytestmark = [pytest.mark.timeout(2400), pytest.mark.long]
 STEPS = RECIPE.replace("steps: [4]", "steps: [9]\n  cache: {every: 3}").replace("5.0}", "5.0, interval: [0.25, 0.8]}")
 
 

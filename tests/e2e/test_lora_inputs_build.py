@@ -15,7 +15,7 @@ from exporter.stages.store import Store
 from tests.e2e.conftest import silent
 from tests.exporter import loras
 
-pytestmark = pytest.mark.timeout(1800)
+pytestmark = [pytest.mark.timeout(1800), pytest.mark.long]
 LORA = "lora: {max_rank: 8, slots: 2}"
 PROMPT = "a red circle"
 

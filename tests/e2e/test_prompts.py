@@ -15,7 +15,7 @@ from tests.e2e.conftest import silent
 from tests.exporter import models
 from tests.exporter.weighted import A1111, Compel, by_hand
 
-pytestmark = pytest.mark.timeout(1200)
+pytestmark = [pytest.mark.timeout(1200), pytest.mark.long]
 RECIPE = """\
 model: {source: %s, embeddings: %s}
 sampler: {scheduler: EulerDiscreteScheduler, steps: [2], guidance: {mode: classifier_free, scale: 4.0}}

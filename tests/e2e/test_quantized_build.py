@@ -39,7 +39,7 @@ def root(bundle):
 
 
 #: One process builds the bundle whose graphs, but for the denoiser's, all of these share.
-pytestmark = pytest.mark.timeout(1200)
+pytestmark = [pytest.mark.timeout(1200), pytest.mark.long]
 
 
 @pytest.fixture(scope="module")

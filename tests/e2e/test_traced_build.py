@@ -12,6 +12,8 @@ from tests.e2e.conftest import silent
 from tests.exporter.families.test_traced import MODES, RECIPE
 from tools.coverage.models import MADE
 
+pytestmark = pytest.mark.long
+
 #: Micro model → mode of guidance, and arguments of diffusers' call beside the usual ones.
 FIRST = {"pixart-sigma": ("classifier_free", {"use_resolution_binning": False})}
 REST = {

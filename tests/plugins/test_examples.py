@@ -81,6 +81,7 @@ def test_a_family_claims_its_models_and_asks_their_pipeline_in_its_own_way(tmp_p
                 assert np.linalg.norm(case.passes[port] - wanted) / np.linalg.norm(wanted) < equality.ROUNDING
 
 
+@pytest.mark.long
 def test_their_code_is_part_of_the_keys_of_what_they_make(built):
     code = {stage.name: stage.key.ingredients["code"] for stage in Plan(built.recipe).stages}
     assert "round_weights" in code["pass", "unet, round_weights"]

@@ -17,7 +17,6 @@ import diffusers
 from diffusers.pipelines import auto_pipeline as library
 
 from exporter.report import pipelines
-from tools.coverage import conditioned
 from tools.coverage.models import MADE
 
 #: Whose lists are typed by every name in them.
@@ -28,8 +27,18 @@ TASKS: Mapping[str, Mapping[str, type]] = {
     "image-to-image": auto_pipeline.AUTO_IMAGE2IMAGE_PIPELINES_MAPPING,
     "inpainting": auto_pipeline.AUTO_INPAINT_PIPELINES_MAPPING,
 }
+#: How micro models of the other lists are called: by the name that they have there, and this.
+_TAILS = {"inpainting": "-inpaint"}
 #: Of the lists that are not tried here: whose own tests hold them to diffusers.
 _TESTED = {"stable-diffusion": "sd", "stable-diffusion-xl": "sdxl", "lcm": "sd"}
+
+
+def place(model: str) -> tuple[str, str] | None:
+    """Task and name of a micro model's row; None of a variant of another."""
+    if model in TASKS["text-to-image"]:
+        return "text-to-image", model
+    named = ((task, model.removesuffix(tail)) for task, tail in _TAILS.items() if model.endswith(tail))
+    return next(((task, name) for task, name in named if name in TASKS[task]), None)
 
 
 def listed(known: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, dict[str, dict[str, Any]]]:
@@ -42,8 +51,6 @@ def listed(known: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, di
 
 
 def _untried(task: str, name: str) -> dict[str, str]:
-    if task == "text-to-image" and name in conditioned.MADE:
-        return {"state": "tested", "why": "takes pictures; tests/e2e/test_conditioned_build.py holds it to diffusers"}
     if task == "text-to-image":
         return {"state": "not tried", "why": "its micro model waits" if name in MADE else "no micro model of it yet"}
     if family := _TESTED.get(name):
@@ -65,7 +72,7 @@ def tried(name: str, seconds: int) -> dict[str, Any]:
 
 def _chosen(names: tuple[str, ...], rows: Mapping[str, Mapping[str, Any]], *, again: bool) -> Iterator[str]:
     for name in names or MADE:
-        if name in rows and (names or again or rows[name]["state"] != "works"):
+        if names or (name in rows and (again or rows[name]["state"] != "works")):
             yield name
 
 
@@ -77,17 +84,21 @@ def main(names: tuple[str, ...], *, again: bool, seconds: int) -> None:
     """Try the names, or all whose rows do not say that they work, and keep the rows."""
     for name in list(_chosen(names, keep({}), again=again)):
         found = tried(name, seconds)
-        click.echo(f"{name}: {pipelines.state(keep({name: found})[name])}")
+        keep({name: found})
+        click.echo(f"{name}: {pipelines.state(found)}")
 
 
 def keep(found: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Mapping[str, Any]]:
-    """Put rows of the first task to those that are kept, which another process may have added to, and return them."""
+    """Put rows of micro models to those that are kept, which another process may have added to; return those of micro models."""
     rows = listed(pipelines.read()["rows"] if pipelines.FILE.exists() else {})
-    own = rows["text-to-image"]
-    own.update({name: {"pipeline": own[name]["pipeline"], **row} for name, row in found.items()})
+    placed = {model: at for model in MADE if (at := place(model))}
+    for model, row in found.items():
+        if model in placed:
+            task, name = placed[model]
+            rows[task][name] = {"pipeline": rows[task][name]["pipeline"], **row}
     content = {"diffusers": diffusers.__version__, "rows": rows}
     pipelines.FILE.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    return own
+    return {model: rows[task][name] for model, (task, name) in placed.items()}
 
 
 if __name__ == "__main__":

@@ -20,13 +20,14 @@ _BLOCKS: Mapping[str, Any] = {
 
 
 #: What SDXL's have beside: sizes among the conditions, and the states of two text encoders.
-_SIZED: Mapping[str, Any] = {
+SIZED: Mapping[str, Any] = {
     "addition_embed_type": "text_time", "addition_time_embed_dim": 8, "projection_class_embeddings_input_dim": 80,
     "cross_attention_dim": 64,
 }  # fmt: skip
 
 
-def _unet(**changes: Any) -> Any:  # noqa: ANN401 - fields of its config, and the network
+def unet(**changes: Any) -> Any:  # noqa: ANN401 - fields of its config, and the network
+    """Two stages, attention in the inner one."""
     config = {"up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"), "cross_attention_dim": 32, "sample_size": 32, **_BLOCKS}
     return alive(diffusers.UNet2DConditionModel(**config | changes))
 
@@ -49,18 +50,18 @@ def _stable_diffusion(kind: str, **networks: Any) -> DiffusionPipeline:  # noqa:
 
 def stable_diffusion_controlnet(**changes: Any) -> DiffusionPipeline:  # noqa: ANN401
     """A picture steers through a copy of the UNet's first half; `changes` are to its config."""
-    return _stable_diffusion("StableDiffusionControlNetPipeline", unet=_unet(), controlnet=_controlnet(**changes))
+    return _stable_diffusion("StableDiffusionControlNetPipeline", unet=unet(), controlnet=_controlnet(**changes))
 
 
 def stable_diffusion_controlnets() -> DiffusionPipeline:
     """Two of them at once."""
     pair = [_controlnet(), _controlnet(conditioning_embedding_out_channels=(8, 8))]
-    return _stable_diffusion("StableDiffusionControlNetPipeline", unet=_unet(), controlnet=pair)
+    return _stable_diffusion("StableDiffusionControlNetPipeline", unet=unet(), controlnet=pair)
 
 
 def stable_diffusion_xl_controlnet() -> DiffusionPipeline:
     """The same with two text encoders and sizes among the conditions."""
-    networks = {"unet": _unet(**_SIZED), "controlnet": _controlnet(**_SIZED)}
+    networks = {"unet": unet(**SIZED), "controlnet": _controlnet(**SIZED)}
     return _stable_diffusion_xl("StableDiffusionXLControlNetPipeline", **networks)
 
 
@@ -74,19 +75,19 @@ def _stable_diffusion_xl(kind: str, **networks: Any) -> DiffusionPipeline:  # no
 
 def stable_diffusion_inpaint() -> DiffusionPipeline:
     """A UNet of nine channels: the latent, the mask and the encoded rest of the picture."""
-    return _stable_diffusion("StableDiffusionInpaintPipeline", unet=_unet(in_channels=9))
+    return _stable_diffusion("StableDiffusionInpaintPipeline", unet=unet(in_channels=9))
 
 
 def instruct_pix2pix() -> DiffusionPipeline:
     """A UNet of eight channels, the second four of them the picture, and three branches of guidance."""
-    return _stable_diffusion("StableDiffusionInstructPix2PixPipeline", unet=_unet(in_channels=8))
+    return _stable_diffusion("StableDiffusionInstructPix2PixPipeline", unet=unet(in_channels=8))
 
 
 def stable_diffusion_adapter() -> DiffusionPipeline:
     """Features of a picture, added to the UNet's own in every stage."""
     kinds = {"down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"), "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D")}
     adapter = alive(diffusers.T2IAdapter(channels=[8, 16], num_res_blocks=1, downscale_factor=2))
-    return _stable_diffusion("StableDiffusionAdapterPipeline", unet=_unet(**kinds), adapter=adapter)
+    return _stable_diffusion("StableDiffusionAdapterPipeline", unet=unet(**kinds), adapter=adapter)
 
 
 #: Name → what makes the pipeline.

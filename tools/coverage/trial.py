@@ -1,7 +1,8 @@
 """`python -m tools.coverage.trial NAME`: build the micro model of one name of diffusers', draw with it, and print its row.
 
 The product builds it for ONNX Runtime and holds it to its own recordings; then the run time draws on torch's noise what
-diffusers' untouched pipeline draws of the same prompts: one picture and two, two sizes, guidance on and off.
+diffusers' untouched pipeline draws of the same prompts: one picture and two, two sizes, guidance on and off. A pipeline that
+takes pictures is given the same ones, of another size than it draws where the bundle resizes them.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ import inspect
 import itertools
 import json
 import logging
+import re
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +23,10 @@ import diffusers
 import numpy as np
 import torch
 import transformers
+from PIL import Image
 
 from engines.errors import ParityError, RecipeError, T2IError, UnsupportedError
+from engines.inputs import Input
 from engines.pipeline import Pipeline
 from engines.request import Request
 from exporter.build import build
@@ -45,7 +49,9 @@ shapes: {height: [%d, %d, %d], width: [%d, %d, %d], batch: [1, 1, %d]}
 checks: {prompts: [A red circle, the blue square], negative_prompt: Blurry}
 """
 #: Arguments by which diffusers' pipelines draw what they are asked for, and no more.
-_PLAIN = {"use_resolution_binning": False, "clean_caption": False}
+_PLAIN = {"use_resolution_binning": False, "clean_caption": False, "strength": 1.0}
+#: What diffusers calls an input, where that is another word.
+_WORDS = {"mask": "mask_image"}
 #: Height and widths in pixels, where a micro model's network takes no smaller ones.
 _SIDES = {"kandinsky3": (64, 128), "pixart-sigma": (64, 128), "lumina2": (64, 128), "sana": (32, 64), "sana-pag": (32, 64)}
 
@@ -107,11 +113,13 @@ def _compared(source: Any, bundle: Path, mode: str, height: int, widths: tuple[i
         for prompts, width, scale in itertools.product((_PROMPTS[:1], _PROMPTS), widths, dict.fromkeys(_MODES[mode])):
             negative = _NEGATIVE if mode == "classifier_free" else ""
             given: dict[str, Any] = {} if scale is None else {"guidance_scale": scale}
-            given |= {"negative_prompt": negative, "seed": 7, "generator": "torch-cpu", "inputs": None}
+            pictures = _pictures(pipeline.bundle.manifest.inputs, len(prompts), (width, height), resized="height" in takes)
+            given |= {"negative_prompt": negative, "seed": 7, "generator": "torch-cpu", "inputs": pictures}
             asked = Request.of(pipeline.bundle.manifest, prompts, 1, **given)
             drawn = pipeline.draw(asked, height=height, width=width).images
             noise = [torch.Generator().manual_seed(7 + index) for index in range(len(prompts))]
             options = {**plain, own: 1.0 if scale is None else scale, "height": height, "width": width, "num_inference_steps": 2}
+            options = {key: value for key, value in (options | _handed(pictures)).items() if key in takes}
             options |= {"negative_prompt": [negative] * len(prompts)} if negative and "negative_prompt" in takes else {}
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of diffusers about its own arguments
@@ -119,6 +127,32 @@ def _compared(source: Any, bundle: Path, mode: str, height: int, widths: tuple[i
             if drawn is None or wanted.std() < _DEAD:
                 raise RuntimeError(f"{type(source).__name__} draws nothing that could be compared")
             yield float(-10 * np.log10(max(float(np.square(drawn - wanted).mean()), 1e-15)))
+
+
+def _pictures(inputs: Mapping[str, Input], count: int, size: tuple[int, int], *, resized: bool) -> dict[str, list[Image.Image]]:
+    """That many pictures for each input, smooth and in colours; a mask is half white.
+
+    They are (width, height) of `size`, and half as large again where they are `resized`.
+    """
+    random, found = np.random.default_rng(0), dict[str, list[Image.Image]]()
+    for name, about in inputs.items():
+        larger = resized and about.preprocessing is not None and about.preprocessing.resize != "none"
+        own = (size[0] * 3 // 2, size[1] * 3 // 2) if larger else size
+        mask, filtered = about.kind == "mask", Image.Resampling.NEAREST if about.kind == "mask" else Image.Resampling.BICUBIC
+        cells = [np.array([[0, 255]], np.uint8) if mask else random.integers(0, 256, (4, 4, 3), np.uint8) for _ in range(count)]
+        found[name] = [Image.fromarray(each).resize(own, filtered) for each in cells]
+    return found
+
+
+def _handed(pictures: Mapping[str, list[Image.Image]]) -> dict[str, Any]:
+    """Them as diffusers takes them: those of inputs that are numbered are a list of each picture's."""
+    found: dict[str, list[list[Image.Image]]] = {}
+    for name, each in pictures.items():
+        own = re.sub(r"_\d+$", "", name)
+        found.setdefault(_WORDS.get(own, own), []).append(each)
+    return {
+        name: lists[0] if len(lists) == 1 else [list(row) for row in zip(*lists, strict=True)] for name, lists in found.items()
+    }
 
 
 def _sentence(error: T2IError, folder: str) -> str:

@@ -66,6 +66,7 @@ BLOCKS: Mapping[str, Callable[[], str]] = {
     "manifest-fields": schemas.manifest_fields,
     "recipe-fields": schemas.recipe_fields,
     "sweep-fields": schemas.sweep_fields,
+    "score-fields": schemas.score_fields,
     "backend-options": functools.partial(schemas.options, "backends"),
     "pass-options": functools.partial(schemas.options, "passes"),
     "exit-statuses": errors.statuses,

@@ -8,9 +8,9 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from engines import manifest
+from engines import manifest, plugins
 from exporter.recipe import json_schema as recipe
-from exporter.sweep.spec import Measures, RunOptions, Sweep
+from exporter.sweep.spec import Measures, RunOptions, SearchOptions, Sweep
 from tools.docs.blocks import table
 
 Schema = Mapping[str, Any]
@@ -43,7 +43,15 @@ def recipe_fields() -> str:
 
 def sweep_fields() -> str:
     """Every object of a sweep's file."""
-    return "\n".join(f"### {one.__name__}\n\n{_object(one.model_json_schema())}" for one in (Sweep, Measures, RunOptions))
+    return "\n".join(
+        f"### {one.__name__}\n\n{_object(one.model_json_schema())}" for one in (Sweep, SearchOptions, Measures, RunOptions)
+    )
+
+
+def score_fields() -> str:
+    """The options of every plugin that is a score."""
+    found = {name: plugins.load("scores", name) for name in plugins.names("scores")}
+    return "\n".join(f"### {name}\n\n{_object(one.model_json_schema())}" for name, one in found.items())
 
 
 def options(kind: str) -> str:

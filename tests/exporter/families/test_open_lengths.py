@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from exporter.families._open_lengths import open_lengths
+from exporter.families._open_lengths import one_batch, open_lengths
 from exporter.families._standins import Answered
 
 
@@ -58,3 +58,17 @@ def test_what_is_made_of_open_lengths_stays_open_too():
         assert vars(pipeline_flux)["float"]("1.5") == 1.5
         assert isinstance(1.5, vars(pipeline_flux)["float"])
         assert ["a"] * 2 == ["a", "a"]
+
+
+def test_how_often_one_batch_goes_into_another_is_a_number_of_rows_that_are_joined():
+    from diffusers.pipelines.flux import pipeline_flux
+
+    class Joined(nn.Module):
+        def forward(self, latents, prompts):
+            one_batch((latents, prompts))
+            with open_lengths(object.__new__(pipeline_flux.FluxPipeline)):
+                return torch.cat([latents] * (torch.cat([prompts] * 3).shape[0] // latents.shape[0]))
+
+    both = {0: torch.export.Dim("batch", min=1, max=8)}
+    program = torch.export.export(Joined(), (torch.ones(2, 2), torch.ones(2, 3)), dynamic_shapes=(both, both), strict=False)
+    assert program.module()(torch.ones(5, 2), torch.ones(5, 3)).shape == (15, 2)

@@ -48,6 +48,18 @@ def test_a_processor_s_work_is_data_by_which_the_run_time_does_the_same(grey, si
     np.testing.assert_array_equal(made, wanted)
 
 
+def test_a_picture_in_a_pipeline_s_hands_is_seen_by_image_processors_alone(pipeline):
+    content = marked(torch.zeros(1, 3, 8, 16), "image")
+    shown, seen = _pictures.Shown(content), {}
+    assert isinstance(shown, Image.Image)
+    assert (shown.size, shown.width, shown.height) == ((16, 8), 16, 8)
+    assert _pictures.taking(pipeline, seen)["image_processor"].preprocess([shown], height=8, width=16) is content
+    assert list(seen) == ["image"]
+    for look in (np.asarray, lambda image: image.resize((4, 4)), lambda image: image.convert("L"), lambda image: image.copy()):
+        with pytest.raises(_pictures.Unprepared):
+            look(shown)
+
+
 def test_what_cannot_be_data_is_refused(pipeline):
     stand_in, seen = _pictures.taking(pipeline, {})["image_processor"], {}
     with pytest.raises(UnsupportedError, match="cut out by 'fill'"):

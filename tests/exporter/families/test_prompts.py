@@ -169,6 +169,7 @@ class Plain(torch.nn.Module):
         return state.masked_fill(blank.reshape(*blank.shape, *[1] * (state.ndim - 2)), 0.0)
 
 
+@pytest.mark.long
 def test_where_nothing_is_asked_graphs_are_the_same_to_the_byte(model, tmp_path):
     family = equality.family(*model)
     for tower in family.towers:

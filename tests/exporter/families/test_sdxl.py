@@ -180,6 +180,7 @@ def test_half_precision_mixes_no_types_where_onnx_cannot(tiny_sdxl):
     assert all(len(types) == 1 for types in joined)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_export_keeps_every_size_dynamic(tiny_sdxl, precision):
     family = equality.family(Sdxl, tiny_sdxl)

@@ -49,6 +49,7 @@ def odd(family):
     return family.replacing(recipe=family.recipe.model_copy(update={"shapes": shapes}))
 
 
+@pytest.mark.long
 def test_one_graph_draws_every_odd_size_as_diffusers_does(tiny_sd, tmp_path):
     even = equality.family(Sd, tiny_sd)
     part, plain = odd(even).part("unet", "fp32"), even.part("unet", "fp32").module

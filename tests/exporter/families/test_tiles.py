@@ -34,6 +34,7 @@ def silent(stage, seconds=None, *, cached=False, why="", by=""):
     """Report nothing."""
 
 
+@pytest.mark.long
 def test_a_tiled_bundle_is_right_and_near_to_the_untiled_one(text, tmp_path):
     store = Store(tmp_path / "store")
     folders = []

@@ -63,6 +63,7 @@ def family(source: Path, mode: str = "classifier_free", *, text: str = RECIPE) -
         ("stable-diffusion-inpaint", "classifier_free"),
         ("instruct-pix2pix", "classifier_free"),
         ("stable-diffusion-adapter", "classifier_free"),
+        ("flux-control", "embedded"),
     ],
 )
 def test_every_part_answers_as_diffusers_with_guidance_on_and_off(model, name, mode):

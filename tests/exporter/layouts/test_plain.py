@@ -16,7 +16,7 @@ from exporter.onnx.export import ExportedModel, save
 from exporter.recipe.schema import Recipe
 from tests.exporter import models
 
-pytestmark = pytest.mark.timeout(1200)
+pytestmark = [pytest.mark.timeout(1200), pytest.mark.long]
 
 RECIPE = """
 model: {source: %s}

@@ -163,3 +163,28 @@ def save_classifier(folder: Path, labels: int = 3, **told: object) -> Path:
     told = {"size": {"shortest_edge": 16}, "image_mean": [0.5, 0.4, 0.3], "image_std": [0.25, 0.2, 0.1]} | told
     (folder / "preprocessor_config.json").write_text(json.dumps(told))
     return folder
+
+
+def save_dual_encoder(folder: Path, seed: int = 0) -> Path:
+    """A pair of encoders as CLIP's, at 16 px, with its tokenizer and image processor."""
+    import torch
+    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor
+
+    from exporter.families._tokens import spelling
+
+    small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    # From random weights of the usual size every picture looks alike.
+    text = {
+        **small,
+        "vocab_size": 600,
+        "max_position_embeddings": 24,
+        "eos_token_id": 599,
+        "bos_token_id": 598,
+        "initializer_factor": 20.0,
+    }
+    vision = {**small, "image_size": 16, "patch_size": 4, "initializer_factor": 20.0}
+    torch.manual_seed(seed)
+    CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=8)).save_pretrained(folder)
+    pictures = CLIPImageProcessor(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16})
+    CLIPProcessor(pictures, spelling({}, 600, 24)).save_pretrained(folder)
+    return folder

@@ -14,6 +14,8 @@ from exporter.onnx.shallow import shallow
 from exporter.recipe.sampling import CacheOptions, GuidanceOptions, SamplerOptions
 from tests.exporter import equality
 
+pytestmark = pytest.mark.long
+
 SIZES = {"batch": 2, "branches": 1, "latent_height": 8, "latent_width": 12}
 
 

@@ -38,6 +38,7 @@ def recipe(tmp_path, tiny_sd):
     return tmp_path / "base.yaml"
 
 
+@pytest.mark.long
 def test_a_build_says_what_the_bundle_is(recipe, tmp_path):
     task = BuildTask(recipe, ("checks.skip=a test of what is said",), tmp_path / "bundle", tmp_path / "store")
     first, again = build_point(task), build_point(task)

@@ -73,6 +73,18 @@ def grid():
     return found
 
 
+def test_a_choice_that_is_surely_worse_than_the_base_says_so():
+    base, near, far = point(2.0, shares(95)), point(0.5, shares(93)), point(0.1, shares(50))
+    for_speed = [Constraint.parse("latency < 200 ms", KNOWN)]
+    found = PointComparison([base, near, far], "right", KNOWN)
+    assert not found.choice([]).below  # the base itself
+    assert found.choice(for_speed).below
+    assert not PointComparison([base, near], "right", KNOWN).choice([Constraint.parse("latency < 1 s", KNOWN)]).below
+    assert not PointComparison([base, near, far], "right", WORSE).choice(for_speed).below
+    unscored = point(2.0, None)
+    assert not PointComparison([unscored, far], "right", KNOWN).choice(for_speed).below
+
+
 def test_an_effect_is_the_mean_over_pairs_that_differ_in_its_axis_alone():
     found = PointComparison(grid().values(), "right", KNOWN).effects()
     told = {(each.axis, each.level, each.against, each.quantity): (each.mean, each.pairs) for each in found}

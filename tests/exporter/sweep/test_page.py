@@ -52,7 +52,7 @@ def test_it_shows_every_point_and_says_which_to_take(visit):
     assert len(names(opened)) == 36
     assert opened.inner_text("#count") == "36 of 36 points"
     answers = opened.locator("#answers p").all_inner_texts()
-    assert answers[0].startswith("Within latency < 100 ms: steps 8 has the highest PSNR, 38.75")
+    assert answers[0].startswith("Within latency < 100 ms: steps 8 is best by PSNR, 38.75")
     assert answers[2] == "Within latency < 1 ms: no point keeps it."
     assert opened.locator("#plot circle[data-point]").count() == 23  # 24 were measured, of which the base has no score
     assert opened.locator("#plot circle.ring").count() == 2

@@ -121,7 +121,9 @@ def test_changes_of_the_base_are_in_every_point(read):
 def test_many_points_must_be_meant(read, monkeypatch):
     asked = read(SWEEP)
     monkeypatch.setattr(module, "MANY", 7)
-    with pytest.raises(UnsupportedError, match=r"sweep has 8 points, more than 7\. Name fewer, or say --yes\."):
+    with pytest.raises(
+        UnsupportedError, match=r"sweep has 8 points, more than 7\. Name fewer, let search: {points: 100} choose among them, or"
+    ):
         points(asked)
     assert len(points(asked, many=True)) == 9
 

@@ -62,3 +62,11 @@ def test_what_is_none_says_what_to_write(text, told):
 )
 def test_a_value_is_shown_with_its_unit(name, value, shown):
     assert KNOWN[name].shown(value) == shown
+
+
+@pytest.mark.parametrize(
+    ("text", "value", "excess"),
+    [("latency < 2 s", 3.0, 0.5), ("latency < 2 s", 1.0, -0.5), ("prompt_score >= 0.8", 0.6, 0.25)],
+)
+def test_how_far_beyond_a_bound_a_value_is(text, value, excess):
+    assert Constraint.parse(text, KNOWN).excess(value) == pytest.approx(excess)

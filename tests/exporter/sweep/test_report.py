@@ -2,11 +2,13 @@
 
 import csv
 import json
+from dataclasses import replace
 
 import pytest
 
 from engines.errors import MachineError
 from exporter.sweep import report
+from exporter.sweep.spec import SearchOptions
 from tests.exporter.sweep import made
 
 
@@ -38,7 +40,7 @@ def test_files_are_written_and_a_terminal_shows_the_best_first(swept, tmp_path):
 def test_the_sentence_names_the_quickest_that_is_not_worse(swept):
     found = report.content(*swept)
     assert found["sentences"][0] == (
-        "Within latency < 100 ms: steps 8 has the highest PSNR, 38.75 (37.75 to 39.75), "
+        "Within latency < 100 ms: steps 8 is best by PSNR, 38.75 (37.75 to 39.75), "
         "80 ms, 500.0 MB of memory, 40.0 MB on disk. By 3 prompts one other point cannot be told from it, the quickest of which "
         "is steps 8 · bf16, 38.75 (37.75 to 39.75), 72 ms, 500.0 MB of memory, 40.0 MB on disk. "
         "Take that one."
@@ -72,3 +74,10 @@ def test_a_folder_that_cannot_be_written_is_a_sentence(swept, tmp_path):
     (tmp_path / "report.json").mkdir()
     with pytest.raises((MachineError, IsADirectoryError)):
         report.write(*swept, tmp_path)
+
+
+def test_a_search_says_what_it_did_not_try(swept):
+    asked, points = swept
+    found = report.content(replace(asked, search=SearchOptions(points=35)), points)
+    told = "35 of 36 combinations were tried, each chosen by what the earlier ones gave: others may be better."
+    assert found["sentences"] == [*report.content(asked, points)["sentences"], told]

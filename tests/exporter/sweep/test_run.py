@@ -1,6 +1,7 @@
 """The flow, on a runner that builds nothing: once each, whatever failed or was killed before."""
 
 from concurrent.futures import Future
+from dataclasses import replace
 
 import pytest
 
@@ -11,7 +12,7 @@ from exporter.sweep.build_point import build_point
 from exporter.sweep.result import BuildFacts, Measured
 from exporter.sweep.run import sweep
 from exporter.sweep.runner import WorkerDied
-from exporter.sweep.spec import load
+from exporter.sweep.spec import SearchOptions, load
 from tests.exporter.sweep.test_spec import RECIPE, SWEEP
 
 
@@ -187,3 +188,29 @@ def test_points_are_at_work_side_by_side_where_the_runner_is_wide(go):
     runner.width = 3
     assert len(go(runner)) == 9
     assert len(set(runner.measured)) == 9
+
+
+def test_a_search_measures_as_many_as_it_may_and_goes_on_where_it_was_killed(go, asked):
+    class Killed(Told):
+        def run(self, function, task, *, alone=False):
+            if len(self.measured) == 3:
+                raise KeyboardInterrupt
+            return super().run(function, task, alone=alone)
+
+    some = replace(asked, search=SearchOptions(points=5))
+    first, second, third = Killed(), Told(), Told()
+    with pytest.raises(KeyboardInterrupt):
+        go(first, asked=some)
+    said = []
+    rows = go(second, said, asked=some)
+    assert said[0] == "5 of 8 points are tried, each chosen by what the earlier ones gave"
+    assert said[-1].startswith("6 of 6  ")
+    assert len(rows) == len({row.point.digest for row in rows}) == 6
+    assert rows[0].point.is_base
+    assert not set(first.measured) & set(second.measured)
+    assert go(third, asked=some) == rows
+    assert (third.built, third.measured) == ([], [])
+
+
+def test_a_search_of_more_than_there_is_tries_all(go, asked):
+    assert len(go(Told(), asked=replace(asked, search=SearchOptions(points=50)))) == len(go(Told()))

@@ -55,6 +55,12 @@ def test_prompts_of_a_file_and_grids_of_some_axes(read, tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [
+        ("constraints:", "search: {points: 0}\nconstraints:", ":8  search.points: must be at least 1"),
+        (
+            "constraints:",
+            "search: {points: 3}\npoints: [{run.steps: 2}]\nconstraints:",
+            ":8  search: chooses among all combinations",
+        ),
         ("sampler.scheduler:", "sampler.schedular:", ":3  axes.sampler.schedular: 'sampler.schedular' is no path of a recipe: "),
         ("sampler.scheduler:", "sampler.schedular:", "did you mean 'scheduler'?"),
         ("components.unet.precision", "components.unet.precison", "did you mean 'precision'?"),

@@ -11,6 +11,8 @@ from engines.errors import MissingDependency, RecipeError
 from exporter.training import captioned_images, hf_datasets
 from exporter.training.options import Dataset
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def datasets():

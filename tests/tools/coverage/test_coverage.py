@@ -35,12 +35,18 @@ def test_the_rows_that_are_shipped_are_of_every_name():
 
 
 def test_each_micro_model_has_a_name_of_diffusers_or_a_variant_s():
-    assert set(MADE) - set(coverage.TASKS["text-to-image"]) == {"flux-guided"}
+    variants = {"flux-guided", "stable-diffusion-controlnets", "instruct-pix2pix", "stable-diffusion-adapter"}
+    assert {model for model in MADE if coverage.place(model) is None} == variants
+    assert coverage.place("stable-diffusion-inpaint") == ("inpainting", "stable-diffusion")
 
 
-@pytest.mark.parametrize("name", ["lcm", "pixart-sigma-pag", "flux-kontext", "hunyuan"])
-def test_micro_models_are_of_the_class_of_their_name(name):
-    assert type(MADE[name]()) is coverage.TASKS["text-to-image"][name]
+PLACED = ["lcm", "pixart-sigma-pag", "flux-kontext", "hunyuan", "stable-diffusion-xl-controlnet-pag", "stable-diffusion-inpaint"]
+
+
+@pytest.mark.parametrize("model", PLACED)
+def test_micro_models_are_of_the_class_of_their_name(model):
+    task, name = coverage.place(model)
+    assert type(MADE[model]()) is coverage.TASKS[task][name]
 
 
 @pytest.mark.parametrize(
@@ -82,3 +88,13 @@ def test_rows_are_kept_one_by_one_and_those_that_work_are_not_tried_again(monkey
     assert tried == ["flux", "sana", "auraflow"]
     assert CliRunner().invoke(coverage.main, ["--again"]).exit_code == 0
     assert tried[3:] == ["flux", "auraflow"]
+
+
+def test_a_micro_model_of_another_list_has_its_row_there(monkeypatch, tmp_path):
+    monkeypatch.setattr(pipelines, "FILE", tmp_path / "rows.json")
+    before = coverage.listed({})["text-to-image"]["stable-diffusion"]
+    coverage.keep({"stable-diffusion-inpaint": {"state": "works", "psnr": 99.0, "guidance": "none"}})
+    rows = pipelines.read()["rows"]
+    row = {"pipeline": "StableDiffusionInpaintPipeline", "state": "works", "psnr": 99.0, "guidance": "none"}
+    assert rows["inpainting"]["stable-diffusion"] == row
+    assert rows["text-to-image"]["stable-diffusion"] == before

@@ -60,6 +60,7 @@ def test_a_large_tensor_that_is_no_weight_is_refused(micro, tmp_path, monkeypatc
         graphs.make(str(micro), "decoder", tmp_path, size=64, batch=1, precision="fp32")
 
 
+@pytest.mark.long
 def test_one_model_and_the_distillation_from_end_to_end(tmp_path):
     from tests.exporter import models
     from tools.gpu import training

@@ -12,6 +12,8 @@ from tests.engines import small
 from tests.engines.test_real_engines import graphs
 from tools.measure.serve import main
 
+pytestmark = pytest.mark.long
+
 
 @pytest.mark.timeout(600)
 def test_every_section_measures(tmp_path):
