@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from engines.errors import RecipeError, UnsupportedError
 from engines.images.init_image import InitImage
@@ -51,7 +52,8 @@ class Start:
         about: how it prepares the picture that it starts from.
         components: networks with which it encodes it.
         way: how it keeps the encoded picture (`_survey.unpackings`).
-        drawn: which of its noises, before the first step, encodes the picture, and which is the latent's; None is none.
+        drawn: which of its noises, before the first step, conditions are made of, encodes the picture, and is the latent's; None
+            is none.
         draws: how many noises it draws before its first step.
         partial: what becomes of a step in which a strength ends.
 
@@ -62,7 +64,7 @@ class Start:
     about: _pictures.Picture
     components: tuple[str, ...]
     way: int
-    drawn: tuple[int | None, int]
+    drawn: tuple[int | None, int | None, int]
     draws: int
     partial: PartialStep
 
@@ -89,7 +91,7 @@ class PlayedEncoder(PlayedPart):
         latent = torch.zeros(image.shape[0], survey.latent[0], *sides)
 
         def draw(shape: Sequence[Any]) -> Tensor:
-            if next(drawn) != start.drawn[0] or noise is None:
+            if next(drawn) != start.drawn[1] or noise is None:
                 return torch.zeros(tuple(shape))
             return noise if noise.ndim == len(shape) else noise.reshape(tuple(shape))
 
@@ -167,6 +169,20 @@ def starts(survey: Survey) -> tuple[dict[str, Start], list[str]]:
     return found, [f"not held to diffusers: {' '.join(str(error).split())}" for error in refusals]
 
 
+def _noting(networks: Mapping[str, Any], seen: set[str]) -> dict[str, Any]:
+    """Networks that note, in `seen`, what was made of what they are asked about."""
+
+    def noting(network: Any) -> Any:  # noqa: ANN401 - of diffusers
+        def called(_self: object, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+            given = [each for each in pytree.tree_leaves((args, kwargs)) if isinstance(each, Tensor)]
+            seen.update(*map(origins, given))
+            return network(*args, **kwargs)
+
+        return stand_in(network, __call__=called) if isinstance(network, nn.Module) else network
+
+    return {name: noting(network) for name, network in networks.items()}
+
+
 class _Followed:
     """One pipeline that starts from a picture, its networks on the meta device."""
 
@@ -182,11 +198,12 @@ class _Followed:
     def start(self) -> Start:
         """Follow it."""
         name, survey = self._kind.__name__, self._survey
-        if steering(self._pipeline, survey.mode, 1.0).keys() != steering(survey.pipeline, survey.mode, 1.0).keys():
+        guided = [steering(each, survey.mode, 1.0).keys() for each in (self._pipeline, survey.pipeline)]
+        if survey.mode == "classifier_free" and guided[0] != guided[1]:
             where = f"sampler.guidance.mode: {survey.mode!r}"
             raise RecipeError(f"{where}, which {name} has not; use another, or leave vae_encoder out")
         prepared: dict[str, _pictures.Picture] = {}
-        met, noises, watch, play = self._run(_STEPS, _STRENGTH, prepared)
+        met, noises, asked_of, watch, play = self._run(_STEPS, _STRENGTH, prepared)
         made = origins(met.encoded)
         drawn = [number for number in range(len(noises)) if f"{DRAW}{number}" in made]
         if IMAGE not in made or len(made) != 1 + len(drawn) or len(drawn) > 1:
@@ -194,18 +211,26 @@ class _Followed:
         noise = next((number for number, each in enumerate(noises) if f"{DRAW}{number}" in origins(met.noise)), None)
         if noise is None or any(noises[number].numel() != noises[noise].numel() for number in drawn):
             raise UnsupportedError(f"{name} encodes its picture with noise of another size than its latent's.")
+        others = [number for number in range(len(noises)) if f"{DRAW}{number}" in asked_of and number not in (*drawn, noise)]
+        order = (*others, *drawn, noise)
+        if len(others) > 1 or list(order) != sorted(order):
+            raise UnsupportedError(f"{name} draws its noises in an order that is not built: {', '.join(map(str, order))}.")
         way, _ = _survey.packing(noises[noise].reshape(1, *survey.latent), met.noise, name)
         self._refuse_other_times(play)
         return Start(
             self._kind, dict(self._shown), prepared.get(IMAGE, _pictures.PLAIN), tuple(watch.used), way,
-            (drawn[0] if drawn else None, noise), len(noises), self._partial(),
+            (others[0] if others else None, drawn[0] if drawn else None, noise), len(noises), self._partial(),
         )  # fmt: skip
 
     def _run(
         self, steps: int, strength: float, prepared: dict[str, _pictures.Picture] | None = None
-    ) -> tuple[Met, list[Tensor], Origins, Play]:
-        """Run it to its first step; what met first, every noise until then, and what the encoded picture was computed with."""
-        survey, noises, found = self._survey, list[Tensor](), list[Met]()
+    ) -> tuple[Met, list[Tensor], set[str], Origins, Play]:
+        """Run it to its first step.
+
+        What met first, every noise until then, what the step's networks were asked about was made of, and what the encoded
+        picture was computed with.
+        """
+        survey, noises, found, asked_of = self._survey, list[Tensor](), list[Met](), set[str]()
         owners = {
             id(value): name
             for name, network in self._pipeline.components.items()
@@ -225,7 +250,10 @@ class _Followed:
 
         play = Play(self._pipeline, draw, torch.zeros(1), watch)
         meeting(play, meet, steps)
-        play.place(**_pictures.taking(self._pipeline, {} if prepared is None else prepared), **survey.unasked(self._pipeline))
+        play.place(
+            **_pictures.taking(self._pipeline, {} if prepared is None else prepared),
+            **_noting(survey.unasked(self._pipeline), asked_of),
+        )
         play.encode_by(replayed([each.found for each in survey.encodings]))
         called = asked(survey, self._pipeline, self._shown, self._pictures)
         try:
@@ -237,7 +265,7 @@ class _Followed:
             raise refused(self._kind.__name__, error, self._pipeline.components) from error
         if not found:
             raise UnsupportedError(f"{self._kind.__name__} adds no noise to what it starts from.")
-        return found[0], noises, watch, play
+        return found[0], noises, asked_of, watch, play
 
     def _partial(self) -> PartialStep:
         """How it counts steps, by where it begins."""

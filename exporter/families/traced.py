@@ -244,7 +244,7 @@ class Traced:
             return self._signed(inputs, [Port(name="model_output", shape=latent.shape)], alone=self._one_by_one)
         image = Port(name="image", shape=("batch", *self._pixels, self.survey.image[2]))
         if role == "encoder":
-            noise = [Port(name="noise", shape=latent.shape)] if self._start.drawn[0] is not None else []
+            noise = [Port(name="noise", shape=latent.shape)] if self._start.drawn[1] is not None else []
             return self._signed([image, *noise], [latent], alone=True)
         return self._signed([latent], [image], alone=True)
 

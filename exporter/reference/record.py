@@ -206,14 +206,18 @@ def play(
             ).images
     finally:
         del scheduler.step
+    draws = reference.reordered(tape.draws)
     if source is not None:
-        source = replace(source, latent=reference.encode_image(source.pixels[None].astype(np.float32) / 255, tape.draws[0]))
+        before = sum(
+            family.signature(name).port("noise") is not None for name, role in family.roles.items() if role == "condition"
+        )
+        source = replace(source, latent=reference.encode_image(source.pixels[None].astype(np.float32) / 255, draws[before]))
     return Run(
         setting,
         np.array(tape.times, dtype=np.float64),
         np.stack(tape.model_inputs),
         np.stack(tape.model_outputs),
-        np.stack(reference.reordered(tape.draws)),
+        np.stack(draws),
         kept(latents[-1]),
         image.astype(np.float32),
         source,

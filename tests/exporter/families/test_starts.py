@@ -44,7 +44,7 @@ def test_what_a_pipeline_starts_from_is_read_off_it(flux):
     image, mask = flux.starts["image"], flux.starts["mask"]
     assert (image.kind.__name__, mask.kind.__name__) == ("FluxImg2ImgPipeline", "FluxInpaintPipeline")
     assert image.components == mask.components == ("vae",)
-    assert image.drawn == mask.drawn == (0, 1)
+    assert image.drawn == mask.drawn == (None, 0, 1)
     assert (image.draws, mask.draws) == (2, 3)  # within a mask it encodes what is kept too, for which it has no use
     assert flux.partial_step == image.partial == "taken"
     signature = flux.signature("vae_encoder")
