@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from engines import lengths
 from engines.errors import UnsupportedError
 from engines.guidance import BRANCHES
 from engines.signature import still
@@ -46,8 +47,8 @@ class BoundDenoiser:
         self._shallow = next(iter(manifest.with_role("shallow")), None)
         self._answer, *self._deep = (port.name for port in entry.signature.outputs)
         self._branched, self._shared = _branched(entry), entry.signature.shared
-        taken = [port.name for port in entry.signature.inputs if port.name in conditioning]
-        self._bound = {name: still(conditioning[name]) for name in taken}
+        # With how long texts of open length are, one number a picture.
+        self._bound = {name: still(array) for name, array in lengths.taken(entry.signature, conditioning).items()}
         self._alone = self._last(self._bound)
         self._kept: dict[str, np.ndarray] = {}
 

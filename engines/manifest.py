@@ -20,7 +20,8 @@ from engines.weighted_text import Syntax
 from engines.wiring import Role
 
 #: 2: samplers that start from an image. 3: decoders that work tile by tile. 4: inputs that users feed, condition parts, several
-#: guidance scales, attention masks. 5: LoRAs as inputs; shallow parts, and samplers that ask for guidance and caching by step.
+#: guidance scales, attention masks. 5: LoRAs as inputs; shallow parts, and samplers that ask for guidance and caching by step;
+#: texts of open length.
 #: Manifests of earlier formats are read too: `engines.upgrade`.
 FORMAT = 5
 #: Relative, contained, without `.` or `..` segments; the file behind it must not be a link.
@@ -41,8 +42,25 @@ class File(Frozen):
     sha256: Digest
 
 
+#: Of a negative prompt and a prompt: which is which.
+NEGATIVE, PROMPT = 0, 1
+
+
+class OpenLength(Frozen):
+    """Of a tokenizer whose texts are as long as they are: the dimension that counts their ids, in multiples of `multiple`.
+
+    `branch`: whose texts it reads, where those of the other branch have a length of their own.
+    """
+
+    dim: Name
+    multiple: int = Field(default=1, ge=1, le=2**10)
+    branch: Literal["prompt", "negative"] | None = None
+
+
 class Tokenizer(Frozen):
     """A `tokenizers` JSON file; its ids, padded to `length`, feed the input `feeds` of text parts.
+
+    `open`: texts have no more ids than they need, and at most `length`.
 
     `mask`: the input that its attention mask feeds, of any part: int64 as the ids, 1 for a token and 0 for padding.
     `before`: what the model wants in front of every text.
@@ -63,6 +81,13 @@ class Tokenizer(Frozen):
     chunks: int = Field(default=1, ge=1)
     weights: Name | None = None
     syntax: Syntax | None = None
+    open: OpenLength | None = None
+
+    def rows(self, branches: int) -> tuple[int, ...]:
+        """Which texts of a pair, the negative one and the prompt, are tokenized where so many branches are computed."""
+        if self.open and self.open.branch:
+            return (NEGATIVE,) if self.open.branch == "negative" else (PROMPT,)
+        return (NEGATIVE, PROMPT)[-branches:]
 
     def shown(self, text: str) -> str:
         """What of a text is tokenized."""
@@ -74,6 +99,8 @@ class Tokenizer(Frozen):
             raise ValueError(f"{self.length} ids cannot be {self.chunks} equal chunks")
         if (self.weights is None) != (self.syntax is None):
             raise ValueError("weights of tokens need both an input and a syntax")
+        if self.open and (self.chunks > 1 or self.weights or self.length % self.open.multiple):
+            raise ValueError(f"an open length of up to {self.length} ids is one chunk without weights, in whole multiples")
         return self
 
 
@@ -347,10 +374,10 @@ class Manifest(Draft):
         read = {name: [entry.chunks, entry.syntax] for name, entry in self.tokenizers.items()}
         if any(how != [1, None] for how in read.values()):
             told["read"] = read
-        if self.noise_order:
-            told["noise_order"] = list(self.noise_order)
-        if self.partial_step != "dropped":
-            told["partial_step"] = self.partial_step
+        if lengths := {name: entry.open.model_dump(mode="json") for name, entry in self.tokenizers.items() if entry.open}:
+            told["lengths"] = lengths
+        plain = {"noise_order": list(self.noise_order), "partial_step": self.partial_step}
+        told |= {name: value for name, value in plain.items() if value not in ([], "dropped")}
         if self.inputs:
             told["inputs"] = {name: entry.model_dump(mode="json", exclude={"about"}) for name, entry in self.inputs.items()}
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()

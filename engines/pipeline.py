@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 from PIL import Image
 
-from engines import manifest, request, sessions
+from engines import lengths, manifest, request, sessions
 from engines.bundle import Bundle
 from engines.compiled import CompiledSamplers
 from engines.denoising import BoundDenoiser
@@ -287,7 +288,8 @@ class Pipeline(DiffusersCall):
             noise = {} if draw is None or about.parts[name].signature.port("noise") is None else {"noise": draw()}
             known |= self._run(name, {**known, **noise, **adapted.get(name, {})})
         known |= adapted.get(self._denoiser, {})
-        taken = {port.name for name in (self._denoiser, self._decoder) for port in about.parts[name].signature.inputs}
+        takers = [about.parts[name].signature for name in (self._denoiser, self._decoder)]
+        taken = {name for each in takers for name in (*(port.name for port in each.inputs), *each.dims)}
         return {name: array for name, array in known.items() if name in taken}
 
     def sampler(self, steps: int, height: int, width: int, original: InitImage | None = None) -> Sampler:
@@ -374,6 +376,6 @@ class Pipeline(DiffusersCall):
 
     def _run(self, name: str, pool: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Run one part on what it takes of the pool, in batches that it can take."""
-        signature = self.bundle.manifest.parts[name].signature
-        ports = (port.name for port in signature.inputs if port.name in pool or not port.optional)
-        return sessions.run(sessions.of(self._networks, name), signature, {name: pool[name] for name in ports})
+        signature, networks = self.bundle.manifest.parts[name].signature, sessions.of(self._networks, name)
+        run = functools.partial(sessions.run, networks, signature)
+        return lengths.run(run, signature, lengths.taken(signature, pool))

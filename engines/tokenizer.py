@@ -15,7 +15,7 @@ import tokenizers
 from engines.bundle import Bundle
 from engines.chunks import Frame, Token, chunked
 from engines.errors import BundleError, UnsupportedError
-from engines.manifest import Tokenizer
+from engines.manifest import PROMPT, Tokenizer
 from engines.weighted_text import Syntax, read
 
 
@@ -27,6 +27,7 @@ class Tokens(NamedTuple):
         mask: int64 of the same shape, 1 for a token and 0 for padding.
         unread: per text what did not fit and was not read, empty where all of it was.
         weights: float32 of the ids' shape, how much each token counts; 1 where nothing says otherwise.
+        lengths: int64 (texts,), how many of the ids are a text's own; of an open length the rest is there for the others'.
 
     """
 
@@ -34,10 +35,13 @@ class Tokens(NamedTuple):
     mask: np.ndarray
     unread: tuple[str, ...]
     weights: np.ndarray
+    lengths: np.ndarray
 
 
 class TextTokenizer:
     """One tokenizer, set to return `length` ids: one chunk, or several of the same length, each with its own special tokens.
+
+    Of an open length it returns as many as a text needs, up to `length`, in multiples of `multiple`.
 
     A word of several vectors (textual inversion) stands in the file as added tokens `<cat>`, `<cat>_1`, `<cat>_2` …, and is
     written out as all of them before the text is tokenized, as diffusers' `maybe_convert_prompt` does.
@@ -47,13 +51,14 @@ class TextTokenizer:
         length: ids of a text.
         chunks: pieces that they are in.
         syntax: in which texts say what their words count; by default they are taken literally.
+        multiple: of an open length; 0 of a fixed one.
 
     Raises:
         BundleError: the file is no tokenizer, or does not say how it pads.
 
     """
 
-    def __init__(self, file: Path, length: int, chunks: int = 1, syntax: Syntax | None = None) -> None:
+    def __init__(self, file: Path, length: int, chunks: int = 1, syntax: Syntax | None = None, multiple: int = 0) -> None:
         self._chunks, size = chunks, length // chunks
         self._shown: Callable[[str], str] = str
         self._syntax: Syntax | None = syntax
@@ -61,7 +66,8 @@ class TextTokenizer:
             self._tokenizer: Any = tokenizers.Tokenizer.from_file(str(file))
             padding: dict[str, Any] = self._tokenizer.padding or {}
             self._tokenizer.enable_truncation(size)  # counts the special tokens, so the end token stays
-            self._tokenizer.enable_padding(**{**padding, "length": size, "pad_to_multiple_of": None})
+            own = {"length": None, "pad_to_multiple_of": multiple} if multiple else {"length": size, "pad_to_multiple_of": None}
+            self._tokenizer.enable_padding(**{**padding, **own})
         except Exception as error:  # the library raises nothing narrower
             raise BundleError(f"{file} is not a tokenizer for {length} ids: {error}. Build the bundle again.") from error
         if not padding or self._tokenizer.num_special_tokens_to_add(False) > size:  # noqa: FBT003 - the library's signature
@@ -81,7 +87,7 @@ class TextTokenizer:
     @classmethod
     def of(cls, file: Path, entry: Tokenizer) -> Self:
         """One tokenizer of a bundle, as its manifest has it."""
-        found = cls(file, entry.length, entry.chunks, entry.syntax)
+        found = cls(file, entry.length, entry.chunks, entry.syntax, entry.open.multiple if entry.open else 0)
         found._shown = entry.shown
         return found
 
@@ -97,13 +103,20 @@ class TextTokenizer:
         texts = [self._written_out(text) for text in texts]
         encodings = [self._tokenizer.encode(text) for text in texts]
         cuts = tuple(_cut(text, encoding) for text, encoding in zip(texts, encodings, strict=True))
-        ids, mask = ([getattr(encoding, name) for encoding in encodings] for name in ("ids", "attention_mask"))
-        return Tokens(np.array(ids, np.int64), np.array(mask, np.int64), cuts, np.ones(np.shape(ids), np.float32))
+        lengths = np.array([len(encoding.ids) for encoding in encodings], np.int64)
+        ids, mask = (
+            np.array([row + [0] * (int(lengths.max()) - len(row)) for row in rows], np.int64)
+            for rows in ([getattr(encoding, name) for encoding in encodings] for name in ("ids", "attention_mask"))
+        )
+        return Tokens(ids, mask, cuts, np.ones(ids.shape, np.float32), lengths)
 
     def _chunked(self, texts: Sequence[str]) -> Tokens:
         rows = [chunked(self._pieced(text), self._frame, self._chunks, self._syntax) for text in texts]
         ids, mask, weights = (np.array([getattr(row, name) for row in rows]) for name in ("ids", "mask", "weights"))
-        return Tokens(ids.astype(np.int64), mask.astype(np.int64), tuple(row.unread for row in rows), weights.astype(np.float32))
+        lengths = np.full(len(rows), ids.shape[1], np.int64)
+        return Tokens(
+            ids.astype(np.int64), mask.astype(np.int64), tuple(row.unread for row in rows), weights.astype(np.float32), lengths
+        )
 
     def _pieced(self, text: str) -> list[Token | None]:
         """Tokens of a text with what they count, and None where a chunk ends."""
@@ -159,6 +172,7 @@ class Tokenizers:
     ) -> tuple[dict[str, np.ndarray], list[str]]:
         """Ids, masks and weights by the input they feed, (prompts, branches, length), and what of each was not read.
 
+        Of an open length they are padded to the longest of these prompts, and the dimension's own name has how long each is.
         `negatives` is one text for all or one a prompt, and the first branch where there are two. The second tokenizer reads
         `prompt_2` and `negative_prompt_2`, one a prompt, and where one of these is empty what the first reads.
 
@@ -182,12 +196,14 @@ class Tokenizers:
         pairs_2 = [(no_2 or no, yes_2 or yes) for (no, yes), yes_2, no_2 in zip(pairs, *others, strict=True)]
         tokens, unread = dict[str, np.ndarray](), [""] * len(prompts)
         for tokenizer, entry, second in self._all:
-            texts = [text for pair in (pairs_2 if second else pairs) for text in pair[-branches:]]
-            found = tokenizer.encode(texts)
+            own = entry.rows(branches)
+            found = tokenizer.encode([pair[branch] for pair in (pairs_2 if second else pairs) for branch in own])
             for name, array in ((entry.feeds, found.ids), (entry.mask, found.mask), (entry.weights, found.weights)):
-                tokens |= {name: array.reshape(len(prompts), branches, -1)} if name else {}
-            cuts = found.unread[branches - 1 :: branches]
-            unread = [max(before, cut, key=len) for before, cut in zip(unread, cuts, strict=True)]
+                tokens |= {name: array.reshape(len(prompts), len(own), -1)} if name else {}
+            tokens |= {entry.open.dim: found.lengths.reshape(len(prompts), -1).max(axis=1)} if entry.open else {}
+            if own[-1] == PROMPT:
+                cuts = found.unread[len(own) - 1 :: len(own)]
+                unread = [max(before, cut, key=len) for before, cut in zip(unread, cuts, strict=True)]
         return tokens, unread
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -11,13 +11,14 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from engines.errors import UnsupportedError
-from exporter.families import _pictures, _survey
+from engines.signature import Range
+from exporter.families import _pictures, _readings, _survey
+from exporter.families._lengths import OpenLengths
 from exporter.families._origins import DRAW, STEP, Origins, marked, origins
 from exporter.families._readings import AskedTokens, Reading
 from exporter.families._standins import Absent, Finished, OpenScale, Stepped, outlined, refused, stand_in
 from exporter.families._survey import NEGATIVE, POSITIVE, Encoding, Leaf, Play, TokenCall
 
-_PADDED = "max_length"
 _GUIDING = ("guidance_scale", "true_cfg_scale")
 
 
@@ -32,6 +33,7 @@ class Survey:
         width: in pixels.
         steps: that the pipeline is asked for.
         hand: what its call is given of a tensor that is a picture; None: it is given none.
+        lists: argument → how many pictures it is a list of, where it is one.
         words: name of an input → the argument that is that picture; by default the arguments' own names.
 
     Attributes:
@@ -62,12 +64,13 @@ class Survey:
         width: int,
         steps: int,
         hand: Callable[[Tensor], Any] | None = None,
+        lists: Mapping[str, int] | None = None,
         *,
         words: Mapping[str, str] | None = None,
     ) -> None:
         self.pipeline, self.mode = pipeline, mode
-        self.pictures = (words or _pictures.arguments(pipeline)) if hand else {}
-        self._hand = hand or _pictures.as_numbers
+        self.lists, self._hand = dict(lists or {}), hand or _pictures.as_numbers
+        self.pictures = _pictures.numbered(words or _pictures.arguments(pipeline), self.lists) if hand else {}
         self.prepared: dict[str, _pictures.Picture] = {}
         self.drawn: int | None = None
         self.name = type(pipeline).__name__
@@ -109,14 +112,25 @@ class Survey:
             )
         return found[0]
 
-    def shown(self, batch: Any, height: Any, width: Any) -> dict[str, Any]:  # noqa: ANN401 - open lengths
-        """Arguments of the call that are pictures, black, (batch, 3, height, width)."""
-        return self.showing({name: torch.zeros(batch, 3, height, width) for name in self.pictures})
+    def shown(
+        self,
+        batch: Any,  # noqa: ANN401 - open lengths
+        height: Any,  # noqa: ANN401
+        width: Any,  # noqa: ANN401
+        given: Mapping[str, Tensor] | None = None,
+        words: Mapping[str, str] | None = None,
+    ) -> dict[str, Any]:
+        """Arguments of the call that are pictures, (batch, channels, height, width) each: those that are given, else black."""
+        pictures = {name: torch.zeros(batch, 3, height, width) for name in self.pictures} | dict(given or {})
+        return self.called_by({name: self._hand(marked(picture, name)) for name, picture in pictures.items()}, words)
 
-    def showing(self, pictures: Mapping[str, Tensor], words: Mapping[str, str] | None = None) -> dict[str, Any]:
-        """Arguments of the call that are pictures, (batch, channels, height, width) by input, or by `words` of another call."""
-        words = words or self.pictures
-        return {words[name]: self._hand(marked(picture, name)) for name, picture in pictures.items()}
+    def called_by(self, pictures: Mapping[str, Any], words: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """What stands for each picture by its argument of the call, or by another's `words`; lists where they are."""
+        words, found = words or self.pictures, dict[str, list[Any]]()
+        for name, each in pictures.items():
+            found.setdefault(words[name], []).append(each)
+        lists = {words[name] for name in pictures if self.pictures[name] in self.lists}
+        return {name: each if name in lists else each[0] for name, each in found.items()}
 
     def called(self, batch: int, tail: str = "") -> dict[str, Any]:
         """Arguments of the pipeline's call for that many pictures; `tail` is what the texts go on with."""
@@ -222,14 +236,35 @@ class Survey:
         pairs, play.prepares = self._recorded(play), True
         self._run(play, **self.called(2, " and further words"))
         taken: set[str] = set()
-        return [self._leaves(one, two, taken) for one, two in zip(self.encodings, pairs, strict=True)]
+        return [self._leaves(place, two, taken) for place, two in enumerate(pairs)]
 
-    def _leaves(self, one: Encoding, two: Encoding, taken: set[str]) -> list[Leaf | Any]:
+    def _encoded(self, prompt: str, negative: str) -> list[Encoding]:
+        """What the pipeline encodes of other texts."""
+        play, _ = self._play(1)
+        found, play.prepares = self._recorded(play), True
+        texts = {"prompt": [prompt], "negative_prompt": [negative]}
+        self._run(play, **{**self.called(1), **{name: texts[name] for name in texts if name in self.called(1)}})
+        return found
+
+    @cached_property
+    def lengths(self) -> OpenLengths:
+        """How long texts are, and what is made of them."""
+        return OpenLengths(self.name, self.encodings, self._encoded)
+
+    @property
+    def open(self) -> Mapping[str, Range]:
+        """Every dimension that is open because texts are as long as they are, and the lengths that it may have."""
+        leaves = [leaf for each in self.conditioning for leaf in each if isinstance(leaf, Leaf)]
+        own = {f"{name}_length": reading.open for name, reading in self.readings.items() if reading.open}
+        return {**own, **(self.lengths.ranges if any(leaf.open for leaf in leaves) else {})}
+
+    def _leaves(self, place: int, two: Encoding, taken: set[str]) -> list[Leaf | Any]:
+        one = self.encodings[place]
         (alone, _), (both, _) = _survey.leaves(one.found, 1), _survey.leaves(two.found, 2)
         names = _survey.names_of(getattr(type(self.pipeline), _survey.encoder_of(self.pipeline)), len(alone))
         negative = bool(one.tokens) and all(NEGATIVE.lower() in text.lower() for call in one.tokens for text in call.texts)
         found: list[Leaf | Any] = []
-        for name, single, double in zip(names, alone, both, strict=True):
+        for number, (name, single, double) in enumerate(zip(names, alone, both, strict=True)):
             rows = isinstance(single, list)
             first: Any = single[0][None] if isinstance(single, list) else single
             if not isinstance(first, Tensor) or (not rows and double.shape[:1] == first.shape[:1]):
@@ -241,13 +276,13 @@ class Survey:
                     f"{self.name}: {name} is {list(double.shape)} of two pictures and {list(first.shape)} of one."
                 )
             other = double[0].shape if rows else double.shape[1:]
-            if tuple(other) != tuple(first.shape[1:]):
-                raise UnsupportedError(f"{self.name}: the length of {name} depends on the text, and a graph's is fixed.")
             own = f"negative_{name}" if name in taken and negative else name
             while own in taken:
                 own += "_2"
             taken.add(own)
-            found.append(Leaf(own, tuple(first.shape[1:]), first.dtype, rows, times))
+            axes = [axis for axis, pair in enumerate(zip(first.shape[1:], other, strict=True)) if pair[0] != pair[1]]
+            dims = {axis: self.lengths.of_leaf(own, place, number, axis) for axis in axes}
+            found.append(Leaf(own, tuple(first.shape[1:]), first.dtype, rows, times, dims))
         return found
 
     @property
@@ -258,31 +293,15 @@ class Survey:
     @cached_property
     def entries(self) -> Mapping[tuple[str, int], tuple[str, Reading]]:
         """The pipeline's tokenizer and the branch → the bundle's tokenizer, of which there are two where branches differ."""
-        found: dict[tuple[str, int], tuple[str, Reading]] = {}
-        for call in (call for each in self.encodings for call in each.tokens if not call.again):
-            for text in call.texts:
-                if (branch := branch_of(text)) is None:
-                    continue
-                reading = self._reading(call, text, POSITIVE if branch else NEGATIVE)
-                same = (name for name, known in found.values() if known == reading)
-                taken = {name for name, _ in found.values()}
-                own = call.tokenizer if call.tokenizer not in taken else f"negative_{call.tokenizer}"
-                entry = next(same, own), reading
-                if found.setdefault((call.tokenizer, branch), entry) != entry:
-                    raise UnsupportedError(f"{self.name} has {call.tokenizer} read one text in two ways.")
-        return found
+        given = self.encodings, self.conditioning, self.branches
+        return _readings.entries(self.name, *given, self.masked, self._ids_of)
 
-    def _reading(self, call: TokenCall, text: str, word: str) -> Reading:
-        if call.options.get("padding") != _PADDED:
-            raise UnsupportedError(
-                f"{self.name} pads texts to no fixed length (padding={call.options.get('padding')!r} of {call.tokenizer}), and a "
-                "graph's is fixed."
-            )
-        lower = word not in text
-        before, _, after = text.partition(word.lower().strip() if lower else word)
-        special = call.options.get("add_special_tokens", True)
-        masked = "attention_mask" in self._read[call.tokenizer]
-        return Reading(call.tokenizer, int(call.ids.shape[1]), masked, before, after, lower, special)
+    def _ids_of(self, call: TokenCall) -> Range:
+        return self.lengths.of_ids(call)
+
+    def masked(self, tokenizer: str) -> bool:
+        """Whether the pipeline looks at the mask of what a tokenizer gives."""
+        return "attention_mask" in self._read[tokenizer]
 
     @cached_property
     def image(self) -> tuple[int, ...]:
@@ -333,10 +352,7 @@ def surveyed(pipeline: Any, *asked: Any, words: Mapping[str, str] | None = None)
     try:
         return Survey(pipeline, *asked)
     except UnsupportedError:
-        try:
-            return Survey(pipeline, *asked, hand=_pictures.Shown, words=words)
-        except _pictures.Unprepared:
-            return Survey(pipeline, *asked, hand=_pictures.as_numbers, words=words)
+        return _pictures.handed(pipeline, partial(Survey, pipeline, *asked, words=words), words)
 
 
 def steering(pipeline: Any, mode: str, scale: Any) -> dict[str, Any]:  # noqa: ANN401 - a number or what stands for one
@@ -357,12 +373,6 @@ def other_scales(pipeline: Any) -> dict[str, float]:  # noqa: ANN401 - a pipelin
 def _open(scales: Mapping[str, float]) -> dict[str, OpenScale]:
     """Further scales at their defaults, each on unless it is 0."""
     return {name: OpenScale(marked(torch.tensor([value]), STEP), on=value > 0) for name, value in scales.items()}
-
-
-def branch_of(text: str) -> int | None:
-    """Which of the survey's texts one is, 1 for the prompt and 0 for the negative one; None for neither."""
-    small = text.lower()
-    return 1 if POSITIVE.lower().strip() in small else 0 if NEGATIVE.lower().strip() in small else None
 
 
 def is_tokenizer(component: object) -> bool:

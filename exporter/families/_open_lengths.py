@@ -5,17 +5,27 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from torch import SymFloat, SymInt, Tensor
+from torch import SymFloat, SymInt, Tensor, nn
+
+#: Whose code is followed with lengths that are open.
+_OPENED = ("diffusers.pipelines", "diffusers.models")
 
 
-class Repeated(NamedTuple):
-    """A Python list of an open number of times the same, of which a tensor can be made where that is a number."""
+class Repeated(list[Any]):
+    """A Python list of an open number of times the same, of which a tensor can be made where that is a number.
 
-    value: Any
-    count: Any
+    It is a list of that one thing to whoever asks for the first or how many there are to compare, and cannot be gone through.
+    """
+
+    def __init__(self, value: Any, count: Any) -> None:  # noqa: ANN401 - anything, and an open length
+        super().__init__([value])
+        self.value, self.times = value, count
+
+    def __iter__(self) -> Iterator[Any]:
+        raise TypeError("a list of an open length is gone through, one for each picture")
 
 
 class _Whole(type):
@@ -48,9 +58,14 @@ class _OpenFloat(float, metaclass=_Real):
 
 @contextmanager
 def open_lengths(pipeline: Any) -> Iterator[None]:  # noqa: ANN401 - a pipeline of diffusers
-    """Within it the pipeline's `int(height)` and `float(height)` keep a height that is open, and `[0] * batch` a batch."""
-    names = {kind.__module__ for kind in type(pipeline).__mro__}
-    modules = [sys.modules[name] for name in names if name.startswith("diffusers.pipelines")]
+    """Within it `int(height)` and `float(height)` keep a height that is open, and `[0] * batch` a batch.
+
+    In the code of the pipeline and of diffusers' networks in it.
+    """
+    networks = (each for each in pipeline.components.values() if isinstance(each, nn.Module))
+    inside = {type(module) for network in networks for module in network.modules()}
+    names = {kind.__module__ for each in (type(pipeline), *inside) for kind in each.__mro__}
+    modules = [sys.modules[name] for name in names if name.startswith(_OPENED)]
     multiply: Any = SymInt.__rmul__
 
     def repeated(self: SymInt, other: Any) -> Any:  # noqa: ANN401 - what stands before the `*`

@@ -14,10 +14,11 @@ from torch.utils import _pytree as pytree
 
 from exporter.families import _pictures, _survey
 from exporter.families._crossings import Conditions
-from exporter.families._facts import Survey, branch_of, is_tokenizer, replayed, steering
+from exporter.families._facts import Survey, is_tokenizer, replayed, steering
 from exporter.families._open_lengths import one_batch
+from exporter.families._open_texts import OpenTexts, uniform
 from exporter.families._origins import DRAW, STEP, Origins, marked
-from exporter.families._readings import AskedTokens
+from exporter.families._readings import AskedTokens, branch_of
 from exporter.families._standins import Finished, OpenScale, Stepped, outlined
 from exporter.families._survey import Leaf, Play
 
@@ -85,13 +86,13 @@ class PlayedPart(nn.Module):
         count, *sides = latent.shape[0], *(length * self._factor for length in latent.shape[2:])
         size = dict(zip(("height", "width"), sides, strict=True))
         given = prompted(play.pipeline, self._survey, encoded, count) | steering(self._pipeline, self._survey.mode, scale)
-        shown = self._survey.shown(count, *sides) | self._survey.showing(pictures or {})
+        shown = self._survey.shown(count, sides[0], sides[1], pictures)
         return {**self._asked, **shown, **given, **size, "num_inference_steps": 1}
 
     def _bare(self, count: Any) -> list[Any]:  # noqa: ANN401 - an open length
         """Conditioning of as many prompts, all zeros."""
         leaves = (leaf for each in self._survey.conditioning for leaf in each if isinstance(leaf, Leaf))
-        return self._conditioning({leaf.name: torch.zeros((count, *leaf.port_shape)) for leaf in leaves})
+        return self._conditioning({leaf.name: torch.zeros((count, *leaf.seen_shape)) for leaf in leaves})
 
     def _conditioning(self, values: Mapping[str, Tensor]) -> list[Any]:
         return restored(self._survey, values, self._dtype)
@@ -109,7 +110,7 @@ class PlayedText(PlayedPart):
             calls = {name: [call for call in encoding.tokens if call.tokenizer == name] for name in real}
             play.place(**{name: _survey.tokenizer(each, self._answering(calls[name], values)) for name, each in real.items()})
             encode = getattr(type(play.pipeline), play.encoder)
-            with torch.no_grad(), sized(inputs[0]):
+            with torch.no_grad(), sized(inputs[0]), OpenTexts():
                 flat, _ = _survey.leaves(encode(play.pipeline, *encoding.args, **encoding.kwargs), 1)
             found += [as_port(each, leaf) for each, leaf in zip(flat, leaves, strict=True) if isinstance(leaf, Leaf)]
         return tuple(found) if len(found) > 1 else found[0]
@@ -123,10 +124,13 @@ class PlayedText(PlayedPart):
             if call.again or None in rows:  # to warn of what does not fit, which is not compared where it is short
                 ids, mask = (call.ids[:, :1], call.mask[:, :1]) if call.again else (call.ids, call.mask)
                 return AskedTokens({"input_ids": ids, "attention_mask": mask}, set())
-            rows = [(self._survey.entries[call.tokenizer, row][0], row if self._survey.branches == 2 else 0) for row in rows]
-            given = {"input_ids": torch.cat([values[f"{name}_ids"][:, place] for name, place in rows])}
-            masks = [values[f"{name}_mask"][:, place] for name, place in rows if f"{name}_mask" in values]
-            return AskedTokens({**given, "attention_mask": torch.cat(masks) if masks else call.mask}, set())
+            entries = [self._survey.entries[call.tokenizer, row] for row in rows]
+            alone = self._survey.branches == 1 or entries[0][1].branch is not None
+            places = [(name, 0 if alone else row) for (name, _), row in zip(entries, rows, strict=True)]
+            ids = torch.cat([values[f"{name}_ids"][:, place] for name, place in places])
+            masks = [values[f"{name}_mask"][:, place] for name, place in places if f"{name}_mask" in values]
+            whole = uniform(torch.ones_like(ids)) if entries[0][1].open else call.mask
+            return AskedTokens({"input_ids": ids, "attention_mask": torch.cat(masks) if masks else whole}, set())
 
         return answer
 

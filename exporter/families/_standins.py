@@ -177,7 +177,7 @@ class Answered(TorchFunctionMode):
     def _filled(self, value: Any, dtype: torch.dtype | None) -> Tensor | None:  # noqa: ANN401 - data of a tensor
         """A tensor of an open length made of a number or list; None of anything else."""
         if isinstance(value, Repeated) and type(value.value) in (int, float):
-            return torch.full((value.count,), value.value, dtype=dtype)
+            return torch.full((value.times,), value.value, dtype=dtype)
         if (numbers := _a_picture_each(value)) is None:
             return None
         self._numbers.append(numbers.to(dtype or torch.get_default_dtype()))
@@ -235,7 +235,7 @@ def _a_picture_each(value: Any) -> Tensor | None:  # noqa: ANN401 - data of a te
     """The numbers, one a picture, of which a pipeline makes a tensor as if they were one; None of anything else."""
     count: Any = 1
     if isinstance(value, Repeated):
-        value, count = value
+        value, count = value.value, value.times
     while isinstance(value, list | tuple) and value and all(each is value[0] for each in value):
         value, count = value[0], count * len(value)
     numbers = value.tensor() if isinstance(value, OpenScale) else value

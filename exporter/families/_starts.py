@@ -115,7 +115,7 @@ def asked(survey: Survey, pipeline: Any, shown: Mapping[str, str], pictures: Map
     """Arguments of a call that starts from `pictures`, by argument, all of one size; `shown` as `Start` has it."""
     usual = {name: value for name, value in survey.called(1).items() if name not in survey.pictures.values()}
     batch, _, height, width = pictures[IMAGE].shape
-    own = survey.showing(_black(shown, batch, height, width), shown)
+    own = survey.shown(batch, height, width, words=shown)
     own |= {name: marked(picture, name) for name, picture in pictures.items()}
     size = {"height": height, "width": width, "num_inference_steps": _STEPS, "strength": _STRENGTH}
     return {**usual, **steering(pipeline, survey.mode, survey.scale), **own, **size}

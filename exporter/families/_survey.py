@@ -17,7 +17,9 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from engines.errors import UnsupportedError
+from engines.signature import Dim
 from exporter.families import _open_lengths, _standins
+from exporter.families._open_texts import OpenTexts
 from exporter.families._origins import Origins
 from exporter.families._standins import Absent, Answered, Finished, Grid, OpenScale, Stepped
 
@@ -42,6 +44,7 @@ class Leaf:
         dtype: as the pipeline has it.
         rows: whether the pipeline has a list, one tensor a picture.
         times: how many rows are one picture's; all pictures of a branch follow each other.
+        open: axis behind the batch → the dimension that it is, where the length depends on the text.
 
     """
 
@@ -50,11 +53,21 @@ class Leaf:
     dtype: torch.dtype
     rows: bool = False
     times: int = 1
+    open: Mapping[int, str] = field(default_factory=dict)
 
     @property
-    def port_shape(self) -> tuple[int, ...]:
+    def port_shape(self) -> tuple[Dim, ...]:
         """Of the port, behind the batch: a picture's rows, where it has several, are an axis of their own."""
-        return (*([self.times] if self.times > 1 else []), *self.shape)
+        return (*self._rows, *(self.open.get(axis, length) for axis, length in enumerate(self.shape)))
+
+    @property
+    def seen_shape(self) -> tuple[int, ...]:
+        """The same with the lengths that the survey saw."""
+        return (*self._rows, *self.shape)
+
+    @property
+    def _rows(self) -> list[int]:
+        return [self.times] if self.times > 1 else []
 
 
 @dataclass(frozen=True)
@@ -148,7 +161,8 @@ class Play:
         call = inspect.unwrap(type(self.pipeline).__call__)
         # Origins outermost: what the answers put in the place of scales and noise is followed too.
         followed, kept = self._origins or nullcontext(), _open_lengths.open_lengths(self.pipeline)
-        with _standins.real(), torch.no_grad(), followed, Answered(self._draw), kept, kept_types(self.pipeline), quiet():
+        known = OpenTexts()  # innermost: what is known of a mask is not to be asked of torch
+        with _standins.real(), torch.no_grad(), followed, Answered(self._draw), kept, known, kept_types(self.pipeline), quiet():
             return call(self.pipeline, **given)
 
     @contextmanager

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from engines.errors import UnsupportedError
 from exporter.families import Family, Saw, _pictures, _played, _siblings, _standins, _starts, _survey
-from exporter.families._facts import branch_of, is_tokenizer, replayed, steering
+from exporter.families._facts import is_tokenizer, replayed, steering
 from exporter.families._origins import DRAW, STEP, Origins, marked
-from exporter.families._readings import AskedTokens
+from exporter.families._readings import AskedTokens, branch_of
 from exporter.families._standins import Stepped
 from exporter.families._survey import Leaf, Play
 
@@ -60,6 +60,14 @@ class TracedFamily(Family, Protocol):
 def pil(pixels: np.ndarray) -> Image.Image:
     """A picture of uint8 (height, width, channels)."""
     return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+
+
+def _piled(pictures: Mapping[str, Any], survey: Survey) -> dict[str, Any]:
+    """Pictures of PIL by input; those of one network, where there are several, in one pile, which no pipeline takes apart."""
+    return {
+        name: _pictures.Shown(own) if survey.pictures[name] in survey.lists and isinstance(own, list) else own
+        for name, own in pictures.items()
+    }
 
 
 class TracedReference:
@@ -190,7 +198,8 @@ class TracedReference:
             for port, key in ((f"{name}_ids", "input_ids"), (f"{name}_mask", "attention_mask")):
                 if port not in rows:
                     continue
-                branches = [rows[port].get(branch) for branch in range(2)][-self._family.survey.branches :]
+                wanted = range(2)[-self._family.survey.branches :] if reading.branch is None else [reading.branch]
+                branches = [rows[port].get(branch) for branch in wanted]
                 for branch, own in enumerate(branches):
                     if own is None:
                         shown = [reading.shown(text) for text in texts[branch]]
@@ -212,7 +221,10 @@ class TracedReference:
                 for index, branch in enumerate(branch for branch in branches if branch is not None):
                     own = slice(index * each, (index + 1) * each)
                     entry, reading = self._family.survey.entries[name, branch]
-                    rows.setdefault(f"{entry}_ids", {})[branch] = np.asarray(given["input_ids"][own], np.int64)
+                    ids = np.asarray(given["input_ids"][own], np.int64)
+                    if reading.open:
+                        ids = reading.filled(ids[np.asarray(given["attention_mask"][own], bool)], real)[None]
+                    rows.setdefault(f"{entry}_ids", {})[branch] = ids
                     if reading.masked:
                         rows.setdefault(f"{entry}_mask", {})[branch] = np.asarray(given["attention_mask"][own], np.int64)
             return AskedTokens(dict(given), set())
@@ -266,11 +278,11 @@ class TracedReference:
         play = Play(self.pipeline, draw, marked(torch.zeros(count), STEP), Origins(crossing, "pictures"))
         play.place(**_pictures.noting(self.pipeline, note), **survey.unasked(self.pipeline, but=about.begun))
         leaves = (leaf for each in survey.conditioning for leaf in each if isinstance(leaf, Leaf))
-        zeros = {leaf.name: torch.zeros(count, *leaf.port_shape) for leaf in leaves}
+        zeros = {leaf.name: torch.zeros(count, *leaf.seen_shape) for leaf in leaves}
         encoded = _played.restored(survey, zeros, torch.float32)
         play.encode_by(replayed(encoded))
         asked = {**family.arguments, **_played.prompted(self.pipeline, survey, encoded, count), **survey.others}
-        asked |= steering(self.pipeline, survey.mode, survey.scale) | {survey.pictures[name]: own for name, own in shown.items()}
+        asked |= steering(self.pipeline, survey.mode, survey.scale) | survey.called_by(_piled(shown, survey))
         with contextlib.suppress(Stepped):
             play(**asked, height=height, width=width, num_inference_steps=1)
         return {"noise": noise, **{name: value.numpy().copy() for name, value in found.items()}}
@@ -280,14 +292,15 @@ class TracedReference:
         survey, played = self._family.survey, options.pop("pipeline", self.pipeline)
         if self._started and self._started[0] is not played:
             self._started = None
-        names = self._started[1].shown if self._started else survey.pictures
-        shown = {names[name]: [pil(each) for each in own] for name, own in options.pop("pictures", {}).items()}
+        pictures = {name: [pil(each) for each in own] for name, own in options.pop("pictures", {}).items()}
+        shown = survey.called_by(_piled(pictures, survey), self._started[1].shown if self._started else None)
         tensors = {name: torch.from_numpy(array.copy()) for name, array in conditioning.items()}
         off = survey.mode == "classifier_free" and guidance_scale is not None and guidance_scale <= 1
         encoded = _played.restored(survey, tensors, torch.float32, self._alone if off else None)
         count = len(next(iter(conditioning.values())))
         running = _standins.stand_in(played, _execution_device=torch.device("cpu"))
         running.__dict__["check_inputs"] = lambda *_, **__: None
+        running.__dict__.update(_pictures.noting(played, lambda _, made: made) if survey.lists else {})
         if encoded:
             running.__dict__[Play(played, torch.zeros, torch.zeros(1)).encoder] = replayed(encoded)
         asked = {**self._family.arguments, **_survey.off(), **shown, **options}

@@ -228,7 +228,7 @@ class Traced:
         role, latent = self.roles[name], Port(name="latent", shape=("batch", self.survey.latent[0], *self._sides))
         if role == "text":
             inputs = [
-                Port(name=f"{each}_{what}", dtype="int64", shape=("batch", self.survey.branches, reading.length))
+                Port(name=f"{each}_{what}", dtype="int64", shape=("batch", *reading.shape(each, self.survey.branches)))
                 for each, reading in self.survey.readings.items()
                 for what in (("ids", "mask") if reading.masked else ("ids",))
             ]
@@ -280,6 +280,7 @@ class Traced:
         for side, triple in zip(self._sides, (shapes.height, shapes.width), strict=True):
             cells = [length // self.factor for length in triple]
             dims[side] = Range(**dict(zip(("min", "typical", "max"), cells, strict=True)), multiple=math.gcd(_CELLS, *cells))
+        dims |= self.survey.open
         return Signature(inputs=tuple(inputs), outputs=tuple(outputs), dims={each: dims[each] for each in dims if each in used})
 
     def part(self, name: str, precision: Precision) -> Part:
@@ -316,12 +317,12 @@ class Traced:
             )
             own.no_truncation()
             own.enable_padding(
-                length=reading.length, pad_id=source.pad_token_id, pad_token=source.pad_token, direction=source.padding_side
+                length=reading.most, pad_id=source.pad_token_id, pad_token=source.pad_token, direction=source.padding_side
             )
             entry = Tokenizer(
-                file=f"tokenizers/{name}.json", length=reading.length, feeds=f"{name}_ids",
+                file=f"tokenizers/{name}.json", length=reading.most, feeds=f"{name}_ids",
                 mask=f"{name}_mask" if reading.masked else None,
-                before=reading.before, after=reading.after, lower=reading.lower,
+                before=reading.before, after=reading.after, lower=reading.lower, open=reading.entry(name),
             )  # fmt: skip
             found[name] = (entry, own.to_str())
         return found

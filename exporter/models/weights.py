@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ import transformers
 from accelerate import init_empty_weights
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
+from transformers.conversion_mapping import get_model_conversion_mapping
+from transformers.core_model_loading import WeightRenaming, rename_source_key
 
 from engines.errors import UnsupportedError
 from exporter.models import leftovers
@@ -36,9 +38,7 @@ def skeleton(library: str, name: str, config: Mapping[str, Any], *, computed: bo
         UnsupportedError: the library has no such class, or the class refuses the config.
 
     """
-    cls = getattr({"diffusers": diffusers, "transformers": transformers}[library], name, None)
-    if cls is None or not _is_network(cls):
-        raise UnsupportedError(f"{library} {_version(library)} has no network named {name!r}.\n  A newer {library} may know it.")
+    cls = _kind(library, name)
     try:
         with init_empty_weights(include_buffers=False) if computed else torch.device("meta"):
             if library == "diffusers":
@@ -46,6 +46,23 @@ def skeleton(library: str, name: str, config: Mapping[str, Any], *, computed: bo
             return cls(cls.config_class.from_dict(dict(config)))
     except (ValueError, TypeError, NotImplementedError) as error:
         raise UnsupportedError(f"{name} refuses its config: {error}") from error
+
+
+def joined(entry: Sequence[str], networks: Sequence[nn.Module]) -> nn.Module:
+    """Several networks as the one that runs them all, such as several ControlNets; `entry` has its library and class.
+
+    Raises:
+        UnsupportedError: the library has no such class.
+
+    """
+    return _kind(*entry)(list(networks)).eval()
+
+
+def _kind(library: str, name: str) -> Any:  # noqa: ANN401 - a class of networks
+    found = getattr({"diffusers": diffusers, "transformers": transformers}[library], name, None)
+    if found is None or not _is_network(found):
+        raise UnsupportedError(f"{library} {_version(library)} has no network named {name!r}.\n  A newer {library} may know it.")
+    return found
 
 
 def _is_network(found: object) -> bool:
@@ -86,6 +103,7 @@ def put(module: nn.Module, tensors: Mapping[str, Callable[[], Tensor]], precisio
     """
     wanted = {name: value.shape for name, value in module.state_dict().items()}
     named = {spelled: name for name in tensors if (spelled := _spelling(name, wanted)) in wanted}
+    named |= _renamed(module, tensors.keys() - named.values(), wanted)
     for name, same in (getattr(module, "all_tied_weights_keys", None) or {}).items():  # transformers saves one of both
         if name in wanted and name not in named and same in named:
             named[name] = named[same]
@@ -159,6 +177,16 @@ def _spelling(name: str, wanted: Mapping[str, Any]) -> str:
             return name.replace(old, new)
     bare = name.removeprefix("text_model.")
     return bare if bare in wanted else f"text_model.{name}"
+
+
+def _renamed(module: nn.Module, names: Iterable[str], wanted: Mapping[str, Any]) -> dict[str, str]:
+    """Weights that a network of transformers has under other names than its files, as its own loader would rename them."""
+    names = sorted(names)
+    if not names or not isinstance(module, transformers.PreTrainedModel):
+        return {}
+    known = [each for each in get_model_conversion_mapping(module) if isinstance(each, WeightRenaming)]
+    found = {rename_source_key(name, known, [], module.base_model_prefix, dict(wanted))[0]: name for name in names}
+    return {name: old for name, old in found.items() if name in wanted}
 
 
 def _checked(component: str, name: str, tensor: Tensor, shape: torch.Size, precision: str) -> Tensor:

@@ -232,7 +232,8 @@ def _tokens(bundle: Bundle, runs: Sequence[Run]) -> Iterator[Verdict]:
             while len(case.inputs[entry.feeds]) < len(setting.prompts):  # of a part that takes one picture at a time
                 case = joined(case, next(cases))
             wanted = case.inputs[entry.feeds]
-            texts = [text for prompt in setting.prompts for text in (setting.negative_prompt or "", prompt)[-wanted.shape[1] :]]
+            pairs_of_texts = [(setting.negative_prompt or "", prompt) for prompt in setting.prompts]
+            texts = [pair[branch] for pair in pairs_of_texts for branch in entry.rows(wanted.shape[1])]
             found = tokenizer.encode(texts)
             pairs = [(found.ids, wanted), *([(found.weights, case.inputs[entry.weights])] if entry.weights else [])]
             wrong = [

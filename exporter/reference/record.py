@@ -30,12 +30,13 @@ if TYPE_CHECKING:
 _GUIDED = 3.0
 
 
-def settings(recipe: Recipe, starts: Collection[str] = ()) -> tuple[Setting, ...]:
+def settings(recipe: Recipe, starts: Collection[str] = (), *, alike: bool = False) -> tuple[Setting, ...]:
     """Choose the runs: every step count at the typical size; one that is not square, with a batch; every one without guidance.
 
     Where the recipe's own scale switches guidance off, the last are with it. The one with a batch takes the fewest steps of the
     recipe. Where the source `starts` from an `image`, there is one more, and one that keeps a part of it where from a `mask`, of
-    the fewest steps too. A recipe of one size, or of batch 1, has no run with a batch to offer.
+    the fewest steps too. A recipe of one size, or of batch 1, has no run with a batch to offer. All prompts of the batch are the
+    same where they must be `alike`, of one length.
     """
     shapes, sampler, prompts = recipe.shapes, recipe.sampler, recipe.checks.prompts
     scale = sampler.guidance.scale if sampler.guidance.mode != "none" else None
@@ -48,7 +49,7 @@ def settings(recipe: Recipe, starts: Collection[str] = ()) -> tuple[Setting, ...
     batch = min(2, shapes.batch[2])
     if other != width or batch > 1:
         label = f"{other}×{height}, batch {batch}"
-        pair = tuple(prompts[index % len(prompts)] for index in range(batch))
+        pair = tuple(prompts[0 if alike else index % len(prompts)] for index in range(batch))
         chosen.append(Setting(label, pair, negative, fewest, height, other, scale))
     if sampler.guidance.mode == "classifier_free" and scale is not None:
         word, other_scale = ("off", 1.0) if scale > 1 else ("on", _GUIDED)
@@ -101,7 +102,7 @@ def record(family: Family, recipe: Recipe, report: Callable[[str], None] = lambd
     cases: dict[str, list[Case]] = {name: [] for name in family.roles}
     with torch.no_grad(), _ranges(reference) as ranges:
         starts = family.starts if "encoder" in family.roles.values() else ()
-        for number, setting in enumerate(settings(recipe, starts)):
+        for number, setting in enumerate(settings(recipe, starts, alike=_of_open_length(family))):
             report(setting.label)
             texts = setting.prompts, setting.negative_prompt
             conditioning, ids = reference.encode(*texts), reference.tokenize(*texts)
@@ -121,6 +122,12 @@ def record(family: Family, recipe: Recipe, report: Callable[[str], None] = lambd
                 for case in _cases(role, signature, reference, run, known, noise, family.guidance):
                     cases[name] += divided(case, most)
     return Recording(tuple(runs), {name: tuple(found) for name, found in cases.items()}, dict(ranges))
+
+
+def _of_open_length(family: Family) -> bool:
+    """Whether texts are as long as they are, so that those of one batch must be equally long."""
+    parts = (family.signature(name) for name, role in family.roles.items() if role == "text")
+    return any({*part.dims} - {"batch", BRANCHES} for part in parts)
 
 
 def _pictures(family: Family, setting: Setting, random: np.random.Generator) -> dict[str, np.ndarray]:

@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from engines.bundle import Draft, SamplerEntry
-from engines.manifest import EngineFiles, File, Manifest, Onnx, PartEntry, Quantized, Tile, Verdict
+from engines.manifest import EngineFiles, File, Manifest, Onnx, OpenLength, PartEntry, Quantized, Tile, Tokenizer, Verdict
 from engines.signature import Port, Signature
 from tests.engines import small
 
@@ -158,3 +158,15 @@ def test_what_is_named_is_listed_and_a_newer_format_is_refused():
         Manifest(**{**dict(whole), "files": less})
     with pytest.raises(ValidationError, match="format"):
         Manifest(**{**dict(whole), "format": 6})
+
+
+def test_an_open_length_reads_one_branch_or_all_and_counts_for_what_a_picture_depends_on():
+    usual = {"file": "a.json", "length": 32, "feeds": "ids"}
+    open_ones = [Tokenizer(**usual, open=OpenLength(dim="words", branch=branch)) for branch in ("negative", "prompt", None)]
+    assert [each.rows(2) for each in open_ones] == [(0,), (1,), (0, 1)]
+    assert [Tokenizer(**usual).rows(branches) for branches in (1, 2)] == [(1,), (0, 1)]
+    with pytest.raises(ValidationError, match="an open length of up to 32 ids is one chunk without weights, in whole multiples"):
+        Tokenizer(**usual, open=OpenLength(dim="words", multiple=5))
+    (entry,) = small.draft().tokenizers.values()
+    opened = entry.model_copy(update={"open": OpenLength(dim="words")})
+    assert listed().model != listed(tokenizers={"tokenizer": opened}).model

@@ -21,7 +21,7 @@ def file(tmp_path_factory):
 
 
 def test_text_becomes_padded_ids(file):
-    ids, _, cuts, _ = TextTokenizer(file, 6).encode(["a RED cat", ""])
+    ids, _, cuts, *_ = TextTokenizer(file, 6).encode(["a RED cat", ""])
     assert ids.dtype == np.int64
     assert ids.tolist() == [[START, A, RED, UNKNOWN, END, PAD], [START, END, PAD, PAD, PAD, PAD]]
     assert cuts == ("", "")
@@ -33,7 +33,7 @@ def test_the_manifest_s_length_counts_not_the_file_s(file):
 
 def test_a_long_text_keeps_its_end_token_and_says_what_was_cut(file, caplog):
     with caplog.at_level(logging.WARNING):
-        ids, _, cuts, _ = TextTokenizer(file, 5).encode(["a red  square", "a red square on the sea"])
+        ids, _, cuts, *_ = TextTokenizer(file, 5).encode(["a red  square", "a red square on the sea"])
     assert ids[1, -1] == END
     assert ids[1, 0] == START
     assert cuts == ("", "on the sea")
@@ -45,7 +45,7 @@ def test_a_long_text_keeps_its_end_token_and_says_what_was_cut(file, caplog):
 @given(st.text())
 def test_every_text_fits(file, text):
     tokenizer = TextTokenizer(file, 6)
-    ids, _, (cut,), _ = tokenizer.encode([text])
+    ids, _, (cut,), *_ = tokenizer.encode([text])
     assert ids.shape == (1, 6)
     assert END in ids[0]
     assert text.endswith(cut)
@@ -81,7 +81,7 @@ def test_a_word_of_several_vectors_is_written_out(tmp_path):
     tokenizer = TextTokenizer(tmp_path / "t.json", 9)
     one, two, three, dog = range(size, size + 4)
     assert tokenizer.encode(["a <cat> red <dog>"])[0].tolist() == [[START, A, one, two, three, RED, dog, END, PAD]]
-    ids, _, (cut,), _ = tokenizer.encode(["a a a a a <cat>"])
+    ids, _, (cut,), *_ = tokenizer.encode(["a a a a a <cat>"])
     assert ids.tolist() == [[START, A, A, A, A, A, one, two, END]]
     assert cut == "<cat>_2"
 
@@ -111,3 +111,15 @@ def test_weights_stand_where_their_tokens_do(file):
 
 def test_brackets_are_literal_unless_a_syntax_is_named(file):
     assert TextTokenizer(file, 12).encode(["(red:2)"]).ids.tolist()[0].count(UNKNOWN) >= 3
+
+
+def test_a_text_of_open_length_has_no_more_ids_than_it_needs_but_for_whole_multiples(file):
+    found = TextTokenizer(file, 6, multiple=1).encode(["a red", "", "a a a a a red"])
+    assert found.lengths.tolist() == [4, 2, 6]
+    assert found.ids[0].tolist() == [START, A, RED, END, 0, 0]
+    assert found.mask.tolist() == [[1, 1, 1, 1, 0, 0], [1, 1, 0, 0, 0, 0], [1] * 6]
+    assert found.unread == ("", "", "a red")
+    found = TextTokenizer(file, 8, multiple=4).encode(["a red a", "a"])
+    assert found.lengths.tolist() == [8, 4]
+    assert found.ids[0].tolist() == [START, A, RED, A, END, PAD, PAD, PAD]
+    assert found.mask[1].tolist() == [1, 1, 1, 0, 0, 0, 0, 0]

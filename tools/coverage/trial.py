@@ -119,7 +119,7 @@ def _compared(source: Any, bundle: Path, mode: str, height: int, widths: tuple[i
             drawn = pipeline.draw(asked, height=height, width=width).images
             noise = [torch.Generator().manual_seed(7 + index) for index in range(len(prompts))]
             options = {**plain, own: 1.0 if scale is None else scale, "height": height, "width": width, "num_inference_steps": 2}
-            options = {key: value for key, value in (options | _handed(pictures)).items() if key in takes}
+            options = {key: value for key, value in (options | handed(pictures)).items() if key in takes}
             options |= {"negative_prompt": [negative] * len(prompts)} if negative and "negative_prompt" in takes else {}
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of diffusers about its own arguments
@@ -144,7 +144,7 @@ def _pictures(inputs: Mapping[str, Input], count: int, size: tuple[int, int], *,
     return found
 
 
-def _handed(pictures: Mapping[str, list[Image.Image]]) -> dict[str, Any]:
+def handed(pictures: Mapping[str, list[Image.Image]]) -> dict[str, Any]:
     """Them as diffusers takes them: those of inputs that are numbered are a list of each picture's."""
     found: dict[str, list[list[Image.Image]]] = {}
     for name, each in pictures.items():

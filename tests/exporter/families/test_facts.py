@@ -40,9 +40,3 @@ def test_calls_that_only_warn_are_told_apart(pipeline):
     assert _facts.steering(pipeline, "embedded", 3.5) == {"true_cfg_scale": 1.0, "guidance_scale": 3.5}
     assert _facts.steering(pipeline, "none", 1.0) == {"true_cfg_scale": 1.0, "guidance_scale": 1.0}
     assert _facts.steering(pipeline, "classifier_free", 2.0) == {"true_cfg_scale": 2.0}
-
-
-def test_a_text_is_the_prompt_or_the_negative_one():
-    assert _facts.branch_of(f"draw: {_facts.POSITIVE.lower()}") == 1
-    assert _facts.branch_of(_facts.NEGATIVE) == 0
-    assert _facts.branch_of("") is None

@@ -1,10 +1,18 @@
 """Lengths of a pipeline stay open where its code makes numbers, lists and tensors of them."""
 
+import pytest
 import torch
+from diffusers.pipelines.flux import pipeline_flux
 from torch import nn
 
-from exporter.families._open_lengths import one_batch, open_lengths
+from exporter.families._open_lengths import Repeated, one_batch, open_lengths
 from exporter.families._standins import Answered
+
+
+def bare(**components):
+    """A pipeline of Flux's class, of these components."""
+    kind = type("FluxPipeline", (pipeline_flux.FluxPipeline,), {"components": components})
+    return object.__new__(kind)
 
 
 def nothing(_shape):
@@ -18,9 +26,7 @@ def test_lengths_stay_open_in_the_pipeline_s_own_module_alone():
                 rows = vars(self.module)["int"](value.shape[0]) // 2
             return value[:rows]
 
-    from diffusers.pipelines.flux import pipeline_flux
-
-    Doubled.pipeline, Doubled.module = object.__new__(pipeline_flux.FluxPipeline), pipeline_flux
+    Doubled.pipeline, Doubled.module = bare(), pipeline_flux
     rows = 2 * torch.export.Dim("rows", min=2, max=64)
     program = torch.export.export(Doubled(), (torch.ones(8, 2),), dynamic_shapes=({0: rows},))
     assert program.module()(torch.ones(6, 2)).shape == (3, 2)
@@ -32,9 +38,7 @@ def test_lengths_stay_open_in_the_pipeline_s_own_module_alone():
 
 
 def test_what_is_made_of_open_lengths_stays_open_too():
-    from diffusers.pipelines.flux import pipeline_flux
-
-    pipeline = object.__new__(pipeline_flux.FluxPipeline)
+    pipeline = bare()
 
     class Counted(nn.Module):
         def forward(self, value):
@@ -45,7 +49,7 @@ def test_what_is_made_of_open_lengths_stays_open_too():
                 times = torch.tensor([value[:, 0]] * value.shape[0])
                 even = torch.linspace(0, 2 * (value.shape[0] - 1) / value.shape[0], value.shape[0], dtype=torch.float32)
                 square = torch.ones(value.shape[0], value.shape[0]).fill_diagonal_(-1)
-            return zeros, square, share * torch.ones(texts.count // value.shape[0]), times, even
+            return zeros, square, share * torch.ones(texts.times // value.shape[0]), times, even
 
     program = torch.export.export(Counted(), (torch.ones(4, 2),), dynamic_shapes=({0: torch.export.Dim("rows", min=2, max=64)},))
     zeros, square, share, times, even = program.module()(2 * torch.ones(6, 2))
@@ -61,14 +65,31 @@ def test_what_is_made_of_open_lengths_stays_open_too():
 
 
 def test_how_often_one_batch_goes_into_another_is_a_number_of_rows_that_are_joined():
-    from diffusers.pipelines.flux import pipeline_flux
-
     class Joined(nn.Module):
         def forward(self, latents, prompts):
             one_batch((latents, prompts))
-            with open_lengths(object.__new__(pipeline_flux.FluxPipeline)):
+            with open_lengths(bare()):
                 return torch.cat([latents] * (torch.cat([prompts] * 3).shape[0] // latents.shape[0]))
 
     both = {0: torch.export.Dim("batch", min=1, max=8)}
     program = torch.export.export(Joined(), (torch.ones(2, 2), torch.ones(2, 3)), dynamic_shapes=(both, both), strict=False)
     assert program.module()(torch.ones(5, 2), torch.ones(5, 3)).shape == (15, 2)
+
+
+def test_a_list_of_open_length_is_a_list_of_one_thing():
+    found = Repeated("a", 7)
+    assert isinstance(found, list)
+    assert (found[0], len(found), found.times) == ("a", 1, 7)
+    with pytest.raises(TypeError, match="a list of an open length is gone through"):
+        list(found)
+
+
+def test_lengths_stay_open_in_the_pipeline_s_networks_too():
+    from diffusers.models.transformers import transformer_flux
+
+    class Network(nn.Module):
+        __module__ = transformer_flux.__name__
+
+    with open_lengths(bare(transformer=Network(), other=1)):
+        assert vars(transformer_flux)["int"]("3") == 3
+    assert "int" not in vars(transformer_flux)

@@ -2,7 +2,8 @@
 
 import torch
 
-from exporter.families._readings import AskedTokens, Reading
+from exporter.families._readings import AskedTokens, Reading, branch_of
+from exporter.families._survey import NEGATIVE, POSITIVE
 
 
 def test_a_text_is_read_in_its_frame():
@@ -17,3 +18,9 @@ def test_what_is_looked_at_of_tokens_is_noted():
     assert read == {"input_ids"}
     assert not hasattr(tokens, "special_tokens_mask")
     assert dict(tokens.items()).keys() == read == {"input_ids", "attention_mask"}
+
+
+def test_a_text_is_the_prompt_or_the_negative_one():
+    assert branch_of(f"draw: {POSITIVE.lower()}") == 1
+    assert branch_of(NEGATIVE) == 0
+    assert branch_of("") is None

@@ -10,6 +10,7 @@ from torch import nn
 
 from engines.errors import UnsupportedError
 from exporter.models import weights
+from tools.coverage.parts import qwen_vl
 
 
 class Network(nn.Module):
@@ -122,3 +123,13 @@ def test_made_up_weights_keep_activations_their_size(monkeypatch):
 def test_a_network_that_cannot_be(library, name, config, told):
     with pytest.raises(UnsupportedError, match=told):
         weights.skeleton(library, name, config)
+
+
+def test_weights_of_transformers_are_found_under_the_names_that_its_files_have(tmp_path):
+    source = qwen_vl("Qwen2_5_VL")
+    source.save_pretrained(tmp_path)
+    made = weights.skeleton("transformers", type(source).__name__, source.config.to_dict(), computed=True)
+    names = weights.opened(tmp_path / "model.safetensors")
+    assert "visual.patch_embed.proj.weight" in names  # and the network says `model.visual…`
+    weights.read(made, [tmp_path / "model.safetensors"], "fp32", "text_encoder")
+    assert all(torch.equal(value, made.state_dict()[name]) for name, value in source.state_dict().items())

@@ -47,3 +47,10 @@ def test_it_runs_from_an_image_and_within_a_mask_where_the_source_does():
         ["from an image"], ["within a mask"], ["from an image", "within a mask"],
     ]  # fmt: skip
     assert [(each.steps, each.strength, each.masked) for each in found["image", "mask"]] == [(4, 0.6, False), (4, 1.0, True)]
+
+
+def test_the_prompts_of_a_batch_are_alike_where_texts_are_as_long_as_they_are():
+    text = TEXT % ([4], "{mode: none}") + "checks: {prompts: [a, b]}\n"
+    recipe = Recipe.parse(text.replace("width: [32, 32, 64]", "width: [32, 32, 64], batch: [1, 1, 2]"), "x")
+    assert [setting.prompts for setting in settings(recipe)][1] == ("a", "b")
+    assert [setting.prompts for setting in settings(recipe, alike=True)][1] == ("a", "a")
