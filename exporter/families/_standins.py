@@ -23,7 +23,7 @@ def stand_in(real: Any, **attributes: Any) -> Any:  # noqa: ANN401 - any object 
     """An object of the same class and content as `real`, but for some methods and properties."""
     kind = type(real)
     found = object.__new__(type(kind.__name__, (kind,), attributes))
-    found.__dict__.update(real.__dict__)
+    found.__dict__.update({name: value for name, value in vars(real).items() if name not in attributes})
     return found
 
 

@@ -206,8 +206,9 @@ def off(height: Any, width: Any) -> dict[str, Any]:  # noqa: ANN401 - open lengt
 
 
 def arguments(pipeline: Any) -> Mapping[str, inspect.Parameter]:  # noqa: ANN401 - a pipeline of diffusers
-    """What a pipeline's call takes."""
-    return inspect.signature(inspect.unwrap(type(pipeline).__call__)).parameters
+    """What the call of a pipeline, or of a class of them, takes."""
+    kind = pipeline if isinstance(pipeline, type) else type(pipeline)
+    return inspect.signature(inspect.unwrap(kind.__call__)).parameters
 
 
 @contextmanager
