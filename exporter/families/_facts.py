@@ -19,6 +19,8 @@ from exporter.families._readings import AskedTokens, Reading
 from exporter.families._standins import Absent, Finished, OpenScale, Stepped, outlined, refused, stand_in
 from exporter.families._survey import NEGATIVE, POSITIVE, Encoding, Leaf, Play, TokenCall
 
+#: A text that whoever mends texts changes.
+_ODD = "salt &amp; pepper"
 _GUIDING = ("guidance_scale", "true_cfg_scale")
 
 
@@ -34,6 +36,7 @@ class Survey:
         steps: that the pipeline is asked for.
         hand: what its call is given of a tensor that is a picture; None: it is given none.
         lists: argument → how many pictures it is a list of, where it is one.
+        words: name of an input → the argument that is that picture; by default the arguments' own names.
 
     Attributes:
         pictures: name of an input → the argument of the call that is that picture.
@@ -64,10 +67,12 @@ class Survey:
         steps: int,
         hand: Callable[[Tensor], Any] | None = None,
         lists: Mapping[str, int] | None = None,
+        *,
+        words: Mapping[str, str] | None = None,
     ) -> None:
         self.pipeline, self.mode = pipeline, mode
         self.lists, self._hand = dict(lists or {}), hand or _pictures.as_numbers
-        self.pictures = _pictures.numbered(_pictures.arguments(pipeline), self.lists) if hand else {}
+        self.pictures = _pictures.numbered(words or _pictures.arguments(pipeline), self.lists) if hand else {}
         self.prepared: dict[str, _pictures.Picture] = {}
         self.drawn: int | None = None
         self.name = type(pipeline).__name__
@@ -109,17 +114,25 @@ class Survey:
             )
         return found[0]
 
-    def shown(self, batch: Any, height: Any, width: Any, given: Mapping[str, Tensor] | None = None) -> dict[str, Any]:  # noqa: ANN401 - open lengths
+    def shown(
+        self,
+        batch: Any,  # noqa: ANN401 - open lengths
+        height: Any,  # noqa: ANN401
+        width: Any,  # noqa: ANN401
+        given: Mapping[str, Tensor] | None = None,
+        words: Mapping[str, str] | None = None,
+    ) -> dict[str, Any]:
         """Arguments of the call that are pictures, (batch, channels, height, width) each: those that are given, else black."""
         pictures = {name: torch.zeros(batch, 3, height, width) for name in self.pictures} | dict(given or {})
-        return self.called_by({name: self._hand(marked(picture, name)) for name, picture in pictures.items()})
+        return self.called_by({name: self._hand(marked(picture, name)) for name, picture in pictures.items()}, words)
 
-    def called_by(self, pictures: Mapping[str, Any]) -> dict[str, Any]:
-        """What stands for each picture by its argument of the call, in a list where the pipeline has one."""
-        found: dict[str, list[Any]] = {}
+    def called_by(self, pictures: Mapping[str, Any], words: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """What stands for each picture by its argument of the call, or by another's `words`; lists where they are."""
+        words, found = words or self.pictures, dict[str, list[Any]]()
         for name, each in pictures.items():
-            found.setdefault(self.pictures[name], []).append(each)
-        return {name: each if name in self.lists else each[0] for name, each in found.items()}
+            found.setdefault(words[name], []).append(each)
+        lists = {words[name] for name in pictures if self.pictures[name] in self.lists}
+        return {name: each if name in lists else each[0] for name, each in found.items()}
 
     def called(self, batch: int, tail: str = "") -> dict[str, Any]:
         """Arguments of the pipeline's call for that many pictures; `tail` is what the texts go on with."""
@@ -128,6 +141,11 @@ class Survey:
         shown = self.shown(batch, self._asked["height"], self._asked["width"])
         asked = {**texts, **shown, **self._asked}
         return {**asked, **steering(self.pipeline, self.mode, self.scale), **self.others, "output_type": "np"}
+
+    @property
+    def off(self) -> float:
+        """The guidance scale at which the pipeline does without guidance, as it does at smaller ones."""
+        return 1.0 if self.scale.threshold is None else self.scale.threshold
 
     @property
     def scales(self) -> Mapping[str, float]:
@@ -236,6 +254,12 @@ class Survey:
         return found
 
     @cached_property
+    def rewrites(self) -> bool:
+        """Whether the pipeline changes a text by code of its own, beside small letters and blanks, before it is tokenized."""
+        tokens = [call for each in self._encoded(_ODD, NEGATIVE) for call in each.tokens]
+        return bool(tokens) and not any(_ODD.lower() in text.lower() for call in tokens for text in call.texts)
+
+    @cached_property
     def lengths(self) -> OpenLengths:
         """How long texts are, and what is made of them."""
         return OpenLengths(self.name, self.encodings, self._encoded)
@@ -334,14 +358,14 @@ class Survey:
         return play, noises
 
 
-def surveyed(pipeline: Any, *asked: Any) -> Survey:  # noqa: ANN401 - a pipeline of diffusers, and arguments of `Survey`
+def surveyed(pipeline: Any, *asked: Any, words: Mapping[str, str] | None = None) -> Survey:  # noqa: ANN401 - as of `Survey`
     """Survey a pipeline, without pictures if it draws without, else with those that its call takes."""
     if not _pictures.arguments(pipeline):
         return Survey(pipeline, *asked)
     try:
         return Survey(pipeline, *asked)
     except UnsupportedError:
-        return _pictures.handed(pipeline, partial(Survey, pipeline, *asked))
+        return _pictures.handed(pipeline, partial(Survey, pipeline, *asked, words=words), words)
 
 
 def steering(pipeline: Any, mode: str, scale: Any) -> dict[str, Any]:  # noqa: ANN401 - a number or what stands for one

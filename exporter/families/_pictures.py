@@ -104,7 +104,7 @@ def count(pipeline: Any) -> int:  # noqa: ANN401
     return len(several[0])
 
 
-def handed(pipeline: Any, survey: Callable[..., Surveyed]) -> Surveyed:  # noqa: ANN401
+def handed(pipeline: Any, survey: Callable[..., Surveyed], words: Mapping[str, str] | None = None) -> Surveyed:  # noqa: ANN401
     """Survey a pipeline with what it takes for a picture: one, a list of several, or numbers."""
     lists, hand = dict[str, int](), cast("Callable[[Tensor], Any]", Shown)
     while True:
@@ -113,7 +113,7 @@ def handed(pipeline: Any, survey: Callable[..., Surveyed]) -> Surveyed:  # noqa:
         except Unprepared:
             hand = as_numbers
         except Several as event:
-            lists[arguments(pipeline)[event.name]] = count(pipeline)
+            lists[(words or arguments(pipeline))[event.name]] = count(pipeline)
 
 
 def processors(pipeline: Any) -> Mapping[str, VaeImageProcessor]:  # noqa: ANN401
@@ -152,7 +152,7 @@ def noting(pipeline: Any, note: Callable[[Any, Tensor], Tensor]) -> dict[str, An
     for name, real in processors(pipeline).items():
 
         def preprocess(_self: object, image: Any, *args: Any, real: VaeImageProcessor = real, **kwargs: Any) -> Tensor:  # noqa: ANN401
-            shown = image.content if isinstance(image, Shown) else image
+            shown: Any = image.content if isinstance(image, Shown) else image
             return note(shown, real.preprocess(shown, *args, **kwargs))
 
         found[name] = _standins.stand_in(real, preprocess=preprocess)

@@ -23,7 +23,7 @@ def stand_in(real: Any, **attributes: Any) -> Any:  # noqa: ANN401 - any object 
     """An object of the same class and content as `real`, but for some methods and properties."""
     kind = type(real)
     found = object.__new__(type(kind.__name__, (kind,), attributes))
-    found.__dict__.update(real.__dict__)
+    found.__dict__.update({name: value for name, value in vars(real).items() if name not in attributes})
     return found
 
 
@@ -326,6 +326,10 @@ class Absent:
         return cls()
 
 
+#: What diffusers imports where it is installed, and whose absence it notices when it is used.
+_OPTIONAL = ("bs4", "ftfy")
+
+
 def refused(where: str, error: BaseException, components: Mapping[str, Any] | None = None) -> UnsupportedError:
     """What to raise where a pipeline's own code cannot be followed: with the line of diffusers that fails, and its component."""
     frames = [each for each in traceback.extract_tb(error.__traceback__) if "diffusers" in each.filename]
@@ -334,4 +338,5 @@ def refused(where: str, error: BaseException, components: Mapping[str, Any] | No
     named = (name for name, each in (components or {}).items() if each is not None and any(each is owner for owner in owners))
     within = f" in {name}" if (name := next(named, "")) else ""
     words = str(error).strip().splitlines() or [""]
+    told += f"\n  pip install {error.name}" if isinstance(error, NameError) and error.name in _OPTIONAL else ""
     return UnsupportedError(f"{where}: its own code cannot be followed{within}: {type(error).__name__}: {words[0]}\n  {told}")

@@ -29,7 +29,9 @@ POSITIVE, NEGATIVE = "A Xylophone 7", "A Quokka 3"
 ENCODERS = ("encode_prompt", "_encode_prompt")
 #: Arguments with which pipelines change what is asked of them, and their values by which they do not: sizes to the nearest of
 #: a list, captions by code, guidance by the time (of which the default is never), pictures that are changed but in part.
-_OFF: Mapping[str, Any] = {"use_resolution_binning": False, "clean_caption": False, "cfg_truncation": None, "strength": 1.0}
+_OFF: Mapping[str, Any] = {
+    "use_resolution_binning": False, "clean_caption": False, "skip_text_cleaning": True, "cfg_truncation": None, "strength": 1.0,
+}  # fmt: skip
 #: The same of their encoders of prompts: states cut off where the longest text ends, which the mask tells as well.
 _UNCUT: Mapping[str, Any] = {"_cut_context": False}
 
@@ -204,8 +206,9 @@ def off(height: Any, width: Any) -> dict[str, Any]:  # noqa: ANN401 - open lengt
 
 
 def arguments(pipeline: Any) -> Mapping[str, inspect.Parameter]:  # noqa: ANN401 - a pipeline of diffusers
-    """What a pipeline's call takes."""
-    return inspect.signature(inspect.unwrap(type(pipeline).__call__)).parameters
+    """What the call of a pipeline, or of a class of them, takes."""
+    kind = pipeline if isinstance(pipeline, type) else type(pipeline)
+    return inspect.signature(inspect.unwrap(kind.__call__)).parameters
 
 
 @contextmanager
@@ -271,7 +274,8 @@ def tokenizer(real: Any, answer: Callable[[Sequence[str], Mapping[str, Any]], An
         real.padding_side = self.padding_side  # which some pipelines set before they call
         return answer([text] if isinstance(text, str) else list(text), options)
 
-    return _standins.stand_in(real, __call__=called)
+    # What was cut off is told to whoever reads a log.
+    return _standins.stand_in(real, __call__=called, batch_decode=lambda _self, ids, *_, **__: [""] * len(ids))
 
 
 def names_of(function: Callable[..., Any], count: int) -> list[str]:

@@ -51,7 +51,9 @@ shapes: {height: [%d, %d, %d], width: [%d, %d, %d], batch: [1, 1, %d]}
 checks: {prompts: [A red circle, the blue square], negative_prompt: Blurry}
 """
 #: Arguments by which diffusers' pipelines draw what they are asked for, and no more.
-_PLAIN = {"use_resolution_binning": False, "clean_caption": False, "strength": 1.0}
+_PLAIN = {"use_resolution_binning": False, "clean_caption": False, "skip_text_cleaning": True, "strength": 1.0}
+#: Whose time is one a call, so that with guidance diffusers draws one picture.
+_ALONE = {"PRXPipeline"}
 #: What diffusers calls an input, where that is another word.
 _WORDS = {"mask": "mask_image"}
 #: Height and widths in pixels, where a micro model's network takes no smaller ones.
@@ -125,10 +127,21 @@ def _compared(source: Any, bundle: Path, mode: str, height: int, widths: tuple[i
             options |= {"negative_prompt": [negative] * len(prompts)} if negative and "negative_prompt" in takes else {}
             with warnings.catch_warnings(), _means():
                 warnings.simplefilter("ignore")  # of diffusers about its own arguments
-                wanted = source(prompt=prompts, **options, generator=noise, output_type="np").images
+                wanted = _wanted(source, prompts, noise, options)
             if drawn is None or wanted.std() < _DEAD:
                 raise RuntimeError(f"{type(source).__name__} draws nothing that could be compared")
             yield float(-10 * np.log10(max(float(np.square(drawn - wanted).mean()), 1e-15)))
+
+
+def _wanted(source: Any, prompts: list[str], noise: list[torch.Generator], options: dict[str, Any]) -> np.ndarray:  # noqa: ANN401
+    """Diffusers' pictures, all in one call or each in its own."""
+    size = 1 if type(source).__name__ in _ALONE else len(prompts)
+    found = []
+    for start in range(0, len(prompts), size):
+        own = slice(start, start + size)
+        given = {name: value[own] if name == "negative_prompt" else value for name, value in options.items()}
+        found.append(source(prompt=prompts[own], **given, generator=noise[own], output_type="np").images)
+    return np.concatenate(found)
 
 
 def _pictures(inputs: Mapping[str, Input], count: int, size: tuple[int, int], *, resized: bool) -> dict[str, list[Image.Image]]:

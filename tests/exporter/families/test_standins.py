@@ -33,6 +33,12 @@ def test_a_scheduler_tells_what_it_was_told_and_changes_nothing():
     assert real.timesteps is not made.timesteps
 
 
+def test_what_stands_in_goes_before_what_was_put_on_the_real_one():
+    real = FlowMatchEulerDiscreteScheduler()
+    real.step = lambda *_, **__: "recorded"
+    assert _standins.stand_in(real, step=lambda _self: "stands in").step() == "stands in"
+
+
 def test_an_euler_scheduler_neither_scales_nor_multiplies_noise():
     grid = Grid()
     made = _standins.scheduler(EulerDiscreteScheduler(), torch.tensor([7.0]), lambda *_: None, grid)
@@ -114,6 +120,12 @@ def test_a_refusal_has_the_line_of_diffusers():
         told = str(_standins.refused("SomePipeline", error))
     assert told.startswith("SomePipeline: its own code cannot be followed: TypeError")
     assert "diffusers/utils/torch_utils.py:" in told
+
+
+def test_a_refusal_says_what_to_install_of_what_diffusers_does_without():
+    error = NameError("name 'ftfy' is not defined", name="ftfy")
+    assert str(_standins.refused("SomePipeline", error)).endswith("pip install ftfy")
+    assert "pip" not in str(_standins.refused("SomePipeline", NameError("name 'x' is not defined", name="x")))
 
 
 def test_a_refusal_names_the_component_that_was_computing():
