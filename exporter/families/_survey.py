@@ -328,6 +328,14 @@ def unpacked(way: int, kept: Tensor, latent: Tensor) -> Tensor:
     return list(unpackings(latent))[way](kept)
 
 
+def channels_and_sides(noise: tuple[int, ...], name: str) -> tuple[int, ...]:
+    """Channels, height and width of a noise."""
+    inner = [length for axis, length in enumerate(noise) if axis and (len(noise) == 4 or length != 1 or axis > 2)]
+    if len(inner) != 3:
+        raise UnsupportedError(f"{name} draws noise of {list(noise)}, and latents are (batch, channels, height, width).")
+    return tuple(inner)
+
+
 def packing(latent: Tensor, kept: Any, where: str) -> tuple[int, float]:  # noqa: ANN401 - what a pipeline made of it
     """Number of the way in which a latent is kept, and by what it is multiplied.
 
