@@ -19,6 +19,8 @@ from exporter.families._readings import AskedTokens, Reading
 from exporter.families._standins import Absent, Finished, OpenScale, Stepped, outlined, refused, stand_in
 from exporter.families._survey import NEGATIVE, POSITIVE, Encoding, Leaf, Play, TokenCall
 
+#: A text that whoever mends texts changes.
+_ODD = "salt &amp; pepper"
 _GUIDING = ("guidance_scale", "true_cfg_scale")
 
 
@@ -39,7 +41,7 @@ class Survey:
     Attributes:
         pictures: name of an input → the argument of the call that is that picture.
         drawn: which of the noises that the pipeline draws is the latent's.
-        draws: how many it draws before its first step.
+        draws: how many it draws before its first step; `unseeded` are those beside them that no seed reaches.
         branches: prompts a picture.
         encodings: the calls of its encoder of prompts, for one picture.
         components: phase → names of those that compute in it, in the order in which they first do.
@@ -93,7 +95,7 @@ class Survey:
             raise refused(self.name, error, self.pipeline.components) from error
         else:
             raise UnsupportedError(f"{self.name} never calls its scheduler's step.\n  Only pipelines that denoise are built.")
-        self.drawn, self.draws = self._latent_draw(noises), len(noises)
+        self.drawn, self.draws, self.unseeded = self._latent_draw(noises), len(noises), play.unseeded.drawn
         noise = noises[self.drawn]
         self.noise, self.grid = tuple(noise.shape), play.grid
         self.latent = _flat(self.noise, self.name)
@@ -139,6 +141,11 @@ class Survey:
         shown = self.shown(batch, self._asked["height"], self._asked["width"])
         asked = {**texts, **shown, **self._asked}
         return {**asked, **steering(self.pipeline, self.mode, self.scale), **self.others, "output_type": "np"}
+
+    @property
+    def off(self) -> float:
+        """The guidance scale at which the pipeline does without guidance, as it does at smaller ones."""
+        return 1.0 if self.scale.threshold is None else self.scale.threshold
 
     @property
     def scales(self) -> Mapping[str, float]:
@@ -245,6 +252,12 @@ class Survey:
         texts = {"prompt": [prompt], "negative_prompt": [negative]}
         self._run(play, **{**self.called(1), **{name: texts[name] for name in texts if name in self.called(1)}})
         return found
+
+    @cached_property
+    def rewrites(self) -> bool:
+        """Whether the pipeline changes a text by code of its own, beside small letters and blanks, before it is tokenized."""
+        tokens = [call for each in self._encoded(_ODD, NEGATIVE) for call in each.tokens]
+        return bool(tokens) and not any(_ODD.lower() in text.lower() for call in tokens for text in call.texts)
 
     @cached_property
     def lengths(self) -> OpenLengths:

@@ -60,7 +60,7 @@ class OpenTexts(TorchFunctionMode):
             args = args[0], _cut(*args)
         found = func(*args, **kwargs)
         if name in _JOINED:
-            values = [known(each) for each in args[0] if not any(isinstance(length, int) and not length for length in each.shape)]
+            values = [known(each) for each in args[0] if not _is_empty(each)]
             own = values[0] if values and all(each is values[0] for each in values) else None
         if own is not None and name in _SHAPED | _JOINED:
             kept = bool(own) if name == "bool" else own
@@ -68,6 +68,11 @@ class OpenTexts(TorchFunctionMode):
         elif own is not None and (name == "__setitem__" or (name.endswith("_") and not name.endswith("__"))):
             delattr(args[0], _KEPT)
         return found
+
+
+def _is_empty(value: object) -> bool:
+    """Whether there is nothing in a tensor, however long its open lengths are."""
+    return isinstance(value, Tensor) and any(isinstance(length, int) and not length for length in value.shape)
 
 
 def _answer(name: str, own: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:  # noqa: ANN401

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar, cast
 
@@ -56,7 +56,7 @@ class Shown(Image.Image):
 
     """
 
-    def __init__(self, content: Tensor | Sequence[Image.Image]) -> None:
+    def __init__(self, content: Tensor | list[Image.Image]) -> None:
         super().__init__()
         size = (content.shape[3], content.shape[2]) if isinstance(content, Tensor) else content[0].size
         self.content, self._size = content, size
@@ -152,7 +152,7 @@ def noting(pipeline: Any, note: Callable[[Any, Tensor], Tensor]) -> dict[str, An
     for name, real in processors(pipeline).items():
 
         def preprocess(_self: object, image: Any, *args: Any, real: VaeImageProcessor = real, **kwargs: Any) -> Tensor:  # noqa: ANN401
-            shown = image.content if isinstance(image, Shown) else image
+            shown: Any = image.content if isinstance(image, Shown) else image
             return note(shown, real.preprocess(shown, *args, **kwargs))
 
         found[name] = _standins.stand_in(real, preprocess=preprocess)

@@ -245,11 +245,13 @@ def prompted(pipeline: Any, survey: Survey, encoded: Sequence[Any], count: Any) 
     takes = _survey.arguments(pipeline)
     negative = {"negative_prompt": ""} if survey.branches == 2 else {}
     if "prompt_embeds" in takes and encoded:
-        flat = zip(_survey.leaves(encoded[0], 1)[0], survey.conditioning[0], strict=True)
+        flat = list(zip(_survey.leaves(encoded[0], 1)[0], survey.conditioning[0], strict=True))
         first, leaf = next((each, leaf) for each, leaf in flat if isinstance(each, Tensor | list))
         if isinstance(leaf, Leaf) and isinstance(first, Tensor) and leaf.times > 1 and first.shape[0] != count:
             first = first[: first.shape[0] // leaf.times]
-        return {"prompt": None, "prompt_embeds": first, **negative}
+        # Pipelines that want lists of one tensor a picture do not ask for an encoding where they are given.
+        lists = {leaf.name: each for each, leaf in flat if isinstance(leaf, Leaf) and leaf.rows and leaf.name in takes}
+        return {"prompt": None, "prompt_embeds": first, **negative, **lists}
     count = int(count)
     return {"prompt": [""] * count, **{name: [text] * count for name, text in negative.items()}}
 

@@ -218,6 +218,28 @@ class Answered(TorchFunctionMode):
         return _spread(args[0].reshape(-1), args[1]) if spreads or repeats else func(*args, **kwargs)
 
 
+class Unseeded(TorchFunctionMode):
+    """Within it noise of no generator is its mean, 0: no seed reaches it, and a bundle makes the same picture of a seed.
+
+    Attributes:
+        drawn: how often there was any.
+
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.drawn = 0
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:  # noqa: ANN401 - whatever torch's function returns
+        kwargs = kwargs or {}
+        if getattr(func, "__name__", "") == "randn" and kwargs.get("generator") is None:
+            self.drawn += 1
+            return torch.zeros(*args, **{name: value for name, value in kwargs.items() if name != "generator"})
+        return func(*args, **kwargs)
+
+
 def _outer(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
     """Whether a call of `chunk` divides the first axis."""
     axis = args[2] if len(args) > 2 else kwargs.get("dim", 0)
@@ -304,6 +326,10 @@ class Absent:
         return cls()
 
 
+#: What diffusers imports where it is installed, and whose absence it notices when it is used.
+_OPTIONAL = ("bs4", "ftfy")
+
+
 def refused(where: str, error: BaseException, components: Mapping[str, Any] | None = None) -> UnsupportedError:
     """What to raise where a pipeline's own code cannot be followed: with the line of diffusers that fails, and its component."""
     frames = [each for each in traceback.extract_tb(error.__traceback__) if "diffusers" in each.filename]
@@ -312,4 +338,5 @@ def refused(where: str, error: BaseException, components: Mapping[str, Any] | No
     named = (name for name, each in (components or {}).items() if each is not None and any(each is owner for owner in owners))
     within = f" in {name}" if (name := next(named, "")) else ""
     words = str(error).strip().splitlines() or [""]
+    told += f"\n  pip install {error.name}" if isinstance(error, NameError) and error.name in _OPTIONAL else ""
     return UnsupportedError(f"{where}: its own code cannot be followed{within}: {type(error).__name__}: {words[0]}\n  {told}")

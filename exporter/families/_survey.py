@@ -29,7 +29,9 @@ POSITIVE, NEGATIVE = "A Xylophone 7", "A Quokka 3"
 ENCODERS = ("encode_prompt", "_encode_prompt")
 #: Arguments with which pipelines change what is asked of them, and their values by which they do not: sizes to the nearest of
 #: a list, captions by code, guidance by the time (of which the default is never), pictures that are changed but in part.
-_OFF: Mapping[str, Any] = {"use_resolution_binning": False, "clean_caption": False, "cfg_truncation": None, "strength": 1.0}
+_OFF: Mapping[str, Any] = {
+    "use_resolution_binning": False, "clean_caption": False, "skip_text_cleaning": True, "cfg_truncation": None, "strength": 1.0,
+}  # fmt: skip
 #: The same of their encoders of prompts: states cut off where the longest text ends, which the mask tells as well.
 _UNCUT: Mapping[str, Any] = {"_cut_context": False}
 
@@ -114,6 +116,7 @@ class Play:
     Attributes:
         grid: what the scheduler was told.
         prepares: whether to end where the loop over the steps begins.
+        unseeded: what answers draws of no generator.
         phase: where the pipeline is: `text` within its encoder of prompts, else `before`, `denoiser` or `decoder`.
 
     """
@@ -127,7 +130,7 @@ class Play:
     ) -> None:
         self.pipeline = _standins.stand_in(pipeline, _execution_device=torch.device("cpu"))
         self.grid, self.phase, self._draw, self._origins = Grid(), "before", draw, origins
-        self.prepares = False
+        self.prepares, self.unseeded = False, _standins.Unseeded()
         self.on_step: Callable[[Any, Any, Any, Mapping[str, Any]], Any] = self._stop
         self._place(scheduler=_standins.scheduler(pipeline.scheduler, time, self._stepped, self.grid))
         self._place(check_inputs=lambda *_, **__: None, progress_bar=self._loop)
@@ -157,12 +160,17 @@ class Play:
     def __call__(self, **asked: Any) -> Any:  # noqa: ANN401 - what the pipeline returns
         """Call the pipeline, with those of the arguments that it takes."""
         takes = arguments(self.pipeline)
-        given = {name: value for name, value in {**off(), **asked}.items() if name in takes}
+        asked = {**off(asked["height"], asked["width"]), "generator": torch.Generator(), **asked}
+        given = {name: value for name, value in asked.items() if name in takes}
+        unseeded = self.unseeded if "generator" in takes else nullcontext()
         call = inspect.unwrap(type(self.pipeline).__call__)
         # Origins outermost: what the answers put in the place of scales and noise is followed too.
         followed, kept = self._origins or nullcontext(), _open_lengths.open_lengths(self.pipeline)
+        answered = Answered(self._draw)
         known = OpenTexts()  # innermost: what is known of a mask is not to be asked of torch
-        with _standins.real(), torch.no_grad(), followed, Answered(self._draw), kept, known, kept_types(self.pipeline), quiet():
+        with (
+            _standins.real(), torch.no_grad(), followed, answered, unseeded, kept, known, kept_types(self.pipeline), quiet()
+        ):  # fmt: skip
             return call(self.pipeline, **given)
 
     @contextmanager
@@ -192,9 +200,9 @@ def encoder_of(pipeline: Any) -> str:  # noqa: ANN401 - a pipeline of diffusers
     return next((name for name in ENCODERS if hasattr(type(pipeline), name)), "")
 
 
-def off() -> dict[str, Any]:
-    """Arguments by which a pipeline does what it is asked, and no more."""
-    return dict(_OFF)
+def off(height: Any, width: Any) -> dict[str, Any]:  # noqa: ANN401 - open lengths
+    """Arguments by which a pipeline draws the size that it is asked for, and no more."""
+    return {**_OFF, "max_area": _open_lengths.Area(height, width)}
 
 
 def arguments(pipeline: Any) -> Mapping[str, inspect.Parameter]:  # noqa: ANN401 - a pipeline of diffusers
@@ -266,7 +274,8 @@ def tokenizer(real: Any, answer: Callable[[Sequence[str], Mapping[str, Any]], An
         real.padding_side = self.padding_side  # which some pipelines set before they call
         return answer([text] if isinstance(text, str) else list(text), options)
 
-    return _standins.stand_in(real, __call__=called)
+    # What was cut off is told to whoever reads a log.
+    return _standins.stand_in(real, __call__=called, batch_decode=lambda _self, ids, *_, **__: [""] * len(ids))
 
 
 def names_of(function: Callable[..., Any], count: int) -> list[str]:

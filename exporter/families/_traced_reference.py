@@ -295,7 +295,8 @@ class TracedReference:
         pictures = {name: [pil(each) for each in own] for name, own in options.pop("pictures", {}).items()}
         shown = survey.called_by(_piled(pictures, survey), self._started[1].shown if self._started else None)
         tensors = {name: torch.from_numpy(array.copy()) for name, array in conditioning.items()}
-        off = survey.mode == "classifier_free" and guidance_scale is not None and guidance_scale <= 1
+        scale = survey.off if guidance_scale is None else guidance_scale
+        off = survey.mode == "classifier_free" and scale <= survey.off
         encoded = _played.restored(survey, tensors, torch.float32, self._alone if off else None)
         count = len(next(iter(conditioning.values())))
         running = _standins.stand_in(played, _execution_device=torch.device("cpu"))
@@ -303,13 +304,15 @@ class TracedReference:
         running.__dict__.update(_pictures.noting(played, lambda _, made: made) if survey.lists else {})
         if encoded:
             running.__dict__[Play(played, torch.zeros, torch.zeros(1)).encoder] = replayed(encoded)
-        asked = {**self._family.arguments, **_survey.off(), **shown, **options}
-        asked |= steering(played, survey.mode, 1.0 if guidance_scale is None else guidance_scale)
+        asked = {**self._family.arguments, **_survey.off(options["height"], options["width"]), **shown, **options}
+        asked |= steering(played, survey.mode, scale)
         asked |= _played.prompted(played, survey, encoded, count)
         # Pipelines that start from pictures have other defaults of further scales.
         asked |= {"output_type": "latent", **survey.scales} if self._started else {}
         takes = _survey.arguments(played)
-        with _survey.quiet():
+        asked = {"generator": torch.Generator(), **asked}
+        unseeded = _standins.Unseeded() if "generator" in takes else contextlib.nullcontext()
+        with _survey.quiet(), unseeded:
             found = _survey.image_of(running(**{name: asked[name] for name in asked if name in takes}))
         if self._started:  # and then as every latent becomes a picture, which some pipelines do not do right
             found = self.decode(self.unpacked(found, self._family.latent_shape(count, asked["height"], asked["width"])).numpy())

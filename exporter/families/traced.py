@@ -187,8 +187,12 @@ class Traced:
         used |= {reading.tokenizer for reading in self.survey.readings.values()}
         index = self.checkpoint.configs["model_index"]
         left = [name for name, entry in index.items() if isinstance(entry, list) and entry[-1] is not None and name not in used]
-        told = [f"left out: {name}, which {self.survey.name} does not run for a picture from text" for name in left]
-        return [*told, *self._started[1]]
+        found = [f"left out: {name}, which {self.survey.name} does not run for a picture from text" for name in left]
+        if self.survey.unseeded:
+            found.append(f"left out: noise that no seed reaches, which {self.survey.name} adds to the pictures that it encodes")
+        if self.survey.rewrites:
+            found.append(f"left out: what {self.survey.name} mends in prompts by code, such as HTML's entities")
+        return [*found, *self._started[1]]
 
     @property
     def noise_order(self) -> Sequence[int]:
@@ -200,12 +204,13 @@ class Traced:
     def guidance(self) -> Guidance:
         """The recipe's, and the pipeline's further scales at its own defaults."""
         usual = Guidance.of(self.recipe.sampler.guidance.mode, self.recipe.sampler.guidance.scale)
+        own = (scale.model_copy(update={} if scale.off is None else {"off": self.survey.off}) for scale in usual.scales)
         ends = self.survey.following
         others = (
             Scale(name=name, default=value, off=ends.get(name), follows=name in ends)
             for name, value in self.survey.scales.items()
         )
-        return Guidance(mode=usual.mode, scales=(*usual.scales, *others))
+        return Guidance(mode=usual.mode, scales=(*own, *others))
 
     @property
     def cache_depths(self) -> Sequence[int]:

@@ -133,7 +133,8 @@ def cast(module: nn.Module, precision: str, component: str) -> nn.Module:
     for name, value in module.state_dict().items():
         if value.is_floating_point():
             _checked(component, name, value, value.shape, precision)
-    return module.to(DTYPES[precision])
+    # By torch's own method: that of diffusers' networks tells of weights to be kept in float32, and names none.
+    return nn.Module.to(module, DTYPES[precision])
 
 
 def make_up(module: nn.Module, seed: int, precision: str, component: str) -> nn.Module:

@@ -6,6 +6,7 @@ Who raised it is read off the traceback: docs/decisions/0023-whose-exception.md.
 from __future__ import annotations
 
 import contextlib
+import linecache
 import traceback
 from collections.abc import Iterator
 from importlib import metadata
@@ -25,6 +26,8 @@ _LIBRARIES = {
     )
 }
 _OURS = tuple(Path(str(package.__file__)).parent for package in (engines, exporter))
+#: How a mode of ours ends that hands a function of torch on.
+_PASSED_ON = "func(*args, **kwargs)"
 #: Lines of a library's message that are shown from its beginning and from its end.
 _FIRST, _LAST = 6, 4
 
@@ -70,11 +73,13 @@ def raised_by(error: BaseException) -> tuple[str | None, str]:
     """The library that raised an exception, None where our own code did; and the line.
 
     The innermost frame that is ours or one of the libraries' decides: the standard library, numpy and the like raise for whoever
-    called them.
+    called them. What we only look at while torch calls it is torch's callers'.
     """
     for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
         path = Path(frame.f_code.co_filename)
         if any(path.is_relative_to(folder) for folder in _OURS):
+            if linecache.getline(str(path), line).strip().endswith(_PASSED_ON):
+                continue
             return None, f"{path}:{line}"
         package = (frame.f_globals.get("__name__") or "").partition(".")[0]
         if package in _LIBRARIES:

@@ -7,6 +7,7 @@ takes pictures is given the same ones, of another size than it draws where the b
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import itertools
 import json
@@ -23,6 +24,7 @@ import diffusers
 import numpy as np
 import torch
 import transformers
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from PIL import Image
 
 from engines.errors import ParityError, RecipeError, T2IError, UnsupportedError
@@ -49,7 +51,9 @@ shapes: {height: [%d, %d, %d], width: [%d, %d, %d], batch: [1, 1, %d]}
 checks: {prompts: [A red circle, the blue square], negative_prompt: Blurry}
 """
 #: Arguments by which diffusers' pipelines draw what they are asked for, and no more.
-_PLAIN = {"use_resolution_binning": False, "clean_caption": False, "strength": 1.0}
+_PLAIN = {"use_resolution_binning": False, "clean_caption": False, "skip_text_cleaning": True, "strength": 1.0}
+#: Whose time is one a call, so that with guidance diffusers draws one picture.
+_ALONE = {"PRXPipeline"}
 #: What diffusers calls an input, where that is another word.
 _WORDS = {"mask": "mask_image"}
 #: Height and widths in pixels, where a micro model's network takes no smaller ones.
@@ -107,7 +111,6 @@ def _compared(source: Any, bundle: Path, mode: str, height: int, widths: tuple[i
     """PSNR in dB of every setting."""
     source.set_progress_bar_config(disable=True)
     takes = inspect.signature(source.__call__).parameters
-    plain = {key: value for key, value in _PLAIN.items() if key in takes}
     own = "true_cfg_scale" if mode == "classifier_free" and "true_cfg_scale" in takes else "guidance_scale"
     with Pipeline.open(bundle, "onnxruntime") as pipeline:
         for prompts, width, scale in itertools.product((_PROMPTS[:1], _PROMPTS), widths, dict.fromkeys(_MODES[mode])):
@@ -118,15 +121,27 @@ def _compared(source: Any, bundle: Path, mode: str, height: int, widths: tuple[i
             asked = Request.of(pipeline.bundle.manifest, prompts, 1, **given)
             drawn = pipeline.draw(asked, height=height, width=width).images
             noise = [torch.Generator().manual_seed(7 + index) for index in range(len(prompts))]
-            options = {**plain, own: 1.0 if scale is None else scale, "height": height, "width": width, "num_inference_steps": 2}
-            options = {key: value for key, value in (options | handed(pictures)).items() if key in takes}
+            options = {own: 1.0 if scale is None else scale, "height": height, "width": width, "num_inference_steps": 2}
+            options |= {**_PLAIN, "max_area": height * width, **handed(pictures)}
+            options = {key: value for key, value in options.items() if key in takes}
             options |= {"negative_prompt": [negative] * len(prompts)} if negative and "negative_prompt" in takes else {}
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), _means():
                 warnings.simplefilter("ignore")  # of diffusers about its own arguments
-                wanted = source(prompt=prompts, **options, generator=noise, output_type="np").images
+                wanted = _wanted(source, prompts, noise, options)
             if drawn is None or wanted.std() < _DEAD:
                 raise RuntimeError(f"{type(source).__name__} draws nothing that could be compared")
             yield float(-10 * np.log10(max(float(np.square(drawn - wanted).mean()), 1e-15)))
+
+
+def _wanted(source: Any, prompts: list[str], noise: list[torch.Generator], options: dict[str, Any]) -> np.ndarray:  # noqa: ANN401
+    """Diffusers' pictures, all in one call or each in its own."""
+    size = 1 if type(source).__name__ in _ALONE else len(prompts)
+    found = []
+    for start in range(0, len(prompts), size):
+        own = slice(start, start + size)
+        given = {name: value[own] if name == "negative_prompt" else value for name, value in options.items()}
+        found.append(source(prompt=prompts[own], **given, generator=noise[own], output_type="np").images)
+    return np.concatenate(found)
 
 
 def _pictures(inputs: Mapping[str, Input], count: int, size: tuple[int, int], *, resized: bool) -> dict[str, list[Image.Image]]:
@@ -153,6 +168,21 @@ def handed(pictures: Mapping[str, list[Image.Image]]) -> dict[str, Any]:
     return {
         name: lists[0] if len(lists) == 1 else [list(row) for row in zip(*lists, strict=True)] for name, lists in found.items()
     }
+
+
+@contextlib.contextmanager
+def _means() -> Iterator[None]:
+    """Within it diffusers encodes pictures to their mean where it adds noise that no seed reaches."""
+    sample = DiagonalGaussianDistribution.sample
+
+    def seeded(self: Any, generator: Any = None) -> torch.Tensor:  # noqa: ANN401 - diffusers'
+        return self.mode() if generator is None else sample(self, generator)
+
+    DiagonalGaussianDistribution.sample = seeded
+    try:
+        yield
+    finally:
+        DiagonalGaussianDistribution.sample = sample
 
 
 def _sentence(error: T2IError, folder: str) -> str:

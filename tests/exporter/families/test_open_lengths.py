@@ -5,7 +5,7 @@ import torch
 from diffusers.pipelines.flux import pipeline_flux
 from torch import nn
 
-from exporter.families._open_lengths import Repeated, one_batch, open_lengths
+from exporter.families._open_lengths import Area, Repeated, one_batch, open_lengths
 from exporter.families._standins import Answered
 
 
@@ -64,24 +64,25 @@ def test_what_is_made_of_open_lengths_stays_open_too():
         assert ["a"] * 2 == ["a", "a"]
 
 
-def test_how_often_one_batch_goes_into_another_is_a_number_of_rows_that_are_joined():
-    class Joined(nn.Module):
-        def forward(self, latents, prompts):
-            one_batch((latents, prompts))
-            with open_lengths(bare()):
-                return torch.cat([latents] * (torch.cat([prompts] * 3).shape[0] // latents.shape[0]))
-
-    both = {0: torch.export.Dim("batch", min=1, max=8)}
-    program = torch.export.export(Joined(), (torch.ones(2, 2), torch.ones(2, 3)), dynamic_shapes=(both, both), strict=False)
-    assert program.module()(torch.ones(5, 2), torch.ones(5, 3)).shape == (15, 2)
-
-
 def test_a_list_of_open_length_is_a_list_of_one_thing():
     found = Repeated("a", 7)
     assert isinstance(found, list)
     assert (found[0], len(found), found.times) == ("a", 1, 7)
     with pytest.raises(TypeError, match="a list of an open length is gone through"):
         list(found)
+
+
+def test_a_pipeline_that_makes_sides_of_an_area_makes_those_that_were_asked_for():
+    class Sided(nn.Module):
+        def forward(self, value):
+            height, width = value.shape
+            area, ratio = Area(height, width), width / height
+            return torch.ones(round((area / ratio) ** 0.5) // 2 * 2, round((area * ratio) ** 0.5) // 2 * 2)
+
+    sides = {0: 2 * torch.export.Dim("rows", min=2, max=64), 1: 2 * torch.export.Dim("columns", min=2, max=64)}
+    program = torch.export.export(Sided(), (torch.ones(8, 6),), dynamic_shapes=(sides,), strict=False)
+    assert program.module()(torch.ones(10, 4)).shape == (10, 4)
+    assert Sided()(torch.ones(8, 6)).shape == (8, 6)
 
 
 def test_lengths_stay_open_in_the_pipeline_s_networks_too():
@@ -93,3 +94,15 @@ def test_lengths_stay_open_in_the_pipeline_s_networks_too():
     with open_lengths(bare(transformer=Network(), other=1)):
         assert vars(transformer_flux)["int"]("3") == 3
     assert "int" not in vars(transformer_flux)
+
+
+def test_how_often_one_batch_goes_into_another_is_a_number_of_rows_that_are_joined():
+    class Joined(nn.Module):
+        def forward(self, latents, prompts):
+            one_batch((latents, prompts))
+            with open_lengths(bare()):
+                return torch.cat([latents] * (torch.cat([prompts] * 3).shape[0] // latents.shape[0]))
+
+    both = {0: torch.export.Dim("batch", min=1, max=8)}
+    program = torch.export.export(Joined(), (torch.ones(2, 2), torch.ones(2, 3)), dynamic_shapes=(both, both), strict=False)
+    assert program.module()(torch.ones(5, 2), torch.ones(5, 3)).shape == (15, 2)

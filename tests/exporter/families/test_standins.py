@@ -59,6 +59,17 @@ def test_a_scale_is_on_or_off_whatever_it_is_compared_with_and_one_number_a_pict
     assert (on - 1).value.tolist() == [1.0, 2.0]
 
 
+def test_noise_that_no_seed_reaches_is_its_mean():
+    unseeded, seeded = _standins.Unseeded(), torch.Generator()
+    with Answered(torch.ones), unseeded:
+        own, without = torch.randn((2, 3), generator=seeded), torch.randn((2, 3), generator=None, dtype=torch.float64)
+        short = torch.randn(4)
+    assert own.tolist() == torch.ones(2, 3).tolist()
+    assert (without.tolist(), without.dtype) == (torch.zeros(2, 3).tolist(), torch.float64)
+    assert short.tolist() == [0.0] * 4
+    assert unseeded.drawn == 2
+
+
 def test_scales_and_times_become_tensors_and_spread_over_the_guided_batch():
     scale, time = OpenScale(torch.tensor([2.0, 3.0]), on=True), torch.tensor([5.0, 6.0])
     with Answered(nothing):
@@ -109,6 +120,12 @@ def test_a_refusal_has_the_line_of_diffusers():
         told = str(_standins.refused("SomePipeline", error))
     assert told.startswith("SomePipeline: its own code cannot be followed: TypeError")
     assert "diffusers/utils/torch_utils.py:" in told
+
+
+def test_a_refusal_says_what_to_install_of_what_diffusers_does_without():
+    error = NameError("name 'ftfy' is not defined", name="ftfy")
+    assert str(_standins.refused("SomePipeline", error)).endswith("pip install ftfy")
+    assert "pip" not in str(_standins.refused("SomePipeline", NameError("name 'x' is not defined", name="x")))
 
 
 def test_a_refusal_names_the_component_that_was_computing():

@@ -11,6 +11,7 @@ from torch import nn
 from engines.errors import ParityError, UnsupportedError
 from exporter import cli
 from exporter.models.weights import skeleton
+from exporter.schedulers.loop import InjectedNoise
 from exporter.stages.vendors import raised_by, vendors
 
 
@@ -33,6 +34,14 @@ def test_what_the_standard_library_raises_counts_for_who_called_it():
     with pytest.raises(TypeError) as caught:
         skeleton("diffusers", None, {})
     assert raised_by(caught.value)[0] is None
+
+
+def test_what_torch_refuses_while_we_look_on_is_the_library_s():
+    def drawn():
+        with InjectedNoise(torch.zeros, "toy"):
+            nn.LayerNorm(3)(torch.zeros(2, 4))
+
+    assert "torch" in told(drawn)
 
 
 def test_a_bug_of_ours_stays_one_also_where_a_library_ran_it(monkeypatch):
