@@ -167,7 +167,10 @@ def starts(survey: Survey) -> tuple[dict[str, Start], list[str]]:
             refusals.append(error)
     if refusals and not found:
         raise refusals[0]
-    return found, [f"not held to diffusers: {' '.join(str(error).split())}" for error in refusals]
+    notes = [f"not held to diffusers: {' '.join(str(error).split())}" for error in refusals]
+    idle = [start.kind.__name__ for start in found.values() if 0 not in start.drawn]
+    notes += [f"seeds: {name} first draws a noise that changes nothing, so a seed is not diffusers' there" for name in idle]
+    return found, notes
 
 
 def _noting(networks: Mapping[str, Any], seen: set[str]) -> dict[str, Any]:
