@@ -54,10 +54,6 @@ def _whole(checkpoint: Checkpoint, sampler: SamplerOptions, loaded: Sequence[str
             parts[name] = scheduler(checkpoint, sampler)
         elif name not in checkpoint.configs:
             parts[name] = None
-        elif entry[0] == "diffusers" and not hasattr(_class(*entry), "from_config"):
-            raise UnsupportedError(
-                f"{name} is a {entry[1]}: several networks under one name.\n  Build the pipeline with one of them."
-            )
         elif hasattr(_class(*entry), "forward"):
             here = loaded is None or name in loaded
             parts[name] = checkpoint.module(name, precision) if here else checkpoint.skeleton(name).eval()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -35,11 +35,12 @@ class Survey:
         width: in pixels.
         steps: that the pipeline is asked for.
         hand: what its call is given of a tensor that is a picture; None: it is given none.
+        lists: argument → how many pictures it is a list of, where it is one.
 
     Attributes:
         pictures: name of an input → the argument of the call that is that picture.
         drawn: which of the noises that the pipeline draws is the latent's.
-        draws: how many it draws before its first step.
+        draws: how many it draws before its first step; `unseeded` are those beside them that no seed reaches.
         branches: prompts a picture.
         encodings: the calls of its encoder of prompts, for one picture.
         components: phase → names of those that compute in it, in the order in which they first do.
@@ -64,9 +65,11 @@ class Survey:
         width: int,
         steps: int,
         hand: Callable[[Tensor], Any] | None = None,
+        lists: Mapping[str, int] | None = None,
     ) -> None:
         self.pipeline, self.mode = pipeline, mode
-        self.pictures, self._hand = _pictures.arguments(pipeline) if hand else {}, hand or _pictures.as_numbers
+        self.lists, self._hand = dict(lists or {}), hand or _pictures.as_numbers
+        self.pictures = _pictures.numbered(_pictures.arguments(pipeline), self.lists) if hand else {}
         self.prepared: dict[str, _pictures.Picture] = {}
         self.drawn: int | None = None
         self.name = type(pipeline).__name__
@@ -89,10 +92,10 @@ class Survey:
             raise refused(self.name, error, self.pipeline.components) from error
         else:
             raise UnsupportedError(f"{self.name} never calls its scheduler's step.\n  Only pipelines that denoise are built.")
-        self.drawn, self.draws = self._latent_draw(noises), len(noises)
+        self.drawn, self.draws, self.unseeded = self._latent_draw(noises), len(noises), play.unseeded.drawn
         noise = noises[self.drawn]
         self.noise, self.grid = tuple(noise.shape), play.grid
-        self.latent = _flat(self.noise, self.name)
+        self.latent = _survey.flat(self.noise, self.name)
         self.way, self.factor = _survey.packing(noise.reshape(1, *self.latent), self._kept, self.name)
 
     def _latent_draw(self, noises: Sequence[Tensor]) -> int:
@@ -108,13 +111,17 @@ class Survey:
             )
         return found[0]
 
-    def shown(self, batch: Any, height: Any, width: Any) -> dict[str, Any]:  # noqa: ANN401 - open lengths
-        """Arguments of the call that are pictures, black, (batch, 3, height, width)."""
-        return self.showing({name: torch.zeros(batch, 3, height, width) for name in self.pictures})
+    def shown(self, batch: Any, height: Any, width: Any, given: Mapping[str, Tensor] | None = None) -> dict[str, Any]:  # noqa: ANN401 - open lengths
+        """Arguments of the call that are pictures, (batch, channels, height, width) each: those that are given, else black."""
+        pictures = {name: torch.zeros(batch, 3, height, width) for name in self.pictures} | dict(given or {})
+        return self.called_by({name: self._hand(marked(picture, name)) for name, picture in pictures.items()})
 
-    def showing(self, pictures: Mapping[str, Tensor]) -> dict[str, Any]:
-        """Arguments of the call that are pictures, (batch, channels, height, width) by input."""
-        return {self.pictures[name]: self._hand(marked(picture, name)) for name, picture in pictures.items()}
+    def called_by(self, pictures: Mapping[str, Any]) -> dict[str, Any]:
+        """What stands for each picture by its argument of the call, in a list where the pipeline has one."""
+        found: dict[str, list[Any]] = {}
+        for name, each in pictures.items():
+            found.setdefault(self.pictures[name], []).append(each)
+        return {name: each if name in self.lists else each[0] for name, each in found.items()}
 
     def called(self, batch: int, tail: str = "") -> dict[str, Any]:
         """Arguments of the pipeline's call for that many pictures; `tail` is what the texts go on with."""
@@ -327,7 +334,7 @@ class Survey:
     def sides(self, height: int, width: int) -> tuple[int, int]:
         """Cells of the latent, down and across, of another size."""
         _, noises = self._prepared(height, width, 1)
-        down, across = _flat(tuple(noises[0].shape), self.name)[1:]
+        down, across = _survey.flat(tuple(noises[0].shape), self.name)[1:]
         return down, across
 
     def _prepared(self, height: int, width: int, steps: int) -> tuple[Play, list[Tensor]]:
@@ -347,10 +354,7 @@ def surveyed(pipeline: Any, *asked: Any) -> Survey:  # noqa: ANN401 - a pipeline
     try:
         return Survey(pipeline, *asked)
     except UnsupportedError:
-        try:
-            return Survey(pipeline, *asked, hand=_pictures.Shown)
-        except _pictures.Unprepared:
-            return Survey(pipeline, *asked, hand=_pictures.as_numbers)
+        return _pictures.handed(pipeline, partial(Survey, pipeline, *asked))
 
 
 def steering(pipeline: Any, mode: str, scale: Any) -> dict[str, Any]:  # noqa: ANN401 - a number or what stands for one
@@ -387,11 +391,3 @@ def replayed(results: Sequence[Any]) -> Callable[..., Any]:
 def _unasked(network: Any, returned: Any) -> Any:  # noqa: ANN401 - a network of diffusers, and anything
     """A network that computes nothing."""
     return stand_in(network, __call__=lambda *_, **__: returned) if isinstance(network, nn.Module) else network
-
-
-def _flat(noise: tuple[int, ...], name: str) -> tuple[int, ...]:
-    """Channels, height and width of a noise."""
-    inner = [length for axis, length in enumerate(noise) if axis and (len(noise) == 4 or length != 1 or axis > 2)]
-    if len(inner) != 3:
-        raise UnsupportedError(f"{name} draws noise of {list(noise)}, and latents are (batch, channels, height, width).")
-    return tuple(inner)

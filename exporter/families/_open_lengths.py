@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import SymFloat, SymInt, Tensor, nn
@@ -26,6 +26,34 @@ class Repeated(list[Any]):
 
     def __iter__(self) -> Iterator[Any]:
         raise TypeError("a list of an open length is gone through, one for each picture")
+
+
+class Area(int):
+    """What a pipeline takes for the area of a picture, and makes sides of by their ratio: those that were asked for, if open.
+
+    sqrt(area · ratio) is the width and sqrt(area / ratio) the height.
+    """
+
+    def __new__(cls, height: Any, width: Any) -> Self:  # noqa: ANN401 - lengths that may be open
+        found = super().__new__(cls, 0)
+        found.height, found.width = height, width
+        return found
+
+    height: Any
+    width: Any
+
+    def __mul__(self, _ratio: object) -> Any:  # noqa: ANN401
+        return _Square(self.width)
+
+    def __truediv__(self, _ratio: object) -> Any:  # noqa: ANN401
+        return _Square(self.height)
+
+
+class _Square(NamedTuple):
+    side: Any
+
+    def __pow__(self, _half: float) -> Any:  # noqa: ANN401
+        return self.side
 
 
 class _Whole(type):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn, TypeVar, cast
 
 from diffusers.image_processor import VaeImageProcessor
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from engines.errors import UnsupportedError
 from engines.inputs import Preprocessing
@@ -19,6 +19,8 @@ from exporter.families._origins import STEP, origins
 _OTHERS = ("ip_adapter_image", "negative_ip_adapter_image")
 #: What users call an argument, where that is another word.
 _WORDS = {"mask_image": "mask"}
+#: What a survey is, which knows this module.
+Surveyed = TypeVar("Surveyed")
 _FILTERS = ("nearest", "bilinear", "bicubic", "lanczos")
 
 
@@ -38,21 +40,34 @@ class Unprepared(BaseException):  # an event; and no pipeline shall catch it
     """The pipeline looks into one of its pictures itself, without an image processor."""
 
 
+class Several(BaseException):
+    """The pipeline takes one of its pictures for a list of them, of which `name` is the first."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+
+
 class Shown(Image.Image):
     """A picture in the hands of a pipeline, that only an image processor may look into: pipelines take tensors as prepared.
 
     Attributes:
-        content: (B, channels, height, width).
+        content: (B, channels, height, width), or B pictures of PIL.
 
     """
 
-    def __init__(self, content: Tensor) -> None:
+    def __init__(self, content: Tensor | Sequence[Image.Image]) -> None:
         super().__init__()
-        self.content, self._size = content, (content.shape[3], content.shape[2])
+        size = (content.shape[3], content.shape[2]) if isinstance(content, Tensor) else content[0].size
+        self.content, self._size = content, size
 
     def load(self) -> NoReturn:
         """Whatever looks into a picture of PIL begins here."""
         raise Unprepared
+
+    def __getitem__(self, _place: object) -> NoReturn:
+        """So begins whatever goes through a list."""
+        raise Several(next(iter(origins(self.content)), "") if isinstance(self.content, Tensor) else "")
 
 
 def as_numbers(content: Tensor) -> Tensor:
@@ -65,6 +80,40 @@ def arguments(pipeline: Any) -> Mapping[str, str]:  # noqa: ANN401 - a pipeline 
     takes = _survey.arguments(pipeline)
     named = (name for name, about in takes.items() if "PIL.Image" in str(about.annotation) and name not in _OTHERS)
     return {_WORDS.get(name, name): name for name in named}
+
+
+def numbered(named: Mapping[str, str], lists: Mapping[str, int]) -> dict[str, str]:
+    """Inputs and their arguments: of an argument that is a list as many as it has pictures, as image, image_2 and so on."""
+    found: dict[str, str] = {}
+    for name, argument in named.items():
+        found |= {f"{name}_{number}" if number > 1 else name: argument for number in range(1, lists.get(argument, 1) + 1)}
+    return found
+
+
+def count(pipeline: Any) -> int:  # noqa: ANN401
+    """How many pictures a pipeline takes at once: as many as it has networks under one name.
+
+    Raises:
+        UnsupportedError: no component is a list of networks.
+
+    """
+    networks = (list(each.children()) for each in pipeline.components.values() if isinstance(each, nn.Module))
+    several = [inner[0] for inner in networks if len(inner) == 1 and isinstance(inner[0], nn.ModuleList)]
+    if len(several) != 1:
+        raise UnsupportedError(f"{type(pipeline).__name__} takes several pictures at once, and nothing says how many.")
+    return len(several[0])
+
+
+def handed(pipeline: Any, survey: Callable[..., Surveyed]) -> Surveyed:  # noqa: ANN401
+    """Survey a pipeline with what it takes for a picture: one, a list of several, or numbers."""
+    lists, hand = dict[str, int](), cast("Callable[[Tensor], Any]", Shown)
+    while True:
+        try:
+            return survey(hand=hand, lists=lists)
+        except Unprepared:
+            hand = as_numbers
+        except Several as event:
+            lists[arguments(pipeline)[event.name]] = count(pipeline)
 
 
 def processors(pipeline: Any) -> Mapping[str, VaeImageProcessor]:  # noqa: ANN401
@@ -103,7 +152,8 @@ def noting(pipeline: Any, note: Callable[[Any, Tensor], Tensor]) -> dict[str, An
     for name, real in processors(pipeline).items():
 
         def preprocess(_self: object, image: Any, *args: Any, real: VaeImageProcessor = real, **kwargs: Any) -> Tensor:  # noqa: ANN401
-            return note(image, real.preprocess(image, *args, **kwargs))
+            shown: Any = image.content if isinstance(image, Shown) else image
+            return note(shown, real.preprocess(shown, *args, **kwargs))
 
         found[name] = _standins.stand_in(real, preprocess=preprocess)
     return found

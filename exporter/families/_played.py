@@ -86,7 +86,7 @@ class _Played(nn.Module):
         count, *sides = latent.shape[0], *(length * self._factor for length in latent.shape[2:])
         size = dict(zip(("height", "width"), sides, strict=True))
         given = prompted(play.pipeline, self._survey, encoded, count) | steering(self._pipeline, self._survey.mode, scale)
-        shown = self._survey.shown(count, *sides) | self._survey.showing(pictures or {})
+        shown = self._survey.shown(count, sides[0], sides[1], pictures)
         return {**self._asked, **shown, **given, **size, "num_inference_steps": 1}
 
     def _bare(self, count: Any) -> list[Any]:  # noqa: ANN401 - an open length

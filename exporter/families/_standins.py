@@ -218,6 +218,28 @@ class Answered(TorchFunctionMode):
         return _spread(args[0].reshape(-1), args[1]) if spreads or repeats else func(*args, **kwargs)
 
 
+class Unseeded(TorchFunctionMode):
+    """Within it noise of no generator is its mean, 0: no seed reaches it, and a bundle makes the same picture of a seed.
+
+    Attributes:
+        drawn: how often there was any.
+
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.drawn = 0
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:  # noqa: ANN401 - whatever torch's function returns
+        kwargs = kwargs or {}
+        if getattr(func, "__name__", "") == "randn" and kwargs.get("generator") is None:
+            self.drawn += 1
+            return torch.zeros(*args, **{name: value for name, value in kwargs.items() if name != "generator"})
+        return func(*args, **kwargs)
+
+
 def _outer(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
     """Whether a call of `chunk` divides the first axis."""
     axis = args[2] if len(args) > 2 else kwargs.get("dim", 0)

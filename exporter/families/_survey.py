@@ -116,6 +116,7 @@ class Play:
     Attributes:
         grid: what the scheduler was told.
         prepares: whether to end where the loop over the steps begins.
+        unseeded: what answers draws of no generator.
         phase: where the pipeline is: `text` within its encoder of prompts, else `before`, `denoiser` or `decoder`.
 
     """
@@ -129,7 +130,7 @@ class Play:
     ) -> None:
         self.pipeline = _standins.stand_in(pipeline, _execution_device=torch.device("cpu"))
         self.grid, self.phase, self._draw, self._origins = Grid(), "before", draw, origins
-        self.prepares = False
+        self.prepares, self.unseeded = False, _standins.Unseeded()
         self.on_step: Callable[[Any, Any, Any, Mapping[str, Any]], Any] = self._stop
         self._place(scheduler=_standins.scheduler(pipeline.scheduler, time, self._stepped, self.grid))
         self._place(check_inputs=lambda *_, **__: None, progress_bar=self._loop)
@@ -159,12 +160,18 @@ class Play:
     def __call__(self, **asked: Any) -> Any:  # noqa: ANN401 - what the pipeline returns
         """Call the pipeline, with those of the arguments that it takes."""
         takes = arguments(self.pipeline)
-        given = {name: value for name, value in {**off(), **asked}.items() if name in takes}
+        asked = {**off(asked["height"], asked["width"]), "generator": torch.Generator(), **asked}
+        given = {name: value for name, value in asked.items() if name in takes}
+        unseeded = self.unseeded if "generator" in takes else nullcontext()
         call = inspect.unwrap(type(self.pipeline).__call__)
         # Origins outermost: what the answers put in the place of scales and noise is followed too.
         followed, kept = self._origins or nullcontext(), _open_lengths.open_lengths(self.pipeline)
+        answered = Answered(self._draw)
         known = OpenTexts()  # innermost: what is known of a mask is not to be asked of torch
-        with _standins.real(), torch.no_grad(), followed, Answered(self._draw), kept, known, kept_types(self.pipeline), quiet():
+        modes = followed, answered, unseeded, kept, known
+        with _standins.real(), torch.no_grad(), ExitStack() as stack, kept_types(self.pipeline), quiet():
+            for each in modes:
+                stack.enter_context(each)
             return call(self.pipeline, **given)
 
     @contextmanager
@@ -194,9 +201,9 @@ def encoder_of(pipeline: Any) -> str:  # noqa: ANN401 - a pipeline of diffusers
     return next((name for name in ENCODERS if hasattr(type(pipeline), name)), "")
 
 
-def off() -> dict[str, Any]:
-    """Arguments by which a pipeline does what it is asked, and no more."""
-    return dict(_OFF)
+def off(height: Any, width: Any) -> dict[str, Any]:  # noqa: ANN401 - open lengths
+    """Arguments by which a pipeline draws the size that it is asked for, and no more."""
+    return {**_OFF, "max_area": _open_lengths.Area(height, width)}
 
 
 def arguments(pipeline: Any) -> Mapping[str, inspect.Parameter]:  # noqa: ANN401 - a pipeline of diffusers
@@ -298,6 +305,14 @@ def as_rows(value: Tensor, rows: int) -> Tensor:
 def as_pictures(value: Tensor, rows: int) -> Tensor:
     """A pipeline's tensor (rows·B, …) as the port has it, (B, rows, …)."""
     return value if rows == 1 else value.unflatten(0, (rows, value.shape[0] // rows)).transpose(0, 1)
+
+
+def flat(noise: tuple[int, ...], name: str) -> tuple[int, ...]:
+    """Channels, height and width of a noise."""
+    inner = [length for axis, length in enumerate(noise) if axis and (len(noise) == 4 or length != 1 or axis > 2)]
+    if len(inner) != 3:
+        raise UnsupportedError(f"{name} draws noise of {list(noise)}, and latents are (batch, channels, height, width).")
+    return tuple(inner)
 
 
 def unpackings(latent: Tensor) -> Iterator[Callable[[Tensor], Tensor]]:

@@ -52,6 +52,14 @@ def pil(pixels: np.ndarray) -> Image.Image:
     return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
 
 
+def _piled(pictures: Mapping[str, Any], survey: Survey) -> dict[str, Any]:
+    """Pictures of PIL by input; those of one network, where there are several, in one pile, which no pipeline takes apart."""
+    return {
+        name: _pictures.Shown(own) if survey.pictures[name] in survey.lists and isinstance(own, list) else own
+        for name, own in pictures.items()
+    }
+
+
 class TracedReference:
     """The pipeline whole, its networks in memory.
 
@@ -259,7 +267,7 @@ class TracedReference:
         encoded = _played.restored(survey, zeros, torch.float32)
         play.encode_by(replayed(encoded))
         asked = {**family.arguments, **_played.prompted(self.pipeline, survey, encoded, count), **survey.others}
-        asked |= steering(self.pipeline, survey.mode, survey.scale) | {survey.pictures[name]: own for name, own in shown.items()}
+        asked |= steering(self.pipeline, survey.mode, survey.scale) | survey.called_by(_piled(shown, survey))
         with contextlib.suppress(Stepped):
             play(**asked, height=height, width=width, num_inference_steps=1)
         return {"noise": noise, **{name: value.numpy().copy() for name, value in found.items()}}
@@ -267,7 +275,8 @@ class TracedReference:
     def call(self, conditioning: Mapping[str, np.ndarray], guidance_scale: float | None, **options: Any) -> Any:  # noqa: ANN401
         """Run the pipeline on conditioning that `encode` returned; pictures are `images` of what it returns."""
         survey, played = self._family.survey, options.pop("pipeline", self.pipeline)
-        shown = {survey.pictures[name]: [pil(each) for each in own] for name, own in options.pop("pictures", {}).items()}
+        pictures = {name: [pil(each) for each in own] for name, own in options.pop("pictures", {}).items()}
+        shown = survey.called_by(_piled(pictures, survey))
         tensors = {name: torch.from_numpy(array.copy()) for name, array in conditioning.items()}
         scale = survey.off if guidance_scale is None else guidance_scale
         off = survey.mode == "classifier_free" and scale <= survey.off
@@ -275,13 +284,16 @@ class TracedReference:
         count = len(next(iter(conditioning.values())))
         running = _standins.stand_in(played, _execution_device=torch.device("cpu"))
         running.__dict__["check_inputs"] = lambda *_, **__: None
+        running.__dict__.update(_pictures.noting(played, lambda _, made: made) if survey.lists else {})
         if encoded:
             running.__dict__[Play(played, torch.zeros, torch.zeros(1)).encoder] = replayed(encoded)
-        asked = {**self._family.arguments, **_survey.off(), **shown, **options}
+        asked = {**self._family.arguments, **_survey.off(options["height"], options["width"]), **shown, **options}
         asked |= steering(played, survey.mode, scale)
         asked |= _played.prompted(played, survey, encoded, count)
         takes = _survey.arguments(played)
-        with _survey.quiet():
+        asked = {"generator": torch.Generator(), **asked}
+        unseeded = _standins.Unseeded() if "generator" in takes else contextlib.nullcontext()
+        with _survey.quiet(), unseeded:
             return SimpleNamespace(images=_survey.image_of(running(**{name: asked[name] for name in asked if name in takes})))
 
     def reusing(self, depths: Sequence[int], reach: int, saw: Saw) -> contextlib.AbstractContextManager[None]:  # noqa: ARG002

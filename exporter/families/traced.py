@@ -153,10 +153,11 @@ class Traced:
         used |= {reading.tokenizer for reading in self.survey.readings.values()}
         index = self.checkpoint.configs["model_index"]
         left = [name for name, entry in index.items() if isinstance(entry, list) and entry[-1] is not None and name not in used]
-        found = [f"left out: {name}, which {self.survey.name} does not run for a picture from text" for name in left]
-        if self.survey.rewrites:
-            found.append(f"left out: what {self.survey.name} mends in prompts by code, such as HTML's entities")
-        return found
+        name = self.survey.name
+        notes = [f"left out: noise that no seed reaches, which {name} adds to the pictures that it encodes"]
+        notes = notes if self.survey.unseeded else []
+        notes += [f"left out: what {name} mends in prompts by code, such as HTML's entities"] if self.survey.rewrites else []
+        return notes + [f"left out: {each}, which {name} does not run for a picture from text" for each in left]
 
     @property
     def noise_order(self) -> Sequence[int]:

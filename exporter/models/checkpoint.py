@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -115,6 +116,8 @@ class Checkpoint:
         for file in files:
             status = file.stat()
             total.update(f"{file.name} {_file_digest(file, status.st_size, status.st_mtime_ns)}".encode())
+        for each in self.beside(component):
+            total.update(self.digest(each).encode())
         for each in self.words(component.replace("tokenizer", "text_encoder")):
             status = each.file.stat()
             content = _file_digest(each.file, status.st_size, status.st_mtime_ns)
@@ -128,6 +131,10 @@ class Checkpoint:
     def named(self, component: str) -> Mapping[str, Any]:
         """A network's config with the name of its class, which may stand in the pipeline's index alone."""
         return {"_class_name": self.configs["model_index"][component][1], **self.configs[component]}
+
+    def beside(self, component: str) -> tuple[str, ...]:
+        """The further networks of a component that is several, as of several ControlNets at once."""
+        return tuple(itertools.takewhile(self.configs.__contains__, further(component)))
 
     def words(self, tower: str) -> tuple[Vectors, ...]:
         """What one text encoder learns of further words."""
@@ -144,6 +151,11 @@ class Checkpoint:
                 that does not fit.
 
         """
+        if others := self.beside(component):
+            from exporter.models import weights  # noqa: PLC0415 - torch; a plan needs configs alone
+
+            networks = [self._plain(each, precision) for each in (component, *others)]
+            return weights.joined(self.configs["model_index"][component], networks)
         if changes := self._changes(component):
             from exporter.models import lora_fuse, weights  # noqa: PLC0415 - torch; a plan needs configs alone
 
@@ -155,7 +167,7 @@ class Checkpoint:
     def _plain(self, component: str, precision: Precision) -> nn.Module:
         from exporter.models import single_file, weights  # noqa: PLC0415 - torch; a plan needs configs alone
 
-        skeleton = self.skeleton(component, computed=True)
+        skeleton = self.skeleton(component, computed=True, alone=True)
         if self.seed is not None and component not in self.remade:
             return weights.make_up(skeleton, self.seed, precision, component)
         files = self.files.get(component, ())
@@ -166,12 +178,23 @@ class Checkpoint:
             return weights.put(skeleton, tensors, precision, component)
         return weights.read(skeleton, files, precision, component)
 
-    def skeleton(self, component: str, *, computed: bool = False) -> nn.Module:
-        """Build one network on the meta device: shapes and names, no memory but for what its constructor computes."""
+    def skeleton(self, component: str, *, computed: bool = False, alone: bool = False) -> nn.Module:
+        """Build one network on the meta device: shapes and names, no memory but for what its constructor computes.
+
+        `alone`: of several under one name the first.
+        """
         from exporter.models import weights  # noqa: PLC0415 - torch; a plan needs configs alone
 
-        library, name = self.configs["model_index"][component]
-        return weights.skeleton(library, name, self.configs[component], computed=computed)
+        config, entry, others = self.configs[component], self.configs["model_index"].get(component), self.beside(component)
+        if others and entry is not None and not alone:
+            return weights.joined(entry, [self.skeleton(each, alone=True) for each in (component, *others)])
+        library, name = ("diffusers", config["_class_name"]) if others or entry is None else entry
+        return weights.skeleton(library, name, config, computed=computed)
+
+
+def further(component: str) -> Iterator[str]:
+    """Under which names diffusers saves the networks beside the first where a component is several, however many."""
+    return (f"{component}_{number}" for number in itertools.count(1))
 
 
 def network(part: str) -> str:
@@ -240,14 +263,12 @@ def _folder(folder: Path, provenance: dict[str, str], seed: int | None, variant:
     for name in read:
         if not isinstance(index[name], list) or index[name][1] is None:
             continue
-        inside = folders[name] = folder / name
-        if name == "scheduler":
-            configs[name] = {"_class_name": index[name][1], **read_json(inside / "scheduler_config.json")}
-            continue
-        file = _config_file(inside, name)
-        configs[name] = read_json(inside / file)
-        if file == "config.json" and seed is None:
-            files[name] = safetensors_header.files(inside, variant)
+        for inside in (folder / name, *itertools.takewhile(Path.is_dir, map(folder.joinpath, further(name)))):
+            folders[inside.name] = inside
+            file = _config_file(inside, name)
+            configs[inside.name] = read_json(inside / file)
+            if file == "config.json" and seed is None:
+                files[inside.name] = safetensors_header.files(inside, variant)
     if seed is None and variant and not any(variant in file.name for each in files.values() for file in each):
         raise RecipeError(f"model.variant: no component of {folder} has weights of the variant {variant!r}; leave the line out")
     if "scheduler" not in configs:
@@ -256,6 +277,7 @@ def _folder(folder: Path, provenance: dict[str, str], seed: int | None, variant:
             "it either.\n  Copy the scheduler folder of the model that it was made from, and name it in model_index.json: "
             '"scheduler": ["diffusers", "EulerDiscreteScheduler"].'
         )
+    configs["scheduler"] = {"_class_name": index["scheduler"][1], **configs["scheduler"]}
     if seed is not None:
         provenance |= {"weights": "random", "seed": str(seed), "scheme": SCHEME}
     return Checkpoint(_trusted(configs, str(folder)), provenance, files, folders, seed)
@@ -263,8 +285,8 @@ def _folder(folder: Path, provenance: dict[str, str], seed: int | None, variant:
 
 def _config_file(inside: Path, name: str) -> str:
     """Name of the file that a component's config is in: a network's, but for what makes ids of texts, or pixels of images."""
-    if _TOKENIZERS.fullmatch(name):
-        return "tokenizer_config.json"
+    if _TOKENIZERS.fullmatch(name) or name == "scheduler":
+        return f"{name.partition('_')[0]}_config.json"
     return _PROCESSOR if not (inside / "config.json").exists() and (inside / _PROCESSOR).exists() else "config.json"
 
 
@@ -290,7 +312,7 @@ def _single(file: Path, model: ModelOptions, seed: int | None) -> Checkpoint:
     header = safetensors_header.header(file)
     kind = kinds.of_file(header.shapes, header.metadata, recognition.known().values())
     if kind is not None and not (kind is kinds.NO_VAE and (model.vae or seed is not None)):
-        raise UnsupportedError(kind.sentence(file) + _base(kind, header.shapes, model.architecture))
+        raise UnsupportedError(kind.sentence(file) + kinds.base(kind, header.shapes, model.architecture))
     said = statements.stated(file)
     name = model.architecture or _recognised(file, said)
     configs = statements.applied(_trusted(architectures.configs(name), name), said)
@@ -322,14 +344,6 @@ def _single(file: Path, model: ModelOptions, seed: int | None) -> Checkpoint:
     left = leftovers.of_file(file.name, header.shapes, files)
     notes = tuple(filter(None, [*came, left, *statements.remarks(words, file.name, configs)]))
     return Checkpoint(configs, provenance, files, folders, seed, originals=frozenset(files), statements=said, notes=notes)
-
-
-def _base(kind: kinds.Kind, shapes: kinds.Shapes, architecture: str | None) -> str:
-    """Which model has the rest of a file with a UNet and not all that belongs to it, as far as its shapes tell."""
-    found = recognition.outline(shapes) if kind in {kinds.UNET, kinds.NO_TEXT} else None
-    names = [architecture] if found and architecture else recognition.same(found) if found else []
-    published = [place for name in names if (place := architectures.hub(name))]
-    return f"\n  Its UNet is of the kind of {' and '.join(published)}." if published else ""
 
 
 def _recognised(file: Path, said: Iterable[Statement]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +38,7 @@ def skeleton(library: str, name: str, config: Mapping[str, Any], *, computed: bo
         UnsupportedError: the library has no such class, or the class refuses the config.
 
     """
-    cls = getattr({"diffusers": diffusers, "transformers": transformers}[library], name, None)
-    if cls is None or not _is_network(cls):
-        raise UnsupportedError(f"{library} {_version(library)} has no network named {name!r}.\n  A newer {library} may know it.")
+    cls = _kind(library, name)
     try:
         with init_empty_weights(include_buffers=False) if computed else torch.device("meta"):
             if library == "diffusers":
@@ -48,6 +46,23 @@ def skeleton(library: str, name: str, config: Mapping[str, Any], *, computed: bo
             return cls(cls.config_class.from_dict(dict(config)))
     except (ValueError, TypeError, NotImplementedError) as error:
         raise UnsupportedError(f"{name} refuses its config: {error}") from error
+
+
+def joined(entry: Sequence[str], networks: Sequence[nn.Module]) -> nn.Module:
+    """Several networks as the one that runs them all, such as several ControlNets; `entry` has its library and class.
+
+    Raises:
+        UnsupportedError: the library has no such class.
+
+    """
+    return _kind(*entry)(list(networks)).eval()
+
+
+def _kind(library: str, name: str) -> Any:  # noqa: ANN401 - a class of networks
+    found = getattr({"diffusers": diffusers, "transformers": transformers}[library], name, None)
+    if found is None or not _is_network(found):
+        raise UnsupportedError(f"{library} {_version(library)} has no network named {name!r}.\n  A newer {library} may know it.")
+    return found
 
 
 def _is_network(found: object) -> bool:
@@ -118,7 +133,8 @@ def cast(module: nn.Module, precision: str, component: str) -> nn.Module:
     for name, value in module.state_dict().items():
         if value.is_floating_point():
             _checked(component, name, value, value.shape, precision)
-    return module.to(DTYPES[precision])
+    # By torch's own method: that of diffusers' networks tells of weights to be kept in float32, and names none.
+    return nn.Module.to(module, DTYPES[precision])
 
 
 def make_up(module: nn.Module, seed: int, precision: str, component: str) -> nn.Module:

@@ -64,7 +64,7 @@ def unknown_step(model: type[BaseModel], place: Place) -> tuple[Place, str] | No
     for end in range(1, len(place) + 1):
         fields = getattr(_at(model, place[: end - 1]), "model_fields", None)
         if fields is not None and place[end - 1] not in fields:
-            return place[:end], f"unknown field{did_you_mean(str(place[end - 1]), list(fields))}"
+            return place[:end], f"unknown field{_meant(model, str(place[end - 1]), list(fields))}"
     return None
 
 
@@ -75,8 +75,25 @@ def _known(model: type[BaseModel], place: Place, kind: str) -> str:
         return f"missing{f'; give it: {told}' if told else ''}"
     if kind == "extra_forbidden":
         fields = list(getattr(_at(model, place[:-1]), "model_fields", {}))
-        return f"unknown field{did_you_mean(str(place[-1]), fields) if fields else '; it takes no options'}"
+        return f"unknown field{_meant(model, str(place[-1]), fields)}"
     return ""
+
+
+def _meant(model: type[BaseModel], name: str, fields: list[str]) -> str:
+    """Where a field stands that is not known where it was found, or what its name is close to there."""
+    if elsewhere := list(_places(model, name)):
+        return f" here; it is {' or '.join(elsewhere)}"
+    return did_you_mean(name, fields) if fields else "; it takes no options"
+
+
+def _places(model: type[BaseModel], name: str, before: str = "") -> Iterator[str]:
+    """Where fields of a name stand, in the models that a model has as fields and not in its lists and mappings."""
+    for key, field in model.model_fields.items():
+        if key == name:
+            yield f"{before}{key}" if before else f"{key}, at the top"
+        inner = _model(field.annotation)
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            yield from _places(inner, name, f"{before}{key}.")
 
 
 def _sentence(problem: Any) -> str:  # noqa: ANN401 - pydantic's ErrorDetails, with keys that depend on the type

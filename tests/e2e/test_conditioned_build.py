@@ -14,16 +14,16 @@ from exporter.recipe.schema import Recipe
 from exporter.stages.store import Store
 from tests.e2e.conftest import silent
 from tests.exporter.families.test_traced import MODES, RECIPE
-from tools.coverage import conditioned
+from tools.coverage import conditioned, trial
 
-#: Micro model → what diffusers calls its inputs.
-IMAGE, FILLED = {"image": "image"}, {"image": "image", "mask": "mask_image"}
+#: Micro model → its inputs.
 NAMES = {
-    "stable-diffusion-controlnet": IMAGE,
-    "stable-diffusion-xl-controlnet": IMAGE,
-    "stable-diffusion-inpaint": FILLED,
-    "instruct-pix2pix": IMAGE,
-    "stable-diffusion-adapter": IMAGE,
+    "stable-diffusion-controlnet": ["image"],
+    "stable-diffusion-controlnets": ["image", "image_2"],
+    "stable-diffusion-xl-controlnet": ["image"],
+    "stable-diffusion-inpaint": ["image", "mask"],
+    "instruct-pix2pix": ["image"],
+    "stable-diffusion-adapter": ["image"],
 }
 
 
@@ -37,7 +37,7 @@ def shown(name, size, random):
 
 
 def test_every_micro_model_that_is_built_is_held_to_diffusers():
-    assert {*NAMES, "stable-diffusion-controlnets"} == {*conditioned.MADE}
+    assert {*NAMES} == {*conditioned.MADE}
 
 
 @pytest.mark.slow
@@ -53,14 +53,14 @@ def test_the_bundle_draws_what_diffusers_draws(name, tmp_path):
     source.set_progress_bar_config(disable=True)
     takes, random = inspect.signature(source.__call__).parameters, np.random.default_rng(0)
     with Pipeline.open(bundle.folder) as pipeline:
-        with pytest.raises(UnsupportedError, match=f"this bundle needs the input {next(iter(names))}, a picture"):
+        with pytest.raises(UnsupportedError, match=f"this bundle needs the input {names[0]}, a picture"):
             pipeline.generate("A red circle")
         with pytest.raises(UnsupportedError, match="40x40 pixels"):
             pipeline.generate("A red circle", inputs=dict.fromkeys(names, Image.new("RGB", (40, 40))))
         for size, scale in (((32, 32), 2.5), ((32, 48), 2.5), ((32, 32), 1.0)):
             inputs = {each: shown(each, size, random) for each in names}
             asked = {"num_inference_steps": 2, "strength": 1.0, "height": size[0], "width": size[1]}
-            asked |= {names[each]: image for each, image in inputs.items()}
+            asked |= trial.handed({each: [image] for each, image in inputs.items()})
             given = {"negative_prompt": "Blurry", "guidance_scale": scale}
             asked = {key: value for key, value in (asked | given).items() if key in takes}
             drawn = source("A red circle", **asked, generator=torch.Generator().manual_seed(7), output_type="np").images[0]

@@ -34,13 +34,14 @@ def _controlled_xl(kind: str, **networks: Any) -> DiffusionPipeline:  # noqa: AN
     return under(kind, conditioned.stable_diffusion_xl_controlnet(), **networks)
 
 
-def stable_diffusion_3_controlnet() -> DiffusionPipeline:
+def stable_diffusion_3_controlnet(kind: str = "StableDiffusion3ControlNetPipeline", **changes: Any) -> DiffusionPipeline:  # noqa: ANN401
     """A ControlNet that sees the encoded picture, and not the pooled text."""
     network = diffusers.SD3ControlNetModel(
         sample_size=32, patch_size=1, in_channels=4, num_layers=1, attention_head_dim=8, num_attention_heads=4,
         caption_projection_dim=32, joint_attention_dim=32, pooled_projection_dim=64, out_channels=4,
+        **changes,
     )  # fmt: skip
-    return under("StableDiffusion3ControlNetPipeline", pipelines.stable_diffusion_3(), controlnet=alive(network))
+    return under(kind, pipelines.stable_diffusion_3(), controlnet=alive(network))
 
 
 def flux_controlnet() -> DiffusionPipeline:
@@ -76,6 +77,9 @@ MADE: Mapping[str, Callable[[], DiffusionPipeline]] = {
     "stable-diffusion-3-controlnet": stable_diffusion_3_controlnet,
     "flux-controlnet": flux_controlnet,
     "flux-control": flux_control,
+    "stable-diffusion-3-controlnet-inpaint": partial(
+        stable_diffusion_3_controlnet, "StableDiffusion3ControlNetInpaintingPipeline", extra_conditioning_channels=1
+    ),
     "stable-diffusion-pag-inpaint": partial(_filling, "StableDiffusionPAGInpaintPipeline"),
     "stable-diffusion-controlnet-inpaint": partial(_filling, "StableDiffusionControlNetInpaintPipeline"),
     "stable-diffusion-controlnet-pag-inpaint": partial(_filling, "StableDiffusionControlNetPAGInpaintPipeline"),

@@ -7,6 +7,7 @@ takes pictures is given the same ones, of another size than it draws where the b
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import itertools
 import json
@@ -23,6 +24,7 @@ import diffusers
 import numpy as np
 import torch
 import transformers
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from PIL import Image
 
 from engines.errors import ParityError, RecipeError, T2IError, UnsupportedError
@@ -109,7 +111,6 @@ def _compared(source: Any, bundle: Path, mode: str, height: int, widths: tuple[i
     """PSNR in dB of every setting."""
     source.set_progress_bar_config(disable=True)
     takes = inspect.signature(source.__call__).parameters
-    plain = {key: value for key, value in _PLAIN.items() if key in takes}
     own = "true_cfg_scale" if mode == "classifier_free" and "true_cfg_scale" in takes else "guidance_scale"
     with Pipeline.open(bundle, "onnxruntime") as pipeline:
         for prompts, width, scale in itertools.product((_PROMPTS[:1], _PROMPTS), widths, dict.fromkeys(_MODES[mode])):
@@ -120,10 +121,11 @@ def _compared(source: Any, bundle: Path, mode: str, height: int, widths: tuple[i
             asked = Request.of(pipeline.bundle.manifest, prompts, 1, **given)
             drawn = pipeline.draw(asked, height=height, width=width).images
             noise = [torch.Generator().manual_seed(7 + index) for index in range(len(prompts))]
-            options = {**plain, own: 1.0 if scale is None else scale, "height": height, "width": width, "num_inference_steps": 2}
-            options = {key: value for key, value in (options | _handed(pictures)).items() if key in takes}
+            options = {own: 1.0 if scale is None else scale, "height": height, "width": width, "num_inference_steps": 2}
+            options |= {**_PLAIN, "max_area": height * width, **handed(pictures)}
+            options = {key: value for key, value in options.items() if key in takes}
             options |= {"negative_prompt": [negative] * len(prompts)} if negative and "negative_prompt" in takes else {}
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), _means():
                 warnings.simplefilter("ignore")  # of diffusers about its own arguments
                 wanted = _wanted(source, prompts, noise, options)
             if drawn is None or wanted.std() < _DEAD:
@@ -157,7 +159,7 @@ def _pictures(inputs: Mapping[str, Input], count: int, size: tuple[int, int], *,
     return found
 
 
-def _handed(pictures: Mapping[str, list[Image.Image]]) -> dict[str, Any]:
+def handed(pictures: Mapping[str, list[Image.Image]]) -> dict[str, Any]:
     """Them as diffusers takes them: those of inputs that are numbered are a list of each picture's."""
     found: dict[str, list[list[Image.Image]]] = {}
     for name, each in pictures.items():
@@ -166,6 +168,21 @@ def _handed(pictures: Mapping[str, list[Image.Image]]) -> dict[str, Any]:
     return {
         name: lists[0] if len(lists) == 1 else [list(row) for row in zip(*lists, strict=True)] for name, lists in found.items()
     }
+
+
+@contextlib.contextmanager
+def _means() -> Iterator[None]:
+    """Within it diffusers encodes pictures to their mean where it adds noise that no seed reaches."""
+    sample = DiagonalGaussianDistribution.sample
+
+    def seeded(self: Any, generator: Any = None) -> torch.Tensor:  # noqa: ANN401 - diffusers'
+        return self.mode() if generator is None else sample(self, generator)
+
+    DiagonalGaussianDistribution.sample = seeded
+    try:
+        yield
+    finally:
+        DiagonalGaussianDistribution.sample = sample
 
 
 def _sentence(error: T2IError, folder: str) -> str:

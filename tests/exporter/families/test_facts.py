@@ -57,3 +57,12 @@ def test_a_pipeline_that_mends_texts_by_code_is_told_from_one_that_reads_them(pi
     for name in ("transformer", "vae", "text_encoder"):
         getattr(other, name).to("meta")
     assert Survey(other, {}, "classifier_free", 32, 32, 2).rewrites
+
+
+def test_a_pipeline_that_adds_noise_of_no_seed_to_its_pictures_is_fed_none():
+    made = MADE["stable-diffusion-3-controlnet"]()
+    for name in ("transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3", "controlnet"):
+        getattr(made, name).to("meta")
+    found = _facts.surveyed(made, {}, "classifier_free", 32, 32, 2)
+    assert (found.unseeded, found.draws, found.drawn) == (1, 1, 0)
+    assert found.pictures == {"control_image": "control_image"}

@@ -5,7 +5,7 @@ import torch
 from diffusers.pipelines.flux import pipeline_flux
 from torch import nn
 
-from exporter.families._open_lengths import Repeated, one_batch, open_lengths
+from exporter.families._open_lengths import Area, Repeated, one_batch, open_lengths
 from exporter.families._standins import Answered
 
 
@@ -70,6 +70,19 @@ def test_a_list_of_open_length_is_a_list_of_one_thing():
     assert (found[0], len(found), found.times) == ("a", 1, 7)
     with pytest.raises(TypeError, match="a list of an open length is gone through"):
         list(found)
+
+
+def test_a_pipeline_that_makes_sides_of_an_area_makes_those_that_were_asked_for():
+    class Sided(nn.Module):
+        def forward(self, value):
+            height, width = value.shape
+            area, ratio = Area(height, width), width / height
+            return torch.ones(round((area / ratio) ** 0.5) // 2 * 2, round((area * ratio) ** 0.5) // 2 * 2)
+
+    sides = {0: 2 * torch.export.Dim("rows", min=2, max=64), 1: 2 * torch.export.Dim("columns", min=2, max=64)}
+    program = torch.export.export(Sided(), (torch.ones(8, 6),), dynamic_shapes=(sides,), strict=False)
+    assert program.module()(torch.ones(10, 4)).shape == (10, 4)
+    assert Sided()(torch.ones(8, 6)).shape == (8, 6)
 
 
 def test_lengths_stay_open_in_the_pipeline_s_networks_too():

@@ -60,6 +60,35 @@ def test_a_picture_in_a_pipeline_s_hands_is_seen_by_image_processors_alone(pipel
             look(shown)
 
 
+def test_a_pipeline_of_several_networks_takes_a_list_of_pictures():
+    both = conditioned.MADE["stable-diffusion-controlnets"]()
+    assert _pictures.count(both) == 2
+    named = {"image": "control_image", "mask": "mask_image"}
+    assert _pictures.numbered(named, {"control_image": 2}) == {
+        "image": "control_image",
+        "image_2": "control_image",
+        "mask": "mask_image",
+    }
+    shown = _pictures.Shown(marked(torch.zeros(1, 3, 8, 16), "image"))
+    asked = []
+
+    def survey(hand, lists):
+        asked.append((hand, dict(lists)))
+        if not lists:
+            shown[0]  # which takes the picture for a list
+        if hand is _pictures.Shown:
+            shown.resize((4, 4))
+        return "found"
+
+    assert _pictures.handed(both, survey) == "found"
+    assert asked == [(_pictures.Shown, {}), (_pictures.Shown, {"image": 2}), (_pictures.as_numbers, {"image": 2})]
+
+
+def test_how_many_pictures_a_list_has_must_be_known(pipeline):
+    with pytest.raises(UnsupportedError, match="several pictures at once, and nothing says how many"):
+        _pictures.count(pipeline)
+
+
 def test_what_cannot_be_data_is_refused(pipeline):
     stand_in, seen = _pictures.taking(pipeline, {})["image_processor"], {}
     with pytest.raises(UnsupportedError, match="cut out by 'fill'"):

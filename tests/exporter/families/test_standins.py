@@ -53,6 +53,17 @@ def test_a_scale_is_on_or_off_whatever_it_is_compared_with_and_one_number_a_pict
     assert (on - 1).value.tolist() == [1.0, 2.0]
 
 
+def test_noise_that_no_seed_reaches_is_its_mean():
+    unseeded, seeded = _standins.Unseeded(), torch.Generator()
+    with Answered(torch.ones), unseeded:
+        own, without = torch.randn((2, 3), generator=seeded), torch.randn((2, 3), generator=None, dtype=torch.float64)
+        short = torch.randn(4)
+    assert own.tolist() == torch.ones(2, 3).tolist()
+    assert (without.tolist(), without.dtype) == (torch.zeros(2, 3).tolist(), torch.float64)
+    assert short.tolist() == [0.0] * 4
+    assert unseeded.drawn == 2
+
+
 def test_scales_and_times_become_tensors_and_spread_over_the_guided_batch():
     scale, time = OpenScale(torch.tensor([2.0, 3.0]), on=True), torch.tensor([5.0, 6.0])
     with Answered(nothing):

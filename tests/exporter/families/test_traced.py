@@ -65,6 +65,7 @@ def family(source: Path, mode: str = "classifier_free", *, text: str = RECIPE) -
         ("instruct-pix2pix", "classifier_free"),
         ("stable-diffusion-adapter", "classifier_free"),
         ("flux-control", "embedded"),
+        ("stable-diffusion-controlnets", "classifier_free"),
     ],
 )
 def test_every_part_answers_as_diffusers_with_guidance_on_and_off(model, name, mode):
@@ -184,9 +185,12 @@ def test_pictures_scales_and_noise_of_an_editing_model_are_declared(model):
     assert list(filled.noise_order) == [1, 0]  # diffusers draws the latent first
 
 
-def test_several_networks_under_one_name_are_refused(model):
-    with pytest.raises(UnsupportedError, match="controlnet is a MultiControlNetModel: several networks under one name"):
-        family(model("stable-diffusion-controlnets"))
+def test_several_controlnets_take_a_picture_each(model):
+    made = family(model("stable-diffusion-controlnets"))
+    assert list(made.inputs) == ["image", "image_2"]
+    condition = made.signature("condition")
+    assert [port.name for port in condition.outputs] == ["image_condition", "image_2_condition"]
+    assert made.digest("condition") != family(model("stable-diffusion-controlnet")).digest("condition")
 
 
 def test_a_controlnet_of_another_base_model_is_refused_by_its_name(tmp_path):

@@ -5,12 +5,16 @@ import hashlib
 import numpy as np
 import pytest
 import torch
+from diffusers import UNet2DModel
+from diffusers.models import modeling_utils
 from safetensors.torch import save_file
 from torch import nn
 
 from engines.errors import UnsupportedError
 from exporter.models import weights
 from tools.coverage.parts import qwen_vl
+
+BLOCKS = {"down_block_types": ("DownBlock2D", "DownBlock2D"), "up_block_types": ("UpBlock2D", "UpBlock2D")}
 
 
 class Network(nn.Module):
@@ -78,6 +82,17 @@ def test_what_half_precision_does_not_hold_is_told_and_a_sum_that_overflows_is_n
     with pytest.raises(UnsupportedError, match="in fp16"):
         weights.cast(large, "fp16", "unet")
     assert weights.cast(large, "bf16", "unet").to_q.bias.dtype == torch.bfloat16
+
+
+def test_a_type_is_changed_without_a_word(monkeypatch):
+    network = UNet2DModel(sample_size=8, block_out_channels=(8, 8), norm_num_groups=4, layers_per_block=1, **BLOCKS)
+    said = []
+    monkeypatch.setattr(modeling_utils.logger, "warning", lambda text, *_: said.append(text))
+    network.to(torch.float16)
+    assert said  # by diffusers' own method
+    said.clear()
+    assert {value.dtype for value in weights.cast(network, "fp32", "unet").parameters()} == {torch.float32}
+    assert not said
 
 
 def test_a_name_in_two_files_and_a_damaged_file(tmp_path):

@@ -27,4 +27,4 @@ def test_pictures_are_larger_than_what_is_drawn_where_the_bundle_resizes_them():
 
 def test_diffusers_is_handed_them_by_its_own_words_and_those_that_are_numbered_as_lists():
     pictures = {"image": ["a", "b"], "image_2": ["c", "d"], "mask": ["e", "f"]}
-    assert trial._handed(pictures) == {"image": [["a", "c"], ["b", "d"]], "mask_image": ["e", "f"]}
+    assert trial.handed(pictures) == {"image": [["a", "c"], ["b", "d"]], "mask_image": ["e", "f"]}
