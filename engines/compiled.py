@@ -32,9 +32,10 @@ class CompiledSamplers:
                 f"the sampler of {steps} steps was built without tables that start from an image. Build the bundle again."
             )
         path = self._bundle.path((original and entry.image) or entry.file)
-        which = path, original and original.start(steps), original and original.alone
+        skipped = original and original.start(steps, self._bundle.manifest.partial_step)
+        which = path, skipped, original and original.alone
         if which not in self._read:
             kind = plugins.load("samplers", entry.kind)
-            start = original and kind.load_start(path, original.start(steps), alone=original.alone)
+            start = None if original is None or skipped is None else kind.load_start(path, skipped, alone=original.alone)
             self._read[which] = start or kind.load(path)
         return self._read[which]

@@ -31,6 +31,8 @@ Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 #: Whose numbers a seed stands for: Philox of numpy; torch's Mersenne Twister on a CPU; or its Philox on an NVIDIA GPU.
 Generator = Literal["numpy", "torch-cpu", "torch-cuda"]
+#: What becomes of the step in which a strength ends: it is dropped, as Stable Diffusion's pipelines do, or taken whole.
+PartialStep = Literal["dropped", "taken"]
 
 
 class File(Frozen):
@@ -241,6 +243,9 @@ class Draft(Frozen):
     noise_order: tuple[int, ...] = Field(
         default=(), description="which of a seed's draws, from 0, are taken first, by condition parts and then as the latent"
     )
+    partial_step: PartialStep = Field(
+        default="dropped", description="what becomes of the step in which a strength ends, of what starts from an image"
+    )
     parts: dict[Name, PartEntry]
     samplers: tuple[SamplerEntry, ...]
     process: RelativePath | None = Field(default=None, description="what adaptive samplers solve; null where there is none")
@@ -371,8 +376,8 @@ class Manifest(Draft):
             told["read"] = read
         if lengths := {name: entry.open.model_dump(mode="json") for name, entry in self.tokenizers.items() if entry.open}:
             told["lengths"] = lengths
-        if self.noise_order:
-            told["noise_order"] = list(self.noise_order)
+        plain = {"noise_order": list(self.noise_order), "partial_step": self.partial_step}
+        told |= {name: value for name, value in plain.items() if value not in ([], "dropped")}
         if self.inputs:
             told["inputs"] = {name: entry.model_dump(mode="json", exclude={"about"}) for name, entry in self.inputs.items()}
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()

@@ -8,12 +8,16 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from engines.errors import UnsupportedError
 from engines.images import modes
+
+if TYPE_CHECKING:
+    from engines.manifest import PartialStep
 
 #: diffusers' own, without a mask and with one.
 _STRENGTH, _STRENGTH_OF_MASK = 0.8, 1.0
@@ -132,20 +136,26 @@ class InitImage:
         """Whether it begins with noise alone: a mask at full strength; the original is then only in what is kept."""
         return self.anew is not None and self.strength == 1
 
-    def start(self, steps: int) -> int:
-        """How many of that many steps are left out, as diffusers counts them.
+    @staticmethod
+    def left_out(steps: int, strength: float, partial: PartialStep) -> int:
+        """How many of that many steps a strength leaves out, as diffusers' `get_timesteps` computes it."""
+        taken = min(steps * strength, steps)
+        return steps - int(taken) if partial == "dropped" else int(max(steps - taken, 0))
+
+    def start(self, steps: int, partial: PartialStep = "dropped") -> int:
+        """How many of that many steps are left out.
 
         Raises:
             UnsupportedError: all of them; says the smallest strength that takes one.
 
         """
-        taken = min(int(steps * self.strength), steps)
-        if not taken:
+        found = self.left_out(steps, self.strength, partial)
+        if found == steps:
             least = math.ceil(1000 / steps) / 1000
             raise UnsupportedError(
                 f"strength {self.strength:g} of {steps} steps takes none. Give at least {least:g}, or more steps."
             )
-        return steps - taken
+        return found
 
     def images(self, count: int) -> np.ndarray:
         """The picture as an encoder takes it, float32 (count, height, width, 3) in [0, 1]."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from engines.bundle import Role, Tokenizer
     from engines.guidance import Guidance
     from engines.inputs import Input
+    from engines.manifest import PartialStep
     from engines.signature import Signature
     from exporter.models.checkpoint import Checkpoint
     from exporter.part import Part, Precision
@@ -153,6 +154,11 @@ class Family(Protocol):
     #: Name of the part that encodes images; among the roles where the recipe asks for it.
     image_encoder: str
 
+    @property
+    def starts(self) -> Collection[str]:
+        """What its pipelines in diffusers start from where images are encoded: an `image`, and it within a `mask`."""
+        ...
+
     #: Whether it claims whatever is left; it is asked last.
     general: ClassVar[bool]
 
@@ -195,6 +201,11 @@ class Family(Protocol):
     @property
     def noise_order(self) -> Sequence[int]:
         """Which of the noises that its pipeline draws a bundle takes first, in its order; empty: as they come."""
+        ...
+
+    @property
+    def partial_step(self) -> PartialStep:
+        """What becomes of the step in which a strength ends, where its pipeline starts from a picture."""
         ...
 
     @property

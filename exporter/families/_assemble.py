@@ -11,7 +11,7 @@ import transformers
 
 from engines.errors import RecipeError, UnsupportedError
 from engines.plugins import did_you_mean
-from exporter.families import _tokens
+from exporter.families import _siblings, _tokens
 from exporter.families._standins import real
 
 if TYPE_CHECKING:
@@ -23,12 +23,17 @@ _LIBRARIES: dict[str, Any] = {"diffusers": diffusers, "transformers": transforme
 
 
 def kind_of(checkpoint: Checkpoint) -> Any:  # noqa: ANN401 - a class of diffusers'
-    """The pipeline's class; raises UnsupportedError where the installed diffusers has none of that name."""
+    """The pipeline's class: of those that start from a picture, the one that draws from text with the same networks.
+
+    Raises:
+        UnsupportedError: the installed diffusers has none of that name.
+
+    """
     name = checkpoint.configs["model_index"]["_class_name"]
     found = getattr(diffusers, name, None)
     if not (isinstance(found, type) and issubclass(found, diffusers.DiffusionPipeline)):
         raise UnsupportedError(f"diffusers {diffusers.__version__} has no pipeline {name!r}.\n  A newer diffusers may know it.")
-    return found
+    return _siblings.from_text(found, checkpoint.configs)
 
 
 def pipeline(checkpoint: Checkpoint, sampler: SamplerOptions, loaded: Sequence[str] | None, precision: Precision) -> Any:  # noqa: ANN401

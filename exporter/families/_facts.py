@@ -7,7 +7,7 @@ from functools import cached_property, partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from engines.errors import UnsupportedError
@@ -16,7 +16,7 @@ from exporter.families import _pictures, _readings, _survey
 from exporter.families._lengths import OpenLengths
 from exporter.families._origins import DRAW, STEP, Origins, marked, origins
 from exporter.families._readings import AskedTokens, Reading
-from exporter.families._standins import Absent, Finished, OpenScale, Stepped, outlined, refused, stand_in
+from exporter.families._standins import Absent, Finished, OpenScale, Stepped, idle, outlined, refused
 from exporter.families._survey import NEGATIVE, POSITIVE, Encoding, Leaf, Play, TokenCall
 
 #: A text that whoever mends texts changes.
@@ -36,6 +36,7 @@ class Survey:
         steps: that the pipeline is asked for.
         hand: what its call is given of a tensor that is a picture; None: it is given none.
         lists: argument → how many pictures it is a list of, where it is one.
+        words: name of an input → the argument that is that picture; by default the arguments' own names.
 
     Attributes:
         pictures: name of an input → the argument of the call that is that picture.
@@ -66,10 +67,12 @@ class Survey:
         steps: int,
         hand: Callable[[Tensor], Any] | None = None,
         lists: Mapping[str, int] | None = None,
+        *,
+        words: Mapping[str, str] | None = None,
     ) -> None:
         self.pipeline, self.mode = pipeline, mode
         self.lists, self._hand = dict(lists or {}), hand or _pictures.as_numbers
-        self.pictures = _pictures.numbered(_pictures.arguments(pipeline), self.lists) if hand else {}
+        self.pictures = _pictures.numbered(words or _pictures.arguments(pipeline), self.lists) if hand else {}
         self.prepared: dict[str, _pictures.Picture] = {}
         self.drawn: int | None = None
         self.name = type(pipeline).__name__
@@ -111,17 +114,25 @@ class Survey:
             )
         return found[0]
 
-    def shown(self, batch: Any, height: Any, width: Any, given: Mapping[str, Tensor] | None = None) -> dict[str, Any]:  # noqa: ANN401 - open lengths
+    def shown(
+        self,
+        batch: Any,  # noqa: ANN401 - open lengths
+        height: Any,  # noqa: ANN401
+        width: Any,  # noqa: ANN401
+        given: Mapping[str, Tensor] | None = None,
+        words: Mapping[str, str] | None = None,
+    ) -> dict[str, Any]:
         """Arguments of the call that are pictures, (batch, channels, height, width) each: those that are given, else black."""
         pictures = {name: torch.zeros(batch, 3, height, width) for name in self.pictures} | dict(given or {})
-        return self.called_by({name: self._hand(marked(picture, name)) for name, picture in pictures.items()})
+        return self.called_by({name: self._hand(marked(picture, name)) for name, picture in pictures.items()}, words)
 
-    def called_by(self, pictures: Mapping[str, Any]) -> dict[str, Any]:
-        """What stands for each picture by its argument of the call, in a list where the pipeline has one."""
-        found: dict[str, list[Any]] = {}
+    def called_by(self, pictures: Mapping[str, Any], words: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """What stands for each picture by its argument of the call, or by another's `words`; lists where they are."""
+        words, found = words or self.pictures, dict[str, list[Any]]()
         for name, each in pictures.items():
-            found.setdefault(self.pictures[name], []).append(each)
-        return {name: each if name in self.lists else each[0] for name, each in found.items()}
+            found.setdefault(words[name], []).append(each)
+        lists = {words[name] for name in pictures if self.pictures[name] in self.lists}
+        return {name: each if name in lists else each[0] for name, each in found.items()}
 
     def called(self, batch: int, tail: str = "") -> dict[str, Any]:
         """Arguments of the pipeline's call for that many pictures; `tail` is what the texts go on with."""
@@ -324,7 +335,7 @@ class Survey:
     def unasked(self, pipeline: Any, but: Sequence[str] = ()) -> dict[str, Any]:  # noqa: ANN401 - of diffusers
         """The networks of a step but some, in place of which are others that compute nothing."""
         names = [name for name in self.components.get("denoiser", []) if name not in but]
-        return {name: _unasked(getattr(pipeline, name), self._returned.get(name, Absent())) for name in names}
+        return {name: idle(getattr(pipeline, name), self._returned.get(name, Absent())) for name in names}
 
     def times(self, height: int, width: int, steps: int) -> dict[str, Any]:
         """What the pipeline tells its scheduler for another size and number of steps, beside that number."""
@@ -347,14 +358,14 @@ class Survey:
         return play, noises
 
 
-def surveyed(pipeline: Any, *asked: Any) -> Survey:  # noqa: ANN401 - a pipeline of diffusers, and arguments of `Survey`
+def surveyed(pipeline: Any, *asked: Any, words: Mapping[str, str] | None = None) -> Survey:  # noqa: ANN401 - as of `Survey`
     """Survey a pipeline, without pictures if it draws without, else with those that its call takes."""
     if not _pictures.arguments(pipeline):
         return Survey(pipeline, *asked)
     try:
         return Survey(pipeline, *asked)
     except UnsupportedError:
-        return _pictures.handed(pipeline, partial(Survey, pipeline, *asked))
+        return _pictures.handed(pipeline, partial(Survey, pipeline, *asked, words=words), words)
 
 
 def steering(pipeline: Any, mode: str, scale: Any) -> dict[str, Any]:  # noqa: ANN401 - a number or what stands for one
@@ -386,8 +397,3 @@ def replayed(results: Sequence[Any]) -> Callable[..., Any]:
     """An encoder of prompts that returns what was returned."""
     waiting = list(results)
     return lambda *_, **__: waiting.pop(0)
-
-
-def _unasked(network: Any, returned: Any) -> Any:  # noqa: ANN401 - a network of diffusers, and anything
-    """A network that computes nothing."""
-    return stand_in(network, __call__=lambda *_, **__: returned) if isinstance(network, nn.Module) else network

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar, cast
 
@@ -56,7 +56,7 @@ class Shown(Image.Image):
 
     """
 
-    def __init__(self, content: Tensor | Sequence[Image.Image]) -> None:
+    def __init__(self, content: Tensor | list[Image.Image]) -> None:
         super().__init__()
         size = (content.shape[3], content.shape[2]) if isinstance(content, Tensor) else content[0].size
         self.content, self._size = content, size
@@ -104,7 +104,7 @@ def count(pipeline: Any) -> int:  # noqa: ANN401
     return len(several[0])
 
 
-def handed(pipeline: Any, survey: Callable[..., Surveyed]) -> Surveyed:  # noqa: ANN401
+def handed(pipeline: Any, survey: Callable[..., Surveyed], words: Mapping[str, str] | None = None) -> Surveyed:  # noqa: ANN401
     """Survey a pipeline with what it takes for a picture: one, a list of several, or numbers."""
     lists, hand = dict[str, int](), cast("Callable[[Tensor], Any]", Shown)
     while True:
@@ -113,7 +113,7 @@ def handed(pipeline: Any, survey: Callable[..., Surveyed]) -> Surveyed:  # noqa:
         except Unprepared:
             hand = as_numbers
         except Several as event:
-            lists[arguments(pipeline)[event.name]] = count(pipeline)
+            lists[(words or arguments(pipeline))[event.name]] = count(pipeline)
 
 
 def processors(pipeline: Any) -> Mapping[str, VaeImageProcessor]:  # noqa: ANN401

@@ -23,7 +23,7 @@ from exporter.families._standins import Finished, OpenScale, Stepped, outlined
 from exporter.families._survey import Leaf, Play
 
 
-class _Played(nn.Module):
+class PlayedPart(nn.Module):
     """A pipeline some of whose networks are here; the others are on the meta device.
 
     Args:
@@ -98,7 +98,7 @@ class _Played(nn.Module):
         return restored(self._survey, values, self._dtype)
 
 
-class PlayedText(_Played):
+class PlayedText(PlayedPart):
     """Every text encoder: ids and masks (1, branches, length) → what the pipeline's own encoding of prompts returns."""
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...] | Tensor:
@@ -135,7 +135,7 @@ class PlayedText(_Played):
         return answer
 
 
-class PlayedStep(_Played):
+class PlayedStep(PlayedPart):
     """One step of the pipeline: latent (B, C, H, W), timestep (B,), conditioning and scales by name → the model's output."""
 
     def forward(self, *inputs: Tensor) -> Tensor:
@@ -163,7 +163,7 @@ class PlayedStep(_Played):
         raise RuntimeError(f"{survey.name} returned without a step")
 
 
-class PlayedConditions(_Played):
+class PlayedConditions(PlayedPart):
     """What a step takes of pictures alone: pictures (B, height, width, C), and noise where it is random → crossings by name."""
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...] | Tensor:
@@ -192,7 +192,7 @@ class PlayedConditions(_Played):
         return ordered if len(ordered) != 1 else ordered[0]
 
 
-class PlayedDecoder(_Played):
+class PlayedDecoder(PlayedPart):
     """What the pipeline does behind its last step: latent (1, C, H, W) → image (1, height, width, 3) in [0, 1]."""
 
     def forward(self, latent: Tensor) -> Tensor:

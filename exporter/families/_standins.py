@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Self
 
 import torch
-from torch import SymFloat, SymInt, Tensor
+from torch import SymFloat, SymInt, Tensor, nn
 from torch.fx.experimental import _config
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
@@ -23,7 +23,7 @@ def stand_in(real: Any, **attributes: Any) -> Any:  # noqa: ANN401 - any object 
     """An object of the same class and content as `real`, but for some methods and properties."""
     kind = type(real)
     found = object.__new__(type(kind.__name__, (kind,), attributes))
-    found.__dict__.update(real.__dict__)
+    found.__dict__.update({name: value for name, value in vars(real).items() if name not in attributes})
     return found
 
 
@@ -324,6 +324,11 @@ class Absent:
         if name == "chunk":
             return (cls(),) * int(args[1])
         return cls()
+
+
+def idle(network: Any, returned: Any) -> Any:  # noqa: ANN401 - a network of diffusers, and anything
+    """A network that computes nothing."""
+    return stand_in(network, __call__=lambda *_, **__: returned) if isinstance(network, nn.Module) else network
 
 
 #: What diffusers imports where it is installed, and whose absence it notices when it is used.

@@ -168,10 +168,9 @@ class Play:
         followed, kept = self._origins or nullcontext(), _open_lengths.open_lengths(self.pipeline)
         answered = Answered(self._draw)
         known = OpenTexts()  # innermost: what is known of a mask is not to be asked of torch
-        modes = followed, answered, unseeded, kept, known
-        with _standins.real(), torch.no_grad(), ExitStack() as stack, kept_types(self.pipeline), quiet():
-            for each in modes:
-                stack.enter_context(each)
+        with (
+            _standins.real(), torch.no_grad(), followed, answered, unseeded, kept, known, kept_types(self.pipeline), quiet()
+        ):  # fmt: skip
             return call(self.pipeline, **given)
 
     @contextmanager
@@ -207,8 +206,9 @@ def off(height: Any, width: Any) -> dict[str, Any]:  # noqa: ANN401 - open lengt
 
 
 def arguments(pipeline: Any) -> Mapping[str, inspect.Parameter]:  # noqa: ANN401 - a pipeline of diffusers
-    """What a pipeline's call takes."""
-    return inspect.signature(inspect.unwrap(type(pipeline).__call__)).parameters
+    """What the call of a pipeline, or of a class of them, takes."""
+    kind = pipeline if isinstance(pipeline, type) else type(pipeline)
+    return inspect.signature(inspect.unwrap(kind.__call__)).parameters
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from engines.errors import UnsupportedError
-from exporter.families import Family, Saw, _pictures, _played, _standins, _survey
+from exporter.families import Family, Saw, _pictures, _played, _siblings, _standins, _starts, _survey
 from exporter.families._facts import is_tokenizer, replayed, steering
 from exporter.families._origins import DRAW, STEP, Origins, marked
 from exporter.families._readings import AskedTokens, branch_of
@@ -25,6 +25,7 @@ from exporter.families._survey import Leaf, Play
 if TYPE_CHECKING:
     from exporter.families._crossings import Conditions
     from exporter.families._facts import Survey
+    from exporter.families._starts import Start
 
 
 class TracedFamily(Family, Protocol):
@@ -42,8 +43,17 @@ class TracedFamily(Family, Protocol):
         """Arguments of the pipeline's call beside prompts, size, steps and guidance."""
         ...
 
+    @property
+    def starts(self) -> Mapping[str, Start]:
+        """How pipelines start from an `image`, and within a `mask`."""
+        ...
+
     def components(self, part: str) -> tuple[str, ...]:
         """Networks that compute in a part."""
+        ...
+
+    def played(self, part: str, pipeline: Any) -> nn.Module:  # noqa: ANN401 - diffusers'
+        """A part as the pipeline's own code, over a pipeline that has its networks."""
         ...
 
 
@@ -75,6 +85,7 @@ class TracedReference:
 
     def __init__(self, family: TracedFamily, pipeline: Any) -> None:  # noqa: ANN401 - a diffusers pipeline
         self._family, self.pipeline = family, pipeline
+        self._started: tuple[Any, Start] | None = None  # the pipeline of the last run, where that started from a picture
 
     @property
     def components(self) -> Mapping[str, nn.Module]:
@@ -89,7 +100,8 @@ class TracedReference:
         for part, role in self._family.roles.items():
             network = getattr(self.pipeline, self._family.components(part)[0])
             encode = next((name for name in _survey.ENCODERS if hasattr(self.pipeline, name)), "")
-            found[part] = {"text": (self.pipeline, encode), "decoder": (network, "decode")}.get(role, (network, "forward"))
+            owners = {"text": (self.pipeline, encode), "decoder": (network, "decode"), "encoder": (network, "encode")}
+            found[part] = owners.get(role, (network, "forward"))
         return found
 
     def unpacked(self, kept: Tensor, shape: Sequence[int]) -> Tensor:
@@ -221,8 +233,11 @@ class TracedReference:
 
     def reordered(self, draws: Sequence[np.ndarray]) -> list[np.ndarray]:
         """The pictures' noise before the latent's, and no other that the pipeline draws before its first step."""
-        survey, own = self._family.survey, self._family.conditions.draw
-        return [*(draws[number] for number in (own, survey.drawn) if number is not None), *draws[survey.draws :]]
+        survey = self._family.survey
+        before, count = (self._family.conditions.draw, survey.drawn), survey.draws
+        if self._started:
+            before, count = self._started[1].drawn, self._started[1].draws
+        return [*(draws[number] for number in before if number is not None), *draws[count:]]
 
     def conditions(self, pictures: Mapping[str, np.ndarray], noise: np.ndarray) -> dict[str, np.ndarray]:
         """What the pipeline's own code makes of pictures for its steps, float32 by port, and the pictures as it prepares them.
@@ -275,8 +290,10 @@ class TracedReference:
     def call(self, conditioning: Mapping[str, np.ndarray], guidance_scale: float | None, **options: Any) -> Any:  # noqa: ANN401
         """Run the pipeline on conditioning that `encode` returned; pictures are `images` of what it returns."""
         survey, played = self._family.survey, options.pop("pipeline", self.pipeline)
+        if self._started and self._started[0] is not played:
+            self._started = None
         pictures = {name: [pil(each) for each in own] for name, own in options.pop("pictures", {}).items()}
-        shown = survey.called_by(_piled(pictures, survey))
+        shown = survey.called_by(_piled(pictures, survey), self._started[1].shown if self._started else None)
         tensors = {name: torch.from_numpy(array.copy()) for name, array in conditioning.items()}
         scale = survey.off if guidance_scale is None else guidance_scale
         off = survey.mode == "classifier_free" and scale <= survey.off
@@ -290,32 +307,54 @@ class TracedReference:
         asked = {**self._family.arguments, **_survey.off(options["height"], options["width"]), **shown, **options}
         asked |= steering(played, survey.mode, scale)
         asked |= _played.prompted(played, survey, encoded, count)
+        # Pipelines that start from pictures have other defaults of further scales.
+        asked |= {"output_type": "latent", **survey.scales} if self._started else {}
         takes = _survey.arguments(played)
         asked = {"generator": torch.Generator(), **asked}
         unseeded = _standins.Unseeded() if "generator" in takes else contextlib.nullcontext()
         with _survey.quiet(), unseeded:
-            return SimpleNamespace(images=_survey.image_of(running(**{name: asked[name] for name in asked if name in takes})))
+            found = _survey.image_of(running(**{name: asked[name] for name in asked if name in takes}))
+        if self._started:  # and then as every latent becomes a picture, which some pipelines do not do right
+            found = self.decode(self.unpacked(found, self._family.latent_shape(count, asked["height"], asked["width"])).numpy())
+        return SimpleNamespace(images=found)
 
     def reusing(self, depths: Sequence[int], reach: int, saw: Saw) -> contextlib.AbstractContextManager[None]:  # noqa: ARG002
         """Nothing: no call can be answered by outermost layers alone."""
         return contextlib.nullcontext()
 
     def from_image(
-        self,
-        pixels: np.ndarray,  # noqa: ARG002 - none is taken, as below
-        anew: np.ndarray | None,  # noqa: ARG002
-        strength: float | None,  # noqa: ARG002
-        size: Mapping[str, int],  # noqa: ARG002
+        self, pixels: np.ndarray, anew: np.ndarray | None, strength: float | None, size: Mapping[str, int]
     ) -> tuple[Any, dict[str, Any]]:
-        """Start from an image."""
-        raise UnsupportedError(f"{self._family.survey.name} is built without an encoder of images.")
+        """The pipeline of diffusers that plays the same networks from an image, and its own arguments.
 
-    def encode_image(self, image: np.ndarray, noise: np.ndarray) -> np.ndarray:  # noqa: ARG002
-        """Encode an image."""
-        raise UnsupportedError(f"{self._family.survey.name} is built without an encoder of images.")
+        Args:
+            pixels: uint8 (height, width, 3).
+            anew: bool (height, width), True where pixels are made anew; None where all are.
+            strength: share of the steps that are played.
+            size: height and width in pixels.
+
+        """
+        start = self._family.starts.get("image" if anew is None else "mask")
+        if start is None:
+            raise self._unpictured()
+        self._started = _siblings.over(start.kind, self.pipeline), start
+        mask = {} if anew is None else {_starts.MASK: pil(anew.astype(np.uint8)[..., None] * 255)}
+        return self._started[0], {_starts.IMAGE: pil(pixels), **mask, "strength": strength, **size}
+
+    def encode_image(self, image: np.ndarray, noise: np.ndarray) -> np.ndarray:
+        """What its pipelines start from, of an image: float32 (B, C, h, w)."""
+        if not self._family.starts:
+            raise self._unpictured()
+        module = self._family.played(self._family.image_encoder, self.pipeline)
+        pairs = zip(torch.from_numpy(image).split(1), torch.from_numpy(noise).split(1), strict=True)
+        with torch.no_grad():
+            return np.concatenate([module(*pair).numpy() for pair in pairs])
+
+    def _unpictured(self) -> UnsupportedError:
+        return UnsupportedError(f"{self._family.survey.name} is built without an encoder of images.")
 
     def decode(self, latent: np.ndarray) -> np.ndarray:
         """What the pipeline makes of a latent behind its last step: float32 (B, height, width, 3) in [0, 1]."""
-        part = self._family.part("vae_decoder", "fp32")
+        module = self._family.played("vae_decoder", self.pipeline)
         with torch.no_grad():
-            return np.concatenate([part.module(torch.from_numpy(row[None])).numpy() for row in latent])
+            return np.concatenate([module(row).numpy() for row in torch.from_numpy(latent).split(1)])

@@ -5,24 +5,26 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from engines.errors import RecipeError, UnsupportedError
 from engines.guidance import Guidance, Scale
 from engines.inputs import Input
-from engines.manifest import Role, Tokenizer
+from engines.manifest import PartialStep, Role, Tokenizer
 from engines.plugins import did_you_mean
 from engines.signature import Port, Range, Signature
-from exporter.families import Driving
+from exporter.families import Driving, edits
 from exporter.part import Part
 from exporter.part import Precision as Precision  # noqa: PLC0414 - the families' own argument type
 
 if TYPE_CHECKING:
     import numpy as np
+    from torch import nn
 
     from exporter.families._crossings import Conditions
     from exporter.families._facts import Survey
+    from exporter.families._starts import Start
     from exporter.families._traced_reference import TracedReference
     from exporter.models.checkpoint import Checkpoint
     from exporter.recipe.schema import Recipe
@@ -47,15 +49,21 @@ class Traced:
 
     def __init__(self, checkpoint: Checkpoint, recipe: Recipe) -> None:
         self.checkpoint, self.recipe = checkpoint, recipe
+        self._editing = self.image_encoder in recipe.components or edits(checkpoint.configs, recipe)
         self.survey: Survey = self._surveyed()
         before: dict[str, Role] = {_TEXT: "text"} if self.survey.encodings else {}
         before |= {_CONDITION: "condition"} if self.conditions.crossings else {}
-        self.roles: Mapping[str, Role] = {**before, self.survey.components["denoiser"][-1]: "denoiser", _DECODER: "decoder"}
+        after: dict[str, Role] = {self.image_encoder: "encoder"} if self.starts else {}
+        denoiser = self.survey.components["denoiser"][-1]
+        self.roles: Mapping[str, Role] = {**before, denoiser: "denoiser", _DECODER: "decoder", **after}
         if problems := [*self._shape_problems(), *self._guidance_problems(), *self._other_problems()]:
             raise RecipeError(problems)
         names = [*dict.fromkeys(self.roles), *self.checkpoint.configs]
         if unknown := [name for name in recipe.components if name not in self.roles]:
-            raise RecipeError([f"components.{name}: this model has none{did_you_mean(name, names)}" for name in unknown])
+            told = {self.image_encoder: f"; diffusers starts {self.survey.name} from no picture"}
+            raise RecipeError(
+                [f"components.{name}: this model has none{told.get(name, did_you_mean(name, names))}" for name in unknown]
+            )
 
     @staticmethod
     def claims(configs: Mapping[str, Mapping[str, Any]]) -> bool:
@@ -66,13 +74,37 @@ class Traced:
 
     def _surveyed(self) -> Survey:
         """The pipeline at the recipe's typical size."""
-        from exporter.families._facts import surveyed  # noqa: PLC0415 - torch
+        from exporter.families import _siblings  # noqa: PLC0415 - torch
+        from exporter.families._facts import surveyed  # noqa: PLC0415
 
         shapes = self.recipe.shapes
+        pipeline = self.pipeline(loaded=())
         return surveyed(
-            self.pipeline(loaded=()), self.arguments, self.recipe.sampler.guidance.mode,
+            pipeline, self.arguments, self.recipe.sampler.guidance.mode,
             shapes.height[1], shapes.width[1], self.recipe.sampler.steps[0],
+            words=_siblings.words(type(pipeline)) if self._editing else None,
         )  # fmt: skip
+
+    @property
+    def starts(self) -> Mapping[str, Start]:
+        """By what is given, `image` or `mask`, how pipelines of diffusers start from it; none where the recipe wants none."""
+        return self._started[0]
+
+    @cached_property
+    def _started(self) -> tuple[Mapping[str, Start], Sequence[str]]:
+        from exporter.families import _starts  # noqa: PLC0415 - torch
+
+        return _starts.starts(self.survey) if self._editing else ({}, ())
+
+    @property
+    def _start(self) -> Start:
+        """The one whose encoder is built, from an image alone where there is one; all encode alike."""
+        return next(iter(self.starts.values()))
+
+    @property
+    def partial_step(self) -> PartialStep:
+        """As the pipelines count that start from a picture."""
+        return self._start.partial if self.starts else "dropped"
 
     @property
     def conditions(self) -> Conditions:
@@ -111,6 +143,8 @@ class Traced:
         _ = self.survey.image  # which finds the decoder's
         if self.roles[part] == "condition":
             return self.conditions.components
+        if self.roles[part] == "encoder":
+            return self._start.components
         found = self.survey.components.get(str(self.roles[part]), [])
         return tuple(reversed(found)) if self.roles[part] == "denoiser" else tuple(found)
 
@@ -153,11 +187,12 @@ class Traced:
         used |= {reading.tokenizer for reading in self.survey.readings.values()}
         index = self.checkpoint.configs["model_index"]
         left = [name for name, entry in index.items() if isinstance(entry, list) and entry[-1] is not None and name not in used]
-        name = self.survey.name
-        notes = [f"left out: noise that no seed reaches, which {name} adds to the pictures that it encodes"]
-        notes = notes if self.survey.unseeded else []
-        notes += [f"left out: what {name} mends in prompts by code, such as HTML's entities"] if self.survey.rewrites else []
-        return notes + [f"left out: {each}, which {name} does not run for a picture from text" for each in left]
+        found = [f"left out: {name}, which {self.survey.name} does not run for a picture from text" for name in left]
+        if self.survey.unseeded:
+            found.append(f"left out: noise that no seed reaches, which {self.survey.name} adds to the pictures that it encodes")
+        if self.survey.rewrites:
+            found.append(f"left out: what {self.survey.name} mends in prompts by code, such as HTML's entities")
+        return [*found, *self._started[1]]
 
     @property
     def noise_order(self) -> Sequence[int]:
@@ -212,7 +247,11 @@ class Traced:
             scales = [Port(name=scale.name, shape=("batch",)) for scale in self.guidance.scales]
             inputs = [latent, Port(name="timestep", shape=("batch",)), *self._conditioning, *made, *scales]
             return self._signed(inputs, [Port(name="model_output", shape=latent.shape)], alone=self._one_by_one)
-        return self._signed([latent], [Port(name="image", shape=("batch", *self._pixels, self.survey.image[2]))], alone=True)
+        image = Port(name="image", shape=("batch", *self._pixels, self.survey.image[2]))
+        if role == "encoder":
+            noise = [Port(name="noise", shape=latent.shape)] if self._start.drawn[1] is not None else []
+            return self._signed([image, *noise], [latent], alone=True)
+        return self._signed([latent], [image], alone=True)
 
     @property
     def _conditioning(self) -> list[Port]:
@@ -251,15 +290,19 @@ class Traced:
 
     def part(self, name: str, precision: Precision) -> Part:
         """Load the networks of one part at a precision, within the pipeline that runs them."""
-        from exporter.families import _played  # noqa: PLC0415 - torch
+        pipeline = self.pipeline(loaded=self.components(name), precision=precision)
+        return Part(name, self.roles[name], self.played(name, pipeline), self.signature(name), precision)
 
-        role, signature, names = self.roles[name], self.signature(name), self.components(name)
-        pipeline = self.pipeline(loaded=names, precision=precision)
-        ports = [port.name for port in signature.inputs]
+    def played(self, part: str, pipeline: Any) -> nn.Module:  # noqa: ANN401 - diffusers'
+        """A part as the pipeline's own code, over a pipeline that has its networks."""
+        from exporter.families import _played, _starts  # noqa: PLC0415 - torch
+
+        role, ports = self.roles[part], [port.name for port in self.signature(part).inputs]
         kinds = {"text": _played.PlayedText, "denoiser": _played.PlayedStep, "condition": _played.PlayedConditions}
-        played = kinds.get(role, _played.PlayedDecoder)
-        module = played(self.survey, pipeline, names, ports, self.arguments, self.factor, self.conditions)
-        return Part(name, role, module.eval(), signature, precision)
+        encoder = partial(_starts.PlayedEncoder, self._start) if self.starts else None
+        made: Any = encoder if role == "encoder" else kinds.get(role, _played.PlayedDecoder)
+        found = made(self.survey, pipeline, self.components(part), ports, self.arguments, self.factor, self.conditions)
+        return found.eval()
 
     # Tokens.
 

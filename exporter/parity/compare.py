@@ -260,7 +260,8 @@ def _sampler(bundle: Bundle, entry: SamplerEntry, run: Run) -> Table:
     original = _original(run)
     if original is None or entry.image is None:
         return Table.load(bundle.path(entry.file))
-    return Table.load_start(bundle.path(entry.image), original.start(entry.steps), alone=original.alone)
+    skipped = original.start(entry.steps, bundle.manifest.partial_step)
+    return Table.load_start(bundle.path(entry.image), skipped, alone=original.alone)
 
 
 def _table(table: Table, run: Run, limit: Mapping[str, float]) -> Verdict:

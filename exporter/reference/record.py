@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
 _GUIDED = 3.0
 
 
-def settings(recipe: Recipe, *, edits: bool = False, alike: bool = False) -> tuple[Setting, ...]:
+def settings(recipe: Recipe, starts: Collection[str] = (), *, alike: bool = False) -> tuple[Setting, ...]:
     """Choose the runs: every step count at the typical size; one that is not square, with a batch; every one without guidance.
 
     Where the recipe's own scale switches guidance off, the last are with it. The one with a batch takes the fewest steps of the
-    recipe. Where the bundle `edits`, there is one more from an image and one that keeps a part of it, of the fewest steps too. A
-    recipe of one size, or of batch 1, has no run with a batch to offer. All prompts of the batch are the same where they must be
-    `alike`, of one length.
+    recipe. Where the source `starts` from an `image`, there is one more, and one that keeps a part of it where from a `mask`, of
+    the fewest steps too. A recipe of one size, or of batch 1, has no run with a batch to offer. All prompts of the batch are the
+    same where they must be `alike`, of one length.
     """
     shapes, sampler, prompts = recipe.shapes, recipe.sampler, recipe.checks.prompts
     scale = sampler.guidance.scale if sampler.guidance.mode != "none" else None
@@ -59,9 +59,10 @@ def settings(recipe: Recipe, *, edits: bool = False, alike: bool = False) -> tup
         ]
     if recipe.prompts.chunks > 1 or recipe.prompts.weights:
         chosen.append(Setting("long and weighted", (_long(recipe),), negative, fewest, height, width, scale))
-    if edits:
-        given = prompts[-1:], negative, fewest, height, width, scale
+    given = prompts[-1:], negative, fewest, height, width, scale
+    if "image" in starts:
         chosen.append(Setting("from an image", *given, strength=0.6 if fewest > 1 else 1.0))
+    if "mask" in starts:
         chosen.append(Setting("within a mask", *given, strength=1.0, masked=True))
     return tuple(chosen)
 
@@ -100,8 +101,8 @@ def record(family: Family, recipe: Recipe, report: Callable[[str], None] = lambd
     runs: list[Run] = []
     cases: dict[str, list[Case]] = {name: [] for name in family.roles}
     with torch.no_grad(), _ranges(reference) as ranges:
-        edits, alike = "encoder" in family.roles.values(), _of_open_length(family)
-        for number, setting in enumerate(settings(recipe, edits=edits, alike=alike)):
+        starts = family.starts if "encoder" in family.roles.values() else ()
+        for number, setting in enumerate(settings(recipe, starts, alike=_of_open_length(family))):
             report(setting.label)
             texts = setting.prompts, setting.negative_prompt
             conditioning, ids = reference.encode(*texts), reference.tokenize(*texts)
@@ -212,14 +213,18 @@ def play(
             ).images
     finally:
         del scheduler.step
+    draws = reference.reordered(tape.draws)
     if source is not None:
-        source = replace(source, latent=reference.encode_image(source.pixels[None].astype(np.float32) / 255, tape.draws[0]))
+        before = sum(
+            family.signature(name).port("noise") is not None for name, role in family.roles.items() if role == "condition"
+        )
+        source = replace(source, latent=reference.encode_image(source.pixels[None].astype(np.float32) / 255, draws[before]))
     return Run(
         setting,
         np.array(tape.times, dtype=np.float64),
         np.stack(tape.model_inputs),
         np.stack(tape.model_outputs),
-        np.stack(reference.reordered(tape.draws)),
+        np.stack(draws),
         kept(latents[-1]),
         image.astype(np.float32),
         source,

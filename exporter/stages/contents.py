@@ -32,7 +32,10 @@ def opened(plan: Plan, results: Results) -> Contents:
                 (steps, results[stage], results[tables.starts[steps]] if steps in tables.starts else None)
                 for steps, stage in tables.samplers.items()
             ),
-            *((steps, results[stage], None) for (steps, *_), stage in tables.sized.items()),
+            *(
+                (size[0], results[stage], results[tables.sized_starts[size]] if size in tables.sized_starts else None)
+                for size, stage in tables.sized.items()
+            ),
         ],
         process=results[tables.process],
         parts={name: _part(plan, name, part, results) for name, part in parts.items()},

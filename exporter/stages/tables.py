@@ -97,7 +97,8 @@ class Tables:
         }  # fmt: skip
         self.samplers, self.starts = dict[int, Stage[SamplerFile]](), dict[int, Stage[SamplerFile]]()
         schedule = {"scheduler": checkpoint.digest("scheduler")}
-        self.sized: Mapping[tuple[int, int, int], Stage[SamplerFile]] = {}
+        self.sized = dict[tuple[int, int, int], Stage[SamplerFile]]()
+        self.sized_starts = dict[tuple[int, int, int], Stage[SamplerFile]]()
         typical, *others = _sizes(family)
         stages: list[Stage[Any]] = [*self.tokenizers.values()]
         for steps in recipe.sampler.steps:
@@ -118,7 +119,11 @@ class Tables:
                 )  # fmt: skip
                 stages.append(self.starts[steps])
             self.sized |= {(steps, *size): _sized(family, steps, size, options, schedule) for size in others}
-        stages += self.sized.values()
+            if edits(family):
+                self.sized_starts |= {
+                    (steps, *size): _sized(family, steps, size, options, schedule, starts=True) for size in others
+                }
+        stages += [*self.sized.values(), *self.sized_starts.values()]
         self.process = Stage.keyed(
             "process", "scheduler", partial(_process, family=family), ProcessFile,
             options=recipe.sampler.model_dump(mode="json", include={"scheduler", "config"}), inputs=schedule,
@@ -139,12 +144,20 @@ def _sizes(family: Family) -> list[tuple[int, int]]:
 
 
 def _sized(
-    family: Family, steps: int, size: tuple[int, int], options: Mapping[str, Any], schedule: Mapping[str, str]
+    family: Family,
+    steps: int,
+    size: tuple[int, int],
+    options: Mapping[str, Any],
+    schedule: Mapping[str, str],
+    *,
+    starts: bool = False,
 ) -> Stage[SamplerFile]:
     times = dict(family.times(steps, *size))
+    compile_, words, suffix = (_compile_starts, " from an image", "-image") if starts else (_compile, "", "")
     return Stage.keyed(
-        "compile", f"{steps} steps at {size[0]}x{size[1]}",
-        partial(_compile, family=family, steps=steps, size=size, times=times), partial(SamplerFile, name=f"{steps}.json"),
+        "compile", f"{steps} steps at {size[0]}x{size[1]}{words}",
+        partial(compile_, family=family, steps=steps, size=size, times=times),
+        partial(SamplerFile, name=f"{steps}{suffix}.json"),
         options={**options, "size": [*size], "times": times}, inputs=schedule,
     )  # fmt: skip
 

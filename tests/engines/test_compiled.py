@@ -19,6 +19,15 @@ def test_a_sampler_is_read_once_for_each_start(tmp_path):
     assert all(samplers.load(*wish) is one for wish, one in zip(wishes, found, strict=True))
 
 
+def test_a_bundle_says_whether_the_step_in_which_a_strength_ends_is_taken(tmp_path):
+    image = InitImage.of(Image.new("RGB", (32, 32)), strength=0.7)  # of two steps one and a bit
+    found = {}
+    for partial in ("dropped", "taken"):
+        samplers = CompiledSamplers(small.make(tmp_path / partial, encoder=True, partial_step=partial))
+        found[partial] = sum(op.op == "eval" for op in samplers.load(2, 32, 32, image).ops)
+    assert found == {"dropped": 1, "taken": 2}
+
+
 def test_what_is_not_there_is_told(tmp_path):
     samplers = CompiledSamplers(small.make(tmp_path / "small"))
     with pytest.raises(UnsupportedError, match="no sampler of 3 steps"):

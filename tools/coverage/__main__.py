@@ -55,7 +55,7 @@ def _untried(task: str, name: str) -> dict[str, str]:
         return {"state": "not tried", "why": "its micro model waits" if name in MADE else "no micro model of it yet"}
     if family := _TESTED.get(name):
         return {"state": "tested", "why": f"family {family} with `vae_encoder: {{}}` among its components"}
-    return {"state": "not tried", "why": "what starts from a picture is built by families of their own alone"}
+    return {"state": "not tried", "why": "its micro model was not tried from a picture yet"}
 
 
 def tried(name: str, seconds: int) -> dict[str, Any]:

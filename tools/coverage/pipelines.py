@@ -39,14 +39,14 @@ def pixart_sigma() -> DiffusionPipeline:
     )
 
 
-def stable_diffusion_3() -> DiffusionPipeline:
+def stable_diffusion_3(channels: int = 4, **changes: Any) -> DiffusionPipeline:  # noqa: ANN401 - of the VAE's config
     """Three text encoders, whose states are joined along tokens and channels."""
     network = diffusers.SD3Transformer2DModel(
-        sample_size=32, patch_size=1, in_channels=4, num_layers=2, attention_head_dim=8, num_attention_heads=4,
-        caption_projection_dim=32, joint_attention_dim=32, pooled_projection_dim=64, out_channels=4,
+        sample_size=32, patch_size=1, in_channels=channels, num_layers=2, attention_head_dim=8, num_attention_heads=4,
+        caption_projection_dim=32, joint_attention_dim=32, pooled_projection_dim=64, out_channels=channels,
     )  # fmt: skip
     return diffusers.StableDiffusion3Pipeline(
-        transformer=alive(network), scheduler=flow(), vae=vae(**SHIFTED),
+        transformer=alive(network), scheduler=flow(), vae=vae(**{"latent_channels": channels, **SHIFTED, **changes}),
         text_encoder=clip(projection=True), tokenizer=clip_tokenizer(),
         text_encoder_2=clip(projection=True), tokenizer_2=clip_tokenizer("!"),
         text_encoder_3=t5(), tokenizer_3=t5_tokenizer(),

@@ -132,6 +132,20 @@ def test_the_smallest_strength_that_is_named_works():
         assert InitImage.of(given, strength=1.0).start(steps) == 0
 
 
+@pytest.mark.parametrize(
+    ("steps", "strength", "dropped", "taken"), [(10, 0.55, 5, 4), (4, 0.6, 2, 1), (2, 0.1, 2, 1), (5, 1.0, 0, 0)]
+)
+def test_a_step_in_which_a_strength_ends_is_dropped_or_taken(steps, strength, dropped, taken):
+    """As Stable Diffusion's pipelines count, and as FLUX.1's do."""
+    assert InitImage.left_out(steps, strength, "dropped") == dropped
+    assert InitImage.left_out(steps, strength, "taken") == taken
+    if taken < dropped == steps:
+        given = InitImage.of(image(), strength=strength)
+        assert given.start(steps, "taken") == taken
+        with pytest.raises(UnsupportedError, match="takes none"):
+            given.start(steps)
+
+
 def test_a_bundle_without_an_encoder(pipeline, tmp_path):
     with pytest.raises(UnsupportedError, match=r"no VAE encoder.*`vae_encoder: \{\}`"):
         pipeline.generate("a", image=image())

@@ -50,15 +50,6 @@ def test_guidance_is_off_at_the_number_that_the_pipeline_compares_its_scale_with
     assert Survey(other, {}, "classifier_free", 32, 32, 2).off == 0.0
 
 
-def test_a_pipeline_that_mends_texts_by_code_is_told_from_one_that_reads_them(pipeline):
-    assert not Survey(pipeline, {}, "embedded", 32, 32, 2).rewrites
-    with _survey.quiet():  # of diffusers about the class that its own is made of
-        other = MADE["prx"]()
-    for name in ("transformer", "vae", "text_encoder"):
-        getattr(other, name).to("meta")
-    assert Survey(other, {}, "classifier_free", 32, 32, 2).rewrites
-
-
 def test_a_pipeline_that_adds_noise_of_no_seed_to_its_pictures_is_fed_none():
     made = MADE["stable-diffusion-3-controlnet"]()
     for name in ("transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3", "controlnet"):
@@ -66,3 +57,12 @@ def test_a_pipeline_that_adds_noise_of_no_seed_to_its_pictures_is_fed_none():
     found = _facts.surveyed(made, {}, "classifier_free", 32, 32, 2)
     assert (found.unseeded, found.draws, found.drawn) == (1, 1, 0)
     assert found.pictures == {"control_image": "control_image"}
+
+
+def test_a_pipeline_that_mends_texts_by_code_is_told_from_one_that_reads_them(pipeline):
+    assert not Survey(pipeline, {}, "embedded", 32, 32, 2).rewrites
+    with _survey.quiet():  # of diffusers about the class that its own is made of
+        other = MADE["prx"]()
+    for name in ("transformer", "vae", "text_encoder"):
+        getattr(other, name).to("meta")
+    assert Survey(other, {}, "classifier_free", 32, 32, 2).rewrites

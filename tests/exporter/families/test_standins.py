@@ -33,6 +33,12 @@ def test_a_scheduler_tells_what_it_was_told_and_changes_nothing():
     assert real.timesteps is not made.timesteps
 
 
+def test_what_stands_in_goes_before_what_was_put_on_the_real_one():
+    real = FlowMatchEulerDiscreteScheduler()
+    real.step = lambda *_, **__: "recorded"
+    assert _standins.stand_in(real, step=lambda _self: "stands in").step() == "stands in"
+
+
 def test_an_euler_scheduler_neither_scales_nor_multiplies_noise():
     grid = Grid()
     made = _standins.scheduler(EulerDiscreteScheduler(), torch.tensor([7.0]), lambda *_: None, grid)

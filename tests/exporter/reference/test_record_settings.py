@@ -39,6 +39,16 @@ def test_a_negative_prompt_is_recorded_where_a_branch_reads_it(guidance, negativ
     assert {setting.negative_prompt for setting in settings(Recipe.parse(text, "x"))} == {negative}
 
 
+def test_it_runs_from_an_image_and_within_a_mask_where_the_source_does():
+    recipe = Recipe.parse(TEXT % ([4, 8], "{mode: none}"), "x")
+    plain = len(settings(recipe))
+    found = {starts: settings(recipe, starts)[plain:] for starts in (("image",), ("mask",), ("image", "mask"))}
+    assert [[each.label for each in own] for own in found.values()] == [
+        ["from an image"], ["within a mask"], ["from an image", "within a mask"],
+    ]  # fmt: skip
+    assert [(each.steps, each.strength, each.masked) for each in found["image", "mask"]] == [(4, 0.6, False), (4, 1.0, True)]
+
+
 def test_the_prompts_of_a_batch_are_alike_where_texts_are_as_long_as_they_are():
     text = TEXT % ([4], "{mode: none}") + "checks: {prompts: [a, b]}\n"
     recipe = Recipe.parse(text.replace("width: [32, 32, 64]", "width: [32, 32, 64], batch: [1, 1, 2]"), "x")

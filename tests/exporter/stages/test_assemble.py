@@ -60,6 +60,7 @@ class Shelf:
             guidance=small.draft().guidance,
             inputs={},
             noise_order=(),
+            partial_step="dropped",
             roles={name: part.role for name, part in parts.items()},
         )
         self.signatures = {name: part.signature for name, part in parts.items()}

@@ -1,0 +1,86 @@
+"""Pipelines of diffusers that play the same networks: from text, from a picture, and within a mask."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from diffusers.pipelines import auto_pipeline as library
+
+from exporter.families import _pictures, _survey
+
+#: Whose lists are typed by every name in them.
+_lists: Any = library
+_FROM_TEXT: Mapping[str, type] = _lists.AUTO_TEXT2IMAGE_PIPELINES_MAPPING
+#: What a pipeline is given to start from → diffusers' list of those that do.
+_STARTING: Mapping[str, Mapping[str, type]] = {
+    "image": _lists.AUTO_IMAGE2IMAGE_PIPELINES_MAPPING,
+    "mask": _lists.AUTO_INPAINT_PIPELINES_MAPPING,
+}
+#: A share of the schedule: who takes it starts from the picture, others are conditioned on it.
+_STRENGTH = "strength"
+#: Networks of a step, and what a VAE's config calls the channels of its latent.
+_DENOISERS, _CHANNELS = ("transformer", "unet"), ("latent_channels", "z_dim")
+
+
+def starting(kind: type) -> dict[str, type]:
+    """The pipelines that start from an `image`, and within a `mask`, of one that draws from text."""
+    names = [name for name, own in _FROM_TEXT.items() if own is kind]
+    found = {given: known[name] for given, known in _STARTING.items() for name in names if name in known}
+    return {given: own for given, own in found.items() if _starts(own)}
+
+
+def from_text(kind: type, configs: Mapping[str, Mapping[str, Any]]) -> type:
+    """The pipeline that draws from text with the networks of `kind`, where that starts from a picture; else `kind` itself.
+
+    A network of inpainting, which has further channels for mask and picture, is conditioned on them at every step instead.
+    """
+    if not _starts(kind) or _has_further_channels(configs):
+        return kind
+    names = (name for known in _STARTING.values() for name, own in known.items() if own is kind)
+    return next((_FROM_TEXT[name] for name in names if name in _FROM_TEXT), kind)
+
+
+def _starts(kind: type) -> bool:
+    return _STRENGTH in _survey.arguments(kind)
+
+
+def _has_further_channels(configs: Mapping[str, Mapping[str, Any]]) -> bool:
+    vae = configs.get("vae", {})
+    latent = next((vae[name] for name in _CHANNELS if name in vae), 0)
+    taken = [configs[name].get("in_channels", latent) for name in _DENOISERS if name in configs]
+    return bool(latent) and any(channels % latent for channels in taken)  # a packed latent's are multiples
+
+
+def words(kind: type) -> dict[str, str] | None:
+    """Names of the pictures that are conditions of one that draws from text, beside one to start from → its arguments.
+
+    None where nothing starts from a picture.
+    """
+    found = starting(kind)
+    return {other: own for own, other in conditions(kind, next(iter(found.values()))).items()} if found else None
+
+
+def over(kind: Any, pipeline: Any) -> Any:  # noqa: ANN401 - a class of diffusers' pipelines, and one
+    """A pipeline of that class over the components of another, none of which is changed."""
+    known = {**dict(pipeline.config), **pipeline.components, "scheduler": copy.deepcopy(pipeline.scheduler)}
+    takes = inspect.signature(kind.__init__).parameters
+    found = kind(**{name: known[name] for name in takes if name in known and name != "self"})
+    # Set afterwards: the constructor would rewrite fields of the scheduler's config that it deems outdated.
+    found.scheduler = pipeline.scheduler
+    found.set_progress_bar_config(disable=True)
+    return found
+
+
+def conditions(kind: type, sibling: type) -> dict[str, str]:
+    """Pictures that both take at every step: the argument of `kind` → that of `sibling`, which starts from a picture.
+
+    Where both call an argument `image`, the one is a condition and the other what is started from.
+    """
+    own, others = _pictures.arguments(kind), _pictures.arguments(sibling)
+    free = [argument for name, argument in others.items() if name not in ("image", "mask")]
+    named = {argument: argument for argument in own.values() if argument in free}
+    left = [argument for argument in free if argument not in named]
+    return named | dict(zip((argument for argument in own.values() if argument not in named), left, strict=False))

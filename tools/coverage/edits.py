@@ -1,0 +1,194 @@
+"""`python -m tools.coverage.edits NAME`: the trial of what starts from a picture, and fills a mask in it; keeps a row of each.
+
+The micro model of the name is built with an encoder of images and held to its own recordings. Then the run time draws what
+diffusers' untouched pipeline of each task draws of the same networks, pictures, prompts and torch's noise: one picture and two,
+two sizes, guidance on and off, several strengths.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import logging
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import numpy as np
+import torch
+import transformers
+from diffusers import DiffusionPipeline
+from PIL import Image
+
+from engines.errors import ParityError, RecipeError, T2IError, UnsupportedError
+from engines.pipeline import Pipeline
+from engines.request import Request
+from exporter.build import build
+from exporter.recipe.schema import Recipe
+from exporter.report import pipelines as report
+from exporter.stages import worker
+from exporter.stages.store import Store
+from tools.coverage import __main__ as coverage
+from tools.coverage import conditioned, models, pipelines
+from tools.coverage.trial import _DEAD, _MODES, _NEGATIVE, _PROMPTS, _SIDES, LIMIT, _ladder, _sentence, _silent
+
+#: Task → diffusers' list of its pipelines.
+TASKS: Mapping[str, Mapping[str, Any]] = {task: coverage.TASKS[task] for task in ("image-to-image", "inpainting")}
+#: Task → strengths of the first setting; all others have the first of them. Of four steps two or three are taken at 0.6.
+_STRENGTHS: Mapping[str, tuple[float, ...]] = {"image-to-image": (0.6, 0.3, 1.0), "inpainting": (0.6, 1.0)}
+_STEPS = 4
+_RECIPE = """
+model: {source: %s}
+sampler: {steps: [%d], guidance: %s}
+shapes: {height: [%d, %d, %d], width: [%d, %d, %d], batch: [1, 1, %d]}
+components: {vae_encoder: {}}
+checks: {prompts: [A red circle, the blue square], negative_prompt: Blurry}
+"""
+#: Micro models that are not those from text: diffusers fills masks with SD3 of 16 channels alone, and decodes without its shift.
+OWN: Mapping[tuple[str, str], Callable[[], DiffusionPipeline]] = {
+    ("stable-diffusion-3", "inpainting"): partial(pipelines.stable_diffusion_3, channels=16, shift_factor=0.0),
+}
+MADE: Mapping[str, Callable[[], DiffusionPipeline]] = {**conditioned.MADE, **models.MADE}
+
+
+def rows(name: str) -> dict[str, dict[str, Any]]:
+    """Task → how it went, as a row of `tools.coverage.trial`, of those tasks for which diffusers has the name."""
+    tasks = [task for task, known in TASKS.items() if name in known]
+    own = {task: make for task in tasks if (make := OWN.get((name, task)))}
+    shared = [task for task in tasks if task not in own]
+    found = _rows(name, MADE[name](), shared) if shared else {}
+    for task, make in own.items():
+        found |= _rows(name, make(), [task])
+    return found
+
+
+def _rows(name: str, source: Any, tasks: Sequence[str]) -> dict[str, dict[str, Any]]:  # noqa: ANN401 - a pipeline of diffusers
+    """The rows of a micro model, built once."""
+    side, wide = _SIDES.get(name, (32, 48))
+    refusals: list[T2IError] = []
+    with tempfile.TemporaryDirectory() as folder:
+        source.save_pretrained(f"{folder}/model")
+        for only, bundles, batch in _ladder(side, wide):
+            try:
+                built = [(*_built(name, Path(folder), side, widths, batch), widths) for widths in bundles]
+            except (UnsupportedError, ParityError) as error:
+                refusals.append(error)
+                continue
+            left = {"only": only, "why": _sentence(refusals[0], folder)} if only else {}
+            found = dict[str, dict[str, Any]]()
+            for task in tasks:
+                editor = TASKS[task][name].from_pipe(source)
+                each = [value for mode, bundle, widths in built for value in _compared(editor, bundle, task, mode, side, widths)]
+                state = "works" if min(each) >= LIMIT else "differs"
+                found[task] = {"state": state, "psnr": round(min(each), 1), "guidance": built[0][0], **left}
+            return found
+        return {task: {"state": "refused", "why": _sentence(refusals[-1], folder)} for task in tasks}
+
+
+def _built(name: str, folder: Path, height: int, widths: tuple[int, ...], batch: int) -> tuple[str, Path]:
+    """Build it with the first mode of guidance that the pipelines have."""
+    refusals: list[RecipeError] = []
+    out = folder / f"bundle-{widths[0]}-{batch}"
+    for mode, (scale, _) in _MODES.items():
+        guidance = f"{{mode: {mode}, scale: {scale}}}" if scale else f"{{mode: {mode}}}"
+        text = _RECIPE % (folder / "model", _STEPS, guidance, *[height] * 3, widths[0], widths[0], widths[-1], batch)
+        try:
+            bundle, _ = build(Recipe.parse(text, name), out, Store(folder / "store"), _silent)
+        except RecipeError as error:
+            refusals.append(error)
+            continue
+        return mode, bundle.folder
+    raise UnsupportedError(str(refusals[0]))
+
+
+def _compared(editor: Any, bundle: Path, task: str, mode: str, height: int, widths: tuple[int, ...]) -> Iterator[float]:  # noqa: ANN401 - diffusers'
+    """PSNR in dB of every setting."""
+    editor.set_progress_bar_config(disable=True)
+    first, *more = _STRENGTHS[task]
+    settings = [
+        *((prompts, width, scale, first) for prompts in (_PROMPTS[:1], _PROMPTS) for width in widths for scale in _MODES[mode]),
+        *((_PROMPTS[:1], widths[0], _MODES[mode][0], strength) for strength in more),
+    ]
+    with Pipeline.open(bundle, "onnxruntime") as pipeline:
+        for prompts, width, scale, strength in dict.fromkeys(map(_hashable, settings)):
+            yield _one(editor, pipeline, task, mode, (height, width), prompts, scale, strength)
+
+
+def _hashable(setting: tuple[Any, ...]) -> tuple[Any, ...]:
+    return (tuple(setting[0]), *setting[1:])
+
+
+def _one(
+    editor: Any,  # noqa: ANN401
+    pipeline: Pipeline,
+    task: str,
+    mode: str,
+    size: tuple[int, int],
+    prompts: tuple[str, ...],
+    scale: float | None,
+    strength: float,
+) -> float:
+    """PSNR in dB of the pictures of some prompts, before the bundle puts back what a mask keeps, which diffusers does not."""
+    manifest, random = pipeline.bundle.manifest, np.random.default_rng(0)
+    takes = inspect.signature(editor.__call__).parameters
+    shown = {name: [_smooth(size, random) for _ in prompts] for name in ("image", *manifest.inputs)}
+    masks = [_half(size)] * len(prompts) if task == "inpainting" else None
+    negative = _NEGATIVE if mode == "classifier_free" else ""
+    given: dict[str, Any] = {} if scale is None else {"guidance_scale": scale}
+    given |= {"strength": strength, "image": shown.pop("image"), "mask": masks, "inputs": shown}
+    asked = Request.of(manifest, list(prompts), 1, **given, negative_prompt=negative, seed=7, generator="torch-cpu")
+    latent = pipeline.draw(asked, height=size[0], width=size[1]).latents
+    drawn = None if latent is None else pipeline.decode(latent)
+    own = "true_cfg_scale" if mode == "classifier_free" and "true_cfg_scale" in takes else "guidance_scale"
+    # The bundle's further scales are those of the pipeline from text, and the others have other defaults.
+    options = {each.name: each.default for each in manifest.guidance.scales}
+    options |= {own: 1.0 if scale is None else scale, "num_inference_steps": _STEPS, "strength": strength, **shown}
+    options |= {"image": given["image"], "mask_image": masks, "height": size[0], "width": size[1]}
+    options |= {"negative_prompt": [negative] * len(prompts)} if negative else {}
+    noise = [torch.Generator().manual_seed(7 + index) for index in range(len(prompts))]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of diffusers about its own arguments
+        usual = {key: value for key, value in options.items() if key in takes}
+        wanted = editor(prompt=list(prompts), **usual, generator=noise, output_type="np").images
+    if drawn is None or wanted.std() < _DEAD:
+        raise RuntimeError(f"{type(editor).__name__} draws nothing that could be compared")
+    return float(-10 * np.log10(max(float(np.square(drawn - wanted).mean()), 1e-15)))
+
+
+def _smooth(size: tuple[int, int], random: np.random.Generator) -> Image.Image:
+    """A picture of smooth colours, of (height, width)."""
+    return Image.fromarray(random.integers(0, 256, (4, 4, 3), np.uint8)).resize((size[1], size[0]), Image.Resampling.BICUBIC)
+
+
+def _half(size: tuple[int, int]) -> Image.Image:
+    """A mask whose right half is white."""
+    return Image.fromarray(np.array([[0, 255]], np.uint8)).resize((size[1], size[0]), Image.Resampling.NEAREST)
+
+
+def keep(name: str, found: Mapping[str, Mapping[str, Any]]) -> None:
+    """Put a name's rows, by task, to those that are kept."""
+    content = {**report.read()}
+    content["rows"] = coverage.listed(content["rows"])
+    for task, row in found.items():
+        content["rows"][task][name] = {"pipeline": TASKS[task][name].__name__, **row}
+    report.FILE.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def main() -> None:
+    """Print the rows of the one name that is given, by task, as JSON, and keep them."""
+    diffusers.utils.logging.set_verbosity_error()
+    transformers.logging.set_verbosity_error()
+    logging.disable(logging.WARNING)
+    worker.SMALL = 0  # no second process: several trials may run side by side
+    found = rows(sys.argv[1])
+    print(json.dumps(found, ensure_ascii=False))
+    keep(sys.argv[1], found)
+
+
+if __name__ == "__main__":
+    main()
