@@ -7,7 +7,7 @@ from functools import cached_property, partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from engines.errors import UnsupportedError
@@ -17,7 +17,7 @@ from exporter.families._lengths import OpenLengths
 from exporter.families._origins import DRAW, STEP, Origins, marked, origins
 from exporter.families._readings import AskedTokens, Reading
 from exporter.families._scales import open_scales, other_scales, steering
-from exporter.families._standins import Absent, Finished, OpenScale, Stepped, outlined, refused, stand_in
+from exporter.families._standins import Absent, Finished, OpenScale, Stepped, idle, outlined, refused
 from exporter.families._survey import NEGATIVE, POSITIVE, Encoding, Leaf, Play, TokenCall
 
 #: A text that whoever mends texts changes.
@@ -98,7 +98,7 @@ class Survey:
         self.drawn, self.draws, self.unseeded = self._latent_draw(noises), len(noises), play.unseeded.drawn
         noise = noises[self.drawn]
         self.noise, self.grid = tuple(noise.shape), play.grid
-        self.latent = _flat(self.noise, self.name)
+        self.latent = _survey.flat(self.noise, self.name)
         self.way, self.factor = _survey.packing(noise.reshape(1, *self.latent), self._kept, self.name)
 
     def _latent_draw(self, noises: Sequence[Tensor]) -> int:
@@ -335,7 +335,7 @@ class Survey:
     def unasked(self, pipeline: Any, but: Sequence[str] = ()) -> dict[str, Any]:  # noqa: ANN401 - of diffusers
         """The networks of a step but some, in place of which are others that compute nothing."""
         names = [name for name in self.components.get("denoiser", []) if name not in but]
-        return {name: _unasked(getattr(pipeline, name), self._returned.get(name, Absent())) for name in names}
+        return {name: idle(getattr(pipeline, name), self._returned.get(name, Absent())) for name in names}
 
     def times(self, height: int, width: int, steps: int) -> dict[str, Any]:
         """What the pipeline tells its scheduler for another size and number of steps, beside that number."""
@@ -345,7 +345,7 @@ class Survey:
     def sides(self, height: int, width: int) -> tuple[int, int]:
         """Cells of the latent, down and across, of another size."""
         _, noises = self._prepared(height, width, 1)
-        down, across = _flat(tuple(noises[0].shape), self.name)[1:]
+        down, across = _survey.flat(tuple(noises[0].shape), self.name)[1:]
         return down, across
 
     def _prepared(self, height: int, width: int, steps: int) -> tuple[Play, list[Tensor]]:
@@ -377,16 +377,3 @@ def replayed(results: Sequence[Any]) -> Callable[..., Any]:
     """An encoder of prompts that returns what was returned."""
     waiting = list(results)
     return lambda *_, **__: waiting.pop(0)
-
-
-def _unasked(network: Any, returned: Any) -> Any:  # noqa: ANN401 - a network of diffusers, and anything
-    """A network that computes nothing."""
-    return stand_in(network, __call__=lambda *_, **__: returned) if isinstance(network, nn.Module) else network
-
-
-def _flat(noise: tuple[int, ...], name: str) -> tuple[int, ...]:
-    """Channels, height and width of a noise."""
-    inner = [length for axis, length in enumerate(noise) if axis and (len(noise) == 4 or length != 1 or axis > 2)]
-    if len(inner) != 3:
-        raise UnsupportedError(f"{name} draws noise of {list(noise)}, and latents are (batch, channels, height, width).")
-    return tuple(inner)
