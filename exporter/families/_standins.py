@@ -326,13 +326,13 @@ class Absent:
         return cls()
 
 
-#: What diffusers imports where it is installed, and whose absence it notices when it is used.
-_OPTIONAL = ("bs4", "ftfy")
-
-
-def unasked(network: Any, returned: Any) -> Any:  # noqa: ANN401 - a network of diffusers, and anything
+def idle(network: Any, returned: Any) -> Any:  # noqa: ANN401 - a network of diffusers, and anything
     """A network that computes nothing."""
     return stand_in(network, __call__=lambda *_, **__: returned) if isinstance(network, nn.Module) else network
+
+
+#: What diffusers imports where it is installed, and whose absence it notices when it is used.
+_OPTIONAL = ("bs4", "ftfy")
 
 
 def refused(where: str, error: BaseException, components: Mapping[str, Any] | None = None) -> UnsupportedError:

@@ -17,9 +17,10 @@ from engines.errors import RecipeError, UnsupportedError
 from engines.images.init_image import InitImage
 from engines.manifest import PartialStep
 from exporter.families import _pictures, _siblings, _survey
-from exporter.families._facts import replayed, steering
+from exporter.families._facts import replayed
 from exporter.families._origins import DRAW, Origins, marked, origins
 from exporter.families._played import PlayedPart, sized
+from exporter.families._scales import steering
 from exporter.families._standins import Stepped, outlined, refused, stand_in
 from exporter.families._survey import Play
 
@@ -166,7 +167,10 @@ def starts(survey: Survey) -> tuple[dict[str, Start], list[str]]:
             refusals.append(error)
     if refusals and not found:
         raise refusals[0]
-    return found, [f"not held to diffusers: {' '.join(str(error).split())}" for error in refusals]
+    notes = [f"not held to diffusers: {' '.join(str(error).split())}" for error in refusals]
+    idle = [start.kind.__name__ for start in found.values() if 0 not in start.drawn]
+    notes += [f"seeds: {name} first draws a noise that changes nothing, so a seed is not diffusers' there" for name in idle]
+    return found, notes
 
 
 def _noting(networks: Mapping[str, Any], seen: set[str]) -> dict[str, Any]:

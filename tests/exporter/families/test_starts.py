@@ -139,3 +139,14 @@ def test_times_of_its_own_are_refused(monkeypatch):
         monkeypatch.setattr(f"diffusers.pipelines.flux.pipeline_flux_{name}.calculate_shift", lambda *_: 7.0)
     with pytest.raises(UnsupportedError, match="FluxImg2ImgPipeline has other times than FluxPipeline"):
         _starts.starts(survey)
+
+
+def test_a_condition_s_own_noise_comes_before_the_encoder_s_and_one_that_changes_nothing_is_a_note():
+    """FLUX.1's control is encoded; within a mask diffusers first encodes what is kept, for which it has no use."""
+    survey = surveyed(models.MADE["flux-control"], "embedded")
+    found, notes = _starts.starts(survey)
+    assert (found["image"].drawn, found["image"].draws) == ((0, 1, 2), 3)
+    assert (found["mask"].drawn, found["mask"].draws) == ((1, 2, 3), 4)
+    assert notes == [
+        "seeds: FluxControlInpaintPipeline first draws a noise that changes nothing, so a seed is not diffusers' there"
+    ]
