@@ -92,10 +92,12 @@ def _refuse(bundle: Bundle) -> None:
     about, running = bundle.manifest, bundle.manifest.running()
     kinds = {entry.kind for entry in about.samplers if entry.kind != "table"}
     compel = [name for name, entry in about.tokenizers.items() if entry.syntax == "compel"]
+    lengths = [name for name, entry in about.tokenizers.items() if entry.open]
     bf16 = [name for name, part in running.items() if part.precision == "bf16"]
     problems = [f"it takes the input {name}, and a page has no field for it" for name in about.inputs]
     problems += [f"a sampler of it is of the kind {kind}" for kind in sorted(kinds)]
     problems += [f"{name} reads weights as compel writes them, and a page only those of a1111" for name in compel]
+    problems += [f"{name} reads texts as long as they are, and a page those of one length" for name in lengths]
     problems += [f"{name} computes in bf16, for which browsers have no kernels" for name in bf16]
     if about.defaults.generator != "numpy":
         problems.append(f"its seeds are those of {about.defaults.generator}, and a page has numpy's")

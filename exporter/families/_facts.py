@@ -7,7 +7,7 @@ from functools import cached_property, partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from engines.errors import UnsupportedError
@@ -16,12 +16,12 @@ from exporter.families import _pictures, _readings, _survey
 from exporter.families._lengths import OpenLengths
 from exporter.families._origins import DRAW, STEP, Origins, marked, origins
 from exporter.families._readings import AskedTokens, Reading
-from exporter.families._standins import Absent, Finished, OpenScale, Stepped, outlined, refused, stand_in
+from exporter.families._scales import open_scales, other_scales, steering
+from exporter.families._standins import Absent, Finished, OpenScale, Stepped, idle, outlined, refused
 from exporter.families._survey import NEGATIVE, POSITIVE, Encoding, Leaf, Play, TokenCall
 
 #: A text that whoever mends texts changes.
 _ODD = "salt &amp; pepper"
-_GUIDING = ("guidance_scale", "true_cfg_scale")
 
 
 class Survey:
@@ -81,7 +81,7 @@ class Survey:
         self.components: dict[str, list[str]] = {}
         self._returned: dict[str, Any] = {}
         self.scale = OpenScale(marked(torch.ones(1), STEP), on=mode != "none")
-        self.others = _open(other_scales(pipeline))
+        self.others = open_scales(other_scales(pipeline))
         self._read: dict[str, set[str]] = {}
         play, noises = self._play(1)
         self.encodings = self._recorded(play)
@@ -98,7 +98,7 @@ class Survey:
         self.drawn, self.draws, self.unseeded = self._latent_draw(noises), len(noises), play.unseeded.drawn
         noise = noises[self.drawn]
         self.noise, self.grid = tuple(noise.shape), play.grid
-        self.latent = _flat(self.noise, self.name)
+        self.latent = _survey.flat(self.noise, self.name)
         self.way, self.factor = _survey.packing(noise.reshape(1, *self.latent), self._kept, self.name)
 
     def _latent_draw(self, noises: Sequence[Tensor]) -> int:
@@ -157,7 +157,7 @@ class Survey:
         """Those of them that do not count where guidance is off, and the value at which each of them is."""
         if self.mode != "classifier_free" or not self.scales:
             return {}
-        others = _open(self.scales)
+        others = open_scales(self.scales)
         off = steering(self.pipeline, self.mode, OpenScale(marked(torch.ones(1), STEP), on=False))
         play, _ = self._play(1)
         self._recorded(play)
@@ -335,7 +335,7 @@ class Survey:
     def unasked(self, pipeline: Any, but: Sequence[str] = ()) -> dict[str, Any]:  # noqa: ANN401 - of diffusers
         """The networks of a step but some, in place of which are others that compute nothing."""
         names = [name for name in self.components.get("denoiser", []) if name not in but]
-        return {name: _unasked(getattr(pipeline, name), self._returned.get(name, Absent())) for name in names}
+        return {name: idle(getattr(pipeline, name), self._returned.get(name, Absent())) for name in names}
 
     def times(self, height: int, width: int, steps: int) -> dict[str, Any]:
         """What the pipeline tells its scheduler for another size and number of steps, beside that number."""
@@ -345,7 +345,7 @@ class Survey:
     def sides(self, height: int, width: int) -> tuple[int, int]:
         """Cells of the latent, down and across, of another size."""
         _, noises = self._prepared(height, width, 1)
-        down, across = _flat(tuple(noises[0].shape), self.name)[1:]
+        down, across = _survey.flat(tuple(noises[0].shape), self.name)[1:]
         return down, across
 
     def _prepared(self, height: int, width: int, steps: int) -> tuple[Play, list[Tensor]]:
@@ -368,26 +368,6 @@ def surveyed(pipeline: Any, *asked: Any, words: Mapping[str, str] | None = None)
         return _pictures.handed(pipeline, partial(Survey, pipeline, *asked, words=words), words)
 
 
-def steering(pipeline: Any, mode: str, scale: Any) -> dict[str, Any]:  # noqa: ANN401 - a number or what stands for one
-    """Arguments that guide a pipeline. Where two branches have a scale of their own, `guidance_scale` is the network's."""
-    takes = _survey.arguments(pipeline)
-    own = "true_cfg_scale" if "true_cfg_scale" in takes else "guidance_scale"
-    if mode == "embedded":
-        return {own: 1.0, "guidance_scale": scale}
-    return {own: scale} if mode == "classifier_free" else {own: scale, "guidance_scale": scale}
-
-
-def other_scales(pipeline: Any) -> dict[str, float]:  # noqa: ANN401 - a pipeline of diffusers
-    """Arguments of a pipeline that are scales beside those of guidance, and their defaults."""
-    takes = {name: about.default for name, about in _survey.arguments(pipeline).items() if name.endswith("_scale")}
-    return {name: value for name, value in takes.items() if isinstance(value, float) and name not in _GUIDING}
-
-
-def _open(scales: Mapping[str, float]) -> dict[str, OpenScale]:
-    """Further scales at their defaults, each on unless it is 0."""
-    return {name: OpenScale(marked(torch.tensor([value]), STEP), on=value > 0) for name, value in scales.items()}
-
-
 def is_tokenizer(component: object) -> bool:
     """Whether a component of a pipeline makes ids of texts."""
     return hasattr(component, "convert_tokens_to_ids")
@@ -397,16 +377,3 @@ def replayed(results: Sequence[Any]) -> Callable[..., Any]:
     """An encoder of prompts that returns what was returned."""
     waiting = list(results)
     return lambda *_, **__: waiting.pop(0)
-
-
-def _unasked(network: Any, returned: Any) -> Any:  # noqa: ANN401 - a network of diffusers, and anything
-    """A network that computes nothing."""
-    return stand_in(network, __call__=lambda *_, **__: returned) if isinstance(network, nn.Module) else network
-
-
-def _flat(noise: tuple[int, ...], name: str) -> tuple[int, ...]:
-    """Channels, height and width of a noise."""
-    inner = [length for axis, length in enumerate(noise) if axis and (len(noise) == 4 or length != 1 or axis > 2)]
-    if len(inner) != 3:
-        raise UnsupportedError(f"{name} draws noise of {list(noise)}, and latents are (batch, channels, height, width).")
-    return tuple(inner)

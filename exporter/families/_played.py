@@ -14,11 +14,12 @@ from torch.utils import _pytree as pytree
 
 from exporter.families import _pictures, _survey
 from exporter.families._crossings import Conditions
-from exporter.families._facts import Survey, is_tokenizer, replayed, steering
+from exporter.families._facts import Survey, is_tokenizer, replayed
 from exporter.families._open_lengths import one_batch
 from exporter.families._open_texts import OpenTexts, uniform
 from exporter.families._origins import DRAW, STEP, Origins, marked
 from exporter.families._readings import AskedTokens, branch_of
+from exporter.families._scales import steering
 from exporter.families._standins import Finished, OpenScale, Stepped, outlined
 from exporter.families._survey import Leaf, Play
 

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Self
 
 import torch
-from torch import SymFloat, SymInt, Tensor
+from torch import SymFloat, SymInt, Tensor, nn
 from torch.fx.experimental import _config
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
@@ -324,6 +324,11 @@ class Absent:
         if name == "chunk":
             return (cls(),) * int(args[1])
         return cls()
+
+
+def idle(network: Any, returned: Any) -> Any:  # noqa: ANN401 - a network of diffusers, and anything
+    """A network that computes nothing."""
+    return stand_in(network, __call__=lambda *_, **__: returned) if isinstance(network, nn.Module) else network
 
 
 #: What diffusers imports where it is installed, and whose absence it notices when it is used.

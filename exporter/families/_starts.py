@@ -17,9 +17,10 @@ from engines.errors import RecipeError, UnsupportedError
 from engines.images.init_image import InitImage
 from engines.manifest import PartialStep
 from exporter.families import _pictures, _siblings, _survey
-from exporter.families._facts import replayed, steering
+from exporter.families._facts import replayed
 from exporter.families._origins import DRAW, Origins, marked, origins
 from exporter.families._played import PlayedPart, sized
+from exporter.families._scales import steering
 from exporter.families._standins import Stepped, outlined, refused, stand_in
 from exporter.families._survey import Play
 

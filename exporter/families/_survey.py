@@ -307,6 +307,14 @@ def as_pictures(value: Tensor, rows: int) -> Tensor:
     return value if rows == 1 else value.unflatten(0, (rows, value.shape[0] // rows)).transpose(0, 1)
 
 
+def flat(noise: tuple[int, ...], name: str) -> tuple[int, ...]:
+    """Channels, height and width of a noise."""
+    inner = [length for axis, length in enumerate(noise) if axis and (len(noise) == 4 or length != 1 or axis > 2)]
+    if len(inner) != 3:
+        raise UnsupportedError(f"{name} draws noise of {list(noise)}, and latents are (batch, channels, height, width).")
+    return tuple(inner)
+
+
 def unpackings(latent: Tensor) -> Iterator[Callable[[Tensor], Tensor]]:
     """Ways in which pipelines keep latents (B, C, H, W), each undone."""
     yield lambda kept: kept.reshape(latent.shape)

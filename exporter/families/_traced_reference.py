@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from engines.errors import UnsupportedError
 from exporter.families import Family, Saw, _pictures, _played, _siblings, _standins, _starts, _survey
-from exporter.families._facts import is_tokenizer, replayed, steering
+from exporter.families._facts import is_tokenizer, replayed
 from exporter.families._origins import DRAW, STEP, Origins, marked
 from exporter.families._readings import AskedTokens, branch_of
+from exporter.families._scales import steering
 from exporter.families._standins import Stepped
 from exporter.families._survey import Leaf, Play
 

@@ -103,12 +103,13 @@ def _drawn(pipeline: Pipeline, task: MeasureTask) -> list[Image.Image]:
 
 def _calls(bundle: Bundle, run: RunOptions, pictures: Sequence[Image.Image]) -> dict[str, tuple[float, float]]:
     """Role → how often it is called for a picture, and how often with all branches: a call without guidance counts half."""
-    told = [float(picture.info["evaluations"]) for picture in pictures if "evaluations" in picture.info]
-    if told:  # by samplers that choose, and in parallel
-        return {"denoiser": (float(np.mean(told)), float(np.mean(told)))}
     about = bundle.manifest
     steps, height, width = (getattr(run, name) or getattr(about.defaults, name) for name in ("steps", "height", "width"))
-    table = Table.load(bundle.path(about.compiled(steps, height, width).file))
+    entry = about.compiled(steps, height, width)
+    if run.sampler or run.parallel or entry.kind != "table":  # what chooses, and what speculates, calls as often as it did
+        told = float(np.mean([float(picture.info["evaluations"]) for picture in pictures]))
+        return {"denoiser": (told, told)}
+    table = Table.load(bundle.path(entry.file))
     found: dict[str, tuple[float, float]] = {}
     for op in table.ops:
         if isinstance(op, Eval):

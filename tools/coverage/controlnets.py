@@ -10,11 +10,16 @@ from typing import Any
 import diffusers as library
 from diffusers import DiffusionPipeline
 
-from tools.coverage import conditioned, pipelines
+from tools.coverage import conditioned, pipelines, readers
 from tools.coverage.parts import alive
 
 #: Whose classes are typed for models of their own size and kind.
 diffusers: Any = library
+#: What a ControlNet of Qwen-Image shares with its transformer.
+_QWEN = (
+    "patch_size", "in_channels", "out_channels", "num_layers", "attention_head_dim", "num_attention_heads", "joint_attention_dim",
+    "axes_dims_rope",
+)  # fmt: skip
 #: What pipelines ask about their safety, and SDXL's about a watermark.
 _SAID = {"requires_safety_checker": False, "add_watermarker": False}
 
@@ -63,6 +68,21 @@ def flux_control() -> DiffusionPipeline:
     return under("FluxControlPipeline", pipelines.flux(), transformer=alive(network))
 
 
+def cogview4_control() -> DiffusionPipeline:
+    """CogView4's transformer of twice as many channels: the latent's, and the encoded picture's."""
+    made: Any = readers.cogview4()
+    network = diffusers.CogView4Transformer2DModel.from_config(made.transformer.config, in_channels=8)
+    return under("CogView4ControlPipeline", made, transformer=alive(network))
+
+
+def qwen_image_controlnet() -> DiffusionPipeline:
+    """A ControlNet beside texts of open length, and the VAE of a video."""
+    made: Any = readers.qwen_image()
+    config = {name: made.transformer.config[name] for name in _QWEN}
+    network = diffusers.QwenImageControlNetModel(**{**config, "num_layers": 1})
+    return under("QwenImageControlNetPipeline", made, controlnet=alive(network))
+
+
 def _filling(kind: str) -> DiffusionPipeline:
     """A UNet of nine channels: the latent, the mask and the encoded rest of the picture; with a ControlNet where there is one."""
     if "XL" in kind:
@@ -77,6 +97,8 @@ MADE: Mapping[str, Callable[[], DiffusionPipeline]] = {
     "stable-diffusion-3-controlnet": stable_diffusion_3_controlnet,
     "flux-controlnet": flux_controlnet,
     "flux-control": flux_control,
+    "cogview4-control": cogview4_control,
+    "qwenimage-controlnet": qwen_image_controlnet,
     "stable-diffusion-3-controlnet-inpaint": partial(
         stable_diffusion_3_controlnet, "StableDiffusion3ControlNetInpaintingPipeline", extra_conditioning_channels=1
     ),

@@ -10,7 +10,6 @@ from __future__ import annotations
 import inspect
 import json
 import logging
-import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import click
 import diffusers
 import numpy as np
 import torch
@@ -179,15 +179,17 @@ def keep(name: str, found: Mapping[str, Mapping[str, Any]]) -> None:
     report.FILE.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def main() -> None:
-    """Print the rows of the one name that is given, by task, as JSON, and keep them."""
+@click.command()
+@click.argument("name", type=click.Choice(sorted(MADE)))
+def main(name: str) -> None:
+    """Print the rows of one name, by task, as JSON, and keep them."""
     diffusers.utils.logging.set_verbosity_error()
     transformers.logging.set_verbosity_error()
     logging.disable(logging.WARNING)
     worker.SMALL = 0  # no second process: several trials may run side by side
-    found = rows(sys.argv[1])
-    print(json.dumps(found, ensure_ascii=False))
-    keep(sys.argv[1], found)
+    found = rows(name)
+    click.echo(json.dumps(found, ensure_ascii=False))
+    keep(name, found)
 
 
 if __name__ == "__main__":

@@ -159,7 +159,7 @@ def test_ids_masks_and_weights_are_python_s(tmp_path, content, entry, count):
         assert (expected is None) == isinstance(ours, str), f"{text!r}: {ours}"
         if expected is None:
             continue
-        ids, mask, (unread,), weights = expected
+        ids, mask, (unread,), weights, _ = expected
         assert (ours["ids"], ours["mask"]) == (ids[0].tolist(), mask[0].tolist()), repr(text)
         assert np.array_equal(np.array(ours["weights"], np.float32), weights[0]), repr(text)
         rest, said = normalized(unread).strip(), ours["unread"].strip()

@@ -6,7 +6,7 @@ from engines.bundle import Bundle
 from engines.errors import UnsupportedError
 from engines.images import provenance
 from engines.inputs import Input
-from engines.manifest import Defaults, Tile, Tokenizer
+from engines.manifest import Defaults, OpenLength, Tile, Tokenizer
 from engines.signature import Port
 from engines.web import model
 from tests.engines import small
@@ -89,6 +89,14 @@ def test_several_refusals_are_told_at_once(tmp_path):
     inputs = {"detail": Input(kind="number", shape=("batch",), default=1.0, about="how much")}
     with pytest.raises(UnsupportedError, match=r"it takes the input detail, .*; tokenizer reads weights as compel writes them"):
         described(tmp_path, parts=parts, inputs=inputs, tokenizers={"tokenizer": weighted})
+
+
+def test_texts_as_long_as_they_are_are_refused(tmp_path):
+    bundle = sites.clip(tmp_path / "bundle", {})
+    read = bundle.manifest.tokenizers["tokenizer"].model_copy(update={"open": OpenLength(dim="words")})
+    opened = Bundle(bundle.folder, bundle.manifest.model_copy(update={"tokenizers": {"tokenizer": read}}))
+    with pytest.raises(UnsupportedError, match="tokenizer reads texts as long as they are, and a page those of one length"):
+        model.described(opened)
 
 
 def test_what_is_too_large_for_a_browser_is_refused(tmp_path, monkeypatch):

@@ -37,9 +37,6 @@ def test_calls_that_only_warn_are_told_apart(pipeline):
         ("tokenizer", False), ("tokenizer", True), ("tokenizer_2", False), ("tokenizer_2", True),
     ]  # fmt: skip
     assert found.scale.used
-    assert _facts.steering(pipeline, "embedded", 3.5) == {"true_cfg_scale": 1.0, "guidance_scale": 3.5}
-    assert _facts.steering(pipeline, "none", 1.0) == {"true_cfg_scale": 1.0, "guidance_scale": 1.0}
-    assert _facts.steering(pipeline, "classifier_free", 2.0) == {"true_cfg_scale": 2.0}
 
 
 def test_guidance_is_off_at_the_number_that_the_pipeline_compares_its_scale_with(pipeline):

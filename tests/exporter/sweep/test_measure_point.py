@@ -7,7 +7,9 @@ from PIL import Image
 from engines.errors import RecipeError, UnsupportedError
 from engines.parallel.picard import Picard
 from engines.pipeline import Pipeline
-from exporter.sweep.measure_point import MeasureTask, measure_point
+from engines.sampler_ops import Eval
+from engines.samplers.table import Table
+from exporter.sweep.measure_point import MeasureTask, _calls, measure_point
 from exporter.sweep.spec import Measures, RunOptions
 from tests.engines import small
 from tests.engines.test_real_engines import graphs
@@ -77,6 +79,17 @@ def test_the_base_is_measured_and_its_pictures_are_kept(place, base):
 
 def test_the_work_of_a_picture_is_that_of_its_calls(base):
     assert (base.evaluations, base.multiply_adds) == (2, 10 + 2 * 1000 + 100)
+
+
+def test_cached_and_unguided_calls_are_told_from_whole_ones(place, monkeypatch):
+    with Pipeline.open(place / "base") as pipeline:
+        pictures, bundle = pipeline.generate("a red square"), pipeline.bundle
+    assert pictures[0].info["evaluations"] == "2"
+    table = Table.load(bundle.path(bundle.manifest.compiled(2, 32, 32).file))
+    changes = iter(({"guided": 0.0}, {"shallow": True}))
+    ops = tuple(op.model_copy(update=next(changes)) if isinstance(op, Eval) else op for op in table.ops)
+    monkeypatch.setattr(Table, "load", lambda _: table.model_copy(update={"ops": ops}))
+    assert _calls(bundle, RunOptions(), pictures) == {"denoiser": (1.0, 0.5), "shallow": (1.0, 1.0)}
 
 
 @pytest.mark.usefixtures("base")
