@@ -35,7 +35,7 @@ from exporter.stages import worker
 from exporter.stages.store import Store
 from tools.coverage import __main__ as coverage
 from tools.coverage import conditioned, models, pipelines
-from tools.coverage.trial import _DEAD, _MODES, _NEGATIVE, _PROMPTS, _SIDES, LIMIT, _ladder, _sentence, _silent
+from tools.coverage.trial import DEAD, LIMIT, MODES, NEGATIVE, PROMPTS, SIDES, ladder, sentence, silent
 
 #: Task → diffusers' list of its pipelines.
 TASKS: Mapping[str, Mapping[str, Any]] = {task: coverage.TASKS[task] for task in ("image-to-image", "inpainting")}
@@ -69,17 +69,17 @@ def rows(name: str) -> dict[str, dict[str, Any]]:
 
 def _rows(name: str, source: Any, tasks: Sequence[str]) -> dict[str, dict[str, Any]]:  # noqa: ANN401 - a pipeline of diffusers
     """The rows of a micro model, built once."""
-    side, wide = _SIDES.get(name, (32, 48))
+    side, wide = SIDES.get(name, (32, 48))
     refusals: list[T2IError] = []
     with tempfile.TemporaryDirectory() as folder:
         source.save_pretrained(f"{folder}/model")
-        for only, bundles, batch in _ladder(side, wide):
+        for only, bundles, batch in ladder(side, wide):
             try:
                 built = [(*_built(name, Path(folder), side, widths, batch), widths) for widths in bundles]
             except (UnsupportedError, ParityError) as error:
                 refusals.append(error)
                 continue
-            left = {"only": only, "why": _sentence(refusals[0], folder)} if only else {}
+            left = {"only": only, "why": sentence(refusals[0], folder)} if only else {}
             found = dict[str, dict[str, Any]]()
             for task in tasks:
                 editor = TASKS[task][name].from_pipe(source)
@@ -87,18 +87,18 @@ def _rows(name: str, source: Any, tasks: Sequence[str]) -> dict[str, dict[str, A
                 state = "works" if min(each) >= LIMIT else "differs"
                 found[task] = {"state": state, "psnr": round(min(each), 1), "guidance": built[0][0], **left}
             return found
-        return {task: {"state": "refused", "why": _sentence(refusals[-1], folder)} for task in tasks}
+        return {task: {"state": "refused", "why": sentence(refusals[-1], folder)} for task in tasks}
 
 
 def _built(name: str, folder: Path, height: int, widths: tuple[int, ...], batch: int) -> tuple[str, Path]:
     """Build it with the first mode of guidance that the pipelines have."""
     refusals: list[RecipeError] = []
     out = folder / f"bundle-{widths[0]}-{batch}"
-    for mode, (scale, _) in _MODES.items():
+    for mode, (scale, _) in MODES.items():
         guidance = f"{{mode: {mode}, scale: {scale}}}" if scale else f"{{mode: {mode}}}"
         text = _RECIPE % (folder / "model", _STEPS, guidance, *[height] * 3, widths[0], widths[0], widths[-1], batch)
         try:
-            bundle, _ = build(Recipe.parse(text, name), out, Store(folder / "store"), _silent)
+            bundle, _ = build(Recipe.parse(text, name), out, Store(folder / "store"), silent)
         except RecipeError as error:
             refusals.append(error)
             continue
@@ -111,8 +111,8 @@ def _compared(editor: Any, bundle: Path, task: str, mode: str, height: int, widt
     editor.set_progress_bar_config(disable=True)
     first, *more = _STRENGTHS[task]
     settings = [
-        *((prompts, width, scale, first) for prompts in (_PROMPTS[:1], _PROMPTS) for width in widths for scale in _MODES[mode]),
-        *((_PROMPTS[:1], widths[0], _MODES[mode][0], strength) for strength in more),
+        *((prompts, width, scale, first) for prompts in (PROMPTS[:1], PROMPTS) for width in widths for scale in MODES[mode]),
+        *((PROMPTS[:1], widths[0], MODES[mode][0], strength) for strength in more),
     ]
     with Pipeline.open(bundle, "onnxruntime") as pipeline:
         for prompts, width, scale, strength in dict.fromkeys(map(_hashable, settings)):
@@ -138,7 +138,7 @@ def _one(
     takes = inspect.signature(editor.__call__).parameters
     shown = {name: [_smooth(size, random) for _ in prompts] for name in ("image", *manifest.inputs)}
     masks = [_half(size)] * len(prompts) if task == "inpainting" else None
-    negative = _NEGATIVE if mode == "classifier_free" else ""
+    negative = NEGATIVE if mode == "classifier_free" else ""
     given: dict[str, Any] = {} if scale is None else {"guidance_scale": scale}
     given |= {"strength": strength, "image": shown.pop("image"), "mask": masks, "inputs": shown}
     asked = Request.of(manifest, list(prompts), 1, **given, negative_prompt=negative, seed=7, generator="torch-cpu")
@@ -155,7 +155,7 @@ def _one(
         warnings.simplefilter("ignore")  # of diffusers about its own arguments
         usual = {key: value for key, value in options.items() if key in takes}
         wanted = editor(prompt=list(prompts), **usual, generator=noise, output_type="np").images
-    if drawn is None or wanted.std() < _DEAD:
+    if drawn is None or wanted.std() < DEAD:
         raise RuntimeError(f"{type(editor).__name__} draws nothing that could be compared")
     return float(-10 * np.log10(max(float(np.square(drawn - wanted).mean()), 1e-15)))
 

@@ -40,10 +40,10 @@ from tools.coverage.models import MADE
 #: What a row must reach to be called working, in dB, of pictures in [0, 1].
 LIMIT = 60.0
 #: Pictures of a standard deviation below this show nothing.
-_DEAD = 1e-3
+DEAD = 1e-3
 #: From the most that a pipeline may be able to do to the least, and a scale at which that does nothing.
-_MODES = {"classifier_free": (4.0, 1.0), "embedded": (3.5, 2.0), "none": (None, None)}
-_PROMPTS, _NEGATIVE = ["A red circle", "the blue square"], "Blurry"
+MODES = {"classifier_free": (4.0, 1.0), "embedded": (3.5, 2.0), "none": (None, None)}
+PROMPTS, NEGATIVE = ["A red circle", "the blue square"], "Blurry"
 _RECIPE = """
 model: {source: %s}
 sampler: {steps: [2], guidance: %s}
@@ -57,7 +57,7 @@ _ALONE = {"PRXPipeline"}
 #: What diffusers calls an input, where that is another word.
 _WORDS = {"mask": "mask_image"}
 #: Height and widths in pixels, where a micro model's network takes no smaller ones.
-_SIDES = {"kandinsky3": (64, 128), "pixart-sigma": (64, 128), "lumina2": (64, 128), "sana": (32, 64), "sana-pag": (32, 64)}
+SIDES = {"kandinsky3": (64, 128), "pixart-sigma": (64, 128), "lumina2": (64, 128), "sana": (32, 64), "sana-pag": (32, 64)}
 
 
 def row(name: str) -> dict[str, Any]:
@@ -65,12 +65,12 @@ def row(name: str) -> dict[str, Any]:
 
     Where no graph holds for all sizes, or for two pictures, `only` says so and `why` why, and each size has a bundle of its own.
     """
-    side, wide = _SIDES.get(name, (32, 48))
+    side, wide = SIDES.get(name, (32, 48))
     refusals: list[T2IError] = []
     with tempfile.TemporaryDirectory() as folder:
         source = MADE[name]()
         source.save_pretrained(f"{folder}/model")
-        for only, bundles, batch in _ladder(side, wide):
+        for only, bundles, batch in ladder(side, wide):
             try:
                 built = [(*_built(name, Path(folder), side, widths, batch), widths) for widths in bundles]
             except (UnsupportedError, ParityError) as error:
@@ -78,12 +78,12 @@ def row(name: str) -> dict[str, Any]:
                 continue
             psnr = min(value for mode, bundle, widths in built for value in _compared(source, bundle, mode, side, widths))
             state = "works" if psnr >= LIMIT else "differs"
-            left = {"only": only, "why": _sentence(refusals[0], folder)} if only else {}
+            left = {"only": only, "why": sentence(refusals[0], folder)} if only else {}
             return {"state": state, "psnr": round(psnr, 1), "guidance": built[0][0], **left}
-        return {"state": "refused", "why": _sentence(refusals[-1], folder)}
+        return {"state": "refused", "why": sentence(refusals[-1], folder)}
 
 
-def _ladder(side: int, wide: int) -> Iterator[tuple[str, list[tuple[int, ...]], int]]:
+def ladder(side: int, wide: int) -> Iterator[tuple[str, list[tuple[int, ...]], int]]:
     """What is tried, one after the other: what it leaves out, the widths of each bundle, and the largest batch of its graphs."""
     yield "", [(side, wide)], 2
     yield "one picture at a time", [(side, wide)], 1
@@ -95,11 +95,11 @@ def _built(name: str, folder: Path, height: int, widths: tuple[int, ...], batch:
     """Build it with the first mode of guidance that the pipeline has."""
     refusals: list[RecipeError] = []
     out = folder / f"bundle-{widths[0]}-{batch}"
-    for mode, (scale, _) in _MODES.items():
+    for mode, (scale, _) in MODES.items():
         guidance = f"{{mode: {mode}, scale: {scale}}}" if scale else f"{{mode: {mode}}}"
         text = _RECIPE % (folder / "model", guidance, *[height] * 3, widths[0], widths[0], widths[-1], batch)
         try:
-            bundle, _ = build(Recipe.parse(text, name), out, Store(folder / "store"), _silent)
+            bundle, _ = build(Recipe.parse(text, name), out, Store(folder / "store"), silent)
         except RecipeError as error:
             refusals.append(error)
             continue
@@ -113,8 +113,8 @@ def _compared(source: Any, bundle: Path, mode: str, height: int, widths: tuple[i
     takes = inspect.signature(source.__call__).parameters
     own = "true_cfg_scale" if mode == "classifier_free" and "true_cfg_scale" in takes else "guidance_scale"
     with Pipeline.open(bundle, "onnxruntime") as pipeline:
-        for prompts, width, scale in itertools.product((_PROMPTS[:1], _PROMPTS), widths, dict.fromkeys(_MODES[mode])):
-            negative = _NEGATIVE if mode == "classifier_free" else ""
+        for prompts, width, scale in itertools.product((PROMPTS[:1], PROMPTS), widths, dict.fromkeys(MODES[mode])):
+            negative = NEGATIVE if mode == "classifier_free" else ""
             given: dict[str, Any] = {} if scale is None else {"guidance_scale": scale}
             pictures = _pictures(pipeline.bundle.manifest.inputs, len(prompts), (width, height), resized="height" in takes)
             given |= {"negative_prompt": negative, "seed": 7, "generator": "torch-cpu", "inputs": pictures}
@@ -128,7 +128,7 @@ def _compared(source: Any, bundle: Path, mode: str, height: int, widths: tuple[i
             with warnings.catch_warnings(), _means():
                 warnings.simplefilter("ignore")  # of diffusers about its own arguments
                 wanted = _wanted(source, prompts, noise, options)
-            if drawn is None or wanted.std() < _DEAD:
+            if drawn is None or wanted.std() < DEAD:
                 raise RuntimeError(f"{type(source).__name__} draws nothing that could be compared")
             yield float(-10 * np.log10(max(float(np.square(drawn - wanted).mean()), 1e-15)))
 
@@ -185,7 +185,7 @@ def _means() -> Iterator[None]:
         DiagonalGaussianDistribution.sample = sample
 
 
-def _sentence(error: T2IError, folder: str) -> str:
+def sentence(error: T2IError, folder: str) -> str:
     """Its first line, and diffusers' own where the second holds it; of a table the line that fails first."""
     first, *rest = str(error).replace(folder, "…").splitlines()
     if failed := [line for line in rest if "FAIL" in line]:
@@ -193,7 +193,7 @@ def _sentence(error: T2IError, folder: str) -> str:
     return " ".join([first, *(line.strip() for line in rest[:1])])
 
 
-def _silent(*_: object, **__: object) -> None:
+def silent(*_: object, **__: object) -> None:
     """Report nothing."""
 
 
