@@ -16,6 +16,7 @@ from engines.errors import RecipeError, UnsupportedError
 from engines.plugins import did_you_mean
 from exporter.models import (
     architectures,
+    base_model,
     config_types,
     hub,
     kinds,
@@ -211,9 +212,7 @@ def placed(configs: Mapping[str, Mapping[str, Any]], component: str, config: Map
 
 
 def find(model: ModelOptions, root: Path) -> Checkpoint:
-    """Find the model itself. Reads configs and file names only, and imports no torch.
-
-    `locate` says where a source is looked for.
+    """Find the model itself, where `locate` looks. Reads configs and file names only, and imports no torch.
 
     Raises:
         RecipeError: nothing is there under that name, or weights are asked of an architecture.
@@ -312,7 +311,7 @@ def _single(file: Path, model: ModelOptions, seed: int | None) -> Checkpoint:
     header = safetensors_header.header(file)
     kind = kinds.of_file(header.shapes, header.metadata, recognition.known().values())
     if kind is not None and not (kind is kinds.NO_VAE and (model.vae or seed is not None)):
-        raise UnsupportedError(kind.sentence(file) + kinds.base(kind, header.shapes, model.architecture))
+        raise UnsupportedError(kind.sentence(file) + base_model.told(kind, header.shapes, model.architecture))
     said = statements.stated(file)
     name = model.architecture or _recognised(file, said)
     configs = statements.applied(_trusted(architectures.configs(name), name), said)

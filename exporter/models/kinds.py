@@ -7,8 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from exporter.models import architectures
-from exporter.models.recognition import Outline, Shapes, outline, same
+from exporter.models.recognition import Outline, Shapes, outline
 
 Configs = Mapping[str, Mapping[str, Any]]
 
@@ -190,11 +189,3 @@ def _alone(shapes: Shapes) -> Kind | None:
         (True, False, True): NO_VAE,
         (True, True, False): NO_TEXT,
     }.get((has[0], has[1], has[2]))
-
-
-def base(kind: Kind, shapes: Shapes, architecture: str | None) -> str:
-    """Which model has the rest of a file with a UNet and not all that belongs to it, as far as its shapes tell."""
-    found = outline(shapes) if kind in {UNET, NO_TEXT} else None
-    names = [architecture] if found and architecture else same(found) if found else []
-    published = [place for name in names if (place := architectures.hub(name))]
-    return f"\n  Its UNet is of the kind of {' and '.join(published)}." if published else ""
