@@ -5,30 +5,36 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
-from diffusers.pipelines import auto_pipeline as library
+import transformers
 
 from exporter.families import _pictures, _survey
 
-#: Whose lists are typed by every name in them.
-_lists: Any = library
-_FROM_TEXT: Mapping[str, type] = _lists.AUTO_TEXT2IMAGE_PIPELINES_MAPPING
-#: What a pipeline is given to start from → diffusers' list of those that do.
-_STARTING: Mapping[str, Mapping[str, type]] = {
-    "image": _lists.AUTO_IMAGE2IMAGE_PIPELINES_MAPPING,
-    "mask": _lists.AUTO_INPAINT_PIPELINES_MAPPING,
-}
 #: A share of the schedule: who takes it starts from the picture, others are conditioned on it.
 _STRENGTH = "strength"
 #: Networks of a step, and what a VAE's config calls the channels of its latent.
 _DENOISERS, _CHANNELS = ("transformer", "unet"), ("latent_channels", "z_dim")
 
 
+@cache
+def _lists() -> tuple[Mapping[str, type], Mapping[str, Mapping[str, type]]]:
+    """Diffusers' lists: who draws from text; and by what a pipeline is given to start from, those that do."""
+    # Pipelines name image processors that this model has not, and transformers warns that they lack torchvision.
+    transformers.logging.set_verbosity_error()
+    from diffusers.pipelines import auto_pipeline  # noqa: PLC0415 - after that
+
+    lists: Any = auto_pipeline  # typed by every name in them
+    edits = {"image": lists.AUTO_IMAGE2IMAGE_PIPELINES_MAPPING, "mask": lists.AUTO_INPAINT_PIPELINES_MAPPING}
+    return lists.AUTO_TEXT2IMAGE_PIPELINES_MAPPING, edits
+
+
 def starting(kind: type) -> dict[str, type]:
     """The pipelines that start from an `image`, and within a `mask`, of one that draws from text."""
-    names = [name for name, own in _FROM_TEXT.items() if own is kind]
-    found = {given: known[name] for given, known in _STARTING.items() for name in names if name in known}
+    plain, edits = _lists()
+    names = [name for name, own in plain.items() if own is kind]
+    found = {given: known[name] for given, known in edits.items() for name in names if name in known}
     return {given: own for given, own in found.items() if _starts(own)}
 
 
@@ -39,8 +45,9 @@ def from_text(kind: type, configs: Mapping[str, Mapping[str, Any]]) -> type:
     """
     if not _starts(kind) or _has_further_channels(configs):
         return kind
-    names = (name for known in _STARTING.values() for name, own in known.items() if own is kind)
-    return next((_FROM_TEXT[name] for name in names if name in _FROM_TEXT), kind)
+    plain, edits = _lists()
+    names = (name for known in edits.values() for name, own in known.items() if own is kind)
+    return next((plain[name] for name in names if name in plain), kind)
 
 
 def _starts(kind: type) -> bool:

@@ -6,8 +6,8 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-#: Modules that are named at most.
-_MODULES = 3
+#: Modules that are named at most, and phrases in a line.
+_MODULES = _PHRASES = 3
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
@@ -26,6 +26,13 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]
             yield f"{said} changed"
         else:
             yield f"{said} {_brief(before[name])} → {_brief(after[name])}"
+
+
+def reasons(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """The same as a line, which names the first of many."""
+    said = list(differences(old, new))
+    more = [f"and {len(said) - _PHRASES} more"] if len(said) > _PHRASES else []
+    return "; ".join([*said[:_PHRASES], *more])
 
 
 def _leaves(tree: object, name: str = "") -> Iterator[tuple[str, object]]:

@@ -18,7 +18,7 @@ from uuid import uuid4
 
 from engines.disk import require_folder, writing
 from engines.errors import MachineError
-from exporter.stages.differences import differences
+from exporter.stages.differences import reasons
 
 ENTRY, FILES = "entry.json", "files"
 
@@ -108,7 +108,7 @@ class Store:
             last = json.loads(self._last(wanted).read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError):
             return "first build"
-        return "; ".join(differences(last, wanted.ingredients)) or "its entry was removed from the cache"
+        return reasons(last, wanted.ingredients) or "its entry was removed from the cache"
 
     def took(self, wanted: Key) -> float | None:
         """Seconds that making the stage took, or None when it is not there."""
