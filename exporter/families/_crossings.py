@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from engines.errors import UnsupportedError
 from engines.signature import Dim
 from exporter.families import _survey
-from exporter.families._origins import DRAW, Origins, origins
+from exporter.families._origins import DRAW, Origins, origins, owners
 
 if TYPE_CHECKING:
     from exporter.families._facts import Survey
@@ -126,12 +126,6 @@ def _followed(
     seen: dict[int, Tensor] = {}
     begun: dict[str, list[str]] = {}
     before: list[str] = []
-    owners = {
-        id(value): name
-        for name, network in survey.pipeline.components.items()
-        if isinstance(network, nn.Module)
-        for value in (*network.parameters(), *network.buffers())
-    }
 
     def crossing(number: int, tensor: Tensor) -> Tensor:
         if number not in seen:
@@ -139,7 +133,7 @@ def _followed(
             before[:] = begun.get("begun", [])
         return tensor
 
-    watch = Origins(crossing, owners=owners)
+    watch = Origins(crossing, owners=owners(survey.pipeline))
     survey.follow(watch, begun, size, asked_of)
     return list(seen.values()), watch.used, before
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
@@ -37,6 +37,12 @@ def pictured(tensor: Tensor) -> bool:
     """Whether it is made of pictures or their noise, and not of the step."""
     own = origins(tensor)
     return bool(own) and STEP not in own
+
+
+def owners(pipeline: Any) -> dict[int, str]:  # noqa: ANN401 - a pipeline of diffusers
+    """The id of each weight of its networks → the name of its component."""
+    networks = ((name, each) for name, each in pipeline.components.items() if isinstance(each, nn.Module))
+    return {id(value): name for name, each in networks for value in (*each.parameters(), *each.buffers())}
 
 
 class Origins(TorchFunctionMode):

@@ -18,7 +18,7 @@ from engines.images.init_image import InitImage
 from engines.manifest import PartialStep
 from exporter.families import _pictures, _siblings, _survey
 from exporter.families._facts import replayed
-from exporter.families._origins import DRAW, Origins, marked, origins
+from exporter.families._origins import DRAW, Origins, marked, origins, owners
 from exporter.families._played import PlayedPart, sized
 from exporter.families._scales import steering
 from exporter.families._standins import Stepped, outlined, refused, stand_in
@@ -235,13 +235,7 @@ class _Followed:
         picture was computed with.
         """
         survey, noises, found, asked_of = self._survey, list[Tensor](), list[Met](), set[str]()
-        owners = {
-            id(value): name
-            for name, network in self._pipeline.components.items()
-            if isinstance(network, nn.Module)
-            for value in (*network.parameters(), *network.buffers())
-        }
-        watch = Origins(owners=owners)
+        watch = Origins(owners=owners(self._pipeline))
 
         def draw(shape: Any) -> Tensor:  # noqa: ANN401
             count = int(torch.Size(shape).numel())

@@ -25,30 +25,21 @@ import transformers
 from diffusers import DiffusionPipeline
 from PIL import Image
 
-from engines.errors import ParityError, RecipeError, T2IError, UnsupportedError
+from engines.errors import ParityError, T2IError, UnsupportedError
 from engines.pipeline import Pipeline
 from engines.request import Request
-from exporter.build import build
-from exporter.recipe.schema import Recipe
 from exporter.report import pipelines as report
 from exporter.stages import worker
-from exporter.stages.store import Store
 from tools.coverage import __main__ as coverage
 from tools.coverage import conditioned, models, pipelines
-from tools.coverage.trial import DEAD, LIMIT, MODES, NEGATIVE, PROMPTS, SIDES, ladder, sentence, silent
+from tools.coverage.trial import DEAD, LIMIT, MODES, NEGATIVE, PROMPTS, SIDES, built, ladder, sentence
 
 #: Task → diffusers' list of its pipelines.
 TASKS: Mapping[str, Mapping[str, Any]] = {task: coverage.TASKS[task] for task in ("image-to-image", "inpainting")}
 #: Task → strengths of the first setting; all others have the first of them. Of four steps two or three are taken at 0.6.
 _STRENGTHS: Mapping[str, tuple[float, ...]] = {"image-to-image": (0.6, 0.3, 1.0), "inpainting": (0.6, 1.0)}
 _STEPS = 4
-_RECIPE = """
-model: {source: %s}
-sampler: {steps: [%d], guidance: %s}
-shapes: {height: [%d, %d, %d], width: [%d, %d, %d], batch: [1, 1, %d]}
-components: {vae_encoder: {}}
-checks: {prompts: [A red circle, the blue square], negative_prompt: Blurry}
-"""
+_ENCODER = "components: {vae_encoder: {}}\n"
 #: Micro models that are not those from text: diffusers fills masks with SD3 of 16 channels alone, and decodes without its shift.
 OWN: Mapping[tuple[str, str], Callable[[], DiffusionPipeline]] = {
     ("stable-diffusion-3", "inpainting"): partial(pipelines.stable_diffusion_3, channels=16, shift_factor=0.0),
@@ -75,7 +66,8 @@ def _rows(name: str, source: Any, tasks: Sequence[str]) -> dict[str, dict[str, A
         source.save_pretrained(f"{folder}/model")
         for only, bundles, batch in ladder(side, wide):
             try:
-                built = [(*_built(name, Path(folder), side, widths, batch), widths) for widths in bundles]
+                of = partial(built, name, Path(folder), side, steps=_STEPS, more=_ENCODER)
+                made = [(*of(widths, batch), widths) for widths in bundles]
             except (UnsupportedError, ParityError) as error:
                 refusals.append(error)
                 continue
@@ -83,27 +75,11 @@ def _rows(name: str, source: Any, tasks: Sequence[str]) -> dict[str, dict[str, A
             found = dict[str, dict[str, Any]]()
             for task in tasks:
                 editor = TASKS[task][name].from_pipe(source)
-                each = [value for mode, bundle, widths in built for value in _compared(editor, bundle, task, mode, side, widths)]
+                each = [value for mode, bundle, widths in made for value in _compared(editor, bundle, task, mode, side, widths)]
                 state = "works" if min(each) >= LIMIT else "differs"
-                found[task] = {"state": state, "psnr": round(min(each), 1), "guidance": built[0][0], **left}
+                found[task] = {"state": state, "psnr": round(min(each), 1), "guidance": made[0][0], **left}
             return found
         return {task: {"state": "refused", "why": sentence(refusals[-1], folder)} for task in tasks}
-
-
-def _built(name: str, folder: Path, height: int, widths: tuple[int, ...], batch: int) -> tuple[str, Path]:
-    """Build it with the first mode of guidance that the pipelines have."""
-    refusals: list[RecipeError] = []
-    out = folder / f"bundle-{widths[0]}-{batch}"
-    for mode, (scale, _) in MODES.items():
-        guidance = f"{{mode: {mode}, scale: {scale}}}" if scale else f"{{mode: {mode}}}"
-        text = _RECIPE % (folder / "model", _STEPS, guidance, *[height] * 3, widths[0], widths[0], widths[-1], batch)
-        try:
-            bundle, _ = build(Recipe.parse(text, name), out, Store(folder / "store"), silent)
-        except RecipeError as error:
-            refusals.append(error)
-            continue
-        return mode, bundle.folder
-    raise UnsupportedError(str(refusals[0]))
 
 
 def _compared(editor: Any, bundle: Path, task: str, mode: str, height: int, widths: tuple[int, ...]) -> Iterator[float]:  # noqa: ANN401 - diffusers'

@@ -46,10 +46,10 @@ MODES = {"classifier_free": (4.0, 1.0), "embedded": (3.5, 2.0), "none": (None, N
 PROMPTS, NEGATIVE = ["A red circle", "the blue square"], "Blurry"
 _RECIPE = """
 model: {source: %s}
-sampler: {steps: [2], guidance: %s}
+sampler: {steps: [%d], guidance: %s}
 shapes: {height: [%d, %d, %d], width: [%d, %d, %d], batch: [1, 1, %d]}
 checks: {prompts: [A red circle, the blue square], negative_prompt: Blurry}
-"""
+%s"""
 #: Arguments by which diffusers' pipelines draw what they are asked for, and no more.
 _PLAIN = {"use_resolution_binning": False, "clean_caption": False, "skip_text_cleaning": True, "strength": 1.0}
 #: Whose time is one a call, so that with guidance diffusers draws one picture.
@@ -72,14 +72,14 @@ def row(name: str) -> dict[str, Any]:
         source.save_pretrained(f"{folder}/model")
         for only, bundles, batch in ladder(side, wide):
             try:
-                built = [(*_built(name, Path(folder), side, widths, batch), widths) for widths in bundles]
+                made = [(*built(name, Path(folder), side, widths, batch), widths) for widths in bundles]
             except (UnsupportedError, ParityError) as error:
                 refusals.append(error)
                 continue
-            psnr = min(value for mode, bundle, widths in built for value in _compared(source, bundle, mode, side, widths))
+            psnr = min(value for mode, bundle, widths in made for value in _compared(source, bundle, mode, side, widths))
             state = "works" if psnr >= LIMIT else "differs"
             left = {"only": only, "why": sentence(refusals[0], folder)} if only else {}
-            return {"state": state, "psnr": round(psnr, 1), "guidance": built[0][0], **left}
+            return {"state": state, "psnr": round(psnr, 1), "guidance": made[0][0], **left}
         return {"state": "refused", "why": sentence(refusals[-1], folder)}
 
 
@@ -91,13 +91,16 @@ def ladder(side: int, wide: int) -> Iterator[tuple[str, list[tuple[int, ...]], i
     yield "a bundle for each size, one picture at a time", [(side,), (wide,)], 1
 
 
-def _built(name: str, folder: Path, height: int, widths: tuple[int, ...], batch: int) -> tuple[str, Path]:
-    """Build it with the first mode of guidance that the pipeline has."""
+def built(
+    name: str, folder: Path, height: int, widths: tuple[int, ...], batch: int, *, steps: int = 2, more: str = ""
+) -> tuple[str, Path]:
+    """Build it with the first mode of guidance that the pipeline has; `more` are further lines of its recipe."""
     refusals: list[RecipeError] = []
     out = folder / f"bundle-{widths[0]}-{batch}"
     for mode, (scale, _) in MODES.items():
         guidance = f"{{mode: {mode}, scale: {scale}}}" if scale else f"{{mode: {mode}}}"
-        text = _RECIPE % (folder / "model", guidance, *[height] * 3, widths[0], widths[0], widths[-1], batch)
+        sizes = *[height] * 3, widths[0], widths[0], widths[-1], batch
+        text = _RECIPE % (folder / "model", steps, guidance, *sizes, more)
         try:
             bundle, _ = build(Recipe.parse(text, name), out, Store(folder / "store"), silent)
         except RecipeError as error:

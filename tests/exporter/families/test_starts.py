@@ -1,7 +1,6 @@
 """Pipelines that start from a picture, followed: what they make of it, where they begin, and that a bundle begins there too."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,23 +14,9 @@ from exporter.reference.record import record
 from exporter.stages.plan import Plan
 from tests.exporter import equality
 from tests.exporter.families.test_traced import MODES, RECIPE, family
-from tools.coverage import conditioned, models
+from tools.coverage import models
 
 FROM_IMAGES = RECIPE + "components: {vae_encoder: {}}\n"
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    """Where a micro model of a name lies."""
-    made: dict[str, Path] = {}
-
-    def saved(name: str) -> Path:
-        if name not in made:
-            made[name] = tmp_path_factory.mktemp(name)
-            (models.MADE | conditioned.MADE)[name]().save_pretrained(made[name])
-        return made[name]
-
-    return saved
 
 
 @pytest.fixture(scope="module")

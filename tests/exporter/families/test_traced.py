@@ -17,7 +17,7 @@ from exporter.reference.cost import count
 from exporter.reference.part_outputs import measure
 from exporter.reference.record import record
 from tests.exporter import equality
-from tools.coverage import conditioned, models
+from tools.coverage import conditioned
 
 MODES = {
     "classifier_free": "{mode: classifier_free, scale: 4.0}",
@@ -30,20 +30,6 @@ sampler: {steps: [2], guidance: %s}
 shapes: {height: [32, 32, 32], width: [32, 32, 48], batch: [1, 1, 2]}
 checks: {prompts: [A red circle, the blue square], negative_prompt: Blurry}
 """
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    """Where a micro model of a name lies."""
-    made: dict[str, Path] = {}
-
-    def saved(name: str) -> Path:
-        if name not in made:
-            made[name] = tmp_path_factory.mktemp(name)
-            (models.MADE | conditioned.MADE)[name]().save_pretrained(made[name])
-        return made[name]
-
-    return saved
 
 
 def family(source: Path, mode: str = "classifier_free", *, text: str = RECIPE) -> Traced:
