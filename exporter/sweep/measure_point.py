@@ -80,14 +80,16 @@ def measure_point(task: MeasureTask) -> Measured:
         for picture, file in zip(pictures, task.references, strict=True):
             write(picture, file)
     own, base = _raced(task)
+    scored = _scored(judges, pictures, task)
     return Measured(
         seconds=own,
         base_seconds=base,
         memory=_peak(task),
         evaluations=sum(number for number, _ in calls.values()),
         multiply_adds=work,
-        scores=_scored(judges, pictures, task),
+        scores=scored,
         pictures=_shown(pictures, task),
+        notes=tuple(note for name in scored for note in scores.notes(judges[name], len(pictures))),
     )
 
 

@@ -60,7 +60,13 @@ def content(asked: SweepFile, swept: Sequence[SweptPoint]) -> dict[str, Any]:
             name: {"label": each.label, "higher_is_better": each.higher_is_better} for name, each in asked.quantities.items()
         },
         "constraints": [{"text": each.text, "quantity": each.quantity} for each in asked.constraints],
-        "sentences": [*(sentence(choice, asked, len(compared.swept)) for choice in choices), *_searched(asked, len(swept) - 1)],
+        "sentences": [
+            *(sentence(choice, asked, len(compared.swept)) for choice in choices),
+            *_searched(asked, len(swept) - 1),
+            *dict.fromkeys(
+                note for each in compared.measured for note in (each.result.measured.notes if each.result.measured else ())
+            ),
+        ],
         "chosen": [names[id(choice.quickest)] for choice in choices if choice.quickest],
         "points": points,
         "effects": [_effect(each, asked.quantities) for each in compared.effects()],

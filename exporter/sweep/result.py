@@ -46,6 +46,7 @@ class Measured(Frozen):
         multiply_adds: of a picture; None where the bundle's are not known.
         scores: score → its value of every picture.
         pictures: files of those that are shown, below the folder of pictures.
+        notes: what is to be known of the scores, a sentence each.
 
     """
 
@@ -56,6 +57,7 @@ class Measured(Frozen):
     multiply_adds: float | None
     scores: dict[str, tuple[float, ...]]
     pictures: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 class PointResult(Frozen):

@@ -29,6 +29,8 @@ class Reddest(Frozen):
     def of(self, images, prompts, reference):
         assert images.dtype == "uint8" and len(prompts) == len(images) and reference is None
         return self.factor * images[..., 0].mean((1, 2))
+    def notes(self, count):
+        return [f"{count} were looked at."]
 """
 
 
@@ -96,6 +98,7 @@ def test_cached_and_unguided_calls_are_told_from_whole_ones(place, monkeypatch):
 def test_a_point_is_scored_against_the_base_and_timed_beside_it(place):
     found = measure_point(task(place, RunOptions(guidance_scale=5.0)))
     assert set(found.scores) == {"psnr", "ssim", "red"}
+    assert found.notes == ("9 were looked at.",)
     assert len(found.scores["psnr"]) == 9
     assert 0 < min(found.scores["psnr"]) <= max(found.scores["psnr"]) < 100
     assert (len(found.seconds), len(found.base_seconds)) == (2, 2)

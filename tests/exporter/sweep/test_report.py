@@ -76,6 +76,15 @@ def test_a_folder_that_cannot_be_written_is_a_sentence(swept, tmp_path):
         report.write(*swept, tmp_path)
 
 
+def test_what_is_to_be_known_of_a_score_is_said_once(swept):
+    asked, points = swept
+    told = []
+    for each in points:
+        noted = each.result.measured and each.result.measured.model_copy(update={"notes": ("n",)})
+        told.append(replace(each, result=each.result.model_copy(update={"measured": noted})))
+    assert report.content(asked, told)["sentences"] == [*report.content(asked, points)["sentences"], "n"]
+
+
 def test_a_search_says_what_it_did_not_try(swept):
     asked, points = swept
     found = report.content(replace(asked, search=SearchOptions(points=35)), points)
