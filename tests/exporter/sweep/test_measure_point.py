@@ -9,6 +9,7 @@ from engines.parallel.picard import Picard
 from engines.pipeline import Pipeline
 from engines.sampler_ops import Eval
 from engines.samplers.table import Table
+from exporter.bench import energy
 from exporter.sweep.measure_point import MeasureTask, _calls, measure_point
 from exporter.sweep.spec import Measures, RunOptions
 from tests.engines import small
@@ -77,6 +78,12 @@ def test_the_base_is_measured_and_its_pictures_are_kept(place, base):
     assert base.memory > 20e6
     assert base.pictures == ("base-0.webp", "base-1.webp")
     np.testing.assert_array_equal(np.asarray(Image.open(place / "pictures" / "base-1.webp").convert("RGB")), wanted[1])
+
+
+def test_energy_is_a_pictures_share_of_what_drawing_took(place, monkeypatch):
+    counters = iter(({place: 1_000_000}, {place: 19_000_000}))
+    monkeypatch.setattr(energy, "read", lambda: next(counters))
+    assert measure_point(task(place, name="base")).energy == 2.0
 
 
 def test_the_work_of_a_picture_is_that_of_its_calls(base):

@@ -30,6 +30,8 @@ def test_files_are_written_and_a_terminal_shows_the_best_first(swept, tmp_path):
     assert rows[1]["psnr"] == "39.6"
     assert (float(rows[1]["psnr_low"]), float(rows[1]["psnr_high"])) == pytest.approx((38.6, 40.6), abs=0.1)
     assert rows[1]["run.steps"] == "25"
+    assert "energy" not in rows[1]  # which nothing told of
+    assert "energy a picture" not in shown["points"][0]
     assert float(rows[1]["latency"]) == content["points"][1]["values"]["latency"] == pytest.approx(0.225)
     text = (tmp_path / "report.md").read_text()
     assert "## What failed" in text
