@@ -45,6 +45,8 @@ def family(source: Path, mode: str = "classifier_free", *, text: str = RECIPE) -
         ("pixart-sigma", "classifier_free"),
         ("flux-guided", "embedded"),
         ("qwenimage", "classifier_free"),
+        ("z-image", "classifier_free"),
+        ("z-image", "none"),
         ("stable-diffusion-pag", "classifier_free"),
         ("stable-diffusion-controlnet", "classifier_free"),
         ("stable-diffusion-inpaint", "classifier_free"),
@@ -59,7 +61,8 @@ def test_every_part_answers_as_diffusers_with_guidance_on_and_off(model, name, m
     recording = record(made, made.recipe)
     assert len(recording.runs[1].setting.prompts) == 2
     assert {run.image.shape[1:3] for run in recording.runs} == {(32, 32), (32, 48)}
-    assert any(run.setting.guidance_scale == 1.0 for run in recording.runs) == (mode == "classifier_free")
+    assert any(run.setting.guidance_scale == made.survey.off for run in recording.runs) == (mode == "classifier_free")
+    assert made.survey.off == (0.0 if name == "z-image" else 1.0)
     for part in made.roles:
         cases = recording.cases[part]
         for case in measure(made.part(part, "fp32"), cases):
