@@ -83,8 +83,8 @@ def _refuse_absent(checkpoint: Checkpoint, kind: Any, name: str, entry: Sequence
     if entry[0] not in _LIBRARIES or name in kind._optional_components or root is None or (root / name).is_dir():  # noqa: SLF001
         return
     raise UnsupportedError(
-        f"{root / 'model_index.json'} names {name} (a {entry[1]}), and there is no folder {name}.\n  Copy it there from where the "
-        f"model comes from. To draw without it, name there the pipeline that has none instead of {kind.__name__}, and null for it."
+        f"{root / 'model_index.json'} names {name} (a {entry[1]}), and there is no folder {name}.\n  Copy it there from where "
+        f"the model comes from. To draw without it, name there another pipeline than {kind.__name__}, and null for it."
     )
 
 
