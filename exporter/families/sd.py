@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from engines.signature import Port
 from exporter.families import plain
-from exporter.families._unet import LatentDiffusion, conditioned
+from exporter.families.unets.unet import LatentDiffusion, conditioned
 
 if TYPE_CHECKING:
     from torch import nn
@@ -43,7 +43,7 @@ class Sd(LatentDiffusion):
         """Wrap the text tower."""
         import torch  # noqa: PLC0415
 
-        from exporter.families._text import TextEncoder  # noqa: PLC0415 - torch
+        from exporter.families.unets.text import TextEncoder  # noqa: PLC0415 - torch
 
         prompts = self.recipe.prompts
         empty = torch.tensor(self.empty(tower)) if prompts.weights == "compel" else None
@@ -51,7 +51,7 @@ class Sd(LatentDiffusion):
 
     def denoiser(self, network: nn.Module) -> nn.Module:
         """Wrap the UNet."""
-        from exporter.families._wrappers import Denoiser  # noqa: PLC0415 - torch
+        from exporter.families.unets.wrappers import Denoiser  # noqa: PLC0415 - torch
 
         guidance = self.recipe.sampler.guidance
         embedded = guidance.mode == "embedded"

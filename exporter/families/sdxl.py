@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from engines.signature import Port
 from exporter.families import plain
-from exporter.families._unet import LatentDiffusion, conditioned
+from exporter.families.unets.unet import LatentDiffusion, conditioned
 
 if TYPE_CHECKING:
     from torch import nn
@@ -51,7 +51,7 @@ class Sdxl(LatentDiffusion):
         """Wrap one text tower."""
         import torch  # noqa: PLC0415
 
-        from exporter.families._text import TextEncoder  # noqa: PLC0415 - torch
+        from exporter.families.unets.text import TextEncoder  # noqa: PLC0415 - torch
 
         zeros = self.configs["model_index"].get("force_zeros_for_empty_prompt", True) and self.branches == 2
         prompts = self.recipe.prompts
@@ -62,7 +62,7 @@ class Sdxl(LatentDiffusion):
 
     def denoiser(self, network: nn.Module) -> nn.Module:
         """Wrap the UNet."""
-        from exporter.families._wrappers import DenoiserXL  # noqa: PLC0415 - torch
+        from exporter.families.unets.wrappers import DenoiserXL  # noqa: PLC0415 - torch
 
         sampler = self.recipe.sampler
         embedded, rescale = sampler.guidance.mode == "embedded", sampler.guidance.rescale

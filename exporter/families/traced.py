@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import nn
 
-    from exporter.families._crossings import Conditions
-    from exporter.families._facts import Survey
-    from exporter.families._starts import Start
-    from exporter.families._traced_reference import TracedReference
+    from exporter.families.tracing.crossings import Conditions
+    from exporter.families.tracing.facts import Survey
+    from exporter.families.tracing.reference import TracedReference
+    from exporter.families.tracing.starts import Start
     from exporter.models.checkpoint import Checkpoint
     from exporter.recipe.schema import Recipe
 
@@ -74,15 +74,15 @@ class Traced:
 
     def _surveyed(self) -> Survey:
         """The pipeline at the recipe's typical size."""
-        from exporter.families import _siblings  # noqa: PLC0415 - torch
-        from exporter.families._facts import surveyed  # noqa: PLC0415
+        from exporter.families.tracing import siblings  # noqa: PLC0415 - torch
+        from exporter.families.tracing.facts import surveyed  # noqa: PLC0415
 
         shapes = self.recipe.shapes
         pipeline = self.pipeline(loaded=())
         return surveyed(
             pipeline, self.arguments, self.recipe.sampler.guidance.mode,
             shapes.height[1], shapes.width[1], self.recipe.sampler.steps[0],
-            words=_siblings.words(type(pipeline)) if self._editing else None,
+            words=siblings.words(type(pipeline)) if self._editing else None,
         )  # fmt: skip
 
     @property
@@ -92,9 +92,9 @@ class Traced:
 
     @cached_property
     def _started(self) -> tuple[Mapping[str, Start], Sequence[str]]:
-        from exporter.families import _starts  # noqa: PLC0415 - torch
+        from exporter.families.tracing import starts  # noqa: PLC0415 - torch
 
-        return _starts.starts(self.survey) if self._editing else ({}, ())
+        return starts.starts(self.survey) if self._editing else ({}, ())
 
     @property
     def _start(self) -> Start:
@@ -113,18 +113,18 @@ class Traced:
 
     @cached_property
     def _conditions(self) -> Conditions:
-        from exporter.families import _crossings  # noqa: PLC0415 - torch
+        from exporter.families.tracing import crossings  # noqa: PLC0415 - torch
 
-        return _crossings.conditions(self.survey, self.recipe.shapes, self.factor)
+        return crossings.conditions(self.survey, self.recipe.shapes, self.factor)
 
     @property
     def inputs(self) -> Mapping[str, Input]:
         """The pictures that the pipeline is given, in the order of its arguments."""
-        from exporter.families import _pictures  # noqa: PLC0415 - torch
+        from exporter.families.tracing import image_arguments  # noqa: PLC0415 - torch
 
         found = dict[str, Input]()
         for name in self.conditions.pictures:
-            about = self.survey.prepared.get(name, _pictures.PLAIN)
+            about = self.survey.prepared.get(name, image_arguments.PLAIN)
             found[name] = Input(
                 kind="mask" if about.grey else "image",
                 shape=("batch", *self._pixels, 1 if about.grey else 3),
@@ -255,7 +255,7 @@ class Traced:
 
     @property
     def _conditioning(self) -> list[Port]:
-        from exporter.families._survey import Leaf  # noqa: PLC0415 - torch
+        from exporter.families.tracing.dry_run import Leaf  # noqa: PLC0415 - torch
 
         return [
             Port(name=leaf.name, dtype="float32" if leaf.dtype.is_floating_point else "int64", shape=("batch", *leaf.port_shape))
@@ -267,7 +267,7 @@ class Traced:
     @property
     def _one_by_one(self) -> bool:
         """Whether the pipeline wants to know in Python how many pictures there are."""
-        from exporter.families._survey import Leaf, arguments  # noqa: PLC0415 - torch
+        from exporter.families.tracing.dry_run import Leaf, arguments  # noqa: PLC0415 - torch
 
         lists = any(leaf.rows for leaves in self.survey.conditioning for leaf in leaves if isinstance(leaf, Leaf))
         return lists or "prompt_embeds" not in arguments(self.survey.pipeline)
@@ -295,12 +295,12 @@ class Traced:
 
     def played(self, part: str, pipeline: Any) -> nn.Module:  # noqa: ANN401 - diffusers'
         """A part as the pipeline's own code, over a pipeline that has its networks."""
-        from exporter.families import _played, _starts  # noqa: PLC0415 - torch
+        from exporter.families.tracing import played_parts, starts  # noqa: PLC0415 - torch
 
         role, ports = self.roles[part], [port.name for port in self.signature(part).inputs]
-        kinds = {"text": _played.PlayedText, "denoiser": _played.PlayedStep, "condition": _played.PlayedConditions}
-        encoder = partial(_starts.PlayedEncoder, self._start) if self.starts else None
-        made: Any = encoder if role == "encoder" else kinds.get(role, _played.PlayedDecoder)
+        kinds = {"text": played_parts.PlayedText, "denoiser": played_parts.PlayedStep, "condition": played_parts.PlayedConditions}
+        encoder = partial(starts.PlayedEncoder, self._start) if self.starts else None
+        made: Any = encoder if role == "encoder" else kinds.get(role, played_parts.PlayedDecoder)
         found = made(self.survey, pipeline, self.components(part), ports, self.arguments, self.factor, self.conditions)
         return found.eval()
 
@@ -344,9 +344,9 @@ class Traced:
 
     def pipeline(self, *, loaded: Sequence[str] | None = None, precision: Precision = "fp32") -> Any:  # noqa: ANN401 - diffusers'
         """The pipeline of diffusers; those networks that are not `loaded` are on the meta device, None loads them all."""
-        from exporter.families import _assemble  # noqa: PLC0415 - torch
+        from exporter.families.tracing import assemble  # noqa: PLC0415 - torch
 
-        return _assemble.pipeline(self.checkpoint, self.recipe.sampler, loaded, precision)
+        return assemble.pipeline(self.checkpoint, self.recipe.sampler, loaded, precision)
 
     def replacing(self, *, checkpoint: Checkpoint | None = None, recipe: Recipe | None = None) -> Self:
         """The same family of another checkpoint or recipe."""
@@ -354,7 +354,7 @@ class Traced:
 
     def reference(self) -> TracedReference:
         """The source model as diffusers runs it, fp32."""
-        from exporter.families._traced_reference import TracedReference  # noqa: PLC0415 - torch
+        from exporter.families.tracing.reference import TracedReference  # noqa: PLC0415 - torch
 
         return TracedReference(self, self.pipeline())
 

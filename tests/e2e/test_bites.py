@@ -13,7 +13,7 @@ from engines.bundle import Bundle
 from engines.errors import ParityError
 from exporter import build as build_module
 from exporter.build import build, check
-from exporter.families import _text, _wrappers
+from exporter.families.unets import text, wrappers
 from exporter.recipe.schema import Recipe
 from exporter.schedulers import compile_sampler
 from exporter.stages.plan import Plan
@@ -65,24 +65,24 @@ def test_a_weight_tensor_off_by_one_percent(built, tmp_path):
 
 
 def test_two_conditioning_inputs_swapped(built, processors, tmp_path, monkeypatch):
-    right = _wrappers.DenoiserXL.forward
+    right = wrappers.DenoiserXL.forward
 
     def swapped(self, latent, timestep, states, states_2, pooled, scale=None):
         return right(self, latent, timestep, states.flip(1), states_2.flip(1), pooled, scale)
 
-    monkeypatch.setattr(_wrappers.DenoiserXL, "forward", swapped)
+    monkeypatch.setattr(wrappers.DenoiserXL, "forward", swapped)
     verdicts, text = rebuilt(built, processors, tmp_path, ("measure", "unet"), ("export", "unet"), ("engine", "unet"))
     assert first_failure(verdicts) == ("unet", "source → passes")
     assert "FAIL" in text
 
 
 def test_the_wrong_hidden_layer(built, processors, tmp_path, monkeypatch):
-    right = _text.TextEncoder.__init__
+    right = text.TextEncoder.__init__
 
     def last(self, encoder, *, penultimate, **more):  # noqa: ARG001 - what is got wrong
         right(self, encoder, penultimate=False, **more)
 
-    monkeypatch.setattr(_text.TextEncoder, "__init__", last)
+    monkeypatch.setattr(text.TextEncoder, "__init__", last)
     stages = [(verb, "text_encoder") for verb in ("measure", "export", "engine")]
     verdicts, _ = rebuilt(built, processors, tmp_path, *stages)
     assert first_failure(verdicts) == ("text_encoder", "source → passes")

@@ -25,7 +25,7 @@ from engines import plugins
 from engines.errors import UnsupportedError
 from engines.signature import Signature
 from exporter.families import claim
-from exporter.families._wrappers import Decoder
+from exporter.families.unets.wrappers import Decoder
 from exporter.models import weights
 from exporter.models.resolve import resolve
 from exporter.onnx.export import export

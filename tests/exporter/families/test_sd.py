@@ -11,9 +11,9 @@ from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import resca
 
 from engines.errors import RecipeError, UnsupportedError
 from engines.tokenizer import TextTokenizer
-from exporter.families._wrappers import Denoiser
 from exporter.families.sd import Sd
 from exporter.families.sdxl import Sdxl
+from exporter.families.unets.wrappers import Denoiser
 from exporter.models.resolve import resolve
 from exporter.recipe.schema import GuidanceOptions, SamplerOptions
 from tests.exporter import equality, models

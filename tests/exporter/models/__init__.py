@@ -170,7 +170,7 @@ def save_dual_encoder(folder: Path, seed: int = 0) -> Path:
     import torch
     from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor
 
-    from exporter.families._tokens import spelling
+    from exporter.families.unets.tokens import spelling
 
     small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     # From random weights of the usual size every picture looks alike.

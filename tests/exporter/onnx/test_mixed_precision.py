@@ -11,7 +11,7 @@ from torch import nn
 
 from engines import plugins
 from engines.signature import Port, Range, Signature
-from exporter.families._wrappers import Decoder
+from exporter.families.unets.wrappers import Decoder
 from exporter.onnx.capture import traced
 from exporter.onnx.export import export, save
 from exporter.onnx.mixed_precision import find, unheld

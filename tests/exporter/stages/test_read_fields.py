@@ -9,7 +9,7 @@ import pytest
 
 from engines.strict import Frozen
 from exporter.families import Driving
-from exporter.families._unet import LatentDiffusion
+from exporter.families.unets.unet import LatentDiffusion
 from exporter.onnx import export
 from exporter.passes.distill import Distill
 from exporter.recipe.schema import Recipe

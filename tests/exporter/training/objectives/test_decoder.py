@@ -9,7 +9,7 @@ import torch
 
 from engines.errors import RecipeError, UnsupportedError
 from exporter import build
-from exporter.families._wrappers import Decoder
+from exporter.families.unets.wrappers import Decoder
 from exporter.recipe.schema import Recipe
 from exporter.stages.plan import Plan
 from exporter.stages.store import Store

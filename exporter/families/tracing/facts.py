@@ -1,0 +1,379 @@
+"""What a survey of a pipeline finds: ports, lengths, tokens and components, at the sizes that a recipe asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from engines.errors import UnsupportedError
+from engines.signature import Range
+from exporter.families.tracing import dry_run, image_arguments, readings
+from exporter.families.tracing.dry_run import NEGATIVE, POSITIVE, Encoding, Leaf, Play, TokenCall
+from exporter.families.tracing.lengths import OpenLengths
+from exporter.families.tracing.origins import DRAW, STEP, Origins, marked, origins
+from exporter.families.tracing.readings import AskedTokens, Reading
+from exporter.families.tracing.scales import open_scales, other_scales, steering
+from exporter.families.tracing.standins import Absent, Finished, OpenScale, Stepped, idle, outlined, refused
+
+#: A text that whoever mends texts changes.
+_ODD = "salt &amp; pepper"
+
+
+class Survey:
+    """What one pipeline does, asked for pictures of one size.
+
+    Args:
+        pipeline: of diffusers, its networks on the meta device.
+        asked: further arguments of its call.
+        mode: of guidance.
+        height: in pixels.
+        width: in pixels.
+        steps: that the pipeline is asked for.
+        hand: what its call is given of a tensor that is a picture; None: it is given none.
+        lists: argument → how many pictures it is a list of, where it is one.
+        words: name of an input → the argument that is that picture; by default the arguments' own names.
+
+    Attributes:
+        pictures: name of an input → the argument of the call that is that picture.
+        drawn: which of the noises that the pipeline draws is the latent's.
+        draws: how many it draws before its first step; `unseeded` are those beside them that no seed reaches.
+        branches: prompts a picture.
+        encodings: the calls of its encoder of prompts, for one picture.
+        components: phase → names of those that compute in it, in the order in which they first do.
+        latent: shape of the noise, behind the batch.
+        noise: its shape as the pipeline draws it.
+        way: how the pipeline keeps it, and by what it multiplies it.
+        grid: what its scheduler was told.
+        scale: of guidance; `others` are the pipeline's further scales.
+        options: what `step` was given beside output, time and sample.
+
+    Raises:
+        UnsupportedError: its code cannot be followed, or keeps latents in no way that is known.
+
+    """
+
+    def __init__(
+        self,
+        pipeline: Any,  # noqa: ANN401
+        asked: Mapping[str, Any],
+        mode: str,
+        height: int,
+        width: int,
+        steps: int,
+        hand: Callable[[Tensor], Any] | None = None,
+        lists: Mapping[str, int] | None = None,
+        *,
+        words: Mapping[str, str] | None = None,
+    ) -> None:
+        self.pipeline, self.mode = pipeline, mode
+        self.lists, self._hand = dict(lists or {}), hand or image_arguments.as_numbers
+        self.pictures = image_arguments.numbered(words or image_arguments.arguments(pipeline), self.lists) if hand else {}
+        self.prepared: dict[str, image_arguments.Picture] = {}
+        self.drawn: int | None = None
+        self.name = type(pipeline).__name__
+        self._asked = {**asked, "height": height, "width": width, "num_inference_steps": steps}
+        self.branches = 2 if mode == "classifier_free" else 1
+        self.components: dict[str, list[str]] = {}
+        self._returned: dict[str, Any] = {}
+        self.scale = OpenScale(marked(torch.ones(1), STEP), on=mode != "none")
+        self.others = open_scales(other_scales(pipeline))
+        self._read: dict[str, set[str]] = {}
+        play, noises = self._play(1)
+        self.encodings = self._recorded(play)
+        try:
+            watched = dry_run.watched(play.pipeline, lambda: play.phase, self.components)
+            with outlined(), watched, dry_run.returning(play.pipeline, self._returned):
+                play(**self.called(1))
+        except Stepped as event:
+            self._kept, self.options, self.output = event.sample, event.options, event.output
+        except Exception as error:
+            raise refused(self.name, error, self.pipeline.components) from error
+        else:
+            raise UnsupportedError(f"{self.name} never calls its scheduler's step.\n  Only pipelines that denoise are built.")
+        self.drawn, self.draws, self.unseeded = self._latent_draw(noises), len(noises), play.unseeded.drawn
+        noise = noises[self.drawn]
+        self.noise, self.grid = tuple(noise.shape), play.grid
+        self.latent = dry_run.flat(self.noise, self.name)
+        self.way, self.factor = dry_run.packing(noise.reshape(1, *self.latent), self._kept, self.name)
+
+    def _latent_draw(self, noises: Sequence[Tensor]) -> int:
+        """Which of the noises the latent was made of."""
+        if len(noises) == 1 and not self.pictures:
+            return 0
+        made = origins(self._kept) if isinstance(self._kept, Tensor) else frozenset[str]()
+        found = [number for number in range(len(noises)) if f"{DRAW}{number}" in made]
+        if len(found) != 1 or len(made) > 1:
+            told = f"of {len(found)} of them" if len(found) != 1 else f"of {', '.join(sorted(made - {f'{DRAW}{found[0]}'}))} too"
+            raise UnsupportedError(
+                f"{self.name} draws {len(noises)} noises before its first step, and its latent is made {told}; one is fed."
+            )
+        return found[0]
+
+    def shown(
+        self,
+        batch: Any,  # noqa: ANN401 - open lengths
+        height: Any,  # noqa: ANN401
+        width: Any,  # noqa: ANN401
+        given: Mapping[str, Tensor] | None = None,
+        words: Mapping[str, str] | None = None,
+    ) -> dict[str, Any]:
+        """Arguments of the call that are pictures, (batch, channels, height, width) each: those that are given, else black."""
+        pictures = {name: torch.zeros(batch, 3, height, width) for name in self.pictures} | dict(given or {})
+        return self.called_by({name: self._hand(marked(picture, name)) for name, picture in pictures.items()}, words)
+
+    def called_by(self, pictures: Mapping[str, Any], words: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """What stands for each picture by its argument of the call, or by another's `words`; lists where they are."""
+        words, found = words or self.pictures, dict[str, list[Any]]()
+        for name, each in pictures.items():
+            found.setdefault(words[name], []).append(each)
+        lists = {words[name] for name in pictures if self.pictures[name] in self.lists}
+        return {name: each if name in lists else each[0] for name, each in found.items()}
+
+    def called(self, batch: int, tail: str = "") -> dict[str, Any]:
+        """Arguments of the pipeline's call for that many pictures; `tail` is what the texts go on with."""
+        texts = {"prompt": [POSITIVE + tail] * batch}
+        texts |= {"negative_prompt": [NEGATIVE + tail] * batch} if self.branches == 2 else {}
+        shown = self.shown(batch, self._asked["height"], self._asked["width"])
+        asked = {**texts, **shown, **self._asked}
+        return {**asked, **steering(self.pipeline, self.mode, self.scale), **self.others, "output_type": "np"}
+
+    @property
+    def off(self) -> float:
+        """The guidance scale at which the pipeline does without guidance, as it does at smaller ones."""
+        return 1.0 if self.scale.threshold is None else self.scale.threshold
+
+    @property
+    def scales(self) -> Mapping[str, float]:
+        """Further scales that the pipeline computes with, and their defaults."""
+        return {name: value for name, value in other_scales(self.pipeline).items() if self.others[name].used}
+
+    @cached_property
+    def following(self) -> Mapping[str, float]:
+        """Those of them that do not count where guidance is off, and the value at which each of them is."""
+        if self.mode != "classifier_free" or not self.scales:
+            return {}
+        others = open_scales(self.scales)
+        off = steering(self.pipeline, self.mode, OpenScale(marked(torch.ones(1), STEP), on=False))
+        play, _ = self._play(1)
+        self._recorded(play)
+        self._run(play, **{**self.called(1), **off, **others})
+        ends = {name: self.others[name].threshold for name, scale in others.items() if not scale.used}
+        return {name: end for name, end in ends.items() if end is not None}
+
+    def _run(self, play: Play, **asked: Any) -> None:  # noqa: ANN401 - arguments of the pipeline's call
+        """Run the pipeline for shapes, to its first step or to where it ends before."""
+        try:
+            with outlined():
+                play(**asked)
+        except Stepped:
+            pass
+        except UnsupportedError:
+            raise
+        except Exception as error:
+            raise refused(self.name, error, self.pipeline.components) from error
+
+    def _play(self, batch: int, follow: Origins | None = None) -> tuple[Play, list[Tensor]]:
+        noises: list[Tensor] = []
+
+        def draw(shape: Sequence[int]) -> Tensor:
+            count, number = int(torch.Size(shape).numel()), len(noises)
+            noises.append(torch.linspace(-1.0, 1.0, count).reshape(tuple(shape)))
+            return marked(noises[-1], STEP if number == self.drawn else f"{DRAW}{number}")
+
+        follow = follow or (Origins() if self.pictures else None)
+        play = Play(self.pipeline, draw, marked(torch.full((batch,), 500.0), STEP), follow)
+        play.place(**(image_arguments.taking(self.pipeline, self.prepared) if self.pictures else {}))
+        return play, noises
+
+    def _recorded(self, play: Play) -> list[Encoding]:
+        """Let the pipeline encode by its own code, and keep what it was asked and what it gave."""
+        encodings: list[Encoding] = []
+        real = {name: each for name, each in self.pipeline.components.items() if is_tokenizer(each)}
+
+        def answering(name: str) -> Callable[[Sequence[str], Mapping[str, Any]], AskedTokens]:
+            def answer(texts: Sequence[str], options: Mapping[str, Any]) -> AskedTokens:
+                given = real[name](texts, **options)
+                calls = encodings[-1].tokens
+                again = any(each.tokenizer == name and each.texts == tuple(texts) for each in calls)
+                ids, mask = given["input_ids"], given.get("attention_mask")
+                calls.append(TokenCall(name, tuple(texts), options, ids, mask, again))
+                return AskedTokens(dict(given), set() if again else self._read.setdefault(name, set()))
+
+            return answer
+
+        play.place(**{name: dry_run.tokenizer(each, answering(name)) for name, each in real.items()})
+        method: Any = getattr(type(play.pipeline), play.encoder, None)
+
+        def encode(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - the pipeline's
+            before, play.phase = play.phase, "text"
+            encodings.append(Encoding(args, kwargs))
+            encodings[-1].found = found = method(play.pipeline, *args, **kwargs)
+            pytree.tree_map_only(Tensor, lambda each: marked(each, STEP), found)
+            play.phase = before
+            return found
+
+        play.encode_by(encode)
+        return encodings
+
+    def follow(
+        self, watch: Origins, begun: dict[str, list[str]], size: tuple[int, int, int], asked_of: Sequence[str] | None = None
+    ) -> None:
+        """Run the pipeline to its first step, for (pictures, height, width), under what follows its pictures.
+
+        The networks that have begun to compute are noted in `begun`, all under one name. None but those of `asked_of` compute in
+        a step; by default all do.
+        """
+        batch, height, width = size
+        play, _ = self._play(batch, watch)
+        self._recorded(play)
+        play.place(**({} if asked_of is None else self.unasked(self.pipeline, but=asked_of)))
+        asked = {**self.called(batch), **self.shown(batch, height, width), "height": height, "width": width}
+        with dry_run.watched(play.pipeline, lambda: "begun", begun):
+            self._run(play, **asked)
+
+    @cached_property
+    def conditioning(self) -> list[list[Leaf | Any]]:
+        """Per call of the encoder, what it returns: a leaf for each tensor that is one a picture, the rest as it is."""
+        play, _ = self._play(2)
+        pairs, play.prepares = self._recorded(play), True
+        self._run(play, **self.called(2, " and further words"))
+        taken: set[str] = set()
+        return [self._leaves(place, two, taken) for place, two in enumerate(pairs)]
+
+    def _encoded(self, prompt: str, negative: str) -> list[Encoding]:
+        """What the pipeline encodes of other texts."""
+        play, _ = self._play(1)
+        found, play.prepares = self._recorded(play), True
+        texts = {"prompt": [prompt], "negative_prompt": [negative]}
+        self._run(play, **{**self.called(1), **{name: texts[name] for name in texts if name in self.called(1)}})
+        return found
+
+    @cached_property
+    def rewrites(self) -> bool:
+        """Whether the pipeline changes a text by code of its own, beside small letters and blanks, before it is tokenized."""
+        tokens = [call for each in self._encoded(_ODD, NEGATIVE) for call in each.tokens]
+        return bool(tokens) and not any(_ODD.lower() in text.lower() for call in tokens for text in call.texts)
+
+    @cached_property
+    def lengths(self) -> OpenLengths:
+        """How long texts are, and what is made of them."""
+        return OpenLengths(self.name, self.encodings, self._encoded)
+
+    @property
+    def open(self) -> Mapping[str, Range]:
+        """Every dimension that is open because texts are as long as they are, and the lengths that it may have."""
+        leaves = [leaf for each in self.conditioning for leaf in each if isinstance(leaf, Leaf)]
+        own = {f"{name}_length": reading.open for name, reading in self.readings.items() if reading.open}
+        return {**own, **(self.lengths.ranges if any(leaf.open for leaf in leaves) else {})}
+
+    def _leaves(self, place: int, two: Encoding, taken: set[str]) -> list[Leaf | Any]:
+        one = self.encodings[place]
+        (alone, _), (both, _) = dry_run.leaves(one.found, 1), dry_run.leaves(two.found, 2)
+        names = dry_run.names_of(getattr(type(self.pipeline), dry_run.encoder_of(self.pipeline)), len(alone))
+        negative = bool(one.tokens) and all(NEGATIVE.lower() in text.lower() for call in one.tokens for text in call.texts)
+        found: list[Leaf | Any] = []
+        for number, (name, single, double) in enumerate(zip(names, alone, both, strict=True)):
+            rows = isinstance(single, list)
+            first: Any = single[0][None] if isinstance(single, list) else single
+            if not isinstance(first, Tensor) or (not rows and double.shape[:1] == first.shape[:1]):
+                found.append(single)
+                continue
+            times = 1 if rows else int(first.shape[0])
+            if not rows and double.shape[0] != 2 * times:
+                raise UnsupportedError(
+                    f"{self.name}: {name} is {list(double.shape)} of two pictures and {list(first.shape)} of one."
+                )
+            other = double[0].shape if rows else double.shape[1:]
+            own = f"negative_{name}" if name in taken and negative else name
+            while own in taken:
+                own += "_2"
+            taken.add(own)
+            axes = [axis for axis, pair in enumerate(zip(first.shape[1:], other, strict=True)) if pair[0] != pair[1]]
+            dims = {axis: self.lengths.of_leaf(own, place, number, axis) for axis in axes}
+            found.append(Leaf(own, tuple(first.shape[1:]), first.dtype, rows, times, dims))
+        return found
+
+    @property
+    def readings(self) -> Mapping[str, Reading]:
+        """Name of a bundle's tokenizer → how texts are read; raises UnsupportedError where that cannot be data."""
+        return dict(self.entries.values())
+
+    @cached_property
+    def entries(self) -> Mapping[tuple[str, int], tuple[str, Reading]]:
+        """The pipeline's tokenizer and the branch → the bundle's tokenizer, of which there are two where branches differ."""
+        given = self.encodings, self.conditioning, self.branches
+        return readings.entries(self.name, *given, self.masked, self._ids_of)
+
+    def _ids_of(self, call: TokenCall) -> Range:
+        return self.lengths.of_ids(call)
+
+    def masked(self, tokenizer: str) -> bool:
+        """Whether the pipeline looks at the mask of what a tokenizer gives."""
+        return "attention_mask" in self._read[tokenizer]
+
+    @cached_property
+    def image(self) -> tuple[int, ...]:
+        """Shape of a picture, (height, width, channels)."""
+        play, _ = self._play(1)
+        play.encode_by(replayed([each.found for each in self.encodings]))
+        play.on_step = play.pass_through
+        play.place(**self.unasked(self.pipeline))
+        try:
+            with outlined(), dry_run.watched(play.pipeline, lambda: play.phase, self.components):
+                play(**self.called(1))
+        except Finished as event:
+            return tuple(event.image.shape[1:])
+        except Exception as error:
+            raise refused(self.name, error, self.pipeline.components) from error
+        raise UnsupportedError(f"{self.name} returns no picture as an array.")
+
+    def unasked(self, pipeline: Any, but: Sequence[str] = ()) -> dict[str, Any]:  # noqa: ANN401 - of diffusers
+        """The networks of a step but some, in place of which are others that compute nothing."""
+        names = [name for name in self.components.get("denoiser", []) if name not in but]
+        return {name: idle(getattr(pipeline, name), self._returned.get(name, Absent())) for name in names}
+
+    def times(self, height: int, width: int, steps: int) -> dict[str, Any]:
+        """What the pipeline tells its scheduler for another size and number of steps, beside that number."""
+        play, _ = self._prepared(height, width, steps)
+        return {name: value for name, value in play.grid.asked.items() if name != "num_inference_steps"}
+
+    def sides(self, height: int, width: int) -> tuple[int, int]:
+        """Cells of the latent, down and across, of another size."""
+        _, noises = self._prepared(height, width, 1)
+        down, across = dry_run.flat(tuple(noises[0].shape), self.name)[1:]
+        return down, across
+
+    def _prepared(self, height: int, width: int, steps: int) -> tuple[Play, list[Tensor]]:
+        """Let the pipeline prepare for a size and number of steps, and take none."""
+        play, noises = self._play(1)
+        play.encode_by(replayed([each.found for each in self.encodings]))
+        play.prepares = True
+        asked = {**self.called(1), **self.shown(1, height, width), "height": height, "width": width, "num_inference_steps": steps}
+        self._run(play, **asked)
+        return play, noises
+
+
+def surveyed(pipeline: Any, *asked: Any, words: Mapping[str, str] | None = None) -> Survey:  # noqa: ANN401 - as of `Survey`
+    """Survey a pipeline, without pictures if it draws without, else with those that its call takes."""
+    if not image_arguments.arguments(pipeline):
+        return Survey(pipeline, *asked)
+    try:
+        return Survey(pipeline, *asked)
+    except UnsupportedError:
+        return image_arguments.handed(pipeline, partial(Survey, pipeline, *asked, words=words), words)
+
+
+def is_tokenizer(component: object) -> bool:
+    """Whether a component of a pipeline makes ids of texts."""
+    return hasattr(component, "convert_tokens_to_ids")
+
+
+def replayed(results: Sequence[Any]) -> Callable[..., Any]:
+    """An encoder of prompts that returns what was returned."""
+    waiting = list(results)
+    return lambda *_, **__: waiting.pop(0)

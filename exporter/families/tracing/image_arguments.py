@@ -1,0 +1,187 @@
+"""Pictures among the arguments of a pipeline's call, and what its image processors do to them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NoReturn, TypeVar, cast
+
+from diffusers.image_processor import VaeImageProcessor
+from PIL import Image
+from torch import Tensor, nn
+
+from engines.errors import UnsupportedError
+from engines.inputs import Preprocessing
+from exporter.families.tracing import dry_run, standins
+from exporter.families.tracing.origins import STEP, origins
+
+#: Arguments that are pictures by their annotation, and further networks' business.
+_OTHERS = ("ip_adapter_image", "negative_ip_adapter_image")
+#: What users call an argument, where that is another word.
+_WORDS = {"mask_image": "mask"}
+#: What a survey is, which knows this module.
+Surveyed = TypeVar("Surveyed")
+_FILTERS = ("nearest", "bilinear", "bicubic", "lanczos")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What a pipeline makes of one of its pictures: `grey` has one channel."""
+
+    grey: bool
+    preprocessing: Preprocessing
+
+
+#: Of one that no image processor prepares: as it is, in [0, 1].
+PLAIN = Picture(grey=False, preprocessing=Preprocessing())
+
+
+class Unprepared(BaseException):  # an event; and no pipeline shall catch it
+    """The pipeline looks into one of its pictures itself, without an image processor."""
+
+
+class Several(BaseException):
+    """The pipeline takes one of its pictures for a list of them, of which `name` is the first."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+
+
+class Shown(Image.Image):
+    """A picture in the hands of a pipeline, that only an image processor may look into: pipelines take tensors as prepared.
+
+    Attributes:
+        content: (B, channels, height, width), or B pictures of PIL.
+
+    """
+
+    def __init__(self, content: Tensor | list[Image.Image]) -> None:
+        super().__init__()
+        size = (content.shape[3], content.shape[2]) if isinstance(content, Tensor) else content[0].size
+        self.content, self._size = content, size
+
+    def load(self) -> NoReturn:
+        """Whatever looks into a picture of PIL begins here."""
+        raise Unprepared
+
+    def __getitem__(self, _place: object) -> NoReturn:
+        """So begins whatever goes through a list."""
+        raise Several(next(iter(origins(self.content)), "") if isinstance(self.content, Tensor) else "")
+
+
+def as_numbers(content: Tensor) -> Tensor:
+    """A picture in the hands of a pipeline that prepares none: its numbers."""
+    return content
+
+
+def arguments(pipeline: Any) -> Mapping[str, str]:  # noqa: ANN401 - a pipeline of diffusers
+    """Name of an input → the argument of the pipeline's call that is a picture."""
+    takes = dry_run.arguments(pipeline)
+    named = (name for name, about in takes.items() if "PIL.Image" in str(about.annotation) and name not in _OTHERS)
+    return {_WORDS.get(name, name): name for name in named}
+
+
+def numbered(named: Mapping[str, str], lists: Mapping[str, int]) -> dict[str, str]:
+    """Inputs and their arguments: of an argument that is a list as many as it has pictures, as image, image_2 and so on."""
+    found: dict[str, str] = {}
+    for name, argument in named.items():
+        found |= {f"{name}_{number}" if number > 1 else name: argument for number in range(1, lists.get(argument, 1) + 1)}
+    return found
+
+
+def count(pipeline: Any) -> int:  # noqa: ANN401
+    """How many pictures a pipeline takes at once: as many as it has networks under one name.
+
+    Raises:
+        UnsupportedError: no component is a list of networks.
+
+    """
+    networks = (list(each.children()) for each in pipeline.components.values() if isinstance(each, nn.Module))
+    several = [inner[0] for inner in networks if len(inner) == 1 and isinstance(inner[0], nn.ModuleList)]
+    if len(several) != 1:
+        raise UnsupportedError(f"{type(pipeline).__name__} takes several pictures at once, and nothing says how many.")
+    return len(several[0])
+
+
+def handed(pipeline: Any, survey: Callable[..., Surveyed], words: Mapping[str, str] | None = None) -> Surveyed:  # noqa: ANN401
+    """Survey a pipeline with what it takes for a picture: one, a list of several, or numbers."""
+    lists, hand = dict[str, int](), cast("Callable[[Tensor], Any]", Shown)
+    while True:
+        try:
+            return survey(hand=hand, lists=lists)
+        except Unprepared:
+            hand = as_numbers
+        except Several as event:
+            lists[(words or arguments(pipeline))[event.name]] = count(pipeline)
+
+
+def processors(pipeline: Any) -> Mapping[str, VaeImageProcessor]:  # noqa: ANN401
+    """The image processors of a pipeline, by its attribute."""
+    return {name: value for name, value in vars(pipeline).items() if isinstance(value, VaeImageProcessor)}
+
+
+def taking(pipeline: Any, seen: dict[str, Picture]) -> dict[str, Any]:  # noqa: ANN401
+    """Stand-ins for a pipeline's image processors, which take pictures as prepared and note, in `seen`, what they would do."""
+    found = {}
+    for name, real in processors(pipeline).items():
+
+        def preprocess(
+            _self: object,
+            image: Any,  # noqa: ANN401 - as the pipeline has it
+            height: int | None = None,  # noqa: ARG001 - a picture comes in the right size
+            width: int | None = None,  # noqa: ARG001
+            resize_mode: str = "default",
+            crops_coords: object = None,
+            real: VaeImageProcessor = real,
+        ) -> Tensor:
+            given = _one(image)
+            about = _about(real, resize_mode, cropped=crops_coords is not None)
+            for own in origins(given):
+                if seen.setdefault(own, about) != about:
+                    raise UnsupportedError(f"{type(pipeline).__name__} prepares its picture {own} in two ways.")
+            return given[:, :1] if about.grey else given
+
+        found[name] = standins.stand_in(real, preprocess=preprocess)
+    return found
+
+
+def noting(pipeline: Any, note: Callable[[Any, Tensor], Tensor]) -> dict[str, Any]:  # noqa: ANN401
+    """Image processors that do their work, and hand `note` the picture and what they made of it, for what takes its place."""
+    found = {}
+    for name, real in processors(pipeline).items():
+
+        def preprocess(_self: object, image: Any, *args: Any, real: VaeImageProcessor = real, **kwargs: Any) -> Tensor:  # noqa: ANN401
+            shown: Any = image.content if isinstance(image, Shown) else image
+            return note(shown, real.preprocess(shown, *args, **kwargs))
+
+        found[name] = standins.stand_in(real, preprocess=preprocess)
+    return found
+
+
+def _one(image: Any) -> Tensor:  # noqa: ANN401
+    if isinstance(image, list) and len(cast("list[Any]", image)) == 1:
+        return _one(image[0])
+    image = image.content if isinstance(image, Shown) else image
+    if not isinstance(image, Tensor) or STEP in origins(image):
+        raise UnsupportedError(f"a {type(image).__name__} is prepared as a picture, which none of the inputs is.")
+    return image
+
+
+def _about(processor: VaeImageProcessor, resize_mode: str, *, cropped: bool) -> Picture:
+    config: Any = processor.config
+    if resize_mode != "default" or cropped:
+        raise UnsupportedError(f"a picture is cut out by {resize_mode!r}, which is not built.")
+    if config.resample not in _FILTERS:
+        raise UnsupportedError(f"a picture is resized by {config.resample!r}; there are {', '.join(_FILTERS)}.")
+    if config.do_normalize and config.do_binarize:
+        raise UnsupportedError("a picture is normalised and then made black and white, which is not built.")
+    middle = 0.5 if config.do_normalize else 0.0  # [-1, 1] of [0, 1]
+    preprocessing = Preprocessing(
+        resize="stretch" if config.do_resize else "none",
+        resample=config.resample,
+        binarize=config.do_binarize,
+        mean=(middle,),
+        std=(1 - middle,),
+    )
+    return Picture(config.do_convert_grayscale, preprocessing)

@@ -1,0 +1,107 @@
+"""How long texts are of a pipeline that pads them to no fixed length: what its own encoder makes of short and of long ones."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+from engines.errors import UnsupportedError
+from engines.signature import Range
+from exporter.families.tracing import dry_run
+from exporter.families.tracing.dry_run import NEGATIVE, POSITIVE, Encoding, TokenCall
+
+#: What texts go on with.
+_WORDS = " and further words"
+#: More words than any pipeline reads, and twice as many.
+_LONG = (_WORDS * 1500, _WORDS * 3000)
+_TYPICAL = _WORDS * 10
+
+#: (prompt, negative prompt) → the calls of a pipeline's encoder.
+Encode = Callable[[str, str], list[Encoding]]
+
+
+class OpenLengths:
+    """Lengths of ids and of conditioning over the same texts: each branch longer by itself, both short, both typical, both long.
+
+    Args:
+        where: name of the pipeline.
+        base: the calls of its encoder for the survey's own texts.
+        encode: what gives the same calls for others.
+
+    Raises:
+        UnsupportedError: there is no longest text.
+
+    """
+
+    def __init__(self, where: str, base: list[Encoding], encode: Encode) -> None:
+        self._where, self._base = where, base
+        texts = [(POSITIVE + _WORDS[:count], NEGATIVE) for count in (2, 5, 8, len(_WORDS))]
+        texts += [(POSITIVE, NEGATIVE + _WORDS)]
+        texts += [(POSITIVE + tail, NEGATIVE + tail) for tail in (_TYPICAL, *_LONG)]
+        self._samples = [base, _shortest(encode), *(encode(*pair) for pair in texts)]
+        if any(len(one.tokens) != len(own.tokens) for each in self._samples for one, own in zip(base, each, strict=True)):
+            raise UnsupportedError(f"{where} calls its tokenizers more often for some texts than for others.")
+        self._dims: dict[str, tuple[int, ...]] = {}
+
+    def of_ids(self, call: TokenCall) -> Range:
+        """How many ids one of the base's calls may have, without what fills them up to a fixed number.
+
+        Of a text whose end is encoded and then cut off the end is not read: a language model's states do not depend on it.
+        """
+        counts = self._counts(call)
+        counts = [min(count, *(_reach(counts, own) for own in self._dims.values())) for count in counts]
+        return _range(counts, max((_multiple(counts, own) for own in self._dims.values()), default=1))
+
+    def of_leaf(self, name: str, place: int, number: int, axis: int) -> str:
+        """The dimension that an axis, behind the batch, of one tensor is that a call of the encoder returns under a name."""
+        values = [dry_run.leaves(sample[place].found, 1)[0][number] for sample in self._samples]
+        shapes = [tuple(each[0].shape) if isinstance(each, list) else tuple(each.shape[1:]) for each in values]
+        lengths = self._bounded([int(shape[axis]) for shape in shapes], name)
+        known = next((dim for dim, own in self._dims.items() if own == lengths), f"{name}_length")
+        self._dims[known] = lengths
+        return known
+
+    @property
+    def ranges(self) -> Mapping[str, Range]:
+        """Dimension of conditioning → the lengths that it may have."""
+        counts = [self._counts(call) for each in self._base for call in each.tokens if not call.again]
+        return {dim: _range(own, max(_multiple(each, own) for each in counts)) for dim, own in self._dims.items()}
+
+    def _counts(self, call: TokenCall) -> tuple[int, ...]:
+        places = [
+            (place, number) for place, each in enumerate(self._base) for number, own in enumerate(each.tokens) if own is call
+        ]
+        ((place, number),) = places
+        return self._bounded([int(sample[place].tokens[number].mask.sum()) for sample in self._samples], call.tokenizer)
+
+    def _bounded(self, lengths: Sequence[int], what: str) -> tuple[int, ...]:
+        if lengths[-1] != lengths[-2]:
+            raise UnsupportedError(f"{self._where} reads texts of any length ({what}), and a graph's has a largest one.")
+        return tuple(lengths)
+
+
+def _multiple(counts: Sequence[int], lengths: Sequence[int]) -> int:
+    """Of how many a length is a multiple, to which it rounds up the number of ids; 1 where it does not."""
+    step = math.gcd(*lengths)
+    rounds = all(length == -(-count // step) * step for count, length in zip(counts, lengths, strict=True))
+    return step if rounds and tuple(counts) != tuple(lengths) else 1
+
+
+def _reach(counts: Sequence[int], lengths: Sequence[int]) -> int:
+    """The most ids of which something is kept, where what is encoded of more of them is cut off."""
+    most = max(lengths)
+    left = {count - length for count, length in zip(counts, lengths, strict=True) if length < most}
+    return min([counts[-1], *(most + each for each in left)]) if len(left) == 1 else counts[-1]
+
+
+def _range(lengths: Sequence[int], multiple: int) -> Range:
+    low, typical, high = (-(-length // multiple) * multiple for length in (min(lengths), lengths[-3], max(lengths)))
+    return Range(min=max(low, multiple), typical=max(typical, multiple), max=high, multiple=multiple)
+
+
+def _shortest(encode: Encode) -> list[Encoding]:
+    """An empty text; or of one letter, where there is nothing to encode without."""
+    try:
+        return encode("", "")
+    except UnsupportedError:
+        return encode("a", "a")

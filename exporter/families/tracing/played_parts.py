@@ -1,0 +1,263 @@
+"""Parts of a traced pipeline: modules whose `forward` is the pipeline's own code, with stand-ins for what is no network."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from exporter.families.tracing import dry_run, image_arguments
+from exporter.families.tracing.crossings import Conditions
+from exporter.families.tracing.dry_run import Leaf, Play
+from exporter.families.tracing.facts import Survey, is_tokenizer, replayed
+from exporter.families.tracing.open_lengths import one_batch
+from exporter.families.tracing.open_texts import OpenTexts, uniform
+from exporter.families.tracing.origins import DRAW, STEP, Origins, marked
+from exporter.families.tracing.readings import AskedTokens, branch_of
+from exporter.families.tracing.scales import steering
+from exporter.families.tracing.standins import Finished, OpenScale, Stepped, outlined
+
+
+class PlayedPart(nn.Module):
+    """A pipeline some of whose networks are here; the others are on the meta device.
+
+    Args:
+        survey: what is known of the pipeline.
+        pipeline: of diffusers.
+        names: components that compute, the one that passes change first.
+        ports: names of the inputs.
+        asked: further arguments of the pipeline's call.
+        factor: pixels per cell of the latent.
+        conditions: what of a step is made of pictures alone.
+
+    """
+
+    def __init__(
+        self,
+        survey: Survey,
+        pipeline: Any,  # noqa: ANN401
+        names: Sequence[str],
+        ports: Sequence[str],
+        asked: Mapping[str, Any],
+        factor: int,
+        conditions: Conditions,
+    ) -> None:
+        super().__init__()
+        for name in names:
+            self.add_module(name, getattr(pipeline, name))
+        self._survey, self._pipeline, self._names, self._ports = survey, pipeline, tuple(names), tuple(ports)
+        self._asked, self._factor, self._conditions = dict(asked), factor, conditions
+
+    def _play(self, draw: Callable[[Sequence[Any]], Tensor], time: Tensor, watch: Origins | None = None) -> Play:
+        play = Play(self._pipeline, draw, marked(time, STEP), watch)
+        play.place(**{name: getattr(self, name) for name in self._names})  # a pass may have changed them
+        play.place(**(image_arguments.taking(self._pipeline, {}) if self._survey.pictures else {}))
+        return play
+
+    def _drawing(self, latent: Tensor, noise: Tensor | None = None) -> Callable[[Sequence[Any]], Tensor]:
+        """Answer the pipeline's draws: its latent, and zeros or the noise that is given for the others."""
+        drawn = itertools.count()
+
+        def draw(shape: Sequence[Any]) -> Tensor:
+            if (number := next(drawn)) == self._survey.drawn:
+                return marked((latent / self._survey.factor).reshape(tuple(shape)), STEP)
+            return marked((torch.zeros(tuple(shape)) if noise is None else noise).reshape(tuple(shape)), f"{DRAW}{number}")
+
+        return draw
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return next((value.dtype for value in self.parameters() if value.is_floating_point()), torch.float32)
+
+    def _call(
+        self,
+        play: Play,
+        encoded: Sequence[Any],
+        latent: Tensor,
+        scale: Any,  # noqa: ANN401 - as `steering`
+        pictures: Mapping[str, Tensor] | None = None,
+    ) -> dict[str, Any]:
+        """Arguments of the pipeline's call for a latent; pictures (B, channels, height, width) by input, or black ones."""
+        count, *sides = latent.shape[0], *(length * self._factor for length in latent.shape[2:])
+        size = dict(zip(("height", "width"), sides, strict=True))
+        given = prompted(play.pipeline, self._survey, encoded, count) | steering(self._pipeline, self._survey.mode, scale)
+        shown = self._survey.shown(count, sides[0], sides[1], pictures)
+        return {**self._asked, **shown, **given, **size, "num_inference_steps": 1}
+
+    def _bare(self, count: Any) -> list[Any]:  # noqa: ANN401 - an open length
+        """Conditioning of as many prompts, all zeros."""
+        leaves = (leaf for each in self._survey.conditioning for leaf in each if isinstance(leaf, Leaf))
+        return self._conditioning({leaf.name: torch.zeros((count, *leaf.seen_shape)) for leaf in leaves})
+
+    def _conditioning(self, values: Mapping[str, Tensor]) -> list[Any]:
+        return restored(self._survey, values, self._dtype)
+
+
+class PlayedText(PlayedPart):
+    """Every text encoder: ids and masks (1, branches, length) → what the pipeline's own encoding of prompts returns."""
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...] | Tensor:
+        """Encode one picture's prompts."""
+        values, found = dict(zip(self._ports, inputs, strict=True)), list[Tensor]()
+        for encoding, leaves in zip(self._survey.encodings, self._survey.conditioning, strict=True):
+            play = self._play(torch.zeros, torch.zeros(1))
+            real = {name: each for name, each in self._pipeline.components.items() if is_tokenizer(each)}
+            calls = {name: [call for call in encoding.tokens if call.tokenizer == name] for name in real}
+            play.place(**{name: dry_run.tokenizer(each, self._answering(calls[name], values)) for name, each in real.items()})
+            encode = getattr(type(play.pipeline), play.encoder)
+            with torch.no_grad(), sized(inputs[0]), OpenTexts():
+                flat, _ = dry_run.leaves(encode(play.pipeline, *encoding.args, **encoding.kwargs), 1)
+            found += [as_port(each, leaf) for each, leaf in zip(flat, leaves, strict=True) if isinstance(leaf, Leaf)]
+        return tuple(found) if len(found) > 1 else found[0]
+
+    def _answering(self, calls: list[Any], values: Mapping[str, Tensor]) -> Callable[..., AskedTokens]:
+        """Answer the calls of one tokenizer in the order in which the survey saw them."""
+
+        def answer(_texts: Sequence[str], _options: Mapping[str, Any]) -> AskedTokens:
+            call = calls.pop(0)
+            rows: list[Any] = [branch_of(text) for text in call.texts]
+            if call.again or None in rows:  # to warn of what does not fit, which is not compared where it is short
+                ids, mask = (call.ids[:, :1], call.mask[:, :1]) if call.again else (call.ids, call.mask)
+                return AskedTokens({"input_ids": ids, "attention_mask": mask}, set())
+            entries = [self._survey.entries[call.tokenizer, row] for row in rows]
+            alone = self._survey.branches == 1 or entries[0][1].branch is not None
+            places = [(name, 0 if alone else row) for (name, _), row in zip(entries, rows, strict=True)]
+            ids = torch.cat([values[f"{name}_ids"][:, place] for name, place in places])
+            masks = [values[f"{name}_mask"][:, place] for name, place in places if f"{name}_mask" in values]
+            whole = uniform(torch.ones_like(ids)) if entries[0][1].open else call.mask
+            return AskedTokens({"input_ids": ids, "attention_mask": torch.cat(masks) if masks else whole}, set())
+
+        return answer
+
+
+class PlayedStep(PlayedPart):
+    """One step of the pipeline: latent (B, C, H, W), timestep (B,), conditioning and scales by name → the model's output."""
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Call the pipeline up to its scheduler's `step`."""
+        values, survey = dict(zip(self._ports, inputs, strict=True)), self._survey
+        latent = values["latent"]
+        one_batch(inputs)
+
+        def crossing(number: int, made: Tensor) -> Tensor:
+            own = self._conditions.crossings[number]
+            return own.unfolded(values[own.name], made.dtype)
+
+        watch = Origins(crossing, "step") if survey.pictures else None
+        play = self._play(self._drawing(latent), values["timestep"], watch)
+        encoded = self._conditioning(values)
+        play.encode_by(replayed(encoded))
+        scales = {name: marked(values[name], STEP) for name in ("guidance_scale", *survey.scales) if name in values}
+        scale: Any = OpenScale(scales["guidance_scale"], on=True) if "guidance_scale" in scales else 1.0
+        others = {name: OpenScale(scales[name], on=default > 0) for name, default in survey.scales.items()}
+        try:
+            with sized(latent):
+                play(**self._call(play, encoded, latent, scale) | others)
+        except Stepped as event:
+            return dry_run.unpacked(survey.way, event.output, latent).float()
+        raise RuntimeError(f"{survey.name} returned without a step")
+
+
+class PlayedConditions(PlayedPart):
+    """What a step takes of pictures alone: pictures (B, height, width, C), and noise where it is random → crossings by name."""
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...] | Tensor:
+        """Call the pipeline up to its scheduler's `step`, without the networks that come after all of them."""
+        values = dict(zip(self._ports, inputs, strict=True))
+        noise, found = values.pop("noise", None), dict[int, Tensor]()
+        one_batch(inputs)
+
+        def crossing(number: int, made: Tensor) -> Tensor:
+            if number not in found:
+                found[number] = self._conditions.crossings[number].folded(made, sides[1])
+            return made
+
+        pictures = {name: picture.permute(0, 3, 1, 2) for name, picture in values.items()}
+        first = next(iter(pictures.values()))
+        count, sides = first.shape[0], [length // self._factor for length in first.shape[2:]]
+        latent = torch.zeros(count, self._survey.latent[0], *sides)
+        play = self._play(self._drawing(latent, noise), torch.zeros(count), Origins(crossing, "pictures"))
+        play.place(**self._survey.unasked(self._pipeline, but=self._conditions.begun))
+        encoded = self._bare(count)
+        play.encode_by(replayed(encoded))
+        # Not before: what ends a network's call halfway leaves a trace of it open.
+        with contextlib.suppress(Stepped), sized(first):
+            play(**self._call(play, encoded, latent, self._survey.scale, pictures) | self._survey.others)
+        ordered = tuple(found[number] for number in range(len(self._conditions.crossings)))
+        return ordered if len(ordered) != 1 else ordered[0]
+
+
+class PlayedDecoder(PlayedPart):
+    """What the pipeline does behind its last step: latent (1, C, H, W) → image (1, height, width, 3) in [0, 1]."""
+
+    def forward(self, latent: Tensor) -> Tensor:
+        """Call the pipeline with a step that changes nothing, and networks that compute nothing."""
+        survey, dtype = self._survey, self._dtype
+        watch = Origins(lambda _, made: torch.zeros(made.shape, dtype=made.dtype), "step") if survey.pictures else None
+        play = self._play(self._drawing(latent.to(dtype)), torch.zeros(1), watch)
+        encoded = self._bare(1)
+        play.encode_by(replayed(encoded))
+        play.on_step = play.pass_through
+        play.place(**survey.unasked(self._pipeline))
+        try:
+            with sized(latent):
+                play(**self._call(play, encoded, latent, 1.0), output_type="np")
+        except Finished as event:
+            return event.image.float()
+        raise RuntimeError(f"{survey.name} returned no picture as an array")
+
+
+def sized(given: Tensor) -> AbstractContextManager[None]:
+    """Where a part is run on the meta device, what its pipeline makes itself takes part in it."""
+    return outlined() if given.is_meta else nullcontext()
+
+
+def restored(
+    survey: Survey, values: Mapping[str, Tensor], dtype: torch.dtype, alone: Mapping[str, int] | None = None
+) -> list[Any]:
+    """What the pipeline's encoder of prompts returned, call by call, of the ports' values; real numbers in `dtype`.
+
+    `alone`: port → which of a picture's rows is returned alone, as without guidance.
+    """
+
+    def put(leaf: Any) -> Any:  # noqa: ANN401 - a constant is anything
+        if not isinstance(leaf, Leaf):
+            return leaf
+        value = values[leaf.name].to(dtype if leaf.dtype.is_floating_point else leaf.dtype)
+        if alone and leaf.name in alone:
+            return value[:, alone[leaf.name]]
+        return list(value.unbind(0)) if leaf.rows else marked(dry_run.as_rows(value, leaf.times), STEP)
+
+    found = []
+    for encoding, leaves in zip(survey.encodings, survey.conditioning, strict=True):
+        _, spec = dry_run.leaves(encoding.found, 1)
+        found.append(pytree.tree_unflatten([put(leaf) for leaf in leaves], spec))
+    return found
+
+
+def prompted(pipeline: Any, survey: Survey, encoded: Sequence[Any], count: Any) -> dict[str, Any]:  # noqa: ANN401
+    """Arguments that stand for the prompts, which are encoded: by their number alone, and open where the pipeline lets it be."""
+    takes = dry_run.arguments(pipeline)
+    negative = {"negative_prompt": ""} if survey.branches == 2 else {}
+    if "prompt_embeds" in takes and encoded:
+        flat = list(zip(dry_run.leaves(encoded[0], 1)[0], survey.conditioning[0], strict=True))
+        first, leaf = next((each, leaf) for each, leaf in flat if isinstance(each, Tensor | list))
+        if isinstance(leaf, Leaf) and isinstance(first, Tensor) and leaf.times > 1 and first.shape[0] != count:
+            first = first[: first.shape[0] // leaf.times]
+        # Pipelines that want lists of one tensor a picture do not ask for an encoding where they are given.
+        lists = {leaf.name: each for each, leaf in flat if isinstance(leaf, Leaf) and leaf.rows and leaf.name in takes}
+        return {"prompt": None, "prompt_embeds": first, **negative, **lists}
+    count = int(count)
+    return {"prompt": [""] * count, **{name: [text] * count for name, text in negative.items()}}
+
+
+def as_port(value: Any, leaf: Leaf) -> Tensor:  # noqa: ANN401 - what the encoder returned in the leaf's place
+    """What crosses a part's boundary."""
+    found = torch.stack(value) if leaf.rows else dry_run.as_pictures(value, leaf.times)
+    return found.float() if leaf.dtype.is_floating_point else found.long()

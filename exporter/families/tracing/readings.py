@@ -1,0 +1,161 @@
+"""How a pipeline reads texts: what its tokenizers are asked for, and what of their answers it looks at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from engines.errors import UnsupportedError
+from engines.manifest import OpenLength
+from engines.signature import Dim, Range
+from exporter.families.tracing.dry_run import NEGATIVE, POSITIVE, Encoding, Leaf, TokenCall
+
+_PADDED = "max_length"
+_BRANCHES = ("negative", "prompt")
+
+
+class AskedTokens(dict[str, Tensor]):
+    """What a tokenizer gives, with what was looked at noted in `read`."""
+
+    def __init__(self, content: Mapping[str, Tensor], read: set[str]) -> None:
+        super().__init__(content)
+        self._read = read
+
+    def __getitem__(self, name: str) -> Tensor:
+        self._read.add(name)
+        return super().__getitem__(name)
+
+    def __getattr__(self, name: str) -> Tensor:
+        if name.startswith("__") or name not in self.keys():
+            raise AttributeError(name)
+        return self[name]
+
+    def items(self) -> Any:  # noqa: ANN401 - dict's
+        """Everything."""
+        self._read.update(self)
+        return super().items()
+
+    def to(self, *_: object, **__: object) -> AskedTokens:
+        """Itself: where it lies does not matter."""
+        return self
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a pipeline has a text read by one tokenizer.
+
+    Attributes:
+        tokenizer: its name.
+        length: ids of a text, where they are all of one length.
+        masked: whether the attention mask is looked at.
+        before: what the pipeline puts in front of the text; so is `after` behind it.
+        lower: whether it makes small letters of it and cuts off blanks.
+        special: whether the tokenizer adds its special tokens.
+        open: the lengths that texts may have, where they are not all of the same.
+        branch: which branch alone is read, where lengths are open; 1 is the prompt's.
+
+    """
+
+    tokenizer: str
+    length: int
+    masked: bool
+    before: str
+    after: str
+    lower: bool
+    special: bool
+    open: Range | None = None
+    branch: int | None = None
+
+    @property
+    def most(self) -> int:
+        """Ids of a text, or of the longest one."""
+        return self.open.max if self.open else self.length
+
+    def shape(self, name: str, branches: int) -> tuple[int, Dim]:
+        """Of one picture's ids under the bundle's name for it: (branches, length)."""
+        return (branches if self.branch is None else 1), (self._dim(name) if self.open else self.length)
+
+    def entry(self, name: str) -> OpenLength | None:
+        """What the manifest says of lengths that are open."""
+        branch: Any = None if self.branch is None else _BRANCHES[self.branch]
+        return OpenLength(dim=self._dim(name), multiple=self.open.multiple, branch=branch) if self.open else None
+
+    def filled(self, ids: np.ndarray, tokenizer: Any) -> np.ndarray:  # noqa: ANN401 - transformers'
+        """The ids (length,) of one text of open length, filled up to a multiple as the bundle's tokenizer fills them up."""
+        missing = -len(ids) % self.open.multiple if self.open else 0
+        sides = (missing, 0) if tokenizer.padding_side == "left" else (0, missing)
+        return np.pad(ids, sides, constant_values=tokenizer.pad_token_id)
+
+    @staticmethod
+    def _dim(name: str) -> str:
+        return f"{name}_length"
+
+    def shown(self, text: str) -> str:
+        """What the tokenizer is given."""
+        return self.before + (text.lower().strip() if self.lower else text) + self.after
+
+
+def entries(
+    where: str,
+    encodings: Sequence[Encoding],
+    conditioning: Sequence[Sequence[Leaf | Any]],
+    branches: int,
+    masked: Callable[[str], bool],
+    lengths: Callable[[TokenCall], Range],
+) -> dict[tuple[str, int], tuple[str, Reading]]:
+    """The pipeline's tokenizer and the branch → the bundle's tokenizer, of which there are two where branches differ.
+
+    Args:
+        where: name of the pipeline.
+        encodings: the calls of its encoder of prompts.
+        conditioning: per call, what it returns.
+        branches: prompts a picture.
+        masked: whether the pipeline looks at the mask of what the tokenizer of a name gives.
+        lengths: how many ids a call may give, without what pads them.
+
+    Raises:
+        UnsupportedError: how it reads cannot be data.
+
+    """
+    found: dict[tuple[str, int], tuple[str, Reading]] = {}
+    for each, leaves in zip(encodings, conditioning, strict=True):
+        varies = any(leaf.open for leaf in leaves if isinstance(leaf, Leaf))
+        for call in (call for call in each.tokens if not call.again):
+            for text in call.texts:
+                if (branch := branch_of(text)) is None:
+                    continue
+                fixed = call.options.get("padding") == _PADDED and not (varies and masked(call.tokenizer))
+                if not fixed and len(call.texts) > 1:
+                    told = f"pads the prompt and the negative one to the longer of them ({call.tokenizer})"
+                    raise UnsupportedError(f"{where} {told}, which is not built.")
+                reading = _reading(call, text, branch)
+                if fixed:
+                    own = replace(reading, masked=masked(call.tokenizer))
+                else:  # all of a text's ids are its own, and its mask is made of ones in the graph
+                    own = replace(reading, open=lengths(call), branch=branch if branches == 2 else None)
+                same = (name for name, known in found.values() if known == own)
+                taken = {name for name, _ in found.values()}
+                fresh = call.tokenizer if call.tokenizer not in taken else f"negative_{call.tokenizer}"
+                entry = next(same, fresh), own
+                if found.setdefault((call.tokenizer, branch), entry) != entry:
+                    raise UnsupportedError(f"{where} has {call.tokenizer} read one text in two ways.")
+    return found
+
+
+def _reading(call: TokenCall, text: str, branch: int) -> Reading:
+    """How a call reads one of its texts."""
+    word = POSITIVE if branch else NEGATIVE
+    lower = word not in text
+    before, _, after = text.partition(word.lower().strip() if lower else word)
+    special = call.options.get("add_special_tokens", True)
+    return Reading(call.tokenizer, int(call.ids.shape[1]), masked=False, before=before, after=after, lower=lower, special=special)
+
+
+def branch_of(text: str) -> int | None:
+    """Which of the survey's texts one is, 1 for the prompt and 0 for the negative one; None for neither."""
+    small = text.lower()
+    return 1 if POSITIVE.lower().strip() in small else 0 if NEGATIVE.lower().strip() in small else None

@@ -1,0 +1,362 @@
+"""A traced pipeline as diffusers runs it, fp32: what recordings and baselines ask of the source."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from engines.errors import UnsupportedError
+from exporter.families import Family, Saw
+from exporter.families.tracing import dry_run, image_arguments, played_parts, siblings, standins, starts
+from exporter.families.tracing.dry_run import Leaf, Play
+from exporter.families.tracing.facts import is_tokenizer, replayed
+from exporter.families.tracing.origins import DRAW, STEP, Origins, marked
+from exporter.families.tracing.readings import AskedTokens, branch_of
+from exporter.families.tracing.scales import steering
+from exporter.families.tracing.standins import Stepped
+
+if TYPE_CHECKING:
+    from exporter.families.tracing.crossings import Conditions
+    from exporter.families.tracing.facts import Survey
+    from exporter.families.tracing.starts import Start
+
+
+class TracedFamily(Family, Protocol):
+    """A family that knows a survey of its pipeline."""
+
+    survey: Survey
+
+    @property
+    def conditions(self) -> Conditions:
+        """What of a step is made of pictures alone."""
+        ...
+
+    @property
+    def arguments(self) -> Mapping[str, Any]:
+        """Arguments of the pipeline's call beside prompts, size, steps and guidance."""
+        ...
+
+    @property
+    def starts(self) -> Mapping[str, Start]:
+        """How pipelines start from an `image`, and within a `mask`."""
+        ...
+
+    def components(self, part: str) -> tuple[str, ...]:
+        """Networks that compute in a part."""
+        ...
+
+    def played(self, part: str, pipeline: Any) -> nn.Module:  # noqa: ANN401 - diffusers'
+        """A part as the pipeline's own code, over a pipeline that has its networks."""
+        ...
+
+
+def pil(pixels: np.ndarray) -> Image.Image:
+    """A picture of uint8 (height, width, channels)."""
+    return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+
+
+def _piled(pictures: Mapping[str, Any], survey: Survey) -> dict[str, Any]:
+    """Pictures of PIL by input; those of one network, where there are several, in one pile, which no pipeline takes apart."""
+    return {
+        name: image_arguments.Shown(own) if survey.pictures[name] in survey.lists and isinstance(own, list) else own
+        for name, own in pictures.items()
+    }
+
+
+class TracedReference:
+    """The pipeline whole, its networks in memory.
+
+    Attributes:
+        pipeline: of diffusers.
+        scales: none: guidance is the same at every step.
+        features: none: nothing is cached between steps.
+
+    """
+
+    scales: Sequence[float] = ()
+    features: Sequence[Tensor] = ()
+
+    def __init__(self, family: TracedFamily, pipeline: Any) -> None:  # noqa: ANN401 - a diffusers pipeline
+        self._family, self.pipeline = family, pipeline
+        self._started: tuple[Any, Start] | None = None  # the pipeline of the last run, where that started from a picture
+
+    @property
+    def components(self) -> Mapping[str, nn.Module]:
+        """Part → its networks."""
+        names = {part: self._family.components(part) for part in self._family.roles}
+        return {part: nn.ModuleList([getattr(self.pipeline, name) for name in own]) for part, own in names.items()}
+
+    @property
+    def calls(self) -> Mapping[str, tuple[object, str]]:
+        """Part → whose method the pipeline calls for it, and its name."""
+        found: dict[str, tuple[object, str]] = {}
+        for part, role in self._family.roles.items():
+            network = getattr(self.pipeline, self._family.components(part)[0])
+            encode = next((name for name in dry_run.ENCODERS if hasattr(self.pipeline, name)), "")
+            owners = {"text": (self.pipeline, encode), "decoder": (network, "decode"), "encoder": (network, "encode")}
+            found[part] = owners.get(role, (network, "forward"))
+        return found
+
+    def unpacked(self, kept: Tensor, shape: Sequence[int]) -> Tensor:
+        """A latent (B, C, H, W) of what the pipeline keeps of it."""
+        survey = self._family.survey
+        return dry_run.unpacked(survey.way, kept, torch.empty(tuple(shape), device="meta"))
+
+    def tokenize(self, prompts: Sequence[str], negative: str | None) -> dict[str, np.ndarray]:
+        """Token ids and masks as the pipeline's own calls make them, int64 (batch, branches, length), by input port."""
+        return self._encoded(prompts, negative)[1]
+
+    def encode(self, prompts: Sequence[str], negative: str | None) -> dict[str, np.ndarray]:
+        """What the pipeline's encoding of prompts returns, float32 or int64 (batch, …), by port."""
+        return self._encoded(prompts, negative)[0]
+
+    def _encoded(self, prompts: Sequence[str], negative: str | None) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """One prompt after the other, since some pipelines hand several to their tokenizer at once, and some do not."""
+        rows = [self._encoded_alone([prompt], negative) for prompt in prompts]
+        values, ports = ({name: np.concatenate([row[side][name] for row in rows]) for name in rows[0][side]} for side in (0, 1))
+        return values, ports
+
+    def _encoded_alone(self, prompts: Sequence[str], negative: str | None) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        survey, count = self._family.survey, len(prompts)
+        if not survey.encodings:
+            return {}, {}
+        play, found = Play(self.pipeline, torch.zeros, torch.full((count,), 500.0)), list[Any]()
+        rows: dict[str, dict[int, np.ndarray]] = {}
+        waiting = [call for encoding in survey.encodings for call in encoding.tokens]
+        play.place(
+            **{
+                name: dry_run.tokenizer(each, self._noting(name, waiting, rows))
+                for name, each in self.pipeline.components.items()
+                if is_tokenizer(each)
+            }
+        )
+        method = getattr(type(play.pipeline), play.encoder)
+
+        def encode(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - the pipeline's
+            found.append(method(play.pipeline, *args, **kwargs))
+            if len(found) == len(survey.encodings):
+                raise Stepped(None, None, {})
+            return found[-1]
+
+        play.encode_by(encode)
+        shapes = self._family.recipe.shapes
+        height, width = shapes.height[1], shapes.width[1]
+        texts = {"prompt": list(prompts)} | ({"negative_prompt": [negative or ""] * count} if survey.branches == 2 else {})
+        scale = standins.OpenScale(torch.ones(count), on=survey.mode != "none")
+        asked = {**self._family.arguments, **texts, **steering(self.pipeline, survey.mode, scale)}
+        with contextlib.suppress(Stepped):
+            play(**asked, **survey.shown(count, height, width), height=height, width=width)
+        values = {}
+        for result, leaves in zip(found, survey.conditioning, strict=True):
+            for value, leaf in zip(dry_run.leaves(result, count)[0], leaves, strict=True):
+                if isinstance(leaf, Leaf):
+                    values[leaf.name] = played_parts.as_port(value, leaf).numpy().copy()
+        return values, self._ports(rows, prompts, negative or "")
+
+    @functools.cached_property
+    def _alone(self) -> Mapping[str, int]:
+        """Of conditioning that has all branches in one tensor, which of them the pipeline encodes without guidance."""
+        survey, found = self._family.survey, list[Any]()
+        several = {
+            leaf.name: leaf.times for each in survey.conditioning for leaf in each if isinstance(leaf, Leaf) and leaf.times > 1
+        }
+        if not several:
+            return {}
+        play = Play(self.pipeline, torch.zeros, torch.full((1,), 500.0))
+        method = getattr(type(play.pipeline), play.encoder)
+
+        def encode(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - the pipeline's
+            found.append(method(play.pipeline, *args, **kwargs))
+            raise Stepped(None, None, {})
+
+        play.encode_by(encode)
+        shapes = self._family.recipe.shapes
+        height, width = shapes.height[1], shapes.width[1]
+        off = steering(self.pipeline, survey.mode, standins.OpenScale(torch.ones(1), on=False))
+        with contextlib.suppress(Stepped):
+            play(prompt=["a"], negative_prompt=["b"], **off, **survey.shown(1, height, width), height=height, width=width)
+        both, alone = self.encode(["a"], "b"), zip(survey.conditioning[0], dry_run.leaves(found[0], 1)[0], strict=True)
+        rows = {leaf.name: value[0].numpy() for leaf, value in alone if isinstance(leaf, Leaf) and leaf.name in several}
+
+        def distance(name: str, row: int) -> float:
+            return float(np.abs(both[name][0, row] - rows[name]).max())
+
+        return {name: min(range(several[name]), key=functools.partial(distance, name)) for name in rows}
+
+    def _ports(self, rows: Mapping[str, dict[int, np.ndarray]], prompts: Sequence[str], negative: str) -> dict[str, np.ndarray]:
+        """Ids and masks (batch, branches, length); of a branch that the pipeline has read in another way, as the bundle does."""
+        found: dict[str, np.ndarray] = {}
+        for name, reading in self._family.survey.readings.items():
+            real, texts = getattr(self.pipeline, reading.tokenizer), ([negative] * len(prompts), prompts)
+            for port, key in ((f"{name}_ids", "input_ids"), (f"{name}_mask", "attention_mask")):
+                if port not in rows:
+                    continue
+                wanted = range(2)[-self._family.survey.branches :] if reading.branch is None else [reading.branch]
+                branches = [rows[port].get(branch) for branch in wanted]
+                for branch, own in enumerate(branches):
+                    if own is None:
+                        shown = [reading.shown(text) for text in texts[branch]]
+                        made = real(shown, padding="max_length", max_length=reading.length, truncation=True)
+                        branches[branch] = np.asarray(made[key], np.int64)
+                found[port] = np.stack([own for own in branches if own is not None], axis=1)
+        return found
+
+    def _noting(self, name: str, waiting: list[Any], rows: dict[str, dict[int, np.ndarray]]) -> Callable[..., AskedTokens]:
+        """Tokenize as the pipeline asks, and note ids and masks by port and branch."""
+        real = getattr(self.pipeline, name)
+
+        def answer(texts: Sequence[str], options: Mapping[str, Any]) -> AskedTokens:
+            call = waiting.pop(0)
+            given = real(list(texts), **options)
+            branches = [branch_of(text) for text in call.texts]
+            if not call.again and None not in branches:
+                each = len(texts) // len(branches)
+                for index, branch in enumerate(branch for branch in branches if branch is not None):
+                    own = slice(index * each, (index + 1) * each)
+                    entry, reading = self._family.survey.entries[name, branch]
+                    ids = np.asarray(given["input_ids"][own], np.int64)
+                    if reading.open:
+                        ids = reading.filled(ids[np.asarray(given["attention_mask"][own], bool)], real)[None]
+                    rows.setdefault(f"{entry}_ids", {})[branch] = ids
+                    if reading.masked:
+                        rows.setdefault(f"{entry}_mask", {})[branch] = np.asarray(given["attention_mask"][own], np.int64)
+            return AskedTokens(dict(given), set())
+
+        return answer
+
+    def reordered(self, draws: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """The pictures' noise before the latent's, and no other that the pipeline draws before its first step."""
+        survey = self._family.survey
+        before, count = (self._family.conditions.draw, survey.drawn), survey.draws
+        if self._started:
+            before, count = self._started[1].drawn, self._started[1].draws
+        return [*(draws[number] for number in before if number is not None), *draws[count:]]
+
+    def conditions(self, pictures: Mapping[str, np.ndarray], noise: np.ndarray) -> dict[str, np.ndarray]:
+        """What the pipeline's own code makes of pictures for its steps, float32 by port, and the pictures as it prepares them.
+
+        Args:
+            pictures: uint8 (B, height, width, channels) by input.
+            noise: what it draws for them, where it does.
+
+        """
+        survey, about, family = self._family.survey, self._family.conditions, self._family
+        if not about.crossings:
+            return {}
+        count, height, width = next(iter(pictures.values())).shape[:3]
+        found: dict[str, Tensor] = {}
+        shown: dict[str, Any] = {name: [pil(each) for each in own] for name, own in pictures.items()}
+        names = {id(image): name for name, own in shown.items() for image in own}
+        for name in shown.keys() - survey.prepared:  # what no processor prepares is taken as numbers too
+            found[name] = torch.from_numpy(pictures[name].astype(np.float32) / 255)
+            shown[name] = marked(found[name].permute(0, 3, 1, 2), name)
+
+        def note(image: Any, made: Tensor) -> Tensor:  # noqa: ANN401 - as the pipeline hands it on
+            name = names[id(image[0])]
+            found[name] = made.permute(0, 2, 3, 1)
+            return marked(made, name)
+
+        def crossing(number: int, made: Tensor) -> Tensor:
+            own = about.crossings[number]
+            found.setdefault(own.name, own.folded(made, width // family.factor))
+            return made
+
+        def draw(shape: Sequence[Any]) -> Tensor:
+            number = next(drawn)
+            if number == survey.drawn:
+                return marked(torch.zeros(tuple(shape)), STEP)
+            return marked(torch.from_numpy(noise.copy()).reshape(tuple(shape)), f"{DRAW}{number}")
+
+        drawn = itertools.count()
+        play = Play(self.pipeline, draw, marked(torch.zeros(count), STEP), Origins(crossing, "pictures"))
+        play.place(**image_arguments.noting(self.pipeline, note), **survey.unasked(self.pipeline, but=about.begun))
+        leaves = (leaf for each in survey.conditioning for leaf in each if isinstance(leaf, Leaf))
+        zeros = {leaf.name: torch.zeros(count, *leaf.seen_shape) for leaf in leaves}
+        encoded = played_parts.restored(survey, zeros, torch.float32)
+        play.encode_by(replayed(encoded))
+        asked = {**family.arguments, **played_parts.prompted(self.pipeline, survey, encoded, count), **survey.others}
+        asked |= steering(self.pipeline, survey.mode, survey.scale) | survey.called_by(_piled(shown, survey))
+        with contextlib.suppress(Stepped):
+            play(**asked, height=height, width=width, num_inference_steps=1)
+        return {"noise": noise, **{name: value.numpy().copy() for name, value in found.items()}}
+
+    def call(self, conditioning: Mapping[str, np.ndarray], guidance_scale: float | None, **options: Any) -> Any:  # noqa: ANN401
+        """Run the pipeline on conditioning that `encode` returned; pictures are `images` of what it returns."""
+        survey, played = self._family.survey, options.pop("pipeline", self.pipeline)
+        if self._started and self._started[0] is not played:
+            self._started = None
+        pictures = {name: [pil(each) for each in own] for name, own in options.pop("pictures", {}).items()}
+        shown = survey.called_by(_piled(pictures, survey), self._started[1].shown if self._started else None)
+        tensors = {name: torch.from_numpy(array.copy()) for name, array in conditioning.items()}
+        scale = survey.off if guidance_scale is None else guidance_scale
+        off = survey.mode == "classifier_free" and scale <= survey.off
+        encoded = played_parts.restored(survey, tensors, torch.float32, self._alone if off else None)
+        count = len(next(iter(conditioning.values())))
+        running = standins.stand_in(played, _execution_device=torch.device("cpu"))
+        running.__dict__["check_inputs"] = lambda *_, **__: None
+        running.__dict__.update(image_arguments.noting(played, lambda _, made: made) if survey.lists else {})
+        if encoded:
+            running.__dict__[Play(played, torch.zeros, torch.zeros(1)).encoder] = replayed(encoded)
+        asked = {**self._family.arguments, **dry_run.off(options["height"], options["width"]), **shown, **options}
+        asked |= steering(played, survey.mode, scale)
+        asked |= played_parts.prompted(played, survey, encoded, count)
+        # Pipelines that start from pictures have other defaults of further scales.
+        asked |= {"output_type": "latent", **survey.scales} if self._started else {}
+        takes = dry_run.arguments(played)
+        asked = {"generator": torch.Generator(), **asked}
+        unseeded = standins.Unseeded() if "generator" in takes else contextlib.nullcontext()
+        with dry_run.quiet(), unseeded:
+            found = dry_run.image_of(running(**{name: asked[name] for name in asked if name in takes}))
+        if self._started:  # and then as every latent becomes a picture, which some pipelines do not do right
+            found = self.decode(self.unpacked(found, self._family.latent_shape(count, asked["height"], asked["width"])).numpy())
+        return SimpleNamespace(images=found)
+
+    def reusing(self, depths: Sequence[int], reach: int, saw: Saw) -> contextlib.AbstractContextManager[None]:  # noqa: ARG002
+        """Nothing: no call can be answered by outermost layers alone."""
+        return contextlib.nullcontext()
+
+    def from_image(
+        self, pixels: np.ndarray, anew: np.ndarray | None, strength: float | None, size: Mapping[str, int]
+    ) -> tuple[Any, dict[str, Any]]:
+        """The pipeline of diffusers that plays the same networks from an image, and its own arguments.
+
+        Args:
+            pixels: uint8 (height, width, 3).
+            anew: bool (height, width), True where pixels are made anew; None where all are.
+            strength: share of the steps that are played.
+            size: height and width in pixels.
+
+        """
+        start = self._family.starts.get("image" if anew is None else "mask")
+        if start is None:
+            raise self._unpictured()
+        self._started = siblings.over(start.kind, self.pipeline), start
+        mask = {} if anew is None else {starts.MASK: pil(anew.astype(np.uint8)[..., None] * 255)}
+        return self._started[0], {starts.IMAGE: pil(pixels), **mask, "strength": strength, **size}
+
+    def encode_image(self, image: np.ndarray, noise: np.ndarray) -> np.ndarray:
+        """What its pipelines start from, of an image: float32 (B, C, h, w)."""
+        if not self._family.starts:
+            raise self._unpictured()
+        module = self._family.played(self._family.image_encoder, self.pipeline)
+        pairs = zip(torch.from_numpy(image).split(1), torch.from_numpy(noise).split(1), strict=True)
+        with torch.no_grad():
+            return np.concatenate([module(*pair).numpy() for pair in pairs])
+
+    def _unpictured(self) -> UnsupportedError:
+        return UnsupportedError(f"{self._family.survey.name} is built without an encoder of images.")
+
+    def decode(self, latent: np.ndarray) -> np.ndarray:
+        """What the pipeline makes of a latent behind its last step: float32 (B, height, width, 3) in [0, 1]."""
+        module = self._family.played("vae_decoder", self.pipeline)
+        with torch.no_grad():
+            return np.concatenate([module(row).numpy() for row in torch.from_numpy(latent).split(1)])

@@ -1,0 +1,65 @@
+"""What a survey of a pipeline finds, and how texts are read."""
+
+import pytest
+
+from exporter.families.tracing import dry_run, facts
+from exporter.families.tracing.dry_run import Leaf
+from exporter.families.tracing.facts import Survey
+from tools.coverage.models import MADE
+
+
+@pytest.fixture(scope="module")
+def pipeline():
+    made = MADE["flux-guided"]()
+    for name in ("transformer", "vae", "text_encoder", "text_encoder_2"):
+        getattr(made, name).to("meta")
+    return made
+
+
+def test_two_branches_are_two_calls_of_the_encoder_where_the_pipeline_makes_them(pipeline):
+    found = Survey(pipeline, {}, "classifier_free", 32, 32, 2)
+    assert found.branches == len(found.encodings) == 2
+    named = [[leaf.name if isinstance(leaf, Leaf) else "constant" for leaf in leaves] for leaves in found.conditioning]
+    assert named == [
+        ["prompt_embeds", "pooled_prompt_embeds", "constant"],
+        ["negative_prompt_embeds", "negative_pooled_prompt_embeds", "constant"],
+    ]
+    assert found.components == {"text": ["text_encoder", "text_encoder_2"], "denoiser": ["transformer"]}
+    assert found.image == (32, 32, 3)
+    assert found.components["decoder"] == ["vae"]
+    assert found.sides(64, 32) == (32, 16)
+    assert {name: reading.length for name, reading in found.readings.items()} == {"tokenizer": 77, "tokenizer_2": 512}
+
+
+def test_calls_that_only_warn_are_told_apart(pipeline):
+    found = Survey(pipeline, {}, "embedded", 32, 32, 2)
+    assert [(call.tokenizer, call.again) for call in found.encodings[0].tokens] == [
+        ("tokenizer", False), ("tokenizer", True), ("tokenizer_2", False), ("tokenizer_2", True),
+    ]  # fmt: skip
+    assert found.scale.used
+
+
+def test_guidance_is_off_at_the_number_that_the_pipeline_compares_its_scale_with(pipeline):
+    assert Survey(pipeline, {}, "classifier_free", 32, 32, 2).off == 1.0
+    other = MADE["krea2"]()
+    for name in ("transformer", "vae", "text_encoder"):
+        getattr(other, name).to("meta")
+    assert Survey(other, {}, "classifier_free", 32, 32, 2).off == 0.0
+
+
+def test_a_pipeline_that_adds_noise_of_no_seed_to_its_pictures_is_fed_none():
+    made = MADE["stable-diffusion-3-controlnet"]()
+    for name in ("transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3", "controlnet"):
+        getattr(made, name).to("meta")
+    found = facts.surveyed(made, {}, "classifier_free", 32, 32, 2)
+    assert (found.unseeded, found.draws, found.drawn) == (1, 1, 0)
+    assert found.pictures == {"control_image": "control_image"}
+
+
+def test_a_pipeline_that_mends_texts_by_code_is_told_from_one_that_reads_them(pipeline):
+    assert not Survey(pipeline, {}, "embedded", 32, 32, 2).rewrites
+    with dry_run.quiet():  # of diffusers about the class that its own is made of
+        other = MADE["prx"]()
+    for name in ("transformer", "vae", "text_encoder"):
+        getattr(other, name).to("meta")
+    assert Survey(other, {}, "classifier_free", 32, 32, 2).rewrites

@@ -1,0 +1,108 @@
+"""Lengths of a pipeline stay open where its code makes numbers, lists and tensors of them."""
+
+import pytest
+import torch
+from diffusers.pipelines.flux import pipeline_flux
+from torch import nn
+
+from exporter.families.tracing.open_lengths import Area, Repeated, one_batch, open_lengths
+from exporter.families.tracing.standins import Answered
+
+
+def bare(**components):
+    """A pipeline of Flux's class, of these components."""
+    kind = type("FluxPipeline", (pipeline_flux.FluxPipeline,), {"components": components})
+    return object.__new__(kind)
+
+
+def nothing(_shape):
+    raise AssertionError("no noise is to be drawn")
+
+
+def test_lengths_stay_open_in_the_pipeline_s_own_module_alone():
+    class Doubled(nn.Module):
+        def forward(self, value):
+            with open_lengths(self.pipeline):
+                rows = vars(self.module)["int"](value.shape[0]) // 2
+            return value[:rows]
+
+    Doubled.pipeline, Doubled.module = bare(), pipeline_flux
+    rows = 2 * torch.export.Dim("rows", min=2, max=64)
+    program = torch.export.export(Doubled(), (torch.ones(8, 2),), dynamic_shapes=({0: rows},))
+    assert program.module()(torch.ones(6, 2)).shape == (3, 2)
+    assert "int" not in vars(pipeline_flux)
+    with open_lengths(Doubled.pipeline):
+        whole = vars(pipeline_flux)["int"]
+        assert whole("12") == 12
+        assert isinstance(3, whole)
+
+
+def test_what_is_made_of_open_lengths_stays_open_too():
+    pipeline = bare()
+
+    class Counted(nn.Module):
+        def forward(self, value):
+            with open_lengths(pipeline), Answered(nothing):
+                share = vars(pipeline_flux)["float"](0.5 * value.shape[0])
+                zeros = torch.tensor([0] * value.shape[0])
+                texts = [""] * value.shape[0]
+                times = torch.tensor([value[:, 0]] * value.shape[0])
+                even = torch.linspace(0, 2 * (value.shape[0] - 1) / value.shape[0], value.shape[0], dtype=torch.float32)
+                square = torch.ones(value.shape[0], value.shape[0]).fill_diagonal_(-1)
+            return zeros, square, share * torch.ones(texts.times // value.shape[0]), times, even
+
+    program = torch.export.export(Counted(), (torch.ones(4, 2),), dynamic_shapes=({0: torch.export.Dim("rows", min=2, max=64)},))
+    zeros, square, share, times, even = program.module()(2 * torch.ones(6, 2))
+    torch.testing.assert_close(even, torch.linspace(0, 10 / 6, 6))
+    assert times.tolist() == [2.0] * 6
+    assert (zeros.dtype, zeros.tolist(), share.item()) == (torch.int64, [0] * 6, 3.0)
+    assert torch.equal(square, torch.ones(6, 6) - 2 * torch.eye(6))
+    assert {"int", "float"}.isdisjoint(vars(pipeline_flux))
+    with open_lengths(pipeline):
+        assert vars(pipeline_flux)["float"]("1.5") == 1.5
+        assert isinstance(1.5, vars(pipeline_flux)["float"])
+        assert ["a"] * 2 == ["a", "a"]
+
+
+def test_a_list_of_open_length_is_a_list_of_one_thing():
+    found = Repeated("a", 7)
+    assert isinstance(found, list)
+    assert (found[0], len(found), found.times) == ("a", 1, 7)
+    with pytest.raises(TypeError, match="a list of an open length is gone through"):
+        list(found)
+
+
+def test_a_pipeline_that_makes_sides_of_an_area_makes_those_that_were_asked_for():
+    class Sided(nn.Module):
+        def forward(self, value):
+            height, width = value.shape
+            area, ratio = Area(height, width), width / height
+            return torch.ones(round((area / ratio) ** 0.5) // 2 * 2, round((area * ratio) ** 0.5) // 2 * 2)
+
+    sides = {0: 2 * torch.export.Dim("rows", min=2, max=64), 1: 2 * torch.export.Dim("columns", min=2, max=64)}
+    program = torch.export.export(Sided(), (torch.ones(8, 6),), dynamic_shapes=(sides,), strict=False)
+    assert program.module()(torch.ones(10, 4)).shape == (10, 4)
+    assert Sided()(torch.ones(8, 6)).shape == (8, 6)
+
+
+def test_lengths_stay_open_in_the_pipeline_s_networks_too():
+    from diffusers.models.transformers import transformer_flux
+
+    class Network(nn.Module):
+        __module__ = transformer_flux.__name__
+
+    with open_lengths(bare(transformer=Network(), other=1)):
+        assert vars(transformer_flux)["int"]("3") == 3
+    assert "int" not in vars(transformer_flux)
+
+
+def test_how_often_one_batch_goes_into_another_is_a_number_of_rows_that_are_joined():
+    class Joined(nn.Module):
+        def forward(self, latents, prompts):
+            one_batch((latents, prompts))
+            with open_lengths(bare()):
+                return torch.cat([latents] * (torch.cat([prompts] * 3).shape[0] // latents.shape[0]))
+
+    both = {0: torch.export.Dim("batch", min=1, max=8)}
+    program = torch.export.export(Joined(), (torch.ones(2, 2), torch.ones(2, 3)), dynamic_shapes=(both, both), strict=False)
+    assert program.module()(torch.ones(5, 2), torch.ones(5, 3)).shape == (15, 2)

@@ -1,0 +1,137 @@
+"""What stands in for scheduler, noise, scales and lengths while a pipeline's own code is followed."""
+
+import inspect
+
+import pytest
+import torch
+from diffusers import EulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler
+from torch import nn
+
+from exporter.families.tracing import standins
+from exporter.families.tracing.standins import Absent, Answered, Finished, Grid, OpenScale, outlined
+
+
+def nothing(_shape):
+    raise AssertionError("no noise is to be drawn")
+
+
+def test_a_scheduler_tells_what_it_was_told_and_changes_nothing():
+    real, grid, seen = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True), Grid(), []
+    made = standins.scheduler(real, torch.tensor([7.0, 8.0]), lambda *args: seen.append(args), grid)
+    assert isinstance(made, FlowMatchEulerDiscreteScheduler)
+    assert made.config.use_dynamic_shifting
+    takes = inspect.signature(made.set_timesteps).parameters
+    assert {"sigmas", "mu", "timesteps"} <= takes.keys()
+    made.set_timesteps(sigmas=[1.0, 0.5], mu=0.4, device="cpu")
+    assert grid.asked == {"sigmas": [1.0, 0.5], "mu": 0.4}
+    assert [time.tolist() for time in made.timesteps] == [[7.0, 8.0]]
+    made.set_begin_index(0)
+    made.step("output", "time", "sample", return_dict=False)
+    ((output, time, sample, options),) = seen
+    assert (output, time, sample, options["return_dict"]) == ("output", "time", "sample", False)
+    assert (grid.begins, grid.scales) == (True, False)
+    assert real.timesteps is not made.timesteps
+
+
+def test_what_stands_in_goes_before_what_was_put_on_the_real_one():
+    real = FlowMatchEulerDiscreteScheduler()
+    real.step = lambda *_, **__: "recorded"
+    assert standins.stand_in(real, step=lambda _self: "stands in").step() == "stands in"
+
+
+def test_an_euler_scheduler_neither_scales_nor_multiplies_noise():
+    grid = Grid()
+    made = standins.scheduler(EulerDiscreteScheduler(), torch.tensor([7.0]), lambda *_: None, grid)
+    assert made.init_noise_sigma == 1.0
+    assert made.scale_model_input("sample", 7) == "sample"
+    assert grid.scales
+
+
+def test_a_scale_is_on_or_off_whatever_it_is_compared_with_and_one_number_a_picture():
+    on, off = OpenScale(torch.tensor([2.0, 3.0]), on=True), OpenScale(torch.tensor([2.0]), on=False)
+    assert on > 1.0
+    assert not on <= 5
+    assert not off > 1.0
+    assert (on.compared, on.used, on.threshold) == (True, False, 5)
+    mixed = on * torch.ones(2, 1, 2) - torch.ones(2, 1, 2)
+    assert mixed.tolist() == [[[1.0, 1.0]], [[2.0, 2.0]]]
+    assert on.used
+    assert (on - 1).value.tolist() == [1.0, 2.0]
+
+
+def test_noise_that_no_seed_reaches_is_its_mean():
+    unseeded, seeded = standins.Unseeded(), torch.Generator()
+    with Answered(torch.ones), unseeded:
+        own, without = torch.randn((2, 3), generator=seeded), torch.randn((2, 3), generator=None, dtype=torch.float64)
+        short = torch.randn(4)
+    assert own.tolist() == torch.ones(2, 3).tolist()
+    assert (without.tolist(), without.dtype) == (torch.zeros(2, 3).tolist(), torch.float64)
+    assert short.tolist() == [0.0] * 4
+    assert unseeded.drawn == 2
+
+
+def test_scales_and_times_become_tensors_and_spread_over_the_guided_batch():
+    scale, time = OpenScale(torch.tensor([2.0, 3.0]), on=True), torch.tensor([5.0, 6.0])
+    with Answered(nothing):
+        assert torch.full([1], scale, dtype=torch.float32).expand(2).tolist() == [2.0, 3.0]
+        assert torch.tensor(scale - 1).repeat(4).tolist() == [1.0, 2.0, 1.0, 2.0]
+        assert torch.tensor([time / 5]).expand(4).tolist() == pytest.approx([1.0, 1.2, 1.0, 1.2])
+        first, second = torch.arange(4.0).chunk(2)
+        assert (first.tolist(), second.tolist()) == ([0.0, 1.0], [2.0, 3.0])
+        assert [each.shape for each in torch.ones(2, 4).chunk(2, dim=1)] == [(2, 2), (2, 2)]
+        assert torch.tensor([1.0]).repeat(3).tolist() == [1.0] * 3
+
+
+def test_noise_is_answered_and_a_picture_ends_the_call():
+    with Answered(lambda shape: torch.full(tuple(shape), 7.0)):
+        noise = torch.randn(1, 2)
+        assert [row.tolist() for row in noise.tolist()] == [[7.0, 7.0]], "rows of one number a picture stay tensors"
+        assert torch.randn((2,), dtype=torch.float64).dtype == torch.float64
+        with pytest.raises(Finished) as event:
+            torch.ones(1, 2, 2, 3).numpy()
+    assert event.value.image.shape == (1, 2, 2, 3)
+
+
+def test_networks_without_memory_give_shapes_and_the_rest_stays_real():
+    network = nn.Linear(3, 2, device="meta")
+    with torch.no_grad(), outlined():
+        found = network(torch.ones(4, 3)) + torch.ones(4, 2)
+        assert (found.device.type, found.shape) == ("meta", (4, 2))
+        assert not (found > 0).all()
+        assert torch.ones(2).sum().item() == 2.0
+        assert found.to("cpu").device.type == "meta"
+    with pytest.raises(RuntimeError), outlined():
+        found.sum().item()
+
+
+def test_what_no_network_computes_takes_part_in_nothing():
+    found = Absent()
+    one, two = (found[0] * 2.0).chunk(2)
+    assert isinstance(torch.cat([one, two]) + 1, Absent)
+    assert isinstance(torch.ones(2) * one, Absent)
+
+
+def test_a_refusal_has_the_line_of_diffusers():
+    from diffusers.utils.torch_utils import randn_tensor
+
+    try:
+        randn_tensor(None)
+    except TypeError as error:
+        told = str(standins.refused("SomePipeline", error))
+    assert told.startswith("SomePipeline: its own code cannot be followed: TypeError")
+    assert "diffusers/utils/torch_utils.py:" in told
+
+
+def test_a_refusal_says_what_to_install_of_what_diffusers_does_without():
+    error = NameError("name 'ftfy' is not defined", name="ftfy")
+    assert str(standins.refused("SomePipeline", error)).endswith("pip install ftfy")
+    assert "pip" not in str(standins.refused("SomePipeline", NameError("name 'x' is not defined", name="x")))
+
+
+def test_a_refusal_names_the_component_that_was_computing():
+    hint = torch.nn.Linear(2, 2)
+    try:
+        hint(torch.ones(1, 3))
+    except RuntimeError as error:
+        told = str(standins.refused("SomePipeline", error, {"unet": None, "controlnet": hint}))
+    assert told.startswith("SomePipeline: its own code cannot be followed in controlnet: RuntimeError")

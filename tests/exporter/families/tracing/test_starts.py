@@ -1,0 +1,137 @@
+"""Pipelines that start from a picture, followed: what they make of it, where they begin, and that a bundle begins there too."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from engines.errors import RecipeError, UnsupportedError
+from exporter.families.tracing import facts, starts
+from exporter.recipe.schema import Recipe
+from exporter.reference.part_outputs import measure
+from exporter.reference.record import record
+from exporter.stages.plan import Plan
+from tests.exporter import equality
+from tests.exporter.families.test_traced import MODES, RECIPE, family
+from tools.coverage import models
+
+FROM_IMAGES = RECIPE + "components: {vae_encoder: {}}\n"
+
+
+@pytest.fixture(scope="module")
+def flux(model):
+    return family(model("flux"), text=FROM_IMAGES.replace("steps: [2]", "steps: [4]"))
+
+
+def test_what_a_pipeline_starts_from_is_read_off_it(flux):
+    assert flux.roles["vae_encoder"] == "encoder"
+    image, mask = flux.starts["image"], flux.starts["mask"]
+    assert (image.kind.__name__, mask.kind.__name__) == ("FluxImg2ImgPipeline", "FluxInpaintPipeline")
+    assert image.components == mask.components == ("vae",)
+    assert image.drawn == mask.drawn == (None, 0, 1)
+    assert (image.draws, mask.draws) == (2, 3)  # within a mask it encodes what is kept too, for which it has no use
+    assert flux.partial_step == image.partial == "taken"
+    signature = flux.signature("vae_encoder")
+    assert [(port.name, port.shape) for port in signature.inputs] == [
+        ("image", ("batch", "2*latent_height", "2*latent_width", 3)),
+        ("noise", ("batch", 1, "latent_height", "latent_width")),
+    ]
+    assert [(port.name, port.shape) for port in signature.outputs] == [("latent", signature.inputs[1].shape)]
+
+
+def test_the_encoder_s_latent_under_noise_is_what_diffusers_first_asks_about(flux):
+    """Packed, scaled and moved; and each part answers as it does in the pipelines that start from a picture."""
+    recording = record(flux, flux.recipe)
+    run = next(run for run in recording.runs if run.setting.label == "from an image")
+    sigma = run.times[0] / 1000
+    assert len(run.times) == 3  # 0.6 of four steps, and the step in which that ends
+    assert 0 < sigma < 1
+    wanted = (1 - sigma) * run.source.latent + sigma * run.draws[1]
+    np.testing.assert_allclose(run.model_inputs[0], wanted, atol=1e-5)
+    assert len(recording.cases["vae_encoder"]) > 2
+    for part in ("transformer", "vae_encoder", "vae_decoder"):
+        for case in measure(flux.part(part, "fp32"), recording.cases[part]):
+            for port, source in case.source.items():
+                assert np.linalg.norm(case.passes[port] - source) / np.linalg.norm(source) < equality.ROUNDING, case.label
+
+
+def test_where_times_depend_on_the_size_each_size_has_tables_that_start_from_an_image(model):
+    text = FROM_IMAGES % (model("flux"), MODES["none"])
+    made = Plan(Recipe.parse(text, "micro")).tables
+    assert made.sized
+    assert made.sized_starts.keys() == made.sized.keys()
+    assert not Plan(Recipe.parse(text.replace("components: {vae_encoder: {}}", ""), "micro")).tables.sized_starts
+
+
+def test_a_model_that_is_saved_to_start_from_a_picture_has_an_encoder_unasked(model, tmp_path):
+    for file in model("flux").iterdir():
+        (tmp_path / file.name).symlink_to(file)
+    (tmp_path / "model_index.json").unlink()
+    index = json.loads((model("flux") / "model_index.json").read_text())
+    (tmp_path / "model_index.json").write_text(json.dumps(index | {"_class_name": "FluxInpaintPipeline"}))
+    made = family(tmp_path)
+    assert made.survey.name == "FluxPipeline"
+    assert made.roles["vae_encoder"] == "encoder"
+
+
+def test_a_controlnet_s_picture_and_the_one_to_start_from_are_two(model):
+    made = family(model("stable-diffusion-controlnet"), text=FROM_IMAGES)
+    assert list(made.inputs) == ["control_image"]
+    assert made.starts["image"].shown == made.starts["mask"].shown == {"control_image": "control_image"}
+    assert made.partial_step == "dropped"
+
+
+def test_what_diffusers_starts_from_no_picture_has_no_encoder(model):
+    with pytest.raises(
+        RecipeError, match=r"components\.vae_encoder: .* none; diffusers starts PixArtSigmaPipeline from no picture"
+    ):
+        family(model("pixart-sigma"), text=FROM_IMAGES)
+
+
+def test_one_of_two_that_cannot_be_followed_is_a_note(model):
+    """diffusers fills masks with SD3 of 16 channels alone."""
+    made = family(model("stable-diffusion-3"), text=FROM_IMAGES)
+    assert list(made.starts) == ["image"]
+    assert any(note.startswith("not held to diffusers: StableDiffusion3InpaintPipeline") for note in made.notes)
+
+
+def surveyed(make, mode="none"):
+    made = make()
+    for network in made.components.values():
+        if isinstance(network, torch.nn.Module):
+            network.to("meta")
+    return facts.surveyed(made, {}, mode, 32, 32, 2)
+
+
+def test_steps_that_are_counted_in_no_known_way_are_refused(monkeypatch):
+    survey = surveyed(models.MADE["flux-guided"], "embedded")
+
+    def get_timesteps(self, steps, strength, device):  # noqa: ARG001
+        return self.scheduler.timesteps[steps - 1 :], 1
+
+    monkeypatch.setattr("diffusers.FluxImg2ImgPipeline.get_timesteps", get_timesteps)
+    monkeypatch.setattr("diffusers.FluxInpaintPipeline.get_timesteps", get_timesteps)
+    with pytest.raises(
+        UnsupportedError, match=r"FluxImg2ImgPipeline leaves steps out in no way .*\(9 of 10 at 0.55, 6 of 7 at 0.4\)"
+    ):
+        starts.starts(survey)
+
+
+def test_times_of_its_own_are_refused(monkeypatch):
+    survey = surveyed(models.MADE["flux-guided"], "embedded")
+    for name in ("img2img", "inpaint"):
+        monkeypatch.setattr(f"diffusers.pipelines.flux.pipeline_flux_{name}.calculate_shift", lambda *_: 7.0)
+    with pytest.raises(UnsupportedError, match="FluxImg2ImgPipeline has other times than FluxPipeline"):
+        starts.starts(survey)
+
+
+def test_a_condition_s_own_noise_comes_before_the_encoder_s_and_one_that_changes_nothing_is_a_note():
+    """FLUX.1's control is encoded; within a mask diffusers first encodes what is kept, for which it has no use."""
+    survey = surveyed(models.MADE["flux-control"], "embedded")
+    found, notes = starts.starts(survey)
+    assert (found["image"].drawn, found["image"].draws) == ((0, 1, 2), 3)
+    assert (found["mask"].drawn, found["mask"].draws) == ((1, 2, 3), 4)
+    assert notes == [
+        "seeds: FluxControlInpaintPipeline first draws a noise that changes nothing, so a seed is not diffusers' there"
+    ]
