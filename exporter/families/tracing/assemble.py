@@ -14,13 +14,12 @@ from engines.plugins import did_you_mean
 from exporter.families.tracing import siblings
 from exporter.families.tracing.standins import real
 from exporter.families.unets import tokens
+from exporter.models import weights
 
 if TYPE_CHECKING:
     from exporter.models.checkpoint import Checkpoint
     from exporter.part import Precision
     from exporter.recipe.schema import SamplerOptions
-
-_LIBRARIES: dict[str, Any] = {"diffusers": diffusers, "transformers": transformers}
 
 
 def kind_of(checkpoint: Checkpoint) -> Any:  # noqa: ANN401 - a class of diffusers'
@@ -107,7 +106,7 @@ def scheduler(checkpoint: Checkpoint, sampler: SamplerOptions) -> Any:  # noqa: 
 
 
 def _class(library: str, name: str) -> Any:  # noqa: ANN401 - a class of either library
-    found = getattr(_LIBRARIES[library], name, None)
+    found = weights.named(library, name)
     if found is None:
         raise UnsupportedError(f"{library} has no {name!r}.\n  A newer {library} may know it.")
     return found
