@@ -1,4 +1,4 @@
-"""Race `t2iexport serve` against stable-diffusion.cpp's server: one model, steps and size, through the images API that both speak.
+"""Race `t2iexport serve` against stable-diffusion.cpp's server: one model, steps and size, by the images API that both speak.
 
     python -m tools.peers.servers bundles/bk-sdm-tiny --server sd-server --steps 4 --more='--type f16'
 
