@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from engines.disk import DiskFull
-from engines.errors import MissingDependency, RecipeError, T2IError
+from engines.errors import MissingDependency, RecipeError, T2IError, UnsupportedError
 
 
 @pytest.mark.parametrize(
