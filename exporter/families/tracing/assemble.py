@@ -14,13 +14,12 @@ from engines.plugins import did_you_mean
 from exporter.families.tracing import siblings
 from exporter.families.tracing.standins import real
 from exporter.families.unets import tokens
+from exporter.models import weights
 
 if TYPE_CHECKING:
     from exporter.models.checkpoint import Checkpoint
     from exporter.part import Precision
     from exporter.recipe.schema import SamplerOptions
-
-_LIBRARIES: dict[str, Any] = {"diffusers": diffusers, "transformers": transformers}
 
 
 def kind_of(checkpoint: Checkpoint) -> Any:  # noqa: ANN401 - a class of diffusers'
@@ -80,7 +79,7 @@ def _whole(checkpoint: Checkpoint, sampler: SamplerOptions, loaded: Sequence[str
 def _refuse_absent(checkpoint: Checkpoint, kind: Any, name: str, entry: Sequence[str]) -> None:  # noqa: ANN401 - a class
     """Raise UnsupportedError where a component that the pipeline cannot do without is named, and is not there."""
     root = next((folder.parent for folder in checkpoint.folders.values()), None)
-    if entry[0] not in _LIBRARIES or name in kind._optional_components or root is None or (root / name).is_dir():  # noqa: SLF001
+    if weights.named(*entry) is None or name in kind._optional_components or root is None or (root / name).is_dir():  # noqa: SLF001
         return
     raise UnsupportedError(
         f"{root / 'model_index.json'} names {name} (a {entry[1]}), and there is no folder {name}.\n  Copy it there from where "
@@ -107,7 +106,7 @@ def scheduler(checkpoint: Checkpoint, sampler: SamplerOptions) -> Any:  # noqa: 
 
 
 def _class(library: str, name: str) -> Any:  # noqa: ANN401 - a class of either library
-    found = getattr(_LIBRARIES[library], name, None)
+    found = weights.named(library, name)
     if found is None:
         raise UnsupportedError(f"{library} has no {name!r}.\n  A newer {library} may know it.")
     return found
