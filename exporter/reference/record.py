@@ -68,9 +68,10 @@ def settings(recipe: Recipe, starts: Collection[str] = (), *, alike: bool = Fals
 
 
 def _long(recipe: Recipe) -> str:
-    """A prompt of the recipe's that reaches into the last chunk, and in which some words count more."""
+    """A prompt of the recipe's that reaches into the last chunk; some words count more, and as compel writes them some less."""
     prompts, first = recipe.prompts, " ".join(recipe.checks.prompts)
-    emphasis = {"a1111": f"({first}:1.3), ", "compel": f"({first})1.3 ", None: f"{first} "}[prompts.weights]
+    less = f"({first})0.6 " if prompts.downweighted else ""
+    emphasis = {"a1111": f"({first}:1.3), ", "compel": f"({first})1.3 {less}", None: f"{first} "}[prompts.weights]
     words = 1 + 75 * (prompts.chunks - 1)  # each at least a token
     return emphasis + " ".join([first] * (1 + words // len(first.split())))
 
