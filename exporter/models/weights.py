@@ -63,7 +63,7 @@ def named(library: str, name: str) -> Any:  # noqa: ANN401 - a class
     """A library's class of that name, or the network that is made of one of its own; None where there is none."""
     if name == DepthSkipUNet.__name__:
         return DepthSkipUNet
-    return getattr({"diffusers": diffusers, "transformers": transformers}[library], name, None)
+    return getattr({"diffusers": diffusers, "transformers": transformers}.get(library), name, None)
 
 
 def _kind(library: str, name: str) -> Any:  # noqa: ANN401 - a class of networks

@@ -58,6 +58,7 @@ def _whole(checkpoint: Checkpoint, sampler: SamplerOptions, loaded: Sequence[str
         elif name == "scheduler":
             parts[name] = scheduler(checkpoint, sampler)
         elif name not in checkpoint.configs:
+            _refuse_absent(checkpoint, kind, name, entry)
             parts[name] = None
         elif hasattr(_class(*entry), "forward"):
             here = loaded is None or name in loaded
@@ -73,6 +74,17 @@ def _whole(checkpoint: Checkpoint, sampler: SamplerOptions, loaded: Sequence[str
     # Set afterwards: the constructor would rewrite fields of the scheduler's config that it deems outdated.
     found.scheduler = scheduler(checkpoint, sampler)
     return found
+
+
+def _refuse_absent(checkpoint: Checkpoint, kind: Any, name: str, entry: Sequence[str]) -> None:  # noqa: ANN401 - a class
+    """Raise UnsupportedError where a component that the pipeline cannot do without is named, and is not there."""
+    root = next((folder.parent for folder in checkpoint.folders.values()), None)
+    if weights.named(*entry) is None or name in kind._optional_components or root is None or (root / name).is_dir():  # noqa: SLF001
+        return
+    raise UnsupportedError(
+        f"{root / 'model_index.json'} names {name} (a {entry[1]}), and there is no folder {name}.\n  Copy it there from where "
+        f"the model comes from. To draw without it, name there another pipeline than {kind.__name__}, and null for it."
+    )
 
 
 def _spelling(checkpoint: Checkpoint, name: str) -> Any:  # noqa: ANN401 - a tokenizer of transformers
