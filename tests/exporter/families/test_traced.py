@@ -72,6 +72,13 @@ def test_every_part_answers_as_diffusers_with_guidance_on_and_off(model, name, m
                 assert error < equality.ROUNDING, f"{part}, {case.label}: {port} {error:.1e}"
 
 
+def test_own_times_reach_a_pipeline_whose_call_takes_none(model):
+    sampler = "sampler: {scheduler: EulerDiscreteScheduler, timesteps: {power: 2}, steps: [3, 2]"
+    made = family(model("instruct-pix2pix"), text=RECIPE.replace("sampler: {steps: [2]", sampler))
+    runs = record(made, made.recipe).runs
+    assert {run.setting.steps: run.times.tolist() for run in runs} == {3: [999, 443, 110], 2: [999, 249]}
+
+
 def test_the_contract_is_read_off_the_pipeline(model):
     made = family(model("pixart-sigma"))
     assert dict(made.roles) == {"text_encoder": "text", "transformer": "denoiser", "vae_decoder": "decoder"}
