@@ -82,6 +82,7 @@ class Baseline:
         with self._fed(noise):
             return self._pipeline(
                 list(texts),
+                **self._recipe.model.call,
                 **self._recipe.sampler.asked(),
                 **({"latents": self._tensor(noise()).to(self._dtype)} if noise else {}),
                 **{name: wishes[name] for name in _SIZES},
