@@ -314,7 +314,10 @@ def outlined() -> Iterator[None]:
 
 
 class Absent:
-    """What a network that is not asked returns: anything that is done with it gives the same."""
+    """What a network that is not asked returns, of that shape: anything that is done with it gives the same."""
+
+    def __init__(self, shape: Sequence[int] = ()) -> None:
+        self._shape = tuple(shape)
 
     def _same(self, *_: Any, **__: Any) -> Absent:  # noqa: ANN401
         return self
@@ -322,6 +325,10 @@ class Absent:
     def chunk(self, count: int, *_: Any, **__: Any) -> tuple[Absent, ...]:  # noqa: ANN401
         """As many of it."""
         return (self,) * count
+
+    def split(self, size: int, dim: int = 0) -> tuple[Absent, ...]:
+        """As many as there are of that size."""
+        return (self,) * -(-self._shape[dim] // size)
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401
         if name.startswith("__"):
@@ -336,10 +343,8 @@ class Absent:
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401
-        name = getattr(func, "__name__", "")
-        if name == "chunk":
-            return (cls(),) * int(args[1])
-        return cls()
+        own = next(each for each in pytree.tree_leaves((args, kwargs)) if isinstance(each, cls))
+        return own.chunk(int(args[1])) if getattr(func, "__name__", "") == "chunk" else own
 
 
 def idle(network: Any, returned: Any) -> Any:  # noqa: ANN401 - a network of diffusers, and anything
