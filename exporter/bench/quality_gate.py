@@ -82,7 +82,7 @@ def hold(path: Path, asked: Mapping[str, QualityFloor], root: Path) -> list[str]
         own = np.asarray(score.of(images, texts, source if score.compares else None), np.float64)
         others = None if floor.share is None or source is None else np.asarray(score.of(source, texts, None), np.float64)
         passed, sentence = decide(own, others, floor, score)
-        (told if passed else missed).append(sentence)
+        (told if passed else missed).append(". ".join([sentence.rstrip("."), *scores.notes(score, len(own))]))
     if missed:
         raise ParityError("\n".join(missed))
     return told

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from engines.errors import UnsupportedError
-from exporter.models import locate
+from exporter.models import locate, pretrained
 from exporter.models.checkpoint import Checkpoint
 from exporter.models.safetensors_header import read_json
 
@@ -90,16 +90,7 @@ class DualEncoder:
 
     @cached_property
     def _opened(self) -> tuple[Any, Any, str]:
-        import torch  # noqa: PLC0415 - as above
-        from transformers import AutoModel, AutoProcessor, logging  # noqa: PLC0415 - as above
+        from transformers import AutoProcessor  # noqa: PLC0415 - as above
 
-        # It warns that image processors lack torchvision, and draws bars of its own while it reads weights.
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
-        network, told = AutoModel.from_pretrained(
-            self.folder, dtype=torch.float32, use_safetensors=True, local_files_only=True, output_loading_info=True
-        )
-        if lacking := sorted(told["missing_keys"]):
-            raise UnsupportedError(f"{self.folder} lacks {len(lacking)} weights of its network, {lacking[0]} among them.")
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        return network.eval().to(device), AutoProcessor.from_pretrained(self.processor, local_files_only=True), device
+        network, device = pretrained.opened("AutoModel", self.folder)
+        return network, AutoProcessor.from_pretrained(self.processor, local_files_only=True), device

@@ -20,6 +20,7 @@ from transformers.core_model_loading import WeightRenaming, rename_source_key
 
 from engines.errors import UnsupportedError
 from exporter.models import leftovers
+from exporter.models.depth_skip import DepthSkipUNet
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 #: diffusers before 0.18 spelled the attention of a VAE's mid block so, and published files still do.
@@ -58,8 +59,15 @@ def joined(entry: Sequence[str], networks: Sequence[nn.Module]) -> nn.Module:
     return _kind(*entry)(list(networks)).eval()
 
 
+def named(library: str, name: str) -> Any:  # noqa: ANN401 - a class
+    """A library's class of that name, or the network that is made of one of its own; None where there is none."""
+    if name == DepthSkipUNet.__name__:
+        return DepthSkipUNet
+    return getattr({"diffusers": diffusers, "transformers": transformers}.get(library), name, None)
+
+
 def _kind(library: str, name: str) -> Any:  # noqa: ANN401 - a class of networks
-    found = getattr({"diffusers": diffusers, "transformers": transformers}[library], name, None)
+    found = named(library, name)
     if found is None or not _is_network(found):
         raise UnsupportedError(f"{library} {_version(library)} has no network named {name!r}.\n  A newer {library} may know it.")
     return found

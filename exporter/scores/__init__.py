@@ -1,7 +1,8 @@
 """Scores of pictures: metrics against a reference's pictures on the same noise, plugins of this folder, and files of a user's.
 
-A score is a frozen model of its options, one a file, as every plugin: `of` gives a number for each picture. One that judges by
-files has their SHA-256 as `digest`; paths among its options count from the `root` of the validation's context.
+A score is a frozen model of its options, one a file, as every plugin: `of` gives a number for each picture, whose mean is told
+with its interval. One that judges by files has their SHA-256 as `digest`; paths among its options count from the `root` of the
+validation's context. One whose number depends on how it is told has `notes`.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from exporter.parity.metrics import METRICS
 from exporter.recipe.messages import sentences
 from exporter.recipe.yaml_source import dotted
 
-__all__ = ["MetricScore", "Score", "digest", "load", "name_of", "root_of"]
+__all__ = ["MetricScore", "Score", "digest", "load", "name_of", "notes", "root_of"]
 
 
 class Score(Protocol):
@@ -123,6 +124,12 @@ def digest(spelled: str, options: Mapping[str, Any], root: Path) -> str:
     if spelled.endswith(".py"):
         return hashlib.sha256((root / spelled).read_bytes()).hexdigest()
     return getattr(load(spelled, options, root), "digest", "")
+
+
+def notes(score: Score, count: int) -> list[str]:
+    """What is to be known of a score of so many pictures, sentences: its protocol, and whether they are too few."""
+    told = getattr(score, "notes", None)
+    return list(told(count)) if told else []
 
 
 def _plugin(name: str) -> Any:  # noqa: ANN401 - a class with the protocol above

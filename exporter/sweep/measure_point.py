@@ -18,7 +18,7 @@ from engines.pipeline import Pipeline
 from engines.sampler_ops import Eval
 from engines.samplers.table import Table
 from exporter import machine, scores
-from exporter.bench import drawing
+from exporter.bench import drawing, energy
 from exporter.bench import run as bench
 from exporter.sweep.result import Measured
 from exporter.sweep.spec import Measures, RunOptions
@@ -72,7 +72,9 @@ def measure_point(task: MeasureTask) -> Measured:
     asked = [named for each in task.measures.scores for named in each.items()]
     judges = {scores.name_of(name): scores.load(name, options, task.root) for name, options in asked}
     with Pipeline.open(task.bundle) as pipeline:
+        before = energy.read()
         pictures = _drawn(pipeline, task)
+        used = energy.joules(before, energy.read())
         calls = _calls(pipeline.bundle, task.run, pictures)
         work = _multiply_adds(pipeline.bundle, task.multiply_adds, calls)
     if task.is_base:
@@ -80,14 +82,17 @@ def measure_point(task: MeasureTask) -> Measured:
         for picture, file in zip(pictures, task.references, strict=True):
             write(picture, file)
     own, base = _raced(task)
+    scored = _scored(judges, pictures, task)
     return Measured(
         seconds=own,
         base_seconds=base,
         memory=_peak(task),
         evaluations=sum(number for number, _ in calls.values()),
         multiply_adds=work,
-        scores=_scored(judges, pictures, task),
+        scores=scored,
         pictures=_shown(pictures, task),
+        notes=tuple(note for name in scored for note in scores.notes(judges[name], len(pictures))),
+        energy=None if used is None else used / len(pictures),
     )
 
 

@@ -11,6 +11,7 @@ from engines.plugins import did_you_mean
 _SECONDS = {"": 1.0, "s": 1.0, "ms": 1e-3, "min": 60.0, "h": 3600.0}
 _BYTES = {"": 1.0, "B": 1.0, "kB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30}
 _COUNTS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
+_JOULES = {"": 1.0, "J": 1.0, "kJ": 1e3, "Wh": 3600.0}
 _PLAIN = {"": 1.0, "dB": 1.0, "%": 1e-2}
 _OPERATORS: Mapping[str, Callable[[float, float], bool]] = {
     "<": lambda value, bound: value < bound,
@@ -47,10 +48,12 @@ class Quantity:
         if self.units is _COUNTS:
             size, suffix = next((pair for pair in ((1e12, " T"), (1e9, " G"), (1e6, " M")) if value >= pair[0]), (1.0, ""))
             return f"{value / size:.3g}{suffix}"
+        if self.units is _JOULES:
+            return f"{value:.3g} J"
         return f"{value:.4g}"
 
 
-#: What every point has, whatever is scored.
+#: What every point has, whatever is scored; energy where the platform tells.
 QUANTITIES: Mapping[str, Quantity] = {
     "latency": Quantity("latency", _SECONDS),
     "speedup": Quantity("times as fast as the base", _PLAIN, higher_is_better=True),
@@ -60,7 +63,11 @@ QUANTITIES: Mapping[str, Quantity] = {
     "multiply_adds": Quantity("multiply-adds a picture", _COUNTS),
     "evaluations": Quantity("denoiser calls a picture", _PLAIN),
     "build_time": Quantity("build from nothing", _SECONDS),
+    "energy": Quantity("energy a picture", _JOULES),
 }
+#: What every point has besides, where the sweep says what an hour of the machine costs; in that currency.
+COST = "cost"
+COST_QUANTITY = Quantity("cost of 1,000 pictures", _PLAIN)
 
 
 def score_quantity(label: str, *, higher_is_better: bool) -> Quantity:

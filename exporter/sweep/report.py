@@ -44,23 +44,27 @@ def content(asked: SweepFile, swept: Sequence[SweptPoint]) -> dict[str, Any]:
     compared = PointComparison(swept, asked.quality, asked.quantities)
     front = {id(each) for each in compared.front()}
     choices = [compared.choice(each) for each in _asked_for(asked.constraints)]
-    base = swept[0]
+    base, columns = swept[0], _had(asked, swept)
     measured = {id(each) for each in compared.swept}
     names = {id(each): number for number, each in enumerate(swept)}
     points = []
     for each in swept:
         way = compared.path(base, each) if id(each) in measured else ()
-        points.append(_point(asked, each) | {"front": id(each) in front, "path": [names[id(step)] for step in way]})
+        points.append(_point(asked, each, columns) | {"front": id(each) in front, "path": [names[id(step)] for step in way]})
     return {
         "name": asked.name,
         "base": str(asked.base),
         "quality": asked.quality,
         "axes": {axis: _met(axis, swept) for axis in asked.axes},
-        "quantities": {
-            name: {"label": each.label, "higher_is_better": each.higher_is_better} for name, each in asked.quantities.items()
-        },
+        "quantities": {name: {"label": each.label, "higher_is_better": each.higher_is_better} for name, each in columns.items()},
         "constraints": [{"text": each.text, "quantity": each.quantity} for each in asked.constraints],
-        "sentences": [*(sentence(choice, asked, len(compared.swept)) for choice in choices), *_searched(asked, len(swept) - 1)],
+        "sentences": [
+            *(sentence(choice, asked, len(compared.swept)) for choice in choices),
+            *_searched(asked, len(swept) - 1),
+            *dict.fromkeys(
+                note for each in compared.measured for note in (each.result.measured.notes if each.result.measured else ())
+            ),
+        ],
         "chosen": [names[id(choice.quickest)] for choice in choices if choice.quickest],
         "points": points,
         "effects": [_effect(each, asked.quantities) for each in compared.effects()],
@@ -132,16 +136,22 @@ def _met(axis: str, swept: Sequence[SweptPoint]) -> list[str]:
     return list(dict.fromkeys(each.point.levels[axis] for each in swept))
 
 
-def _point(asked: SweepFile, each: SweptPoint) -> dict[str, Any]:
+def _had(asked: SweepFile, swept: Sequence[SweptPoint]) -> dict[str, Quantity]:
+    """The columns that some point has: not every platform tells of energy."""
+    had = {name for name in asked.quantities if any(each.result.value(name) is not None for each in swept)}
+    return {name: column for name, column in asked.quantities.items() if name in had or name == asked.quality}
+
+
+def _point(asked: SweepFile, each: SweptPoint, columns: Mapping[str, Quantity]) -> dict[str, Any]:
     result, measured = each.result, each.result.measured
-    values = {name: result.value(name) for name in asked.quantities}
+    values = {name: result.value(name) for name in columns}
     return {
         "name": each.point.name,
         "levels": dict(each.point.levels),
         "failed": result.failed,
         "failure": result.failure,
         "values": values,
-        "texts": {name: asked.quantities[name].shown(value) for name, value in values.items()},
+        "texts": {name: columns[name].shown(value) for name, value in values.items()},
         "intervals": {name: list(interval(scores)) for name, scores in measured.scores.items()} if measured else {},
         "pictures": list(measured.pictures) if measured else [],
         "command": _command(asked, each),

@@ -12,6 +12,7 @@ import numpy as np
 from engines.disk import require_folder, writing
 from engines.errors import BundleError
 from engines.strict import Frozen
+from exporter.sweep.quantities import COST
 
 _LIMIT = 64 * 2**20
 
@@ -46,6 +47,8 @@ class Measured(Frozen):
         multiply_adds: of a picture; None where the bundle's are not known.
         scores: score → its value of every picture.
         pictures: files of those that are shown, below the folder of pictures.
+        notes: what is to be known of the scores, a sentence each.
+        energy: of a picture, in joules, with all that the machine used meanwhile; None where nothing tells.
 
     """
 
@@ -56,6 +59,8 @@ class Measured(Frozen):
     multiply_adds: float | None
     scores: dict[str, tuple[float, ...]]
     pictures: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    energy: float | None = None
 
 
 class PointResult(Frozen):
@@ -69,6 +74,7 @@ class PointResult(Frozen):
         lasting: whether it would fail again; what is missing may be installed, and memory free, another time.
         build: None where it failed before.
         measured: as build.
+        price: of an hour of the machine, as the sweep's file says now; None where it does not.
 
     """
 
@@ -79,6 +85,7 @@ class PointResult(Frozen):
     lasting: bool = True
     build: BuildFacts | None = None
     measured: Measured | None = None
+    price: float | None = None
 
     def value(self, quantity: str) -> float | None:
         """The value of a column; None where it was not measured."""
@@ -90,12 +97,15 @@ class PointResult(Frozen):
             own = self.measured
             if quantity in own.scores:
                 return float(np.mean(own.scores[quantity]))
+            latency = float(np.median(own.seconds))
             found = {
-                "latency": float(np.median(own.seconds)),
+                "latency": latency,
                 "speedup": float(np.median(np.divide(own.base_seconds, own.seconds))),
                 "memory": own.memory,
                 "evaluations": own.evaluations,
                 "multiply_adds": own.multiply_adds,
+                "energy": own.energy,
+                COST: None if self.price is None else self.price * latency * 1000 / 3600,
             }.get(quantity)
         return found
 

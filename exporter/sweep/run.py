@@ -120,7 +120,7 @@ class _Work:
             if point.bundle not in self._plans:
                 self._plans[point.bundle] = plan_digest(point)
             if (kept := self._folder.read(point.digest)) and self._holds(point, kept):
-                self._results[point.digest] = kept
+                self._results[point.digest] = self._priced(kept)
         return list({point.digest: point for point in points if point.digest not in self._results}.values())
 
     def _on(self, points: Sequence[Point]) -> None:
@@ -215,11 +215,15 @@ class _Work:
         return PointResult(plan=plan, task=self._task, failed=where, failure=why, lasting=lasting, build=built)
 
     def _finish(self, point: Point, result: PointResult) -> None:
-        self._results[point.digest] = result
+        result = self._results[point.digest] = self._priced(result)
         self._folder.write(point.digest, result)
         self._done += 1
         told = f"failed ({result.failed}): {result.failure.splitlines()[0]}" if result.failed else self._told(result)
         self._say(f"{self._done} of {self._total}  {point.name}: {told}")
+
+    def _priced(self, result: PointResult) -> PointResult:
+        """A result at today's price, of which nothing is measured again."""
+        return result.model_copy(update={"price": self._asked.price})
 
     def _told(self, result: PointResult) -> str:
         columns = {name: self._asked.quantities[name] for name in ("latency", self._asked.quality, "size")}

@@ -19,7 +19,7 @@ from exporter.recipe import shipped
 from exporter.recipe.messages import sentences, unknown_step
 from exporter.recipe.schema import Recipe
 from exporter.recipe.yaml_source import Document, Place, brief, one_form, place_of
-from exporter.sweep.quantities import QUANTITIES, Constraint, Quantity, score_quantity
+from exporter.sweep.quantities import COST, COST_QUANTITY, QUANTITIES, Constraint, Quantity, score_quantity
 
 Text = Annotated[str, StringConstraints(min_length=1)]
 #: Texts, or the file that holds them. The tags of unions are no part of a place in the file.
@@ -83,6 +83,12 @@ class Sweep(Frozen):
     )
     search: SearchOptions | None = Field(default=None, description="instead of points: {points: 40}")
     constraints: tuple[Text, ...] = Field(default=(), description="such as latency < 2 s, memory < 8 GB")
+    price: float | None = Field(
+        default=None,
+        gt=0,
+        allow_inf_nan=False,
+        description="of an hour of the machine, in any currency: what pictures cost is a column",
+    )
     measures: Measures
 
 
@@ -106,6 +112,7 @@ class SweepFile:
         grids: which combinations: axis → names of levels, each a grid.
         search: how those that are tried are chosen among the grids'; None where all are.
         constraints: what is allowed.
+        price: of an hour of the machine; None where it is not told.
         measures: what is measured.
         prompts: what is drawn.
         quantities: every column, the scores' behind the others.
@@ -120,6 +127,7 @@ class SweepFile:
     grids: tuple[Mapping[str, tuple[str, ...]], ...]
     search: SearchOptions | None
     constraints: tuple[Constraint, ...]
+    price: float | None
     measures: Measures
     prompts: tuple[str, ...]
     quantities: Mapping[str, Quantity]
@@ -182,6 +190,7 @@ class _Reader:
             grids=self._grids(axes),
             search=self._asked.search,
             constraints=self._constraints(quantities),
+            price=self._asked.price,
             measures=self._asked.measures,
             prompts=self._prompts(),
             quantities=quantities,
@@ -260,7 +269,7 @@ class _Reader:
         return tuple(found)
 
     def _quantities(self) -> dict[str, Quantity]:
-        found = dict(QUANTITIES)
+        found = {**QUANTITIES, **({} if self._asked.price is None else {COST: COST_QUANTITY})}
         for index, each in enumerate(self._asked.measures.scores):
             place = ("measures", "scores", index)
             if len(each) != 1:

@@ -26,6 +26,8 @@ class Brightness(Frozen):
     compares: ClassVar[bool] = False
     def of(self, images, prompts, reference):
         return images.mean((1, 2, 3))
+    def notes(self, count):
+        return [f"{count} were looked at."]
 """
 
 
@@ -101,6 +103,7 @@ def place(tmp_path, monkeypatch):
 def test_pictures_are_drawn_by_both_on_the_same_noise(place):
     (told,) = hold(place / "bundle", {"bright.py": floor("1.9 of source")}, place)
     assert told.startswith("quality: brightness ")
+    assert told.endswith("1.9 of source is asked. 10 were looked at.")
     with pytest.raises(ParityError, match=r"too low a quality: brightness .*; at least 2\.2 of source is asked"):
         hold(place / "bundle", {"bright.py": floor("2.2 of source")}, place)
     assert len(hold(place / "bundle", {"psnr": floor(3.0), "bright.py": floor(1.0, count=4)}, place)) == 2

@@ -46,6 +46,8 @@ def family(source: Path, mode: str = "classifier_free", *, text: str = RECIPE) -
         ("pixart-sigma", "classifier_free"),
         ("flux-guided", "embedded"),
         ("qwenimage", "classifier_free"),
+        ("z-image", "classifier_free"),
+        ("z-image", "none"),
         ("stable-diffusion-pag", "classifier_free"),
         ("stable-diffusion-controlnet", "classifier_free"),
         ("stable-diffusion-inpaint", "classifier_free"),
@@ -61,7 +63,8 @@ def test_every_part_answers_as_diffusers_with_guidance_on_and_off(model, name, m
     recording = record(made, made.recipe)
     assert len(recording.runs[1].setting.prompts) == 2
     assert {run.image.shape[1:3] for run in recording.runs} == {(32, 32), (32, 48)}
-    assert any(run.setting.guidance_scale == 1.0 for run in recording.runs) == (mode == "classifier_free")
+    assert any(run.setting.guidance_scale == made.survey.off for run in recording.runs) == (mode == "classifier_free")
+    assert made.survey.off == (0.0 if name == "z-image" else 1.0)
     for part in made.roles:
         cases = recording.cases[part]
         for case in measure(made.part(part, "fp32"), cases):
@@ -69,6 +72,13 @@ def test_every_part_answers_as_diffusers_with_guidance_on_and_off(model, name, m
                 assert wanted.std() > 1e-4, "a dead network proves nothing"
                 error = np.linalg.norm(case.passes[port] - wanted) / np.linalg.norm(wanted)
                 assert error < equality.ROUNDING, f"{part}, {case.label}: {port} {error:.1e}"
+
+
+def test_own_times_reach_a_pipeline_whose_call_takes_none(model):
+    sampler = "sampler: {scheduler: EulerDiscreteScheduler, timesteps: {power: 2}, steps: [3, 2]"
+    made = family(model("instruct-pix2pix"), text=RECIPE.replace("sampler: {steps: [2]", sampler))
+    runs = record(made, made.recipe).runs
+    assert {run.setting.steps: run.times.tolist() for run in runs} == {3: [999, 443, 110], 2: [999, 249]}
 
 
 def test_the_contract_is_read_off_the_pipeline(model):

@@ -1,4 +1,4 @@
-"""CMMD: the definition, written out pair by pair; its mean over like pictures; and what is compared with."""
+"""CMMD: the definition, written out pair by pair; and what is compared with."""
 
 import itertools
 import math
@@ -9,8 +9,9 @@ from PIL import Image
 
 from engines.errors import UnsupportedError
 from exporter import scores
-from exporter.scores.cmmd import shares
+from exporter.models.dual_encoder import DualEncoder
 from tests.exporter import models
+from tests.exporter.scores import seen
 
 
 @pytest.fixture(scope="module")
@@ -20,13 +21,9 @@ def root(tmp_path_factory):
     return made
 
 
-def directions(count, seed, shift=0.0):
-    rows = np.random.default_rng(seed).normal(size=(count, 5)) + shift
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
-
-
-def test_the_mean_of_the_shares_is_the_unbiased_squared_discrepancy():
-    own, others = directions(7, 0), directions(5, 1, shift=1.0)
+def test_the_mean_of_the_shares_is_the_unbiased_squared_discrepancy(root):
+    own, others = seen.pictures(7, 0), seen.pictures(5, 1, low=90)
+    pair = DualEncoder(root / "pair", root / "pair")
 
     def kernel(one, other):
         return math.exp(-float(((one - other) ** 2).sum()) / 200)
@@ -34,14 +31,11 @@ def test_the_mean_of_the_shares_is_the_unbiased_squared_discrepancy():
     def within(rows):
         return np.mean([kernel(one, other) for one, other in itertools.permutations(rows, 2)])
 
-    between = np.mean([kernel(one, other) for one in own for other in others])
-    assert shares(own, others).mean() == pytest.approx(1000 * (within(own) + within(others) - 2 * between), abs=1e-9)
-
-
-def test_like_pictures_are_nothing_apart_however_few():
-    few = [shares(directions(6, seed), directions(6, 1000 + seed)).mean() for seed in range(300)]
-    assert abs(np.mean(few)) < 3 * np.std(few) / math.sqrt(300)
-    assert shares(directions(50, 0), directions(50, 1, shift=1.0)).mean() > 1
+    own_rows, other_rows = pair.pictures(own), pair.pictures(others)
+    between = np.mean([kernel(one, other) for one in own_rows for other in other_rows])
+    wanted = 1000 * (within(own_rows) + within(other_rows) - 2 * between)
+    found = scores.load("cmmd", {"model": "pair"}, root).of(own, [""] * 7, others)
+    assert np.mean(found) == pytest.approx(wanted, abs=1e-9)
 
 
 def test_pictures_are_compared_with_the_references(root):
@@ -66,5 +60,5 @@ def test_pictures_are_compared_with_a_folders(root):
     before = scores.digest("cmmd", {"model": "pair", "reference": "real"}, root)
     Image.new("RGB", (16, 16)).save(root / "real" / "3.png")
     assert scores.digest("cmmd", {"model": "pair", "reference": "real"}, root) != before
-    with pytest.raises(UnsupportedError, match="none has 0 pictures; a distance takes two"):
+    with pytest.raises(UnsupportedError, match="none has 0 pictures; it takes two"):
         scores.load("cmmd", {"model": "pair", "reference": "none"}, root)

@@ -9,6 +9,7 @@ from engines.parallel.picard import Picard
 from engines.pipeline import Pipeline
 from engines.sampler_ops import Eval
 from engines.samplers.table import Table
+from exporter.bench import energy
 from exporter.sweep.measure_point import MeasureTask, _calls, measure_point
 from exporter.sweep.spec import Measures, RunOptions
 from tests.engines import small
@@ -29,6 +30,8 @@ class Reddest(Frozen):
     def of(self, images, prompts, reference):
         assert images.dtype == "uint8" and len(prompts) == len(images) and reference is None
         return self.factor * images[..., 0].mean((1, 2))
+    def notes(self, count):
+        return [f"{count} were looked at."]
 """
 
 
@@ -77,6 +80,12 @@ def test_the_base_is_measured_and_its_pictures_are_kept(place, base):
     np.testing.assert_array_equal(np.asarray(Image.open(place / "pictures" / "base-1.webp").convert("RGB")), wanted[1])
 
 
+def test_energy_is_a_pictures_share_of_what_drawing_took(place, monkeypatch):
+    counters = iter(({place: 1_000_000}, {place: 19_000_000}))
+    monkeypatch.setattr(energy, "read", lambda: next(counters))
+    assert measure_point(task(place, name="base")).energy == 2.0
+
+
 def test_the_work_of_a_picture_is_that_of_its_calls(base):
     assert (base.evaluations, base.multiply_adds) == (2, 10 + 2 * 1000 + 100)
 
@@ -96,6 +105,7 @@ def test_cached_and_unguided_calls_are_told_from_whole_ones(place, monkeypatch):
 def test_a_point_is_scored_against_the_base_and_timed_beside_it(place):
     found = measure_point(task(place, RunOptions(guidance_scale=5.0)))
     assert set(found.scores) == {"psnr", "ssim", "red"}
+    assert found.notes == ("9 were looked at.",)
     assert len(found.scores["psnr"]) == 9
     assert 0 < min(found.scores["psnr"]) <= max(found.scores["psnr"]) < 100
     assert (len(found.seconds), len(found.base_seconds)) == (2, 2)

@@ -18,6 +18,7 @@ KNOWN = {**QUANTITIES, "prompt_score": score_quantity("prompts right", higher_is
         ("prompt_score >= 90 %", "prompt_score", 0.9, 0.9, 0.89),
         ("prompt_score > 1e-1", "prompt_score", 0.1, 0.2, 0.1),
         ("build_time < 1 h", "build_time", 3600, 10, 3600),
+        ("energy < 2 kJ", "energy", 2000, 1999, 2001),
     ],
 )
 def test_a_constraint_is_a_bound_in_the_base_unit(text, quantity, bound, kept, broken):
@@ -56,6 +57,7 @@ def test_what_is_none_says_what_to_write(text, told):
         ("parameters", 9259844, "9.26 M"),
         ("multiply_adds", 3.4e12, "3.4 T"),
         ("multiply_adds", 120, "120"),
+        ("energy", 12.345, "12.3 J"),
         ("prompt_score", 0.93125, "0.9313"),
         ("prompt_score", None, "–"),
     ],

@@ -30,6 +30,8 @@ def test_files_are_written_and_a_terminal_shows_the_best_first(swept, tmp_path):
     assert rows[1]["psnr"] == "39.6"
     assert (float(rows[1]["psnr_low"]), float(rows[1]["psnr_high"])) == pytest.approx((38.6, 40.6), abs=0.1)
     assert rows[1]["run.steps"] == "25"
+    assert "energy" not in rows[1]  # which nothing told of
+    assert "energy a picture" not in shown["points"][0]
     assert float(rows[1]["latency"]) == content["points"][1]["values"]["latency"] == pytest.approx(0.225)
     text = (tmp_path / "report.md").read_text()
     assert "## What failed" in text
@@ -74,6 +76,15 @@ def test_a_folder_that_cannot_be_written_is_a_sentence(swept, tmp_path):
     (tmp_path / "report.json").mkdir()
     with pytest.raises((MachineError, IsADirectoryError)):
         report.write(*swept, tmp_path)
+
+
+def test_what_is_to_be_known_of_a_score_is_said_once(swept):
+    asked, points = swept
+    told = []
+    for each in points:
+        noted = each.result.measured and each.result.measured.model_copy(update={"notes": ("n",)})
+        told.append(replace(each, result=each.result.model_copy(update={"measured": noted})))
+    assert report.content(asked, told)["sentences"] == [*report.content(asked, points)["sentences"], "n"]
 
 
 def test_a_search_says_what_it_did_not_try(swept):

@@ -13,6 +13,7 @@ MEASURED = Measured(
     multiply_adds=28,
     scores={"psnr": (30.0, 32.0)},
     pictures=("a.webp",),
+    energy=6.0,
 )
 GOOD = PointResult(plan="p", task="t", build=BUILT, measured=MEASURED)
 
@@ -46,11 +47,17 @@ def test_one_that_cannot_be_read_is_measured_again(tmp_path, damage):
         ("multiply_adds", 28),
         ("psnr", 31.0),
         ("ssim", None),
+        ("energy", 6.0),
+        ("cost", None),
     ],
 )
 def test_a_column_has_one_value(quantity, value):
     assert GOOD.value(quantity) == value
     assert PointResult(plan="p", task="t", failed="build", failure="no").value(quantity) is None
+
+
+def test_a_thousand_pictures_cost_what_the_machine_does_meanwhile():
+    assert GOOD.model_copy(update={"price": 1.8}).value("cost") == pytest.approx(0.1)  # 200 s
 
 
 def test_what_was_built_and_not_measured_has_its_sizes():

@@ -94,6 +94,15 @@ def test_a_second_run_does_nothing(go):
     assert (second.built, second.measured, said) == ([], [], ["9 points; 9 are measured already"])
 
 
+def test_another_price_measures_nothing_again(go, asked):
+    go(Told())
+    second = Told()
+    rows = go(second, asked=replace(asked, price=36.0))
+    assert (second.built, second.measured) == ([], [])
+    assert rows[0].result.value("cost") == pytest.approx(2.0)
+    assert go(second)[0].result.value("cost") is None
+
+
 def test_a_run_that_was_killed_goes_on(go):
     class Killed(Told):
         def run(self, function, task, *, alone=False):

@@ -44,6 +44,12 @@ def test_it_is_read(read):
     assert found.quantities["ssim"].higher_is_better
 
 
+def test_a_price_makes_cost_a_column(read):
+    found = read(SWEEP.replace("latency < 2 s", "cost < 0.05") + "price: 1.20\n")
+    assert (found.price, found.constraints[0].bound) == (1.2, 0.05)
+    assert "cost" not in read(SWEEP).quantities
+
+
 def test_prompts_of_a_file_and_grids_of_some_axes(read, tmp_path):
     (tmp_path / "prompts.txt").write_text("one\n\n  two \n")
     text = SWEEP.replace("[a red circle, a blue square]", "prompts.txt")
@@ -83,6 +89,8 @@ def test_prompts_of_a_file_and_grids_of_some_axes(read, tmp_path):
         ("[a red circle, a blue square]", "[]", "measures.prompts: has no prompt; give at least one"),
         ("recipe: base.yaml", "recipe: bse.yaml", ":1  recipe: "),
         ("measures:", "mesures:", "unknown field; did you mean 'measures'?"),
+        ("constraints:", "price: 0\nconstraints:", ":8  price: must be more than 0"),
+        ("latency < 2 s", "cost < 2", "'cost' is not measured"),
         ("constraints:", "points: []\nconstraints:", "points: is empty, so there is nothing to build"),
         ("constraints:", "points: [{netwrk: whole}]\nconstraints:", "unknown axis; did you mean 'network'?"),
         ("constraints:", "points: [{network: [whol]}]\nconstraints:", "unknown level 'whol'; did you mean 'whole'?"),

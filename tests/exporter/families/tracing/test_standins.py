@@ -104,6 +104,16 @@ def test_networks_without_memory_give_shapes_and_the_rest_stays_real():
         found.sum().item()
 
 
+def test_a_mask_that_has_values_selects_as_much_of_what_has_none():
+    states = torch.ones(2, 4, 3, device="meta")
+    with outlined():
+        mask = torch.tensor([[True, True, False, True], [True, False, False, False]])
+        assert states[0][mask[0]].shape == (3, 3)
+        assert states[mask].shape == (4, 3)
+        assert states[:, torch.tensor([0, 2])].shape == (2, 2, 3)
+        assert states[states[..., 0] > 0].shape == (8, 3)
+
+
 def test_what_no_network_computes_takes_part_in_nothing():
     found = Absent()
     one, two = (found[0] * 2.0).chunk(2)
