@@ -160,13 +160,13 @@ class Adapters:
             where = f"{file}: {owner}.{name}"
             if bad := [piece for piece, array in pieces.items() if not np.isfinite(array).all()]:
                 raise UnsupportedError(f"{where} has NaN or infinite values ({bad[0]}).\n  Download or copy it again.")
-            rank = len(pieces["down"]) if "down" in pieces and pieces["down"].ndim else 1
+            rank = len(pieces["down"]) if "down" in pieces and pieces["down"].ndim else 0
             if said(config, owner).get("use_dora") and "magnitude" not in pieces:
                 raise UnsupportedError(
                     f"{where} has no lora_magnitude_vector, and its config says DoRA.\n  Fuse it: model.loras."
                 )
             try:
-                pairs[name] = factors(pieces, known[name].shape, strength(config, owner, name, rank) if rank else 1.0)
+                pairs[name] = factors(pieces, known[name].shape, strength(config, owner, name, rank))
             except UnfitError as error:
                 other = "" if "only be fused" in str(error) else "\n  The LoRA is for another model."
                 raise UnsupportedError(f"{where} {error}.{other}") from error
@@ -192,7 +192,7 @@ def _refuse_left(file: Path, names: Sequence[str]) -> None:
     """Raise UnsupportedError where weights of a LoRA have no place in the networks."""
     if not names:
         return
-    if called := spelling.other_format(names):
+    if called := spelling.left_over(names):
         raise UnsupportedError(
             f"{file} is in a format that is not read, {called}: {listed(names)}.\n"
             "  At run time LoRA, LoCon (Tucker too), LoHa and LoKr with small factors are."

@@ -20,6 +20,7 @@ _FULL = {
     "diff_b": "a difference of biases",
     "w_norm": "a change of norms",
     "b_norm": "a change of norms",
+    "up_bias": "a difference of biases",
     "dora_scale": "DoRA",
     "magnitude": "DoRA",
 }
@@ -29,7 +30,7 @@ class UnfitError(ValueError):
     """Pieces that do not make the layer's weight, or are of no low rank; says how."""
 
 
-def factors(pieces: Pieces, shape: Sequence[int], strength: float = 1.0) -> Pair:
+def factors(pieces: Pieces, shape: Sequence[int], strength: float | None = None) -> Pair:
     """A of the shape (rank, *shape[1:]) and B (shape[0], rank), float32, whose product is the change of the weight.
 
     Args:
@@ -45,6 +46,7 @@ def factors(pieces: Pieces, shape: Sequence[int], strength: float = 1.0) -> Pair
         raise UnfitError(f"is {whole[0]}, which is not of low rank, so it can only be fused: name the file in model.loras")
     try:
         found = [pair for make in (_lora, _loha, _lokr) if (pair := make(pieces, shape, strength))]
+        factor = float(pieces["scalar"].reshape(-1)[0]) if "scalar" in pieces else 1.0
     except UnfitError:
         raise
     except (ValueError, TypeError, IndexError, ZeroDivisionError) as error:  # arithmetic on pieces of any shape
@@ -54,7 +56,7 @@ def factors(pieces: Pieces, shape: Sequence[int], strength: float = 1.0) -> Pair
     a, b = found[0]
     if a.shape != (len(a), *shape[1:]) or b.shape != (shape[0], len(a)):
         raise _unfit(pieces, shape)
-    return np.ascontiguousarray(a, np.float32), np.ascontiguousarray(b, np.float32)
+    return np.ascontiguousarray(a, np.float32), np.ascontiguousarray(b * factor, np.float32)
 
 
 def _unfit(pieces: Pieces, shape: Sequence[int]) -> UnfitError:
@@ -62,11 +64,11 @@ def _unfit(pieces: Pieces, shape: Sequence[int]) -> UnfitError:
     return UnfitError(f"has {told}, which do not make the model's weight {list(shape)}")
 
 
-def _alpha(pieces: Pieces, rank: int, strength: float = 1.0) -> float:
-    return float(pieces["alpha"].reshape(-1)[0]) / rank if "alpha" in pieces else strength
+def _alpha(pieces: Pieces, rank: int, strength: float | None) -> float:
+    return float(pieces["alpha"].reshape(-1)[0]) / rank if "alpha" in pieces else 1.0 if strength is None else strength
 
 
-def _lora(pieces: Pieces, shape: Sequence[int], strength: float) -> Pair | None:
+def _lora(pieces: Pieces, shape: Sequence[int], strength: float | None) -> Pair | None:
     if not pieces.keys() & {"down", "up", "mid"}:
         return None
     down, up = _both(pieces, "down", "up")
@@ -80,7 +82,7 @@ def _lora(pieces: Pieces, shape: Sequence[int], strength: float) -> Pair | None:
     return down.reshape(len(down), *shape[1:]), flat * _alpha(pieces, rank, strength)
 
 
-def _loha(pieces: Pieces, shape: Sequence[int], _: float) -> Pair | None:
+def _loha(pieces: Pieces, shape: Sequence[int], strength: float | None) -> Pair | None:
     """(A₁B₁) ⊙ (A₂B₂): the rows of one half times those of the other, and so the columns."""
     if not any(name.startswith("hada_") for name in pieces):
         return None
@@ -94,15 +96,15 @@ def _loha(pieces: Pieces, shape: Sequence[int], _: float) -> Pair | None:
     (first, one), (second, two) = halves
     a = (first[:, None] * second[None]).reshape(-1, *shape[1:])
     b = (one[:, :, None] * two[:, None, :]).reshape(len(one), -1)
-    return a, b * _alpha(pieces, len(pieces["hada_w1_b"]))
+    return a, b * _alpha(pieces, len(pieces["hada_w1_b"]), strength)
 
 
-def _lokr(pieces: Pieces, shape: Sequence[int], _: float) -> Pair | None:
+def _lokr(pieces: Pieces, shape: Sequence[int], strength: float | None) -> Pair | None:
     """W₁ ⊗ W₂, of which W₂ (or W₁) is a product: each of its halves takes one side of the other."""
     if not any(name.startswith("lokr_") for name in pieces):
         return None
     (first, first_pair), (second, second_pair) = (_factor(pieces, half) for half in "12")
-    scale = next((_alpha(pieces, len(pair[0])) for pair in (second_pair, first_pair) if pair), 1.0)
+    scale = next((_alpha(pieces, len(pair[0]), strength) for pair in (second_pair, first_pair) if pair), 1.0)
     if second_pair:  # (out, rank) and (rank, in, …)
         inner, outer = second_pair
         if first.shape[1] <= first.shape[0]:  # whichever makes the smaller rank

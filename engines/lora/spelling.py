@@ -8,8 +8,11 @@ from typing import Any
 
 #: Component → how the names of its weights start: diffusers' and peft's, kohya's, LyCORIS', ComfyUI's.
 PREFIXES = {
-    "unet": ("unet.", "lora_unet_", "lycoris_unet_", "diffusion_model.", "model.diffusion_model."),
-    "text_encoder": ("text_encoder.", "lora_te_", "lora_te1_", "text_encoders.clip_l.transformer.", "clip_l.transformer."),
+    "unet": ("unet.", "lora_unet_", "lycoris_unet_", "lycoris_", "diffusion_model.", "model.diffusion_model."),
+    "text_encoder": (
+        *("text_encoder.", "lora_te_", "lora_te1_", "text_encoders.clip_l.transformer.", "clip_l.transformer."),
+        *("lycoris_text_model_", "lycoris_encoder_"),
+    ),
     "text_encoder_2": ("text_encoder_2.", "lora_te2_", "text_encoders.clip_g.transformer.", "clip_g.transformer."),
 }
 #: What peft puts before all names; the network is told by what follows.
@@ -43,21 +46,43 @@ _ENDS = [
     (re.compile(r"(.+)\.(?:lora|lora_linear_layer)\.(down|up)\.weight"), r"\1", r"\2"),
     (re.compile(r"(.+)\.lora_(down|up|mid)(?:\.weight)?"), r"\1", r"\2"),
     (re.compile(r"(.+)\.lora_A(?:\.(?!weight$)[\w-]+)?(?:\.weight)?"), r"\1", "down"),
+    (re.compile(r"(.+)\.lora_B(?:\.(?!bias$)[\w-]+)?\.bias"), r"\1", "up_bias"),
     (re.compile(r"(.+)\.lora_B(?:\.(?!weight$)[\w-]+)?(?:\.weight)?"), r"\1", "up"),
     (re.compile(r"(.+)\.lora_magnitude_vector(?:\.(?!weight$)[\w-]+)?(?:\.weight)?"), r"\1", "magnitude"),
     (
-        re.compile(r"(.+)\.(alpha|dora_scale|diff|diff_b|w_norm|b_norm|hada_(?:w[12]_[ab]|t[12])|lokr_(?:w[12](?:_[ab])?|t2))"),
+        re.compile(
+            r"(.+)\.(alpha|scalar|dora_scale|diff|diff_b|w_norm|b_norm|hada_(?:w[12]_[ab]|t[12])|lokr_(?:w[12](?:_[ab])?|t2))"
+        ),
         r"\1",
         r"\2",
     ),
 ]
+#: Weights that are no change of others; peft's `bias` and `modules_to_save` write such.
+_WHOLE = "whole weights to put in place"
 #: What a name holds that is of another way of changing a network → what the way is called.
 _OTHERS = {
-    "oft_": "OFT",
     "boft_": "BOFT",
+    "oft_": "OFT",
     "on_input": "(IA)³",
     "ia3_l": "(IA)³",
-    "set_weight": "whole weights to put in place",
+    ".lora_E": "AdaLoRA",
+    "vera_lambda_": "VeRA",
+    "fourierft_": "FourierFT",
+    "hra_u": "HRA",
+    "miss_block": "MiSS",
+    "bone_": "Bone",
+    "ln_tuning_layers": "LN tuning",
+    "randlora_": "RandLoRA",
+    "shira_weight": "SHiRA",
+    "c3a_kernel": "C3A",
+    "delora_": "DeLoRA",
+    "road_theta": "RoAd",
+    "gralora_": "GraLoRA",
+    "waveft_": "WaveFT",
+    "vblora_": "VB-LoRA",
+    "_custom_diffusion": "Custom Diffusion",
+    "set_weight": _WHOLE,
+    ".base_layer.": _WHOLE,
     "reshape_weight": "layers of another shape",
     "lora_embedding_": "LoRA of embeddings",
     ".a1.": "GLoRA",
@@ -68,9 +93,9 @@ _OTHERS = {
 def owner(name: str) -> str:
     """The component whose weight a name stands for; empty where nothing says."""
     bare = name.removeprefix(_PEFT)
-    for component, starts in PREFIXES.items():
-        if bare.startswith(starts):
-            return component
+    starts = {start: component for component, own in PREFIXES.items() for start in own if bare.startswith(start)}
+    if starts:
+        return starts[max(starts, key=len)]
     return next((component for component, pattern in _BARE.items() if pattern.match(bare)), "")
 
 
@@ -87,6 +112,12 @@ def other_format(names: Iterable[str]) -> str:
     """What a file's way of changing a network is called, where it is none that is read; empty for all others."""
     listed = list(names)
     return next((called for mark, called in _OTHERS.items() if any(mark in name for name in listed)), "")
+
+
+def left_over(names: Sequence[str]) -> str:
+    """What the rest of a file is called, of which some weights have their place; empty where nobody knows."""
+    plain = (name for name in names if owner(name) and split(name) is None and "lora" not in name.lower())
+    return other_format(names) or (_WHOLE if any(name.endswith((".weight", ".bias")) for name in plain) else "")
 
 
 def spellings(component: str, layers: Iterable[str], config: Mapping[str, Any]) -> dict[str, str]:

@@ -107,7 +107,7 @@ def refuse_left(file: Path, names: Sequence[str]) -> None:
     if not names:
         return
     listed = ", ".join(names[:_LISTED]) + (" …" if len(names) > _LISTED else "")
-    if called := spelling.other_format(names):
+    if called := spelling.left_over(names):
         raise UnsupportedError(
             f"{file} is in a format that is not fused here, {called}: {listed}.\n"
             "  Fused are LoRA, LoCon (Tucker too), LoHa, LoKr, DoRA, and differences of whole weights and norms."

@@ -20,8 +20,8 @@ def weight(pieces: Pieces, before: Tensor, strength: float | None = None) -> Ten
     """The change of a layer's weight, float64, in its shape; None where only its bias changes.
 
     Args:
-        pieces: what the file has of the layer: `down`, `up`, `mid`, `alpha`, `hada_*`, `lokr_*`, `diff`, `w_norm`, `dora_scale`,
-            `magnitude`.
+        pieces: what the file has of the layer: `down`, `up`, `mid`, `alpha`, `scalar`, `hada_*`, `lokr_*`, `diff`, `w_norm`,
+            `dora_scale`, `magnitude`.
         before: the layer's weight.
         strength: alpha over rank where the file keeps it elsewhere, as peft does.
 
@@ -40,8 +40,11 @@ def weight(pieces: Pieces, before: Tensor, strength: float | None = None) -> Ten
 
 def _weight(pieces: Pieces, before: Tensor, strength: float | None) -> Tensor | None:
     own = {name: value.double() for name, value in pieces.items()}
-    found = [_whole(own), _lora(own, before, strength), _loha(own), _lokr(own)]
-    changes = [change for change in found if change is not None]
+    products = [make(own, before, strength) for make in (_lora, _loha, _lokr)]
+    # LyCORIS learns it beside the factors (use_scalar), and older versions write it out.
+    factor = own["scalar"].reshape(()) if "scalar" in own else 1.0
+    changes = [_whole(own), *(product if product is None else product * factor for product in products)]
+    changes = [change for change in changes if change is not None]
     if not changes:
         if leftover := own.keys() - {"diff_b", "b_norm"}:
             raise UnfitError(f"has {' and '.join(sorted(leftover))} alone")
@@ -50,9 +53,10 @@ def _weight(pieces: Pieces, before: Tensor, strength: float | None) -> Tensor | 
     return _decomposed(own, before.double(), torch.as_tensor(total))
 
 
-def bias(pieces: Pieces) -> Tensor | None:
-    """The change of a layer's bias, float64; None where there is none."""
+def bias(pieces: Pieces, strength: float | None = None) -> Tensor | None:
+    """The change of a layer's bias, float64; None where there is none. `strength` as of `weight`, of peft's `lora_bias`."""
     found = [pieces[name].double() for name in ("diff_b", "b_norm") if name in pieces]
+    found += [pieces["up_bias"].double() * _strength(pieces, len(pieces["down"]), strength)] if "up_bias" in pieces else []
     return found[0] if found else None
 
 
@@ -84,7 +88,7 @@ def _lora(own: Pieces, before: Tensor, strength: float | None) -> Tensor | None:
     return change * _strength(own, rank, strength)
 
 
-def _loha(own: Pieces) -> Tensor | None:
+def _loha(own: Pieces, _before: Tensor, strength: float | None) -> Tensor | None:
     if not any(name.startswith("hada_") for name in own):
         return None
     halves = []
@@ -93,10 +97,10 @@ def _loha(own: Pieces) -> Tensor | None:
         halves.append(_tucker(own[f"hada_t{half}"], a, b) if f"hada_t{half}" in own else _product(a, b))
     if halves[0].shape != halves[1].shape:
         raise UnfitError(f"has halves {[*halves[0].shape]} and {[*halves[1].shape]}, which do not fit")
-    return halves[0] * halves[1] * _strength(own, len(own["hada_w1_b"]))
+    return halves[0] * halves[1] * _strength(own, len(own["hada_w1_b"]), strength)
 
 
-def _lokr(own: Pieces) -> Tensor | None:
+def _lokr(own: Pieces, _before: Tensor, strength: float | None) -> Tensor | None:
     if not any(name.startswith("lokr_") for name in own):
         return None
     rank, factors = None, []
@@ -109,8 +113,9 @@ def _lokr(own: Pieces) -> Tensor | None:
         factors.append(_tucker(own["lokr_t2"], a, b) if half == "2" and "lokr_t2" in own else _product(a, b))
     first, second = factors
     first = first.reshape(*first.shape, *[1] * (second.ndim - first.ndim))
-    # Whole factors have no rank; LyCORIS leaves their alpha out too.
-    return torch.kron(first.contiguous(), second.contiguous()) * (_strength(own, rank) if rank else 1.0)
+    # Whole factors have no rank; LyCORIS leaves their alpha out too, and peft does not.
+    whole = 1.0 if strength is None else strength
+    return torch.kron(first.contiguous(), second.contiguous()) * (_strength(own, rank, strength) if rank else whole)
 
 
 def _product(a: Tensor, b: Tensor) -> Tensor:

@@ -58,7 +58,13 @@ def layers(module: nn.Module, component: str, lora: Lora, unet: Mapping[str, Any
         if place is None or what in found.get(place, {}):
             left.append(name)
             continue
-        value = get().float()
+        value = get()
+        if value.ndim and not value.is_floating_point():
+            raise UnsupportedError(
+                f"{lora.file}: {name} is of whole numbers, which mean nothing without the scales that they were quantized with.\n"
+                "  Take the file in fp16, bf16, fp32 or fp8."
+            )
+        value = value.float()
         if not torch.isfinite(value).all():
             raise UnsupportedError(f"{lora.file}: {name} has NaN or infinite values.\n  Download or copy it again.")
         found.setdefault(place, {})[what] = value
@@ -69,7 +75,9 @@ def layers(module: nn.Module, component: str, lora: Lora, unet: Mapping[str, Any
 def _add(layer: Any, pieces: Mapping[str, Tensor], lora: Lora, name: str) -> None:  # noqa: ANN401 - a layer with a weight
     rank = len(pieces["down"]) if "down" in pieces and pieces["down"].ndim else 0
     try:
-        changes = {"weight": _of_weight(layer.weight, pieces, lora, name, rank), "bias": lora_changes.bias(pieces)}
+        component, _, place = name.partition(".")
+        own = strength(lora.config, component, place, rank)
+        changes = {"weight": _of_weight(layer.weight, pieces, lora, component, own), "bias": lora_changes.bias(pieces, own)}
         found = {
             what: _sum(getattr(layer, what, None), change, lora.scale) for what, change in changes.items() if change is not None
         }
@@ -80,11 +88,10 @@ def _add(layer: Any, pieces: Mapping[str, Tensor], lora: Lora, name: str) -> Non
         setattr(layer, what, nn.Parameter(value, requires_grad=False))
 
 
-def _of_weight(before: Tensor, pieces: Mapping[str, Tensor], lora: Lora, name: str, rank: int) -> Tensor | None:
-    component, _, layer = name.partition(".")
-    if rank and said(lora.config, component).get("use_dora") and "magnitude" not in pieces:
+def _of_weight(before: Tensor, pieces: Mapping[str, Tensor], lora: Lora, component: str, own: float | None) -> Tensor | None:
+    if "down" in pieces and said(lora.config, component).get("use_dora") and "magnitude" not in pieces:
         raise lora_changes.UnfitError("has no lora_magnitude_vector, and its config says DoRA")
-    return lora_changes.weight(pieces, before, strength(lora.config, component, layer, rank) if rank else None)
+    return lora_changes.weight(pieces, before, own)
 
 
 def _sum(before: Tensor | None, change: Tensor, scale: float) -> Tensor:

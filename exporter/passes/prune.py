@@ -1,4 +1,4 @@
-"""Remove whole pieces of a UNet: by preset (bk-sdm-*, koala-*, ssd-1b, vega, sdxs*), by a block map, or by a search."""
+"""Remove pieces of a UNet: by preset (bk-sdm-*, koala-*, ssd-1b, vega, sdxs*, depth-skip), by a block map, or by a search."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from engines.strict import Frozen
 from exporter.pruning.blocks import Block, Cut, chosen, config, origin, whole
-from exporter.pruning.presets import PRESETS
+from exporter.pruning.presets import PRESETS, depth_skip
 from exporter.recipe.pass_options import Kind, PassOptions
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Prune"]
 _WAYS = ("preset", "blocks", "search")
+_SKIPS = "depth-skip"
 
 
 class Search(Frozen):
@@ -36,15 +37,23 @@ class Search(Frozen):
 class Prune(PassOptions):
     """Drop stages, resnets, attentions and transformer layers of a UNet; what stays keeps its weights.
 
-    The result is a plain UNet2DConditionModel. It is not trained here: without distillation its pictures are noise.
+    The result is a plain UNet2DConditionModel. It is not trained here: without distillation its pictures are noise. What
+    `depth-skip` leaves is the exception: it runs from zeros in the place of what is gone, which diffusers has no class for, and
+    pipelines that change a picture are to do without training.
     """
 
     kind: ClassVar[Kind] = "network"
 
     preset: (
-        Literal["bk-sdm-base", "bk-sdm-small", "bk-sdm-tiny", "koala-1b", "koala-700m", "ssd-1b", "vega", "sdxs", "sdxs-0.9"]
+        Literal[
+            "bk-sdm-base", "bk-sdm-small", "bk-sdm-tiny", "koala-1b", "koala-700m", "ssd-1b", "vega", "sdxs", "sdxs-0.9",
+            "depth-skip",
+        ]
         | None
-    ) = Field(default=None, description="a published cut, as a rule that fits other UNets too")
+    ) = Field(default=None, description="a published cut, as a rule that fits other UNets too")  # fmt: skip
+    depth: int | None = Field(
+        default=None, ge=1, description="of depth-skip: input blocks that stay, counted from conv_in; 12 of SD 1.5 are all"
+    )
     blocks: dict[str, Block | None] | None = Field(
         default=None, description="block → what stays of it: down_blocks.0, up_blocks.2, mid_block; null where nothing does"
     )
@@ -60,6 +69,10 @@ class Prune(PassOptions):
         if len(given) != 1:
             told = f"both {' and '.join(given)} are given" if given else "nothing says what goes"
             raise ValueError(f"{told}; give one of {', '.join(_WAYS)}")
+        if self.preset == _SKIPS and self.depth is None:
+            raise ValueError("preset depth-skip needs a depth, how many input blocks stay, such as depth: 9")
+        if self.preset != _SKIPS and self.depth is not None:
+            raise ValueError(f"depth {self.depth} has no effect without preset: depth-skip; leave it out")
         if self.weights == "kept" and self.seed:
             raise ValueError("seed has no effect where weights are kept; leave it out, or set weights: random")
         return self
@@ -73,7 +86,8 @@ class Prune(PassOptions):
     def summary(self) -> str:
         """The pass and what chose."""
         found = self.search and f"found for {self.search.budget:.0%} of the {self.search.of}"
-        return f"prune: {self.preset or found or 'a block map'}{', random weights' * (self.weights == 'random')}"
+        depth = f" at depth {self.depth}" if self.depth else ""
+        return f"prune: {self.preset or found or 'a block map'}{depth}{', random weights' * (self.weights == 'random')}"
 
     def moved(self, source: Mapping[str, Any], metadata: Mapping[str, Any]) -> Mapping[str, str]:
         """Prefix of a module in the smaller network → prefix in the source."""
@@ -125,4 +139,6 @@ class Prune(PassOptions):
         everything = whole(source)
         if self.blocks is not None:
             return chosen(everything, self.blocks)
+        if self.depth is not None:
+            return depth_skip(everything, self.depth)
         return PRESETS[str(self.preset)](str(self.preset), everything)

@@ -85,11 +85,15 @@ class UNetStage:
 
 @dataclass(frozen=True)
 class Cut:
-    """What stays: down stages from the outermost, the mid block with its first layer's attention as one pair, up stages."""
+    """What stays: down stages from the outermost, the mid block with its first layer's attention as one pair, up stages.
+
+    With a `depth` the innermost blocks do not run, and `exporter.models.depth_skip` has the network.
+    """
 
     down: tuple[UNetStage, ...]
     mid: UNetStage | None
     up: tuple[UNetStage, ...]
+    depth: int | None = None
 
 
 def require_unet(config: Config, verb: str) -> None:
@@ -215,10 +219,12 @@ def config(source: Config, cut: Cut) -> dict[str, Any]:
 
     """
     source = _DEFAULTS | dict(source)
-    _refuse(source, cut)
-    count = len(cut.down)
     # What begins with _ is about the old network; `_use_default_values` would even undo what is set here.
     found = {name: value for name, value in source.items() if not name.startswith("_")}
+    if cut.depth is not None:
+        return {**found, "_class_name": "DepthSkipUNet", "depth": cut.depth}
+    _refuse(source, cut)
+    count = len(cut.down)
     for name in _PER_STAGE:
         if isinstance(found.get(name), list | tuple):
             found[name] = [found[name][stage.source] for stage in cut.down]

@@ -83,6 +83,34 @@ def _sdxs_cross(name: str, cut: Cut) -> Cut:
     return replace(cut, down=(down, *cut.down[1:]), up=(*cut.up[:-1], up))
 
 
+def depth_skip(cut: Cut, depth: int) -> Cut:
+    """Diffusion Model Compression for Image-to-Image Translation: the first `depth` input blocks, and as many output blocks.
+
+    Input blocks are `conv_in`, then stage by stage the pairs and the downsampler.
+
+    Raises:
+        UnsupportedError: this UNet has not so many blocks, or its outermost stage would be cut.
+
+    """
+    least, most = 1 + len(cut.down[0].pairs), sum(len(stage.pairs) + 1 for stage in cut.down)
+    if not least <= depth <= most:
+        raise UnsupportedError(
+            f"prune.depth: {depth}, and this UNet has {most} input blocks, of which its outermost stage has {least}; "
+            f"give {least} to {most}."
+        )
+    down, left = list[UNetStage](), depth - 1
+    for stage in cut.down:
+        if left > 0:
+            down.append(_pairs(stage, *stage.pairs[:left]))
+        left -= len(stage.pairs) + 1
+    up, left = list[UNetStage](), depth
+    for stage in reversed(cut.up):
+        if left > 0:
+            up.insert(0, _pairs(stage, *stage.pairs[-left:]))
+        left -= len(stage.pairs)
+    return Cut(tuple(down), None, tuple(up), depth)
+
+
 def _deep(name: str, cut: Cut) -> None:
     depths = [*cut.down[-1].depths, *cut.up[0].depths]
     if not depths or max(depths) == 1:

@@ -1,4 +1,4 @@
-"""Carry a cut out: a smaller network of the same class, with the source's own tensors."""
+"""Carry a cut out: a smaller network with the source's own tensors, of the same class unless blocks are skipped."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from engines.errors import UnsupportedError
+from exporter.models.depth_skip import DepthSkipUNet
 from exporter.pruning.blocks import Cut, config, origin
 
 if TYPE_CHECKING:
@@ -16,11 +17,11 @@ if TYPE_CHECKING:
 def outline(network: Any, cut: Cut) -> nn.Module:  # noqa: ANN401 - diffusers' ModelMixin
     """The cut network on the meta device: shapes and names, no memory."""
     with torch.device("meta"):
-        return type(network).from_config(config(network.config, cut)).eval().requires_grad_(requires_grad=False)
+        return _fresh(network, cut).eval().requires_grad_(requires_grad=False)
 
 
 def carry_out(network: Any, cut: Cut) -> nn.Module:  # noqa: ANN401 - diffusers' ModelMixin
-    """The cut network: plain, loadable by diffusers; its weights are the source's tensors, not copies.
+    """The cut network, plain and loadable by diffusers unless it is a DepthSkipUNet; its weights are the source's tensors.
 
     Raises:
         UnsupportedError: a weight that stays does not have the shape that its new place needs.
@@ -46,8 +47,14 @@ def drawn_anew(network: Any, cut: Cut, seed: int) -> nn.Module:  # noqa: ANN401 
     """The cut network as diffusers makes it before any training: every layer draws its own start."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        made = type(network).from_config(config(network.config, cut))
+        made = _fresh(network, cut)
     return made.eval().requires_grad_(requires_grad=False)
+
+
+def _fresh(network: Any, cut: Cut) -> nn.Module:  # noqa: ANN401 - diffusers' ModelMixin
+    """The cut network as diffusers makes it of its config."""
+    kind = type(network) if cut.depth is None else DepthSkipUNet
+    return kind.from_config(config(network.config, cut))
 
 
 def _source(name: str, moved: dict[str, str]) -> str:

@@ -48,8 +48,7 @@ _PHRASES = {
 def sentences(model: type[BaseModel], error: ValidationError) -> Iterator[tuple[Place, str]]:
     """Place and sentence of every problem."""
     found = error.errors(include_url=False)
-    # A tag of a union begins with a bar, and is no part of a place.
-    places: list[Place] = [tuple(step for step in each["loc"] if not str(step).startswith("|")) for each in found]
+    places = [_place(each["loc"], each["type"]) for each in found]
     for problem, place in zip(found, places, strict=True):
         if problem["type"] == "too_short" and any(other[:-1] == place for other in places if other):
             continue  # pydantic counts what is left when wrong values are taken out
@@ -57,6 +56,12 @@ def sentences(model: type[BaseModel], error: ValidationError) -> Iterator[tuple[
             yield place[:-1], f"has {len(problem['input'])} values, {brief(problem['input'])}, and needs more"
         else:
             yield place, _known(model, place, problem["type"]) or _sentence(problem)
+
+
+def _place(steps: Place, kind: str) -> Place:
+    """Where a problem is: a tag of a union begins with a bar and is no part of it, but a key that nobody knows may too."""
+    own = len(steps) - 1 if kind == "extra_forbidden" else None
+    return tuple(step for number, step in enumerate(steps) if number == own or not str(step).startswith("|"))
 
 
 def unknown_step(model: type[BaseModel], place: Place) -> tuple[Place, str] | None:

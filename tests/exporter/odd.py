@@ -104,6 +104,8 @@ class _Folder:
         tensors = dict(load_file(file))
         name = self.dice.choice(sorted(tensors))
         tensor = tensors.pop(name)
+        with np.errstate(invalid="ignore"):  # what is NaN since a change before is no number of int8
+            whole = tensor.astype(np.int8)
         kinds = {
             "is gone": {},
             "is called x": {"x": tensor},
@@ -112,7 +114,7 @@ class _Folder:
             "is longer": {name: np.concatenate([tensor, tensor])},
             "is empty": {name: tensor[:0]},
             "is one number": {name: np.float32(1).reshape(())},
-            "is of int8": {name: tensor.astype(np.int8)},
+            "is of int8": {name: whole},
             "is of bool": {name: tensor.astype(bool)},
             "is of float64": {name: tensor.astype(np.float64)},
             "is NaN": {name: np.full(tensor.shape, np.nan, np.float32)},

@@ -4,6 +4,7 @@
     python -m tools.demo.score --recipe recipes/NAME.yaml     # with the recipe's passes (first: t2iexport distill), its sampler
     python -m tools.demo.score --recipe RECIPE --unet DIR     # with another network in its place; --vae as well
     python -m tools.demo.score --bundle DIR                   # the exported bundle
+    python -m tools.demo.score --bundle DIR --lora night      # with the demo's LoRAs, which change what is right
 
 Each picture is read by ``tools.demo.check_scene``; a picture counts when it shows
 all that its prompt states and nothing else.
@@ -16,6 +17,7 @@ import multiprocessing
 import os
 import time
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -25,6 +27,7 @@ import numpy as np
 
 from exporter.parity.intervals import wilson
 from tools.demo.captions import Prompt, Statement, evaluation_prompts, parse
+from tools.demo.changes import CHANGES, NOTHING, Change, lora_file, together
 from tools.demo.check_scene import agrees, read
 from tools.demo.pictures import GUIDANCE, STEPS, Pictures, Source, best_device, from_bundle, from_diffusers, from_recipe
 
@@ -50,11 +53,13 @@ def complaint(picture: np.ndarray, statement: Statement) -> str | None:
     return "wrong size or relation"
 
 
-def _complaints(pictures: np.ndarray, texts: list[str]) -> list[str | None]:
-    return [complaint(picture, parse(text)) for picture, text in zip(pictures, texts, strict=True)]
+def _complaints(pictures: np.ndarray, texts: list[str], change: Change) -> list[str | None]:
+    return [complaint(picture, change.statement(parse(text))) for picture, text in zip(pictures, texts, strict=True)]
 
 
-def score(pictures: Pictures, prompts: list[Prompt], seed: int = 0, batch: int = 50, processes: int = 1) -> dict[str, object]:
+def score(
+    pictures: Pictures, prompts: list[Prompt], seed: int = 0, batch: int = 50, processes: int = 1, change: Change = NOTHING
+) -> dict[str, object]:
     """Draws all prompts and counts the pictures that show what is stated.
 
     Args:
@@ -63,6 +68,7 @@ def score(pictures: Pictures, prompts: list[Prompt], seed: int = 0, batch: int =
         seed: Prompt i is drawn with a seed derived from this and i.
         batch: Prompts per call.
         processes: How many read pictures, while others are drawn.
+        change: What is always so in the pictures, whatever their prompts state.
 
     Returns:
         Per group: right, total, share, 95% interval and complaints; the same
@@ -83,7 +89,7 @@ def score(pictures: Pictures, prompts: list[Prompt], seed: int = 0, batch: int =
             texts = [prompt.text for prompt in prompts[start : start + batch]]
             drawn = pictures(texts, seed + start)
             for first in range(0, len(texts), _CHUNK):
-                some = drawn[first : first + _CHUNK], texts[first : first + _CHUNK]
+                some = drawn[first : first + _CHUNK], texts[first : first + _CHUNK], change
                 found.append(pool.submit(_complaints, *some).result if pool else lambda some=some: _complaints(*some))
         drawing = time.monotonic() - started
         reasons = [reason for each in found for reason in each()]
@@ -126,10 +132,11 @@ def opened(
     unet: Path | None = None,
     vae: Path | None = None,
     device: str = "cpu",
+    loras: Sequence[Path] = (),
 ) -> AbstractContextManager[Source]:
     """What the options name: a bundle, a recipe's YAML, or a pipeline's folder, with other networks in place of its own."""
     if bundle:
-        return from_bundle(bundle, steps, guidance)
+        return from_bundle(bundle, steps, guidance, loras)
     if recipe.suffix in {".yaml", ".yml"}:
         return from_recipe(recipe, assignments, steps, guidance, unet=unet, vae=vae, device=device)
     steps = STEPS if steps is None else steps
@@ -143,6 +150,13 @@ def opened(
 @click.option("--unet", type=click.Path(path_type=Path, exists=True), help="Folder of another denoiser.")
 @click.option("--vae", type=click.Path(path_type=Path, exists=True), help="Folder of another VAE.")
 @click.option("--bundle", type=click.Path(path_type=Path), default=None)
+@click.option(
+    "--lora",
+    "loras",
+    multiple=True,
+    type=click.Choice(list(CHANGES)),
+    help="Of recipes/demo-loras, for a bundle that takes some.",
+)
 @click.option("--steps", type=int, help="[default: the first of recipe or bundle; 25 for a pipeline]")
 @click.option("--guidance", type=float, help="[default: that of recipe or bundle; 3 for a pipeline]")
 @click.option("--count", default=500, show_default=True, help="Prompts of each kind.")
@@ -159,6 +173,7 @@ def main(
     unet: Path | None,
     vae: Path | None,
     bundle: Path | None,
+    loras: tuple[str, ...],
     steps: int | None,
     guidance: float | None,
     count: int,
@@ -171,11 +186,16 @@ def main(
 ) -> None:
     """Scores a pipeline, a recipe or a bundle on the fixed evaluation prompts."""
     where = "cpu" if bundle else device or best_device()
-    with opened(recipe, bundle, steps, guidance, assignments, unet=unet, vae=vae, device=where) as source:
-        result = score(source.draw, evaluation_prompts(count), seed, batch or (50 if where == "cpu" else 500), processes)
+    if loras and not bundle:
+        raise click.UsageError("--lora is for a bundle; a recipe names its own in model.loras")
+    files = [lora_file(name) for name in loras]
+    with opened(recipe, bundle, steps, guidance, assignments, unet=unet, vae=vae, device=where, loras=files) as source:
+        batch = batch or (50 if where == "cpu" else 500)
+        result = score(source.draw, evaluation_prompts(count), seed, batch, processes, together(*loras))
     click.echo(table(result))
     result |= {"source": str(bundle or recipe), "seed": seed, **source.facts}
     result |= {"set": list(assignments)} if assignments else {}
+    result |= {"loras": list(loras)} if loras else {}
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)
         output.write_text(json.dumps(result, indent=2) + "\n")

@@ -14,13 +14,12 @@ from engines.plugins import did_you_mean
 from exporter.families.tracing import siblings
 from exporter.families.tracing.standins import real
 from exporter.families.unets import tokens
+from exporter.models import weights
 
 if TYPE_CHECKING:
     from exporter.models.checkpoint import Checkpoint
     from exporter.part import Precision
     from exporter.recipe.schema import SamplerOptions
-
-_LIBRARIES: dict[str, Any] = {"diffusers": diffusers, "transformers": transformers}
 
 
 def kind_of(checkpoint: Checkpoint) -> Any:  # noqa: ANN401 - a class of diffusers'
@@ -59,6 +58,7 @@ def _whole(checkpoint: Checkpoint, sampler: SamplerOptions, loaded: Sequence[str
         elif name == "scheduler":
             parts[name] = scheduler(checkpoint, sampler)
         elif name not in checkpoint.configs:
+            _refuse_absent(checkpoint, kind, name, entry)
             parts[name] = None
         elif hasattr(_class(*entry), "forward"):
             here = loaded is None or name in loaded
@@ -74,6 +74,18 @@ def _whole(checkpoint: Checkpoint, sampler: SamplerOptions, loaded: Sequence[str
     # Set afterwards: the constructor would rewrite fields of the scheduler's config that it deems outdated.
     found.scheduler = scheduler(checkpoint, sampler)
     return found
+
+
+def _refuse_absent(checkpoint: Checkpoint, kind: Any, name: str, entry: Sequence[str]) -> None:  # noqa: ANN401 - a class
+    """Raise UnsupportedError where a component that the pipeline cannot do without is named, and is not there."""
+    root = next((folder.parent for folder in checkpoint.folders.values()), None)
+    wanted = all(entry) and weights.named(*entry) is not None and name not in kind._optional_components  # noqa: SLF001
+    if not wanted or root is None or (root / name).is_dir():
+        return
+    raise UnsupportedError(
+        f"{root / 'model_index.json'} names {name} (a {entry[1]}), and there is no folder {name}.\n  Copy it there from where "
+        f"the model comes from. To draw without it, name there another pipeline than {kind.__name__}, and null for it."
+    )
 
 
 def _spelling(checkpoint: Checkpoint, name: str) -> Any:  # noqa: ANN401 - a tokenizer of transformers
@@ -95,7 +107,7 @@ def scheduler(checkpoint: Checkpoint, sampler: SamplerOptions) -> Any:  # noqa: 
 
 
 def _class(library: str, name: str) -> Any:  # noqa: ANN401 - a class of either library
-    found = getattr(_LIBRARIES[library], name, None)
+    found = weights.named(library, name)
     if found is None:
         raise UnsupportedError(f"{library} has no {name!r}.\n  A newer {library} may know it.")
     return found

@@ -11,7 +11,7 @@ from exporter.models import lora_changes  # noqa: E402 - only where torch is
 from tests.exporter.models.test_lora_formats import ALPHA, CASES, A, B, r  # noqa: E402
 
 #: Of the ways that fusing knows, those that are of no low rank.
-WHOLE = {"lokr", "lokr of a convolution", "full", "norm"}
+WHOLE = {"lokr", "lokr of a convolution", "a scalar beside lokr", "full", "norm"}
 SHAPES = {16: (16, 16), 8: (16, 8, 3, 3)}
 WORDS = {"lora_down.weight": "down", "lora_up.weight": "up", "lora_mid.weight": "mid"}
 

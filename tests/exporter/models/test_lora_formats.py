@@ -74,6 +74,20 @@ CASES = {
         {"lokr_w1": r(4, 2), "lokr_w2_a": r(4, 3), "lokr_w2_b": r(3, 36)},
         torch.kron(r(4, 2)[:, :, None, None], (r(4, 3) @ r(3, 36)).reshape(4, 4, 3, 3)),
     ),
+    "a scalar beside lokr": (
+        K, LAYER, {"lokr_w1": r(4, 4), "lokr_w2": r(4, 4, seed=1), **ALPHA, "scalar": torch.tensor(0.25)}, KRON / 4
+    ),
+    "a scalar beside loha": (
+        K, LAYER,
+        {
+            **{f"hada_w{n}_a": r(16, 2, seed=2 * n) for n in (1, 2)}, "scalar": torch.tensor([-0.5]),
+            **{f"hada_w{n}_b": r(2, 16, seed=2 * n + 1) for n in (1, 2)},
+        },
+        -0.5 * W1 * W2,
+    ),
+    "a scalar beside locon": (
+        K, LAYER, {"lora_down.weight": A, "lora_up.weight": B, **ALPHA, "scalar": torch.tensor(3.0)}, 6 * B @ A
+    ),
     "lokr tucker": (
         C, CONV,
         {"lokr_w1": r(4, 2), "lokr_t2": r(2, 2, 3, 3), "lokr_w2_a": r(2, 4), "lokr_w2_b": r(2, 4, seed=1), **ALPHA},
@@ -155,9 +169,91 @@ def test_a_folder_of_peft(tiny_sdxl, tmp_path, changes):
         torch.testing.assert_close(after[name], value, rtol=1e-4, atol=1e-5, msg=name)
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("LoHaConfig", {"alpha": 8}),
+        ("LoHaConfig", {"alpha": 8, "use_effective_conv2d": True, "rank_pattern": {"conv1": 3}, "alpha_pattern": {"conv1": 5}}),
+        ("LoKrConfig", {"alpha": 6}),  # whose whole factors are scaled too
+        ("LoKrConfig", {"alpha": 6, "decompose_both": True, "decompose_factor": 2, "use_effective_conv2d": True}),
+        ("LoraConfig", {"lora_alpha": 8, "lora_bias": True, "target_modules": ["conv1", "to_out.0"]}),
+    ],
+)  # fmt: skip
+def test_other_ways_of_peft_equal_its_own_sums(tiny_sdxl, tmp_path, kind, options):
+    import peft
+    from diffusers import UNet2DConditionModel
+
+    unet = UNet2DConditionModel.from_pretrained(tiny_sdxl, subfolder="unet")
+    config = getattr(peft, kind)(**{"r": 2, "target_modules": ["to_q", "conv1"], **options})
+    adapted = peft.get_peft_model(unet, config)
+    for name, value in adapted.named_parameters():
+        if value.requires_grad:
+            value.data += r(*value.shape, seed=len(name))
+    adapted.save_pretrained(tmp_path / "peft")
+    wanted = adapted.merge_and_unload().state_dict()
+    after = found(tiny_sdxl, tmp_path / "peft").module("unet").state_dict()
+    for name, value in wanted.items():
+        torch.testing.assert_close(after[name], value, rtol=1e-4, atol=1e-5, msg=name)
+
+
+PEFT_MARKS = {
+    "lora_E": "AdaLoRA", "vera_lambda_b": "VeRA", "fourierft_spectrum": "FourierFT", "hra_u": "HRA", "miss_block": "MiSS",
+    "ln_tuning_layers.weight": "LN tuning", "randlora_A": "RandLoRA", "shira_weight": "SHiRA", "c3a_kernel": "C3A",
+    "delora_A": "DeLoRA", "road_theta": "RoAd", "gralora_A": "GraLoRA", "waveft_spectrum": "WaveFT", "boft_R": "BOFT",
+    "oft_R.weight": "OFT", "ia3_l": r"\(IA\)³", "base_layer.bias": "whole weights to put in place",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("end", PEFT_MARKS)
+def test_formats_of_peft_that_do_not_fuse_are_called_by_name(tiny_sdxl, tmp_path, end):
+    file = written(tmp_path, {f"base_model.model.{LAYER}.{end}": r(16, 16)}, name="adapter_model.safetensors")
+    with pytest.raises(UnsupportedError, match=f"in a format that is not fused here, {PEFT_MARKS[end]}: "):
+        found(tiny_sdxl, file).module("unet")
+
+
+def test_whole_weights_beside_a_lora_are_called_so(tiny_sdxl, tmp_path):
+    """As peft's `modules_to_save` and `bias: all` write them."""
+    tensors = {f"base_model.model.{LAYER}.lora_A.weight": A, f"base_model.model.{LAYER}.lora_B.weight": B}
+    file = written(tmp_path, {**tensors, "base_model.model.conv_in.weight": r(8, 4, 3, 3)})
+    with pytest.raises(UnsupportedError, match=r"fused here, whole weights to put in place: .*conv_in.weight"):
+        found(tiny_sdxl, file).module("unet")
+
+
+@pytest.mark.parametrize(
+    ("config", "told"),
+    [
+        ({"peft_type": "OFT"}, "in a format that is not read, OFT of peft.\n  LORA, LOHA and LOKR are"),
+        (
+            {"init_lora_weights": "pissa_niter_4"},
+            "init_lora_weights: pissa_niter_4, a start that changed the model's own",
+        ),
+        ({"unet.init_lora_weights": "olora"}, "init_lora_weights: olora"),
+    ],
+)
+def test_what_peft_s_config_says_is_read(tiny_sdxl, tmp_path, config, told):
+    tensors = {f"unet.{LAYER}.lora_A.weight": A, f"unet.{LAYER}.lora_B.weight": B}
+    with pytest.raises(UnsupportedError, match=told):
+        found(tiny_sdxl, written(tmp_path, tensors, {"lora_adapter_metadata": json.dumps(config)}))
+
+
+@pytest.mark.parametrize("start", [True, False, "gaussian", "eva", "orthogonal", None])
+def test_starts_that_leave_the_model_alone_are_taken(tiny_sdxl, tmp_path, start):
+    tensors = {f"unet.{LAYER}.lora_A.weight": A, f"unet.{LAYER}.lora_B.weight": B}
+    words = {"lora_adapter_metadata": json.dumps({"unet.init_lora_weights": start})}
+    assert found(tiny_sdxl, written(tmp_path, tensors, words)).loras[0].components == {"unet"}
+
+
+def test_whole_numbers_without_their_scales_are_refused(tiny_sdxl, tmp_path):
+    file = written(tmp_path, {f"{K}.lora_down.weight": A.to(torch.int8), f"{K}.lora_up.weight": B, f"{K}.alpha": torch.tensor(4)})
+    with pytest.raises(UnsupportedError, match=r"lora_down\.weight is of whole numbers"):
+        found(tiny_sdxl, file).module("unet")
+
+
 def test_spellings(tiny_sdxl, tmp_path, before):
     sgm = original.unet(f"{LAYER}.weight", before).removesuffix(".weight")
     names = [f"unet.{LAYER}", f"diffusion_model.{sgm}", f"lora_unet_{sgm.replace('.', '_')}", LAYER, K]
+    names += [f"lycoris_{LAYER.replace('.', '_')}", f"lycoris_unet_{LAYER.replace('.', '_')}"]
     ends = dict.fromkeys(names, (".lora_down.weight", ".lora_up.weight"))
     ends |= {f"base_model.model.{LAYER}": (".lora_A.weight", ".lora_B.weight")}
     processor = LAYER.replace(".to_q", ".processor.to_q_lora")
@@ -179,7 +275,7 @@ def test_every_layer_has_its_original_name(before):
         assert found[f"lora_unet_{wanted.replace('.', '_')}"] == layer
 
 
-STARTS = ["lora_te_", "lora_te1_", "text_encoder.", "text_encoders.clip_l.transformer.", "base_model.model."]
+STARTS = ["lora_te_", "lora_te1_", "lycoris_", "text_encoder.", "text_encoders.clip_l.transformer.", "base_model.model."]
 
 
 @pytest.mark.parametrize("start", STARTS)
@@ -238,6 +334,8 @@ def test_bundled_embeddings_are_words(tiny_sdxl, tmp_path):
         ({"hada_w1_a": r(16, 2), "hada_w1_b": r(3, 16), "hada_w2_a": r(16, 2), "hada_w2_b": r(2, 16)}, "which do not fit"),
         ({"lokr_w1": r(4, 4), "lokr_w2": r(4, 3)}, "which do not make the model's weight"),
         ({"lokr_w1": r(4, 4)}, "has no lokr_w2_a and no lokr_w2_b"),
+        ({"scalar": torch.tensor(2.0)}, "has scalar alone"),
+        ({"lora_down.weight": A, "lora_up.weight": B, "scalar": r(3)}, "which do not make the model's weight"),
         ({"diff": r(16, 8)}, "which do not make the model's weight"),
         ({"diff_b": r(7)}, "has a bias"),
         ({"lora_down.weight": A, "lora_up.weight": B, "lora_mid.weight": r(3, 3, 1, 1)}, "which do not fit"),

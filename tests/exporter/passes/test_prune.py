@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from engines.errors import UnsupportedError
 from exporter.families.sdxl import Sdxl
+from exporter.passes.distill import Distill
 from exporter.passes.prune import Prune
 from tests.exporter import equality, models
 from tests.exporter.pruning import cuts
@@ -70,6 +71,18 @@ def test_it_flows_through_the_wrapped_denoiser(tiny_sdxl):
         assert made.module(*inputs).shape == inputs[0].shape
 
 
+@pytest.mark.parametrize("weights", ["kept", "random"])
+def test_what_depth_skip_leaves_is_told_and_refused_by_further_passes(tiny_sdxl, weights):
+    prune = Prune(preset="depth-skip", depth=3, weights=weights)
+    part = equality.family(Sdxl, tiny_sdxl).part("unet", "fp32")
+    assert prune.summary == f"prune: depth-skip at depth 3{', random weights' * (weights == 'random')}"
+    config = prune.config(part.network.config)
+    assert prune(part).notes[0].startswith(f"unet: {prune.summary} keeps ")
+    for other in (Prune(preset="sdxs"), Distill(data="scenes", steps=1)):
+        with pytest.raises(UnsupportedError, match="knows UNet2DConditionModel alone, and this network is DepthSkipUNet"):
+            other.config(config)
+
+
 @pytest.mark.parametrize("options", [{"preset": "bk-sdm-base"}, {"blocks": {"mid_block": None}}, {"search": {"budget": 0.5}}])
 @pytest.mark.parametrize("kind", ["SD3Transformer2DModel", "UNet2DModel", "AutoencoderKL", "CLIPTextModel"])
 def test_a_network_of_another_class_is_refused_by_name(kind, options):
@@ -86,6 +99,10 @@ def test_a_network_of_another_class_is_refused_by_name(kind, options):
         ({"blocks": {"mid_block": {"pairs": [1, 0]}}}, "rising"),
         ({"blocks": {"mid_block": {"pairs": []}}}, "at least one"),
         ({"preset": "vega", "seed": 1}, "seed has no effect"),
+        ({"preset": "depth-skip"}, "preset depth-skip needs a depth"),
+        ({"preset": "vega", "depth": 9}, "depth 9 has no effect without preset: depth-skip"),
+        ({"blocks": {}, "depth": 9}, "depth 9 has no effect without preset: depth-skip"),
+        ({"preset": "depth-skip", "depth": 0}, "greater than or equal to 1"),
     ],
 )
 def test_wrong_options(options, told):

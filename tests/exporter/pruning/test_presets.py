@@ -1,5 +1,6 @@
 """Presets are the published networks to the parameter, and fit every UNet of their kind."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -7,11 +8,12 @@ import torch
 from diffusers import UNet2DConditionModel
 
 from engines.errors import UnsupportedError
-from exporter.models import architectures
+from exporter.models import architectures, weights
 from exporter.models.resolve import resolve
 from exporter.passes.prune import Prune
 from exporter.pruning import blocks
-from exporter.pruning.presets import PRESETS
+from exporter.pruning.origin import came_from
+from exporter.pruning.presets import PRESETS, depth_skip
 from exporter.recipe.schema import ModelOptions
 from tests.exporter import models
 from tests.exporter.pruning.cuts import cut
@@ -112,3 +114,58 @@ def test_one_stage_cannot_lose_its_innermost():
     one = blocks.Cut((blocks.UNetStage(0, (0, 1)),), None, (blocks.UNetStage(0, (0, 1, 2)),))
     with pytest.raises(UnsupportedError, match="bk-sdm-tiny drops the innermost stage, and this UNet has one stage"):
         PRESETS["bk-sdm-tiny"]("bk-sdm-tiny", one)
+
+
+#: Depth, percent of SD 1.5's UNet that go as the paper's code has it, what goes in diffusers' names, parameters that stay.
+_INNER = ("down_blocks.3", "mid_block", "up_blocks.0")
+SKIPPED = [
+    (12, 11.29, ("mid_block",), 762_482_884),
+    (11, 20.63, ("mid_block", "down_blocks.3.resnets.1", "up_blocks.0.resnets.0"), 682_179_524),
+    (10, 29.98, ("mid_block", "down_blocks.3", "up_blocks.0.resnets.0", "up_blocks.0.resnets.1"), 601_876_164),
+    (9, 39.13, (*_INNER, "down_blocks.2.downsamplers"), 523_217_604),
+    (8, 56.56, (*_INNER, "down_blocks.2.downsamplers", "down_blocks.2.*.1", "up_blocks.1.*.0"), 373_392_324),
+    (7, 73.23, (*_INNER, "down_blocks.2", "up_blocks.1.*.0", "up_blocks.1.*.1"), 230_120_644),
+    (6, 84.18, (*_INNER, "down_blocks.2", "down_blocks.1.downsamplers", "up_blocks.1"), 135_954_244),
+]
+
+
+@pytest.fixture(scope="module")
+def sd():
+    return skeleton("sd-v1-5")
+
+
+@pytest.mark.parametrize(("depth", "share", "gone", "parameters"), SKIPPED)
+def test_depth_skip_of_sd(sd, depth, share, gone, parameters):
+    names = [re.compile(name.replace(".", r"\.").replace(r"\.*", r"\.(resnets|attentions)") + r"\.") for name in gone]
+    sizes = {name: value.numel() for name, value in sd.named_parameters()}
+    stays = sum(size for name, size in sizes.items() if not any(pattern.match(name) for pattern in names))
+    prune = Prune(preset="depth-skip", depth=depth)
+    made = weights.skeleton("diffusers", "DepthSkipUNet", prune.config(sd.config))
+    assert sum(value.numel() for value in made.parameters()) == stays == parameters
+    assert round(100 * (1 - stays / sum(sizes.values())), 2) == share
+    moved = prune.moved(sd.config, {})
+    assert {came_from(name, moved) for name in made.state_dict()} == {
+        name for name in sizes if not any(pattern.match(name) for pattern in names)
+    }
+
+
+@pytest.mark.parametrize(("depth", "channels"), [(12, 1280), (9, 1280), (6, 1280), (5, 640), (3, 640)])
+def test_depth_skip_begins_with_zeros_in_the_channels_that_were_there(sd, depth, channels):
+    made = weights.skeleton("diffusers", "DepthSkipUNet", Prune(preset="depth-skip", depth=depth).config(sd.config))
+    skip = [320, 320, 320, 320, 640, 640, 640, 1280, 1280, 1280, 1280, 1280][depth - 1]
+    assert made.up_blocks[0].resnets[0].in_channels - skip == channels
+
+
+@pytest.mark.parametrize("depth", [1, 2, 13])
+def test_depth_skip_of_more_or_fewer_blocks_than_there_are(sd, depth):
+    with pytest.raises(UnsupportedError, match=rf"prune\.depth: {depth}, .* has 12 input blocks, .* has 3; give 3 to 12"):
+        depth_skip(blocks.whole(sd.config), depth)
+
+
+@pytest.mark.parametrize(("source", "most"), [("sdxl-base", 9), ("instruct-pix2pix", 12)])
+def test_depth_skip_of_other_unets(source, most):
+    before = skeleton(source)
+    for depth in (most, most - 3):
+        made = cut(Prune(preset="depth-skip", depth=depth), before)
+        assert made.conv_in.weight.shape == before.conv_in.weight.shape
+        assert made.mid_block is None

@@ -84,6 +84,7 @@ def told(model, **content):
         ({"bare": {"depth": 1}}, ("bare", "depth"), "unknown field here; it is inner.depth"),
         ({"bare": {"flag": True}}, ("bare", "flag"), "unknown field here; it is flag, at the top"),
         ({"bare": {"a": 1}}, ("bare", "a"), "unknown field; it takes no options"),
+        ({"bare": {"|a": 1}}, ("bare", "|a"), "unknown field; it takes no options"),  # begins as a tag of a union does
         ({"odd": 4}, ("odd",), "4 is even; take 5"),
     ],
 )

@@ -1,15 +1,18 @@
 """A pipeline is put together from its folder as from_pretrained puts it together."""
 
+import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import diffusers
 import pytest
 import torch
 
-from engines.errors import RecipeError
+from engines.errors import RecipeError, UnsupportedError
 from exporter.families.tracing import assemble
 from exporter.models.resolve import resolve
 from exporter.recipe.schema import ModelOptions, SamplerOptions
+from tests.exporter.models import save_sdxl
 from tools.coverage.models import MADE
 
 
@@ -40,6 +43,27 @@ def test_networks_that_are_not_wanted_take_no_memory_and_the_sampler_is_the_reci
     assert found.scheduler.config.timestep_spacing == "trailing"
     with pytest.raises(RecipeError, match="no scheduler named 'DDMIScheduler'"):
         assemble.pipeline(checkpoint, SamplerOptions(steps=(2,), scheduler="DDMIScheduler"), (), "fp32")
+
+
+@pytest.mark.parametrize(
+    ("entry", "told"),
+    [
+        (
+            ["diffusers", "ControlNetModel"],
+            r"names controlnet \(a ControlNetModel\), and there is no folder controlnet\.\n  Copy",
+        ),
+        ([None, None], ""),
+        (["diffusers", None], ""),
+    ],
+)
+def test_a_component_that_is_named_and_not_there_is_told(tmp_path, entry, told):
+    index = save_sdxl(tmp_path / "model") / "model_index.json"
+    named = {"_class_name": "StableDiffusionXLControlNetPipeline", "controlnet": entry}
+    index.write_text(json.dumps(json.loads(index.read_text()) | named))
+    checkpoint, sampler = resolve(ModelOptions(source=str(tmp_path / "model")), Path()), SamplerOptions(steps=(2,))
+    with pytest.raises(UnsupportedError, match=told) if told else nullcontext():
+        found = assemble.pipeline(checkpoint, sampler, (), "fp32")
+        assert found.controlnet is None
 
 
 def test_a_list_that_is_an_argument_is_no_component(tmp_path):
