@@ -171,3 +171,12 @@ def test_fields_that_no_class_reads_are_named_with_their_values():
 if __name__ == "__main__":
     rows = ",\n".join(f"  {json.dumps(name)}: {json.dumps(fields)}" for name, fields in read().items())
     leftovers._FIELDS.write_text(f"{{\n{rows}\n}}\n")
+
+
+def test_a_scheduler_s_config_of_another_class_is_told():
+    assert not [
+        *leftovers.scheduler("DDIMScheduler", {"_class_name": "DDIMScheduler"}),
+        *leftovers.scheduler("DDIMScheduler", {}),
+    ]
+    (told,) = leftovers.scheduler("DDIMScheduler", {"_class_name": "PNDMScheduler"})
+    assert told.startswith("scheduler: model_index.json names DDIMScheduler, which diffusers takes; the PNDMScheduler that saved")
