@@ -196,13 +196,6 @@ class TestDamage:
         with pytest.raises(UnsupportedError, match="code that comes with the model"):
             checkpoint(copy)
 
-    def test_of_two_classes_of_the_scheduler_the_index_decides_as_in_diffusers(self, copy):
-        file = copy / "model_index.json"
-        file.write_text(json.dumps(json.loads(file.read_text()) | {"scheduler": ["diffusers", "HeunDiscreteScheduler"]}))
-        found = checkpoint(copy)
-        assert found.configs["scheduler"]["_class_name"] == "HeunDiscreteScheduler"
-        assert [note.partition(",")[0] for note in found.notes] == ["scheduler: model_index.json names HeunDiscreteScheduler"]
-
     def test_remote_class_in_a_config_is_refused(self, copy):
         file = copy / "text_encoder" / "config.json"
         file.write_text(json.dumps(json.loads(file.read_text()) | {"auto_map": {"AutoModel": "mine.Model"}}))
