@@ -85,6 +85,7 @@ class Baseline:
         with self._fed(noise), grid as asked:
             return self._pipeline(
                 list(texts),
+                **self._recipe.model.call,
                 **asked,
                 **({"latents": self._tensor(noise()).to(self._dtype)} if noise else {}),
                 **{name: wishes[name] for name in _SIZES},

@@ -310,7 +310,7 @@ def _single(file: Path, model: ModelOptions, seed: int | None) -> Checkpoint:
         )
     header = safetensors_header.header(file)
     kind = kinds.of_file(header.shapes, header.metadata, recognition.known().values())
-    if kind is not None and not (kind is kinds.NO_VAE and (model.vae or seed is not None)):
+    if kind is not None and not (kind in {kinds.NO_VAE, kinds.HALF_VAE} and (model.vae or seed is not None)):
         raise UnsupportedError(kind.sentence(file) + base_model.told(kind, header.shapes, model.architecture))
     said = statements.stated(file)
     name = model.architecture or _recognised(file, said)

@@ -280,7 +280,8 @@ def _stated(recipe: Recipe, checkpoint: Checkpoint) -> Iterator[str]:
         elif field in recipe.sampler.config and given not in values and None not in values:
             yield f"sampler.config.{field}: {given!r}, but the model's file says {says}; leave the line out"
         elif field not in recipe.sampler.config and None in values:
-            yield f"sampler.config: the model's file says of {field} what diffusers has no word for: {says}; write it here"
+            lacks = "no number that can be one" if field.startswith("sigma_") else "what diffusers has no word for"
+            yield f"sampler.config: the model's file says of {field} {lacks}: {says}; write it here"
         elif field not in recipe.sampler.config and any(value != values[0] for value in values):
             yield f"sampler.config: the model's file says of {field} both {says}; write here which it is"
 

@@ -12,6 +12,7 @@ import torch
 
 from engines.errors import UnsupportedError
 from exporter.onnx.complex_numbers import in_real_pairs
+from exporter.onnx.isolation import isolated
 from exporter.onnx.mixed_precision import split
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def _program(part: Part, number: int) -> ExportedProgram:
     inputs, axes = _example(part.signature, number)
     takes = inspect.signature(part.module.forward).parameters.values()
     shapes: Any = (axes,) if any(each.kind is each.VAR_POSITIONAL for each in takes) else axes  # as torch.export names inputs
-    with warnings.catch_warnings(), torch.no_grad(), in_real_pairs(part.module):
+    with warnings.catch_warnings(), torch.no_grad(), isolated(part.module), in_real_pairs(part.module):
         warnings.simplefilter("ignore")  # of the tracer about its own internals
         return torch.export.export(part.module, inputs, dynamic_shapes=shapes, strict=False)
 

@@ -189,6 +189,7 @@ _FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "to": _moved,
     "size": lambda own, *axis: own.shape[axis[0]] if axis else own.shape,
     "flatten": lambda own, start_dim=0, end_dim=-1: Pairs(own.parts.flatten(_axis(start_dim), _axis(end_dim))),
+    "pad": lambda own, sides, mode="constant", value=None: Pairs(nn.functional.pad(own.parts, (0, 0, *sides), mode, value)),
     "transpose": lambda own, one, other: Pairs(own.parts.transpose(_axis(one), _axis(other))),
     **{name: _kept(name) for name in ("clone", "contiguous", "detach")},
     **{name: _shaped(name, 2) for name in ("view", "reshape", "expand")},

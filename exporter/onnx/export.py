@@ -7,11 +7,12 @@ import re
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import onnx
 import onnx_ir as ir
 import torch
+from torch._guards import detect_fake_mode
 
 from engines.errors import UnsupportedError
 from exporter import graph
@@ -92,24 +93,45 @@ class _Decomposed(torch.export.ExportedProgram):
 def _translated(program: torch.export.ExportedProgram, signature: Signature, opset: int) -> torch.onnx.ONNXProgram:
     """Spare the translation its decompositions, which trace the network twice more and take longer than all the rest.
 
-    Every operator of these networks has an ONNX form but `to`, which gets its functional spelling. Anything else without one,
+    Nearly every operator of these networks has an ONNX form, once some are spelled in another way. Anything without one,
     in-place operators among them, makes the translation refuse; then torch has to decompose.
     """
-    for overload, place in ((torch.ops.aten.to.dtype, 1), (torch.ops.aten.to.device, 2)):
-        for node in program.graph.find_nodes(op="call_function", target=overload):
-            node.target = torch.ops.aten._to_copy.default  # noqa: SLF001 - its name
-            node.args, node.kwargs = node.args[:1], {"dtype": node.args[place]}
-    for node in program.graph.find_nodes(op="call_function", target=torch.ops.aten.squeeze.dim):
-        given, axis = node.args[0], node.args[1]
-        if given.meta["val"].shape[axis] != 1:  # nothing to torch, and to ONNX an error
-            node.replace_all_uses_with(given)
-            program.graph.erase_node(node)
+    fake: Any = detect_fake_mode([node.meta["val"] for node in program.graph.find_nodes(op="placeholder")])
+    with fake:
+        _spell(program.graph)
     try:
         program.__class__ = _Decomposed
-        return _translate(program, signature, opset)
+        # Numbers that are computed of lengths: a translation in vain leaves them behind, and decomposing would look for them.
+        with fake.shape_env.ignore_fresh_unbacked_symbols():
+            return _translate(program, signature, opset)
     except torch.onnx.OnnxExporterError:
         program.__class__ = torch.export.ExportedProgram
         return _translate(program, signature, opset)
+
+
+def _spell(graph: torch.fx.Graph) -> None:
+    """Give operators the spelling that ONNX has a form of."""
+    for overload, place in ((torch.ops.aten.to.dtype, 1), (torch.ops.aten.to.device, 2), (torch.ops.aten.to.dtype_layout, 0)):
+        for node in graph.find_nodes(op="call_function", target=overload):
+            node.target = torch.ops.aten._to_copy.default  # noqa: SLF001 - its name
+            node.args, node.kwargs = node.args[:1], {"dtype": node.args[place] if place else node.kwargs["dtype"]}
+    for node in graph.find_nodes(op="call_function", target=torch.ops.aten.squeeze.dim):
+        given, axis = node.args[0], node.args[1]
+        if given.meta["val"].shape[axis] != 1:  # nothing to torch, and to ONNX an error
+            node.replace_all_uses_with(given)
+            graph.erase_node(node)
+    for node in graph.find_nodes(op="call_function", target=torch.ops.aten.index.Tensor):
+        with graph.inserting_before(node):
+            node.args = node.args[0], [_wide(graph, each) for each in node.args[1]]
+
+
+def _wide(graph: torch.fx.Graph, index: Any) -> Any:  # noqa: ANN401 - a node, or None of an axis that is taken whole
+    """Numbers of places as int64, the only ones that ONNX takes."""
+    if index is None or index.meta["val"].dtype != torch.int32:
+        return index
+    found = graph.call_function(torch.ops.aten._to_copy.default, (index,), {"dtype": torch.int64})  # noqa: SLF001 - its name
+    found.meta["val"] = index.meta["val"].to(torch.int64)
+    return found
 
 
 def _translate(program: torch.export.ExportedProgram, signature: Signature, opset: int) -> torch.onnx.ONNXProgram:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from engines.guidance import BRANCHES
+from engines.guidance import BRANCHES, USUAL
 from engines.images import tiling
 from exporter.part import DEEP, Case, divided
 from exporter.reference.probe_pictures import probe_pictures
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
 _GUIDED = 3.0
 
 
-def settings(recipe: Recipe, starts: Collection[str] = (), *, alike: bool = False) -> tuple[Setting, ...]:
+def settings(recipe: Recipe, starts: Collection[str] = (), *, alike: bool = False, off: float = 1.0) -> tuple[Setting, ...]:
     """Choose the runs: every step count at the typical size; one that is not square, with a batch; every one without guidance.
 
     Where the recipe's own scale switches guidance off, the last are with it. The one with a batch takes the fewest steps of the
     recipe. Where the source `starts` from an `image`, there is one more, and one that keeps a part of it where from a `mask`, of
     the fewest steps too. A recipe of one size, or of batch 1, has no run with a batch to offer. All prompts of the batch are the
-    same where they must be `alike`, of one length.
+    same where they must be `alike`, of one length. Guidance is `off` at this scale.
     """
     shapes, sampler, prompts = recipe.shapes, recipe.sampler, recipe.checks.prompts
     scale = sampler.guidance.scale if sampler.guidance.mode != "none" else None
@@ -52,7 +52,7 @@ def settings(recipe: Recipe, starts: Collection[str] = (), *, alike: bool = Fals
         pair = tuple(prompts[0 if alike else index % len(prompts)] for index in range(batch))
         chosen.append(Setting(label, pair, negative, fewest, height, other, scale))
     if sampler.guidance.mode == "classifier_free" and scale is not None:
-        word, other_scale = ("off", 1.0) if scale > 1 else ("on", _GUIDED)
+        word, other_scale = ("off", off) if scale > off else ("on", _GUIDED)
         chosen += [
             Setting(f"guidance {word}, {steps} steps", prompts[-1:], negative, steps, height, width, other_scale)
             for steps in sampler.steps
@@ -68,9 +68,10 @@ def settings(recipe: Recipe, starts: Collection[str] = (), *, alike: bool = Fals
 
 
 def _long(recipe: Recipe) -> str:
-    """A prompt of the recipe's that reaches into the last chunk, and in which some words count more."""
+    """A prompt of the recipe's that reaches into the last chunk; some words count more, and as compel writes them some less."""
     prompts, first = recipe.prompts, " ".join(recipe.checks.prompts)
-    emphasis = {"a1111": f"({first}:1.3), ", "compel": f"({first})1.3 ", None: f"{first} "}[prompts.weights]
+    less = f"({first})0.6 " if prompts.downweighted else ""
+    emphasis = {"a1111": f"({first}:1.3), ", "compel": f"({first})1.3 {less}", None: f"{first} "}[prompts.weights]
     words = 1 + 75 * (prompts.chunks - 1)  # each at least a token
     return emphasis + " ".join([first] * (1 + words // len(first.split())))
 
@@ -102,7 +103,8 @@ def record(family: Family, recipe: Recipe, report: Callable[[str], None] = lambd
     cases: dict[str, list[Case]] = {name: [] for name in family.roles}
     with torch.no_grad(), _ranges(reference) as ranges:
         starts = family.starts if "encoder" in family.roles.values() else ()
-        for number, setting in enumerate(settings(recipe, starts, alike=_of_open_length(family))):
+        off = next((scale.off for scale in family.guidance.scales if scale.name == USUAL and scale.off is not None), 1.0)
+        for number, setting in enumerate(settings(recipe, starts, alike=_of_open_length(family), off=off)):
             report(setting.label)
             if not family.tokenizer_names:
                 setting = replace(setting, prompts=("",) * len(setting.prompts), negative_prompt=None)  # noqa: PLW2901

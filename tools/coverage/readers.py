@@ -113,6 +113,7 @@ MADE: Mapping[str, Callable[[], DiffusionPipeline]] = {
     "z-image": z_image,
     "flux2-klein": flux2_klein,
     "flux-kontext": flux_kontext,
+    "flux-kontext-pictured": flux_kontext,
     "prx": prx,
     "cogview4": cogview4,
     "qwenimage": qwen_image,

@@ -32,9 +32,8 @@ ENCODERS = ("encode_prompt", "_encode_prompt")
 #: a list, captions by code, guidance by the time (of which the default is never), pictures that are changed but in part.
 _OFF: Mapping[str, Any] = {
     "use_resolution_binning": False, "clean_caption": False, "skip_text_cleaning": True, "cfg_truncation": None, "strength": 1.0,
+    "_auto_resize": False,
 }  # fmt: skip
-#: The same of their encoders of prompts: states cut off where the longest text ends, which the mask tells as well.
-_UNCUT: Mapping[str, Any] = {"_cut_context": False}
 
 
 @dataclass(frozen=True)
@@ -147,16 +146,16 @@ class Play:
 
     def encode_by(self, encode: Callable[..., Any]) -> None:
         """Let `encode` encode prompts."""
-
-        def called(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - the pipeline's
-            return encode(*args, **kwargs | {name: value for name, value in _UNCUT.items() if name in kwargs})
-
         if self.encoder:
-            self._place(**{self.encoder: called})
+            self._place(**{self.encoder: encode})
 
     def place(self, **components: Any) -> None:  # noqa: ANN401
         """Put other components into the pipeline's places."""
         self._place(**components)
+
+    def own(self, method: str) -> None:
+        """Let the pipeline have a method of its own again."""
+        self.pipeline.__dict__.pop(method, None)
 
     def __call__(self, **asked: Any) -> Any:  # noqa: ANN401 - what the pipeline returns
         """Call the pipeline, with those of the arguments that it takes."""
@@ -252,7 +251,7 @@ def returning(pipeline: Any, seen: dict[str, Any]) -> ExitStack:  # noqa: ANN401
     def noting(name: str) -> Callable[..., None]:
         def saw(_module: object, _args: object, result: Any) -> None:  # noqa: ANN401
             if isinstance(result, tuple | list) and not hasattr(result, "keys"):
-                seen[name] = pytree.tree_map_only(Tensor, lambda _: Absent(), result)
+                seen[name] = pytree.tree_map_only(Tensor, lambda each: Absent(each.shape), result)
 
         return saw
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property, partial
 from typing import Any
 
@@ -37,6 +38,7 @@ class Survey:
         hand: what its call is given of a tensor that is a picture; None: it is given none.
         lists: argument → how many pictures it is a list of, where it is one.
         words: name of an input → the argument that is that picture; by default the arguments' own names.
+        judged: whether the pipeline itself checks what it is asked, as it does for whoever calls it.
 
     Attributes:
         pictures: name of an input → the argument of the call that is that picture.
@@ -69,6 +71,7 @@ class Survey:
         lists: Mapping[str, int] | None = None,
         *,
         words: Mapping[str, str] | None = None,
+        judged: bool = False,
     ) -> None:
         self.pipeline, self.mode = pipeline, mode
         self.lists, self._hand = dict(lists or {}), hand or image_arguments.as_numbers
@@ -85,6 +88,8 @@ class Survey:
         self._read: dict[str, set[str]] = {}
         play, noises = self._play(1)
         self.encodings = self._recorded(play)
+        if judged:
+            play.own("check_inputs")
         try:
             watched = dry_run.watched(play.pipeline, lambda: play.phase, self.components)
             with outlined(), watched, dry_run.returning(play.pipeline, self._returned):
@@ -100,6 +105,11 @@ class Survey:
         self.noise, self.grid = tuple(noise.shape), play.grid
         self.latent = dry_run.flat(self.noise, self.name)
         self.way, self.factor = dry_run.packing(noise.reshape(1, *self.latent), self._kept, self.name)
+
+    @property
+    def piles(self) -> bool:
+        """Whether none but its image processors look into its pictures, of which several are then one thing to it."""
+        return bool(self.pictures) and self._hand is image_arguments.Shown
 
     def _latent_draw(self, noises: Sequence[Tensor]) -> int:
         """Which of the noises the latent was made of."""
@@ -358,14 +368,20 @@ class Survey:
         return play, noises
 
 
-def surveyed(pipeline: Any, *asked: Any, words: Mapping[str, str] | None = None) -> Survey:  # noqa: ANN401 - as of `Survey`
-    """Survey a pipeline, without pictures if it draws without, else with those that its call takes."""
+def surveyed(
+    pipeline: Any,  # noqa: ANN401 - as of `Survey`
+    *asked: Any,  # noqa: ANN401
+    words: Mapping[str, str] | None = None,
+    judged: bool = False,
+    shown: bool = False,
+) -> Survey:
+    """Survey a pipeline, without pictures if it draws without and none are to be `shown`, else with those that its call takes."""
     if not image_arguments.arguments(pipeline):
-        return Survey(pipeline, *asked)
-    try:
-        return Survey(pipeline, *asked)
-    except UnsupportedError:
-        return image_arguments.handed(pipeline, partial(Survey, pipeline, *asked, words=words), words)
+        return Survey(pipeline, *asked, judged=judged)
+    if not shown:
+        with suppress(UnsupportedError):
+            return Survey(pipeline, *asked, judged=judged)
+    return image_arguments.handed(pipeline, partial(Survey, pipeline, *asked, words=words, judged=judged), words)
 
 
 def is_tokenizer(component: object) -> bool:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, Self
 
 import torch
-from torch import SymFloat, SymInt, Tensor, nn
+from torch import SymBool, SymFloat, SymInt, Tensor, nn
+from torch.fx.experimental.symbolic_shapes import statically_known_true
+from torch.nn import functional
 
 #: Whose code is followed with lengths that are open.
 _OPENED = ("diffusers.pipelines", "diffusers.models")
@@ -85,32 +88,90 @@ class _OpenFloat(float, metaclass=_Real):
     pass
 
 
+def _length(value: Any) -> Any:  # noqa: ANN401 - of `len`
+    """`len` of a tensor may be open."""
+    return value.shape[0] if isinstance(value, Tensor) and value.ndim else len(value)
+
+
+def _largest(*values: Any, **options: Any) -> Any:  # noqa: ANN401 - of `max`
+    """`max` of open lengths is open: which of them it is differs."""
+    each = list(values[0] if len(values) == 1 else values)
+    return functools.reduce(torch.sym_max, each) if any(isinstance(one, SymInt) for one in each) else max(each, **options)
+
+
+def _surely(values: Iterable[Any]) -> bool:
+    """`all` of comparisons of lengths: only what always holds, so that the way is the one that is right in either case."""
+    return all(statically_known_true(each) if isinstance(each, SymBool) else each for each in values)
+
+
+#: What stands in the place of Python's own in the code that is followed.
+_OPEN: Mapping[str, Any] = {"int": _OpenInt, "float": _OpenFloat, "len": _length, "max": _largest, "all": _surely}
+
+
+class _Missing:
+    """How much is missing to a multiple, (-length) % 32: a number of the graph, the same wherever the same is asked.
+
+    torch would ask whether it is 0 or 1 wherever a tensor is that long. Whether there is any is answered with yes: nothing is
+    added, where nothing is missing, by what adds it.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[Any, int], SymInt] = {}
+
+    def of(self, left: Any, multiple: int) -> SymInt:  # noqa: ANN401 - an open length
+        """The number that what is left of a negative length is."""
+        where = left.node.expr, multiple
+        if where not in self._known:
+            found: Any = torch.full((), left, dtype=torch.long).item()
+            torch._check(found >= 0)  # noqa: SLF001 - as torch documents it
+            torch._check(found < multiple)  # noqa: SLF001
+            self._known[where] = found
+        return self._known[where]
+
+    def __contains__(self, value: SymInt) -> bool:
+        return any(value.node.expr == known.node.expr for known in self._known.values())
+
+
 @contextmanager
 def open_lengths(pipeline: Any) -> Iterator[None]:  # noqa: ANN401 - a pipeline of diffusers
     """Within it `int(height)` and `float(height)` keep a height that is open, and `[0] * batch` a batch.
 
-    In the code of the pipeline and of diffusers' networks in it.
+    So do `len`, `max` and `all` of lengths, and what pads to a multiple. In the code of the pipeline and of diffusers' networks
+    in it.
     """
     networks = (each for each in pipeline.components.values() if isinstance(each, nn.Module))
     inside = {type(module) for network in networks for module in network.modules()}
     names = {kind.__module__ for each in (type(pipeline), *inside) for kind in each.__mro__}
     modules = [sys.modules[name] for name in names if name.startswith(_OPENED)]
-    multiply: Any = SymInt.__rmul__
+    multiply, above, modulo = SymInt.__rmul__, SymInt.__gt__, SymInt.__mod__
+    missing = _Missing()
 
     def repeated(self: SymInt, other: Any) -> Any:  # noqa: ANN401 - what stands before the `*`
         if isinstance(other, list) and (count := self.node.maybe_as_int()) is not None:
             return other * count
         return Repeated(other[0], self) if isinstance(other, list) and len(other) == 1 else multiply(self, other)
 
+    def remaining(self: SymInt, other: Any) -> Any:  # noqa: ANN401
+        kind.__mod__ = modulo  # which whoever traces computes by
+        left: Any = modulo(self, other)
+        kind.__mod__ = remaining
+        constant = not isinstance(left, SymInt) or left.node.expr.is_number
+        padded = not constant and isinstance(other, int) and statically_known_true(self <= 0)
+        return missing.of(left, other) if padded else left
+
+    def some(self: SymInt, other: Any) -> Any:  # noqa: ANN401
+        return True if isinstance(other, int) and other == 0 and self in missing else above(self, other)
+
+    kind: Any = SymInt
     for module in modules:
-        vars(module).update(int=_OpenInt, float=_OpenFloat)
-    SymInt.__rmul__ = repeated
+        vars(module).update(_OPEN)
+    kind.__rmul__, kind.__gt__, kind.__mod__ = repeated, some, remaining
     try:
         yield
     finally:
-        SymInt.__rmul__ = multiply
+        kind.__rmul__, kind.__gt__, kind.__mod__ = multiply, above, modulo
         for module in modules:
-            for name in ("int", "float"):
+            for name in _OPEN:
                 vars(module).pop(name, None)
 
 
@@ -125,6 +186,21 @@ def linspace(start: Any, end: Any, steps: Any, **options: Any) -> Tensor:  # noq
     """Numbers of even steps, as torch makes them, but for their last digit; torch's own asks how many."""
     kept = {name: value for name, value in options.items() if name in ("dtype", "device")}
     return start + torch.arange(steps, **{"dtype": torch.get_default_dtype(), **kept}) * ((end - start) / (steps - 1))
+
+
+def pad_sequence(
+    rows: Sequence[Any],
+    batch_first: bool = False,  # noqa: FBT001, FBT002 - as torch has it
+    padding_value: float = 0.0,
+    padding_side: str = "right",
+) -> Tensor:
+    """Rows (length, …) as one tensor, the shorter ones filled up, as torch does; torch's own asks for lengths."""
+    most, whole = _largest([row.shape[0] for row in rows]), list[Tensor]()
+    for row in rows:
+        missing = most - row.shape[0]
+        sides = (missing, 0) if padding_side == "left" else (0, missing)
+        whole.append(row if len(rows) == 1 else functional.pad(row, (*[0, 0] * (row.ndim - 1), *sides), value=padding_value))
+    return torch.stack(whole, 0 if batch_first else 1)
 
 
 def fill_diagonal(matrix: Tensor, value: float) -> Tensor:

@@ -156,7 +156,7 @@ class PlayedStep(PlayedPart):
         encoded = self._conditioning(values)
         play.encode_by(replayed(encoded))
         scales = {name: marked(values[name], STEP) for name in ("guidance_scale", *survey.scales) if name in values}
-        scale: Any = OpenScale(scales["guidance_scale"], on=True) if "guidance_scale" in scales else 1.0
+        scale: Any = OpenScale(scales["guidance_scale"], on=True) if "guidance_scale" in scales else survey.off
         others = {name: OpenScale(scales[name], on=default > 0) for name, default in survey.scales.items()}
         try:
             with sized(latent):
@@ -209,7 +209,7 @@ class PlayedDecoder(PlayedPart):
         play.place(**survey.unasked(self._pipeline))
         try:
             with sized(latent):
-                play(**self._call(play, encoded, latent, 1.0), output_type="np")
+                play(**self._call(play, encoded, latent, survey.off), output_type="np")
         except Finished as event:
             return event.image.float()
         raise RuntimeError(f"{survey.name} returned no picture as an array")
@@ -248,7 +248,8 @@ def prompted(pipeline: Any, survey: Survey, encoded: Sequence[Any], count: Any) 
     takes = dry_run.arguments(pipeline)
     negative = {"negative_prompt": ""} if survey.branches == 2 else {}
     if "prompt_embeds" in takes and encoded:
-        flat = list(zip(dry_run.leaves(encoded[0], 1)[0], survey.conditioning[0], strict=True))
+        _, spec = dry_run.leaves(survey.encodings[0].found, 1)
+        flat = list(zip(spec.flatten_up_to(encoded[0]), survey.conditioning[0], strict=True))
         first, leaf = next((each, leaf) for each, leaf in flat if isinstance(each, Tensor | list))
         if isinstance(leaf, Leaf) and isinstance(first, Tensor) and leaf.times > 1 and first.shape[0] != count:
             first = first[: first.shape[0] // leaf.times]

@@ -66,11 +66,10 @@ def pil(pixels: np.ndarray) -> Image.Image:
 
 
 def _piled(pictures: Mapping[str, Any], survey: Survey) -> dict[str, Any]:
-    """Pictures of PIL by input; those of one network, where there are several, in one pile, which no pipeline takes apart."""
-    return {
-        name: image_arguments.Shown(own) if survey.pictures[name] in survey.lists and isinstance(own, list) else own
-        for name, own in pictures.items()
-    }
+    """Pictures of PIL by input, in one pile each, which no pipeline takes apart: some take a list for one prompt's."""
+    if not survey.piles:
+        return dict(pictures)
+    return {name: image_arguments.Shown(own) if isinstance(own, list) else own for name, own in pictures.items()}
 
 
 class TracedReference:
@@ -185,9 +184,10 @@ class TracedReference:
         play.encode_by(encode)
         shapes = self._family.recipe.shapes
         height, width = shapes.height[1], shapes.width[1]
-        off = steering(self.pipeline, survey.mode, standins.OpenScale(torch.ones(1), on=False))
+        asked = {**self._family.arguments, **survey.shown(1, height, width), "height": height, "width": width}
+        asked |= steering(self.pipeline, survey.mode, standins.OpenScale(torch.ones(1), on=False))
         with contextlib.suppress(Stepped):
-            play(prompt=["a"], negative_prompt=["b"], **off, **survey.shown(1, height, width), height=height, width=width)
+            play(prompt=["a"], negative_prompt=["b"], **asked)
         both, alone = self.encode(["a"], "b"), zip(survey.conditioning[0], dry_run.leaves(found[0], 1)[0], strict=True)
         rows = {leaf.name: value[0].numpy() for leaf, value in alone if isinstance(leaf, Leaf) and leaf.name in several}
 
@@ -311,10 +311,10 @@ class TracedReference:
         count = len(next(iter(conditioning.values()))) if conditioning else options["batch_size"]
         running = standins.stand_in(played, _execution_device=torch.device("cpu"))
         running.__dict__["check_inputs"] = lambda *_, **__: None
-        running.__dict__.update(image_arguments.noting(played, lambda _, made: made) if survey.lists else {})
+        running.__dict__.update(image_arguments.noting(played, lambda _, made: made) if survey.piles else {})
         if encoded:
             running.__dict__[Play(played, torch.zeros, torch.zeros(1)).encoder] = replayed(encoded)
-        asked = self._family.recipe.sampler.asked(options.get("num_inference_steps"))
+        asked = {**self._family.arguments, **self._family.recipe.sampler.asked(options.get("num_inference_steps"))}
         asked |= {**dry_run.off(options["height"], options["width"]), **shown, **options}
         asked |= {name: own.tolist() for name, own in given.items() if own.ndim == 1}
         asked |= steering(played, survey.mode, scale)

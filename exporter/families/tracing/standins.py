@@ -16,7 +16,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from engines.errors import UnsupportedError
-from exporter.families.tracing.open_lengths import Repeated, fill_diagonal, linspace
+from exporter.families.tracing.open_lengths import Repeated, fill_diagonal, linspace, pad_sequence
 
 
 def stand_in(real: Any, **attributes: Any) -> Any:  # noqa: ANN401 - any object of diffusers or transformers
@@ -62,8 +62,8 @@ def scheduler(real: Any, time: Tensor, step: Callable[[Any, Any, Any, Mapping[st
     """A scheduler of the same class whose only time is `time`, and that changes nothing; `step` is called for its own."""
     if not hasattr(real, "step"):
         raise UnsupportedError(
-            f"{type(real).__name__} has no step, by which every sampler is compiled: it predicts and corrects in two methods of its "
-            "own.\n  Take a pipeline whose scheduler has one."
+            f"{type(real).__name__} has no step, by which every sampler is compiled: it predicts and corrects by others.\n"
+            "  Take a pipeline whose scheduler has one."
         )
 
     def set_timesteps(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
@@ -204,6 +204,8 @@ class Answered(TorchFunctionMode):
             raise Finished(args[0])
         if name == "linspace" and any(isinstance(each, SymInt | SymFloat) for each in (*args, *kwargs.values())):
             func = linspace
+        if name == "pad_sequence":
+            func = pad_sequence
         if name == "fill_diagonal_" and args[0].ndim > 1:
             func = fill_diagonal
         if name == "tolist" and args[0].ndim > 1:
@@ -282,12 +284,25 @@ class Outlined(TorchDispatchMode):
             return func(*args, **kwargs)
         if func is torch.ops.aten._local_scalar_dense.default and args[0].dtype == torch.bool:  # noqa: SLF001
             return False  # of what a network computes: whether it may take a shorter way
+        if func is torch.ops.aten.index.Tensor:
+            args = args[0], _selected(args[1])
         moved = pytree.tree_map_only(Tensor, lambda each: each.to("meta"), (args, kwargs))
         moved = pytree.tree_map_only(torch.device, lambda _: torch.device("meta"), moved)
         found = func(*moved[0], **moved[1])
         if args and isinstance(args[0], Tensor) and not args[0].is_meta and func._schema.is_mutable:  # noqa: SLF001
             return args[0]
         return found
+
+
+def _selected(indices: Sequence[Tensor | None]) -> list[Tensor | None]:
+    """Indices of which a mask that has values is what it selects, so that how much that is stays known."""
+    found = list[Tensor | None]()
+    for each in indices:
+        if isinstance(each, Tensor) and each.dtype == torch.bool and not each.is_meta:
+            found += each.nonzero().unbind(1)
+        else:
+            found.append(each)
+    return found
 
 
 def real() -> AbstractContextManager[Any]:
@@ -304,7 +319,10 @@ def outlined() -> Iterator[None]:
 
 
 class Absent:
-    """What a network that is not asked returns: anything that is done with it gives the same."""
+    """What a network that is not asked returns, of that shape: anything that is done with it gives the same."""
+
+    def __init__(self, shape: Sequence[int] = ()) -> None:
+        self._shape = tuple(shape)
 
     def _same(self, *_: Any, **__: Any) -> Absent:  # noqa: ANN401
         return self
@@ -312,6 +330,10 @@ class Absent:
     def chunk(self, count: int, *_: Any, **__: Any) -> tuple[Absent, ...]:  # noqa: ANN401
         """As many of it."""
         return (self,) * count
+
+    def split(self, size: int, dim: int = 0) -> tuple[Absent, ...]:
+        """As many as there are of that size; two where its shape is not known, as of what is split between two."""
+        return (self,) * (-(-self._shape[dim] // size) if self._shape else 2)
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401
         if name.startswith("__"):
@@ -329,10 +351,9 @@ class Absent:
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401
+        own = next(each for each in pytree.tree_leaves((args, kwargs)) if isinstance(each, cls))
         name = getattr(func, "__name__", "")
-        if name in ("chunk", "split"):
-            return (cls(),) * (int(args[1]) if name == "chunk" else 2)
-        return cls()
+        return getattr(own, name)(*args[1:], **(kwargs or {})) if name in ("chunk", "split") else own
 
 
 def idle(network: Any, returned: Any) -> Any:  # noqa: ANN401 - a network of diffusers, and anything

@@ -13,6 +13,7 @@ WAYS = {
     "split": lambda one, two: torch.stack([*one.split([1, 3], dim=1)[1].unbind(-1), *two.chunk(2, dim=1)[0].unbind(1)], 1),
     "shape": lambda one, two: (one.view(2, 3, 4).transpose(0, -1) * two.unsqueeze(-2).reshape(4, 3, 2)).flatten(0, 1),
     "spread": lambda one, two: one[None, :, None].expand(3, -1, 2, 4).squeeze(0).clone().contiguous() * 2.0 * two[:, None],
+    "padded": lambda one, two: nn.functional.pad(one * two, (1, 0, 2, 0)) * nn.functional.pad(one, (0, 1, 0, 2), value=0.0),
     "made": lambda one, two: torch.complex(one.real, two.imag).to("cpu") * torch.polar(one.real, two.real),
 }
 

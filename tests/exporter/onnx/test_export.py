@@ -20,6 +20,23 @@ class Functional(torch.nn.Module):
         return (latent.to(torch.float64) * 3).to(torch.float32).to(torch.float32)
 
 
+class Placed(torch.nn.Module):
+    def forward(self, latent):
+        places = torch.arange(2, dtype=torch.int32, device="cpu").to(device="cpu", dtype=torch.int32)
+        return latent[:, places]
+
+
+class FilledUp(torch.nn.Module):
+    """Up to a multiple by a number of the graph's own, beside an operator that needs decomposition."""
+
+    def forward(self, latent):
+        missing = torch.full((), -latent.shape[2] % 4, dtype=torch.long).item()
+        torch._check(missing >= 0)
+        torch._check(missing < 4)
+        filled = torch.cat([latent, latent[:, :, -1:].repeat(1, 1, missing, 1)], 2)
+        return 1000 - filled[:, :, : latent.shape[2]]
+
+
 class InPlace(torch.nn.Module):
     def forward(self, latent):
         changed = latent.clone()
@@ -51,6 +68,14 @@ def test_what_needs_no_decomposition_is_translated_at_once(tmp_path, monkeypatch
 
 def test_what_needs_decomposition_gets_it(tmp_path, monkeypatch):
     assert run(InPlace(), tmp_path, monkeypatch) == 2
+
+
+def test_numbers_of_places_are_as_wide_as_onnx_has_them(tmp_path, monkeypatch):
+    assert run(Placed(), tmp_path, monkeypatch) == 1
+
+
+def test_a_number_that_the_graph_computes_of_lengths_is_decomposed_too(tmp_path, monkeypatch):
+    assert run(FilledUp(), tmp_path, monkeypatch) == 2
 
 
 def test_what_cannot_be_translated_says_so():

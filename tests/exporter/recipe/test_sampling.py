@@ -88,7 +88,7 @@ def test_a_power_law_is_a_grid_of_any_number_of_steps():
     with pytest.raises(RecipeError, match=r"timesteps\.powr"):
         parsed("timesteps: {powr: 2}", "[4]")
     with pytest.raises(RecipeError, match="both timesteps and sigmas"):
-        parsed("timesteps: {power: 2}\n  sigmas: [9.0, 1.0]", "[2]")
+        parsed("timesteps: {power: 2}, sigmas: [9.0, 1.0]", "[2]")
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,10 @@ import pytest
 import torch
 from diffusers.pipelines.flux import pipeline_flux
 from torch import nn
+from torch.nn.utils.rnn import pad_sequence
 
 from exporter.families.tracing.open_lengths import Area, Repeated, one_batch, open_lengths
+from exporter.families.tracing.open_lengths import pad_sequence as padded_rows
 from exporter.families.tracing.standins import Answered
 
 
@@ -106,3 +108,62 @@ def test_how_often_one_batch_goes_into_another_is_a_number_of_rows_that_are_join
     both = {0: torch.export.Dim("batch", min=1, max=8)}
     program = torch.export.export(Joined(), (torch.ones(2, 2), torch.ones(2, 3)), dynamic_shapes=(both, both), strict=False)
     assert program.module()(torch.ones(5, 2), torch.ones(5, 3)).shape == (15, 2)
+
+
+class Filled(nn.Module):
+    """What a network does that fills texts up to a multiple of 4, and the shorter one up to the longer."""
+
+    def forward(self, first, second):
+        with open_lengths(bare()), Answered(nothing):
+            own = vars(pipeline_flux)
+            rows = []
+            for row in (first, second):
+                missing = -own["len"](row) % 4
+                assert missing is -own["len"](row) % 4, "what is missing is one number wherever it is asked for"
+                places = torch.arange(own["len"](row) + missing, dtype=row.dtype)
+                rows.append((torch.cat([row, row[-1:].repeat(missing, 1)]) if missing > 0 else row) + 0 * places[:, None])
+            counts = [own["len"](row) for row in rows]
+            most = own["max"](counts)
+            mask = torch.zeros(2, most)
+            for index, count in enumerate(counts):
+                mask[index, :count] = 1
+            joined = pad_sequence(rows, batch_first=True)
+            whole = own["all"](count == most for count in counts)
+            return joined, torch.zeros(2, 0) if whole else mask, rows[0][: own["len"](first)].view(-1, 3)
+
+
+@pytest.mark.parametrize("traced_at", [(5, 9), (8, 6)], ids=str)
+def test_what_fills_up_to_a_multiple_holds_for_all_lengths_whichever_is_the_longer(traced_at):
+    dims = tuple({0: torch.export.Dim(name, min=2, max=64)} for name in ("first", "second"))
+    program = torch.export.export(Filled(), tuple(map(torch.rand, traced_at, (3, 3))), dynamic_shapes=dims, strict=False).module()
+    for counts in ((3, 14), (14, 3), (8, 4), (7, 8)):
+        rows = [torch.rand(count, 3) for count in counts]
+        joined, mask, first = program(*rows)
+        filled = [-(-count // 4) * 4 for count in counts]
+        assert joined.shape == (2, max(filled), 3)
+        assert mask.sum(1).tolist() == filled
+        assert torch.equal(first, rows[0])
+        for got, row, full in zip(joined, rows, filled, strict=True):
+            assert torch.equal(got[: len(row)], row)
+            assert torch.equal(got[len(row) : full], row[-1:].expand(full - len(row), 3))
+            assert not got[full:].any()
+
+
+def test_what_python_has_for_lengths_is_its_own_outside_and_for_numbers():
+    with open_lengths(bare()):
+        own = dict(vars(pipeline_flux))
+        assert (own["len"]("abc"), own["len"](torch.ones(4, 2))) == (3, 4)
+        assert (own["max"](2, 3), own["max"](["a", "bc"], key=len)) == (3, "bc")
+        assert own["all"](each > 1 for each in (2, 3))
+        assert not own["all"](each > 2 for each in (2, 3))
+        assert (-5 % 4, 7 % 4) == (3, 3)
+    assert {"len", "max", "all"}.isdisjoint(vars(pipeline_flux))
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("first", [False, True])
+def test_rows_are_padded_as_torch_pads_them(side, first):
+    rows = [torch.rand(2, 3), torch.rand(4, 3), torch.rand(1, 3)]
+    for some in (rows, rows[:1]):
+        wanted = pad_sequence(some, batch_first=first, padding_value=7.0, padding_side=side)
+        assert torch.equal(padded_rows(some, first, 7.0, side), wanted)

@@ -104,11 +104,28 @@ def test_networks_without_memory_give_shapes_and_the_rest_stays_real():
         found.sum().item()
 
 
+def test_a_mask_that_has_values_selects_as_much_of_what_has_none():
+    states = torch.ones(2, 4, 3, device="meta")
+    with outlined():
+        mask = torch.tensor([[True, True, False, True], [True, False, False, False]])
+        assert states[0][mask[0]].shape == (3, 3)
+        assert states[mask].shape == (4, 3)
+        assert states[:, torch.tensor([0, 2])].shape == (2, 2, 3)
+        assert states[states[..., 0] > 0].shape == (8, 3)
+
+
 def test_what_no_network_computes_takes_part_in_nothing():
     found = Absent()
     one, two = (found[0] * 2.0).chunk(2)
     assert isinstance(torch.cat([one, two]) + 1, Absent)
     assert isinstance(torch.ones(2) * one, Absent)
+
+
+def test_what_no_network_computes_is_split_into_as_many_as_there_were():
+    """As IF takes the noise and the variance out of what its UNet predicts, and puts them together again."""
+    noise, variance = Absent((2, 6, 8, 8)).chunk(2)[0].split(3, dim=1)
+    assert len(torch.cat([noise + 1, variance], dim=1).split(3, dim=1)) == 2  # type: ignore[list-item]
+    assert len(Absent((5, 1)).split(2)) == 3
 
 
 def test_a_refusal_has_the_line_of_diffusers():
