@@ -21,7 +21,7 @@ def classes(pipeline: Any) -> int:  # noqa: ANN401 - of diffusers
     """How many classes a pipeline draws; 0 where it asks for none."""
     if LABELS not in dry_run.arguments(pipeline):
         return 0
-    configs = [each.config for each in pipeline.components.values() if isinstance(each, torch.nn.Module)]
+    configs: list[Any] = [each.config for each in pipeline.components.values() if isinstance(each, torch.nn.Module)]
     return next((int(config[name]) for config in configs for name in _FIELDS if config.get(name)), 0)
 
 
