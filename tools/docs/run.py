@@ -39,7 +39,7 @@ NEVER = {
 }
 #: The same, of what `--everything` runs.
 LATER = {
-    r"^t2iexport distill|tools\.(demo\.(ablate_|score|compare_models|train_reward|best_of)|measure\.leaps)": (
+    r"^t2iexport distill|tools\.(demo\.(ablate_|score|compare_models|train_reward|best_of)|measure\.leaps)|^t2iexport reward": (
         "trains, or draws thousands: hours, days"
     ),
     r"tools\.measure\.full_size": "takes a network of full size: 20 GB of memory and a disk to match",

@@ -10,6 +10,7 @@ a time, on one CPU.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -26,18 +27,23 @@ from exporter.sweep.runner import LocalRunner, Runner
 R = TypeVar("R")
 
 
-def timed(function: Callable[..., R], *arguments: object) -> tuple[float, R]:
-    """What a function returns, and the seconds that it took, in whichever process this is."""
-    start = time.perf_counter()
+def timed(function: Callable[..., R], *arguments: object) -> tuple[float, float, R]:
+    """Seconds that a function took, those of a CPU with the processes that it waited for, and what it returned."""
+    start, before = time.perf_counter(), _cpu()
     result = function(*arguments)
-    return time.perf_counter() - start, result
+    return time.perf_counter() - start, _cpu() - before, result
+
+
+def _cpu() -> float:
+    """Seconds of a CPU of this process and of those that it waited for."""
+    return sum(os.times()[:4])
 
 
 class Clocked:
     """A runner whose tasks are timed where they run.
 
     Attributes:
-        seconds: of each task.
+        seconds: of each task; so is `cpu`, of a CPU, which other work on the machine leaves as it is.
         width: the runner's.
 
     """
@@ -45,6 +51,7 @@ class Clocked:
     def __init__(self, runner: Runner) -> None:
         self._runner, self.width = runner, runner.width
         self.seconds: list[float] = []
+        self.cpu: list[float] = []
 
     def run(self, function: Callable[..., R], *arguments: object, alone: bool = False) -> Future[R]:
         """Run a task as the runner does."""
@@ -52,8 +59,9 @@ class Clocked:
         if done.exception():
             return done
         own: Future[R] = Future()
-        seconds, result = done.result()
+        seconds, cpu, result = done.result()
         self.seconds.append(seconds)
+        self.cpu.append(cpu)
         own.set_result(result)
         return own
 
@@ -65,14 +73,17 @@ class Clocked:
 def main(sweep: Path, output: Path, address: str | None) -> None:
     """Run the sweep, and print both times and their ratio."""
     asked = spec.load(sweep)
+    start, before = time.perf_counter(), _cpu()
     with RayRunner(address) if address else LocalRunner() as runner:
-        clocked, start = Clocked(runner), time.perf_counter()
+        clocked = Clocked(runner)
         points = run.sweep(asked, output, clocked, Store(), lambda line: click.echo(line, err=True))
-        whole = time.perf_counter() - start
-    own = sum(clocked.seconds)
+    whole, cpu, own = time.perf_counter() - start, _cpu() - before, sum(clocked.seconds)
     failed = sum(bool(each.result.failed) for each in points)
     click.echo(f"{len(points)} points, {failed} failed; {len(clocked.seconds)} tasks took {own:.1f} s, the sweep {whole:.1f} s")
     click.echo(f"added: {whole - own:.1f} s, {whole / own - 1:.1%}; {(whole - own) / len(clocked.seconds):.2f} s a task")
+    if address is None:  # what Ray starts is not ours to wait for
+        used = sum(clocked.cpu)
+        click.echo(f"of a CPU: {used:.1f} s and {cpu - used:.1f} s added, {cpu / used - 1:.1%}")
 
 
 if __name__ == "__main__":

@@ -2,8 +2,6 @@
 
 import time
 
-import pytest
-
 from exporter.sweep.runner import died
 from tools.measure.sweep_overhead import Clocked, timed
 
@@ -38,4 +36,11 @@ def test_a_tasks_own_time_is_its_functions():
     assert "died" in str(clocked.run(slow, 0, "").exception())
     assert len(clocked.seconds) == 1
     assert clocked._runner.asked == [True, False]
-    assert timed(slow, 0, 7)[1] == pytest.approx(7)
+    assert timed(slow, 0, 7)[2] == 7
+
+
+def test_of_a_cpu_only_work_counts():
+    seconds, cpu, _ = timed(slow, 0.3, "")
+    assert seconds >= 0.3
+    assert cpu < 0.25
+    assert timed(sum, range(3_000_000))[1] > 0
