@@ -15,7 +15,7 @@ from engines.manifest import PartialStep, Role, Tokenizer
 from engines.plugins import did_you_mean
 from engines.signature import Port, Range, Signature
 from exporter.families import Driving, edits
-from exporter.families.tracing.problems import problems, problems_of_call
+from exporter.families.tracing.problems import problems
 from exporter.part import Part
 from exporter.part import Precision as Precision  # noqa: PLC0414 - the families' own argument type
 
@@ -75,12 +75,12 @@ class Traced:
 
     def _surveyed(self) -> Survey:
         """The pipeline at the recipe's typical size."""
-        from exporter.families.tracing import siblings  # noqa: PLC0415 - torch
+        from exporter.families.tracing import call, siblings  # noqa: PLC0415 - torch
         from exporter.families.tracing.facts import surveyed  # noqa: PLC0415
 
         shapes = self.recipe.shapes
         pipeline = self.pipeline(loaded=())
-        if found := problems_of_call(pipeline, self.recipe.model.call):
+        if found := call.problems(pipeline, self.recipe.model.call):
             raise RecipeError(found)
         return surveyed(
             pipeline, self.arguments, self.recipe.sampler.guidance.mode,
@@ -123,10 +123,10 @@ class Traced:
 
     @property
     def inputs(self) -> Mapping[str, Input]:
-        """The pictures that the pipeline is given, in the order of its arguments."""
-        from exporter.families.tracing import image_arguments  # noqa: PLC0415 - torch
+        """The pictures that the pipeline is given, in the order of its arguments, and the class that it draws."""
+        from exporter.families.tracing import class_labels, image_arguments  # noqa: PLC0415 - torch
 
-        found = dict[str, Input]()
+        found = class_labels.entries(self.survey.pipeline)
         for name in self.conditions.pictures:
             about = self.survey.prepared.get(name, image_arguments.PLAIN)
             found[name] = Input(
@@ -140,7 +140,10 @@ class Traced:
     @property
     def arguments(self) -> dict[str, Any]:
         """Arguments of the pipeline's call beside prompts, size, steps and guidance: those that the recipe states."""
-        return {**self.recipe.model.call, **self.recipe.sampler.asked()}
+        from exporter.families.tracing import assemble, call  # noqa: PLC0415 - torch
+
+        own = call.as_taken(assemble.kind_of(self.checkpoint), self.recipe.model.call) if self.recipe.model.call else {}
+        return {**own, **self.recipe.sampler.asked()}
 
     def components(self, part: str) -> tuple[str, ...]:
         """Networks that compute in a part, the one that passes change first."""
@@ -245,11 +248,12 @@ class Traced:
         made = [Port(name=crossing.name, shape=crossing.port_shape) for crossing in self.conditions.crossings]
         if role == "condition":
             noise = [Port(name="noise", shape=latent.shape)] if self.conditions.draw is not None else []
-            inputs = [*(entry.port(each) for each, entry in self.inputs.items()), *noise]
+            inputs = [*(entry.port(each) for each, entry in self.inputs.items() if entry.pictured), *noise]
             return self._signed(inputs, made, alone=self._one_by_one)
         if role == "denoiser":
             scales = [Port(name=scale.name, shape=("batch",)) for scale in self.guidance.scales]
-            inputs = [latent, Port(name="timestep", shape=("batch",)), *self._conditioning, *made, *scales]
+            labels = [entry.port(each) for each, entry in self.inputs.items() if not entry.pictured]
+            inputs = [latent, Port(name="timestep", shape=("batch",)), *labels, *self._conditioning, *made, *scales]
             return self._signed(inputs, [Port(name="model_output", shape=latent.shape)], alone=self._one_by_one)
         image = Port(name="image", shape=("batch", *self._pixels, self.survey.image[2]))
         if role == "encoder":
@@ -274,7 +278,8 @@ class Traced:
         from exporter.families.tracing.dry_run import Leaf, arguments  # noqa: PLC0415 - torch
 
         lists = any(leaf.rows for leaves in self.survey.conditioning for leaf in leaves if isinstance(leaf, Leaf))
-        return lists or "prompt_embeds" not in arguments(self.survey.pipeline)
+        takes = arguments(self.survey.pipeline)
+        return lists or not {"prompt_embeds", "batch_size"} & takes.keys()
 
     _sides = ("latent_height", "latent_width")
 
