@@ -123,10 +123,10 @@ class Traced:
 
     @property
     def inputs(self) -> Mapping[str, Input]:
-        """The pictures that the pipeline is given, in the order of its arguments."""
-        from exporter.families.tracing import image_arguments  # noqa: PLC0415 - torch
+        """The pictures that the pipeline is given, in the order of its arguments, and the class that it draws."""
+        from exporter.families.tracing import class_labels, image_arguments  # noqa: PLC0415 - torch
 
-        found = dict[str, Input]()
+        found = class_labels.entries(self.survey.pipeline)
         for name in self.conditions.pictures:
             about = self.survey.prepared.get(name, image_arguments.PLAIN)
             found[name] = Input(
@@ -248,11 +248,12 @@ class Traced:
         made = [Port(name=crossing.name, shape=crossing.port_shape) for crossing in self.conditions.crossings]
         if role == "condition":
             noise = [Port(name="noise", shape=latent.shape)] if self.conditions.draw is not None else []
-            inputs = [*(entry.port(each) for each, entry in self.inputs.items()), *noise]
+            inputs = [*(entry.port(each) for each, entry in self.inputs.items() if entry.pictured), *noise]
             return self._signed(inputs, made, alone=self._one_by_one)
         if role == "denoiser":
             scales = [Port(name=scale.name, shape=("batch",)) for scale in self.guidance.scales]
-            inputs = [latent, Port(name="timestep", shape=("batch",)), *self._conditioning, *made, *scales]
+            labels = [entry.port(each) for each, entry in self.inputs.items() if not entry.pictured]
+            inputs = [latent, Port(name="timestep", shape=("batch",)), *labels, *self._conditioning, *made, *scales]
             return self._signed(inputs, [Port(name="model_output", shape=latent.shape)], alone=self._one_by_one)
         image = Port(name="image", shape=("batch", *self._pixels, self.survey.image[2]))
         if role == "encoder":
@@ -277,7 +278,8 @@ class Traced:
         from exporter.families.tracing.dry_run import Leaf, arguments  # noqa: PLC0415 - torch
 
         lists = any(leaf.rows for leaves in self.survey.conditioning for leaf in leaves if isinstance(leaf, Leaf))
-        return lists or "prompt_embeds" not in arguments(self.survey.pipeline)
+        takes = arguments(self.survey.pipeline)
+        return lists or not {"prompt_embeds", "batch_size"} & takes.keys()
 
     _sides = ("latent_height", "latent_width")
 

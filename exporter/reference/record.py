@@ -106,6 +106,8 @@ def record(family: Family, recipe: Recipe, report: Callable[[str], None] = lambd
         off = next((scale.off for scale in family.guidance.scales if scale.name == USUAL and scale.off is not None), 1.0)
         for number, setting in enumerate(settings(recipe, starts, alike=_of_open_length(family), off=off)):
             report(setting.label)
+            if not family.tokenizer_names:
+                setting = replace(setting, prompts=("",) * len(setting.prompts), negative_prompt=None)  # noqa: PLW2901
             texts = setting.prompts, setting.negative_prompt
             conditioning, ids = reference.encode(*texts), reference.tokenize(*texts)
             noise = noises(recipe, number)
@@ -117,7 +119,9 @@ def record(family: Family, recipe: Recipe, report: Callable[[str], None] = lambd
                 uncached = None
             run = replace(one(noise, runs[0].image[0] if setting.strength else None), uncached=uncached)
             runs.append(run)
-            known = {**ids, **conditioning, **reference.conditions(pictures, run.draws[0])}
+            numbers = {name: fed for name, fed in pictures.items() if not family.inputs[name].pictured}
+            shown = {name: fed for name, fed in pictures.items() if name not in numbers}
+            known = {**ids, **conditioning, **numbers, **reference.conditions(shown, run.draws[0])}
             for name, role in family.roles.items():
                 signature = family.signature(name)
                 most = signature.lengths(signature.inputs[0].shape[0])[1]
@@ -211,6 +215,7 @@ def play(
                 callback_on_step_end=saw_latent,
                 output_type="np",
                 **({"pictures": pictures} if pictures else {}),
+                **({} if conditioning else {"batch_size": batch}),
                 **asked,
             ).images
     finally:

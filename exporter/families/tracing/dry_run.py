@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+from diffusers.utils import BaseOutput
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
@@ -172,12 +173,23 @@ class Play:
         ):  # fmt: skip
             return call(self.pipeline, **given)
 
+    def _loop(self, times: Any = None, **_: Any) -> Any:  # noqa: ANN401 - of a progress bar
+        """Begin the steps: the bar of a `with`, or what is looped over where the bar is given that."""
+        return self._over(times) if times is not None else self._bar()
+
     @contextmanager
-    def _loop(self, *_: Any, **__: Any) -> Iterator[Any]:  # noqa: ANN401 - of a progress bar
+    def _bar(self) -> Iterator[Any]:
+        self._begin()
+        yield SimpleNamespace(update=lambda *_: None)
+
+    def _over(self, times: Any) -> Iterator[Any]:  # noqa: ANN401
+        self._begin()
+        yield from times
+
+    def _begin(self) -> None:
         self.phase = "denoiser"
         if self.prepares:
             raise Stepped(None, None, {})
-        yield SimpleNamespace(update=lambda *_: None)
 
     def _stepped(self, output: Any, time: Any, sample: Any, options: Mapping[str, Any]) -> Any:  # noqa: ANN401
         return self.on_step(output, time, sample, options)
@@ -190,8 +202,8 @@ class Play:
         """A step that leaves the latent as it is."""
         self.phase = "decoder"
         # Of one step alone some pipelines take the clean latent, which it then is.
-        both = {"prev_sample": sample, "pred_original_sample": sample}
-        return SimpleNamespace(**both) if options.get("return_dict", True) else tuple(both.values())
+        both = BaseOutput(prev_sample=sample, pred_original_sample=sample)
+        return both if options.get("return_dict", True) else both.to_tuple()
 
 
 def encoder_of(pipeline: Any) -> str:  # noqa: ANN401 - a pipeline of diffusers
@@ -328,6 +340,7 @@ def unpackings(latent: Tensor) -> Iterator[Callable[[Tensor], Tensor]]:
                 return kept.reshape(batch, height // patch, width // patch, *inner).permute(order).reshape(like.shape)
 
             yield undo
+    yield lambda kept: kept[: latent.shape[0]].reshape(latent.shape)  # of two branches, which have the same
 
 
 def unpacked(way: int, kept: Tensor, latent: Tensor) -> Tensor:
@@ -342,7 +355,8 @@ def packing(latent: Tensor, kept: Any, where: str) -> tuple[int, float]:  # noqa
         UnsupportedError: in none that is known.
 
     """
-    if isinstance(kept, Tensor) and kept.numel() == latent.numel() and not kept.is_meta:
+    twice = isinstance(kept, Tensor) and kept.shape[0] == 2 * latent.shape[0] and torch.equal(*kept.chunk(2))
+    if isinstance(kept, Tensor) and kept.numel() == latent.numel() * (1 + twice) and not kept.is_meta:
         factor = float(kept.abs().max() / latent.abs().max())
         for number, way in enumerate(unpackings(latent)):
             try:

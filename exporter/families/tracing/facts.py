@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 
 from engines.errors import UnsupportedError
 from engines.signature import Range
-from exporter.families.tracing import dry_run, image_arguments, readings
+from exporter.families.tracing import class_labels, dry_run, image_arguments, readings
 from exporter.families.tracing.dry_run import NEGATIVE, POSITIVE, Encoding, Leaf, Play, TokenCall
 from exporter.families.tracing.lengths import OpenLengths
 from exporter.families.tracing.origins import DRAW, STEP, Origins, marked, origins
@@ -149,7 +149,7 @@ class Survey:
         texts = {"prompt": [POSITIVE + tail] * batch}
         texts |= {"negative_prompt": [NEGATIVE + tail] * batch} if self.branches == 2 else {}
         shown = self.shown(batch, self._asked["height"], self._asked["width"])
-        asked = {**texts, **shown, **self._asked}
+        asked = {"batch_size": batch, **class_labels.labelled(self.pipeline, batch), **texts, **shown, **self._asked}
         return {**asked, **steering(self.pipeline, self.mode, self.scale), **self.others, "output_type": "np"}
 
     @property

@@ -60,6 +60,11 @@ class Grid:
 
 def scheduler(real: Any, time: Tensor, step: Callable[[Any, Any, Any, Mapping[str, Any]], Any], grid: Grid) -> Any:  # noqa: ANN401
     """A scheduler of the same class whose only time is `time`, and that changes nothing; `step` is called for its own."""
+    if not hasattr(real, "step"):
+        raise UnsupportedError(
+            f"{type(real).__name__} has no step, by which every sampler is compiled: it predicts and corrects in two methods of "
+            "its own.\n  Take a pipeline whose scheduler has one."
+        )
 
     def set_timesteps(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
         bound = inspect.signature(real.set_timesteps).bind(*args, **kwargs).arguments
@@ -181,7 +186,7 @@ class Answered(TorchFunctionMode):
             return torch.full((value.times,), value.value, dtype=dtype)
         if (numbers := _a_picture_each(value)) is None:
             return None
-        self._numbers.append(numbers.to(dtype or torch.get_default_dtype()))
+        self._numbers.append(numbers.to(dtype or (torch.get_default_dtype() if numbers.is_floating_point() else numbers.dtype)))
         return self._numbers[-1]
 
     def __torch_function__(
@@ -327,8 +332,8 @@ class Absent:
         return (self,) * count
 
     def split(self, size: int, dim: int = 0) -> tuple[Absent, ...]:
-        """As many as there are of that size."""
-        return (self,) * -(-self._shape[dim] // size)
+        """As many as there are of that size; halves, such as a variance, of what has no shape."""
+        return (self,) * (-(-self._shape[dim] // size) if self._shape else 2)
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401
         if name.startswith("__"):
@@ -338,13 +343,17 @@ class Absent:
     def __bool__(self) -> bool:
         return False
 
+    def __len__(self) -> int:
+        return 2  # of what is split between two branches
+
     __call__ = __getitem__ = __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __neg__ = _same
     __floordiv__ = __pow__ = _same
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401
         own = next(each for each in pytree.tree_leaves((args, kwargs)) if isinstance(each, cls))
-        return own.chunk(int(args[1])) if getattr(func, "__name__", "") == "chunk" else own
+        name = getattr(func, "__name__", "")
+        return getattr(own, name)(*args[1:], **(kwargs or {})) if name in {"chunk", "split"} else own
 
 
 def idle(network: Any, returned: Any) -> Any:  # noqa: ANN401 - a network of diffusers, and anything
