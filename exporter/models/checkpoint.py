@@ -276,8 +276,8 @@ def _folder(folder: Path, provenance: dict[str, str], seed: int | None, variant:
             "it either.\n  Copy the scheduler folder of the model that it was made from, and name it in model_index.json: "
             '"scheduler": ["diffusers", "EulerDiscreteScheduler"].'
         )
-    notes = tuple(leftovers.scheduler(index["scheduler"][1], configs["scheduler"]))
-    configs["scheduler"] = {**configs["scheduler"], "_class_name": index["scheduler"][1]}
+    kind_of_scheduler, notes = leftovers.scheduler(index["scheduler"][1], configs["scheduler"])
+    configs["scheduler"] = {**configs["scheduler"], "_class_name": kind_of_scheduler}
     if seed is not None:
         provenance |= {"weights": "random", "seed": str(seed), "scheme": SCHEME}
     return Checkpoint(_trusted(configs, str(folder)), provenance, files, folders, seed, notes=notes)

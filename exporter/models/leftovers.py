@@ -53,6 +53,8 @@ _OPTIONS = {"force_zeros_for_empty_prompt", "requires_safety_checker", "add_wate
 _SAME = re.compile(r"(StableDiffusion|StableDiffusionXL|LatentConsistencyModel)(Img2Img|Inpaint|InpaintLegacy)?Pipeline")
 _FIELDS = Path(__file__).parent / "config_fields.json"
 _HARMLESS = re.compile("|".join(HARMLESS))
+#: In the name of a scheduler that undoes another noise than diffusion's.
+_PROCESSES = ("FlowMatch", "EDM")
 _LISTED = 8  # names in one sentence
 
 
@@ -121,11 +123,17 @@ def components(index: Mapping[str, Any], used: Collection[str], pipeline: str) -
             yield f"left out: {name}: {json.dumps(value)} of model_index.json, which is no option that is read"
 
 
-def scheduler(named: str, config: Mapping[str, Any]) -> Iterator[str]:
-    """A sentence where a scheduler's config was saved by another class than the one that the index names; that one decides."""
-    saved = config.get("_class_name", named)
-    if saved != named:
-        yield f"scheduler: model_index.json names {named}, which diffusers takes; the {saved} that saved its config is not taken"
+def scheduler(named: str, config: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
+    """The class of a scheduler, and a sentence where its config was saved by another than the index names.
+
+    As in diffusers the index decides, but not between noise processes: what a model was trained by its config says.
+    """
+    saved = str(config.get("_class_name", named))
+    if saved == named:
+        return named, ()
+    if [word in saved for word in _PROCESSES] != [word in named for word in _PROCESSES]:
+        return saved, (f"scheduler: model_index.json names {named}, and its config was saved by {saved}; the config counts",)
+    return named, (f"scheduler: model_index.json names {named}, which diffusers takes, not the {saved} that saved its config",)
 
 
 def fields(configs: Mapping[str, Mapping[str, Any]], used: Collection[str]) -> Iterator[str]:

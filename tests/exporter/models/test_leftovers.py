@@ -176,13 +176,15 @@ if __name__ == "__main__":
     leftovers._FIELDS.write_text(f"{{\n{rows}\n}}\n")
 
 
-def test_a_scheduler_s_config_of_another_class_is_told():
-    assert not [
-        *leftovers.scheduler("DDIMScheduler", {"_class_name": "DDIMScheduler"}),
-        *leftovers.scheduler("DDIMScheduler", {}),
-    ]
-    (told,) = leftovers.scheduler("DDIMScheduler", {"_class_name": "PNDMScheduler"})
-    assert told.startswith("scheduler: model_index.json names DDIMScheduler, which diffusers takes; the PNDMScheduler that saved")
+def test_of_a_scheduler_s_two_classes_one_is_taken_and_that_is_told():
+    for config in ({"_class_name": "DDIMScheduler"}, {}):
+        assert leftovers.scheduler("DDIMScheduler", config) == ("DDIMScheduler", ())
+    kind, (told,) = leftovers.scheduler("DDIMScheduler", {"_class_name": "PNDMScheduler"})
+    assert kind == "DDIMScheduler"
+    assert told.endswith("names DDIMScheduler, which diffusers takes, not the PNDMScheduler that saved its config")
+    kind, (told,) = leftovers.scheduler("DDIMScheduler", {"_class_name": "FlowMatchEulerDiscreteScheduler"})
+    assert kind == "FlowMatchEulerDiscreteScheduler"
+    assert told.endswith("; the config counts")
 
 
 def test_of_two_classes_of_a_scheduler_the_index_decides_as_in_diffusers(tiny_sd, tmp_path):

@@ -321,6 +321,8 @@ def test_no_shipped_recipe_pairs_wrongly_or_oddly(path):
 def test_a_sampler_of_another_noise_process_is_refused(tmp_path, own, name, config, words):
     folder = models.save_sd(tmp_path / "model")
     (folder / "scheduler/scheduler_config.json").write_text(json.dumps(own))
+    index = folder / "model_index.json"
+    index.write_text(json.dumps(json.loads(index.read_text()) | {"scheduler": ["diffusers", own["_class_name"]]}))
     recipe = Recipe.parse(TEXT.replace("{timestep_spacing: %s}", config) % (folder, name), "x")
     recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update={"weights": "pretrained"})})
     checkpoint = resolve(recipe.model, tmp_path)

@@ -1,5 +1,7 @@
 """Q/DQ that every processor computes as it is written."""
 
+import os
+
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -29,6 +31,10 @@ def test_both_processors_compute_what_the_graph_says(tmp_path, options, floor):
     assert floor <= exact < 120
     assert error(file, plain) >= floor
     pytest.importorskip("openvino")
+    if "ONEDNN_MAX_CPU_ISA" in os.environ:
+        pytest.skip(
+            "OpenVINO chooses its layers by the processor and its oneDNN by this switch: where they disagree it cannot run"
+        )
     assert error(file, plain, "openvino", tmp_path / "openvino") >= floor - 3
 
 
