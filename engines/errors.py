@@ -26,6 +26,10 @@ class T2IError(Exception):
 
     exit_code: ClassVar[int]
 
+    def __str__(self) -> str:
+        """As it can be printed: half a surrogate pair, which JSON may hold and a library's words repeat, is written out."""
+        return super().__str__().encode(errors="backslashreplace").decode()
+
     def __reduce__(self) -> tuple[Any, ...]:
         """Travel between processes as text and attributes, whatever the constructor takes."""
         return _arrived, (type(self), str(self), dict(self.__dict__))

@@ -69,6 +69,7 @@ class Tokenizer(Frozen):
     `chunks`: equal pieces that the ids are in, each with its own special tokens and padding.
     `weights`: the input that takes what each token counts, float32 as the ids, in the `syntax` in which prompts say so. Without
     one prompts are taken literally.
+    `downweighted`: groups of words of a text that may count less than 1, in compel's syntax.
     """
 
     file: RelativePath
@@ -81,6 +82,7 @@ class Tokenizer(Frozen):
     chunks: int = Field(default=1, ge=1)
     weights: Name | None = None
     syntax: Syntax | None = None
+    downweighted: int = Field(default=0, ge=0)
     open: OpenLength | None = None
 
     def rows(self, branches: int) -> tuple[int, ...]:

@@ -52,14 +52,17 @@ class TextTokenizer:
         chunks: pieces that they are in.
         syntax: in which texts say what their words count; by default they are taken literally.
         multiple: of an open length; 0 of a fixed one.
+        downweighted: groups of words that may count less than 1, in compel's syntax.
 
     Raises:
         BundleError: the file is no tokenizer, or does not say how it pads.
 
     """
 
-    def __init__(self, file: Path, length: int, chunks: int = 1, syntax: Syntax | None = None, multiple: int = 0) -> None:
-        self._chunks, size = chunks, length // chunks
+    def __init__(
+        self, file: Path, length: int, chunks: int = 1, syntax: Syntax | None = None, multiple: int = 0, downweighted: int = 0
+    ) -> None:
+        self._chunks, self._downweighted, size = chunks, downweighted, length // chunks
         self._shown: Callable[[str], str] = str
         self._syntax: Syntax | None = syntax
         try:
@@ -87,7 +90,8 @@ class TextTokenizer:
     @classmethod
     def of(cls, file: Path, entry: Tokenizer) -> Self:
         """One tokenizer of a bundle, as its manifest has it."""
-        found = cls(file, entry.length, entry.chunks, entry.syntax, entry.open.multiple if entry.open else 0)
+        multiple = entry.open.multiple if entry.open else 0
+        found = cls(file, entry.length, entry.chunks, entry.syntax, multiple, entry.downweighted)
         found._shown = entry.shown
         return found
 
@@ -121,7 +125,7 @@ class TextTokenizer:
     def _pieced(self, text: str) -> list[Token | None]:
         """Tokens of a text with what they count, and None where a chunk ends."""
         found = list[Token | None]()
-        for piece, weight in read(text, self._syntax):
+        for piece, weight in read(text, self._syntax, self._downweighted):
             if weight is None:
                 found.append(None)
                 continue

@@ -35,14 +35,25 @@ _SIGNS, _NUMBER = re.compile(r"\++|-+"), re.compile(r"\d+\.?\d*|\.\d+")
 _ESCAPED = re.compile(r"\\([()\"])")
 
 
-def read(text: str, syntax: Syntax | None) -> list[Piece]:
+def read(text: str, syntax: Syntax | None, downweighted: int = 0) -> list[Piece]:
     """Take a text apart; without a syntax it is one piece, literally.
 
+    In compel's at most `downweighted` pieces may count less than 1: for each a text encoder reads the text once more without it.
+
     Raises:
-        UnsupportedError: the syntax has more in it than weights.
+        UnsupportedError: the syntax has more in it than weights, or more pieces count less than 1.
 
     """
-    return [Piece(text)] if syntax is None else _READERS[syntax](text)
+    if syntax is None:
+        return [Piece(text)]
+    found = _READERS[syntax](text)
+    low = [piece for piece in found if piece.weight is not None and piece.weight < 1]
+    if syntax == "compel" and len(low) > downweighted:
+        raise UnsupportedError(
+            f"{len(low)} groups of words count less than 1 (the first is {low[0].text!r}, {low[0].weight:g}), and this bundle "
+            f"reads {downweighted} in one prompt. Leave some out, or build it with prompts: {{downweighted: {len(low)}}}."
+        )
+    return found
 
 
 def _a1111(text: str) -> list[Piece]:
@@ -95,11 +106,6 @@ def _compel(text: str) -> list[Piece]:
             end = next((index for index in range(at, len(text)) if text[index].isspace()), len(text))
             found.append(Piece(text[at:end]))
             at = end
-    if low := [piece for piece in found if piece.weight is not None and piece.weight < 1]:
-        raise UnsupportedError(
-            f"{low[0].text!r} has the weight {low[0].weight:g}: below 1 compel encodes the prompt once more without the words, "
-            "which the graph of a bundle does not. Weigh up what shall count more, or build it with prompts: {weights: a1111}."
-        )
     pieces = [Piece(_ESCAPED.sub(r"\1", piece.text), piece.weight) for piece in found]
     return _joined(pieces, " ")
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 from engines import plugins
-from engines.errors import UnsupportedError
+from engines.errors import RecipeError, UnsupportedError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -287,6 +287,9 @@ def claim(checkpoint: Checkpoint, recipe: Recipe) -> Family:
     families = [plugins.load("families", name) for name in names]
     for family in sorted(families, key=lambda each: each.general):
         if family.claims(checkpoint.configs):
+            if recipe.model.call and not family.general:
+                told = "is for models whose pipeline of diffusers is followed; leave it out"
+                raise RecipeError([f"model.call.{name}: {told}" for name in recipe.model.call])
             return family(checkpoint, recipe)
     index = checkpoint.configs.get("model_index", {})
     raise UnsupportedError(

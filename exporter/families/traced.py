@@ -15,6 +15,7 @@ from engines.manifest import PartialStep, Role, Tokenizer
 from engines.plugins import did_you_mean
 from engines.signature import Port, Range, Signature
 from exporter.families import Driving, edits
+from exporter.families.tracing.problems import problems
 from exporter.part import Part
 from exporter.part import Precision as Precision  # noqa: PLC0414 - the families' own argument type
 
@@ -56,8 +57,8 @@ class Traced:
         after: dict[str, Role] = {self.image_encoder: "encoder"} if self.starts else {}
         denoiser = self.survey.components["denoiser"][-1]
         self.roles: Mapping[str, Role] = {**before, denoiser: "denoiser", _DECODER: "decoder", **after}
-        if problems := [*self._shape_problems(), *self._guidance_problems(), *self._other_problems()]:
-            raise RecipeError(problems)
+        if found := problems(self.survey, recipe, self.factor):
+            raise RecipeError(found)
         names = [*dict.fromkeys(self.roles), *self.checkpoint.configs]
         if unknown := [name for name in recipe.components if name not in self.roles]:
             told = {self.image_encoder: f"; diffusers starts {self.survey.name} from no picture"}
@@ -74,15 +75,18 @@ class Traced:
 
     def _surveyed(self) -> Survey:
         """The pipeline at the recipe's typical size."""
-        from exporter.families.tracing import siblings  # noqa: PLC0415 - torch
+        from exporter.families.tracing import call, siblings  # noqa: PLC0415 - torch
         from exporter.families.tracing.facts import surveyed  # noqa: PLC0415
 
         shapes = self.recipe.shapes
         pipeline = self.pipeline(loaded=())
+        if found := call.problems(pipeline, self.recipe.model.call):
+            raise RecipeError(found)
         return surveyed(
             pipeline, self.arguments, self.recipe.sampler.guidance.mode,
             shapes.height[1], shapes.width[1], self.recipe.sampler.steps[0],
-            words=siblings.words(type(pipeline)) if self._editing else None,
+            words=siblings.words(type(pipeline)) if self._editing else None, judged=bool(self.recipe.model.call),
+            shown=_CONDITION in self.recipe.components,
         )  # fmt: skip
 
     @property
@@ -119,10 +123,10 @@ class Traced:
 
     @property
     def inputs(self) -> Mapping[str, Input]:
-        """The pictures that the pipeline is given, in the order of its arguments."""
-        from exporter.families.tracing import image_arguments  # noqa: PLC0415 - torch
+        """The pictures that the pipeline is given, in the order of its arguments, and the class that it draws."""
+        from exporter.families.tracing import class_labels, image_arguments  # noqa: PLC0415 - torch
 
-        found = dict[str, Input]()
+        found = class_labels.entries(self.survey.pipeline)
         for name in self.conditions.pictures:
             about = self.survey.prepared.get(name, image_arguments.PLAIN)
             found[name] = Input(
@@ -136,7 +140,10 @@ class Traced:
     @property
     def arguments(self) -> dict[str, Any]:
         """Arguments of the pipeline's call beside prompts, size, steps and guidance: those that the recipe states."""
-        return self.recipe.sampler.asked()
+        from exporter.families.tracing import assemble, call  # noqa: PLC0415 - torch
+
+        own = call.as_taken(assemble.kind_of(self.checkpoint), self.recipe.model.call) if self.recipe.model.call else {}
+        return {**own, **self.recipe.sampler.asked()}
 
     def components(self, part: str) -> tuple[str, ...]:
         """Networks that compute in a part, the one that passes change first."""
@@ -241,11 +248,12 @@ class Traced:
         made = [Port(name=crossing.name, shape=crossing.port_shape) for crossing in self.conditions.crossings]
         if role == "condition":
             noise = [Port(name="noise", shape=latent.shape)] if self.conditions.draw is not None else []
-            inputs = [*(entry.port(each) for each, entry in self.inputs.items()), *noise]
+            inputs = [*(entry.port(each) for each, entry in self.inputs.items() if entry.pictured), *noise]
             return self._signed(inputs, made, alone=self._one_by_one)
         if role == "denoiser":
             scales = [Port(name=scale.name, shape=("batch",)) for scale in self.guidance.scales]
-            inputs = [latent, Port(name="timestep", shape=("batch",)), *self._conditioning, *made, *scales]
+            labels = [entry.port(each) for each, entry in self.inputs.items() if not entry.pictured]
+            inputs = [latent, Port(name="timestep", shape=("batch",)), *labels, *self._conditioning, *made, *scales]
             return self._signed(inputs, [Port(name="model_output", shape=latent.shape)], alone=self._one_by_one)
         image = Port(name="image", shape=("batch", *self._pixels, self.survey.image[2]))
         if role == "encoder":
@@ -270,7 +278,8 @@ class Traced:
         from exporter.families.tracing.dry_run import Leaf, arguments  # noqa: PLC0415 - torch
 
         lists = any(leaf.rows for leaves in self.survey.conditioning for leaf in leaves if isinstance(leaf, Leaf))
-        return lists or "prompt_embeds" not in arguments(self.survey.pipeline)
+        takes = arguments(self.survey.pipeline)
+        return lists or not {"prompt_embeds", "batch_size"} & takes.keys()
 
     _sides = ("latent_height", "latent_width")
 
@@ -357,38 +366,3 @@ class Traced:
         from exporter.families.tracing.reference import TracedReference  # noqa: PLC0415 - torch
 
         return TracedReference(self, self.pipeline())
-
-    # Problems.
-
-    def _shape_problems(self) -> list[str]:
-        shapes, found = self.recipe.shapes, []
-        typical = shapes.height[1], shapes.width[1]
-        for number, (axis, lengths) in enumerate((("height", shapes.height), ("width", shapes.width))):
-            for length in dict.fromkeys(lengths):
-                asked = tuple(length if each == number else typical[each] for each in (0, 1))
-                made = self.survey.sides(*asked)[number] * self.factor
-                if made != length:
-                    found.append(f"shapes.{axis}: {length} px, of which {self.survey.name} makes {made}; write that")
-        return found
-
-    def _guidance_problems(self) -> list[str]:
-        mode, scale = self.recipe.sampler.guidance.mode, self.survey.scale
-        where = f"sampler.guidance.mode: {mode!r}"
-        if mode == "none" and scale.used:
-            return [f"{where}, but {self.survey.name} hands guidance_scale to its network; use embedded"]
-        if mode == "classifier_free" and not scale.compared:
-            return [f"{where}, but {self.survey.name} never runs two branches; use embedded or none"]
-        if mode != "none" and not scale.used:
-            return [f"{where}, but {self.survey.name} does not use a guidance scale with this model; use none"]
-        return []
-
-    def _other_problems(self) -> list[str]:
-        prompts, found = self.recipe.prompts, []
-        if self.recipe.pipeline == "fused":
-            found.append("pipeline: fused pipelines are joined of parts that this model has not; write stepped")
-        if prompts.chunks > 1 or prompts.weights or prompts.clip_skip is not None:
-            found.append("prompts: this model reads them as diffusers has it; leave chunks, weights and clip_skip out")
-        sampler, plain = self.recipe.sampler, "Stable Diffusion and SDXL alone; leave it out"
-        steps = {f"guidance.{name}": getattr(sampler.guidance, name) for name in ("interval", "scales")}
-        found += [f"sampler.{name}: is for {plain}" for name, asked in {"cache": sampler.cache, **steps}.items() if asked]
-        return found

@@ -51,6 +51,7 @@ TOWER = Kind("a text encoder alone", "Name a whole model as model.source.")
 NO_VAE = Kind(
     "a model without its VAE", "Name another's as model.vae: a folder, a hub id such as stabilityai/sdxl-vae, or a file."
 )
+HALF_VAE = Kind("a model with half a VAE", NO_VAE.way)
 NO_TEXT = Kind("a model without a text encoder", UNET.way)
 NO_UNET = Kind("a model without its UNet", "Name a whole model as model.source.")
 DECODER = Kind(
@@ -71,6 +72,11 @@ ADAPTER = Kind("an adapter (T2I-Adapter or IP-Adapter)", CONTROL.way)
 VIDEO = Kind("a video model", "Take a model that makes still pictures.")
 AUDIO = Kind("an audio model", "Take a model that makes pictures.")
 TRANSFORMER = Kind("a diffusion transformer, whose single files are not read", "Take it as a diffusers folder or hub id.")
+WRAPPED = Kind(
+    "a model whose weights' names have a training's wrapper in them (state_dict., module., _orig_mod.)",
+    "Save it once more with names that are without that, such as unwrapped models have them.",
+)
+OTHER_INPUTS = Kind("a model with other inputs than text", _BASE)
 PACKED = Kind("packed in 4 bits (nf4 or fp4)", "Take the file in fp16, bf16, fp32 or fp8.")
 CLASSES = Kind(
     "a model whose UNet has an input that is neither text, time nor size",
@@ -115,10 +121,15 @@ _UNDER = r"first_stage_model\.|vae\."
 _IMAGES = r"(.*\.)?(vision_model|visual)\..*"
 _VAE = rf"({_UNDER})?(encoder|decoder)\.(conv_in|mid|mid_block|down|up|down_blocks|up_blocks)\..*"
 _TEXT = r"(cond_stage_model|conditioner|text_encoder(_2)?|text_encoders)\..*|(.*\.)?(text_model|transformer\.resblocks)\..*"
+_TEXT += r"|embeddings\.token_embedding\..*|token_embedding\..*"
+#: What wrappers of a training put into every name.
+_WRAPPER = re.compile(r"^(state_dict|module|model\.module)\.(model|unet|module|(first|cond)_stage_model)\.|\b_orig_mod\.")
 
 
 def of_file(shapes: Shapes, words: Mapping[str, str], known: Collection[Outline] = ()) -> Kind | None:
     """The kind of a file that is no whole text-to-image model, and whose UNet is none `known`; None where nobody knows."""
+    if any(_WRAPPER.search(name) for name in shapes):
+        return WRAPPED
     found = outline(shapes)
     if found is None:
         suffix = words.get("modelspec.architecture", "").partition("/")[2]
@@ -131,8 +142,8 @@ def of_file(shapes: Shapes, words: Mapping[str, str], known: Collection[Outline]
 
 def of_outline(found: Outline, known: Collection[Outline] = ()) -> Kind | None:
     """The kind that a UNet's outline tells; None for text-to-image, and for those that are known to build."""
-    if found.channels != 4 and found.channels in _CHANNELS:
-        return None if found in known else _CHANNELS[found.channels]
+    if found.channels not in {4, found.out}:
+        return None if found in known else _CHANNELS.get(found.channels, OTHER_INPUTS)
     if found.added == 2560 or (found.added and found.context == (1280,)):
         return REFINER
     return CLASSES if found.added and found.added != 2816 and found.context == (1024,) else None
@@ -145,7 +156,8 @@ def of_index(index: Mapping[str, Any]) -> Kind | None:
     has = {name for name, value in index.items() if isinstance(value, list | tuple) and value and value[-1] is not None}
     if "text_encoder" not in has and "text_encoder_2" in has and index.get("requires_aesthetics_score"):
         return REFINER
-    lacks = [name for name in ("unet", "vae", "text_encoder", "tokenizer") if name not in has]
+    second = ("text_encoder_2", "tokenizer_2") if "XL" in str(index["_class_name"]) else ()
+    lacks = [name for name in ("unet", "vae", "text_encoder", "tokenizer", *second) if name not in has]
     way = "Copy its folder from the model that this one was made from, and name it in model_index.json as that one does."
     return Kind(f"a pipeline without its {' and its '.join(lacks)}", way) if lacks else None
 
@@ -156,7 +168,7 @@ def of_configs(configs: Configs) -> tuple[Kind, str] | None:
     channels, out = (int(unet.get(key, 4)) for key in ("in_channels", "out_channels"))
     latent = int(vae.get("latent_channels", 4))
     if not channels == out == latent:
-        kind = _CHANNELS.get(channels) or Kind("a model with other inputs than text", _BASE)
+        kind = _CHANNELS.get(channels, OTHER_INPUTS)
         return kind, f"the UNet takes {channels} channels and gives {out}, the VAE has {latent}"
     pictures = [int(vae.get(key, 3)) for key in ("in_channels", "out_channels")]
     if pictures != [3, 3]:
@@ -180,7 +192,9 @@ def _alone(shapes: Shapes) -> Kind | None:
     has = [any(re.fullmatch(pattern, name) for name in shapes) for pattern in (_UNET, _VAE, _TEXT)]
     if not any(has):
         return IMAGE_TOWER if any(re.fullmatch(_IMAGES, name) for name in shapes) else None
-    encodes = any(re.fullmatch(rf"({_UNDER})?encoder\..*", name) for name in shapes)
+    encodes, decodes = (any(re.fullmatch(rf"({_UNDER})?{half}coder\..*", name) for name in shapes) for half in ("en", "de"))
+    if has[0] and has[2] and has[1] and not (encodes and decodes):
+        return HALF_VAE
     return {
         (True, False, False): UNET,
         (False, True, False): VAE if encodes else DECODER,

@@ -58,7 +58,13 @@ def layers(module: nn.Module, component: str, lora: Lora, unet: Mapping[str, Any
         if place is None or what in found.get(place, {}):
             left.append(name)
             continue
-        value = get().float()
+        value = get()
+        if value.ndim and not value.is_floating_point():
+            raise UnsupportedError(
+                f"{lora.file}: {name} is of whole numbers, which mean nothing without the scales that they were quantized with.\n"
+                "  Take the file in fp16, bf16, fp32 or fp8."
+            )
+        value = value.float()
         if not torch.isfinite(value).all():
             raise UnsupportedError(f"{lora.file}: {name} has NaN or infinite values.\n  Download or copy it again.")
         found.setdefault(place, {})[what] = value

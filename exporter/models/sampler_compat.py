@@ -19,6 +19,7 @@ from engines import plugins
 from engines.strict import Frozen
 from exporter.models.statements import Statement
 from exporter.recipe.purpose import ModelPurpose
+from exporter.recipe.timestep_lists import TRAINED
 
 if TYPE_CHECKING:
     from exporter.models.checkpoint import Checkpoint
@@ -99,7 +100,7 @@ def judge(recipe: Recipe, checkpoint: Checkpoint) -> Judgement:
     made = made_for(recipe, checkpoint)
     problems = [*_schedule_problems(recipe, checkpoint, made), *_guidance_problems(recipe, made), *_zero_snr(recipe, checkpoint)]
     problems += [*_rival_loras(recipe), *_predicts(recipe, checkpoint, made), *_times(recipe, checkpoint, made)]
-    problems += [*_stated(recipe, checkpoint), *_other_process(recipe, checkpoint)]
+    problems += [*_stated(recipe, checkpoint), *_other_process(recipe, checkpoint), *_other_schedule(recipe, checkpoint)]
     notes = list(_other_mode(recipe, made)) or list(_off(recipe))
     (problems if _strict(made) else notes).extend(_other_steps(recipe, made))
     unusual = [f"unusual: {note}" for note in notes]
@@ -279,7 +280,8 @@ def _stated(recipe: Recipe, checkpoint: Checkpoint) -> Iterator[str]:
         elif field in recipe.sampler.config and given not in values and None not in values:
             yield f"sampler.config.{field}: {given!r}, but the model's file says {says}; leave the line out"
         elif field not in recipe.sampler.config and None in values:
-            yield f"sampler.config: the model's file says of {field} what diffusers has no word for: {says}; write it here"
+            lacks = "no number that can be one" if field.startswith("sigma_") else "what diffusers has no word for"
+            yield f"sampler.config: the model's file says of {field} {lacks}: {says}; write it here"
         elif field not in recipe.sampler.config and any(value != values[0] for value in values):
             yield f"sampler.config: the model's file says of {field} both {says}; write here which it is"
 
@@ -292,6 +294,13 @@ def _times(recipe: Recipe, checkpoint: Checkpoint, made: ModelPurpose) -> Iterat
         if recipe.sampler.times != (times := tuple(grid[place] for place in places)):
             found = list(recipe.sampler.times) if recipe.sampler.times else "null"
             yield f"sampler.timesteps: {found}, but {made.told_by} teaches leaps from {list(times)}; write that here"
+
+
+def _other_schedule(recipe: Recipe, checkpoint: Checkpoint) -> Iterator[str]:
+    """Lists that go by a name, and power laws, count on the usual number of training steps."""
+    own, asked = _setting(recipe, checkpoint, "num_train_timesteps") or TRAINED, recipe.sampler.timesteps
+    if own != TRAINED and asked is not None and not isinstance(asked, tuple):
+        yield f"sampler.timesteps: counts on a schedule of {TRAINED} steps, and this model's has {own}; write numbers"
 
 
 def trailing(count: int, steps: int) -> list[int]:

@@ -31,6 +31,15 @@ MARKERS = re.compile(r"(?:model\.diffusion_model\.|unet\.)?(v_pred|ztsnr|edm_mea
 _ARCHITECTURES = {"stable-diffusion-v1": False, "stable-diffusion-v2": False, "stable-diffusion-xl": True}
 
 
+#: Metadata of other names that sounds as if it were about the noise or the prediction, and values that say nothing new.
+_UNREAD = re.compile(
+    r"(?!modelspec\.prediction_type|ss_v_parameterization|ss_zero_terminal_snr)(.*[._])?"
+    r"(prediction_type|predict(s|_type)?|parameterization|v_?pred(iction)?|zt?snr|zero_(terminal_)?snr|rescale_betas_zero_snr"
+    r"|flow_matching|noise_schedule|beta_schedule|timestep_spacing)"
+)
+_USUAL = {"", "none", "null", "false", "0", "epsilon", "eps", "ddpm", "scaled_linear"}
+
+
 @dataclass(frozen=True)
 class Statement:
     """One field of one component's config, as the file wants it; of `None` the file's own word is one that nobody knows.
@@ -67,21 +76,26 @@ def _of_keys(file: Path, shapes: Mapping[str, Sequence[int]]) -> Iterator[Statem
     if "ztsnr" in marks:
         yield Statement("scheduler", "rescale_betas_zero_snr", True, "its key ztsnr")  # noqa: FBT003 - a config's value
         yield Statement("scheduler", "timestep_spacing", "trailing", "its key ztsnr")
-    moments = {name: _values(file, marks[name], 4) for name in ("edm_mean", "edm_std") if name in marks}
+    moments = {key: _values(file, marks[key], 4, positive=key == "edm_std") for key in ("edm_mean", "edm_std") if key in marks}
     if moments:
         yield from (Statement("scheduler", field, value, "its keys edm_mean and edm_std") for field, value in _PLAYGROUND.items())
         for key in ("edm_mean", "edm_std"):
             yield Statement("vae", f"latents_{key.removeprefix('edm_')}", moments.get(key), f"its key {key}")
         yield Statement("vae", "scaling_factor", 0.5, "its keys edm_mean and edm_std")
-    if bounds := {key: _values(file, name, 1) for key, name in marks.items() if key.startswith("edm_vpred.sigma_")}:
-        config = {**_COSXL, **{key.removeprefix("edm_vpred."): value and value[0] for key, value in bounds.items()}}
+    if edges := {key: name for key, name in marks.items() if key.startswith("edm_vpred.sigma_")}:
+        bounds = {key: _values(file, name, 1, positive=True) for key, name in edges.items()}
+        told = {key.removeprefix("edm_vpred."): value and value[0] for key, value in bounds.items()}
+        config = {**_COSXL, **told}
+        if None not in told.values() and not config["sigma_min"] < config["sigma_max"]:
+            config |= dict.fromkeys(told)
         yield from (Statement("scheduler", field, value, f"its key {min(bounds)}") for field, value in config.items())
 
 
-def _values(file: Path, key: str, count: int) -> list[float] | None:
+def _values(file: Path, key: str, count: int, *, positive: bool) -> list[float] | None:
     """A marker's numbers; None where they are not as many, or none that a config can hold."""
     values = safetensors_header.numbers(file, key)
-    return values if len(values) == count and all(map(math.isfinite, values)) else None
+    fit = all(math.isfinite(value) and (value > 0 or not positive) for value in values)
+    return values if len(values) == count and fit else None
 
 
 def _of_metadata(words: Mapping[str, str]) -> Iterator[Statement]:
@@ -134,8 +148,12 @@ def remarks(words: Mapping[str, str], where: str, configs: Configs, *, changes: 
     for each in _of_metadata(words) if changes else ():
         if each.field != "timestep_spacing" and each.value != (here := _config(configs, each.field)):
             yield f"{where}: trained on a model whose {each.field} is {each.value!r} ({each.by}), and this one's is {here!r}"
+    if unread := sorted(key for key, word in words.items() if _UNREAD.fullmatch(key) and word.lower() not in _USUAL):
+        listed = ", ".join(f"{key} {words[key]!r}" for key in unread)
+        yield f"{where}: its metadata has {listed}, under a name that is not read; if it holds, write it into sampler.config"
     kind, _, part = words.get("modelspec.architecture", "").partition("/")
-    two = next((two for start, two in _ARCHITECTURES.items() if kind.startswith(start)), None)
+    # A refiner's own weights are refused before.
+    two = next((two for start, two in _ARCHITECTURES.items() if kind.startswith(start) and "refiner" not in kind), None)
     if kind and two is not ("text_encoder_2" in configs):
         yield f"{where}: made for {kind}, as modelspec.architecture says, and this is another model"
     elif part and not changes:

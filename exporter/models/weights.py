@@ -28,6 +28,8 @@ from exporter.models.depth_skip import DepthSkipUNet
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 #: diffusers before 0.18 spelled the attention of a VAE's mid block so, and published files still do.
 _OLD_ATTENTION = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
+_PART = "The file is not whole, or its weights are of another network than the config beside them, or model.architecture, says.\n"
+_PART += "  Download or copy it again, or take both from one place."
 _OTHER = "The weights are of another network than the config beside them, or model.architecture, says: take both from one place."
 _LISTED = 12  # names in one message
 _CHUNK = 1 << 18  # elements made up at a time: stays in the processor's cache
@@ -112,7 +114,8 @@ def put(module: nn.Module, tensors: Mapping[str, Callable[[], Tensor]], precisio
         UnsupportedError: as for `read`.
 
     """
-    wanted = {name: value.shape for name, value in module.state_dict().items()}
+    own = module.state_dict()
+    wanted = {name: value.shape for name, value in own.items()}
     named = {spelled: name for name in tensors if (spelled := _spelling(name, wanted)) in wanted}
     named |= _renamed(module, tensors.keys() - named.values(), wanted)
     for name, same in (getattr(module, "all_tied_weights_keys", None) or {}).items():  # transformers saves one of both
@@ -129,9 +132,11 @@ def put(module: nn.Module, tensors: Mapping[str, Callable[[], Tensor]], precisio
     ]
     if problems:
         raise UnsupportedError(
-            f"{component}: weights and config do not belong together.\n  " + "\n  ".join(problems) + f"\n  {_OTHER}"
+            f"{component}: weights and config do not belong together.\n  "
+            + "\n  ".join(problems)
+            + f"\n  {_OTHER if surplus else _PART}"
         )
-    state = {spelled: _checked(component, name, tensors[name](), wanted[spelled], precision) for spelled, name in named.items()}
+    state = {spelled: _read(component, name, tensors[name](), own[spelled], precision) for spelled, name in named.items()}
     module.load_state_dict(state, strict=True, assign=True)
     return _finished(module, component)
 
@@ -210,6 +215,15 @@ def _renamed(module: nn.Module, names: Iterable[str], wanted: Mapping[str, Any])
     known = [each for each in get_model_conversion_mapping(module) if isinstance(each, WeightRenaming)]
     found = {rename_source_key(name, known, [], module.base_model_prefix, dict(wanted))[0]: name for name in names}
     return {name: old for name, old in found.items() if name in wanted}
+
+
+def _read(component: str, name: str, tensor: Tensor, own: Tensor, precision: str) -> Tensor:
+    if own.is_floating_point() and not tensor.is_floating_point():
+        raise UnsupportedError(
+            f"{component}: {name!r} is of whole numbers ({str(tensor.dtype).removeprefix('torch.')}), which mean nothing without "
+            "the scales that they were quantized with.\n  Take the file in fp16, bf16, fp32 or fp8; the pass quantize makes int8."
+        )
+    return _checked(component, name, tensor, own.shape, precision)
 
 
 def _checked(component: str, name: str, tensor: Tensor, shape: torch.Size, precision: str) -> Tensor:

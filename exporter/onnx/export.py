@@ -98,6 +98,8 @@ def _translated(program: torch.export.ExportedProgram, signature: Signature, ops
     """
     fake: Any = detect_fake_mode([node.meta["val"] for node in program.graph.find_nodes(op="placeholder")])
     with fake:
+        _prune(program.graph)
+        _leave_out(program.graph)
         _spell(program.graph)
     try:
         program.__class__ = _Decomposed
@@ -109,14 +111,30 @@ def _translated(program: torch.export.ExportedProgram, signature: Signature, ops
         return _translate(program, signature, opset)
 
 
-def _spell(graph: torch.fx.Graph) -> None:
-    """Leave out what nothing is made of, such as a side that has shapes alone, and spell the rest as ONNX has a form of."""
+def _prune(graph: torch.fx.Graph) -> None:
+    """Take out what no output is made of: a part that ends before its pipeline leaves the rest of the trace behind.
+
+    There torch's own graph forgets users of what is returned, and asserts of what types it had.
+    """
+    for node in graph.nodes:
+        for each in node.all_input_nodes:
+            each.users.setdefault(node)
+    told = torch.ops.aten._assert_tensor_metadata.default  # noqa: SLF001 - its name
+    graph.eliminate_dead_code(lambda node: node.op in ("placeholder", "output") or (node.is_impure() and node.target is not told))
+
+
+def _leave_out(graph: torch.fx.Graph) -> None:
+    """Erase what nothing is made of, such as a side that has shapes alone, and what is asserted of tensors."""
     for node in graph.find_nodes(op="call_function", target=torch.ops.aten._assert_tensor_metadata.default):  # noqa: SLF001 - its name
         graph.erase_node(node)
-    for node in reversed(graph.nodes):
-        if not node.users and getattr(node.meta.get("val"), "is_meta", False):  # what is written in place is no dead code to torch
+    for node in reversed(graph.nodes):  # what is written in place is no dead code to torch
+        if not node.users and getattr(node.meta.get("val"), "is_meta", False):
             graph.erase_node(node)
     graph.eliminate_dead_code()
+
+
+def _spell(graph: torch.fx.Graph) -> None:
+    """Give operators the spelling that ONNX has a form of."""
     for node in graph.find_nodes(op="call_function", target=torch.ops.aten.rsub.Scalar):
         if len(node.args) == 2:
             with graph.inserting_before(node):

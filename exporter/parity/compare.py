@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -370,9 +371,11 @@ def _conditioning(pipeline: Pipeline, run: Run, draw: Draw) -> Mapping[str, np.n
     """What texts and pictures of a run become, which are prepared as a user's are."""
     setting = run.setting
     ids, _ = pipeline.tokenize(setting.prompts, setting.negative_prompt or "")
-    shown = {
+    shown: dict[str, list[Any]] = {name: fed.tolist() for name, fed in run.inputs.items() if fed.ndim == 1}
+    shown |= {
         name: [Image.fromarray(each[..., 0] if each.shape[-1] == 1 else each) for each in pixels]
         for name, pixels in run.inputs.items()
+        if name not in shown
     }
     return pipeline.condition({**ids, **pipeline.fed(shown, len(setting.prompts), setting.height, setting.width)}, draw)
 

@@ -45,6 +45,14 @@ class Prompts(Frozen):
         "(x)1.3; by default prompts are taken literally",
     )
 
+    downweighted: int = Field(
+        default=4,
+        ge=0,
+        le=16,
+        description="with weights: compel, groups of words of one prompt that may count less than 1; the text encoders run once "
+        "more for each, whether a prompt has them or not",
+    )
+
     clip_skip: int | None = Field(
         default=None,
         ge=1,

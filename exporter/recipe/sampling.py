@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, StringConstraints, Tag, model_validator
@@ -14,11 +14,21 @@ Text = Annotated[str, StringConstraints(min_length=1)]
 #: Steps from which caching is built. Measured: at 8 and fewer nothing is gained before images differ.
 FEWEST_CACHED = 9
 Share = Annotated[float, Field(ge=0, le=1)]
-#: Model times, or the name of a published list of them.
+
+
+def _form(value: object) -> str:
+    """How model times are given."""
+    if isinstance(value, Mapping | timestep_lists.PowerLaw):
+        return "|power"
+    return "|name" if isinstance(value, str) else "|times"
+
+
+#: Model times, the name of a published list of them, or a power law.
 Timesteps = Annotated[
     Annotated[timestep_lists.Name, Tag("|name")]
+    | Annotated[timestep_lists.PowerLaw, Tag("|power")]
     | Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1), Tag("|times")],
-    Discriminator(lambda value: "|name" if isinstance(value, str) else "|times"),
+    Discriminator(_form),
 ]
 
 
@@ -170,7 +180,8 @@ class SamplerOptions(Frozen):
     )
     step: dict[str, float] = Field(default_factory=dict, description="arguments of scheduler.step, such as eta")
     timesteps: Timesteps | None = Field(
-        default=None, description="own time grid, instead of the scheduler's, or a published one by name, such as ays-sdxl-10"
+        default=None,
+        description="own time grid, instead of the scheduler's; a published one by name, such as ays-sdxl-10; or power: 1.5",
     )
     sigmas: tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...] | None = Field(
         default=None, min_length=1, description="own noise levels, falling, instead of the scheduler's, as diffusers takes them"
@@ -181,7 +192,13 @@ class SamplerOptions(Frozen):
 
     @property
     def times(self) -> tuple[int, ...] | None:
-        """The own time grid, in numbers."""
+        """The own time grid of the default number of steps, in numbers."""
+        return self.times_over(self.steps[0])
+
+    def times_over(self, steps: int) -> tuple[int, ...] | None:
+        """The own time grid of so many steps, in numbers."""
+        if isinstance(self.timesteps, timestep_lists.PowerLaw):
+            return self.timesteps.times(steps)
         return timestep_lists.found(self.timesteps).times if isinstance(self.timesteps, str) else self.timesteps
 
     @property
@@ -214,9 +231,10 @@ class SamplerOptions(Frozen):
             return True
         return index - last >= self.cache.every if self.cache.every else index + 1 in (self.cache.whole or ())
 
-    def asked(self) -> dict[str, Any]:
-        """What a pipeline of diffusers is asked for, beside the steps and the scale of guidance."""
-        given: dict[str, Sequence[float] | None] = {"timesteps": self.times, "sigmas": self.sigmas}
+    def asked(self, steps: int | None = None) -> dict[str, Any]:
+        """What a pipeline of diffusers is asked for, beside that many steps, by default the first, and the scale of guidance."""
+        times = self.times_over(steps or self.steps[0])
+        given: dict[str, Sequence[float] | None] = {"timesteps": times, "sigmas": self.sigmas}
         grids = {name: list(grid) for name, grid in given.items() if grid}
         return {**grids, **({"guidance_rescale": self.guidance.rescale} if self.guidance.rescale else {})}
 
@@ -224,7 +242,11 @@ class SamplerOptions(Frozen):
     def _gridded(self) -> Self:
         if self.times and self.sigmas:
             raise ValueError("has both timesteps and sigmas, which are the same grid in two units; keep one")
-        for name, given, each in (("timesteps", self.times, "times"), ("sigmas", self.sigmas, "noise levels")):
+        power = self.timesteps if isinstance(self.timesteps, timestep_lists.PowerLaw) else None
+        if problem := next(filter(None, map(power.problem, self.steps)), "") if power else "":
+            raise ValueError(problem)
+        times = None if power else self.times
+        for name, given, each in (("timesteps", times, "times"), ("sigmas", self.sigmas, "noise levels")):
             # SCMScheduler's times, and most schedulers' sigmas, hold the arrival too.
             if given and any(steps not in {len(given), len(given) - 1} for steps in self.steps):
                 count = len(given) - (name == "sigmas" and given[-1] == 0)

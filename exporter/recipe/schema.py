@@ -87,6 +87,10 @@ class ModelOptions(Frozen):
     made_for: MadeFor | None = Field(
         default=None, description="how the model was distilled, where its files do not tell; decides which samplers suit it"
     )
+    call: dict[Text, Any] = Field(
+        default_factory=dict,
+        description="arguments of the call of diffusers' pipeline, compiled in, such as control_mode: [3]; not of sd and sdxl",
+    )
 
 
 class Shapes(Frozen):

@@ -20,16 +20,24 @@ _SPOTS = 4
 def probe_pictures(
     inputs: Mapping[str, Input], count: int, sides: Mapping[str, int], random: np.random.Generator
 ) -> dict[str, np.ndarray]:
-    """Make pictures, uint8 (count, height, width, channels) by input.
+    """Make pictures, uint8 (count, height, width, channels) by input, and whole numbers that have no default, int64 (count,).
 
     Args:
-        inputs: what users feed; numbers have their defaults, and are left out.
+        inputs: what users feed; numbers that have a default are left out.
         count: pictures of each.
         sides: lengths of the latent's named sides.
         random: where colours come from.
 
     """
-    return {name: _pictures(entry, count, sides, random) for name, entry in inputs.items() if entry.pictured}
+    made = {name: _pictures(entry, count, sides, random) for name, entry in inputs.items() if entry.pictured}
+    asked = {name: entry for name, entry in inputs.items() if entry.kind == "integer" and entry.default is None}
+    return made | {name: _numbers(entry, count, random) for name, entry in asked.items()}
+
+
+def _numbers(entry: Input, count: int, random: np.random.Generator) -> np.ndarray:
+    low = int(entry.minimum or 0)
+    high = low + 1 if entry.maximum is None else int(entry.maximum)
+    return random.integers(low, high, count, np.int64, endpoint=True)
 
 
 def _pictures(entry: Input, count: int, sides: Mapping[str, int], random: np.random.Generator) -> np.ndarray:

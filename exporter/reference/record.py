@@ -68,9 +68,10 @@ def settings(recipe: Recipe, starts: Collection[str] = (), *, alike: bool = Fals
 
 
 def _long(recipe: Recipe) -> str:
-    """A prompt of the recipe's that reaches into the last chunk, and in which some words count more."""
+    """A prompt of the recipe's that reaches into the last chunk; some words count more, and as compel writes them some less."""
     prompts, first = recipe.prompts, " ".join(recipe.checks.prompts)
-    emphasis = {"a1111": f"({first}:1.3), ", "compel": f"({first})1.3 ", None: f"{first} "}[prompts.weights]
+    less = f"({first})0.6 " if prompts.downweighted else ""
+    emphasis = {"a1111": f"({first}:1.3), ", "compel": f"({first})1.3 {less}", None: f"{first} "}[prompts.weights]
     words = 1 + 75 * (prompts.chunks - 1)  # each at least a token
     return emphasis + " ".join([first] * (1 + words // len(first.split())))
 
@@ -105,6 +106,8 @@ def record(family: Family, recipe: Recipe, report: Callable[[str], None] = lambd
         off = next((scale.off for scale in family.guidance.scales if scale.name == USUAL and scale.off is not None), 1.0)
         for number, setting in enumerate(settings(recipe, starts, alike=_of_open_length(family), off=off)):
             report(setting.label)
+            if not family.tokenizer_names:
+                setting = replace(setting, prompts=("",) * len(setting.prompts), negative_prompt=None)  # noqa: PLW2901
             texts = setting.prompts, setting.negative_prompt
             conditioning, ids = reference.encode(*texts), reference.tokenize(*texts)
             noise = noises(recipe, number)
@@ -116,7 +119,9 @@ def record(family: Family, recipe: Recipe, report: Callable[[str], None] = lambd
                 uncached = None
             run = replace(one(noise, runs[0].image[0] if setting.strength else None), uncached=uncached)
             runs.append(run)
-            known = {**ids, **conditioning, **reference.conditions(pictures, run.draws[0])}
+            numbers = {name: fed for name, fed in pictures.items() if not family.inputs[name].pictured}
+            shown = {name: fed for name, fed in pictures.items() if name not in numbers}
+            known = {**ids, **conditioning, **numbers, **reference.conditions(shown, run.draws[0])}
             for name, role in family.roles.items():
                 signature = family.signature(name)
                 most = signature.lengths(signature.inputs[0].shape[0])[1]
@@ -210,6 +215,7 @@ def play(
                 callback_on_step_end=saw_latent,
                 output_type="np",
                 **({"pictures": pictures} if pictures else {}),
+                **({} if conditioning else {"batch_size": batch}),
                 **asked,
             ).images
     finally:

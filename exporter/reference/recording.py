@@ -69,7 +69,7 @@ class Run:
         scales: float64 (evaluations,), the scale of guidance at every call; None where it is the setting's at all.
         shallow: bool (evaluations,), whether a call used the outermost layers alone; None without step caching.
         uncached: float32 as `image`, what the same noise gives without step caching; None where that was not made.
-        inputs: pictures that users feed, uint8 (B, height, width, channels) by name.
+        inputs: pictures that users feed, uint8 (B, height, width, channels) by name, and whole numbers, int64 (B,).
 
     """
 

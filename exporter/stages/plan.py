@@ -300,6 +300,7 @@ class Plan:
         options["passes"] = [step for step in options["passes"] if not step.keys() & graph]
         options |= {"signature": self.family.signature(name).model_dump(mode="json")}
         options |= {"guidance": sampler.guidance.mode}
+        options |= {"call": dict(self.recipe.model.call)} if self.recipe.model.call else {}
         options |= {"rescale": sampler.guidance.rescale} if sampler.guidance.rescale else {}
         options |= {"prompts": self.recipe.prompts.model_dump(mode="json")} if self.family.roles[name] == "text" else {}
         return options | ({"depth": sampler.cache.depth} if sampler.cache and DEEP in str(options["signature"]) else {})

@@ -178,17 +178,20 @@ def _compiled(family: Family, steps: int, size: tuple[int, int], times: Mapping[
     from exporter.schedulers.loop import refuse_given  # noqa: PLC0415
     from exporter.schedulers.step_plan import planned  # noqa: PLC0415
 
-    name, arguments = _sampler(family, size, times)
+    name, arguments = _sampler(family, steps, size, times)
     if edits(family):
         refuse_given(configure(name, steps=steps, **arguments).make())
     return planned(compile_sampler(name, steps=steps, **arguments), family.recipe.sampler)
 
 
-def _sampler(family: Family, size: tuple[int, int], times: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+def _sampler(family: Family, steps: int, size: tuple[int, int], times: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """Name of the scheduler, and the arguments of `configure` beside the number of steps."""
     sampler, own = family.recipe.sampler, family.checkpoint.configs["scheduler"]
     options = {"config": sampler.config, "own": own, "step": sampler.step, "driving": family.driving}
-    options |= {"timesteps": sampler.times, "sigmas": sampler.sigmas, **times}
+    grid = {"timesteps": sampler.times_over(steps), "sigmas": sampler.sigmas}
+    if any(grid.values()):  # the recipe's, and not the pipeline's
+        times = {name: value for name, value in times.items() if name not in grid}
+    options |= grid | dict(times)
     return sampler.scheduler or own["_class_name"], {**options, "height": size[0], "width": size[1]}
 
 
@@ -206,7 +209,7 @@ def _compile_starts(
     from exporter.schedulers.compile_sampler import configure  # noqa: PLC0415 - torch
     from exporter.schedulers.step_plan import planned_starts  # noqa: PLC0415
 
-    name, arguments = _sampler(family, size, times)
+    name, arguments = _sampler(family, steps, size, times)
     starts = planned_starts(configure(name, steps=steps, **arguments).starts(), family.recipe.sampler)
     starts.dump(folder / f"{steps}-image.json")
 

@@ -94,9 +94,11 @@ def embeddings(source, towers, fragments, rule, layer):
     states, pooled = [], None
     for tower, name in towers.items():
         encoder, tokenizer = getattr(source, tower), getattr(source, name)
-        states.append(
-            by_hand(tokenizer, lambda ids, encoder=encoder: layer(encoder(ids, output_hidden_states=True)), fragments, 2, rule)
-        )
+
+        def encode(ids, mask=None, encoder=encoder):
+            return layer(encoder(ids, attention_mask=mask, output_hidden_states=True))
+
+        states.append(by_hand(tokenizer, encode, fragments, 2, rule))
         text = " ".join(text for text, _ in fragments)
         first = torch.tensor([tokenizer(text, padding="max_length", max_length=77, truncation=True).input_ids])
         pooled = getattr(encoder(first), "text_embeds", None)
@@ -144,7 +146,10 @@ def test_weights_of_compel_in_one_graph(tiny_sd, tmp_path, noise):
         return found.last_hidden_state
 
     own = {
-        "prompt_embeds": embeddings(source, towers, [("a", 1.0), ("red circle", 1.5)], Compel(), layer)[0],
-        "negative_prompt_embeds": embeddings(source, towers, [("sea", 1.1)], Compel(), layer)[0],
+        "prompt_embeds": embeddings(source, towers, [("a", 1.0), ("red circle", 1.5), ("sea", 0.3)], Compel(), layer)[0],
+        "negative_prompt_embeds": embeddings(source, towers, [("sea", 1.1), ("blue", 0.9)], Compel(), layer)[0],
     }
-    assert psnr(drawn(bundle, "a (red circle)1.5", "sea+", noise), wanted(source, noise, **own)) >= NEAR
+    found = drawn(bundle, "a (red circle)1.5 (sea)0.3", "sea+ blue-", noise)
+    assert psnr(found, wanted(source, noise, **own)) >= NEAR
+    plain = embeddings(source, towers, [("a", 1.0), ("red circle", 1.5), ("sea", 1.0)], Compel(), layer)[0]
+    assert psnr(found, wanted(source, noise, **{**own, "prompt_embeds": plain})) < NEAR - 10

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from engines.disk import DiskFull
-from engines.errors import MissingDependency, RecipeError, T2IError
+from engines.errors import MissingDependency, RecipeError, T2IError, UnsupportedError
 
 
 @pytest.mark.parametrize(
@@ -39,3 +39,9 @@ def test_an_error_travels_to_another_process_as_it_is(error):
     arrived = pickle.loads(pickle.dumps(error))  # noqa: S301 - written beside
     assert type(arrived) is type(error)
     assert (str(arrived), vars(arrived)) == (str(error), vars(error))
+
+
+def test_what_no_encoding_has_is_written_out():
+    """A config in JSON may hold half a surrogate pair, and torch's words repeat it."""
+    assert str(UnsupportedError("no attribute 'ü\ud800'")) == r"no attribute 'ü\ud800'"
+    assert str(RecipeError(["a: '\ud800'"])).startswith(r"a: '\ud800'")

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engines.errors import BundleError
+from engines.errors import BundleError, UnsupportedError
+from engines.manifest import Tokenizer
 from engines.tokenizer import TextTokenizer
 from tests.engines import small
 
@@ -107,6 +108,14 @@ def test_weights_stand_where_their_tokens_do(file):
     expected = [[1, 1, 2, 1, 1, 1 / 1.1, 1, 1], [1, 1.1, 1, 1, 1, 1, 1, 1]]
     assert np.allclose(found.weights, expected)
     assert found.weights.dtype == np.float32
+
+
+def test_a_bundle_s_tokenizer_has_room_for_so_many_groups_that_count_less(file):
+    entry = Tokenizer(file="t.json", length=8, feeds="ids", weights="weights", syntax="compel", downweighted=1)
+    tokenizer = TextTokenizer.of(file, entry)
+    assert np.allclose(tokenizer.encode(["a (red)0.5"]).weights, [[1, 1, 0.5, 1, 1, 1, 1, 1]])
+    with pytest.raises(UnsupportedError, match="2 groups of words count less than 1"):
+        tokenizer.encode(["(a)0.5 red-"])
 
 
 def test_brackets_are_literal_unless_a_syntax_is_named(file):

@@ -77,22 +77,35 @@ def test_compel(text, wanted):
     assert pairs(text, "compel") == wanted
 
 
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("a ball- here", [("a", 1.0), ("ball", 0.9), ("here", 1.0)]),
+        ("(red)0.5 (ball)0.5 here", [("red ball", 0.5), ("here", 1.0)]),  # neighbours of one weight are one group
+        ("(a (red)0.5 ball)0.5", [("a", 0.5), ("red", 0.25), ("ball", 0.5)]),
+    ],
+)
+def test_what_counts_less_in_compel(text, wanted):
+    assert [(piece.text, piece.weight) for piece in read(text, "compel", 3)] == wanted
+
+
 @pytest.mark.parametrize("text", ["(cat).swap(dog)", '("a", "b").blend(1, 1)', '("a", "b").and()', "withLora(x, 1) a"])
 def test_what_of_compel_is_no_weight_is_refused(text):
     with pytest.raises(UnsupportedError, match="none of compel's weights"):
         read(text, "compel")
 
 
-@pytest.mark.parametrize("text", ["a ball- here", "a (red ball)0.5", "(a (red)0.5 ball)1.5"])
-def test_what_counts_less_in_compel_is_refused_with_a_way_out(text):
-    with pytest.raises(UnsupportedError, match=r"below 1 compel encodes the prompt once more.*a1111"):
-        read(text, "compel")
+@pytest.mark.parametrize(("text", "many"), [("a ball- here", 0), ("(a)0.5 b (c)0.5", 1), ("(a (red)0.5 ball)0.8", 2)])
+def test_more_groups_that_count_less_than_are_built_in_are_refused_with_a_way_out(text, many):
+    with pytest.raises(UnsupportedError, match=rf"this bundle reads {many} in one prompt.*downweighted: {many + 1}"):
+        read(text, "compel", many)
+    assert read(text, "compel", many + 1)
 
 
 @given(st.text('ab ()[]:\\.+-"1,', max_size=40), st.sampled_from(["a1111", "compel"]))
 def test_every_text_is_read_or_refused(text, syntax):
     try:
-        pieces = read(text, syntax)
+        pieces = read(text, syntax, 9)
     except UnsupportedError:
         return
     assert pieces

@@ -28,7 +28,7 @@ TASKS: Mapping[str, Mapping[str, type]] = {
     "inpainting": auto_pipeline.AUTO_INPAINT_PIPELINES_MAPPING,
 }
 #: How micro models of the other lists are called: by the name that they have there, and this.
-_TAILS = {"inpainting": "-inpaint"}
+_TAILS = {"inpainting": "-inpaint", "image-to-image": "-pictured"}
 #: Of the lists that are not tried here: whose own tests hold them to diffusers.
 _TESTED = {"stable-diffusion": "sd", "stable-diffusion-xl": "sdxl", "lcm": "sd"}
 

@@ -26,6 +26,10 @@ SIZED: Mapping[str, Any] = {
 }  # fmt: skip
 
 
+#: A ControlNet whose hint embedding halves sides once, as the micro VAE does.
+HINTED: Mapping[str, Any] = {**_BLOCKS, "conditioning_embedding_out_channels": (4, 8)}
+
+
 def unet(**changes: Any) -> Any:  # noqa: ANN401 - fields of its config, and the network
     """Two stages, attention in the inner one."""
     config = {"up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"), "cross_attention_dim": 32, "sample_size": 32, **_BLOCKS}
@@ -37,9 +41,7 @@ def _ddim() -> Any:  # noqa: ANN401 - a scheduler
 
 
 def _controlnet(**changes: Any) -> Any:  # noqa: ANN401
-    """A hint embedding that halves sides once, as the micro VAE does."""
-    hint = {"conditioning_embedding_out_channels": (4, 8), "cross_attention_dim": 32}
-    return alive(diffusers.ControlNetModel(**{**_BLOCKS, **hint, **changes}))
+    return alive(diffusers.ControlNetModel(**{**HINTED, "cross_attention_dim": 32, **changes}))
 
 
 def _stable_diffusion(kind: str, **networks: Any) -> DiffusionPipeline:  # noqa: ANN401

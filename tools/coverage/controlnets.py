@@ -83,6 +83,13 @@ def qwen_image_controlnet() -> DiffusionPipeline:
     return under("QwenImageControlNetPipeline", made, controlnet=alive(network))
 
 
+def controlnet_union() -> DiffusionPipeline:
+    """One ControlNet for pictures of several kinds, which its pipeline's call is told."""
+    kinds = {"num_trans_channel": 8, "num_trans_head": 2, "num_proj_channel": 8, "num_control_type": 4}
+    network = alive(diffusers.ControlNetUnionModel(**conditioned.HINTED, **conditioned.SIZED, **kinds))
+    return _controlled_xl("StableDiffusionXLControlNetUnionPipeline", controlnet=network)
+
+
 def _filling(kind: str) -> DiffusionPipeline:
     """A UNet of nine channels: the latent, the mask and the encoded rest of the picture; with a ControlNet where there is one."""
     if "XL" in kind:
@@ -97,6 +104,7 @@ MADE: Mapping[str, Callable[[], DiffusionPipeline]] = {
     "stable-diffusion-3-controlnet": stable_diffusion_3_controlnet,
     "flux-controlnet": flux_controlnet,
     "flux-control": flux_control,
+    "stable-diffusion-xl-controlnet-union": controlnet_union,
     "cogview4-control": cogview4_control,
     "qwenimage-controlnet": qwen_image_controlnet,
     "stable-diffusion-3-controlnet-inpaint": partial(

@@ -32,7 +32,7 @@ from exporter.report import pipelines as report
 from exporter.stages import worker
 from tools.coverage import __main__ as coverage
 from tools.coverage import conditioned, models, pipelines
-from tools.coverage.trial import DEAD, LIMIT, MODES, NEGATIVE, PROMPTS, SIDES, built, ladder, sentence
+from tools.coverage.trial import CALLS, DEAD, LIMIT, MODES, NEGATIVE, PROMPTS, SIDES, built, drawn_by, ladder, limits, sentence
 
 #: Task → diffusers' list of its pipelines.
 TASKS: Mapping[str, Mapping[str, Any]] = {task: coverage.TASKS[task] for task in ("image-to-image", "inpainting")}
@@ -71,18 +71,28 @@ def _rows(name: str, source: Any, tasks: Sequence[str]) -> dict[str, dict[str, A
             except (UnsupportedError, ParityError) as error:
                 refusals.append(error)
                 continue
-            left = {"only": only, "why": sentence(refusals[0], folder)} if only else {}
+            left = limits(name, only, refusals, folder)
             found = dict[str, dict[str, Any]]()
             for task in tasks:
                 editor = TASKS[task][name].from_pipe(source)
-                each = [value for mode, bundle, widths in made for value in _compared(editor, bundle, task, mode, side, widths)]
+                each = [
+                    value for mode, bundle, widths in made for value in _compared(editor, name, bundle, task, mode, side, widths)
+                ]
                 state = "works" if min(each) >= LIMIT else "differs"
                 found[task] = {"state": state, "psnr": round(min(each), 1), "guidance": made[0][0], **left}
             return found
         return {task: {"state": "refused", "why": sentence(refusals[-1], folder)} for task in tasks}
 
 
-def _compared(editor: Any, bundle: Path, task: str, mode: str, height: int, widths: tuple[int, ...]) -> Iterator[float]:  # noqa: ANN401 - diffusers'
+def _compared(
+    editor: Any,  # noqa: ANN401 - diffusers'
+    name: str,
+    bundle: Path,
+    task: str,
+    mode: str,
+    height: int,
+    widths: tuple[int, ...],
+) -> Iterator[float]:
     """PSNR in dB of every setting."""
     editor.set_progress_bar_config(disable=True)
     first, *more = _STRENGTHS[task]
@@ -92,7 +102,7 @@ def _compared(editor: Any, bundle: Path, task: str, mode: str, height: int, widt
     ]
     with Pipeline.open(bundle, "onnxruntime") as pipeline:
         for prompts, width, scale, strength in dict.fromkeys(map(_hashable, settings)):
-            yield _one(editor, pipeline, task, mode, (height, width), prompts, scale, strength)
+            yield _one(editor, pipeline, task, mode, (height, width), prompts, scale, strength, call=CALLS.get(name, {}))
 
 
 def _hashable(setting: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -108,6 +118,8 @@ def _one(
     prompts: tuple[str, ...],
     scale: float | None,
     strength: float,
+    *,
+    call: Mapping[str, Any],
 ) -> float:
     """PSNR in dB of the pictures of some prompts, before the bundle puts back what a mask keeps, which diffusers does not."""
     manifest, random = pipeline.bundle.manifest, np.random.default_rng(0)
@@ -123,14 +135,14 @@ def _one(
     own = "true_cfg_scale" if mode == "classifier_free" and "true_cfg_scale" in takes else "guidance_scale"
     # The bundle's further scales are those of the pipeline from text, and the others have other defaults.
     options = {each.name: each.default for each in manifest.guidance.scales}
-    options |= {own: 1.0 if scale is None else scale, "num_inference_steps": _STEPS, "strength": strength, **shown}
+    options |= {own: 1.0 if scale is None else scale, "num_inference_steps": _STEPS, "strength": strength, **shown, **call}
     options |= {"image": given["image"], "mask_image": masks, "height": size[0], "width": size[1]}
     options |= {"negative_prompt": [negative] * len(prompts)} if negative else {}
     noise = [torch.Generator().manual_seed(7 + index) for index in range(len(prompts))]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of diffusers about its own arguments
         usual = {key: value for key, value in options.items() if key in takes}
-        wanted = editor(prompt=list(prompts), **usual, generator=noise, output_type="np").images
+        wanted = drawn_by(editor, prompts, noise, usual, ("negative_prompt", "image", "mask_image", *shown))
     if drawn is None or wanted.std() < DEAD:
         raise RuntimeError(f"{type(editor).__name__} draws nothing that could be compared")
     return float(-10 * np.log10(max(float(np.square(drawn - wanted).mean()), 1e-15)))

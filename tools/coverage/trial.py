@@ -16,7 +16,7 @@ import re
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,19 +45,38 @@ DEAD = 1e-3
 MODES = {"classifier_free": (4.0, 1.0), "embedded": (3.5, 2.0), "none": (None, None)}
 PROMPTS, NEGATIVE = ["A red circle", "the blue square"], "Blurry"
 _RECIPE = """
-model: {source: %s}
+model: {source: %s, call: %s}
 sampler: {steps: [%d], guidance: %s}
 shapes: {height: [%d, %d, %d], width: [%d, %d, %d], batch: [1, 1, %d]}
 checks: {prompts: [A red circle, the blue square], negative_prompt: Blurry}
 %s"""
 #: Arguments by which diffusers' pipelines draw what they are asked for, and no more.
-_PLAIN = {"use_resolution_binning": False, "clean_caption": False, "skip_text_cleaning": True, "strength": 1.0}
-#: Whose time is one a call, so that with guidance diffusers draws one picture.
-_ALONE = {"PRXPipeline"}
+_PLAIN = {
+    "use_resolution_binning": False,
+    "clean_caption": False,
+    "skip_text_cleaning": True,
+    "strength": 1.0,
+    "_auto_resize": False,
+}
+#: What the recipe of a micro model says that is shown a picture which it could do without.
+_PICTURED = ("-pictured", "components: {condition: {}}\n")
+#: Whose time is one a call, so that with guidance diffusers draws one picture; and of which a list of pictures is one prompt's.
+_ALONE = ("PRXPipeline", "StableDiffusionXLControlNetUnion", "Flux2Klein")
+#: Arguments of the call without which some pipelines do nothing.
+CALLS: Mapping[str, Mapping[str, Any]] = {"stable-diffusion-xl-controlnet-union": {"control_mode": [1]}}
+#: What a micro model has in another way than the models of that name.
+_WITH = {"if": "with a scheduler of a fixed variance and no thresholding"}
 #: What diffusers calls an input, where that is another word.
 _WORDS = {"mask": "mask_image"}
 #: Height and widths in pixels, where a micro model's network takes no smaller ones.
-SIDES = {"kandinsky3": (64, 128), "pixart-sigma": (64, 128), "lumina2": (64, 128), "sana": (32, 64), "sana-pag": (32, 64)}
+SIDES = {
+    "kandinsky3": (64, 128),
+    "pixart-sigma": (64, 128),
+    "lumina2": (64, 128),
+    "flux2-klein-pictured": (64, 96),
+    "sana": (32, 64),
+    "sana-pag": (32, 64),
+}
 
 
 def row(name: str) -> dict[str, Any]:
@@ -72,15 +91,22 @@ def row(name: str) -> dict[str, Any]:
         source.save_pretrained(f"{folder}/model")
         for only, bundles, batch in ladder(side, wide):
             try:
-                made = [(*built(name, Path(folder), side, widths, batch), widths) for widths in bundles]
+                more = _PICTURED[1] if name.endswith(_PICTURED[0]) else ""
+                made = [(*built(name, Path(folder), side, widths, batch, more=more), widths) for widths in bundles]
             except (UnsupportedError, ParityError) as error:
                 refusals.append(error)
                 continue
-            psnr = min(value for mode, bundle, widths in made for value in _compared(source, bundle, mode, side, widths))
+            psnr = min(value for mode, bundle, widths in made for value in _compared(source, name, bundle, mode, side, widths))
             state = "works" if psnr >= LIMIT else "differs"
-            left = {"only": only, "why": sentence(refusals[0], folder)} if only else {}
+            left = limits(name, only, refusals, folder)
             return {"state": state, "psnr": round(psnr, 1), "guidance": made[0][0], **left}
         return {"state": "refused", "why": sentence(refusals[-1], folder)}
+
+
+def limits(name: str, only: str, refusals: Sequence[T2IError], folder: str) -> dict[str, str]:
+    """Of a row: what it leaves out, and why."""
+    told = ", ".join(each for each in (only, _WITH.get(name, "")) if each)
+    return {**({"only": told} if told else {}), **({"why": sentence(refusals[0], folder)} if only else {})}
 
 
 def ladder(side: int, wide: int) -> Iterator[tuple[str, list[tuple[int, ...]], int]]:
@@ -100,7 +126,7 @@ def built(
     for mode, (scale, _) in MODES.items():
         guidance = f"{{mode: {mode}, scale: {scale}}}" if scale else f"{{mode: {mode}}}"
         sizes = *[height] * 3, widths[0], widths[0], widths[-1], batch
-        text = _RECIPE % (folder / "model", steps, guidance, *sizes, more)
+        text = _RECIPE % (folder / "model", json.dumps(CALLS.get(name, {})), steps, guidance, *sizes, more)
         try:
             bundle, _ = build(Recipe.parse(text, name), out, Store(folder / "store"), silent)
         except RecipeError as error:
@@ -110,7 +136,7 @@ def built(
     raise UnsupportedError(str(refusals[0]))
 
 
-def _compared(source: Any, bundle: Path, mode: str, height: int, widths: tuple[int, ...]) -> Iterator[float]:  # noqa: ANN401 - diffusers'
+def _compared(source: Any, name: str, bundle: Path, mode: str, height: int, widths: tuple[int, ...]) -> Iterator[float]:  # noqa: ANN401 - diffusers'
     """PSNR in dB of every setting."""
     source.set_progress_bar_config(disable=True)
     takes = inspect.signature(source.__call__).parameters
@@ -125,25 +151,31 @@ def _compared(source: Any, bundle: Path, mode: str, height: int, widths: tuple[i
             drawn = pipeline.draw(asked, height=height, width=width).images
             noise = [torch.Generator().manual_seed(7 + index) for index in range(len(prompts))]
             options = {own: 1.0 if scale is None else scale, "height": height, "width": width, "num_inference_steps": 2}
-            options |= {**_PLAIN, "max_area": height * width, **handed(pictures)}
+            options |= {**_PLAIN, "max_area": height * width, **handed(pictures), **CALLS.get(name, {})}
             options = {key: value for key, value in options.items() if key in takes}
             options |= {"negative_prompt": [negative] * len(prompts)} if negative and "negative_prompt" in takes else {}
             with warnings.catch_warnings(), _means():
                 warnings.simplefilter("ignore")  # of diffusers about its own arguments
-                wanted = _wanted(source, prompts, noise, options)
+                wanted = drawn_by(source, prompts, noise, options, ("negative_prompt", *handed(pictures)))
             if drawn is None or wanted.std() < DEAD:
                 raise RuntimeError(f"{type(source).__name__} draws nothing that could be compared")
             yield float(-10 * np.log10(max(float(np.square(drawn - wanted).mean()), 1e-15)))
 
 
-def _wanted(source: Any, prompts: list[str], noise: list[torch.Generator], options: dict[str, Any]) -> np.ndarray:  # noqa: ANN401
-    """Diffusers' pictures, all in one call or each in its own."""
-    size = 1 if type(source).__name__ in _ALONE else len(prompts)
+def drawn_by(
+    source: Any,  # noqa: ANN401 - diffusers'
+    prompts: Sequence[str],
+    noise: Sequence[torch.Generator],
+    options: Mapping[str, Any],
+    each: Sequence[str],
+) -> np.ndarray:
+    """Diffusers' pictures, all in one call or each in its own; of the options that are named in `each` there is one a prompt."""
+    size = 1 if type(source).__name__.startswith(_ALONE) else len(prompts)
     found = []
     for start in range(0, len(prompts), size):
         own = slice(start, start + size)
-        given = {name: value[own] if name == "negative_prompt" else value for name, value in options.items()}
-        found.append(source(prompt=prompts[own], **given, generator=noise[own], output_type="np").images)
+        given = {name: value[own] if name in each and value is not None else value for name, value in options.items()}
+        found.append(source(prompt=list(prompts[own]), **given, generator=list(noise[own]), output_type="np").images)
     return np.concatenate(found)
 
 

@@ -79,7 +79,8 @@ def _whole(checkpoint: Checkpoint, sampler: SamplerOptions, loaded: Sequence[str
 def _refuse_absent(checkpoint: Checkpoint, kind: Any, name: str, entry: Sequence[str]) -> None:  # noqa: ANN401 - a class
     """Raise UnsupportedError where a component that the pipeline cannot do without is named, and is not there."""
     root = next((folder.parent for folder in checkpoint.folders.values()), None)
-    if weights.named(*entry) is None or name in kind._optional_components or root is None or (root / name).is_dir():  # noqa: SLF001
+    wanted = all(entry) and weights.named(*entry) is not None and name not in kind._optional_components  # noqa: SLF001
+    if not wanted or root is None or (root / name).is_dir():
         return
     raise UnsupportedError(
         f"{root / 'model_index.json'} names {name} (a {entry[1]}), and there is no folder {name}.\n  Copy it there from where "

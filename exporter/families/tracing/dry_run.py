@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+from diffusers.utils import BaseOutput
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
@@ -31,9 +32,8 @@ ENCODERS = ("encode_prompt", "_encode_prompt")
 #: a list, captions by code, guidance by the time (of which the default is never), pictures that are changed but in part.
 _OFF: Mapping[str, Any] = {
     "use_resolution_binning": False, "clean_caption": False, "skip_text_cleaning": True, "cfg_truncation": None, "strength": 1.0,
+    "_auto_resize": False,
 }  # fmt: skip
-#: The same of their encoders of prompts: states cut off where the longest text ends, which the mask tells as well.
-_UNCUT: Mapping[str, Any] = {"_cut_context": False}
 
 
 @dataclass(frozen=True)
@@ -146,16 +146,16 @@ class Play:
 
     def encode_by(self, encode: Callable[..., Any]) -> None:
         """Let `encode` encode prompts."""
-
-        def called(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - the pipeline's
-            return encode(*args, **kwargs | {name: value for name, value in _UNCUT.items() if name in kwargs})
-
         if self.encoder:
-            self._place(**{self.encoder: called})
+            self._place(**{self.encoder: encode})
 
     def place(self, **components: Any) -> None:  # noqa: ANN401
         """Put other components into the pipeline's places."""
         self._place(**components)
+
+    def own(self, method: str) -> None:
+        """Let the pipeline have a method of its own again."""
+        self.pipeline.__dict__.pop(method, None)
 
     def __call__(self, **asked: Any) -> Any:  # noqa: ANN401 - what the pipeline returns
         """Call the pipeline, with those of the arguments that it takes."""
@@ -173,12 +173,23 @@ class Play:
         ):  # fmt: skip
             return call(self.pipeline, **given)
 
+    def _loop(self, times: Any = None, **_: Any) -> Any:  # noqa: ANN401 - of a progress bar
+        """Begin the steps: the bar of a `with`, or what is looped over where the bar is given that."""
+        return self._over(times) if times is not None else self._bar()
+
     @contextmanager
-    def _loop(self, *_: Any, **__: Any) -> Iterator[Any]:  # noqa: ANN401 - of a progress bar
+    def _bar(self) -> Iterator[Any]:
+        self._begin()
+        yield SimpleNamespace(update=lambda *_: None)
+
+    def _over(self, times: Any) -> Iterator[Any]:  # noqa: ANN401
+        self._begin()
+        yield from times
+
+    def _begin(self) -> None:
         self.phase = "denoiser"
         if self.prepares:
             raise Stepped(None, None, {})
-        yield SimpleNamespace(update=lambda *_: None)
 
     def _stepped(self, output: Any, time: Any, sample: Any, options: Mapping[str, Any]) -> Any:  # noqa: ANN401
         return self.on_step(output, time, sample, options)
@@ -191,8 +202,8 @@ class Play:
         """A step that leaves the latent as it is."""
         self.phase = "decoder"
         # Of one step alone some pipelines take the clean latent, which it then is.
-        both = {"prev_sample": sample, "pred_original_sample": sample}
-        return SimpleNamespace(**both) if options.get("return_dict", True) else tuple(both.values())
+        both = BaseOutput(prev_sample=sample, pred_original_sample=sample)
+        return both if options.get("return_dict", True) else both.to_tuple()
 
 
 def encoder_of(pipeline: Any) -> str:  # noqa: ANN401 - a pipeline of diffusers
@@ -240,7 +251,7 @@ def returning(pipeline: Any, seen: dict[str, Any]) -> ExitStack:  # noqa: ANN401
     def noting(name: str) -> Callable[..., None]:
         def saw(_module: object, _args: object, result: Any) -> None:  # noqa: ANN401
             if isinstance(result, tuple | list) or hasattr(result, "keys"):
-                seen[name] = pytree.tree_map_only(Tensor, lambda _: Absent(), result)
+                seen[name] = pytree.tree_map_only(Tensor, lambda each: Absent(each.shape), result)
 
         return saw
 
@@ -329,6 +340,7 @@ def unpackings(latent: Tensor) -> Iterator[Callable[[Tensor], Tensor]]:
                 return kept.reshape(batch, height // patch, width // patch, *inner).permute(order).reshape(like.shape)
 
             yield undo
+    yield lambda kept: kept[: latent.shape[0]].reshape(latent.shape)  # of two branches, which have the same
 
 
 def unpacked(way: int, kept: Tensor, latent: Tensor) -> Tensor:
@@ -343,7 +355,8 @@ def packing(latent: Tensor, kept: Any, where: str) -> tuple[int, float]:  # noqa
         UnsupportedError: in none that is known.
 
     """
-    if isinstance(kept, Tensor) and kept.numel() == latent.numel() and not kept.is_meta:
+    twice = isinstance(kept, Tensor) and kept.shape[0] == 2 * latent.shape[0] and torch.equal(*kept.chunk(2))
+    if isinstance(kept, Tensor) and kept.numel() == latent.numel() * (1 + twice) and not kept.is_meta:
         factor = float(kept.abs().max() / latent.abs().max())
         for number, way in enumerate(unpackings(latent)):
             try:

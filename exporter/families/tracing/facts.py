@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property, partial
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch.utils import _pytree as pytree
 
 from engines.errors import UnsupportedError
 from engines.signature import Range
-from exporter.families.tracing import dry_run, image_arguments, readings
+from exporter.families.tracing import class_labels, dry_run, image_arguments, readings
 from exporter.families.tracing.dry_run import NEGATIVE, POSITIVE, Encoding, Leaf, Play, TokenCall
 from exporter.families.tracing.lengths import OpenLengths
 from exporter.families.tracing.origins import DRAW, STEP, Origins, marked, origins
@@ -37,6 +38,7 @@ class Survey:
         hand: what its call is given of a tensor that is a picture; None: it is given none.
         lists: argument → how many pictures it is a list of, where it is one.
         words: name of an input → the argument that is that picture; by default the arguments' own names.
+        judged: whether the pipeline itself checks what it is asked, as it does for whoever calls it.
 
     Attributes:
         pictures: name of an input → the argument of the call that is that picture.
@@ -69,6 +71,7 @@ class Survey:
         lists: Mapping[str, int] | None = None,
         *,
         words: Mapping[str, str] | None = None,
+        judged: bool = False,
     ) -> None:
         self.pipeline, self.mode = pipeline, mode
         self.lists, self._hand = dict(lists or {}), hand or image_arguments.as_numbers
@@ -85,6 +88,8 @@ class Survey:
         self._read: dict[str, set[str]] = {}
         play, noises = self._play(1)
         self.encodings = self._recorded(play)
+        if judged:
+            play.own("check_inputs")
         try:
             watched = dry_run.watched(play.pipeline, lambda: play.phase, self.components)
             with outlined(), watched, dry_run.returning(play.pipeline, self._returned):
@@ -100,6 +105,11 @@ class Survey:
         self.noise, self.grid = tuple(noise.shape), play.grid
         self.latent = dry_run.flat(self.noise, self.name)
         self.way, self.factor = dry_run.packing(noise.reshape(1, *self.latent), self._kept, self.name)
+
+    @property
+    def piles(self) -> bool:
+        """Whether none but its image processors look into its pictures, of which several are then one thing to it."""
+        return bool(self.pictures) and self._hand is image_arguments.Shown
 
     def _latent_draw(self, noises: Sequence[Tensor]) -> int:
         """Which of the noises the latent was made of."""
@@ -139,7 +149,7 @@ class Survey:
         texts = {"prompt": [POSITIVE + tail] * batch}
         texts |= {"negative_prompt": [NEGATIVE + tail] * batch} if self.branches == 2 else {}
         shown = self.shown(batch, self._asked["height"], self._asked["width"])
-        asked = {**texts, **shown, **self._asked}
+        asked = {"batch_size": batch, **class_labels.labelled(self.pipeline, batch), **texts, **shown, **self._asked}
         return {**asked, **steering(self.pipeline, self.mode, self.scale), **self.others, "output_type": "np"}
 
     @property
@@ -190,8 +200,8 @@ class Survey:
         play.place(**(image_arguments.taking(self.pipeline, self.prepared) if self.pictures else {}))
         return play, noises
 
-    def _recorded(self, play: Play) -> list[Encoding]:
-        """Let the pipeline encode by its own code, and keep what it was asked and what it gave."""
+    def _recorded(self, play: Play, ends: int | None = None) -> list[Encoding]:
+        """Let the pipeline encode by its own code, and keep what it was asked and what it gave; the run `ends` after so many."""
         encodings: list[Encoding] = []
         real = {name: each for name, each in self.pipeline.components.items() if is_tokenizer(each)}
 
@@ -215,6 +225,8 @@ class Survey:
             encodings[-1].found = found = method(play.pipeline, *args, **kwargs)
             pytree.tree_map_only(Tensor, lambda each: marked(each, STEP), found)
             play.phase = before
+            if len(encodings) == ends:
+                raise Stepped(None, None, {})
             return found
 
         play.encode_by(encode)
@@ -240,7 +252,7 @@ class Survey:
     def conditioning(self) -> list[list[Leaf | Any]]:
         """Per call of the encoder, what it returns: a leaf for each tensor that is one a picture, the rest as it is."""
         play, _ = self._play(2)
-        pairs, play.prepares = self._recorded(play), True
+        pairs, play.prepares = self._recorded(play, len(self.encodings)), True
         self._run(play, **self.called(2, " and further words"))
         taken: set[str] = set()
         return [self._leaves(place, two, taken) for place, two in enumerate(pairs)]
@@ -248,7 +260,7 @@ class Survey:
     def _encoded(self, prompt: str, negative: str) -> list[Encoding]:
         """What the pipeline encodes of other texts."""
         play, _ = self._play(1)
-        found, play.prepares = self._recorded(play), True
+        found, play.prepares = self._recorded(play, len(self.encodings)), True
         texts = {"prompt": [prompt], "negative_prompt": [negative]}
         self._run(play, **{**self.called(1), **{name: texts[name] for name in texts if name in self.called(1)}})
         return found
@@ -358,14 +370,20 @@ class Survey:
         return play, noises
 
 
-def surveyed(pipeline: Any, *asked: Any, words: Mapping[str, str] | None = None) -> Survey:  # noqa: ANN401 - as of `Survey`
-    """Survey a pipeline, without pictures if it draws without, else with those that its call takes."""
+def surveyed(
+    pipeline: Any,  # noqa: ANN401 - as of `Survey`
+    *asked: Any,  # noqa: ANN401
+    words: Mapping[str, str] | None = None,
+    judged: bool = False,
+    shown: bool = False,
+) -> Survey:
+    """Survey a pipeline, without pictures if it draws without and none are to be `shown`, else with those that its call takes."""
     if not image_arguments.arguments(pipeline):
-        return Survey(pipeline, *asked)
-    try:
-        return Survey(pipeline, *asked)
-    except UnsupportedError:
-        return image_arguments.handed(pipeline, partial(Survey, pipeline, *asked, words=words), words)
+        return Survey(pipeline, *asked, judged=judged)
+    if not shown:
+        with suppress(UnsupportedError):
+            return Survey(pipeline, *asked, judged=judged)
+    return image_arguments.handed(pipeline, partial(Survey, pipeline, *asked, words=words, judged=judged), words)
 
 
 def is_tokenizer(component: object) -> bool:

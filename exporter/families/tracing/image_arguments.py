@@ -123,12 +123,17 @@ def processors(pipeline: Any) -> Mapping[str, VaeImageProcessor]:  # noqa: ANN40
 
 def taking(pipeline: Any, seen: dict[str, Picture]) -> dict[str, Any]:  # noqa: ANN401
     """Stand-ins for a pipeline's image processors, which take pictures as prepared and note, in `seen`, what they would do."""
-    found = {}
+    found, own_sized = {}, set[str]()
+
+    def resize(_self: object, image: Any, *_: object, **__: object) -> Any:  # noqa: ANN401 - as the pipeline has it
+        own_sized.update(origins(_one(image)))
+        return image
+
     for name, real in processors(pipeline).items():
 
         def preprocess(
             _self: object,
-            image: Any,  # noqa: ANN401 - as the pipeline has it
+            image: Any,  # noqa: ANN401
             height: int | None = None,  # noqa: ARG001 - a picture comes in the right size
             width: int | None = None,  # noqa: ARG001
             resize_mode: str = "default",
@@ -136,13 +141,13 @@ def taking(pipeline: Any, seen: dict[str, Picture]) -> dict[str, Any]:  # noqa: 
             real: VaeImageProcessor = real,
         ) -> Tensor:
             given = _one(image)
-            about = _about(real, resize_mode, cropped=crops_coords is not None)
+            about = _about(real, resize_mode, cropped=crops_coords is not None, own_sized=bool(origins(given) & own_sized))
             for own in origins(given):
                 if seen.setdefault(own, about) != about:
                     raise UnsupportedError(f"{type(pipeline).__name__} prepares its picture {own} in two ways.")
             return given[:, :1] if about.grey else given
 
-        found[name] = standins.stand_in(real, preprocess=preprocess)
+        found[name] = standins.stand_in(real, preprocess=preprocess, resize=resize)
     return found
 
 
@@ -155,7 +160,10 @@ def noting(pipeline: Any, note: Callable[[Any, Tensor], Tensor]) -> dict[str, An
             shown: Any = image.content if isinstance(image, Shown) else image
             return note(shown, real.preprocess(shown, *args, **kwargs))
 
-        found[name] = standins.stand_in(real, preprocess=preprocess)
+        def resize(_self: object, image: Any, *args: Any, real: VaeImageProcessor = real, **kwargs: Any) -> Any:  # noqa: ANN401
+            return image if isinstance(image, Shown) else real.resize(image, *args, **kwargs)
+
+        found[name] = standins.stand_in(real, preprocess=preprocess, resize=resize)
     return found
 
 
@@ -168,9 +176,11 @@ def _one(image: Any) -> Tensor:  # noqa: ANN401
     return image
 
 
-def _about(processor: VaeImageProcessor, resize_mode: str, *, cropped: bool) -> Picture:
+def _about(processor: VaeImageProcessor, resize_mode: str, *, cropped: bool, own_sized: bool) -> Picture:
+    """What is done to a picture; `own_sized`: in a size of its own, and not resized to that of what is drawn."""
     config: Any = processor.config
-    if resize_mode != "default" or cropped:
+    own_sized |= resize_mode == "crop"  # of what has the right size nothing is
+    if resize_mode not in {"default", "crop"} or cropped:
         raise UnsupportedError(f"a picture is cut out by {resize_mode!r}, which is not built.")
     if config.resample not in _FILTERS:
         raise UnsupportedError(f"a picture is resized by {config.resample!r}; there are {', '.join(_FILTERS)}.")
@@ -178,7 +188,7 @@ def _about(processor: VaeImageProcessor, resize_mode: str, *, cropped: bool) -> 
         raise UnsupportedError("a picture is normalised and then made black and white, which is not built.")
     middle = 0.5 if config.do_normalize else 0.0  # [-1, 1] of [0, 1]
     preprocessing = Preprocessing(
-        resize="stretch" if config.do_resize else "none",
+        resize="stretch" if config.do_resize and not own_sized else "none",
         resample=config.resample,
         binarize=config.do_binarize,
         mean=(middle,),

@@ -9,6 +9,7 @@ from engines.errors import UnsupportedError
 from engines.signature import Range
 from exporter.families.tracing import dry_run
 from exporter.families.tracing.dry_run import NEGATIVE, POSITIVE, Encoding, TokenCall
+from exporter.families.tracing.readings import PADDED
 
 #: What texts go on with.
 _WORDS = " and further words"
@@ -57,6 +58,7 @@ class OpenLengths:
         values = [dry_run.leaves(sample[place].found, 1)[0][number] for sample in self._samples]
         shapes = [tuple(each[0].shape) if isinstance(each, list) else tuple(each.shape[1:]) for each in values]
         lengths = self._bounded([int(shape[axis]) for shape in shapes], name)
+        self._refuse_padding(name, place, lengths)
         known = next((dim for dim, own in self._dims.items() if own == lengths), f"{name}_length")
         self._dims[known] = lengths
         return known
@@ -73,6 +75,18 @@ class OpenLengths:
         ]
         ((place, number),) = places
         return self._bounded([int(sample[place].tokens[number].mask.sum()) for sample in self._samples], call.tokenizer)
+
+    def _refuse_padding(self, name: str, place: int, lengths: Sequence[int]) -> None:
+        """Raise UnsupportedError where some of what pads a text is kept, as some masks that are summed up keep one."""
+        for call in self._base[place].tokens:
+            if call.again or call.options.get("padding") != PADDED:
+                continue
+            kept = {length - count for length, count in zip(lengths, self._counts(call), strict=True) if length < max(lengths)}
+            if len(kept) == 1 and max(kept) > 0:
+                raise UnsupportedError(
+                    f"{self._where} keeps {max(kept)} of the ids that pad a text ({name}), and a graph keeps none.\n"
+                    "  This is a gap in t2iexport."
+                )
 
     def _bounded(self, lengths: Sequence[int], what: str) -> tuple[int, ...]:
         if lengths[-1] != lengths[-2]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from exporter.families.tracing import dry_run, image_arguments
+from exporter.families.tracing import class_labels, dry_run, image_arguments
 from exporter.families.tracing.crossings import Conditions
 from exporter.families.tracing.dry_run import Leaf, Play
 from exporter.families.tracing.facts import Survey, is_tokenizer, replayed
@@ -82,12 +82,14 @@ class PlayedPart(nn.Module):
         latent: Tensor,
         scale: Any,  # noqa: ANN401 - as `steering`
         pictures: Mapping[str, Tensor] | None = None,
+        labels: Tensor | None = None,
     ) -> dict[str, Any]:
         """Arguments of the pipeline's call for a latent; pictures (B, channels, height, width) by input, or black ones."""
         count, *sides = latent.shape[0], *(length * self._factor for length in latent.shape[2:])
         size = dict(zip(("height", "width"), sides, strict=True))
         given = prompted(play.pipeline, self._survey, encoded, count) | steering(self._pipeline, self._survey.mode, scale)
         shown = self._survey.shown(count, sides[0], sides[1], pictures)
+        shown |= class_labels.labelled(self._pipeline, count, labels)
         return {**self._asked, **shown, **given, **size, "num_inference_steps": 1}
 
     def _bare(self, count: Any) -> list[Any]:  # noqa: ANN401 - an open length
@@ -158,7 +160,7 @@ class PlayedStep(PlayedPart):
         others = {name: OpenScale(scales[name], on=default > 0) for name, default in survey.scales.items()}
         try:
             with sized(latent):
-                play(**self._call(play, encoded, latent, scale) | others)
+                play(**self._call(play, encoded, latent, scale, labels=values.get(class_labels.LABELS)) | others)
         except Stepped as event:
             return dry_run.unpacked(survey.way, event.output, latent).float()
         raise RuntimeError(f"{survey.name} returned without a step")
@@ -254,6 +256,8 @@ def prompted(pipeline: Any, survey: Survey, encoded: Sequence[Any], count: Any) 
         # Pipelines that want lists of one tensor a picture do not ask for an encoding where they are given.
         lists = {leaf.name: each for each, leaf in flat if isinstance(leaf, Leaf) and leaf.rows and leaf.name in takes}
         return {"prompt": None, "prompt_embeds": first, **negative, **lists}
+    if "prompt" not in takes:
+        return {"batch_size": count}
     count = int(count)
     return {"prompt": [""] * count, **{name: [text] * count for name, text in negative.items()}}
 

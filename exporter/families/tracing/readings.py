@@ -14,7 +14,8 @@ from engines.manifest import OpenLength
 from engines.signature import Dim, Range
 from exporter.families.tracing.dry_run import NEGATIVE, POSITIVE, Encoding, Leaf, TokenCall
 
-_PADDED = "max_length"
+#: How a tokenizer is asked for texts of a fixed length.
+PADDED = "max_length"
 _BRANCHES = ("negative", "prompt")
 
 
@@ -128,7 +129,7 @@ def entries(
             for text in call.texts:
                 if (branch := branch_of(text)) is None:
                     continue
-                fixed = call.options.get("padding") == _PADDED and not (varies and masked(call.tokenizer))
+                fixed = call.options.get("padding") == PADDED and not (varies and masked(call.tokenizer))
                 if not fixed and len(call.texts) > 1:
                     told = f"pads the prompt and the negative one to the longer of them ({call.tokenizer})"
                     raise UnsupportedError(f"{where} {told}, which is not built.")

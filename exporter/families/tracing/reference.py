@@ -17,9 +17,11 @@ from torch import Tensor, nn
 from engines.errors import UnsupportedError
 from exporter.families import Family, Saw
 from exporter.families.tracing import dry_run, image_arguments, played_parts, siblings, standins, starts
+from exporter.families.tracing.call import as_taken
 from exporter.families.tracing.dry_run import Leaf, Play
 from exporter.families.tracing.facts import is_tokenizer, replayed
 from exporter.families.tracing.origins import DRAW, STEP, Origins, marked
+from exporter.families.tracing.own_grid import own_grid
 from exporter.families.tracing.readings import AskedTokens, branch_of
 from exporter.families.tracing.scales import steering
 from exporter.families.tracing.standins import Stepped
@@ -65,11 +67,10 @@ def pil(pixels: np.ndarray) -> Image.Image:
 
 
 def _piled(pictures: Mapping[str, Any], survey: Survey) -> dict[str, Any]:
-    """Pictures of PIL by input; those of one network, where there are several, in one pile, which no pipeline takes apart."""
-    return {
-        name: image_arguments.Shown(own) if survey.pictures[name] in survey.lists and isinstance(own, list) else own
-        for name, own in pictures.items()
-    }
+    """Pictures of PIL by input, in one pile each, which no pipeline takes apart: some take a list for one prompt's."""
+    if not survey.piles:
+        return dict(pictures)
+    return {name: image_arguments.Shown(own) if isinstance(own, list) else own for name, own in pictures.items()}
 
 
 class TracedReference:
@@ -100,7 +101,10 @@ class TracedReference:
         """Part → whose method the pipeline calls for it, and its name."""
         found: dict[str, tuple[object, str]] = {}
         for part, role in self._family.roles.items():
-            network = getattr(self.pipeline, self._family.components(part)[0])
+            networks = self._family.components(part)
+            if not networks:  # of a decoder that only scales
+                continue
+            network = getattr(self.pipeline, networks[0])
             encode = next((name for name in dry_run.ENCODERS if hasattr(self.pipeline, name)), "")
             owners = {"text": (self.pipeline, encode), "decoder": (network, "decode"), "encoder": (network, "encode")}
             found[part] = owners.get(role, (network, "forward"))
@@ -181,9 +185,10 @@ class TracedReference:
         play.encode_by(encode)
         shapes = self._family.recipe.shapes
         height, width = shapes.height[1], shapes.width[1]
-        off = steering(self.pipeline, survey.mode, standins.OpenScale(torch.ones(1), on=False))
+        asked = {**self._family.arguments, **survey.shown(1, height, width), "height": height, "width": width}
+        asked |= steering(self.pipeline, survey.mode, standins.OpenScale(torch.ones(1), on=False))
         with contextlib.suppress(Stepped):
-            play(prompt=["a"], negative_prompt=["b"], **off, **survey.shown(1, height, width), height=height, width=width)
+            play(prompt=["a"], negative_prompt=["b"], **asked)
         both, alone = self.encode(["a"], "b"), zip(survey.conditioning[0], dry_run.leaves(found[0], 1)[0], strict=True)
         rows = {leaf.name: value[0].numpy() for leaf, value in alone if isinstance(leaf, Leaf) and leaf.name in several}
 
@@ -290,23 +295,30 @@ class TracedReference:
         return {"noise": noise, **{name: value.numpy().copy() for name, value in found.items()}}
 
     def call(self, conditioning: Mapping[str, np.ndarray], guidance_scale: float | None, **options: Any) -> Any:  # noqa: ANN401
-        """Run the pipeline on conditioning that `encode` returned; pictures are `images` of what it returns."""
+        """Run the pipeline on conditioning that `encode` returned; pictures are `images` of what it returns.
+
+        Where nothing is encoded, its own `batch_size` among the options says how many are drawn.
+        """
         survey, played = self._family.survey, options.pop("pipeline", self.pipeline)
         if self._started and self._started[0] is not played:
             self._started = None
-        pictures = {name: [pil(each) for each in own] for name, own in options.pop("pictures", {}).items()}
+        given: dict[str, np.ndarray] = options.pop("pictures", {})
+        pictures = {name: [pil(each) for each in own] for name, own in given.items() if own.ndim > 1}
         shown = survey.called_by(_piled(pictures, survey), self._started[1].shown if self._started else None)
         tensors = {name: torch.from_numpy(array.copy()) for name, array in conditioning.items()}
         scale = survey.off if guidance_scale is None else guidance_scale
         off = survey.mode == "classifier_free" and scale <= survey.off
         encoded = played_parts.restored(survey, tensors, torch.float32, self._alone if off else None)
-        count = len(next(iter(conditioning.values())))
+        count = len(next(iter(conditioning.values()))) if conditioning else options["batch_size"]
         running = standins.stand_in(played, _execution_device=torch.device("cpu"))
         running.__dict__["check_inputs"] = lambda *_, **__: None
-        running.__dict__.update(image_arguments.noting(played, lambda _, made: made) if survey.lists else {})
+        running.__dict__.update(image_arguments.noting(played, lambda _, made: made) if survey.piles else {})
         if encoded:
             running.__dict__[Play(played, torch.zeros, torch.zeros(1)).encoder] = replayed(encoded)
-        asked = {**self._family.arguments, **dry_run.off(options["height"], options["width"]), **shown, **options}
+        recipe = self._family.recipe
+        asked = as_taken(played, recipe.model.call) | recipe.sampler.asked(options.get("num_inference_steps"))
+        asked |= {**dry_run.off(options["height"], options["width"]), **shown, **options}
+        asked |= {name: own.tolist() for name, own in given.items() if own.ndim == 1}
         asked |= steering(played, survey.mode, scale)
         asked |= played_parts.prompted(played, survey, encoded, count)
         # Pipelines that start from pictures have other defaults of further scales.
@@ -314,9 +326,9 @@ class TracedReference:
         takes = dry_run.arguments(played)
         asked = {"generator": torch.Generator(), **asked}
         unseeded = standins.Unseeded() if "generator" in takes else contextlib.nullcontext()
-        with dry_run.quiet(), unseeded:
-            found = dry_run.image_of(running(**{name: asked[name] for name in asked if name in takes}))
-        if self._started:  # and then as every latent becomes a picture, which some pipelines do not do right
+        with dry_run.quiet(), unseeded, own_grid(running, asked) as left:
+            found = dry_run.image_of(running(**{name: left[name] for name in left if name in takes}))
+        if self._started and isinstance(found, Tensor):  # as every latent becomes a picture, which some pipelines do not do right
             found = self.decode(self.unpacked(found, self._family.latent_shape(count, asked["height"], asked["width"])).numpy())
         return SimpleNamespace(images=found)
 

@@ -60,6 +60,11 @@ class Grid:
 
 def scheduler(real: Any, time: Tensor, step: Callable[[Any, Any, Any, Mapping[str, Any]], Any], grid: Grid) -> Any:  # noqa: ANN401
     """A scheduler of the same class whose only time is `time`, and that changes nothing; `step` is called for its own."""
+    if not hasattr(real, "step"):
+        raise UnsupportedError(
+            f"{type(real).__name__} has no step, by which every sampler is compiled: it predicts and corrects in two methods of "
+            "its own.\n  Take a pipeline whose scheduler has one."
+        )
 
     def set_timesteps(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
         bound = inspect.signature(real.set_timesteps).bind(*args, **kwargs).arguments
@@ -181,7 +186,7 @@ class Answered(TorchFunctionMode):
             return torch.full((value.times,), value.value, dtype=dtype)
         if (numbers := _a_picture_each(value)) is None:
             return None
-        self._numbers.append(numbers.to(dtype or torch.get_default_dtype()))
+        self._numbers.append(numbers.to(dtype or (torch.get_default_dtype() if numbers.is_floating_point() else numbers.dtype)))
         return self._numbers[-1]
 
     def __torch_function__(
@@ -309,7 +314,10 @@ def outlined() -> Iterator[None]:
 
 
 class Absent:
-    """What a network that is not asked returns: anything that is done with it gives the same."""
+    """What a network that is not asked returns, of that shape: anything that is done with it gives the same."""
+
+    def __init__(self, shape: Sequence[int] = ()) -> None:
+        self._shape = tuple(shape)
 
     def _same(self, *_: Any, **__: Any) -> Absent:  # noqa: ANN401
         return self
@@ -317,6 +325,10 @@ class Absent:
     def chunk(self, count: int, *_: Any, **__: Any) -> tuple[Absent, ...]:  # noqa: ANN401
         """As many of it."""
         return (self,) * count
+
+    def split(self, size: int, dim: int = 0) -> tuple[Absent, ...]:
+        """As many as there are of that size; halves, such as a variance, of what has no shape."""
+        return (self,) * (-(-self._shape[dim] // size) if self._shape else 2)
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401
         if name.startswith("__"):
@@ -329,15 +341,17 @@ class Absent:
     def __iter__(self) -> Iterator[Absent]:
         raise TypeError("what a network gives is gone through where it computes nothing")
 
+    def __len__(self) -> int:
+        return 2  # of what is split between two branches
+
     __call__ = __getitem__ = __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __neg__ = _same
     __floordiv__ = __pow__ = _same
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401
+        own = next(each for each in pytree.tree_leaves((args, kwargs)) if isinstance(each, cls))
         name = getattr(func, "__name__", "")
-        if name == "chunk":
-            return (cls(),) * int(args[1])
-        return cls()
+        return getattr(own, name)(*args[1:], **(kwargs or {})) if name in {"chunk", "split"} else own
 
 
 def idle(network: Any, returned: Any) -> Any:  # noqa: ANN401 - a network of diffusers, and anything

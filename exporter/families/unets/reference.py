@@ -125,7 +125,8 @@ class LatentDiffusionReference:
         scale = 1.0 if guidance_scale is None else guidance_scale
         own = pipeline, self.pipeline.unet
         with steered(*own, sampler.guidance) as self.scales, cached(*own, sampler) as self.features:
-            return pipeline(**arguments, **sampler.asked(), **options, guidance_scale=scale)
+            asked = sampler.asked(options.get("num_inference_steps"))
+            return pipeline(**arguments, **asked, **options, guidance_scale=scale)
 
     def reusing(self, depths: Sequence[int], reach: int, saw: Saw) -> AbstractContextManager[None]:
         """Within it, every call of the UNet is answered by its outermost layers too, on what earlier calls left."""

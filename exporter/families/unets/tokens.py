@@ -89,7 +89,7 @@ def rows(tokenizer: CLIPTokenizer, texts: Sequence[str], length: int, prompts: P
     found = []
     for text in texts:
         tokens: list[Token | None] = []
-        for piece, weight in read_weights(text, prompts.weights):
+        for piece, weight in read_weights(text, prompts.weights, prompts.downweighted):
             ids = tokenizer(convert(piece, tokenizer), add_special_tokens=False)["input_ids"]
             tokens += [None] if weight is None else [Token(number, weight) for number in ids]
         found.append(chunked(tokens, frame, prompts.chunks, prompts.weights))

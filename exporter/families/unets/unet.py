@@ -243,6 +243,7 @@ class LatentDiffusion:
                 chunks=prompts.chunks,
                 weights=f"{name}_weights" if prompts.weights else None,
                 syntax=prompts.weights,
+                downweighted=prompts.downweighted if prompts.weights == "compel" else 0,
             )
             found[name] = (entry, own.to_str())
         return found

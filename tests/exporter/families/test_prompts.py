@@ -94,6 +94,11 @@ WEIGHTED = {
         [("a", 1.0), ("red circle", 1.3), ("on the", 1.0), ("blue", 1.21), ("sea", 1.0)],
         Compel(),
     ),
+    "compel below 1": (
+        "a (red circle)0.5 on the (blue-- sea)0.7",
+        [("a", 1.0), ("red circle", 0.5), ("on the", 1.0), ("blue", 0.81 * 0.7), ("sea", 0.7)],
+        Compel(),
+    ),
     None: ("a red circle on the (blue:1.3) sea", [("a red circle on the (blue:1.3) sea", 1.0)], A1111()),
 }
 
@@ -102,9 +107,9 @@ WEIGHTED = {
 @pytest.mark.parametrize("syntax", WEIGHTED)
 @pytest.mark.parametrize("skip", [None, 1])
 def test_chunks_and_weights_are_those_of_other_tools(model, count, syntax, skip):
-    family = equality.family(*model, prompts=Prompts(chunks=count, weights=syntax, clip_skip=skip))
-    reference = family.reference()
     text, fragments, rule = WEIGHTED[syntax]
+    family = equality.family(*model, prompts=Prompts(chunks=count, weights=syntax and syntax.split()[0], clip_skip=skip))
+    reference = family.reference()
     more = "the square of an ant " * (12 * (count - 1))  # over 75 tokens a chunk, of pieces and bytes
     prompts, negatives = [f"{text} {more}".strip(), "a red circle"], NEGATIVES[0]
     fed = reference.tokenize(prompts, negatives)
@@ -118,16 +123,16 @@ def test_chunks_and_weights_are_those_of_other_tools(model, count, syntax, skip)
     for (tower, name), port in zip(family.towers.items(), ("prompt_embeds", "prompt_embeds_2"), strict=False):
         encoder, tokenizer = getattr(reference.pipeline, tower), getattr(reference.pipeline, name)
 
-        def encode(ids, layer, encoder=encoder):
+        def encode(ids, layer, mask=None, encoder=encoder):
             with torch.no_grad():
-                states = encoder(ids, output_hidden_states=True).hidden_states
+                states = encoder(ids, attention_mask=mask, output_hidden_states=True).hidden_states
             if model[0] is Sdxl:
                 return states[-2 - layer]
             return getattr(encoder, "text_model", encoder).final_layer_norm(states[-1 - layer])
 
-        wanted = by_hand(tokenizer, lambda ids: encode(ids, skip or 0), [*fragments, (more, 1.0)], count, rule)
+        wanted = by_hand(tokenizer, lambda ids, mask=None: encode(ids, skip or 0, mask), [*fragments, (more, 1.0)], count, rule)
         equality.close(found[port][:1, 1], wanted.detach())
-        wanted = by_hand(tokenizer, lambda ids: encode(ids, 0), [(NEGATIVES[0], 1.0)], count, rule)
+        wanted = by_hand(tokenizer, lambda ids, mask=None: encode(ids, 0, mask), [(NEGATIVES[0], 1.0)], count, rule)
         equality.close(found[port][:1, 0], wanted.detach())
 
 

@@ -16,6 +16,7 @@ from exporter.recipe.schema import Recipe, Shapes
 from exporter.reference.cost import count
 from exporter.reference.part_outputs import measure
 from exporter.reference.record import record
+from exporter.stages.plan import Plan
 from tests.exporter import equality
 from tools.coverage import conditioned
 
@@ -54,6 +55,7 @@ def family(source: Path, mode: str = "classifier_free", *, text: str = RECIPE) -
         ("stable-diffusion-adapter", "classifier_free"),
         ("flux-control", "embedded"),
         ("stable-diffusion-controlnets", "classifier_free"),
+        ("if", "classifier_free"),
     ],
 )
 def test_every_part_answers_as_diffusers_with_guidance_on_and_off(model, name, mode):
@@ -70,6 +72,13 @@ def test_every_part_answers_as_diffusers_with_guidance_on_and_off(model, name, m
                 assert wanted.std() > 1e-4, "a dead network proves nothing"
                 error = np.linalg.norm(case.passes[port] - wanted) / np.linalg.norm(wanted)
                 assert error < equality.ROUNDING, f"{part}, {case.label}: {port} {error:.1e}"
+
+
+def test_own_times_reach_a_pipeline_whose_call_takes_none(model):
+    sampler = "sampler: {scheduler: EulerDiscreteScheduler, timesteps: {power: 2}, steps: [3, 2]"
+    made = family(model("instruct-pix2pix"), text=RECIPE.replace("sampler: {steps: [2]", sampler))
+    runs = record(made, made.recipe).runs
+    assert {run.setting.steps: run.times.tolist() for run in runs} == {3: [999, 443, 110], 2: [999, 249]}
 
 
 def test_the_contract_is_read_off_the_pipeline(model):
@@ -201,3 +210,25 @@ def test_pipelines_that_start_from_a_picture_have_an_encoder_unasked(tiny_sd, tm
     assert "vae_encoder" not in claim(resolve(fused.model, Path()), fused).roles
     plain = equality.recipe(tiny_sd)
     assert "vae_encoder" not in claim(resolve(plain.model, Path()), plain).roles
+
+
+def test_arguments_of_the_pipeline_s_call_are_compiled_in_and_in_the_keys(model):
+    text = RECIPE.replace("{source: %s}", "{source: %s, call: {clip_skip: 1}}")
+    plain, called = (
+        Plan(Recipe.parse(each % (model("stable-diffusion-xl-pag"), MODES["classifier_free"]), "micro"))
+        for each in (RECIPE, text)
+    )
+    own, other = ({" ".join(stage.name): stage.key.digest for stage in each.stages} for each in (plain, called))
+    changed = {name for name in own if own[name] != other[name]}
+    assert {"record source", "export text_encoder, opset 20", "measure text_encoder"} <= changed
+    assert not {name for name in changed if name.startswith(("tokenize", "compile", "process"))}
+    ids = torch.randint(0, 500, (1, 2, 77))
+    first, second = (each.family.part("text_encoder", "fp32").module(ids, ids)[0] for each in (plain, called))
+    assert not torch.allclose(first, second)
+
+
+def test_of_a_family_written_by_hand_the_call_has_no_arguments(tiny_sd):
+    text = RECIPE.replace("{source: %s}", "{source: %s, call: {clip_skip: 1}}") % (tiny_sd, MODES["classifier_free"])
+    recipe = Recipe.parse(text, "micro")
+    with pytest.raises(RecipeError, match=r"model\.call\.clip_skip: is for models whose pipeline of diffusers is followed"):
+        claim(resolve(recipe.model, Path()), recipe)

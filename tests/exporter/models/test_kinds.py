@@ -42,6 +42,12 @@ def test_a_whole_model_and_an_unknown_file_are_of_no_kind():
         ({"text_model.encoder.layers.0.x": (2,)}, kinds.TOWER),
         ({"conditioner.embedders.1.model.x": (2,)}, kinds.TOWER),
         ({"down_blocks.0.x": (2,)}, kinds.UNET),
+        ({"embeddings.token_embedding.weight": (9, 4), "encoder.layers.0.x": (2,)}, kinds.TOWER),  # as transformers 5 saves it
+        ({name: shape for name, shape in WHOLE.items() if "encoder.conv_in" not in name}, kinds.HALF_VAE),
+        ({name: shape for name, shape in WHOLE.items() if "decoder.conv_in" not in name}, kinds.HALF_VAE),
+        (WHOLE | {f"{U}input_blocks.0.0.weight": (8, 13, 3, 3), f"{U}out.2.weight": (4, 8, 3, 3)}, kinds.OTHER_INPUTS),
+        *(({start + name: shape for name, shape in WHOLE.items()}, kinds.WRAPPED) for start in ("state_dict.", "module.")),
+        ({name.replace(U, f"{U}_orig_mod."): shape for name, shape in WHOLE.items()}, kinds.WRAPPED),
     ],
 )
 def test_a_part_of_a_model_is_called_so(shapes, expected):
@@ -129,8 +135,8 @@ def test_beside_a_unet_only_what_changes_it_counts(name, expected):
     assert kinds.of_file({**WHOLE, name: (2,)}, {}) is expected
 
 
-def outline(channels=4, context=(768,), added=0):
-    return Outline(channels=channels, out=4, context=context, added=added, guided=0, resnets=(), attentions=())
+def outline(channels=4, context=(768,), added=0, out=4):
+    return Outline(channels=channels, out=out, context=context, added=added, guided=0, resnets=(), attentions=())
 
 
 @pytest.mark.parametrize(
@@ -147,7 +153,8 @@ def outline(channels=4, context=(768,), added=0):
         (outline(channels=8), "InstructPix2Pix"),
         (outline(channels=5), "a depth-to-image model"),
         (outline(channels=7), "an upscaling model"),
-        (outline(channels=16), None),
+        (outline(channels=16), "a model with other inputs than text"),
+        (outline(channels=16, out=16), None),
     ],
 )
 def test_an_outline_tells_the_kind(found, name):
@@ -211,6 +218,7 @@ INDEX = {
         ({"vae": [None, None]}, "a pipeline without its vae"),
         ({"unet": [None, None], "tokenizer": None}, "a pipeline without its unet and its tokenizer"),
         ({"text_encoder": [None, None]}, "a pipeline without its text_encoder"),
+        ({"text_encoder_2": [None, None], "tokenizer_2": None}, "a pipeline without its text_encoder_2 and its tokenizer_2"),
         ({"text_encoder": [None, None], "requires_aesthetics_score": True}, "SDXL's refiner"),
         ({"_class_name": "StableDiffusion3Pipeline", "unet": None}, None),
         ({"_class_name": "FluxPipeline", "unet": None}, None),

@@ -244,6 +244,12 @@ def test_starts_that_leave_the_model_alone_are_taken(tiny_sdxl, tmp_path, start)
     assert found(tiny_sdxl, written(tmp_path, tensors, words)).loras[0].components == {"unet"}
 
 
+def test_whole_numbers_without_their_scales_are_refused(tiny_sdxl, tmp_path):
+    file = written(tmp_path, {f"{K}.lora_down.weight": A.to(torch.int8), f"{K}.lora_up.weight": B, f"{K}.alpha": torch.tensor(4)})
+    with pytest.raises(UnsupportedError, match=r"lora_down\.weight is of whole numbers"):
+        found(tiny_sdxl, file).module("unet")
+
+
 def test_spellings(tiny_sdxl, tmp_path, before):
     sgm = original.unet(f"{LAYER}.weight", before).removesuffix(".weight")
     names = [f"unet.{LAYER}", f"diffusion_model.{sgm}", f"lora_unet_{sgm.replace('.', '_')}", LAYER, K]

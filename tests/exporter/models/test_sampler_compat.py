@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -352,3 +353,15 @@ def test_a_model_without_a_scheduler_or_with_a_list_for_one_is_refused(tmp_path)
         index.write_text(json.dumps({**json.loads(index.read_text()), "scheduler": told}))
         with pytest.raises(UnsupportedError, match=r"(?s)names no scheduler.*Copy the scheduler folder"):
             resolve(model, tmp_path)
+
+
+@pytest.mark.parametrize("asked", ["{power: 1.5}", "ays-sd-10"])
+def test_grids_that_count_on_the_usual_schedule_are_refused_on_another(asked):
+    recipe = parsed("sd-v1-5", "sampler.steps=[10]", f"sampler.timesteps={asked}")
+    checkpoint = Plan(recipe).checkpoint
+    assert not sampler_compat.judge(recipe, checkpoint).problems
+    other = {**checkpoint.configs, "scheduler": {**checkpoint.configs["scheduler"], "num_train_timesteps": 40}}
+    (problem,) = sampler_compat.judge(recipe, replace(checkpoint, configs=other)).problems
+    assert problem.startswith("sampler.timesteps: counts on a schedule of 1000 steps, and this model's has 40")
+    numbers = parsed("sd-v1-5", "sampler.steps=[2]", "sampler.timesteps=[39, 20]")
+    assert not sampler_compat.judge(numbers, replace(checkpoint, configs=other)).problems

@@ -205,7 +205,7 @@ def test_a_silent_config_means_what_the_class_takes():
 )
 def test_published_architectures_are_recognised_whatever_else_is_in_the_file(tmp_path, name, expected):
     more = {"first_stage_model.encoder.conv_in.weight": (1,), "cond_stage_model.x": (1,), "unet.scaled_fp8": (2,)}
-    more["text_encoder_2.x"] = (1,)
+    more |= {"text_encoder_2.x": (1,), "first_stage_model.decoder.conv_in.weight": (1,)}
     for part in ("tokenizer", "tokenizer_2"):
         (tmp_path / part).mkdir()
     shapes = {f"unet.{key}": shape for key, shape in outlined(name).items()}

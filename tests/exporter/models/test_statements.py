@@ -67,6 +67,7 @@ def test_keys_where_the_unet_s_weights_are_count_too(planned, start):
         ("stable-diffusion-xl-v1-base", ""),
         ("stable-diffusion-v1", "made for stable-diffusion-v1, as modelspec.architecture says, and this is another model"),
         ("flux-1-dev", "made for flux-1-dev, as"),
+        ("stable-diffusion-xl-v1-refiner", "made for stable-diffusion-xl-v1-refiner, as"),
         ("stable-diffusion-xl-v1-base/inpaint", "calls it stable-diffusion-xl-v1-base/inpaint; its weights are a whole"),
     ],
 )
@@ -155,6 +156,9 @@ def test_cosxl(planned):
         (COSXL, None, EULER, "timestep_type: continuous", "plays models of EDM's form only"),
         ({"edm_mean": PLAYGROUND["edm_mean"]}, None, "", "", "x.yaml:1  model.source: its key edm_std holds no numbers"),
         ({**PLAYGROUND, "edm_std": torch.full((1, 4, 1, 1), torch.nan)}, None, "", "", "edm_std holds no numbers"),
+        ({**PLAYGROUND, "edm_std": torch.zeros(1, 4, 1, 1)}, None, "", "", "edm_std holds no numbers"),
+        ({"edm_vpred.sigma_max": torch.tensor(-80.0)}, None, "", "", "says of sigma_max no number that can be one: its key"),
+        ({"edm_vpred.sigma_max": torch.tensor(0.001)}, None, "", "", "says of sigma_max no number that can be one"),  # too small
         ({}, None, "scheduler: EDMEulerScheduler,", "", "x.yaml:2  sampler.scheduler: EDMEulerScheduler undoes EDM"),
     ],
 )  # fmt: skip
@@ -194,6 +198,11 @@ def test_a_harmless_one_is_not(planned, name):
         ({"modelspec.encoder_layer": "2"}, "clip skip"),
         ({"modelspec.timestep_range": "0,200"}, "0,200"),
         ({"modelspec.noise_process": "flow"}, "'flow'"),
+        (
+            {"prediction_type": "v_prediction", "x.vpred": "1"},
+            "has prediction_type 'v_prediction', x.vpred '1', under a name that",
+        ),
+        ({"ss_flow_matching": "True", "prediction_type": "epsilon"}, "has ss_flow_matching 'True', under"),
     ],
 )
 def test_words_that_no_config_holds_are_told(planned, words, told):

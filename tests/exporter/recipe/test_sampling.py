@@ -75,6 +75,22 @@ def test_a_published_grid_goes_by_its_name():
         parsed("timesteps: []")
 
 
+def test_a_power_law_is_a_grid_of_any_number_of_steps():
+    sampler = parsed("timesteps: {power: 2}", "[4, 2]")
+    assert sampler.times == (999, 561, 249, 61)
+    assert sampler.times_over(2) == (999, 249)
+    assert sampler.asked()["timesteps"] == [999, 561, 249, 61]
+    assert sampler.asked(2)["timesteps"] == [999, 249]
+    with pytest.raises(RecipeError, match="at a power of 3 the last of 25 steps fall together"):
+        parsed("timesteps: {power: 3}", "[4, 25]")
+    with pytest.raises(RecipeError, match=r"timesteps\.power: must be more than 0"):
+        parsed("timesteps: {power: 0}", "[4]")
+    with pytest.raises(RecipeError, match=r"timesteps\.powr"):
+        parsed("timesteps: {powr: 2}", "[4]")
+    with pytest.raises(RecipeError, match="both timesteps and sigmas"):
+        parsed("timesteps: {power: 2}, sigmas: [9.0, 1.0]", "[2]")
+
+
 @pytest.mark.parametrize(
     ("cache", "steps", "told"),
     [

@@ -119,6 +119,23 @@ def test_a_sampler_is_compiled_as_the_recipe_has_it(compiler, tmp_path):
     assert compiler.refused == []
 
 
+def test_a_power_law_gives_every_number_of_steps_a_grid_of_its_own(compiler):
+    family = plan("sampler.timesteps={power: 2}").family
+    for steps, grid in ((4, (999, 561, 249, 61)), (2, (999, 249))):
+        tables.compiled(family, steps)
+        assert compiler.table[-1][1]["timesteps"] == grid
+
+
+def test_the_recipe_s_grid_stands_in_for_the_pipeline_s(compiler, monkeypatch):
+    own = {"sigmas": [1.0, 0.5], "mu": 0.7}
+    for change, told in (("sampler.timesteps=[999, 499]", ((999, 499), None)), ("sampler.steps=[2]", (None, [1.0, 0.5]))):
+        family = plan("sampler.steps=[2]", change).family
+        monkeypatch.setattr(type(family), "times", lambda *_: own)
+        tables.compiled(family, 2)
+        given = compiler.table[-1][1]
+        assert (given["timesteps"], given["sigmas"], given["mu"]) == (*told, 0.7)
+
+
 def test_without_a_name_it_is_the_model_s_own_scheduler(compiler):
     tables.compiled(plan("sampler.scheduler=null", "sampler.config={}").family, 2)
     assert compiler.table[0][0] == "PNDMScheduler"

@@ -1,7 +1,10 @@
 """A trial gives a bundle and diffusers the same pictures."""
 
+from types import SimpleNamespace
+
 import numpy as np
 
+from engines.errors import UnsupportedError
 from engines.inputs import Input, Preprocessing
 from tools.coverage import trial
 
@@ -28,3 +31,27 @@ def test_pictures_are_larger_than_what_is_drawn_where_the_bundle_resizes_them():
 def test_diffusers_is_handed_them_by_its_own_words_and_those_that_are_numbered_as_lists():
     pictures = {"image": ["a", "b"], "image_2": ["c", "d"], "mask": ["e", "f"]}
     assert trial.handed(pictures) == {"image": [["a", "c"], ["b", "d"]], "mask_image": ["e", "f"]}
+
+
+def test_a_row_says_what_was_left_out_and_what_its_micro_model_has_otherwise():
+    refusals = [UnsupportedError("no graph\n  of two")]
+    assert trial.limits("flux", "", refusals, "…") == {}
+    assert trial.limits("flux", "one picture at a time", refusals, "…") == {
+        "only": "one picture at a time",
+        "why": "no graph of two",
+    }
+    own = "with a scheduler of a fixed variance and no thresholding"
+    assert trial.limits("if", "", [], "…") == {"only": own}
+    assert trial.limits("if", "one picture at a time", refusals, "…")["only"] == f"one picture at a time, {own}"
+
+
+def test_a_pipeline_to_which_a_list_is_one_prompt_s_is_called_for_each():
+    class StableDiffusionXLControlNetUnionPipeline:
+        def __call__(self, prompt, control_image, generator, output_type):  # noqa: ARG002 - as diffusers has it
+            assert len(prompt) == len(control_image) == len(generator) == 1
+            return SimpleNamespace(images=np.full((1, 2, 2, 3), control_image[0]))
+
+    found = trial.drawn_by(
+        StableDiffusionXLControlNetUnionPipeline(), ["a", "b"], ["x", "y"], {"control_image": [1, 2]}, ["control_image"]
+    )
+    assert found[:, 0, 0, 0].tolist() == [1, 2]

@@ -1,6 +1,7 @@
 """A pipeline is put together from its folder as from_pretrained puts it together."""
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import diffusers
@@ -44,13 +45,25 @@ def test_networks_that_are_not_wanted_take_no_memory_and_the_sampler_is_the_reci
         assemble.pipeline(checkpoint, SamplerOptions(steps=(2,), scheduler="DDMIScheduler"), (), "fp32")
 
 
-def test_a_component_that_is_named_and_not_there_is_told(tmp_path):
+@pytest.mark.parametrize(
+    ("entry", "told"),
+    [
+        (
+            ["diffusers", "ControlNetModel"],
+            r"names controlnet \(a ControlNetModel\), and there is no folder controlnet\.\n  Copy",
+        ),
+        ([None, None], ""),
+        (["diffusers", None], ""),
+    ],
+)
+def test_a_component_that_is_named_and_not_there_is_told(tmp_path, entry, told):
     index = save_sdxl(tmp_path / "model") / "model_index.json"
-    named = {"_class_name": "StableDiffusionXLControlNetPipeline", "controlnet": ["diffusers", "ControlNetModel"]}
+    named = {"_class_name": "StableDiffusionXLControlNetPipeline", "controlnet": entry}
     index.write_text(json.dumps(json.loads(index.read_text()) | named))
     checkpoint, sampler = resolve(ModelOptions(source=str(tmp_path / "model")), Path()), SamplerOptions(steps=(2,))
-    with pytest.raises(UnsupportedError, match=r"names controlnet \(a ControlNetModel\), and there is no folder contro"):
-        assemble.pipeline(checkpoint, sampler, (), "fp32")
+    with pytest.raises(UnsupportedError, match=told) if told else nullcontext():
+        found = assemble.pipeline(checkpoint, sampler, (), "fp32")
+        assert found.controlnet is None
 
 
 def test_a_list_that_is_an_argument_is_no_component(tmp_path):

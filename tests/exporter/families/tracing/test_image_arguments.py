@@ -116,3 +116,21 @@ def test_real_processors_tell_what_they_were_given(pipeline):
     made = image_arguments.noting(pipeline, note)["image_processor"].preprocess([picture], height=8, width=8)
     assert noted == [([picture], (1, 3, 8, 8))]
     assert origins(made) == {"image"}
+
+
+def test_a_picture_in_a_size_of_its_own_is_not_resized_to_what_is_drawn(pipeline):
+    """As FLUX.1 Kontext has its own: the picture comes in the right size, and the bundle takes no other."""
+    content = marked(torch.zeros(1, 3, 8, 16), "image")
+    shown, seen = image_arguments.Shown(content), {}
+    taking = image_arguments.taking(pipeline, seen)["image_processor"]
+    assert taking.resize(shown, 8, 16) is shown
+    assert taking.preprocess(shown, 8, 16) is content
+    cut = marked(torch.zeros(1, 3, 8, 16), "other")
+    assert taking.preprocess(image_arguments.Shown(cut), 8, 16, resize_mode="crop") is cut
+    assert [seen[name].preprocessing.resize for name in ("image", "other")] == ["none", "none"]
+    real = Image.new("RGB", (16, 8))
+    noting = image_arguments.noting(pipeline, lambda _, made: made)["image_processor"]
+    assert noting.resize(real, 16, 32).size == (32, 16)
+    pile = image_arguments.Shown([real])
+    assert noting.resize(pile, 16, 32) is pile
+    assert noting.preprocess(pile, 8, 16).shape == (1, 3, 8, 16)

@@ -53,12 +53,12 @@ def test_how_each_branch_is_read_is_data(survey):
     assert readings["tokenizer"].after.endswith("<|im_start|>assistant\n")
 
 
-def lengths(encoded, most=10**9, frame=0):
+def lengths(encoded, most=10**9, frame=0, **options):
     """Of a pipeline whose ids are a text's letters within a frame, and whose states are as many as `encoded` says."""
 
     def encode(prompt, _negative):
         count = min(len(prompt) + frame, most)
-        call = TokenCall("tokenizer", (prompt,), {}, torch.zeros(1, count), torch.ones(1, count), again=False)
+        call = TokenCall("tokenizer", (prompt,), options, torch.zeros(1, count), torch.ones(1, count), again=False)
         return [Encoding((), {}, torch.zeros(1, encoded(count), 4), [call])]
 
     base = encode("A Xylophone 7", "")
@@ -93,3 +93,10 @@ def test_ids_are_filled_up_on_the_side_of_the_tokenizer(survey):
     assert reading.filled(np.array([1, 2, 3]), Left()).tolist() == [1, 2, 3]
     wide = type(reading)(**{**vars(reading), "open": Range(min=4, typical=4, max=8, multiple=4)})
     assert wide.filled(np.array([1, 2, 3]), Left()).tolist() == [7, 1, 2, 3]
+
+
+def test_a_length_that_keeps_some_of_what_pads_a_text_is_refused():
+    """As Kandinsky 3 keeps one id behind each, over which its network takes a mean."""
+    with pytest.raises(UnsupportedError, match=r"keeps 1 of the ids that pad a text \(prompt_embeds\)"):
+        lengths(lambda count: min(count + 1, 128), most=128, padding="max_length")
+    assert lengths(lambda count: count, most=128, padding="max_length")[1] == "prompt_embeds_length"

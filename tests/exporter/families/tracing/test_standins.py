@@ -151,6 +151,13 @@ def test_what_a_mask_selects_becomes_one_row_however_much_it_is():
     assert states.tolist() == [1.0, 0.0, 2.0]
 
 
+def test_what_no_network_computes_is_split_into_as_many_as_there_were():
+    """As IF takes the noise and the variance out of what its UNet predicts, and puts them together again."""
+    noise, variance = Absent((2, 6, 8, 8)).chunk(2)[0].split(3, dim=1)
+    assert len(torch.cat([noise + 1, variance], dim=1).split(3, dim=1)) == 2  # type: ignore[list-item]
+    assert len(Absent((5, 1)).split(2)) == 3
+
+
 def test_a_refusal_has_the_line_of_diffusers():
     from diffusers.utils.torch_utils import randn_tensor
 

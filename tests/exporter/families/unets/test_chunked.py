@@ -21,10 +21,10 @@ class Encoder:
         self.pooled, self.calls = pooled, []
         self.final_layer_norm = nn.Identity()
 
-    def __call__(self, ids, *, output_hidden_states):
+    def __call__(self, ids, *, output_hidden_states, attention_mask=1):
         assert output_hidden_states
-        self.calls.append(ids.tolist())
-        states = [(ids[..., None] + layer / 10) * torch.tensor([1.0, 10.0]) for layer in range(4)]
+        self.calls.append((ids * attention_mask).tolist())
+        states = [((ids * attention_mask)[..., None] + layer / 10) * torch.tensor([1.0, 10.0]) for layer in range(4)]
         found = SimpleNamespace(hidden_states=states, last_hidden_state=states[-1] + 100)
         if self.pooled:
             found.text_embeds = ids[:, :1].float()
@@ -104,6 +104,29 @@ def test_compel_moves_words_away_from_the_empty_prompt():
     found = encoded(family(penultimate=True, chunks=2, weights="compel"), [[[1, 5, 0, 1, 4, 0]]], [[[1, 1.5, 1, 1, 0, 1]]])
     # The empty prompt says 1.2, 0.2 and 0.2: 5.2 goes 1.5 times as far from 0.2, and 4.2 the whole way to it.
     assert first(found) == [[[pytest.approx(number, abs=1e-4) for number in (1.2, 7.7, 0.2, 1.2, 0.2, 0.2)]]]
+
+
+def test_what_counts_less_in_compel_moves_towards_the_text_without_it():
+    """5 counts half: as far from the empty prompt's 0.2, and half of that again is the same of a text in which it is not seen."""
+    encoder, made = Encoder(), family(penultimate=True, weights="compel")
+    found = encoded(made, [[[1, 5, 0]]], [[[1, 0.5, 1]]], encoder=encoder)
+    assert encoder.calls[2:] == [[EMPTY], [[1, 0, 0]]]
+    assert first(found) == [[[pytest.approx(number, abs=1e-4) for number in (1.2, (0.2 + 5 / 2 + 0.2) / 2, 0.2)]]]
+
+
+def test_groups_that_count_less_in_compel_share_by_their_weights():
+    wide = SimpleNamespace(**{**vars(family(penultimate=True, weights="compel", chunks=2)), "empty": lambda _: [1, 0, 0, 0]})
+    encoder = Encoder()
+    # 5 and 6 are one group, past the ends of the chunks; 7 is another.
+    ids, weights = [[[1, 4, 5, 2, 1, 6, 7, 2]]], [[[1, 1, 0.5, 1, 1, 0.5, 0, 1]]]
+    found = encoded(wide, ids, weights, encoder=encoder)
+    assert [call for (call,) in encoder.calls if call != [1, 0, 0, 0]] == [
+        [1, 4, 5, 2], [1, 6, 7, 2], [1, 4, 0, 2], [1, 0, 7, 2], [1, 4, 5, 2], [1, 6, 0, 2]
+    ]  # fmt: skip
+    shares = np.array([1, 1, np.tan((1 - 1e-5) * np.pi / 2)])
+    mixed = [shares @ column / shares.sum() for column in ([2.7, 0.2, 2.7], [3.2, 0.2, 3.2], [0.2, 0.2, 0.2])]
+    wanted = [1.2, 4.2, mixed[0], 2.2, 1.2, mixed[1], mixed[2], 2.2]
+    np.testing.assert_allclose(found["prompt_embeds"][0, 0, :, 0], wanted, atol=1e-3)
 
 
 def test_without_weights_every_word_counts_once():

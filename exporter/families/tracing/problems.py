@@ -1,0 +1,49 @@
+"""What a recipe asks of a traced pipeline, and it does not do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from exporter.families.tracing.facts import Survey
+    from exporter.recipe.schema import Recipe
+
+
+def problems(survey: Survey, recipe: Recipe, factor: int) -> list[str]:
+    """Every way in which a recipe does not fit; `factor` is the pixels per latent cell and side."""
+    return [*_of_shapes(survey, recipe, factor), *_of_guidance(survey, recipe), *_of_others(recipe)]
+
+
+def _of_shapes(survey: Survey, recipe: Recipe, factor: int) -> Iterator[str]:
+    shapes = recipe.shapes
+    typical = shapes.height[1], shapes.width[1]
+    for number, (axis, lengths) in enumerate((("height", shapes.height), ("width", shapes.width))):
+        for length in dict.fromkeys(lengths):
+            asked = tuple(length if each == number else typical[each] for each in (0, 1))
+            made = survey.sides(*asked)[number] * factor
+            if made != length:
+                yield f"shapes.{axis}: {length} px, of which {survey.name} makes {made}; write that"
+
+
+def _of_guidance(survey: Survey, recipe: Recipe) -> Iterator[str]:
+    mode, scale = recipe.sampler.guidance.mode, survey.scale
+    where = f"sampler.guidance.mode: {mode!r}"
+    if mode == "none" and scale.used:
+        yield f"{where}, but {survey.name} hands guidance_scale to its network; use embedded"
+    elif mode == "classifier_free" and not scale.compared:
+        yield f"{where}, but {survey.name} never runs two branches; use embedded or none"
+    elif mode != "none" and not scale.used:
+        yield f"{where}, but {survey.name} does not use a guidance scale with this model; use none"
+
+
+def _of_others(recipe: Recipe) -> Iterator[str]:
+    prompts, sampler = recipe.prompts, recipe.sampler
+    if recipe.pipeline == "fused":
+        yield "pipeline: fused pipelines are joined of parts that this model has not; write stepped"
+    if prompts.chunks > 1 or prompts.weights or prompts.clip_skip is not None:
+        yield "prompts: this model reads them as diffusers has it; leave chunks, weights and clip_skip out"
+    steps = {f"guidance.{name}": getattr(sampler.guidance, name) for name in ("interval", "scales")}
+    for name, asked in {"cache": sampler.cache, **steps}.items():
+        if asked:
+            yield f"sampler.{name}: is for Stable Diffusion and SDXL alone; leave it out"

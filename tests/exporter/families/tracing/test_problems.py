@@ -1,0 +1,42 @@
+"""What a recipe asks of a traced pipeline in vain, before anything is loaded."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from exporter.families.tracing.problems import problems
+from exporter.recipe.schema import Recipe
+
+RECIPE = """
+model: {source: model}
+sampler: {steps: [2], guidance: %s}
+shapes: {height: [32, 32, 64], width: [32, 32, 32], batch: [1, 1, 1]}
+%s"""
+GUIDED = "{mode: classifier_free, scale: 4.0}"
+
+
+def survey(*, compared: bool = True, used: bool = True, rounds: bool = False) -> Any:
+    def sides(height: int, width: int) -> tuple[int, int]:
+        return ((height // 64 * 64 if rounds else height) // 2, width // 2)
+
+    return SimpleNamespace(name="APipeline", scale=SimpleNamespace(compared=compared, used=used), sides=sides)
+
+
+@pytest.mark.parametrize(
+    ("guidance", "more", "facts", "told"),
+    [
+        (GUIDED, "", {}, []),
+        ("{mode: none}", "", {}, ["hands guidance_scale to its network; use embedded"]),
+        ("{mode: none}", "", {"used": False}, []),
+        (GUIDED, "", {"compared": False}, ["never runs two branches"]),
+        ("{mode: embedded, scale: 3.5}", "", {"used": False}, ["does not use a guidance scale"]),
+        (GUIDED, "", {"rounds": True}, ["shapes.height: 32 px, of which APipeline makes 0; write that"]),
+        (GUIDED, "prompts: {weights: compel}", {}, ["leave chunks, weights and clip_skip out"]),
+        ("{mode: classifier_free, scale: 4.0, interval: [0.0, 0.5]}", "", {}, ["sampler.guidance.interval: is for Stable"]),
+    ],
+)
+def test_each_is_a_line_that_says_what_to_write(guidance: str, more: str, facts: dict[str, bool], told: list[str]):
+    found = problems(survey(**facts), Recipe.parse(RECIPE % (guidance, more), "micro"), 2)
+    assert len(found) == len(told)
+    assert all(words in line for words, line in zip(told, found, strict=True))
