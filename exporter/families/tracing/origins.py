@@ -80,9 +80,11 @@ class Origins(TorchFunctionMode):
         tensors = [each for each in pytree.tree_leaves(both) if isinstance(each, Tensor)]
         made = frozenset[str]().union(*map(origins, tensors))
         if not made:
-            if self._real and both[1].get("device") == torch.device("meta"):  # of a tensor that has a shape alone
+            if self._real and any(each.is_meta for each in tensors):  # weights that are not loaded stay so
+                both = pytree.tree_map_only(torch.device, lambda _: torch.device("meta"), both)
+            elif self._real and both[1].get("device") == torch.device("meta"):  # of a tensor that has a shape alone
                 both[1]["device"] = torch.device("cpu")
-            return func(*args, **both[1])
+            return func(*both[0], **both[1])
         if STEP in made and any(map(pictured, tensors)):
             self._refuse_in_place(func, args)
             both = pytree.tree_map_only(Tensor, lambda each: self._number(each) if pictured(each) else each, both)
