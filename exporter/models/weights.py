@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
+import inspect
 import math
+import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -119,7 +122,9 @@ def put(module: nn.Module, tensors: Mapping[str, Callable[[], Tensor]], precisio
         if name in wanted and name not in named and same in named:
             named[name] = named[same]
     missing = sorted(wanted.keys() - named.keys())
-    surplus = sorted(name for name in tensors.keys() - named.values() if not leftovers.harmless(name))
+    lent = _lent(module)
+    left = (name for name in tensors.keys() - named.values() if name.partition(".")[0] not in lent)
+    surplus = sorted(name for name in left if not leftovers.harmless(name))
     problems = [
         f"{len(names)} weights {what}: {', '.join(names[:_LISTED])}{' …' if len(names) > _LISTED else ''}"
         for names, what in ((missing, "are missing from the file"), (surplus, "in the file have no place in the model"))
@@ -134,6 +139,15 @@ def put(module: nn.Module, tensors: Mapping[str, Callable[[], Tensor]], precisio
     state = {spelled: _read(component, name, tensors[name](), own[spelled], precision) for spelled, name in named.items()}
     module.load_state_dict(state, strict=True, assign=True)
     return _finished(module, component)
+
+
+def _lent(module: nn.Module) -> set[str]:
+    """What a network's constructor leaves empty and its `from_…` takes from another network, so that it was saved with both."""
+    methods = (each for name, each in vars(type(module)).items() if name.startswith("from_") and isinstance(each, classmethod))
+    trees = (ast.walk(ast.parse(textwrap.dedent(inspect.getsource(each.__func__)))) for each in methods)
+    pairs = ((node.targets[0], node.value) for tree in trees for node in tree if isinstance(node, ast.Assign))
+    both = ((own, other) for own, other in pairs if isinstance(own, ast.Attribute) and isinstance(other, ast.Attribute))
+    return {own.attr for own, other in both if own.attr == other.attr and getattr(module, own.attr, module) is None}
 
 
 def cast(module: nn.Module, precision: str, component: str) -> nn.Module:

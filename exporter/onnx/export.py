@@ -99,6 +99,7 @@ def _translated(program: torch.export.ExportedProgram, signature: Signature, ops
     fake: Any = detect_fake_mode([node.meta["val"] for node in program.graph.find_nodes(op="placeholder")])
     with fake:
         _prune(program.graph)
+        _leave_out(program.graph)
         _spell(program.graph)
     try:
         program.__class__ = _Decomposed
@@ -122,10 +123,28 @@ def _prune(graph: torch.fx.Graph) -> None:
     graph.eliminate_dead_code(lambda node: node.op in ("placeholder", "output") or (node.is_impure() and node.target is not told))
 
 
+def _leave_out(graph: torch.fx.Graph) -> None:
+    """Erase what nothing is made of, such as a side that has shapes alone, and what is asserted of tensors."""
+    for node in graph.find_nodes(op="call_function", target=torch.ops.aten._assert_tensor_metadata.default):  # noqa: SLF001 - its name
+        graph.erase_node(node)
+    for node in reversed(graph.nodes):  # what is written in place is no dead code to torch
+        if not node.users and getattr(node.meta.get("val"), "is_meta", False):
+            graph.erase_node(node)
+    graph.eliminate_dead_code()
+
+
 def _spell(graph: torch.fx.Graph) -> None:
     """Give operators the spelling that ONNX has a form of."""
+    for node in graph.find_nodes(op="call_function", target=torch.ops.aten.rsub.Scalar):
+        if len(node.args) == 2:
+            with graph.inserting_before(node):
+                negative = graph.call_function(torch.ops.aten.neg.default, node.args[:1])
+            negative.meta["val"] = node.args[0].meta["val"]
+            node.target, node.args = torch.ops.aten.add.Scalar, (negative, node.args[1])
     for overload, place in ((torch.ops.aten.to.dtype, 1), (torch.ops.aten.to.device, 2), (torch.ops.aten.to.dtype_layout, 0)):
         for node in graph.find_nodes(op="call_function", target=overload):
+            if node.meta["val"].is_meta:  # a side of which lengths alone are asked, which decomposing leaves out
+                continue
             node.target = torch.ops.aten._to_copy.default  # noqa: SLF001 - its name
             node.args, node.kwargs = node.args[:1], {"dtype": node.args[place] if place else node.kwargs["dtype"]}
     for node in graph.find_nodes(op="call_function", target=torch.ops.aten.squeeze.dim):

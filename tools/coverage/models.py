@@ -1,5 +1,6 @@
 """Every micro model by diffusers' name of its pipeline."""
 
-from tools.coverage import conditioned, controlnets, pipelines, pixels, readers, unets
+from tools.coverage import conditioned, controlnets, pipelines, pixels, readers, unets, zimage
 
-MADE = {**pipelines.MADE, **unets.MADE, **readers.MADE, **conditioned.MADE, **controlnets.MADE, **pixels.MADE}
+_ALL = (pipelines, unets, readers, conditioned, controlnets, pixels, zimage)
+MADE = {name: make for each in _ALL for name, make in each.MADE.items()}

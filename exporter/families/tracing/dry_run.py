@@ -245,12 +245,12 @@ def quiet() -> AbstractContextManager[Any]:
 
 
 def returning(pipeline: Any, seen: dict[str, Any]) -> ExitStack:  # noqa: ANN401
-    """Note, in `seen`, the tuples and lists that components last returned, with what is `Absent` for tensors, until closed."""
+    """Note, in `seen`, what components last returned of several things, with what is `Absent` for tensors, until closed."""
     stack = ExitStack()
 
     def noting(name: str) -> Callable[..., None]:
         def saw(_module: object, _args: object, result: Any) -> None:  # noqa: ANN401
-            if isinstance(result, tuple | list) and not hasattr(result, "keys"):
+            if isinstance(result, tuple | list) or hasattr(result, "keys"):
                 seen[name] = pytree.tree_map_only(Tensor, lambda each: Absent(each.shape), result)
 
         return saw

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, Self
 
@@ -117,16 +117,22 @@ class _Missing:
 
     def __init__(self) -> None:
         self._known: dict[tuple[Any, int], SymInt] = {}
+        self._whole: set[tuple[Any, int]] = set()
 
-    def of(self, left: Any, multiple: int) -> SymInt:  # noqa: ANN401 - an open length
-        """The number that what is left of a negative length is."""
+    def of(self, negative: SymInt, left: Any, multiple: int) -> SymInt:  # noqa: ANN401 - an open length
+        """The number that is `left` of a negative length."""
         where = left.node.expr, multiple
         if where not in self._known:
             found: Any = torch.full((), left, dtype=torch.long).item()
             torch._check(found >= 0)  # noqa: SLF001 - as torch documents it
             torch._check(found < multiple)  # noqa: SLF001
             self._known[where] = found
+            self._whole.add(((found - negative).node.expr, multiple))
         return self._known[where]
+
+    def fills(self, length: SymInt, multiple: int) -> bool:
+        """Whether a length is one that was filled up to the multiple."""
+        return (length.node.expr, multiple) in self._whole
 
     def __contains__(self, value: SymInt) -> bool:
         return any(value.node.expr == known.node.expr for known in self._known.values())
@@ -152,12 +158,14 @@ def open_lengths(pipeline: Any) -> Iterator[None]:  # noqa: ANN401 - a pipeline 
         return Repeated(other[0], self) if isinstance(other, list) and len(other) == 1 else multiply(self, other)
 
     def remaining(self: SymInt, other: Any) -> Any:  # noqa: ANN401
+        if isinstance(other, int) and missing.fills(self, other):
+            return 0
         kind.__mod__ = modulo  # which whoever traces computes by
         left: Any = modulo(self, other)
         kind.__mod__ = remaining
         constant = not isinstance(left, SymInt) or left.node.expr.is_number
         padded = not constant and isinstance(other, int) and statically_known_true(self <= 0)
-        return missing.of(left, other) if padded else left
+        return missing.of(self, left, other) if padded else left
 
     def some(self: SymInt, other: Any) -> Any:  # noqa: ANN401
         return True if isinstance(other, int) and other == 0 and self in missing else above(self, other)
@@ -203,7 +211,32 @@ def pad_sequence(
     return torch.stack(whole, 0 if batch_first else 1)
 
 
+def fill_masked(target: Tensor, mask: Tensor, value: Any) -> None:  # noqa: ANN401 - a number or a tensor
+    """Put one value in all places that a mask selects, as torch does; torch's own asks how many they are."""
+    chosen = mask.reshape(*mask.shape, *[1] * (target.ndim - mask.ndim))
+    target.copy_(torch.where(chosen, value, target))
+
+
 def fill_diagonal(matrix: Tensor, value: float) -> Tensor:
     """Fill the diagonal in place, as torch does, whatever the sizes; torch's own asks for them."""
     rows, columns = (torch.arange(length, device=matrix.device) for length in matrix.shape)
     return matrix.masked_fill_(rows[:, None] == columns, value)
+
+
+def of_any_length(name: str, func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Callable[..., Any]:
+    """What does the same as a function of torch, and asks for no length; the function itself, where that asks for none."""
+    if name == "linspace" and any(isinstance(each, SymInt | SymFloat) for each in (*args, *kwargs.values())):
+        return linspace
+    if name == "pad_sequence":
+        return pad_sequence
+    if name == "fill_diagonal_" and args[0].ndim > 1:
+        return fill_diagonal
+    return fill_masked if name == "__setitem__" and _is_one_for_all(*args) else func
+
+
+def _is_one_for_all(target: Tensor, index: Any, value: Any) -> bool:  # noqa: ANN401 - as of `__setitem__`
+    """Whether what a mask selects all becomes the same."""
+    if not isinstance(index, Tensor) or index.dtype != torch.bool:
+        return False
+    more = value.ndim - (target.ndim - index.ndim) if isinstance(value, Tensor) else 0
+    return more < 1 or (more == 1 and isinstance(value.shape[0], int) and value.shape[0] == 1)

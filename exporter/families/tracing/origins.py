@@ -39,10 +39,13 @@ def pictured(tensor: Tensor) -> bool:
     return bool(own) and STEP not in own
 
 
-def owners(pipeline: Any) -> dict[int, str]:  # noqa: ANN401 - a pipeline of diffusers
-    """The id of each weight of its networks → the name of its component."""
-    networks = ((name, each) for name, each in pipeline.components.items() if isinstance(each, nn.Module))
-    return {id(value): name for name, each in networks for value in (*each.parameters(), *each.buffers())}
+def owners(pipeline: Any) -> dict[int, tuple[str, ...]]:  # noqa: ANN401 - a pipeline of diffusers
+    """The id of each weight of its networks → the names of its components: several of one that a network lends another."""
+    found: dict[int, tuple[str, ...]] = {}
+    for name, network in pipeline.components.items():
+        for value in (*network.parameters(), *network.buffers()) if isinstance(network, nn.Module) else ():
+            found[id(value)] = (*found.get(id(value), ()), name)
+    return found
 
 
 class Origins(TorchFunctionMode):
@@ -52,7 +55,7 @@ class Origins(TorchFunctionMode):
         crossing: is asked for what takes the place of a tensor of the pictures' side, given its number and itself, where one of
             the step's side is computed with it. The same tensor has the same number.
         real: the side that is computed; the other has shapes alone, on the meta device. None: both are.
-        owners: id of a weight → name of its component.
+        owners: id of a weight → names of its components.
 
     Attributes:
         used: components whose weights the pictures' side was computed with, in order.
@@ -63,7 +66,7 @@ class Origins(TorchFunctionMode):
         self,
         crossing: Callable[[int, Tensor], Tensor] = lambda _, tensor: tensor,
         real: Side | None = None,
-        owners: Mapping[int, str] | None = None,
+        owners: Mapping[int, Sequence[str]] | None = None,
     ) -> None:
         super().__init__()
         self._crossing, self._real, self._owners = crossing, real, owners or {}
@@ -79,17 +82,21 @@ class Origins(TorchFunctionMode):
         if not made:
             if self._real and any(each.is_meta for each in tensors):  # weights that are not loaded stay so
                 both = pytree.tree_map_only(torch.device, lambda _: torch.device("meta"), both)
+            elif self._real and both[1].get("device") == torch.device("meta"):  # of a tensor that has a shape alone
+                both[1]["device"] = torch.device("cpu")
             return func(*both[0], **both[1])
         if STEP in made and any(map(pictured, tensors)):
             self._refuse_in_place(func, args)
             both = pytree.tree_map_only(Tensor, lambda each: self._number(each) if pictured(each) else each, both)
         side: Side = "step" if STEP in made else "pictures"
         if side == "pictures":
-            names = (self._owners.get(id(each), "") for each in tensors)
-            self.used += [name for name in dict.fromkeys(names) if name and name not in self.used]
+            names = dict.fromkeys(name for each in tensors for name in self._owners.get(id(each), ()))
+            self.used += [name for name in names if name not in self.used]
         if self._real not in {None, side}:
             if getattr(func, "__self__", None) is Tensor.device:
                 return torch.device("cpu")
+            if getattr(func, "__name__", "") == "item" and tensors[0].is_floating_point():
+                return float("nan")  # which decides nothing: what did would be refused in the step's own graph
             both = pytree.tree_map_only(Tensor, lambda each: each.to("meta"), both)
             both = pytree.tree_map_only(torch.device, lambda _: torch.device("meta"), both)
         found = func(*both[0], **both[1])

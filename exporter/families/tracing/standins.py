@@ -9,14 +9,14 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Self
 
 import torch
-from torch import SymFloat, SymInt, Tensor, nn
+from torch import SymInt, Tensor, nn
 from torch.fx.experimental import _config
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from engines.errors import UnsupportedError
-from exporter.families.tracing.open_lengths import Repeated, fill_diagonal, linspace, pad_sequence
+from exporter.families.tracing.open_lengths import Repeated, of_any_length
 
 
 def stand_in(real: Any, **attributes: Any) -> Any:  # noqa: ANN401 - any object of diffusers or transformers
@@ -202,12 +202,7 @@ class Answered(TorchFunctionMode):
             return self._noise(kwargs.get("size", args)).to(kwargs.get("dtype") or torch.get_default_dtype())
         if name == "numpy" and args[0].ndim == 4:
             raise Finished(args[0])
-        if name == "linspace" and any(isinstance(each, SymInt | SymFloat) for each in (*args, *kwargs.values())):
-            func = linspace
-        if name == "pad_sequence":
-            func = pad_sequence
-        if name == "fill_diagonal_" and args[0].ndim > 1:
-            func = fill_diagonal
+        func = of_any_length(name, func, args, kwargs)
         if name == "tolist" and args[0].ndim > 1:
             return list(args[0].unbind())
         filled = kwargs.get("fill_value", args[-1] if args else None)
@@ -342,6 +337,9 @@ class Absent:
 
     def __bool__(self) -> bool:
         return False
+
+    def __iter__(self) -> Iterator[Absent]:
+        raise TypeError("what a network gives is gone through where it computes nothing")
 
     def __len__(self) -> int:
         return 2  # of what is split between two branches

@@ -59,6 +59,30 @@ def test_old_spellings_and_harmless_buffers():
         put(old)
 
 
+class Borrower(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.own, self.embedder, self.kept, self.other = nn.Linear(2, 2), None, None, None
+
+    @classmethod
+    def from_lender(cls, made, lender):
+        made.embedder = lender.embedder
+        made.kept = lender.count
+        return made
+
+
+def test_what_another_network_lends_is_read_where_it_belongs():
+    def read(*names):
+        tensors = {f"own.{name}": torch.ones(*shape) for name, shape in (("weight", (2, 2)), ("bias", (2,)))}
+        tensors |= {name: torch.ones(3) for name in names}
+        return weights.put(Borrower(), {name: lambda value=value: value for name, value in tensors.items()}, "fp32", "controlnet")
+
+    assert read("embedder.weight", "embedder.bias").embedder is None
+    for name in ("other.weight", "kept", "embedders.weight", "own.extra"):
+        with pytest.raises(UnsupportedError, match=f"1 weights in the file have no place in the model: {name}"):
+            read("embedder.weight", name)
+
+
 @pytest.mark.parametrize(
     ("tensors", "told"),
     [

@@ -17,7 +17,7 @@ SIGNATURE = Signature(
 
 class Functional(torch.nn.Module):
     def forward(self, latent):
-        return (latent.to(torch.float64) * 3).to(torch.float32).to(torch.float32)
+        return 1000 - (latent.to(torch.float64) * 3).to(torch.float32).to(torch.float32)
 
 
 class Placed(torch.nn.Module):
@@ -34,7 +34,16 @@ class FilledUp(torch.nn.Module):
         torch._check(missing >= 0)
         torch._check(missing < 4)
         filled = torch.cat([latent, latent[:, :, -1:].repeat(1, 1, missing, 1)], 2)
-        return 1000 - filled[:, :, : latent.shape[2]]
+        return filled[:, :, : latent.shape[2]].clone().add_(2.0)
+
+
+class Shaped(torch.nn.Module):
+    """Has a side of shapes alone, of which one thing is written in place for nobody."""
+
+    def forward(self, latent):
+        shape = latent.to(device="meta", dtype=torch.float64) * torch.ones(4, device="meta", dtype=torch.float64)
+        shape.clone().add_(1.0)
+        return latent * 2, shape
 
 
 class InPlace(torch.nn.Module):
@@ -76,6 +85,15 @@ def test_numbers_of_places_are_as_wide_as_onnx_has_them(tmp_path, monkeypatch):
 
 def test_a_number_that_the_graph_computes_of_lengths_is_decomposed_too(tmp_path, monkeypatch):
     assert run(FilledUp(), tmp_path, monkeypatch) == 2
+
+
+def test_a_side_of_shapes_alone_stays_where_it_is_and_goes_where_nothing_is_made_of_it():
+    program = torch.export.export(Shaped(), (torch.ones(2, 4),), strict=False)
+    graph, places = program.graph, ("aten.add_.Tensor", "aten._to_copy.default", "aten._assert_tensor_metadata.default")
+    exporting._leave_out(graph)
+    exporting._spell(graph)
+    assert not [node for node in graph.nodes if str(node.target) in places]
+    assert program.module()(torch.ones(2, 4))[1].is_meta
 
 
 def test_what_cannot_be_translated_says_so():

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from diffusers.models.modeling_outputs import Transformer2DModelOutput
 
 from engines.errors import UnsupportedError
 from exporter.families.tracing import dry_run
@@ -85,3 +86,17 @@ def test_a_pipeline_s_side_of_the_padding_is_the_tokenizer_s():
     stand_in.padding_side = "right"
     stand_in("a", padding="max_length", max_length=3)
     assert [mask[0] for mask in asked] == [0, 1]
+
+
+def test_what_networks_return_of_several_things_is_noted_as_it_is():
+    class Listing(torch.nn.Module):
+        def forward(self, value):
+            return Transformer2DModelOutput(sample=[value, value])
+
+    network, seen = Listing(), {}
+    with dry_run.returning(SimpleNamespace(components={"transformer": network, "tokenizer": None}), seen):
+        network(torch.ones(2))
+    found = seen["transformer"]
+    assert isinstance(found, Transformer2DModelOutput)
+    assert [type(each) for each in found[0]] == [dry_run.Absent] * 2
+    assert len(found.sample) == 2

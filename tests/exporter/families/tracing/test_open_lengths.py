@@ -123,6 +123,8 @@ class Filled(nn.Module):
                 places = torch.arange(own["len"](row) + missing, dtype=row.dtype)
                 rows.append((torch.cat([row, row[-1:].repeat(missing, 1)]) if missing > 0 else row) + 0 * places[:, None])
             counts = [own["len"](row) for row in rows]
+            assert own["all"](count % 4 == 0 for count in counts)
+            assert not own["all"](count % 3 == 0 for count in counts)
             most = own["max"](counts)
             mask = torch.zeros(2, most)
             for index, count in enumerate(counts):

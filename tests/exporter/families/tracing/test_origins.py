@@ -1,11 +1,14 @@
 """What was made of pictures alone is told apart from what was made of the step, and from constants."""
 
+import math
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
 
 from engines.errors import UnsupportedError
-from exporter.families.tracing.origins import STEP, Origins, marked, origins, pictured
+from exporter.families.tracing.origins import STEP, Origins, marked, origins, owners, pictured
 
 
 def test_marks_follow_arithmetic_views_and_lists():
@@ -48,11 +51,27 @@ def test_the_other_side_has_shapes_alone(real):
 
 def test_components_whose_weights_the_pictures_meet_are_noted():
     hint, first = nn.Linear(2, 2), nn.Linear(2, 2)
-    watch = Origins(owners={id(hint.weight): "controlnet", id(first.weight): "unet"})
-    with watch:
-        first(marked(torch.ones(1, 2), STEP))
-        hint(marked(torch.ones(1, 2), "image"))
-    assert watch.used == ["controlnet"]
+    hint.bias = first.bias  # lent
+    pipeline = SimpleNamespace(components={"unet": first, "controlnet": hint, "tokenizer": None})
+    for networks, used in (([hint], ["controlnet", "unet"]), ([first], ["unet", "controlnet"])):
+        watch = Origins(owners=owners(pipeline))
+        with watch:
+            nn.Linear(2, 2)(marked(torch.ones(1, 2), STEP))
+            for network in networks:
+                network(marked(torch.ones(1, 2), "image"))
+        assert watch.used == used
+
+
+def test_what_is_made_of_the_other_side_s_shapes_is_real_and_its_numbers_are_none():
+    picture, latent = marked(torch.ones(2), "image"), marked(torch.ones(2, device="meta"), STEP)
+    with Origins(real="pictures"):
+        assert torch.zeros(2, device=torch.device("meta")).device.type == "cpu"
+        assert math.isnan(latent[0].item())
+        assert picture[0].item() == 1.0
+        with pytest.raises(RuntimeError, match="meta"):
+            (latent > 0)[0].item()
+    with Origins():
+        assert torch.zeros(2, device=torch.device("meta")).is_meta
 
 
 def test_what_would_change_a_picture_in_place_by_the_step_is_refused():

@@ -119,6 +119,36 @@ def test_what_no_network_computes_takes_part_in_nothing():
     one, two = (found[0] * 2.0).chunk(2)
     assert isinstance(torch.cat([one, two]) + 1, Absent)
     assert isinstance(torch.ones(2) * one, Absent)
+    with pytest.raises(TypeError, match="gone through where it computes nothing"):
+        list(found)
+
+
+class Masked(nn.Module):
+    """Puts one row in all places of a mask, whose number depends on values."""
+
+    def forward(self, states, row):
+        with Answered(nothing):
+            changed = states * 1
+            changed[states[:, 0] > 0] = row
+            changed[states > 2] = 0.5
+            changed[0] = 7.0
+            return changed
+
+
+def test_what_a_mask_selects_becomes_one_row_however_much_it_is():
+    inputs = torch.tensor([[1.0, 2.0], [3.0, -1.0], [-1.0, 3.0], [-2.0, -2.0]]), torch.tensor([[5.0, 6.0]])
+    program = torch.export.export(Masked(), inputs, strict=False)
+    assert not [node for node in program.graph.nodes if "index_put" in str(node.target)]
+    for states in (inputs[0], -inputs[0]):
+        wanted = states.clone()
+        wanted[states[:, 0] > 0] = inputs[1]
+        wanted[states > 2] = 0.5
+        wanted[0] = 7.0
+        assert torch.equal(program.module()(states, inputs[1]), wanted)
+    with Answered(nothing):  # a value for each, which torch counts
+        states = torch.zeros(3)
+        states[torch.tensor([True, False, True])] = torch.tensor([1.0, 2.0])
+    assert states.tolist() == [1.0, 0.0, 2.0]
 
 
 def test_what_no_network_computes_is_split_into_as_many_as_there_were():
