@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import statistics
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -16,6 +17,8 @@ from engines.errors import UnsupportedError
 from engines.serve.command import serve
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from engines.manifest import Manifest
     from engines.parallel.picard import Picard
     from engines.pipeline import Pipeline
@@ -58,6 +61,8 @@ _LORA = "LoRA of a bundle that was built for it; scales: for all, one a prompt, 
 @click.option("--from", "source", type=_FILE, help="Picture of this bundle: make it again. Other options change what they name.")
 @click.option("--previews", type=click.Path(file_okay=False, path_type=Path), help="Folder for the picture as each step sees it.")
 @click.option("--backend", help="Which of the bundle's engines to run.")
+@click.option("--best-of", type=click.IntRange(2), help="Draw so many for each picture, and keep the one that --reward chooses.")
+@click.option("--reward", type=click.Path(path_type=Path), help="Folder of what chooses: t2iexport reward makes one.")
 @click.option(
     "--parallel",
     metavar="KEY=NUMBER,…",
@@ -70,6 +75,8 @@ def generate(
     output: Path,
     backend: str | None,
     parallel: str | None,
+    best_of: int | None,
+    reward: Path | None,
     no_metadata: bool,  # noqa: FBT001 - a flag of the command line
     **options: Any,  # noqa: ANN401
 ) -> None:
@@ -83,6 +90,8 @@ def generate(
 
     picard, devices = _parallel(parallel) if parallel is not None else (None, 1)
     source, previews = options.pop("source"), options.pop("previews")
+    if (best_of is None) != (reward is None) or (best_of and previews):
+        raise click.UsageError("--best-of N and --reward FOLDER go together, and without --previews.")
     if not prompts and not source and Bundle.open(bundle).manifest.tokenizers:
         raise click.UsageError("Missing argument 'PROMPTS...': what to draw, or --from a picture.")
     paths = places(output, (len(prompts) or 1) * options["images_per_prompt"])
@@ -91,11 +100,12 @@ def generate(
     if previews:
         require_folder(previews)
     shown, infos = list[Path](), list[dict[Any, Any]]()
-    with Pipeline.open(bundle, backend, devices=devices) as pipeline:
+    with Pipeline.open(bundle, backend, devices=devices) as pipeline, _choosing(best_of, reward) as chosen:
+        options["images_per_prompt"] *= best_of or 1
         wishes = _wishes(pipeline, source, {"prompts": prompts or None, "parallel": picard, **options})
         for batch in _batches(pipeline, wishes):
             on_step = _progress() if previews is None else _previews(pipeline, previews, shown, len(infos))
-            for picture in pipeline.generate(**batch, on_step=on_step):
+            for picture in chosen(pipeline.generate(**batch, on_step=on_step)):
                 write(picture, path := paths[len(infos)], metadata=not no_metadata)
                 infos.append(picture.info)
                 click.echo(path)
@@ -110,6 +120,31 @@ def generate(
         counts = [int(info["evaluations"]) for info in infos]
         most = f"; median {statistics.median(counts):g}, most {max(counts)}"
         click.echo(f"evaluations: {', '.join(map(str, counts))}{most if len(counts) > 1 else ''}", err=True)
+
+
+@contextmanager
+def _choosing(count: int | None, reward: Path | None) -> Generator[Callable[[list[Image]], list[Image]]]:
+    """What takes pictures as they are drawn and gives those that are kept: all, or of each `count` the one that fits best."""
+    if count is None or reward is None:
+        yield lambda drawn: drawn
+        return
+    from engines.reward import Reward  # noqa: PLC0415 - --help stays quick
+
+    with Reward.open(reward) as judge:
+        waiting = list[Any]()
+
+        def chosen(drawn: list[Image]) -> list[Image]:
+            waiting.extend(drawn)
+            found = list[Any]()
+            while len(waiting) >= count:
+                found.append(best := judge.best(waiting[:count], waiting[0].info["prompt"]))
+                del waiting[:count]
+                info = best.info
+                told = f"best of {count} by {info['reward']}: seed {info.get('seed', '–')}"
+                click.echo(f"{told}, {info['reward_score']}; the mean {info['reward_mean']}", err=True)
+            return found
+
+        yield chosen
 
 
 def _wishes(pipeline: Pipeline, source: Path | None, options: dict[str, Any]) -> dict[str, Any]:

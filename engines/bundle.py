@@ -54,6 +54,7 @@ __all__ = [
     "Tokenizer",
     "Verdict",
     "draft",
+    "measure",
     "publish",
     "revise",
     "write",
@@ -114,7 +115,7 @@ class Bundle:
             for above in list(Path(relative).parents)[:-1]:
                 if (self.folder / above).is_symlink():
                     raise BundleError(f"{self.folder / above} is a link; a bundle holds none. Fetch the bundle again.")
-            if (found := _measure(path)) != entry:
+            if (found := measure(path)) != entry:
                 raise BundleError(
                     f"{path} is damaged: {found.size} bytes, SHA-256 {found.sha256[:12]}…; the manifest says {entry.size} bytes, "
                     f"{entry.sha256[:12]}…. Build the bundle again, or fetch it again."
@@ -142,7 +143,7 @@ def write(folder: Path, draft: Draft, others: Mapping[str, File] | None = None) 
     own = folder / MANIFEST
     listed = [path for path in folder.rglob("*") if _CACHE not in path.relative_to(folder).parts[:-1] and path != own]
     found = sorted(path for path in listed if path.is_symlink() or not path.is_dir())
-    files = {path.relative_to(folder).as_posix(): _measure(path) for path in found}
+    files = {path.relative_to(folder).as_posix(): measure(path) for path in found}
     with writing(folder, f"writing {own}"):
         return _seal(folder, draft, {**(others or {}), **files})
 
@@ -212,7 +213,7 @@ def _refuse(final: Path, names: Iterable[str], added: Mapping[str, File]) -> Non
             raise UnsupportedError(f"{final / above} is a link, and nothing is written through it. Remove it, or name another.")
     for name, file in added.items():
         path = final / name
-        if os.path.lexists(path) and (path.is_symlink() or not path.is_file() or _measure(path) != file):
+        if os.path.lexists(path) and (path.is_symlink() or not path.is_file() or measure(path) != file):
             raise UnsupportedError(
                 f"{path} is not of the bundle that lies there, so it is not replaced. Move it away, or name another folder."
             )
@@ -337,7 +338,8 @@ def _identity(path: Path) -> tuple[int, ...]:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def _measure(path: Path) -> File:
+def measure(path: Path) -> File:
+    """Size and SHA-256 of a regular file; raise BundleError where there is none."""
     size = regular(path)
     with path.open("rb") as file:
         return File(size=size, sha256=hashlib.file_digest(file, "sha256").hexdigest())

@@ -226,6 +226,20 @@ def _bench(
     console.show(figures.tables(report))
 
 
+@verbs.command("reward")
+@click.argument("model")
+@click.option("-o", "--output", type=_PATH, required=True, help="Folder of the reward; its name is the reward's.")
+@click.option("--processor", help="Where tokenizer and image processor are, if not with the model.")
+@click.option("--revision", help="Of the model, on the hub.")
+@click.option("--target", "targets", multiple=True, default=["onnxruntime"], show_default=True, help="Whose engine; repeatable.")
+def _reward(model: str, output: Path, processor: str | None, revision: str | None, targets: tuple[str, ...]) -> None:
+    """Make what `generate --best-of` chooses by: CLIP, PickScore, or another pair of encoders of pictures and texts."""
+    from exporter import reward
+
+    about = reward.make(model, output, targets, processor=processor, revision=revision)
+    click.echo(f"{output}: off by {about.off:.2g} at most, in hundredths of a cosine")
+
+
 @verbs.command("convert")
 @click.argument("bundle", type=_PATH)
 @click.option("--to", "layout", type=click.Choice(["optimum", "openvino-genai", "ortpackage"]), required=True, help="Whose.")

@@ -54,7 +54,10 @@ def _resized(image: Image.Image, size: tuple[int, int], preprocessing: Preproces
     resample = Image.Resampling[preprocessing.resample.upper()]
     if preprocessing.resize == "stretch":
         return image.resize(size, resample)
-    factor = max(size[0] / image.width, size[1] / image.height)
-    width, height = (max(side, round(length * factor)) for side, length in zip(size, image.size, strict=True))
+    width, height = size  # the longer side is rounded down, as transformers and diffusers have it
+    if image.width * height > image.height * width:
+        width = image.width * height // image.height
+    else:
+        height = image.height * width // image.width
     left, top = (width - size[0]) // 2, (height - size[1]) // 2
     return image.resize((width, height), resample).crop((left, top, left + size[0], top + size[1]))

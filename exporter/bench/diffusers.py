@@ -78,14 +78,15 @@ class Baseline:
             wishes: steps, height, width, guidance_scale (None where the model takes none).
 
         """
-        from exporter.families.tracing.own_grid import own_grid  # noqa: PLC0415 - torch
+        from exporter.families.tracing.call import as_taken  # noqa: PLC0415 - torch
+        from exporter.families.tracing.own_grid import own_grid  # noqa: PLC0415
 
         scale = wishes["guidance_scale"]
         grid = own_grid(self._pipeline, self._recipe.sampler.asked(wishes["steps"]))
         with self._fed(noise), grid as asked:
             return self._pipeline(
                 list(texts),
-                **self._recipe.model.call,
+                **as_taken(self._pipeline, self._recipe.model.call),
                 **asked,
                 **({"latents": self._tensor(noise()).to(self._dtype)} if noise else {}),
                 **{name: wishes[name] for name in _SIZES},

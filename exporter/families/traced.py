@@ -15,7 +15,7 @@ from engines.manifest import PartialStep, Role, Tokenizer
 from engines.plugins import did_you_mean
 from engines.signature import Port, Range, Signature
 from exporter.families import Driving, edits
-from exporter.families.tracing.problems import problems, problems_of_call
+from exporter.families.tracing.problems import problems
 from exporter.part import Part
 from exporter.part import Precision as Precision  # noqa: PLC0414 - the families' own argument type
 
@@ -75,12 +75,12 @@ class Traced:
 
     def _surveyed(self) -> Survey:
         """The pipeline at the recipe's typical size."""
-        from exporter.families.tracing import siblings  # noqa: PLC0415 - torch
+        from exporter.families.tracing import call, siblings  # noqa: PLC0415 - torch
         from exporter.families.tracing.facts import surveyed  # noqa: PLC0415
 
         shapes = self.recipe.shapes
         pipeline = self.pipeline(loaded=())
-        if found := problems_of_call(pipeline, self.recipe.model.call):
+        if found := call.problems(pipeline, self.recipe.model.call):
             raise RecipeError(found)
         return surveyed(
             pipeline, self.arguments, self.recipe.sampler.guidance.mode,
@@ -140,7 +140,10 @@ class Traced:
     @property
     def arguments(self) -> dict[str, Any]:
         """Arguments of the pipeline's call beside prompts, size, steps and guidance: those that the recipe states."""
-        return {**self.recipe.model.call, **self.recipe.sampler.asked()}
+        from exporter.families.tracing import assemble, call  # noqa: PLC0415 - torch
+
+        own = call.as_taken(assemble.kind_of(self.checkpoint), self.recipe.model.call) if self.recipe.model.call else {}
+        return {**own, **self.recipe.sampler.asked()}
 
     def components(self, part: str) -> tuple[str, ...]:
         """Networks that compute in a part, the one that passes change first."""

@@ -235,7 +235,7 @@ def find(model: ModelOptions, root: Path) -> Checkpoint:
         return _made_up(model.source, seed)
     found = hub.fetch(model.source, model.revision, weights=seed is None, variant=model.variant)
     checkpoint = _folder(found.place, {"source": model.source, "revision": found.commit}, seed, model.variant)
-    return replace(checkpoint, notes=found.notes)
+    return replace(checkpoint, notes=(*checkpoint.notes, *found.notes))
 
 
 def _made_up(name: str, seed: int) -> Checkpoint:
@@ -276,10 +276,11 @@ def _folder(folder: Path, provenance: dict[str, str], seed: int | None, variant:
             "it either.\n  Copy the scheduler folder of the model that it was made from, and name it in model_index.json: "
             '"scheduler": ["diffusers", "EulerDiscreteScheduler"].'
         )
-    configs["scheduler"] = {"_class_name": index["scheduler"][1], **configs["scheduler"]}
+    notes = tuple(leftovers.scheduler(index["scheduler"][1], configs["scheduler"]))
+    configs["scheduler"] = {**configs["scheduler"], "_class_name": index["scheduler"][1]}
     if seed is not None:
         provenance |= {"weights": "random", "seed": str(seed), "scheme": SCHEME}
-    return Checkpoint(_trusted(configs, str(folder)), provenance, files, folders, seed)
+    return Checkpoint(_trusted(configs, str(folder)), provenance, files, folders, seed, notes=notes)
 
 
 def _config_file(inside: Path, name: str) -> str:

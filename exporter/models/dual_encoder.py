@@ -79,7 +79,7 @@ class DualEncoder:
     def _directions(self, method: str, inputs: Sequence[Any], asked: Callable[[Sequence[Any]], dict[str, Any]]) -> np.ndarray:
         import torch  # noqa: PLC0415 - a sweep's file is read without it
 
-        network, prepare, device = self._opened
+        network, prepare, device = self.opened
         found = []
         for first in range(0, len(inputs), _TOGETHER):
             given = prepare(**asked(inputs[first : first + _TOGETHER]), return_tensors="pt").to(device)
@@ -89,7 +89,8 @@ class DualEncoder:
         return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
     @cached_property
-    def _opened(self) -> tuple[Any, Any, str]:
+    def opened(self) -> tuple[Any, Any, str]:
+        """The network, what prepares its inputs, and the device that it is on."""
         from transformers import AutoProcessor  # noqa: PLC0415 - as above
 
         network, device = pretrained.opened("AutoModel", self.folder)

@@ -13,11 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from engines.disk import refusal
 from engines.errors import MissingDependency, UnsupportedError
 from exporter.models import downloads, safetensors_header
 
 ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _TEXT = (".json", ".txt")
+#: Status of an answer to who asks too often.
+_OFTEN = 429
 
 
 @dataclass(frozen=True)
@@ -113,17 +116,23 @@ def _fetched(repo: str, revision: str | None, wanted: Callable[[list[str], Calla
     with _sentences(repo, revision) as hub:
         try:
             info = hub.HfApi().model_info(repo, revision=revision)
-        except _failures() as error:
+            commit, files = str(info.sha or ""), [sibling.rfilename for sibling in info.siblings or ()]
+        except (*_failures(), *_ANSWERS) as error:
             if not _out_of_reach(error):
                 raise
-            return _cached(repo, revision, wanted, error)
-        commit = str(info.sha)
-        files = [sibling.rfilename for sibling in info.siblings or ()]
+            return _cached(repo, revision, wanted, error if isinstance(error, _failures()) else OSError(_STRANGER))
+        if not commit:
+            return _cached(repo, revision, wanted, OSError(_STRANGER))
         patterns = wanted(files, lambda name: Path(hub.hf_hub_download(repo, name, revision=commit)))
         with downloads.bars(repo) as bar:
             folder = Path(hub.snapshot_download(repo, revision=commit, allow_patterns=patterns, tqdm_class=bar))
         _remember(repo, revision, commit)
         return Fetched(folder, commit)
+
+
+#: What the library raises for an answer that is not the hub's.
+_ANSWERS = (ValueError, KeyError, TypeError, AttributeError)
+_STRANGER = "what answers there is not the hub, but a proxy or a login page"
 
 
 def _failures() -> tuple[type[BaseException], ...]:
@@ -135,8 +144,10 @@ def _failures() -> tuple[type[BaseException], ...]:
 
 def _out_of_reach(error: BaseException) -> bool:
     """Whether nobody answered, or only that the hub is down; not where it answered no."""
-    from huggingface_hub.errors import HfHubHTTPError  # noqa: PLC0415 - only this source needs it
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError  # noqa: PLC0415 - only this source needs it
 
+    if isinstance(error, HFValidationError):
+        return False
     return not isinstance(error, HfHubHTTPError) or error.response.status_code >= 500
 
 
@@ -206,32 +217,42 @@ def _sentences(repo: str, revision: str | None) -> Iterator[Any]:
         from huggingface_hub import constants, errors  # noqa: PLC0415
     except ImportError as error:
         raise MissingDependency("huggingface_hub", "compile") from error
-    page = f"{constants.ENDPOINT}/{repo}"
-    account = "`hf auth login`, or set HF_TOKEN to a token that may read it"
     try:
         yield huggingface_hub
-    except errors.GatedRepoError as error:
-        raise UnsupportedError(
-            f"{repo} is gated: its licence must be accepted at {page}, by the account that fetches it.\n"
-            f"  Accept it there, then {account}."
-        ) from error
-    except errors.RevisionNotFoundError as error:
-        raise UnsupportedError(
-            f"{repo} has no revision {revision!r}.\n  Take a branch, tag or commit of {page}/commits."
-        ) from error
-    except errors.RepositoryNotFoundError as error:
-        raise UnsupportedError(
-            f"{repo} is not on the hub, or it is private.\n  Check the id; for a private one: {account}."
-        ) from error
-    except errors.HfHubHTTPError as error:
-        if error.response.status_code in {401, 403}:
-            raise UnsupportedError(
-                f"{repo} may not be read by this account, or by none: {_line(error)}.\n"
-                f"  Accept its licence at {page} if it has one; then {account}."
-            ) from error
-        raise UnsupportedError(_unreached(repo, error)) from error
     except (*_failures(), errors.HFValidationError, errors.LocalEntryNotFoundError) as error:
-        raise UnsupportedError(_unreached(repo, error)) from error
+        if (refused := refusal(error, f"{repo} into the cache", Path(constants.HF_HUB_CACHE))) is not None:
+            raise refused from error
+        raise UnsupportedError(_told(repo, revision, error)) from error
+
+
+def _told(repo: str, revision: str | None, error: BaseException) -> str:
+    """The sentence of an error of the hub's library."""
+    from huggingface_hub import constants, errors  # noqa: PLC0415 - only this source needs it
+
+    page, line = f"{constants.ENDPOINT}/{repo}", _line(error)
+    account = "`hf auth login`, or set HF_TOKEN to a token that may read it"
+    kinds = {
+        errors.GatedRepoError: f"{repo} is gated: its licence must be accepted at {page}, by the account that fetches it.\n"
+        f"  Accept it there, then {account}.",
+        errors.RevisionNotFoundError: f"{repo} has no revision {revision!r}.\n  Take a branch, tag or commit of {page}/commits.",
+        errors.RepositoryNotFoundError: f"{repo} is not on the hub, or it is private.\n"
+        f"  Check the id; for a private one: {account}.",
+        errors.DisabledRepoError: f"{repo} has been disabled by the hub.\n  Take the model from another source.",
+        errors.HFValidationError: f"{repo} cannot be a hub id: {line}.\n  Write owner/name.",
+    }
+    if found := next((text for kind, text in kinds.items() if isinstance(error, kind)), ""):
+        return found
+    status = error.response.status_code if isinstance(error, errors.HfHubHTTPError) else 500
+    if status == _OFTEN:
+        return f"{repo}: the hub was asked too often: {line}.\n  Wait some minutes and build again; for more: {account}."
+    if status in {401, 403}:
+        return (
+            f"{repo} may not be read by this account, or by none: {line}.\n  Accept its licence at {page} if it has one; then "
+            f"{account}."
+        )
+    if status < 500:
+        return f"the hub refuses {repo}: {line}.\n  Look whether {page} is there, under this name, and has this revision."
+    return _unreached(repo, error)
 
 
 def _unreached(repo: str, error: BaseException) -> str:

@@ -156,7 +156,8 @@ def of_index(index: Mapping[str, Any]) -> Kind | None:
     has = {name for name, value in index.items() if isinstance(value, list | tuple) and value and value[-1] is not None}
     if "text_encoder" not in has and "text_encoder_2" in has and index.get("requires_aesthetics_score"):
         return REFINER
-    lacks = [name for name in ("unet", "vae", "text_encoder", "tokenizer") if name not in has]
+    second = ("text_encoder_2", "tokenizer_2") if "XL" in str(index["_class_name"]) else ()
+    lacks = [name for name in ("unet", "vae", "text_encoder", "tokenizer", *second) if name not in has]
     way = "Copy its folder from the model that this one was made from, and name it in model_index.json as that one does."
     return Kind(f"a pipeline without its {' and its '.join(lacks)}", way) if lacks else None
 

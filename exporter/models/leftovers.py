@@ -121,6 +121,13 @@ def components(index: Mapping[str, Any], used: Collection[str], pipeline: str) -
             yield f"left out: {name}: {json.dumps(value)} of model_index.json, which is no option that is read"
 
 
+def scheduler(named: str, config: Mapping[str, Any]) -> Iterator[str]:
+    """A sentence where a scheduler's config was saved by another class than the one that the index names; that one decides."""
+    saved = config.get("_class_name", named)
+    if saved != named:
+        yield f"scheduler: model_index.json names {named}, which diffusers takes; the {saved} that saved its config is not taken"
+
+
 def fields(configs: Mapping[str, Mapping[str, Any]], used: Collection[str]) -> Iterator[str]:
     """A sentence on every field of a config that its class does not have, so that no library reads it."""
     index = configs["model_index"]

@@ -7,6 +7,7 @@ Imports no torch.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -77,7 +78,22 @@ def find(name: str, root: Path, where: str, names: Sequence[str] = (), *, folder
     what = "a folder" if folder_only else "a file or folder"
     looked = f"(looked in {root} and {Path.cwd()})"
     other = f", nor an architecture{did_you_mean(name, list(names))}" if names else ""
-    raise RecipeError(f"{where}: {name!r} is neither {what} {looked}, nor a hub id (owner/name){other}")
+    meant = _meant(name)
+    raise RecipeError(
+        f"{where}: {name!r} is neither {what} {looked}, nor a hub id (owner/name){f'; {meant}' if meant else other}"
+    )
+
+
+def _meant(name: str) -> str:
+    """What to write instead of an address, of an id with a revision, or of a place that only a shell reads."""
+    if page := re.fullmatch(r"(?:hf://|https?://(?:www\.)?(?:huggingface\.co|hf\.co)/)([\w.-]+/[\w.-]+)(?:/.*)?", name):
+        return f"write the hub id: {page[1]}"
+    if "://" in name:
+        return "download the file, and name that"
+    if name.startswith("~"):
+        return f"write the place out: {os.path.expanduser(name)}"  # noqa: PTH111 - pathlib's raises for a user whom nobody knows
+    repo, _, revision = name.partition("@")
+    return f"write {repo}, and revision: {revision} beside it" if revision and hub.ID.fullmatch(repo) else ""
 
 
 def network(

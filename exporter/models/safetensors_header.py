@@ -93,7 +93,7 @@ def read_json(file: Path) -> dict[str, Any]:
         found = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise UnsupportedError(
-            f"{file} cannot be read: {error.strerror}.\n  The folder is not a whole diffusers pipeline."
+            f"{file} cannot be read: {error.strerror}.\n  The folder is no whole diffusers pipeline; download or copy it again."
         ) from error
     except (ValueError, RecursionError) as error:
         raise UnsupportedError(f"{file} is not JSON: {error}.\n  Download or copy it again.") from error

@@ -98,6 +98,7 @@ def _translated(program: torch.export.ExportedProgram, signature: Signature, ops
     """
     fake: Any = detect_fake_mode([node.meta["val"] for node in program.graph.find_nodes(op="placeholder")])
     with fake:
+        _prune(program.graph)
         _spell(program.graph)
     try:
         program.__class__ = _Decomposed
@@ -107,6 +108,18 @@ def _translated(program: torch.export.ExportedProgram, signature: Signature, ops
     except torch.onnx.OnnxExporterError:
         program.__class__ = torch.export.ExportedProgram
         return _translate(program, signature, opset)
+
+
+def _prune(graph: torch.fx.Graph) -> None:
+    """Take out what no output is made of: a part that ends before its pipeline leaves the rest of the trace behind.
+
+    There torch's own graph forgets users of what is returned, and asserts of what types it had.
+    """
+    for node in graph.nodes:
+        for each in node.all_input_nodes:
+            each.users.setdefault(node)
+    told = torch.ops.aten._assert_tensor_metadata.default  # noqa: SLF001 - its name
+    graph.eliminate_dead_code(lambda node: node.op in ("placeholder", "output") or (node.is_impure() and node.target is not told))
 
 
 def _spell(graph: torch.fx.Graph) -> None:

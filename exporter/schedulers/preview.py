@@ -50,7 +50,8 @@ class Preview:
             level = float(scheduler.sigmas[scheduler.step_index - 1])  # the index is already that of the next step
         elif hasattr(scheduler, "alphas_cumprod"):
             kept = float(scheduler.alphas_cumprod[int(time)])
-            level = math.sqrt((1 - kept) / kept) if kept else math.inf
+            # Betas that are none keep less than nothing: then the steps give NaN, which the table's reader tells.
+            level = math.sqrt((1 - kept) / kept) if 0 < kept <= 1 else math.inf
         else:
             return None
         if type(scheduler).__name__.startswith("FlowMatch") or config.get("prediction_type") == "flow_prediction":

@@ -112,6 +112,7 @@ def krea2() -> DiffusionPipeline:
 MADE: Mapping[str, Callable[[], DiffusionPipeline]] = {
     "z-image": z_image,
     "flux2-klein": flux2_klein,
+    "flux2-klein-pictured": flux2_klein,
     "flux-kontext": flux_kontext,
     "flux-kontext-pictured": flux_kontext,
     "prx": prx,

@@ -39,7 +39,9 @@ NEVER = {
 }
 #: The same, of what `--everything` runs.
 LATER = {
-    r"^t2iexport distill|tools\.(demo\.(ablate_|score|compare_models)|measure\.leaps)": "trains, or draws thousands: hours, days",
+    r"^t2iexport distill|tools\.(demo\.(ablate_|score|compare_models|train_reward|best_of)|measure\.leaps)": (
+        "trains, or draws thousands: hours, days"
+    ),
     r"tools\.measure\.full_size": "takes a network of full size: 20 GB of memory and a disk to match",
     r"^t2iexport web|tools\.measure\.web": "fetches onnxruntime-web from npm's registry; the second drives Chromium",
     r"tools\.peers\.bench\b": "installs other tools into environments of their own, from the network",

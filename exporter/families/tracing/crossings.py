@@ -94,7 +94,7 @@ def conditions(survey: Survey, shapes: Shapes, factor: int) -> Conditions:
     if not survey.pictures:
         return Conditions((), (), (), (), None)
     height, width = shapes.height[1], shapes.width[1]
-    sizes = {"batch": (2, height, width)}
+    sizes = {"batch": (2, height, width)} if shapes.batch[2] > 1 else {}  # some pipelines take pictures of one prompt alone
     other = [next((each for each in lengths if each != lengths[1]), None) for lengths in (shapes.height, shapes.width)]
     sizes |= {SIDES[0]: (1, other[0], width)} if other[0] else {}
     sizes |= {SIDES[1]: (1, height, other[1])} if other[1] else {}
@@ -143,7 +143,7 @@ def _crossing(
 ) -> Crossing:
     """What a tensor crosses as; `lengths` are its own at other sizes, and `cells` the latent's, at its own and at the other."""
     rows = int(tensor.shape[0])
-    if tuple(lengths["batch"]) == (2 * rows, *tensor.shape[1:]):
+    if "batch" not in lengths or tuple(lengths["batch"]) == (2 * rows, *tensor.shape[1:]):
         shape = _multiples(tensor.shape, lengths, cells)
         if shape is not None:
             return Crossing(name, rows, shape, tensor.dtype)

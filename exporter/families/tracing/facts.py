@@ -200,8 +200,8 @@ class Survey:
         play.place(**(image_arguments.taking(self.pipeline, self.prepared) if self.pictures else {}))
         return play, noises
 
-    def _recorded(self, play: Play) -> list[Encoding]:
-        """Let the pipeline encode by its own code, and keep what it was asked and what it gave."""
+    def _recorded(self, play: Play, ends: int | None = None) -> list[Encoding]:
+        """Let the pipeline encode by its own code, and keep what it was asked and what it gave; the run `ends` after so many."""
         encodings: list[Encoding] = []
         real = {name: each for name, each in self.pipeline.components.items() if is_tokenizer(each)}
 
@@ -225,6 +225,8 @@ class Survey:
             encodings[-1].found = found = method(play.pipeline, *args, **kwargs)
             pytree.tree_map_only(Tensor, lambda each: marked(each, STEP), found)
             play.phase = before
+            if len(encodings) == ends:
+                raise Stepped(None, None, {})
             return found
 
         play.encode_by(encode)
@@ -250,7 +252,7 @@ class Survey:
     def conditioning(self) -> list[list[Leaf | Any]]:
         """Per call of the encoder, what it returns: a leaf for each tensor that is one a picture, the rest as it is."""
         play, _ = self._play(2)
-        pairs, play.prepares = self._recorded(play), True
+        pairs, play.prepares = self._recorded(play, len(self.encodings)), True
         self._run(play, **self.called(2, " and further words"))
         taken: set[str] = set()
         return [self._leaves(place, two, taken) for place, two in enumerate(pairs)]
@@ -258,7 +260,7 @@ class Survey:
     def _encoded(self, prompt: str, negative: str) -> list[Encoding]:
         """What the pipeline encodes of other texts."""
         play, _ = self._play(1)
-        found, play.prepares = self._recorded(play), True
+        found, play.prepares = self._recorded(play, len(self.encodings)), True
         texts = {"prompt": [prompt], "negative_prompt": [negative]}
         self._run(play, **{**self.called(1), **{name: texts[name] for name in texts if name in self.called(1)}})
         return found

@@ -177,9 +177,10 @@ def _one(image: Any) -> Tensor:  # noqa: ANN401
 
 
 def _about(processor: VaeImageProcessor, resize_mode: str, *, cropped: bool, own_sized: bool) -> Picture:
-    """What is done to a picture; `own_sized`: to a size of its own, and not to that of what is drawn."""
+    """What is done to a picture; `own_sized`: in a size of its own, and not resized to that of what is drawn."""
     config: Any = processor.config
-    if resize_mode != "default" or cropped:
+    own_sized |= resize_mode == "crop"  # of what has the right size nothing is
+    if resize_mode not in {"default", "crop"} or cropped:
         raise UnsupportedError(f"a picture is cut out by {resize_mode!r}, which is not built.")
     if config.resample not in _FILTERS:
         raise UnsupportedError(f"a picture is resized by {config.resample!r}; there are {', '.join(_FILTERS)}.")

@@ -77,7 +77,9 @@ class Origins(TorchFunctionMode):
         tensors = [each for each in pytree.tree_leaves(both) if isinstance(each, Tensor)]
         made = frozenset[str]().union(*map(origins, tensors))
         if not made:
-            return func(*args, **both[1])
+            if self._real and any(each.is_meta for each in tensors):  # weights that are not loaded stay so
+                both = pytree.tree_map_only(torch.device, lambda _: torch.device("meta"), both)
+            return func(*both[0], **both[1])
         if STEP in made and any(map(pictured, tensors)):
             self._refuse_in_place(func, args)
             both = pytree.tree_map_only(Tensor, lambda each: self._number(each) if pictured(each) else each, both)

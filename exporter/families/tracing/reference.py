@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from engines.errors import UnsupportedError
 from exporter.families import Family, Saw
 from exporter.families.tracing import dry_run, image_arguments, played_parts, siblings, standins, starts
+from exporter.families.tracing.call import as_taken
 from exporter.families.tracing.dry_run import Leaf, Play
 from exporter.families.tracing.facts import is_tokenizer, replayed
 from exporter.families.tracing.origins import DRAW, STEP, Origins, marked
@@ -314,7 +315,8 @@ class TracedReference:
         running.__dict__.update(image_arguments.noting(played, lambda _, made: made) if survey.piles else {})
         if encoded:
             running.__dict__[Play(played, torch.zeros, torch.zeros(1)).encoder] = replayed(encoded)
-        asked = {**self._family.arguments, **self._family.recipe.sampler.asked(options.get("num_inference_steps"))}
+        recipe = self._family.recipe
+        asked = as_taken(played, recipe.model.call) | recipe.sampler.asked(options.get("num_inference_steps"))
         asked |= {**dry_run.off(options["height"], options["width"]), **shown, **options}
         asked |= {name: own.tolist() for name, own in given.items() if own.ndim == 1}
         asked |= steering(played, survey.mode, scale)
@@ -326,7 +328,7 @@ class TracedReference:
         unseeded = standins.Unseeded() if "generator" in takes else contextlib.nullcontext()
         with dry_run.quiet(), unseeded, own_grid(running, asked) as left:
             found = dry_run.image_of(running(**{name: left[name] for name in left if name in takes}))
-        if self._started:  # and then as every latent becomes a picture, which some pipelines do not do right
+        if self._started and isinstance(found, Tensor):  # as every latent becomes a picture, which some pipelines do not do right
             found = self.decode(self.unpacked(found, self._family.latent_shape(count, asked["height"], asked["width"])).numpy())
         return SimpleNamespace(images=found)
 

@@ -62,8 +62,8 @@ def scheduler(real: Any, time: Tensor, step: Callable[[Any, Any, Any, Mapping[st
     """A scheduler of the same class whose only time is `time`, and that changes nothing; `step` is called for its own."""
     if not hasattr(real, "step"):
         raise UnsupportedError(
-            f"{type(real).__name__} has no step, by which every sampler is compiled: it predicts and corrects by others.\n"
-            "  Take a pipeline whose scheduler has one."
+            f"{type(real).__name__} has no step, by which every sampler is compiled: it predicts and corrects in two methods of "
+            "its own.\n  Take a pipeline whose scheduler has one."
         )
 
     def set_timesteps(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
@@ -332,7 +332,7 @@ class Absent:
         return (self,) * count
 
     def split(self, size: int, dim: int = 0) -> tuple[Absent, ...]:
-        """As many as there are of that size; two where its shape is not known, as of what is split between two."""
+        """As many as there are of that size; halves, such as a variance, of what has no shape."""
         return (self,) * (-(-self._shape[dim] // size) if self._shape else 2)
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401
@@ -353,7 +353,7 @@ class Absent:
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401
         own = next(each for each in pytree.tree_leaves((args, kwargs)) if isinstance(each, cls))
         name = getattr(func, "__name__", "")
-        return getattr(own, name)(*args[1:], **(kwargs or {})) if name in ("chunk", "split") else own
+        return getattr(own, name)(*args[1:], **(kwargs or {})) if name in {"chunk", "split"} else own
 
 
 def idle(network: Any, returned: Any) -> Any:  # noqa: ANN401 - a network of diffusers, and anything

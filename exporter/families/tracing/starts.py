@@ -208,6 +208,8 @@ class _Followed:
             raise RecipeError(f"{where}, which {name} has not; use another, or leave vae_encoder out")
         prepared: dict[str, image_arguments.Picture] = {}
         met, noises, asked_of, watch, play = self._run(_STEPS, _STRENGTH, prepared)
+        if IMAGE not in prepared:
+            raise UnsupportedError(f"{name} prepares what it starts from by code of its own, without an image processor.")
         made = origins(met.encoded)
         drawn = [number for number in range(len(noises)) if f"{DRAW}{number}" in made]
         if IMAGE not in made or len(made) != 1 + len(drawn) or len(drawn) > 1:
@@ -222,7 +224,7 @@ class _Followed:
         way, _ = dry_run.packing(noises[noise].reshape(1, *survey.latent), met.noise, name)
         self._refuse_other_times(play)
         return Start(
-            self._kind, dict(self._shown), prepared.get(IMAGE, image_arguments.PLAIN), tuple(watch.used), way,
+            self._kind, dict(self._shown), prepared[IMAGE], tuple(watch.used), way,
             (others[0] if others else None, drawn[0] if drawn else None, noise), len(noises), self._partial(),
         )  # fmt: skip
 

@@ -50,6 +50,17 @@ def test_a_picture_of_another_size_is_refused_stretched_or_cropped():
     assert fed("x", entry(resize="crop"), halves(3, 2), 4, 8).shape == (4, 8, 3)
 
 
+def test_the_longer_side_is_rounded_down_before_it_is_cut():
+    dice = np.random.default_rng(0)
+    tall = Image.fromarray(dice.integers(0, 256, (19, 10, 3)).astype(np.uint8))  # 15.2 of 8, which nobody rounds up
+    odd = Image.fromarray(dice.integers(0, 256, (10, 17, 3)).astype(np.uint8))  # 13.6
+    for image, (width, height) in ((tall, (8, 15)), (odd, (13, 8))):
+        whole = np.asarray(image.resize((width, height), Image.Resampling.BICUBIC), np.float32) / 255
+        top, left = (height - 8) // 2, (width - 8) // 2
+        found = fed("x", entry(resize="crop", resample="bicubic"), image, 8, 8)
+        np.testing.assert_array_equal(found, whole[top : top + 8, left : left + 8])
+
+
 def test_a_grey_image_of_a_picture_in_colour():
     assert fed("x", entry("image", 1), Image.new("RGBA", (8, 4), (0, 0, 0, 0)), 4, 8).min() == 1  # what is transparent is white
 

@@ -15,7 +15,6 @@ from engines.errors import RecipeError, UnsupportedError
 from exporter.models import architectures, hub, safetensors_header
 from exporter.models.resolve import resolve
 from exporter.recipe.schema import ModelOptions
-from tools.coverage import conditioned
 
 WEIGHTS = {
     "unet": "diffusion_pytorch_model",
@@ -377,20 +376,3 @@ def test_every_architecture_reads():
 def test_a_variant_that_no_component_has(tiny_sdxl):
     with pytest.raises(RecipeError, match=r"model\.variant: no component of .* has weights of the variant 'fp8'"):
         checkpoint(tiny_sdxl, variant="fp8")
-
-
-def test_several_networks_under_one_name_are_one_component(tmp_path):
-    source = conditioned.MADE["stable-diffusion-controlnets"]()
-    source.save_pretrained(tmp_path)
-    found = checkpoint(tmp_path)
-    assert found.beside("controlnet") == ("controlnet_1",)
-    assert not found.beside("unet")
-    made, outline = found.module("controlnet"), found.skeleton("controlnet")
-    assert type(made) is type(outline) is type(source.controlnet)
-    assert {value.device.type for value in outline.parameters()} == {"meta"}
-    own, wanted = made.state_dict(), source.controlnet.state_dict()
-    assert own.keys() == wanted.keys() == outline.state_dict().keys()
-    assert all(torch.equal(own[name], wanted[name]) for name in wanted)
-    before, file = found.digest("controlnet"), tmp_path / "controlnet_1" / "diffusion_pytorch_model.safetensors"
-    save_file({name: value + 1 for name, value in load_file(file).items()}, file)
-    assert checkpoint(tmp_path).digest("controlnet") != before

@@ -5,6 +5,8 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from engines.errors import UnsupportedError
 from exporter.families import claim
@@ -12,6 +14,7 @@ from exporter.models import architectures
 from exporter.models.resolve import resolve
 from exporter.recipe.schema import ModelOptions, Recipe
 from exporter.stages.plan import Plan
+from tools.coverage import conditioned
 
 TEXT = """\
 model: {source: %s}
@@ -107,3 +110,20 @@ def test_a_text_encoder_that_is_not_clip(copy):
     changed(copy / "model_index.json", text_encoder_2=["transformers", "T5EncoderModel"])
     with pytest.raises(UnsupportedError, match="none of CLIP's: its text_encoder_2 is a T5EncoderModel"):
         planned(copy)
+
+
+def test_several_networks_under_one_name_are_one_component(tmp_path):
+    source = conditioned.MADE["stable-diffusion-controlnets"]()
+    source.save_pretrained(tmp_path)
+    found = resolve(ModelOptions(source=str(tmp_path)), tmp_path)
+    assert found.beside("controlnet") == ("controlnet_1",)
+    assert not found.beside("unet")
+    made, outline = found.module("controlnet"), found.skeleton("controlnet")
+    assert type(made) is type(outline) is type(source.controlnet)
+    assert {value.device.type for value in outline.parameters()} == {"meta"}
+    own, wanted = made.state_dict(), source.controlnet.state_dict()
+    assert own.keys() == wanted.keys() == outline.state_dict().keys()
+    assert all(torch.equal(own[name], wanted[name]) for name in wanted)
+    before, file = found.digest("controlnet"), tmp_path / "controlnet_1" / "diffusion_pytorch_model.safetensors"
+    save_file({name: value + 1 for name, value in load_file(file).items()}, file)
+    assert resolve(ModelOptions(source=str(tmp_path)), tmp_path).digest("controlnet") != before

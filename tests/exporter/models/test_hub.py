@@ -1,6 +1,7 @@
 """The hub's road, executed: a server on loopback speaks the hub's protocol, and serves the tiny SDXL."""
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -16,6 +17,7 @@ from urllib.parse import unquote, urlparse
 import huggingface_hub
 import pytest
 
+from engines.disk import DiskFull
 from engines.errors import UnsupportedError
 from exporter.models import hub
 from exporter.models.resolve import resolve
@@ -27,7 +29,12 @@ DENIED = {
     "private": (401, "RepoNotFound", "Repository not found"),
     "forbidden": (403, "", "Forbidden"),
     "broken": (503, "", "Service Unavailable"),
+    "often": (429, "", "Too Many Requests"),
+    "disabled": (403, "", "Access to this resource is disabled."),
+    "gone": (410, "", "Gone"),
 }
+#: What is answered by who is not the hub.
+STRANGE = {"page": b"<html>log in</html>", "list": b"[]", "empty": b"", "nothing": b'{"id": "owner/nothing", "siblings": []}'}
 
 
 class _Hub(BaseHTTPRequestHandler):
@@ -55,6 +62,10 @@ class _Hub(BaseHTTPRequestHandler):
         for name, (status, code, told) in DENIED.items():
             if f"owner/{name}" in path:
                 self.answer(status, json.dumps({"error": told}).encode(), X_Error_Code=code, X_Error_Message=told)
+                return
+        for name, body in STRANGE.items():
+            if f"owner/{name}" in path:
+                self.answer(200, body, Content_Type="application/json")
                 return
         names = sorted(file.relative_to(self.state.folder).as_posix() for file in self.state.folder.rglob("*") if file.is_file())
         if path.startswith("api/models/owner/name"):
@@ -206,12 +217,27 @@ def test_a_download_that_was_broken_off_goes_on(served, pointed, monkeypatch):
         ("owner/private", r"is not on the hub, or it is private\.\n  Check the id; for a private one: `hf auth login`"),
         ("owner/forbidden", r"may not be read by this account(.|\n)*licence(.|\n)*HF_TOKEN"),
         ("owner/broken", r"is not in the cache, and the hub was not reached"),
+        ("owner/often", r"the hub was asked too often(.|\n)*Wait some minutes"),
+        ("owner/disabled", r"has been disabled by the hub\.\n  Take the model from another source"),
+        ("owner/gone", r"the hub refuses owner/gone: (.|\n)*Look whether http://127.*owner/gone is there"),
+        ("o/" + "n" * 200, r"cannot be a hub id: "),
+        *((f"owner/{name}", r"the hub was not reached: what answers there is not the hub, but a proxy") for name in STRANGE),
     ],
 )
 def test_what_may_not_be_read(served, pointed, repo, told):
     pointed(served.url)
     with pytest.raises(UnsupportedError, match=told):
         hub.fetch(repo, None)
+
+
+def test_a_full_disk_is_the_machine_s(served, pointed, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    pointed(served.url)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", full)
+    with pytest.raises(DiskFull, match=r"owner/name into the cache"):
+        found()
 
 
 def test_a_revision_that_is_not_there(served, pointed):

@@ -218,6 +218,7 @@ INDEX = {
         ({"vae": [None, None]}, "a pipeline without its vae"),
         ({"unet": [None, None], "tokenizer": None}, "a pipeline without its unet and its tokenizer"),
         ({"text_encoder": [None, None]}, "a pipeline without its text_encoder"),
+        ({"text_encoder_2": [None, None], "tokenizer_2": None}, "a pipeline without its text_encoder_2 and its tokenizer_2"),
         ({"text_encoder": [None, None], "requires_aesthetics_score": True}, "SDXL's refiner"),
         ({"_class_name": "StableDiffusion3Pipeline", "unet": None}, None),
         ({"_class_name": "FluxPipeline", "unet": None}, None),

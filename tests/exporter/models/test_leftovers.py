@@ -2,10 +2,13 @@
 
 import inspect
 import json
+import shutil
 
 import pytest
 
 from exporter.models import leftovers
+from exporter.models.resolve import resolve
+from exporter.recipe.schema import ModelOptions
 
 #: Fields that transformers wrote into every config before version 5, of training and of making text.
 OLD = """
@@ -171,3 +174,20 @@ def test_fields_that_no_class_reads_are_named_with_their_values():
 if __name__ == "__main__":
     rows = ",\n".join(f"  {json.dumps(name)}: {json.dumps(fields)}" for name, fields in read().items())
     leftovers._FIELDS.write_text(f"{{\n{rows}\n}}\n")
+
+
+def test_a_scheduler_s_config_of_another_class_is_told():
+    assert not [
+        *leftovers.scheduler("DDIMScheduler", {"_class_name": "DDIMScheduler"}),
+        *leftovers.scheduler("DDIMScheduler", {}),
+    ]
+    (told,) = leftovers.scheduler("DDIMScheduler", {"_class_name": "PNDMScheduler"})
+    assert told.startswith("scheduler: model_index.json names DDIMScheduler, which diffusers takes; the PNDMScheduler that saved")
+
+
+def test_of_two_classes_of_a_scheduler_the_index_decides_as_in_diffusers(tiny_sd, tmp_path):
+    file = shutil.copytree(tiny_sd, tmp_path / "model") / "model_index.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"scheduler": ["diffusers", "HeunDiscreteScheduler"]}))
+    found = resolve(ModelOptions(source=str(file.parent)), tmp_path)
+    assert found.configs["scheduler"]["_class_name"] == "HeunDiscreteScheduler"
+    assert [note.partition(",")[0] for note in found.notes] == ["scheduler: model_index.json names HeunDiscreteScheduler"]

@@ -141,3 +141,19 @@ def test_pictures_beside_the_recipe_come_first(tmp_path, monkeypatch, data):
     assert locate.first(places, context.captioned_images.there) == Path("set")
     shutil.copytree(data, tmp_path / "root" / "set")
     assert locate.first(places, context.captioned_images.there) == tmp_path / "root" / "set"
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("https://huggingface.co/owner/name/tree/main", "; write the hub id: owner/name"),
+        ("hf://owner/name", "; write the hub id: owner/name"),
+        ("https://civitai.com/models/1", "; download the file, and name that"),
+        ("~/models/x", f"; write the place out: {Path('~/models/x').expanduser()}"),
+        ("owner/name@main", "; write owner/name, and revision: main beside it"),
+    ],
+)
+def test_what_is_meant_otherwise_is_told_how_to_write(name, told, tmp_path):
+    with pytest.raises(RecipeError) as caught:
+        locate.find(name, tmp_path, "model.source", ["sd-v1-5"])
+    assert caught.value.problems[0].endswith(told)

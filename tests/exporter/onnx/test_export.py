@@ -107,3 +107,22 @@ def test_for_a_processor_convolutions_come_before_doubling():
     part = Part("unet", "denoiser", Doubling().eval(), SIGNATURE)
     kinds = [[node.op_type for node in exporting.export(part, 20, processor=own).model.graph] for own in (False, True)]
     assert [("Resize" in found, found.count("DepthToSpace")) for found in kinds] == [(True, 0), (False, 1)]
+
+
+class Ending(torch.nn.Module):
+    """Goes on elsewhere behind what it returns."""
+
+    def forward(self, latent):
+        made = latent * 2
+        _ = (made.to("meta") + 1).to(torch.float64)
+        return made
+
+
+def test_what_no_output_is_made_of_is_no_part_of_the_graph():
+    graph = torch.export.export(Ending(), (torch.ones(1, 2, 4, 4),), strict=False).graph
+    made = next(node for node in graph.nodes if node.op == "call_function")
+    assert len(made.users) > 1
+    elsewhere = next(user for user in made.users if user.op == "call_function")
+    made.users.pop(elsewhere)  # as torch leaves it where `made` was returned before
+    exporting._prune(graph)
+    assert [node.op for node in graph.nodes] == ["placeholder", "call_function", "output"]

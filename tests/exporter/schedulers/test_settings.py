@@ -44,6 +44,12 @@ def test_what_diffusers_refuses_is_put_down_to_a_value_and_its_place(case):
         assert re.search(word, f"{first} {second}"), str(caught.value)
 
 
+@pytest.mark.parametrize("scheduler", ["PNDMScheduler", "DDIMScheduler"])
+def test_betas_that_are_none_are_put_down_to_their_end(scheduler):
+    with pytest.raises(UnsupportedError, match=r"gives NaN, infinity .*\nbeta_end in the model's own .* is 10"):
+        compile_sampler(scheduler, {}, 4, 512, 512, own={**SD, "clip_sample": False, "beta_end": 10.0})
+
+
 def test_values_of_another_type_in_the_recipe_are_problems_all_at_once():
     config = {"beta_end": "0.012", "use_karras_sigmas": "false", "num_train_timesteps": 1000.5, "sigma_min": 1}
     with pytest.raises(RecipeError) as caught:

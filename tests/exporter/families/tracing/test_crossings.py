@@ -7,6 +7,7 @@ from engines.errors import UnsupportedError
 from exporter.families.tracing import crossings, facts
 from exporter.recipe.schema import Shapes
 from tools.coverage import conditioned
+from tools.coverage.models import MADE
 
 
 @pytest.fixture(scope="module")
@@ -63,3 +64,15 @@ def test_cells_of_several_of_the_latent_s_cross_in_the_latent_s_sides(shape, at,
     carried = crossing.folded(made, 4)
     assert carried.shape == (1, 2, crossing.shape[0], 4, 4)
     assert torch.equal(crossing.unfolded(carried, torch.float32), made)
+
+
+def test_a_pipeline_whose_pictures_are_one_prompt_s_is_followed_with_one():
+    """FLUX.2 takes a list of pictures for one prompt, of which each is encoded alone."""
+    made = MADE["flux2-klein"]()
+    for name in ("transformer", "vae", "text_encoder"):
+        getattr(made, name).to("meta")
+    survey = facts.surveyed(made, {}, "classifier_free", 64, 64, 2, shown=True)
+    assert [leaf.name for leaf in survey.conditioning[0]] == ["prompt_embeds", "text_ids"]
+    alone = Shapes(height=(64, 64, 64), width=(64, 64, 96), batch=(1, 1, 1))
+    (crossing,) = crossings.conditions(survey, alone, 4).crossings
+    assert crossing.name == "image_condition"

@@ -125,7 +125,9 @@ def test_a_picture_in_a_size_of_its_own_is_not_resized_to_what_is_drawn(pipeline
     taking = image_arguments.taking(pipeline, seen)["image_processor"]
     assert taking.resize(shown, 8, 16) is shown
     assert taking.preprocess(shown, 8, 16) is content
-    assert seen["image"].preprocessing.resize == "none"
+    cut = marked(torch.zeros(1, 3, 8, 16), "other")
+    assert taking.preprocess(image_arguments.Shown(cut), 8, 16, resize_mode="crop") is cut
+    assert [seen[name].preprocessing.resize for name in ("image", "other")] == ["none", "none"]
     real = Image.new("RGB", (16, 8))
     noting = image_arguments.noting(pipeline, lambda _, made: made)["image_processor"]
     assert noting.resize(real, 16, 32).size == (32, 16)

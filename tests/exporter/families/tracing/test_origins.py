@@ -58,3 +58,13 @@ def test_components_whose_weights_the_pictures_meet_are_noted():
 def test_what_would_change_a_picture_in_place_by_the_step_is_refused():
     with Origins(), pytest.raises(UnsupportedError, match="mul_ changes in place what was made of pictures"):
         marked(torch.ones(2), "image").mul_(marked(torch.ones(2), STEP))
+
+
+def test_weights_that_are_not_loaded_stay_so_where_one_side_alone_is_computed():
+    """As of a VAE whose statistics a pipeline moves to where its encoded picture is."""
+    absent = torch.ones(2, device="meta")
+    with Origins(real="step"):
+        moved = absent.to(torch.device("cpu"), torch.float64)
+        kept = torch.ones(2).to(torch.device("cpu"))
+    assert (moved.device.type, moved.dtype) == ("meta", torch.float64)
+    assert kept.device.type == "cpu"

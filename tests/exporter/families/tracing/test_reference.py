@@ -8,7 +8,7 @@ import torch
 
 from engines.errors import UnsupportedError
 from engines.tokenizer import TextTokenizer
-from tests.exporter.families.test_traced import family
+from tests.exporter.families.test_traced import RECIPE, family
 from tools.coverage.models import MADE
 
 PROMPTS = ("A red circle", "the blue square")
@@ -71,3 +71,17 @@ def test_parts_have_their_networks_and_calls(made):
         reference.from_image(np.zeros((32, 32, 3), np.uint8), None, 0.6, {})
     with pytest.raises(UnsupportedError, match="without an encoder of images"):
         reference.encode_image(np.zeros((1, 32, 32, 3), np.float32), np.zeros((1, 4, 16, 16), np.float32))
+
+
+def test_it_is_called_with_the_recipe_s_arguments(tmp_path):
+    MADE["stable-diffusion-xl-pag"]().save_pretrained(tmp_path)
+    made = family(tmp_path, text=RECIPE.replace("{source: %s}", "{source: %s, call: {crops_coords_top_left: [48, 64]}}"))
+    reference, (noise,) = made.reference(), np.random.default_rng(0).standard_normal((1, 1, 4, 16, 16)).astype(np.float32)
+    asked = {"height": 32, "width": 32, "num_inference_steps": 2, "output_type": "np", "latents": torch.from_numpy(noise)}
+    got = reference.call(reference.encode(["a cat"], "grey"), 3.0, **asked).images
+    wanted, plain = (
+        reference.pipeline("a cat", negative_prompt="grey", guidance_scale=3.0, **asked, **own).images
+        for own in ({"crops_coords_top_left": (48, 64)}, {})
+    )
+    np.testing.assert_allclose(got, wanted, atol=1e-4)
+    assert np.abs(got - plain).max() > 1e-2

@@ -104,6 +104,12 @@ def surveyed(make, mode="none"):
     return facts.surveyed(made, {}, mode, 32, 32, 2)
 
 
+def test_what_is_prepared_by_the_pipeline_s_own_code_is_refused():
+    """IF resizes and scales its picture itself, of which nothing is known."""
+    with pytest.raises(UnsupportedError, match="IFImg2ImgPipeline prepares what it starts from by code of its own"):
+        starts.starts(surveyed(models.MADE["if"], "classifier_free"))
+
+
 def test_steps_that_are_counted_in_no_known_way_are_refused(monkeypatch):
     survey = surveyed(models.MADE["flux-guided"], "embedded")
 
