@@ -88,7 +88,7 @@ def digest_of(image: Image.Image) -> str:
 
 def _check(name: str, entry: Input, value: Any) -> None:  # noqa: ANN401 - it is what this finds out
     if value is None and entry.default is None:
-        takes = "a picture" if entry.pictured else f"a {entry.kind}"
+        takes = "a picture" if entry.pictured else {"integer": "a whole number"}.get(entry.kind, f"a {entry.kind}")
         raise UnsupportedError(f"this bundle needs the input {name}, {takes}{_about(entry)}. Give it: --input {name}=…")
     if value is None:
         return

@@ -42,11 +42,13 @@ def place(model: str) -> tuple[str, str] | None:
 
 
 def listed(known: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, dict[str, dict[str, Any]]]:
-    """Every name of the lists, with what is known of it."""
+    """Every name of the lists, with what is known of it, and what is known of pipelines beside them."""
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for task, kinds in TASKS.items():
         rows = {name: row for name, row in known.get(task, {}).items() if row["state"] not in ("not tried", "tested")}
         found[task] = {name: {**rows.get(name, _untried(task, name)), "pipeline": kind.__name__} for name, kind in kinds.items()}
+    for task, rows in known.items():
+        found.setdefault(task, {name: dict(row) for name, row in rows.items()})
     return found
 
 

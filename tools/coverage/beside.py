@@ -1,14 +1,34 @@
-"""Micro models of pipelines that stand beside diffusers' lists: without text, with class labels, or made to change a picture."""
+"""Micro models of pipelines that stand beside diffusers' lists: without text, with class labels, or made to change a picture.
+
+`python -m tools.coverage.beside NAME` builds one, holds what the run time draws without text to diffusers, one picture and two,
+guidance on and off, and keeps its row.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import inspect
+import itertools
+import json
+import logging
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
+import click
 import diffusers as library
+import numpy as np
+import torch
 import transformers
 from diffusers import DiffusionPipeline
 
+from engines.errors import T2IError
+from engines.pipeline import Pipeline
+from engines.request import Request
+from exporter.report import pipelines
+from exporter.stages import worker
+from tools.coverage import __main__ as coverage
+from tools.coverage import trial
 from tools.coverage.conditioned import unet
 from tools.coverage.parts import alive, clip, clip_tokenizer, vae
 
@@ -91,6 +111,11 @@ def image_variation() -> DiffusionPipeline:
     )  # fmt: skip
 
 
+#: What their rows are called together.
+TASK = "beside the lists"
+#: Classes that are drawn, one a picture, where a pipeline asks for them.
+_CLASSES = (3, 7)
+_SIDE = 32
 #: Name → what makes the pipeline.
 MADE: Mapping[str, Callable[[], DiffusionPipeline]] = {
     "ddpm": ddpm,
@@ -102,3 +127,64 @@ MADE: Mapping[str, Callable[[], DiffusionPipeline]] = {
     "stable-diffusion-depth2img": depth_to_image,
     "stable-diffusion-image-variation": image_variation,
 }
+
+
+def row(name: str) -> dict[str, Any]:
+    """How it went, as `trial.row` has it; `pipeline` is its class."""
+    made = MADE[name]()
+    found = {"pipeline": type(made).__name__}
+    with tempfile.TemporaryDirectory() as folder:
+        made.save_pretrained(f"{folder}/model")
+        try:
+            mode, bundle = trial.built(name, Path(folder), _SIDE, (_SIDE,), 2)
+        except T2IError as error:
+            return {**found, "state": "refused", "why": trial.sentence(error, folder)}
+        psnr = min(_compared(made, bundle, mode))
+    return {**found, "state": "works" if psnr >= trial.LIMIT else "differs", "psnr": round(psnr, 1), "guidance": mode}
+
+
+def _compared(source: Any, bundle: Path, mode: str) -> Iterator[float]:  # noqa: ANN401 - diffusers'
+    """PSNR in dB of every setting."""
+    source.set_progress_bar_config(disable=True)
+    takes = inspect.signature(source.__call__).parameters
+    with Pipeline.open(bundle, "onnxruntime") as pipeline:
+        about = pipeline.bundle.manifest
+        for count, scale in itertools.product((1, 2), dict.fromkeys(trial.MODES[mode])):
+            classes = list(_CLASSES[:count])
+            given: dict[str, Any] = {} if scale is None else {"guidance_scale": scale}
+            given |= {"inputs": dict.fromkeys(about.inputs, classes), "negative_prompt": "", "seed": 7, "generator": "torch-cpu"}
+            drawn = pipeline.draw(Request.of(about, [""] * count, 1, **given), height=_SIDE, width=_SIDE).images
+            asked = {"batch_size": count, "class_labels": classes, "guidance_scale": 1.0 if scale is None else scale}
+            asked |= {"num_inference_steps": 2, "output_type": "np"}
+            noise = [torch.Generator().manual_seed(7 + index) for index in range(count)]
+            wanted = source(**{each: asked[each] for each in asked if each in takes}, generator=noise).images
+            if drawn is None or wanted.std() < trial.DEAD:
+                raise RuntimeError(f"{type(source).__name__} draws nothing that could be compared")
+            yield float(-10 * np.log10(max(float(np.square(drawn - wanted).mean()), 1e-15)))
+
+
+def keep(name: str, found: Mapping[str, Any]) -> None:
+    """Put a row to those that are kept."""
+    content = {**pipelines.read()}
+    content["rows"] = coverage.listed(content["rows"])
+    known = content["rows"].get(TASK, {}) | {name: dict(found)}
+    content["rows"][TASK] = {each: known[each] for each in MADE if each in known}
+    pipelines.FILE.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+@click.command()
+@click.argument("names", nargs=-1, type=click.Choice(sorted(MADE)))
+def main(names: tuple[str, ...]) -> None:
+    """Print the rows of the names, or of all, as JSON, and keep them."""
+    library.utils.logging.set_verbosity_error()
+    transformers.logging.set_verbosity_error()
+    logging.disable(logging.WARNING)
+    worker.SMALL = 0  # no second process: several trials may run side by side
+    for name in names or MADE:
+        found = row(name)
+        click.echo(json.dumps({name: found}, ensure_ascii=False))
+        keep(name, found)
+
+
+if __name__ == "__main__":
+    main()

@@ -42,7 +42,8 @@ def _coverage() -> str:
     for task, rows in known["rows"].items():
         lines = [[f"`{name}`", row["pipeline"], pipelines.state(row)] for name, row in rows.items()]
         good = sum(row["state"] in ("works", "tested") for row in rows.values())
-        head = f"\n## {task}: {good} of {len(rows)} names in diffusers {known['diffusers']}\n\n"
+        listed = f" names in diffusers {known['diffusers']}" if " " not in task else ""
+        head = f"\n## {task}: {good} of {len(rows)}{listed}\n\n"
         found.append(head + table(["name", "pipeline", "state"], lines))
     return "".join(found) + "\n"
 

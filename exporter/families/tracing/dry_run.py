@@ -355,8 +355,9 @@ def packing(latent: Tensor, kept: Any, where: str) -> tuple[int, float]:  # noqa
         UnsupportedError: in none that is known.
 
     """
-    twice = isinstance(kept, Tensor) and kept.shape[0] == 2 * latent.shape[0] and torch.equal(*kept.chunk(2))
-    if isinstance(kept, Tensor) and kept.numel() == latent.numel() * (1 + twice) and not kept.is_meta:
+    real = isinstance(kept, Tensor) and kept.ndim > 0 and not kept.is_meta
+    twice = real and kept.shape[0] == 2 * latent.shape[0] and torch.equal(*kept.chunk(2))
+    if real and kept.numel() == latent.numel() * (1 + twice):
         factor = float(kept.abs().max() / latent.abs().max())
         for number, way in enumerate(unpackings(latent)):
             try:

@@ -23,5 +23,5 @@ def test_a_state_in_words(row, words):
 
 def test_the_shipped_rows_are_listed_with_their_tasks():
     rows = pipelines.rows()
-    assert {row["task"] for row in rows} == {"text-to-image", "image-to-image", "inpainting"}
+    assert {row["task"] for row in rows} == {"text-to-image", "image-to-image", "inpainting", "beside the lists"}
     assert {(row["name"], row["pipeline"]) for row in rows} > {("flux", "FluxPipeline"), ("pixart-sigma", "PixArtSigmaPipeline")}

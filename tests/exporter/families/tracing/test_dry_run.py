@@ -45,6 +45,15 @@ def test_a_latent_is_found_again_however_it_is_kept(pack):
     torch.testing.assert_close(dry_run.unpacked(way, pack(LATENT), LATENT), LATENT)
 
 
+def test_two_branches_of_one_latent_are_one():
+    way, factor = dry_run.packing(LATENT, torch.cat([LATENT, LATENT]), "SomePipeline")
+    assert factor == 1
+    torch.testing.assert_close(dry_run.unpacked(way, torch.cat([LATENT, LATENT]), LATENT), LATENT)
+    torch.testing.assert_close(dry_run.unpacked(way, LATENT, LATENT), LATENT, msg="as without guidance")
+    with pytest.raises(UnsupportedError, match="in an order that is not known"):
+        dry_run.packing(LATENT, torch.cat([LATENT, LATENT + 1]), "SomePipeline")
+
+
 def test_an_unknown_order_is_refused():
     with pytest.raises(UnsupportedError, match="in an order that is not known"):
         dry_run.packing(LATENT, LATENT.flip(3), "SomePipeline")

@@ -1,0 +1,57 @@
+"""Pipelines of classes: how many there are, and the label as an input that every part of the product knows."""
+
+import numpy as np
+import pytest
+import torch
+
+from exporter.families.tracing.class_labels import classes, entries, labelled
+from exporter.reference.part_outputs import measure
+from exporter.reference.record import record
+from tests.exporter import equality
+from tests.exporter.families.test_traced import family
+from tools.coverage import beside
+
+
+@pytest.fixture(scope="module", params=["dit", "consistency-model", "ddpm"])
+def made(request):
+    return request.param, beside.MADE[request.param]()
+
+
+def test_the_number_of_classes_is_the_network_s(made):
+    name, pipeline = made
+    count = {"dit": 1000, "consistency-model": 10, "ddpm": 0}[name]
+    assert classes(pipeline) == count
+    asked = labelled(pipeline, 2, torch.tensor([3, 4]))
+    if not count:
+        assert entries(pipeline) == asked == {}
+        return
+    (entry,) = entries(pipeline).values()
+    assert (entry.kind, entry.minimum, entry.maximum, entry.default) == ("integer", 0, count - 1, None)
+    assert asked["class_labels"].tolist() == [3, 4]
+    assert labelled(pipeline, 2)["class_labels"].tolist() == [0, 0]
+
+
+#: Model → mode of guidance; consistency models draw pixels, DiT steps two branches as one batch.
+MODES = {"dit": "classifier_free", "consistency-model": "none"}
+ONE_SIZE = """
+model: {source: %s}
+sampler: {steps: [2], guidance: %s}
+shapes: {height: [32, 32, 32], width: [32, 32, 32], batch: [1, 1, 2]}
+"""
+
+
+@pytest.mark.parametrize("name", MODES)
+def test_parts_answer_as_diffusers_for_the_classes_that_were_asked_for(name, tmp_path):
+    beside.MADE[name]().save_pretrained(tmp_path / "model")
+    found = family(tmp_path / "model", MODES[name], text=ONE_SIZE)
+    assert [port.name for port in found.signature(next(iter(found.roles))).inputs][:3] == ["latent", "timestep", "class_labels"]
+    recording = record(found, found.recipe)
+    asked = [run.inputs["class_labels"] for run in recording.runs]
+    assert all(each.dtype == np.int64 for each in asked)
+    assert len({*map(int, np.concatenate(asked))}) > 1, "one class alone would not show that another is drawn"
+    assert {run.setting.prompts for run in recording.runs} == {("",), ("", "")}
+    for part in found.roles:
+        for case in measure(found.part(part, "fp32"), recording.cases[part]):
+            for port, wanted in case.source.items():
+                assert wanted.std() > 1e-4, "a dead network proves nothing"
+                assert np.linalg.norm(case.passes[port] - wanted) / np.linalg.norm(wanted) < equality.ROUNDING, case.label

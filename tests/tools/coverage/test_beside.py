@@ -1,0 +1,35 @@
+"""Trials of pipelines that stand in none of diffusers' lists, and where their rows are kept."""
+
+import json
+
+import pytest
+
+from exporter.report import pipelines
+from tools.coverage import __main__ as coverage
+from tools.coverage import beside
+
+
+def test_a_row_is_kept_beside_the_lists_and_stays_there(monkeypatch, tmp_path):
+    before = {**pipelines.read()["rows"]}
+    before.pop(beside.TASK)
+    (tmp_path / "rows.json").write_text(json.dumps({"diffusers": "x", "rows": before}), encoding="utf-8")
+    monkeypatch.setattr(pipelines, "FILE", tmp_path / "rows.json")
+    row = {"pipeline": "DiTPipeline", "state": "works", "psnr": 99.0, "guidance": "none"}
+    beside.keep("dit", row)
+    beside.keep("ddpm", row)
+    assert list(pipelines.read()["rows"][beside.TASK]) == ["ddpm", "dit"], "in the order of the models"
+    coverage.keep({})
+    assert pipelines.read()["rows"][beside.TASK] == {"ddpm": row, "dit": row}
+
+
+def test_a_scheduler_without_a_step_is_named():
+    found = beside.row("score-sde-ve")
+    assert found["state"] == "refused"
+    assert found["why"].startswith("ScoreSdeVeScheduler has no step, by which every sampler is compiled")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["dit", "ddpm"])
+def test_a_pipeline_without_text_draws_what_diffusers_draws(name):
+    found = beside.row(name)
+    assert (found["state"], found["psnr"] > 90) == ("works", True)
