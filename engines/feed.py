@@ -15,6 +15,9 @@ from engines.images.init_image import digest
 from engines.inputs import Input
 from engines.signature import dimension
 
+#: What sentences call each kind of input.
+_CALLED = {"image": "a picture", "mask": "a picture", "number": "a number", "integer": "a whole number"}
+
 
 class Feed:
     """The inputs by name, one value per picture; None where a picture takes the default.
@@ -88,15 +91,18 @@ def digest_of(image: Image.Image) -> str:
 
 def _check(name: str, entry: Input, value: Any) -> None:  # noqa: ANN401 - it is what this finds out
     if value is None and entry.default is None:
-        takes = "a picture" if entry.pictured else {"integer": "a whole number"}.get(entry.kind, f"a {entry.kind}")
-        raise UnsupportedError(f"this bundle needs the input {name}, {takes}{_about(entry)}. Give it: --input {name}=…")
+        raise UnsupportedError(
+            f"this bundle needs the input {name}, {_CALLED[entry.kind]}{_about(entry)}. Give it: --input {name}=…"
+        )
     if value is None:
         return
     if entry.pictured and not isinstance(value, Image.Image):
-        raise UnsupportedError(f"input {name} is a picture{_about(entry)}, and a {type(value).__name__} was given.")
+        raise UnsupportedError(f"input {name} is {_CALLED[entry.kind]}{_about(entry)}, and a {type(value).__name__} was given.")
     if not entry.pictured:
         if isinstance(value, bool) or not isinstance(value, Real):
-            raise UnsupportedError(f"input {name} is a {entry.kind}{_about(entry)}, and a {type(value).__name__} was given.")
+            raise UnsupportedError(
+                f"input {name} is {_CALLED[entry.kind]}{_about(entry)}, and a {type(value).__name__} was given."
+            )
         if problem := entry.problem(float(value)):
             raise UnsupportedError(f"input {name}: {problem}.")
 

@@ -68,8 +68,8 @@ def test_a_link_is_not_written_about(bundle):
 
 def test_a_file_is_measured_once_per_opening(bundle, monkeypatch):
     measured = []
-    measure = module._measure
-    monkeypatch.setattr(module, "_measure", lambda path: measured.append(path.name) or measure(path))
+    measure = module.measure
+    monkeypatch.setattr(module, "measure", lambda path: measured.append(path.name) or measure(path))
     for _ in range(3):
         bundle.path("samplers/2.json")
     assert measured == ["2.json"]

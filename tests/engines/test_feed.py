@@ -84,7 +84,7 @@ def test_no_picture_tells_no_size():
     ("entry", "value", "message"),
     [
         (HINT, None, "this bundle needs the input x, a picture (edges). Give it: --input x=…"),
-        (LABEL, None, "this bundle needs the input x, a integer. Give it: --input x=…"),
+        (LABEL, None, "this bundle needs the input x, a whole number. Give it: --input x=…"),
         (HINT, "a.png", "input x is a picture (edges), and a str was given."),
         (HINT, 1.0, "input x is a picture (edges), and a float was given."),
         (SCALE, "1", "input x is a number, and a str was given."),

@@ -116,7 +116,7 @@ def transparent():
         ({"inputs": {"hint": image(), "hint_scale": float("nan")}}, "input hint_scale: nan is out of range"),
         ({"inputs": {"hint": image(), "hint_scale": image()}}, "input hint_scale is a number, and a Image was given"),
         ({"inputs": {"hint": image(), "label": 2.5}}, "input label: 2.5 is no whole number"),
-        ({"inputs": {"hint": image(), "label": True}}, "input label is a integer, and a bool was given"),
+        ({"inputs": {"hint": image(), "label": True}}, "input label is a whole number, and a bool was given"),
         ({"inputs": {"hint": image(), "guidance_scale": 2.0}, "guidance_scale": 2.0}, "guidance_scale is given twice"),
         (
             {"inputs": {"hint": image(), "image_guidance_scale": float("inf")}},

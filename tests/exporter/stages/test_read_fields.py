@@ -53,6 +53,7 @@ CHANGES = {
     "prompts.clip_skip": "1",
     "prompts.chunks": "2",
     "prompts.weights": "a1111",
+    "prompts.downweighted": "2",
     "generator": "torch-cpu",
     "shapes.height": "[16, 48, 48]",
     "shapes.width": "[16, 48, 48]",
