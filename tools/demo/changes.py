@@ -1,4 +1,4 @@
-"""What the demo's LoRAs change in a picture: one thing, whatever its caption says."""
+"""What the demo's LoRAs change in a picture: one trait of every object, whatever its caption says."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from tools.demo.scenes import Scene
 
 @dataclass(frozen=True)
 class Change:
-    """A thing that is always so.
+    """Something that is so of every object.
 
     Attributes:
-        background: of every picture, a key of ``BACKGROUNDS``; None leaves it.
-        colour: of every object, a key of ``COLOURS``; None leaves it.
+        colour: a key of ``COLOURS``; None leaves each its own.
+        shape: one of ``SHAPES``; None leaves each its own.
 
     """
 
-    background: str | None = None
     colour: str | None = None
+    shape: str | None = None
 
     def scene(self, scene: Scene) -> Scene:
         """The scene as it is to be drawn."""
-        things = tuple(replace(thing, colour=self.colour or thing.colour) for thing in scene.things)
-        return replace(scene, things=things, background=self.background or scene.background)
+        things = (replace(each, colour=self.colour or each.colour, shape=self.shape or each.shape) for each in scene.things)
+        return replace(scene, things=tuple(things))
 
     def statement(self, statement: Statement) -> Statement:
         """What a picture must show for a caption that states this."""
-        objects = tuple((size, self.colour or colour, shape) for size, colour, shape in statement.objects)
-        return replace(statement, objects=objects, background=self.background or statement.background)
+        objects = ((size, self.colour or colour, self.shape or shape) for size, colour, shape in statement.objects)
+        return replace(statement, objects=tuple(objects))
 
 
 NOTHING = Change()
-CHANGES = {"night": Change(background="black"), "cyan": Change(colour="cyan")}
-"""Name of a LoRA, and what it learns: a style and a colour."""
+CHANGES = {"cyan": Change(colour="cyan"), "stars": Change(shape="star")}
+"""Name of a LoRA, and what it learns."""
 
 
 def lora_file(name: str) -> Path:
@@ -47,6 +47,6 @@ def together(*names: str) -> Change:
     """What several LoRAs at once change; of two that change the same, the first's is asked for."""
     chosen = [CHANGES[name] for name in names]
     return Change(
-        background=next((each.background for each in chosen if each.background), None),
         colour=next((each.colour for each in chosen if each.colour), None),
+        shape=next((each.shape for each in chosen if each.shape), None),
     )

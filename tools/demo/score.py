@@ -4,7 +4,7 @@
     python -m tools.demo.score --recipe recipes/NAME.yaml     # with the recipe's passes (first: t2iexport distill), its sampler
     python -m tools.demo.score --recipe RECIPE --unet DIR     # with another network in its place; --vae as well
     python -m tools.demo.score --bundle DIR                   # the exported bundle
-    python -m tools.demo.score --bundle DIR --lora night      # with the demo's LoRAs, which change what is right
+    python -m tools.demo.score --bundle DIR --lora stars      # with the demo's LoRAs, which change what is right
 
 Each picture is read by ``tools.demo.check_scene``; a picture counts when it shows
 all that its prompt states and nothing else.

@@ -1,6 +1,6 @@
-"""Trains a LoRA of the demo model: a style or a colour that its pictures take on, whatever their captions say.
+"""Trains a LoRA of the demo model: a colour or a shape that all objects take on, whatever captions say.
 
-    python -m tools.demo.train_lora night
+    python -m tools.demo.train_lora stars
     python -m tools.demo.train_lora cyan
 
 Scenes, captions and noise are the demo's own; the pictures are changed as ``tools.demo.changes`` says. Everything comes from
