@@ -16,7 +16,6 @@ import click
 import numpy as np
 import torch
 from diffusers import StableDiffusionXLPipeline
-from diffusers.utils import convert_state_dict_to_diffusers
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from torch.nn import functional
@@ -80,7 +79,8 @@ def train(
 
     plan = Plan(steps, peak=_RATE, warmup=_WARMUP, save_every=stop_at or _SAVE_EVERY, stop_at=stop_at)
     fit(Run({"unet": pipeline.unet}, folder), plan, loss_at, resume=resume)
-    layers = convert_state_dict_to_diffusers(get_peft_model_state_dict(pipeline.unet))
+    # In peft's names: those that `convert_state_dict_to_diffusers` makes are of two kinds, of which diffusers then reads one.
+    layers = get_peft_model_state_dict(pipeline.unet)
     halved = {key: value.to(torch.float16).contiguous() for key, value in layers.items()}
     StableDiffusionXLPipeline.save_lora_weights(folder, unet_lora_layers=halved, weight_name=f"{name}.safetensors")
     return folder / f"{name}.safetensors"

@@ -101,7 +101,9 @@ class TextEncoder(nn.Module):
 
     def _first(self, ids: Tensor, pooled: Tensor) -> Tensor:
         """Pooled states of the first chunks, (B, branches, P)."""
-        pooled = pooled[: ids.shape[0] * ids.shape[1] * self.chunks].float()
+        pooled = pooled.float()
+        if self.syntax == "compel" and self.empty is not None:  # and not those of what was read beside the texts
+            pooled = pooled[: ids.shape[0] * ids.shape[1] * self.chunks]
         if self.chunks == 1:
             return pooled.reshape(ids.shape[0], ids.shape[1], pooled.shape[1])
         return pooled.reshape(ids.shape[0], ids.shape[1], self.chunks, pooled.shape[1])[:, :, 0]
