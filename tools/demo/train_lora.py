@@ -81,7 +81,7 @@ def train(
     fit(Run({"unet": pipeline.unet}, folder), plan, loss_at, resume=resume)
     # In peft's names: those that `convert_state_dict_to_diffusers` makes are of two kinds, of which diffusers then reads one.
     layers = get_peft_model_state_dict(pipeline.unet)
-    halved = {key: value.to(torch.float16).contiguous() for key, value in layers.items()}
+    halved: dict[str, Any] = {key: value.to(torch.float16).contiguous() for key, value in layers.items()}
     StableDiffusionXLPipeline.save_lora_weights(folder, unet_lora_layers=halved, weight_name=f"{name}.safetensors")
     return folder / f"{name}.safetensors"
 
