@@ -25,7 +25,8 @@ from engines.tokenizer import TextTokenizer
 MANIFEST = "reward.json"
 #: Ports: the picture and the prompt's ids go in, a number a picture comes out.
 IMAGE, IDS, REWARD = "image", "prompt_ids", "reward"
-_LIMIT = 2**20
+#: Bytes of a manifest.
+LIMIT = 2**20
 
 
 class RewardManifest(Frozen):
@@ -91,7 +92,7 @@ class Reward:
 
         """
         folder = Path(path)
-        about = RewardManifest.read(folder / MANIFEST, _LIMIT)
+        about = RewardManifest.read(folder / MANIFEST, LIMIT)
         for name, listed in about.files.items():
             if measure(folder / name) != listed:
                 raise BundleError(f"{folder / name} is damaged: it is not as {MANIFEST} lists it. Make the reward again.")

@@ -18,7 +18,7 @@ from engines.disk import require_folder, writing
 from engines.errors import ParityError, UnsupportedError
 from engines.inputs import Input, Preprocessing
 from engines.manifest import EngineFiles, Tokenizer
-from engines.reward import IDS, IMAGE, MANIFEST, REWARD, Reward, RewardManifest
+from engines.reward import IDS, IMAGE, LIMIT, MANIFEST, REWARD, Reward, RewardManifest
 from engines.signature import Port, Range, Signature
 from exporter.models.dual_encoder import DualEncoder
 
@@ -39,14 +39,16 @@ def make(model: str, out: Path, targets: Sequence[str], *, processor: str | None
 
     Args:
         model: a folder or a hub id.
-        out: the reward's folder; one that lies there is replaced.
+        out: the reward's folder; one that lies there, with nothing beside it, is replaced.
         targets: backends.
         processor: where tokenizer and image processor are, if not with the model.
         revision: of the model, on the hub.
 
     Raises:
         RecipeError: there is nothing under a name.
-        UnsupportedError: it is no pair of encoders, or prepares its inputs in a way that the run time does not know.
+        UnsupportedError: it is no pair of encoders, or prepares its inputs in a way that the run time does not know; or `out`
+            holds something else than a reward.
+        BundleError: the reward that lies there is damaged.
         ParityError: an engine's numbers are not the source's.
         MissingDependency: a target's library is not installed.
 
@@ -54,8 +56,7 @@ def make(model: str, out: Path, targets: Sequence[str], *, processor: str | None
     backends = {name: cast("Backend", plugins.load("backends", name)()) for name in targets}
     for backend in backends.values():
         backend.version  # noqa: B018 - tells at once that its library is missing
-    if out.exists() and not (out / MANIFEST).is_file() and any(out.iterdir()):
-        raise UnsupportedError(f"{out} is no reward's folder, so it is not replaced. Remove it, or name another.")
+    _require_place(out)
     encoder = DualEncoder.find(model, processor, revision, Path.cwd())
     require_folder(out.parent)
     partial = out.with_name(f".{out.name}.{uuid4().hex[:8]}.partial")
@@ -63,11 +64,40 @@ def make(model: str, out: Path, targets: Sequence[str], *, processor: str | None
         with writing(out.parent, f"writing {out}"):
             partial.mkdir()
             about = _fill(partial, encoder, out.name, {"source": model, "digest": encoder.digest}, backends)
-            shutil.rmtree(out, ignore_errors=True)
-            partial.replace(out)
+            _put(partial, out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return about
+
+
+def _require_place(out: Path) -> None:
+    """Raise UnsupportedError where anything but a reward would be replaced: a folder is its owner's too."""
+    if not os.path.lexists(out):
+        return
+    if not (out / MANIFEST).is_file() and (not out.is_dir() or any(out.iterdir())):
+        raise UnsupportedError(f"{out} is no reward's folder, so it is not replaced. Remove it, or name another.")
+    files = sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_symlink() or not path.is_dir())
+    listed = {MANIFEST, *RewardManifest.read(out / MANIFEST, LIMIT).files} if files else set[str]()
+    if others := [name for name in files if name not in listed]:
+        raise UnsupportedError(
+            f"{out / others[0]} is not of the reward that lies there, so the folder is not replaced. Move it away, or "
+            "name another."
+        )
+
+
+def _put(partial: Path, out: Path) -> None:
+    """Put a finished folder in its place; what was there goes when the new one stands, and comes back where it does not."""
+    aside = out.with_name(f"{partial.name}.old")
+    if not out.exists():
+        partial.replace(out)
+        return
+    out.replace(aside)
+    try:
+        partial.replace(out)
+    except BaseException:
+        aside.replace(out)
+        raise
+    shutil.rmtree(aside)
 
 
 def _fill(folder: Path, encoder: DualEncoder, name: str, source: dict[str, str], backends: dict[str, Backend]) -> RewardManifest:

@@ -5,11 +5,28 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+from pydantic import Field
 
 from engines.errors import UnsupportedError
+from exporter.scores._sets import FeatureSets
 
 #: Rows whose distances to all others are in memory at once.
 _TOGETHER = 1024
+
+
+class Manifold(FeatureSets):
+    """A score of which pictures lie where others are."""
+
+    neighbours: int = Field(default=3, ge=1, description="k")
+
+    def lying(self, rows: np.ndarray, others: np.ndarray) -> list[float]:
+        """1 for each of `rows` (N, width) that is nearer to one of `others` (M, width) than its k-th nearest neighbour, else 0.
+
+        Raises:
+            UnsupportedError: M is not above k.
+
+        """
+        return covered(rows, others, self.neighbours).tolist()
 
 
 def covered(rows: np.ndarray, others: np.ndarray, neighbours: int) -> np.ndarray:

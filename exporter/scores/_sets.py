@@ -68,7 +68,27 @@ class AgainstPictures(Frozen):
         return see(images), np.concatenate(others)
 
 
-class FeatureSets(AgainstPictures):
+class JudgedByNetwork(Frozen):
+    """Options of a score that a network of pictures gives, which a user names.
+
+    Attributes:
+        classifies: whether its classes are asked for, not its features.
+
+    """
+
+    classifies: ClassVar[bool] = False
+
+    model: str = Field(min_length=1)
+    revision: str | None = Field(default=None, description="of the model, on the hub")
+    _network: FeatureNetwork = PrivateAttr()
+
+    @model_validator(mode="after")
+    def _found(self, about: ValidationInfo) -> Self:
+        self._network = FeatureNetwork.find(self.model, self.revision, root_of(about), classifies=self.classifies)
+        return self
+
+
+class FeatureSets(JudgedByNetwork, AgainstPictures):
     """A score of two sets of pictures by a network's features."""
 
     model: str = Field(
@@ -76,13 +96,6 @@ class FeatureSets(AgainstPictures):
         description="what sees the pictures: StyleGAN2-ADA's inception-2015-12-05.pt or vgg16.pt, any TorchScript file from "
         "uint8 pictures (N, 3, height, width) to rows, or a folder or hub id, such as facebook/dinov2-large",
     )
-    revision: str | None = Field(default=None, description="of the model, on the hub")
-    _network: FeatureNetwork = PrivateAttr()
-
-    @model_validator(mode="after")
-    def _found(self, about: ValidationInfo) -> Self:
-        self._network = FeatureNetwork.find(self.model, self.revision, root_of(about))
-        return self
 
     @cached_property
     def digest(self) -> str:

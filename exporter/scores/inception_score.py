@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import numpy as np
-from pydantic import Field, PrivateAttr, ValidationInfo, model_validator
+from pydantic import Field
 
-from engines.strict import Frozen
-from exporter.models.feature_network import FeatureNetwork
-from exporter.scores import root_of
+from exporter.scores._sets import JudgedByNetwork
 
 __all__ = ["InceptionScore"]
 
 
-class InceptionScore(Frozen):
+class InceptionScore(JudgedByNetwork):
     """How sure a classifier is of each picture, and how many classes it sees in all: the exponential of their information.
 
     Salimans et al., *Improved Techniques for Training GANs* (2016), of all pictures at once, and not the mean over ten parts.
@@ -26,19 +24,13 @@ class InceptionScore(Frozen):
     label: ClassVar[str] = "Inception score"
     higher_is_better: ClassVar[bool] = True
     compares: ClassVar[bool] = False
+    classifies: ClassVar[bool] = True
 
     model: str = Field(
         min_length=1,
         description="a classifier: StyleGAN2-ADA's inception-2015-12-05.pt, any other TorchScript file from uint8 pictures "
         "(N, 3, height, width) to probabilities, or a folder or hub id, such as google/vit-base-patch16-224",
     )
-    revision: str | None = Field(default=None, description="of the model, on the hub")
-    _network: FeatureNetwork = PrivateAttr()
-
-    @model_validator(mode="after")
-    def _found(self, about: ValidationInfo) -> Self:
-        self._network = FeatureNetwork.find(self.model, self.revision, root_of(about), classifies=True)
-        return self
 
     @cached_property
     def digest(self) -> str:

@@ -6,15 +6,13 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
-from pydantic import Field
 
-from exporter.scores._manifold import covered
-from exporter.scores._sets import FeatureSets
+from exporter.scores._manifold import Manifold
 
 __all__ = ["Precision"]
 
 
-class Precision(FeatureSets):
+class Precision(Manifold):
     """The share of the pictures that lie among the others: nearer to one of them than its k-th nearest neighbour.
 
     Kynkäänniemi et al., *Improved Precision and Recall Metric* (2019), there with vgg16.pt and 50,000 pictures.
@@ -22,8 +20,6 @@ class Precision(FeatureSets):
 
     label: ClassVar[str] = "precision"
     higher_is_better: ClassVar[bool] = True
-
-    neighbours: int = Field(default=3, ge=1, description="k")
 
     def of(self, images: np.ndarray, prompts: Sequence[str], reference: np.ndarray | None) -> Sequence[float]:  # noqa: ARG002 - a score's
         """1 for each picture that lies among the others, else 0.
@@ -33,4 +29,4 @@ class Precision(FeatureSets):
 
         """
         own, others = self.seen(images, reference)
-        return covered(own, others, self.neighbours).tolist()
+        return self.lying(own, others)

@@ -6,15 +6,13 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
-from pydantic import Field
 
-from exporter.scores._manifold import covered
-from exporter.scores._sets import FeatureSets
+from exporter.scores._manifold import Manifold
 
 __all__ = ["Recall"]
 
 
-class Recall(FeatureSets):
+class Recall(Manifold):
     """The share of the others that lie among the pictures: nearer to one of these than its k-th nearest neighbour.
 
     Kynkäänniemi et al., *Improved Precision and Recall Metric* (2019), there with vgg16.pt and 50,000 pictures.
@@ -22,8 +20,6 @@ class Recall(FeatureSets):
 
     label: ClassVar[str] = "recall"
     higher_is_better: ClassVar[bool] = True
-
-    neighbours: int = Field(default=3, ge=1, description="k")
 
     def of(self, images: np.ndarray, prompts: Sequence[str], reference: np.ndarray | None) -> Sequence[float]:  # noqa: ARG002 - a score's
         """1 for each of the others that lies among the pictures, else 0: as many numbers as there are others.
@@ -33,4 +29,4 @@ class Recall(FeatureSets):
 
         """
         own, others = self.seen(images, reference)
-        return covered(others, own, self.neighbours).tolist()
+        return self.lying(others, own)

@@ -54,6 +54,20 @@ def test_what_is_not_a_rewards_is_not_replaced(root, tmp_path):
         reward.make(str(root / "pair"), tmp_path, ["onnxruntime"], processor=None, revision=None)
 
 
+def test_what_lies_beside_a_reward_is_its_owners(root, judge):
+    mine = judge / "notes" / "mine.txt"
+    mine.parent.mkdir()
+    mine.write_text("mine")
+    with pytest.raises(UnsupportedError, match=r"mine\.txt is not of the reward that lies there"):
+        reward.make(str(root / "pair"), judge, ["onnxruntime"], processor=None, revision=None)
+    assert mine.read_text() == "mine"
+    shutil.rmtree(mine.parent)
+    before = json.loads((judge / "reward.json").read_text())["files"]
+    reward.make(str(root / "pair"), judge, ["onnxruntime"], processor=None, revision=None)
+    assert json.loads((judge / "reward.json").read_text())["files"] == before
+    assert [path.name for path in judge.parent.iterdir() if "partial" in path.name] == []
+
+
 def test_pictures_that_are_prepared_otherwise_are_refused(root, tmp_path):
     folder = shutil.copytree(root / "pair", tmp_path / "pair")
     file = next(path for name in ("processor_config.json", "preprocessor_config.json") if (path := folder / name).is_file())
