@@ -92,6 +92,8 @@ class Reward:
 
         """
         folder = Path(path)
+        if not (folder / MANIFEST).is_file():
+            raise BundleError(f"{folder} is no reward's folder: it has no {MANIFEST}. Make one: t2iexport reward MODEL -o FOLDER")
         about = RewardManifest.read(folder / MANIFEST, LIMIT)
         for name, listed in about.files.items():
             if measure(folder / name) != listed:

@@ -81,7 +81,7 @@ def test_half_a_wish_is_wrong_usage(words, bundle):
 def test_a_damaged_folder_says_what_is_wrong(folder, tmp_path):
     with pytest.raises(UnsupportedError, match="no engine of tensorrt; it has onnxruntime"), Reward.open(folder, "tensorrt"):
         pass
-    with pytest.raises(BundleError, match=r"reward\.json is missing"), Reward.open(tmp_path):
+    with pytest.raises(BundleError, match=r"is no reward.s folder: it has no reward\.json\. Make one"), Reward.open(tmp_path):
         pass
     judge.make(tmp_path / "other")
     told = json.loads((tmp_path / "other" / MANIFEST).read_text())
