@@ -76,7 +76,7 @@ class Traced:
     def _surveyed(self) -> Survey:
         """The pipeline at the recipe's typical size."""
         from exporter.families.tracing import call, siblings  # noqa: PLC0415 - torch
-        from exporter.families.tracing.facts import surveyed  # noqa: PLC0415
+        from exporter.families.tracing.surveying import surveyed  # noqa: PLC0415
 
         shapes = self.recipe.shapes
         pipeline = self.pipeline(loaded=())
@@ -279,7 +279,7 @@ class Traced:
 
         lists = any(leaf.rows for leaves in self.survey.conditioning for leaf in leaves if isinstance(leaf, Leaf))
         takes = arguments(self.survey.pipeline)
-        return lists or not {"prompt_embeds", "batch_size"} & takes.keys()
+        return lists or self.survey.cut or not {"prompt_embeds", "batch_size"} & takes.keys()
 
     _sides = ("latent_height", "latent_width")
 
