@@ -343,7 +343,9 @@ class Traced:
 
     def tokenizer(self, name: str) -> Any:  # noqa: ANN401 - transformers'
         """One tokenizer as transformers has it, and as the pipeline leaves it."""
-        return getattr(self.survey.pipeline, self.survey.readings[name].tokenizer)
+        from exporter.families.tracing import text_processors  # noqa: PLC0415 - torch
+
+        return text_processors.tokenizer(getattr(self.survey.pipeline, self.survey.readings[name].tokenizer))
 
     def literal_ids(self, tower: str, texts: Sequence[str]) -> np.ndarray:  # noqa: ARG002 - none is made
         """Ids of captions, for passes that train: none does here."""

@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 
 from engines.errors import UnsupportedError
 from engines.signature import Range
-from exporter.families.tracing import class_labels, dry_run, image_arguments, own_texts, readings
+from exporter.families.tracing import class_labels, dry_run, image_arguments, own_texts, readings, text_processors
 from exporter.families.tracing.dry_run import NEGATIVE, POSITIVE, Encoding, Leaf, Play, TokenCall
 from exporter.families.tracing.lengths import OpenLengths
 from exporter.families.tracing.origins import DRAW, STEP, Origins, marked, origins
@@ -209,11 +209,11 @@ class Survey:
     def _recorded(self, play: Play, ends: int | None = None) -> list[Encoding]:
         """Let the pipeline encode by its own code, and keep what it was asked and what it gave; the run `ends` after so many."""
         encodings: list[Encoding] = []
-        real = {name: each for name, each in self.pipeline.components.items() if is_tokenizer(each)}
+        real = text_processors.of(self.pipeline)
 
         def answering(name: str) -> Callable[[Sequence[str], Mapping[str, Any]], AskedTokens]:
             def answer(texts: Sequence[str], options: Mapping[str, Any]) -> AskedTokens:
-                given: Any = real[name](texts, **options)
+                given = text_processors.tokenized(real[name], texts, options)
                 given = own_texts.cut(given) if self.cut else given
                 calls = encodings[-1].tokens
                 again = any(each.tokenizer == name and each.texts == tuple(texts) for each in calls)
@@ -223,7 +223,7 @@ class Survey:
 
             return answer
 
-        play.place(**{name: dry_run.tokenizer(each, answering(name)) for name, each in real.items()})
+        play.place(**{name: text_processors.answering(each, answering(name)) for name, each in real.items()})
         method: Any = getattr(type(play.pipeline), play.encoder, None)
 
         def encode(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - the pipeline's
@@ -379,11 +379,6 @@ class Survey:
         asked = {**self.called(1), **self.shown(1, height, width), "height": height, "width": width, "num_inference_steps": steps}
         self._run(play, **asked)
         return play, noises
-
-
-def is_tokenizer(component: object) -> bool:
-    """Whether a component of a pipeline makes ids of texts."""
-    return hasattr(component, "convert_tokens_to_ids")
 
 
 def replayed(results: Sequence[Any]) -> Callable[..., Any]:

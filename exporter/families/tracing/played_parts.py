@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from exporter.families.tracing import class_labels, dry_run, image_arguments
+from exporter.families.tracing import class_labels, dry_run, image_arguments, text_processors
 from exporter.families.tracing.crossings import Conditions
 from exporter.families.tracing.dry_run import Leaf, Play
-from exporter.families.tracing.facts import Survey, is_tokenizer, replayed
+from exporter.families.tracing.facts import Survey, replayed
 from exporter.families.tracing.open_lengths import one_batch
 from exporter.families.tracing.open_texts import OpenTexts, uniform
 from exporter.families.tracing.origins import DRAW, STEP, Origins, marked
@@ -110,9 +110,11 @@ class PlayedText(PlayedPart):
         values, found = dict(zip(self._ports, inputs, strict=True)), list[Tensor]()
         for encoding, leaves in zip(self._survey.encodings, self._survey.conditioning, strict=True):
             play = self._play(torch.zeros, torch.zeros(1))
-            real = {name: each for name, each in self._pipeline.components.items() if is_tokenizer(each)}
+            real = text_processors.of(self._pipeline)
             calls = {name: [call for call in encoding.tokens if call.tokenizer == name] for name in real}
-            play.place(**{name: dry_run.tokenizer(each, self._answering(calls[name], values)) for name, each in real.items()})
+            play.place(
+                **{name: text_processors.answering(each, self._answering(calls[name], values)) for name, each in real.items()}
+            )
             encode = getattr(type(play.pipeline), play.encoder)
             with torch.no_grad(), sized(inputs[0]), OpenTexts():
                 flat, _ = dry_run.leaves(encode(play.pipeline, *encoding.args, **encoding.kwargs), 1)

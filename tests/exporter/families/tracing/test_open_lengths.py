@@ -1,5 +1,7 @@
 """Lengths of a pipeline stay open where its code makes numbers, lists and tensors of them."""
 
+import functools
+
 import pytest
 import torch
 from diffusers.pipelines.flux import pipeline_flux
@@ -96,6 +98,19 @@ def test_lengths_stay_open_in_the_pipeline_s_networks_too():
     with open_lengths(bare(transformer=Network(), other=1)):
         assert vars(transformer_flux)["int"]("3") == 3
     assert "int" not in vars(transformer_flux)
+
+
+def test_what_a_network_keeps_of_a_call_is_made_anew():
+    class Network(nn.Module):
+        @functools.lru_cache(maxsize=8)  # noqa: B019 - as diffusers has it
+        def made(self, length):
+            return torch.zeros(length)
+
+    network = Network()
+    kept = network.made(3)
+    with open_lengths(bare(transformer=network)):
+        assert network.made(3) is not kept
+    assert network.made(3) is kept
 
 
 def test_how_often_one_batch_goes_into_another_is_a_number_of_rows_that_are_joined():
