@@ -104,7 +104,9 @@ def _translated(program: torch.export.ExportedProgram, signature: Signature, ops
     # Decomposing counts them: weights of a side of shapes alone are gone.
     left = {node.name for node in program.graph.find_nodes(op="placeholder")}
     specs = program.graph_signature.input_specs
-    specs[:] = [spec for spec in specs if spec.arg.name in left]
+    for spec in [spec for spec in specs if spec.arg.name not in left]:
+        specs.remove(spec)
+        program.constants.pop(str(spec.target), None)
     try:
         program.__class__ = _Decomposed
         # Numbers that are computed of lengths: a translation in vain leaves them behind, and decomposing would look for them.
