@@ -37,8 +37,11 @@ if TYPE_CHECKING:
     from exporter.layouts.convert import Layout
     from exporter.parity.debug import LayerReport as Found
     from exporter.parity.sides import SourceNetwork
+    from exporter.part import Part
 
 R = TypeVar("R")
+#: Roles of parts that a picture from noise does without.
+_BESIDE = {"encoder", "shallow"}
 
 
 class Progress(Protocol):
@@ -208,11 +211,31 @@ def convert(path: Path, layout: Layout, out: Path, store: Store, report: Progres
     plan = Plan(source_of(Bundle.open(path))[0])
     layouts.require(plan.family.driving.pipeline, manifest, out)
     results, sources = Results(store), {name: part.source for name, part in plan.parts.items()}
-    needed = closure(source.network for source in sources.values() if source.network)
-    for stage in (stage for stage in plan.stages if stage in needed):
-        _run(stage, store, report, results)
+    _remake(plan, store, report, results)
     layouts.convert(pipeline_of(plan.family, sources, results), manifest, layout, out, say)
     return layouts.notes(manifest, plan.recipe.sampler.step)
+
+
+def modules(path: Path, store: Store, report: Progress) -> dict[str, Part]:
+    """What a bundle runs from a prompt to an image, in torch, fp32: the source's networks as the recipe's passes leave them.
+
+    A pass that works on a graph, as quantization does, is none of these.
+
+    Raises:
+        UnsupportedError: the source model is not here.
+
+    """
+    plan, results = Plan(source_of(Bundle.open(path))[0]), Results(store)
+    _remake(plan, store, report, results)
+    roles = plan.family.roles
+    return {name: part.source.load("fp32", results) for name, part in plan.parts.items() if roles[name] not in _BESIDE}
+
+
+def _remake(plan: Plan, store: Store, report: Progress, results: Results) -> None:
+    """Make the networks that the recipe's passes make."""
+    needed = closure(part.source.network for part in plan.parts.values() if part.source.network)
+    for stage in (stage for stage in plan.stages if stage in needed):
+        _run(stage, store, report, results)
 
 
 def _keep(opened: Bundle, verdicts: list[Verdict], say: Callable[[str], None]) -> None:

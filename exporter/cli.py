@@ -16,6 +16,7 @@ from engines.__main__ import generate
 from engines.disk import refusal, require_file, writing
 from engines.errors import MissingDependency, ParityError, RecipeError, T2IError
 from engines.serve.command import serve
+from exporter.noise.command import optimize_noise
 
 if TYPE_CHECKING:
     from engines.triton.repository import Backend
@@ -37,6 +38,7 @@ def verbs() -> None:
 
 verbs.add_command(generate)
 verbs.add_command(serve)
+verbs.add_command(optimize_noise)
 
 
 @verbs.command("build")

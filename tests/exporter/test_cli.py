@@ -30,13 +30,13 @@ FLAGS = {
     "distill": {"--set"},
     "generate": {
         *("-o", "--output", "--negative-prompt", "--seed", "--steps", "--height", "--width", "--guidance-scale", "--backend"),
-        *("--image", "--mask", "--lora", "--strength", "--noise", "--from", "--previews"),
-        *("--input", "--images-per-prompt", "--generator", "--no-metadata"),  # a wish for a picture, not for a bundle
-        *("--prompt-2", "--negative-prompt-2", "--parallel", "--best-of", "--reward"),  # what chooses is no part of what draws
+        *("--image", "--mask", "--lora", "--strength", "--noise", "--from", "--previews", "--prompt-2", "--negative-prompt-2"),
+        *("--input", "--images-per-prompt", "--generator", "--no-metadata", "--parallel", "--best-of", "--reward"),
         "--sampler",  # a recipe has no say: any bundle of a variance-preserving model takes any of them
     },
     "inspect": {"--json", "--as-recipe"},  # a choice that was measured, back as a choice that is written
     "list": {"--schema"},
+    "optimize-noise": {"-o", "--output", "--reward", "--iterations", "--lr", "--weight", "--seed", "--steps", "--guidance-scale"},
     "rebuild": {"--backend"},
     "reward": {"-o", "--output", "--processor", "--revision", "--target"},  # of no recipe: it judges any bundle's pictures
     "serve": {"--host", "--port", "--backend", "--keys", "--cors", "--lora", "--set"},  # --set is its one escape
