@@ -29,7 +29,7 @@ IMPORT_SECONDS, OWN_SECONDS = 0.3, 0.08
 ORDER = (
     "recipe", "part", "machine", "models", "graph", "onnx", "families", "schedulers", "reference", "parity", "scores", "reward",
     "caching", "pruning", "training", "quantization", "passes", "stages", "bench", "layouts", "report", "build", "noise",
-    "sweep", "cli",
+    "sweep", "verbs", "cli",
 )  # fmt: skip
 
 #: What stands beside the four folders of code and the recipes.

@@ -27,8 +27,11 @@ def console(*, error: bool = False) -> Console:
     return Console(stderr=error, highlight=False, markup=False, emoji=False, width=None if terminal else 400)
 
 
-def show(facts: Mapping[str, Any]) -> None:
-    """Print facts as lines, lists of rows as tables, lists of sentences as a list."""
+def show(facts: Mapping[str, Any], *, as_json: bool = False) -> None:
+    """Print facts as lines, lists of rows as tables, lists of sentences as a list; or all of them as JSON."""
+    if as_json:
+        print(json.dumps(facts, indent=2, ensure_ascii=False))  # noqa: T201 - as it is, for a program: neither styled nor wrapped
+        return
     screen, width = console(), max((len(name) for name, value in facts.items() if isinstance(value, str)), default=0)
     for name, value in facts.items():
         if isinstance(value, str):

@@ -11,11 +11,15 @@ import traceback
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import engines
 import exporter
 from engines.disk import refusal
-from engines.errors import T2IError, UnsupportedError
+from engines.errors import RecipeError, T2IError, UnsupportedError
+
+if TYPE_CHECKING:
+    from exporter.recipe.schema import Recipe
 
 #: Libraries that read what users bring: package → distribution. What others raise counts for whoever called them.
 _LIBRARIES = {
@@ -51,6 +55,22 @@ def vendors(doing: str) -> Iterator[None]:
         if told := sentence(error, doing):
             raise told from error
         raise
+
+
+@contextlib.contextmanager
+def located(recipe: Recipe) -> Iterator[None]:
+    """Give problems that were found after the recipe was read its file and lines, and what a library says of its model words.
+
+    Raises:
+        RecipeError: as it was raised inside, each problem with its place.
+        UnsupportedError: a library raised, as for `vendors`.
+
+    """
+    try:
+        with vendors(f"model.source {recipe.model.source}"):
+            yield
+    except RecipeError as error:
+        raise RecipeError(recipe.located(error.problems)) from error
 
 
 def sentence(error: BaseException, doing: str) -> T2IError | None:

@@ -19,7 +19,7 @@ from exporter.recipe.schema import Recipe
 from exporter.stages.plan import Plan
 from exporter.stages.stage import Results
 from exporter.stages.store import Store
-from exporter.stages.vendors import vendors
+from exporter.stages.vendors import located, vendors
 
 RECIPE = {
     "model": {"source": "SOURCE"},
@@ -265,7 +265,7 @@ def outcome(case: Odd, *, record: bool) -> BaseException | None:
         str(error).encode()  # as it is printed
         return None
     except Exception as error:  # noqa: BLE001 - the one thing that is looked for
-        return None if cli._known(error) else error
+        return None if cli.known(error) else error
     return None
 
 
@@ -273,7 +273,7 @@ def _begin(case: Odd, *, record: bool) -> None:
     file = case.folder / "recipe.yaml"
     file.write_bytes(case.text.encode(errors="surrogatepass"))
     recipe = Recipe.load(file)
-    with cli._located(recipe):
+    with located(recipe):
         plan = Plan(recipe)
         plan.refuse()
         wanted = _CHEAP | ({"record"} if record else set())

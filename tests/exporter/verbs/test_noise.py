@@ -6,7 +6,7 @@ import numpy as np
 from click.testing import CliRunner
 
 from exporter.noise import optimize as module
-from exporter.noise.command import optimize_noise
+from exporter.verbs.noise import optimize_noise_command
 
 
 def test_each_prompt_has_its_line(monkeypatch):
@@ -19,7 +19,7 @@ def test_each_prompt_has_its_line(monkeypatch):
 
     monkeypatch.setattr(module, "optimize", optimize)
     words = ["b", "a red circle", "sea", "--reward", "r", "-o", "n.npy", "--iterations", "1", "--seed", "4"]
-    done = CliRunner().invoke(optimize_noise, words)
+    done = CliRunner().invoke(optimize_noise_command, words)
     assert done.exit_code == 0, done.output
     assert done.stdout.splitlines() == [
         "a red circle: 10 → 12.5 after 1 gradients; the bundle's own picture, on onnxruntime 1: 12.4",

@@ -1,4 +1,4 @@
-"""The verb `optimize-noise`: parse, call, print."""
+"""The verb that finds noise by a reward's gradient."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from exporter.verbs.options import PATH
+
 if TYPE_CHECKING:
     import numpy as np
 
-_PATH = click.Path(path_type=Path)
-
 
 @click.command("optimize-noise")
-@click.argument("bundle", type=_PATH)
+@click.argument("bundle", type=PATH)
 @click.argument("prompts", nargs=-1, required=True)
-@click.option("--reward", type=_PATH, required=True, help="Folder of what is to rise: t2iexport reward makes one.")
-@click.option("-o", "--output", type=_PATH, default=Path("noise.npy"), show_default=True, help="What generate --noise takes.")
+@click.option("--reward", type=PATH, required=True, help="Folder of what is to rise: t2iexport reward makes one.")
+@click.option("-o", "--output", type=PATH, default=Path("noise.npy"), show_default=True, help="What generate --noise takes.")
 @click.option("--iterations", type=click.IntRange(1), default=50, show_default=True, help="Of the ascent, a gradient each.")
 @click.option("--lr", "rate", type=click.FloatRange(0, min_open=True), default=5.0, show_default=True, help="Learning rate.")
 @click.option("--weight", type=click.FloatRange(0, min_open=True), default=0.01, show_default=True, help="Of the reward.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the first noise; the next adds 1.")
 @click.option("--steps", type=int, help="Of the sampler; the bundle says which it has.")
 @click.option("--guidance-scale", type=float, help="How strictly the prompt steers; up to 1 is off.")
-def optimize_noise(
+def optimize_noise_command(
     bundle: Path,
     prompts: tuple[str, ...],
     reward: Path,
@@ -36,10 +36,10 @@ def optimize_noise(
     **wishes: Any,  # noqa: ANN401 - seed, steps and guidance_scale
 ) -> None:
     """Find noise of which a few-step model draws what a reward likes best, by its gradient; needs the source model."""
-    from exporter.noise.ascent import AscentOptions  # noqa: PLC0415 - --help stays quick
-    from exporter.noise.optimize import optimize  # noqa: PLC0415
-    from exporter.report import progress  # noqa: PLC0415
-    from exporter.stages.store import Store  # noqa: PLC0415
+    from exporter.noise.ascent import AscentOptions
+    from exporter.noise.optimize import optimize
+    from exporter.report import progress
+    from exporter.stages.store import Store
 
     def told(iteration: int, rewards: np.ndarray) -> None:
         click.echo(f"\r{iteration} of {iterations}: {rewards[0]:.4g} ", err=True, nl=iteration == iterations)

@@ -1,0 +1,82 @@
+"""Verbs that make what did not exist: a bundle, a trained network, a reward."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from exporter.verbs.options import ASSIGNMENTS, PATH
+
+
+@click.command("build")
+@click.argument("recipe", type=PATH)
+@click.option("-o", "--output", type=PATH, help="Folder of the bundle.  [default: bundles/<recipe's name>]")
+@ASSIGNMENTS
+@click.option("--dry-run", is_flag=True, help="Print the plan and what it needs; build nothing.")
+@click.option("--check-reproducible", is_flag=True, help="Build every engine twice; both must be the same bytes.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON; the stages go to stderr.")
+def build_command(recipe: Path, output: Path | None, assignments: tuple[str, ...], **flags: bool) -> None:
+    """Turn a recipe, a YAML file or a name of `t2iexport list recipes`, into a checked bundle."""
+    from exporter.recipe.schema import Recipe
+    from exporter.report import console, describe, progress
+    from exporter.stages.store import Store
+    from exporter.stages.vendors import located
+
+    chosen = Recipe.load(recipe, assignments)
+    with located(chosen), progress.stage_lines(error=flags["as_json"]) as lines:
+        store = Store(say=lines.say)
+        if flags["dry_run"]:
+            from exporter.stages.plan import Plan
+
+            plan = Plan(chosen)
+            plan.refuse()
+            console.show(describe.dry_run(plan, store), as_json=flags["as_json"])
+            return
+        from exporter.build import build
+        from exporter.parity import table
+
+        out = output or Path("bundles") / chosen.name
+        bundle, verdicts = build(chosen, out, store, lines, reproducible=flags["check_reproducible"])
+    reused = sum(row["cached"] for row in lines.rows)
+    if flags["as_json"]:
+        content = {"bundle": str(out), "stages": lines.rows, "verdicts": console.verdict_rows(verdicts)}
+        console.show(content | {"notes": list(bundle.manifest.notes)}, as_json=True)
+        return
+    click.echo(f"\n{table.table(verdicts)}" if verdicts else "")
+    for note in bundle.manifest.notes:
+        click.echo(note)
+    size = sum(file.size for file in bundle.manifest.files.values()) / 1e6
+    click.echo(f"\n{out}: {size:.1f} MB; {reused} of {len(lines.rows)} stages were reused")
+
+
+@click.command("distill")
+@click.argument("recipe", type=PATH)
+@ASSIGNMENTS
+def distill_command(recipe: Path, assignments: tuple[str, ...]) -> None:
+    """Train what a recipe's distill passes ask for; build finds it."""
+    from exporter import build
+    from exporter.recipe.schema import Recipe
+    from exporter.report import progress
+    from exporter.stages.store import Store
+    from exporter.stages.vendors import located
+
+    chosen = Recipe.load(recipe, assignments)
+    with located(chosen), progress.stage_lines(error=True) as lines:
+        trained = build.distill(chosen, Store(say=lines.say), lines)
+    for part, folder in trained.items():
+        click.echo(f"{part}: {folder}")
+
+
+@click.command("reward")
+@click.argument("model")
+@click.option("-o", "--output", type=PATH, required=True, help="Folder of the reward; its name is the reward's.")
+@click.option("--processor", help="Where tokenizer and image processor are, if not with the model.")
+@click.option("--revision", help="Of the model, on the hub.")
+@click.option("--target", "targets", multiple=True, default=["onnxruntime"], show_default=True, help="Whose engine; repeatable.")
+def reward_command(model: str, output: Path, processor: str | None, revision: str | None, targets: tuple[str, ...]) -> None:
+    """Make what `generate --best-of` chooses by: CLIP, PickScore, or another pair of encoders of pictures and texts."""
+    from exporter import reward
+
+    about = reward.make(model, output, targets, processor=processor, revision=revision)
+    click.echo(f"{output}: off by {about.off:.2g} at most, in hundredths of a cosine")
