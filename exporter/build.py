@@ -17,7 +17,7 @@ from engines import bundle
 from engines.bundle import Bundle, Verdict
 from engines.disk import require_folder, writing
 from engines.errors import MissingDependency, ParityError, RecipeError, SpeedError, UnsupportedError
-from exporter.bench import quality_gate, speed_gate
+from exporter.bench import quality_blame, quality_gate, speed_gate
 from exporter.bench.diffusers import source as source_of
 from exporter.bench.drawing import require_prompts_alone
 from exporter.parity import table
@@ -34,6 +34,7 @@ from exporter.stages.vendors import vendors
 from exporter.stages.worker import ahead
 
 if TYPE_CHECKING:
+    from engines.bundle import Draft
     from exporter.layouts.convert import Layout
     from exporter.parity.debug import LayerReport as Found
     from exporter.parity.sides import SourceNetwork
@@ -280,8 +281,7 @@ def _publish(plan: Plan, out: Path, store: Store, report: Progress, results: Res
     temporary = out.with_name(f".{out.name}.partial")
     shutil.rmtree(temporary, ignore_errors=True)  # of a build that was killed: this is the only one at work here
     try:
-        draft = assemble.lay_out(contents.opened(plan, results), temporary)
-        written = bundle.write(temporary, draft)
+        draft, written = _lay_out(plan, temporary, results)
         verdicts, notes = _check(plan, temporary, store, report, results)
         kept = tuple(table.worst(verdicts))
         receipts = {"verdicts": kept, "notes": (*draft.notes, *notes)}
@@ -308,9 +308,25 @@ def _gated(plan: Plan, temporary: Path, out: Path, store: Store, report: Progres
             told += _run(quality_gate.stage(plan, temporary), store, report, results)
         if checks.faster_than:
             told.append(_run(speed_gate.stage(plan, temporary), store, report, results))
-    except (ParityError, SpeedError) as error:
-        raise type(error)(f"{error}\n{_reject(temporary, out)}") from error
+    except quality_gate.QualityMissed as error:
+
+        def lay_out(recipe: Recipe, folder: Path) -> None:
+            shorter, made = _decided(Plan(recipe), store, report), Results(store)
+            for stage in shorter.stages:
+                _run(stage, store, report, made)
+            _lay_out(shorter, folder, made)
+
+        blamed = quality_blame.blame(error, plan.recipe, plan.passes.of, lay_out)
+        raise ParityError("\n".join(filter(None, (str(error), blamed, _reject(temporary, out))))) from error
+    except SpeedError as error:
+        raise SpeedError(f"{error}\n{_reject(temporary, out)}") from error
     return told
+
+
+def _lay_out(plan: Plan, folder: Path, results: Results) -> tuple[Draft, Bundle]:
+    """Write a bundle of what a plan's stages made, before anything judges it."""
+    draft = assemble.lay_out(contents.opened(plan, results), folder)
+    return draft, bundle.write(folder, draft)
 
 
 def _reject(temporary: Path, out: Path) -> str:
