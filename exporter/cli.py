@@ -37,6 +37,10 @@ VERBS = {
         "exporter.verbs.describe",
         "List what there is to name in a recipe; `list samplers` compiles every scheduler, and measures its order.",
     ),
+    "optimize-noise": (
+        "exporter.verbs.noise",
+        "Find noise of which a few-step model draws what a reward likes best, by its gradient; needs the source model.",
+    ),
     "rebuild": (
         "exporter.verbs.deliver",
         "Build a bundle's engines again on this machine, from the ONNX inside; needs no torch.",

@@ -30,6 +30,8 @@ FLAGS = {
     },
     "inspect": {"--json", "--as-recipe"},  # a choice that was measured, back as a choice that is written
     "list": {"--schema"},
+    # Of no recipe, as reward's; how far and how fast is asked of each model anew.
+    "optimize-noise": {"-o", "--output", "--reward", "--iterations", "--lr", "--weight", "--seed", "--steps", "--guidance-scale"},
     "rebuild": {"--backend"},
     "reward": {"-o", "--output", "--processor", "--revision", "--target"},  # of no recipe: it judges any bundle's pictures
     "serve": {"--host", "--port", "--backend", "--keys", "--cors", "--lora", "--set"},  # --set is its one escape
