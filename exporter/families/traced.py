@@ -76,7 +76,7 @@ class Traced:
     def _surveyed(self) -> Survey:
         """The pipeline at the recipe's typical size."""
         from exporter.families.tracing import call, siblings  # noqa: PLC0415 - torch
-        from exporter.families.tracing.facts import surveyed  # noqa: PLC0415
+        from exporter.families.tracing.surveying import surveyed  # noqa: PLC0415
 
         shapes = self.recipe.shapes
         pipeline = self.pipeline(loaded=())

@@ -71,6 +71,10 @@ def export(
     return ExportedModel(model, before)
 
 
+#: How lines of torch begin that say where to read more.
+_ADVICE = ("Use tlparse", "(https://", "(Refer to")
+
+
 def _last(error: Exception) -> str:
     """The exporter's last words; of lengths that the module's code fixes, which, and what to write."""
     lines = str(error).strip().splitlines()
@@ -79,7 +83,9 @@ def _last(error: Exception) -> str:
             f"its code takes {', '.join(sorted(fixed))} for one number, and the recipe asks for a range.\n"
             "  Give one size and batch: each of height, width and batch the same three times."
         )
-    return "\n  ".join(lines[-3:])
+    if causes := re.findall(r"^<class '(?:\w+\.)*(\w+)'>: (.*)$", str(error).partition("Exception summary")[2], re.MULTILINE):
+        return ": ".join(causes[0])  # the first of those that led to each other
+    return "\n  ".join([line for line in lines if line.strip() and not line.startswith(_ADVICE)][-3:])
 
 
 class _Decomposed(torch.export.ExportedProgram):
@@ -101,6 +107,9 @@ def _translated(program: torch.export.ExportedProgram, signature: Signature, ops
         _prune(program.graph)
         _leave_out(program.graph)
         _spell(program.graph)
+    left = {node.name for node in program.graph.find_nodes(op="placeholder")}
+    specs = program.graph_signature.input_specs  # which decomposing holds against the graph
+    specs[:] = [spec for spec in specs if spec.arg.name in left]
     try:
         program.__class__ = _Decomposed
         # Numbers that are computed of lengths: a translation in vain leaves them behind, and decomposing would look for them.

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -96,6 +95,8 @@ class Survey:
                 play(**self.called(1))
         except Stepped as event:
             self._kept, self.options, self.output = event.sample, event.options, event.output
+        except UnsupportedError:
+            raise
         except Exception as error:
             raise refused(self.name, error, self.pipeline.components) from error
         else:
@@ -286,6 +287,8 @@ class Survey:
     def _leaves(self, place: int, two: Encoding, taken: set[str]) -> list[Leaf | Any]:
         one = self.encodings[place]
         (alone, _), (both, _) = dry_run.leaves(one.found, 1), dry_run.leaves(two.found, 2)
+        if len(alone) != len(both):
+            raise UnsupportedError(f"{self.name} encodes each prompt to a list of tensors, which is not built.")
         names = dry_run.names_of(getattr(type(self.pipeline), dry_run.encoder_of(self.pipeline)), len(alone))
         negative = bool(one.tokens) and all(NEGATIVE.lower() in text.lower() for call in one.tokens for text in call.texts)
         found: list[Leaf | Any] = []
@@ -368,22 +371,6 @@ class Survey:
         asked = {**self.called(1), **self.shown(1, height, width), "height": height, "width": width, "num_inference_steps": steps}
         self._run(play, **asked)
         return play, noises
-
-
-def surveyed(
-    pipeline: Any,  # noqa: ANN401 - as of `Survey`
-    *asked: Any,  # noqa: ANN401
-    words: Mapping[str, str] | None = None,
-    judged: bool = False,
-    shown: bool = False,
-) -> Survey:
-    """Survey a pipeline, without pictures if it draws without and none are to be `shown`, else with those that its call takes."""
-    if not image_arguments.arguments(pipeline):
-        return Survey(pipeline, *asked, judged=judged)
-    if not shown:
-        with suppress(UnsupportedError):
-            return Survey(pipeline, *asked, judged=judged)
-    return image_arguments.handed(pipeline, partial(Survey, pipeline, *asked, words=words, judged=judged), words)
 
 
 def replayed(results: Sequence[Any]) -> Callable[..., Any]:

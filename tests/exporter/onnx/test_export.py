@@ -53,6 +53,18 @@ class InPlace(torch.nn.Module):
         return changed * 2
 
 
+class Unloaded(InPlace):
+    """Has a side of shapes alone, whose weights are not loaded, beside what needs decomposition."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(4, device="meta"))
+
+    def forward(self, latent):
+        latent.to("meta").mul_(self.weight)
+        return super().forward(latent)
+
+
 class Unspeakable(torch.nn.Module):
     def forward(self, latent):
         return torch.linalg.matrix_exp(latent[..., :2, :2]).sum() + latent
@@ -79,6 +91,10 @@ def test_what_needs_decomposition_gets_it(tmp_path, monkeypatch):
     assert run(InPlace(), tmp_path, monkeypatch) == 2
 
 
+def test_weights_that_are_not_loaded_are_left_out_of_what_is_decomposed(tmp_path, monkeypatch):
+    assert run(Unloaded(), tmp_path, monkeypatch) == 2
+
+
 def test_numbers_of_places_are_as_wide_as_onnx_has_them(tmp_path, monkeypatch):
     assert run(Placed(), tmp_path, monkeypatch) == 1
 
@@ -99,6 +115,20 @@ def test_a_side_of_shapes_alone_stays_where_it_is_and_goes_where_nothing_is_made
 def test_what_cannot_be_translated_says_so():
     with pytest.raises(UnsupportedError, match="unet cannot be exported to ONNX operator set 20"):
         exporting.export(Part("unet", "denoiser", Unspeakable().eval(), SIGNATURE), 20)
+
+
+_SUMMED = (
+    "Failed to convert.\n\n## Exception summary\n\n<class 'torch.onnx.errors.DispatchError'>: No function for x\n⬆️\n"
+    "<class 'torch.onnx.errors.ConversionError'>: Error at node y\n\n(Refer to the full stack trace above.)"
+)
+_ADVISED = "A tensor is a fake one.\nUse tlparse to see full graph.\n(https://github.com/pytorch/tlparse)"
+
+
+@pytest.mark.parametrize(
+    ("words", "last"), [(_SUMMED, "DispatchError: No function for x"), (_ADVISED, "A tensor is a fake one.")]
+)
+def test_of_torch_s_words_those_are_told_that_say_what_is_wrong(words, last):
+    assert exporting._last(RuntimeError(words)) == last
 
 
 def test_a_length_that_the_code_fixes_is_told_with_what_to_write():
