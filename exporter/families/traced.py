@@ -279,7 +279,7 @@ class Traced:
 
         lists = any(leaf.rows for leaves in self.survey.conditioning for leaf in leaves if isinstance(leaf, Leaf))
         takes = arguments(self.survey.pipeline)
-        return lists or not {"prompt_embeds", "batch_size"} & takes.keys()
+        return lists or self.survey.cut or not {"prompt_embeds", "batch_size"} & takes.keys()
 
     _sides = ("latent_height", "latent_width")
 

@@ -251,7 +251,7 @@ def _folder(folder: Path, provenance: dict[str, str], seed: int | None, variant:
         safetensors_header.refuse_pickle(str(folder), [file.name for file in folder.iterdir()])
         raise UnsupportedError(
             f"{folder} has no model_index.json, so it is not a diffusers pipeline.\n"
-            "  Name the folder that save_pretrained wrote, or a single .safetensors file."
+            "  Name the folder that save_pretrained wrote, or a single .safetensors file; of a network alone a model.base too."
         )
     index = read_json(index_file)
     configs: dict[str, Mapping[str, Any]] = {"model_index": index}

@@ -12,10 +12,11 @@ from torch.utils import _pytree as pytree
 
 from engines.errors import UnsupportedError
 from engines.signature import Range
-from exporter.families.tracing import class_labels, dry_run, image_arguments, readings, text_processors
+from exporter.families.tracing import class_labels, dry_run, image_arguments, own_texts, readings, text_processors
 from exporter.families.tracing.dry_run import NEGATIVE, POSITIVE, Encoding, Leaf, Play, TokenCall
 from exporter.families.tracing.lengths import OpenLengths
 from exporter.families.tracing.origins import DRAW, STEP, Origins, marked, origins
+from exporter.families.tracing.own_texts import Ones
 from exporter.families.tracing.readings import AskedTokens, Reading
 from exporter.families.tracing.scales import open_scales, other_scales, steering
 from exporter.families.tracing.standins import Absent, Finished, OpenScale, Stepped, idle, outlined, refused
@@ -38,6 +39,7 @@ class Survey:
         lists: argument → how many pictures it is a list of, where it is one.
         words: name of an input → the argument that is that picture; by default the arguments' own names.
         judged: whether the pipeline itself checks what it is asked, as it does for whoever calls it.
+        cut: whether tokenizers leave out what pads a text.
 
     Attributes:
         pictures: name of an input → the argument of the call that is that picture.
@@ -52,6 +54,7 @@ class Survey:
         grid: what its scheduler was told.
         scale: of guidance; `others` are the pipeline's further scales.
         options: what `step` was given beside output, time and sample.
+        counts: whether a network asks masks that pad texts how many ids are a text's own.
 
     Raises:
         UnsupportedError: its code cannot be followed, or keeps latents in no way that is known.
@@ -71,8 +74,9 @@ class Survey:
         *,
         words: Mapping[str, str] | None = None,
         judged: bool = False,
+        cut: bool = False,
     ) -> None:
-        self.pipeline, self.mode = pipeline, mode
+        self.pipeline, self.mode, self.cut = pipeline, mode, cut
         self.lists, self._hand = dict(lists or {}), hand or image_arguments.as_numbers
         self.pictures = image_arguments.numbered(words or image_arguments.arguments(pipeline), self.lists) if hand else {}
         self.prepared: dict[str, image_arguments.Picture] = {}
@@ -87,11 +91,12 @@ class Survey:
         self._read: dict[str, set[str]] = {}
         play, noises = self._play(1)
         self.encodings = self._recorded(play)
+        masks = own_texts.AskedMasks()
         if judged:
             play.own("check_inputs")
         try:
             watched = dry_run.watched(play.pipeline, lambda: play.phase, self.components)
-            with outlined(), watched, dry_run.returning(play.pipeline, self._returned):
+            with outlined(), watched, dry_run.returning(play.pipeline, self._returned), masks:
                 play(**self.called(1))
         except Stepped as event:
             self._kept, self.options, self.output = event.sample, event.options, event.output
@@ -101,6 +106,8 @@ class Survey:
             raise refused(self.name, error, self.pipeline.components) from error
         else:
             raise UnsupportedError(f"{self.name} never calls its scheduler's step.\n  Only pipelines that denoise are built.")
+        pads = any(not call.mask.all() for each in self.encodings for call in each.tokens)
+        self.counts = masks.asked and pads
         self.drawn, self.draws, self.unseeded = self._latent_draw(noises), len(noises), play.unseeded.drawn
         noise = noises[self.drawn]
         self.noise, self.grid = tuple(noise.shape), play.grid
@@ -209,6 +216,7 @@ class Survey:
         def answering(name: str) -> Callable[[Sequence[str], Mapping[str, Any]], AskedTokens]:
             def answer(texts: Sequence[str], options: Mapping[str, Any]) -> AskedTokens:
                 given = text_processors.tokenized(real[name], texts, options)
+                given = own_texts.cut(given) if self.cut else given
                 calls = encodings[-1].tokens
                 again = any(each.tokenizer == name and each.texts == tuple(texts) for each in calls)
                 ids, mask = given["input_ids"], given.get("attention_mask")
@@ -225,6 +233,7 @@ class Survey:
             encodings.append(Encoding(args, kwargs))
             encodings[-1].found = found = method(play.pipeline, *args, **kwargs)
             pytree.tree_map_only(Tensor, lambda each: marked(each, STEP), found)
+            own_texts.mark(pytree.tree_leaves(found))
             play.phase = before
             if len(encodings) == ends:
                 raise Stepped(None, None, {})
@@ -310,6 +319,9 @@ class Survey:
             taken.add(own)
             axes = [axis for axis, pair in enumerate(zip(first.shape[1:], other, strict=True)) if pair[0] != pair[1]]
             dims = {axis: self.lengths.of_leaf(own, place, number, axis) for axis in axes}
+            if self.cut and list(dims) == [0] and not first.is_floating_point() and first.ndim == 2:
+                found.append(Ones(dims[0], first.dtype))
+                continue
             found.append(Leaf(own, tuple(first.shape[1:]), first.dtype, rows, times, dims))
         return found
 

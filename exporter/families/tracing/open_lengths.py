@@ -108,8 +108,21 @@ def _surely(values: Iterable[Any]) -> bool:
     return all(statically_known_true(each) if isinstance(each, SymBool) else each for each in values)
 
 
+def _distinct(values: Iterable[Any] = ()) -> Any:  # noqa: ANN401 - of `set`
+    """`set`; of open lengths, which have no hash, a list of those that are not surely the same."""
+    each, found = list(values), list[Any]()
+    if not any(isinstance(one, SymInt) for one in each):
+        return set(each)
+    for one in each:
+        if not any(statically_known_true(one == other) for other in found):
+            found.append(one)
+    return found
+
+
 #: What stands in the place of Python's own in the code that is followed.
-_OPEN: Mapping[str, Any] = {"int": _OpenInt, "float": _OpenFloat, "len": _length, "max": _largest, "all": _surely}
+_OPEN: Mapping[str, Any] = {
+    "int": _OpenInt, "float": _OpenFloat, "len": _length, "max": _largest, "all": _surely, "set": _distinct,
+}  # fmt: skip
 
 
 class _Missing:

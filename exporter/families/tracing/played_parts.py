@@ -19,6 +19,7 @@ from exporter.families.tracing.facts import Survey, replayed
 from exporter.families.tracing.open_lengths import one_batch
 from exporter.families.tracing.open_texts import OpenTexts, uniform
 from exporter.families.tracing.origins import DRAW, STEP, Origins, marked
+from exporter.families.tracing.own_texts import Ones
 from exporter.families.tracing.readings import AskedTokens, branch_of
 from exporter.families.tracing.scales import steering
 from exporter.families.tracing.standins import Finished, OpenScale, Stepped, outlined
@@ -127,7 +128,7 @@ class PlayedText(PlayedPart):
             call = calls.pop(0)
             rows: list[Any] = [branch_of(text) for text in call.texts]
             if call.again or None in rows:  # to warn of what does not fit, which is not compared where it is short
-                ids, mask = (call.ids[:, :1], call.mask[:, :1]) if call.again else (call.ids, call.mask)
+                ids, mask = (call.ids[:, :0], call.mask[:, :0]) if call.again else (call.ids, call.mask)
                 return AskedTokens({"input_ids": ids, "attention_mask": mask}, set())
             entries = [self._survey.entries[call.tokenizer, row] for row in rows]
             alone = self._survey.branches == 1 or entries[0][1].branch is not None
@@ -229,8 +230,12 @@ def restored(
 
     `alone`: port → which of a picture's rows is returned alone, as without guidance.
     """
+    named = [leaf for each in survey.conditioning for leaf in each if isinstance(leaf, Leaf)]
+    lengths = {dim: values[leaf.name].shape[1 + axis + (leaf.times > 1)] for leaf in named for axis, dim in leaf.open.items()}
 
     def put(leaf: Any) -> Any:  # noqa: ANN401 - a constant is anything
+        if isinstance(leaf, Ones):
+            return uniform(leaf.made(next(iter(values.values())).shape[0], lengths[leaf.dim]))
         if not isinstance(leaf, Leaf):
             return leaf
         value = values[leaf.name].to(dtype if leaf.dtype.is_floating_point else leaf.dtype)

@@ -22,6 +22,7 @@ from exporter.families.tracing.dry_run import Leaf, Play
 from exporter.families.tracing.facts import replayed
 from exporter.families.tracing.origins import DRAW, STEP, Origins, marked
 from exporter.families.tracing.own_grid import own_grid
+from exporter.families.tracing.own_texts import without_padding
 from exporter.families.tracing.readings import AskedTokens, branch_of
 from exporter.families.tracing.scales import steering
 from exporter.families.tracing.standins import Stepped
@@ -160,7 +161,7 @@ class TracedReference:
             play(**asked, **survey.shown(count, height, width), height=height, width=width)
         values = {}
         for result, leaves in zip(found, survey.conditioning, strict=True):
-            for value, leaf in zip(dry_run.leaves(result, count)[0], leaves, strict=True):
+            for value, leaf in zip(without_padding(dry_run.leaves(result, count)[0], leaves), leaves, strict=True):
                 if isinstance(leaf, Leaf):
                     values[leaf.name] = played_parts.as_port(value, leaf).numpy().copy()
         return values, self._ports(rows, prompts, negative or "")

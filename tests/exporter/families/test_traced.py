@@ -48,6 +48,7 @@ def family(source: Path, mode: str = "classifier_free", *, text: str = RECIPE) -
         ("qwenimage", "classifier_free"),
         ("z-image", "classifier_free"),
         ("z-image", "none"),
+        ("lumina2", "classifier_free"),
         pytest.param("nucleusmoe-image", "classifier_free", marks=pytest.mark.long),
         ("stable-diffusion-pag", "classifier_free"),
         ("stable-diffusion-controlnet", "classifier_free"),

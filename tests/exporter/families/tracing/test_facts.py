@@ -2,7 +2,7 @@
 
 import pytest
 
-from exporter.families.tracing import dry_run, surveying
+from exporter.families.tracing import dry_run
 from exporter.families.tracing.dry_run import Leaf
 from exporter.families.tracing.facts import Survey
 from tools.coverage.models import MADE
@@ -45,15 +45,6 @@ def test_guidance_is_off_at_the_number_that_the_pipeline_compares_its_scale_with
     for name in ("transformer", "vae", "text_encoder"):
         getattr(other, name).to("meta")
     assert Survey(other, {}, "classifier_free", 32, 32, 2).off == 0.0
-
-
-def test_a_pipeline_that_adds_noise_of_no_seed_to_its_pictures_is_fed_none():
-    made = MADE["stable-diffusion-3-controlnet"]()
-    for name in ("transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3", "controlnet"):
-        getattr(made, name).to("meta")
-    found = surveying.surveyed(made, {}, "classifier_free", 32, 32, 2)
-    assert (found.unseeded, found.draws, found.drawn) == (1, 1, 0)
-    assert found.pictures == {"control_image": "control_image"}
 
 
 def test_a_pipeline_that_mends_texts_by_code_is_told_from_one_that_reads_them(pipeline):
