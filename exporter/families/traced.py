@@ -199,6 +199,11 @@ class Traced:
             found.append(f"left out: noise that no seed reaches, which {self.survey.name} adds to the pictures that it encodes")
         if self.survey.rewrites:
             found.append(f"left out: what {self.survey.name} mends in prompts by code, such as HTML's entities")
+        for reading in (each for each in self.survey.readings.values() if each.pads):
+            most, told = reading.most, "since what pads a shorter one is kept there"
+            found.append(f"left out: of a text of more than {most} ids one more than {self.survey.name} leaves out, {told}")
+        if isinstance(error := self.survey.unguided, UnsupportedError):
+            found.append(f"guidance is never off: without it {' '.join(str(error).split())}")
         return [*found, *self._started[1]]
 
     @property
@@ -211,7 +216,8 @@ class Traced:
     def guidance(self) -> Guidance:
         """The recipe's, and the pipeline's further scales at its own defaults."""
         usual = Guidance.of(self.recipe.sampler.guidance.mode, self.recipe.sampler.guidance.scale)
-        own = (scale.model_copy(update={} if scale.off is None else {"off": self.survey.off}) for scale in usual.scales)
+        off = None if isinstance(self.survey.unguided, UnsupportedError) else self.survey.off
+        own = (scale.model_copy(update={} if scale.off is None else {"off": off}) for scale in usual.scales)
         ends = self.survey.following
         others = (
             Scale(name=name, default=value, off=ends.get(name), follows=name in ends)

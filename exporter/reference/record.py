@@ -30,13 +30,15 @@ if TYPE_CHECKING:
 _GUIDED = 3.0
 
 
-def settings(recipe: Recipe, starts: Collection[str] = (), *, alike: bool = False, off: float = 1.0) -> tuple[Setting, ...]:
+def settings(
+    recipe: Recipe, starts: Collection[str] = (), *, alike: bool = False, off: float | None = 1.0
+) -> tuple[Setting, ...]:
     """Choose the runs: every step count at the typical size; one that is not square, with a batch; every one without guidance.
 
     Where the recipe's own scale switches guidance off, the last are with it. The one with a batch takes the fewest steps of the
     recipe. Where the source `starts` from an `image`, there is one more, and one that keeps a part of it where from a `mask`, of
     the fewest steps too. A recipe of one size, or of batch 1, has no run with a batch to offer. All prompts of the batch are the
-    same where they must be `alike`, of one length. Guidance is `off` at this scale.
+    same where they must be `alike`, of one length. Guidance is `off` at this scale; None: at none.
     """
     shapes, sampler, prompts = recipe.shapes, recipe.sampler, recipe.checks.prompts
     scale = sampler.guidance.scale if sampler.guidance.mode != "none" else None
@@ -51,7 +53,7 @@ def settings(recipe: Recipe, starts: Collection[str] = (), *, alike: bool = Fals
         label = f"{other}×{height}, batch {batch}"
         pair = tuple(prompts[0 if alike else index % len(prompts)] for index in range(batch))
         chosen.append(Setting(label, pair, negative, fewest, height, other, scale))
-    if sampler.guidance.mode == "classifier_free" and scale is not None:
+    if sampler.guidance.mode == "classifier_free" and scale is not None and off is not None:
         word, other_scale = ("off", off) if scale > off else ("on", _GUIDED)
         chosen += [
             Setting(f"guidance {word}, {steps} steps", prompts[-1:], negative, steps, height, width, other_scale)
@@ -103,7 +105,7 @@ def record(family: Family, recipe: Recipe, report: Callable[[str], None] = lambd
     cases: dict[str, list[Case]] = {name: [] for name in family.roles}
     with torch.no_grad(), _ranges(reference) as ranges:
         starts = family.starts if "encoder" in family.roles.values() else ()
-        off = next((scale.off for scale in family.guidance.scales if scale.name == USUAL and scale.off is not None), 1.0)
+        off = next((scale.off for scale in family.guidance.scales if scale.name == USUAL), 1.0)
         for number, setting in enumerate(settings(recipe, starts, alike=_of_open_length(family), off=off)):
             report(setting.label)
             if not family.tokenizer_names:

@@ -28,6 +28,7 @@ from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from PIL import Image
 
 from engines.errors import ParityError, RecipeError, T2IError, UnsupportedError
+from engines.guidance import USUAL
 from engines.inputs import Input
 from engines.pipeline import Pipeline
 from engines.request import Request
@@ -60,18 +61,24 @@ _PLAIN = {
 }
 #: What the recipe of a micro model says that is shown a picture which it could do without.
 _PICTURED = ("-pictured", "components: {condition: {}}\n")
-#: Whose time is one a call, so that with guidance diffusers draws one picture; and of which a list of pictures is one prompt's.
-_ALONE = ("PRXPipeline", "StableDiffusionXLControlNetUnion", "Flux2")
+#: Whose time is one a call, so that with guidance diffusers draws one picture; of which a list of pictures is one prompt's; and
+#: whose pictures are others beside a longer prompt.
+_ALONE = ("PRXPipeline", "StableDiffusionXLControlNetUnion", "Flux2", "Kandinsky3")
 #: Arguments of the call without which some pipelines do nothing.
 CALLS: Mapping[str, Mapping[str, Any]] = {"stable-diffusion-xl-controlnet-union": {"control_mode": [1]}}
 #: What a micro model has in another way than the models of that name.
-_WITH = {"if": "with a scheduler of a fixed variance and no thresholding"}
+_WITH = {
+    "if": "with a scheduler of a fixed variance and no thresholding",
+    "lumina": "with texts padded on the right",
+    "hunyuan-pag": "never without guidance, where diffusers' own code fails",
+}
 #: What diffusers calls an input, where that is another word.
 _WORDS = {"mask": "mask_image"}
 #: Height and widths in pixels, where a micro model's network takes no smaller ones.
 SIDES = {
     "kandinsky3": (64, 128),
     "pixart-sigma": (64, 128),
+    "lumina": (32, 64),
     "lumina2": (64, 128),
     "flux2-klein-pictured": (64, 96),
     "flux2-pictured": (64, 96),
@@ -144,7 +151,9 @@ def _compared(source: Any, name: str, bundle: Path, mode: str, height: int, widt
     takes = inspect.signature(source.__call__).parameters
     own = "true_cfg_scale" if mode == "classifier_free" and "true_cfg_scale" in takes else "guidance_scale"
     with Pipeline.open(bundle, "onnxruntime") as pipeline:
-        for prompts, width, scale in itertools.product((PROMPTS[:1], PROMPTS), widths, dict.fromkeys(MODES[mode])):
+        switched = all(scale.off is not None for scale in pipeline.bundle.manifest.guidance.scales if scale.name == USUAL)
+        scales = dict.fromkeys(MODES[mode] if switched or mode != "classifier_free" else MODES[mode][:1])
+        for prompts, width, scale in itertools.product((PROMPTS[:1], PROMPTS), widths, scales):
             negative = NEGATIVE if mode == "classifier_free" else ""
             given: dict[str, Any] = {} if scale is None else {"guidance_scale": scale}
             pictures = _pictures(pipeline.bundle.manifest.inputs, len(prompts), (width, height), resized="height" in takes)

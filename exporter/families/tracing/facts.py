@@ -47,6 +47,7 @@ class Survey:
         draws: how many it draws before its first step; `unseeded` are those beside them that no seed reaches.
         branches: prompts a picture.
         encodings: the calls of its encoder of prompts, for one picture.
+        returned: component → what it last returned of several things, with `Absent` for tensors.
         components: phase → names of those that compute in it, in the order in which they first do.
         latent: shape of the noise, behind the batch.
         noise: its shape as the pipeline draws it.
@@ -85,7 +86,7 @@ class Survey:
         self._asked = {**asked, "height": height, "width": width, "num_inference_steps": steps}
         self.branches = 2 if mode == "classifier_free" else 1
         self.components: dict[str, list[str]] = {}
-        self._returned: dict[str, Any] = {}
+        self.returned: dict[str, Any] = {}
         self.scale = OpenScale(marked(torch.ones(1), STEP), on=mode != "none")
         self.others = open_scales(other_scales(pipeline))
         self._read: dict[str, set[str]] = {}
@@ -96,7 +97,7 @@ class Survey:
             play.own("check_inputs")
         try:
             watched = dry_run.watched(play.pipeline, lambda: play.phase, self.components)
-            with outlined(), watched, dry_run.returning(play.pipeline, self._returned), masks:
+            with outlined(), watched, dry_run.returning(play.pipeline, self.returned), masks:
                 play(**self.called(1))
         except Stepped as event:
             self._kept, self.options, self.output = event.sample, event.options, event.output
@@ -172,14 +173,22 @@ class Survey:
 
     @cached_property
     def following(self) -> Mapping[str, float]:
-        """Those of them that do not count where guidance is off, and the value at which each of them is."""
+        """Those of them that do not count where guidance is off, and the value at which each is; none where it never is."""
+        return {} if isinstance(self.unguided, UnsupportedError) else self.unguided
+
+    @cached_property
+    def unguided(self) -> Mapping[str, float] | UnsupportedError:
+        """As `following`; or how the pipeline's own code fails where guidance is off, which it then never is."""
         if self.mode != "classifier_free" or not self.scales:
             return {}
         others = open_scales(self.scales)
         off = steering(self.pipeline, self.mode, OpenScale(marked(torch.ones(1), STEP), on=False))
         play, _ = self._play(1)
         self._recorded(play)
-        self._run(play, **{**self.called(1), **off, **others})
+        try:
+            self._run(play, **{**self.called(1), **off, **others})
+        except UnsupportedError as error:
+            return error
         ends = {name: self.others[name].threshold for name, scale in others.items() if not scale.used}
         return {name: end for name, end in ends.items() if end is not None}
 
@@ -334,10 +343,7 @@ class Survey:
     def entries(self) -> Mapping[tuple[str, int], tuple[str, Reading]]:
         """The pipeline's tokenizer and the branch → the bundle's tokenizer, of which there are two where branches differ."""
         given = self.encodings, self.conditioning, self.branches
-        return readings.entries(self.name, *given, self.masked, self._ids_of)
-
-    def _ids_of(self, call: TokenCall) -> Range:
-        return self.lengths.of_ids(call)
+        return readings.entries(self.name, *given, self.masked, lambda: self.lengths)
 
     def masked(self, tokenizer: str) -> bool:
         """Whether the pipeline looks at the mask of what a tokenizer gives."""
@@ -362,7 +368,7 @@ class Survey:
     def unasked(self, pipeline: Any, but: Sequence[str] = ()) -> dict[str, Any]:  # noqa: ANN401 - of diffusers
         """The networks of a step but some, in place of which are others that compute nothing."""
         names = [name for name in self.components.get("denoiser", []) if name not in but]
-        return {name: idle(getattr(pipeline, name), self._returned.get(name, Absent())) for name in names}
+        return {name: idle(getattr(pipeline, name), self.returned.get(name, Absent())) for name in names}
 
     def times(self, height: int, width: int, steps: int) -> dict[str, Any]:
         """What the pipeline tells its scheduler for another size and number of steps, beside that number."""

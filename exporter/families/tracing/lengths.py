@@ -36,13 +36,14 @@ class OpenLengths:
 
     def __init__(self, where: str, base: list[Encoding], encode: Encode) -> None:
         self._where, self._base = where, base
-        texts = [(POSITIVE + _WORDS[:count], NEGATIVE) for count in (2, 5, 8, len(_WORDS))]
+        texts = [(POSITIVE + _WORDS[:count], NEGATIVE) for count in (2, 3, 5, 8, len(_WORDS))]
         texts += [(POSITIVE, NEGATIVE + _WORDS)]
         texts += [(POSITIVE + tail, NEGATIVE + tail) for tail in (_TYPICAL, *_LONG)]
         self._samples = [base, _shortest(encode), *(encode(*pair) for pair in texts)]
         if any(len(one.tokens) != len(own.tokens) for each in self._samples for one, own in zip(base, each, strict=True)):
             raise UnsupportedError(f"{where} calls its tokenizers more often for some texts than for others.")
         self._dims: dict[str, tuple[int, ...]] = {}
+        self._pads: dict[int, int] = {}  # by the call's id
 
     def of_ids(self, call: TokenCall) -> Range:
         """How many ids one of the base's calls may have, without what fills them up to a fixed number.
@@ -58,7 +59,7 @@ class OpenLengths:
         values = [dry_run.leaves(sample[place].found, 1)[0][number] for sample in self._samples]
         shapes = [tuple(each[0].shape) if isinstance(each, list) else tuple(each.shape[1:]) for each in values]
         lengths = self._bounded([int(shape[axis]) for shape in shapes], name)
-        self._refuse_padding(name, place, lengths)
+        self._keep_padding(name, place, lengths)
         known = next((dim for dim, own in self._dims.items() if own == lengths), f"{name}_length")
         self._dims[known] = lengths
         return known
@@ -69,24 +70,40 @@ class OpenLengths:
         counts = [self._counts(call) for each in self._base for call in each.tokens if not call.again]
         return {dim: _range(own, max(_multiple(each, own) for each in counts)) for dim, own in self._dims.items()}
 
-    def _counts(self, call: TokenCall) -> tuple[int, ...]:
-        places = [
+    def _place(self, call: TokenCall) -> tuple[int, int]:
+        """Number of the encoding, and of one of the base's calls in it."""
+        places = (
             (place, number) for place, each in enumerate(self._base) for number, own in enumerate(each.tokens) if own is call
-        ]
-        ((place, number),) = places
+        )
+        return next(places)
+
+    def _counts(self, call: TokenCall) -> tuple[int, ...]:
+        place, number = self._place(call)
         return self._bounded([int(sample[place].tokens[number].mask.sum()) for sample in self._samples], call.tokenizer)
 
-    def _refuse_padding(self, name: str, place: int, lengths: Sequence[int]) -> None:
-        """Raise UnsupportedError where some of what pads a text is kept, as some masks that are summed up keep one."""
+    def _keep_padding(self, name: str, place: int, lengths: Sequence[int]) -> None:
+        """Note where some of what pads a text is kept, as masks that are summed up, and one more, keep one."""
         for call in self._base[place].tokens:
             if call.again or call.options.get("padding") != PADDED:
                 continue
             kept = {length - count for length, count in zip(lengths, self._counts(call), strict=True) if length < max(lengths)}
-            if len(kept) == 1 and max(kept) > 0:
-                raise UnsupportedError(
-                    f"{self._where} keeps {max(kept)} of the ids that pad a text ({name}), and a graph keeps none.\n"
-                    "  This is a gap in t2iexport."
-                )
+            if len(kept) == 1 and max(kept) > 0 and self._pads.setdefault(id(call), max(kept)) != max(kept):
+                raise UnsupportedError(f"{self._where} keeps more of what pads a text in {name} than elsewhere.")
+
+    def pads(self, call: TokenCall) -> int:
+        """How many of the ids that pad a text are kept behind its own, of one of the base's calls; of the longest none fit."""
+        return self._pads.get(id(call), 0)
+
+    def whole(self, call: TokenCall) -> Range:
+        """As many ids as one of the base's calls ever gives, of any text."""
+        place, number = self._place(call)
+        most = max(int(sample[place].tokens[number].ids.shape[1]) for sample in self._samples)
+        return Range(min=most, typical=most, max=most, multiple=most)
+
+    def drives(self, call: TokenCall) -> bool:
+        """Whether some length of conditioning is one of the call's own texts, not another's that it is cut or filled to."""
+        counts = self._counts(call)
+        return any(len(set(own)) > 1 and len({*zip(counts, own, strict=True)}) == len({*counts}) for own in self._dims.values())
 
     def _bounded(self, lengths: Sequence[int], what: str) -> tuple[int, ...]:
         if lengths[-1] != lengths[-2]:

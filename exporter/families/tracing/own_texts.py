@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
+from engines.errors import UnsupportedError
+
 #: Where a tensor keeps that it is made of a text's mask alone.
 _KEPT = "_of_a_mask"
 #: What tells Python the numbers of a tensor.
@@ -69,6 +71,27 @@ def cut(given: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """What a tokenizer gave of texts, (texts, length) each, without the columns that pad all of them."""
     own = given["attention_mask"].bool().any(0)
     return {name: value[:, own] for name, value in given.items()}
+
+
+def as_long(given: Mapping[str, Tensor], length: Any, tokenizer: Any) -> dict[str, Tensor]:  # noqa: ANN401 - an open length
+    """What a tokenizer gives of texts asked for so many ids, of what it gives of all of them, (texts, most) each.
+
+    Raises:
+        UnsupportedError: it puts something behind a text, which a cut would take away.
+
+    """
+    mask = given["attention_mask"]
+    if isinstance(length, int) and length == mask.shape[1]:
+        return dict(given)
+    text = "a a a a"
+    ids, cut_off = tokenizer(text).input_ids, tokenizer(text, max_length=3, truncation=True).input_ids
+    if ids[:3] != cut_off:
+        raise UnsupportedError("a text is cut to the length of another by a tokenizer that ends texts, which is not built.")
+    if tokenizer.padding_side != "left":
+        return {name: value[:, :length] for name, value in given.items()}
+    starts = (mask.shape[1] - mask.sum(1, keepdim=True)).clamp(max=mask.shape[1] - length)
+    places = starts + torch.arange(length)[None]
+    return {name: value.gather(1, places) for name, value in given.items()}
 
 
 def without_padding(values: Sequence[Any], leaves: Sequence[Any]) -> list[Any]:

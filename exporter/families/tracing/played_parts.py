@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from exporter.families.tracing import class_labels, dry_run, image_arguments, text_processors
+from exporter.families.tracing import class_labels, dry_run, image_arguments, neutral, text_processors
 from exporter.families.tracing.crossings import Conditions
 from exporter.families.tracing.dry_run import Leaf, Play
 from exporter.families.tracing.facts import Survey, replayed
 from exporter.families.tracing.open_lengths import one_batch
-from exporter.families.tracing.open_texts import OpenTexts, uniform
+from exporter.families.tracing.open_texts import OpenTexts, padded, uniform
 from exporter.families.tracing.origins import DRAW, STEP, Origins, marked
-from exporter.families.tracing.own_texts import Ones
+from exporter.families.tracing.own_texts import Ones, as_long
 from exporter.families.tracing.readings import AskedTokens, branch_of
 from exporter.families.tracing.scales import steering
 from exporter.families.tracing.standins import Finished, OpenScale, Stepped, outlined
@@ -124,7 +124,7 @@ class PlayedText(PlayedPart):
     def _answering(self, calls: list[Any], values: Mapping[str, Tensor]) -> Callable[..., AskedTokens]:
         """Answer the calls of one tokenizer in the order in which the survey saw them."""
 
-        def answer(_texts: Sequence[str], _options: Mapping[str, Any]) -> AskedTokens:
+        def answer(_texts: Sequence[str], options: Mapping[str, Any]) -> AskedTokens:
             call = calls.pop(0)
             rows: list[Any] = [branch_of(text) for text in call.texts]
             if call.again or None in rows:  # to warn of what does not fit, which is not compared where it is short
@@ -135,14 +135,25 @@ class PlayedText(PlayedPart):
             places = [(name, 0 if alone else row) for (name, _), row in zip(entries, rows, strict=True)]
             ids = torch.cat([values[f"{name}_ids"][:, place] for name, place in places])
             masks = [values[f"{name}_mask"][:, place] for name, place in places if f"{name}_mask" in values]
-            whole = uniform(torch.ones_like(ids)) if entries[0][1].open else call.mask
-            return AskedTokens({"input_ids": ids, "attention_mask": torch.cat(masks) if masks else whole}, set())
+            if masks:
+                given = {"input_ids": ids, "attention_mask": torch.cat(masks)}
+                real = text_processors.tokenizer(getattr(self._pipeline, call.tokenizer))
+                return AskedTokens(as_long(given, options["max_length"], real) if entries[0][1].whole else given, set())
+            if not entries[0][1].open:
+                return AskedTokens({"input_ids": ids, "attention_mask": call.mask}, set())
+            real = text_processors.tokenizer(getattr(self._pipeline, call.tokenizer))
+            ids, whole = padded(ids, real, entries[0][1].pads)
+            return AskedTokens({"input_ids": ids, "attention_mask": whole}, set())
 
         return answer
 
 
 class PlayedStep(PlayedPart):
     """One step of the pipeline: latent (B, C, H, W), timestep (B,), conditioning and scales by name → the model's output."""
+
+    def __init__(self, *given: Any) -> None:  # noqa: ANN401 - of `PlayedPart`
+        super().__init__(*given)
+        self._neutral = neutral.scale(self._survey) if "guidance_scale" in self._ports else 0.0
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Call the pipeline up to its scheduler's `step`."""
@@ -159,6 +170,9 @@ class PlayedStep(PlayedPart):
         encoded = self._conditioning(values)
         play.encode_by(replayed(encoded))
         scales = {name: marked(values[name], STEP) for name in ("guidance_scale", *survey.scales) if name in values}
+        if self._neutral != survey.off and "guidance_scale" in scales:  # the formula's own, where the pipeline leaves it out
+            asked = scales["guidance_scale"]
+            scales["guidance_scale"] = marked(torch.where(asked > survey.off, asked, self._neutral), STEP)
         scale: Any = OpenScale(scales["guidance_scale"], on=True) if "guidance_scale" in scales else survey.off
         others = {name: OpenScale(scales[name], on=default > 0) for name, default in survey.scales.items()}
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from torch import Tensor
@@ -19,6 +19,26 @@ PADDED = "max_length"
 #: Its option by which a text is filled up to a multiple of ids, which is masked.
 MULTIPLE = "pad_to_multiple_of"
 _BRANCHES = ("negative", "prompt")
+
+
+class TextLengths(Protocol):
+    """How many ids the texts of a call may have."""
+
+    def of_ids(self, call: TokenCall) -> Range:
+        """As many as are read, without what pads them."""
+        ...
+
+    def pads(self, call: TokenCall) -> int:
+        """How many of those that pad a text are kept behind it."""
+        ...
+
+    def whole(self, call: TokenCall) -> Range:
+        """As many as the call ever gives."""
+        ...
+
+    def drives(self, call: TokenCall) -> bool:
+        """Whether some conditioning is as long as the call's own texts say."""
+        ...
 
 
 class AskedTokens(dict[str, Tensor]):
@@ -64,6 +84,7 @@ class Reading:
         special: whether the tokenizer adds its special tokens.
         open: the lengths that texts may have, where they are not all of the same.
         branch: which branch alone is read, where lengths are open; 1 is the prompt's.
+        pads: how many of the ids that pad texts the pipeline keeps behind one.
 
     """
 
@@ -76,11 +97,17 @@ class Reading:
     special: bool
     open: Range | None = None
     branch: int | None = None
+    pads: int = 0
 
     @property
     def most(self) -> int:
         """Ids of a text, or of the longest one."""
         return self.open.max if self.open else self.length
+
+    @property
+    def whole(self) -> bool:
+        """Whether all ids are fed that a text may have, of one that is cut or filled to as many as another text has."""
+        return self.open is not None and self.open.min == self.open.max
 
     def shape(self, name: str, branches: int) -> tuple[int, Dim]:
         """Of one picture's ids under the bundle's name for it: (branches, length)."""
@@ -91,11 +118,11 @@ class Reading:
         branch: Any = None if self.branch is None else _BRANCHES[self.branch]
         return OpenLength(dim=self._dim(name), multiple=self.open.multiple, branch=branch) if self.open else None
 
-    def filled(self, ids: np.ndarray, tokenizer: Any) -> np.ndarray:  # noqa: ANN401 - transformers'
-        """The ids (length,) of one text of open length, filled up to a multiple as the bundle's tokenizer fills them up."""
+    def filled(self, ids: np.ndarray, tokenizer: Any) -> tuple[np.ndarray, np.ndarray]:  # noqa: ANN401 - transformers'
+        """The ids (length,) of one text of open length, filled up to a multiple as the bundle's tokenizer does; its mask."""
         missing = -len(ids) % self.open.multiple if self.open else 0
         sides = (missing, 0) if tokenizer.padding_side == "left" else (0, missing)
-        return np.pad(ids, sides, constant_values=tokenizer.pad_token_id)
+        return np.pad(ids, sides, constant_values=tokenizer.pad_token_id), np.pad(np.ones_like(ids), sides)
 
     @staticmethod
     def _dim(name: str) -> str:
@@ -112,7 +139,7 @@ def entries(
     conditioning: Sequence[Sequence[Leaf | Any]],
     branches: int,
     masked: Callable[[str], bool],
-    lengths: Callable[[TokenCall], Range],
+    lengths: Callable[[], TextLengths],
 ) -> dict[tuple[str, int], tuple[str, Reading]]:
     """The pipeline's tokenizer and the branch → the bundle's tokenizer, of which there are two where branches differ.
 
@@ -122,7 +149,7 @@ def entries(
         conditioning: per call, what it returns.
         branches: prompts a picture.
         masked: whether the pipeline looks at the mask of what the tokenizer of a name gives.
-        lengths: how many ids a call may give, without what pads them.
+        lengths: how long texts are, which is looked at where it is open.
 
     Raises:
         UnsupportedError: how it reads cannot be data.
@@ -135,7 +162,9 @@ def entries(
             for text in call.texts:
                 if (branch := branch_of(text)) is None:
                     continue
-                fixed = call.options.get("padding") == PADDED and not (varies and masked(call.tokenizer))
+                padded = call.options.get("padding") == PADDED
+                filled = padded and varies and masked(call.tokenizer)
+                fixed = padded and not filled
                 if not fixed and len(call.texts) > 1:
                     told = f"pads the prompt and the negative one to the longer of them ({call.tokenizer})"
                     raise UnsupportedError(f"{where} {told}, which is not built.")
@@ -144,8 +173,11 @@ def entries(
                 reading = _reading(call, text, branch)
                 if fixed:
                     own = replace(reading, masked=masked(call.tokenizer))
-                else:  # all of a text's ids are its own, and its mask is made of ones in the graph
-                    own = replace(reading, open=lengths(call), branch=branch if branches == 2 else None)
+                elif filled and not lengths().drives(call):  # it is cut or filled to what another text has: all of it is fed
+                    own = replace(reading, masked=True, open=lengths().whole(call), branch=branch)
+                else:  # all of a text's ids are its own, and its mask is made in the graph
+                    ids, pads = lengths().of_ids(call), lengths().pads(call)
+                    own = replace(reading, open=ids, branch=branch if branches == 2 else None, pads=pads)
                 same = (name for name, known in found.values() if known == own)
                 taken = {name for name, _ in found.values()}
                 fresh = call.tokenizer if call.tokenizer not in taken else f"negative_{call.tokenizer}"

@@ -231,14 +231,13 @@ class TracedReference:
                 for index, branch in enumerate(branch for branch in branches if branch is not None):
                     own = slice(index * each, (index + 1) * each)
                     entry, reading = self._family.survey.entries[name, branch]
-                    ids = np.asarray(given["input_ids"][own], np.int64)
+                    ids, mask = (np.asarray(given[key][own], np.int64) for key in ("input_ids", "attention_mask"))
                     if reading.open:
-                        ids = reading.filled(
-                            ids[np.asarray(given["attention_mask"][own], bool)], text_processors.tokenizer(real)
-                        )[None]
+                        own_ids = ids[mask.astype(bool)]
+                        ids, mask = (each[None] for each in reading.filled(own_ids, text_processors.tokenizer(real)))
                     rows.setdefault(f"{entry}_ids", {})[branch] = ids
                     if reading.masked:
-                        rows.setdefault(f"{entry}_mask", {})[branch] = np.asarray(given["attention_mask"][own], np.int64)
+                        rows.setdefault(f"{entry}_mask", {})[branch] = mask
             return AskedTokens(dict(given), set())
 
         return answer

@@ -92,6 +92,16 @@ def scheduler(real: Any, time: Tensor, step: Callable[[Any, Any, Any, Mapping[st
     return found
 
 
+class Unreached:
+    """A threshold that no time reaches, of which tensors ask whether it is greater than they are."""
+
+    def __gt__(self, _time: object) -> bool:
+        return True
+
+    def __lt__(self, _time: object) -> bool:
+        return False
+
+
 class OpenScale(float):
     """A guidance scale, one a picture, that the recipe has decided to be on or off: comparisons answer so.
 
@@ -334,6 +344,11 @@ class Absent:
         if name.startswith("__"):
             raise AttributeError(name)
         return self
+
+    @classmethod
+    def lengths(cls, absent: Absent) -> tuple[int, ...]:
+        """The shape of what one stands for."""
+        return absent._shape
 
     def __bool__(self) -> bool:
         return False

@@ -48,7 +48,9 @@ def family(source: Path, mode: str = "classifier_free", *, text: str = RECIPE) -
         ("qwenimage", "classifier_free"),
         ("z-image", "classifier_free"),
         ("z-image", "none"),
+        ("lumina", "classifier_free"),
         ("lumina2", "classifier_free"),
+        pytest.param("hunyuan-pag", "classifier_free", marks=pytest.mark.long),
         pytest.param("nucleusmoe-image", "classifier_free", marks=pytest.mark.long),
         ("stable-diffusion-pag", "classifier_free"),
         ("stable-diffusion-controlnet", "classifier_free"),
@@ -65,13 +67,15 @@ def test_every_part_answers_as_diffusers_with_guidance_on_and_off(model, name, m
     recording = record(made, made.recipe)
     assert len(recording.runs[1].setting.prompts) == 2
     assert {run.image.shape[1:3] for run in recording.runs} == {(32, 32), (32, 48)}
-    assert any(run.setting.guidance_scale == made.survey.off for run in recording.runs) == (mode == "classifier_free")
+    switched = any(scale.off is not None for scale in made.guidance.scales[:1])
+    assert switched == (mode == "classifier_free" and name != "hunyuan-pag")
+    assert any(run.setting.guidance_scale == made.survey.off for run in recording.runs) == switched
     assert made.survey.off == (0.0 if name == "z-image" else 1.0)
     for part in made.roles:
         cases = recording.cases[part]
         for case in measure(made.part(part, "fp32"), cases):
             for port, wanted in case.source.items():
-                assert wanted.std() > 1e-4, "a dead network proves nothing"
+                assert wanted.dtype == np.int64 or wanted.std() > 1e-4, "a dead network proves nothing"
                 error = np.linalg.norm(case.passes[port] - wanted) / np.linalg.norm(wanted)
                 assert error < equality.ROUNDING, f"{part}, {case.label}: {port} {error:.1e}"
 

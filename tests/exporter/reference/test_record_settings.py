@@ -33,6 +33,11 @@ def test_where_the_recipe_s_scale_is_off_it_runs_with_guidance_too(scale):
     assert [setting.label for setting in found][-2:] == ["guidance on, 4 steps", "guidance on, 8 steps"]
 
 
+def test_a_model_whose_guidance_is_never_off_is_recorded_with_it_alone():
+    found = settings(Recipe.parse(TEXT % ([4, 8], "{mode: classifier_free, scale: 3}"), "x"), off=None)
+    assert [setting.guidance_scale for setting in found] == [3] * 3
+
+
 @pytest.mark.parametrize(("guidance", "negative"), [("{mode: classifier_free, scale: 3}", "blurry"), ("{mode: none}", None)])
 def test_a_negative_prompt_is_recorded_where_a_branch_reads_it(guidance, negative):
     text = TEXT % ([4], guidance) + "checks: {negative_prompt: blurry}\n"

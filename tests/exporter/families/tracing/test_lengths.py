@@ -90,13 +90,32 @@ def test_ids_are_filled_up_on_the_side_of_the_tokenizer(survey):
     class Left:
         padding_side, pad_token_id = "left", 7
 
-    assert reading.filled(np.array([1, 2, 3]), Left()).tolist() == [1, 2, 3]
+    assert [each.tolist() for each in reading.filled(np.array([1, 2, 3]), Left())] == [[1, 2, 3], [1, 1, 1]]
     wide = type(reading)(**{**vars(reading), "open": Range(min=4, typical=4, max=8, multiple=4)})
-    assert wide.filled(np.array([1, 2, 3]), Left()).tolist() == [7, 1, 2, 3]
+    assert [each.tolist() for each in wide.filled(np.array([1, 2, 3]), Left())] == [[7, 1, 2, 3], [0, 1, 1, 1]]
+    assert (reading.whole, wide.whole) == (False, False)
+    assert type(reading)(**{**vars(reading), "open": Range(min=8, typical=8, max=8, multiple=8)}).whole
 
 
-def test_a_length_that_keeps_some_of_what_pads_a_text_is_refused():
-    """As Kandinsky 3 keeps one id behind each, over which its network takes a mean."""
-    with pytest.raises(UnsupportedError, match=r"keeps 1 of the ids that pad a text \(prompt_embeds\)"):
-        lengths(lambda count: min(count + 1, 128), most=128, padding="max_length")
-    assert lengths(lambda count: count, most=128, padding="max_length")[1] == "prompt_embeds_length"
+def test_how_many_ids_of_padding_are_kept_is_noted_and_told_from_rounding_up():
+    """As Kandinsky 3 keeps one id behind each text, over which its network takes a mean."""
+    found, dim, call = lengths(lambda count: min(count + 1, 128), most=128, frame=1, padding="max_length")
+    assert (found.pads(call), found.ranges[dim]) == (1, Range(min=2, typical=128, max=128))
+    assert found.of_ids(call) == Range(min=1, typical=127, max=127), "the longest text would have none"
+    found, _, call = lengths(lambda count: count, most=128, padding="max_length")
+    assert (found.pads(call), found.drives(call)) == (0, True)
+
+
+def test_a_text_that_is_cut_or_filled_to_another_s_length_has_none_of_its_own():
+    def encode(prompt, negative):
+        counts = [min(len(text), 128) for text in (prompt, negative)]
+        calls = [
+            TokenCall("tokenizer", (text,), {"padding": "max_length"}, torch.zeros(1, 128), torch.ones(1, count), again=False)
+            for text, count in zip((prompt, negative), counts, strict=True)
+        ]
+        return [Encoding((), {}, [torch.zeros(1, counts[0], 4), torch.zeros(1, counts[0], 4)], calls)]
+
+    base = encode("A Xylophone 7", "A Quokka 3")
+    found = OpenLengths("Toy", base, encode)
+    assert [found.of_leaf(name, 0, number, 0) for number, name in enumerate(("own", "other"))] == ["own_length"] * 2
+    assert [found.drives(call) for call in base[0].tokens] == [True, False]

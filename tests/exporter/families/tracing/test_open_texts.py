@@ -1,10 +1,12 @@
 """What a pipeline's code asks of the mask of a text that is as long as it is."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
 
-from exporter.families.tracing.open_texts import OpenTexts, known, uniform
+from exporter.families.tracing.open_texts import Ends, OpenTexts, known, padded, uniform
 
 
 class Asked(nn.Module):
@@ -61,3 +63,41 @@ def test_what_is_changed_in_place_is_no_longer_known(change):
         ones = torch.ones(2)
         change(ones)
         assert known(ones) is None
+
+
+class Kept(nn.Module):
+    """What Kandinsky 3 does with texts: states of what pads them are zeros, of which one is kept behind the longest text."""
+
+    def forward(self, ids):
+        with OpenTexts():
+            ids, mask = padded(ids, SimpleNamespace(pad_token_id=7), 1)
+            mask = mask.to("cpu")
+            states = torch.stack([ids.float()] * 2, -1)
+            states[mask == 0] = torch.zeros_like(states[mask == 0])
+            length = mask.sum(-1).max() + 1
+            own = states[mask == 1]
+            return states[:, :length], mask[:, :length], own, ids
+
+
+def test_a_text_with_padding_behind_it_is_as_long_as_its_mask_says():
+    dims = ({1: torch.export.Dim("length", min=1, max=40)},)
+    program = torch.export.export(Kept(), (torch.ones(1, 5, dtype=torch.long),), dynamic_shapes=dims, strict=False)
+    for count in (1, 5, 40):
+        states, mask, own, ids = program.module()(torch.arange(1, count + 1)[None])
+        assert ids.tolist() == [[*range(1, count + 1), 7]]
+        assert mask.tolist() == [[1] * count + [0]]
+        assert states[0, :, 0].tolist() == [*range(1, count + 1), 0]
+        assert own[:, 1].tolist() == [*range(1, count + 1)]
+
+
+def test_a_text_without_padding_is_all_its_own():
+    ids, mask = padded(torch.ones(1, 3, dtype=torch.long), SimpleNamespace(pad_token_id=7), 0)
+    assert (ids.shape, known(mask)) == ((1, 3), 1)
+    _, mask = padded(ids, SimpleNamespace(pad_token_id=7), 2)
+    assert known(mask) == Ends(1, 0, 2)
+    with OpenTexts():
+        assert known(mask.bool() == 0) == Ends(first=False, last=True, length=2)
+        assert known(mask + mask) is None
+        assert known(mask[:, :2]) is None
+        assert mask.sum(1).tolist() == [3]
+        assert mask.sum().item() == 3

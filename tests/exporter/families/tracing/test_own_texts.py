@@ -3,8 +3,10 @@
 import pytest
 import torch
 
+from engines.errors import UnsupportedError
 from exporter.families.tracing.dry_run import Leaf
-from exporter.families.tracing.own_texts import AskedMasks, Ones, cut, mark, without_padding
+from exporter.families.tracing.own_texts import AskedMasks, Ones, as_long, cut, mark, without_padding
+from tools.coverage.parts import spelling_tokenizer, t5_tokenizer
 
 MASK = torch.tensor([[1, 1, 1, 0, 0], [1, 1, 0, 0, 0]])
 
@@ -54,3 +56,24 @@ def test_what_was_encoded_of_a_padded_text_is_cut_by_its_own_mask():
 
 def test_the_mask_of_a_text_without_padding_is_ones():
     assert torch.equal(Ones("length", torch.int32).made(2, 3), torch.ones(2, 3, dtype=torch.int32))
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("length", [4, 9, 16])
+def test_a_text_asked_for_so_many_ids_is_cut_or_filled_as_its_tokenizer_does_it(side, length):
+    tokenizer = spelling_tokenizer("GemmaTokenizer")
+    tokenizer.padding_side = side
+    asked = {"padding": "max_length", "truncation": True, "return_tensors": "pt"}
+    for text in ("", "a cat", "a black cat"):
+        whole = dict(tokenizer([text], max_length=16, **asked))
+        wanted = tokenizer([text], max_length=length, **asked)
+        found = as_long(whole, length, tokenizer)
+        assert found.keys() == wanted.keys()
+        assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+
+
+def test_a_tokenizer_that_ends_texts_cannot_be_cut_off():
+    given = {"input_ids": torch.ones(1, 8), "attention_mask": torch.ones(1, 8)}
+    with pytest.raises(UnsupportedError, match="cut to the length of another by a tokenizer that ends texts"):
+        as_long(given, 4, t5_tokenizer())
+    assert as_long(given, 8, t5_tokenizer()) == given

@@ -8,7 +8,7 @@ from diffusers import EulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler
 from torch import nn
 
 from exporter.families.tracing import standins
-from exporter.families.tracing.standins import Absent, Answered, Finished, Grid, OpenScale, outlined
+from exporter.families.tracing.standins import Absent, Answered, Finished, Grid, OpenScale, Unreached, outlined
 
 
 def nothing(_shape):
@@ -182,3 +182,10 @@ def test_a_refusal_names_the_component_that_was_computing():
     except RuntimeError as error:
         told = str(standins.refused("SomePipeline", error, {"unet": None, "controlnet": hint}))
     assert told.startswith("SomePipeline: its own code cannot be followed in controlnet: RuntimeError")
+
+
+def test_no_time_reaches_what_none_reaches():
+    time = torch.rand(3)
+    with Answered(lambda _: torch.zeros(1)):
+        for before in (time[0] < Unreached(), Unreached() > time, not time[0] > Unreached(), not Unreached() < time):
+            assert before is True
