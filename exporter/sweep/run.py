@@ -17,7 +17,7 @@ from exporter.sweep.build_point import BuildTask, build_point
 from exporter.sweep.measure_point import MeasureTask, measure_point
 from exporter.sweep.points import Combinations, Point, count, digest, plan_digest, points
 from exporter.sweep.result import BuildFacts, PointResult, ResultFolder
-from exporter.sweep.runner import Runner, WorkerDied
+from exporter.sweep.runner import NoSuchMachine, Runner, WorkerDied
 from exporter.sweep.search import PointSearch
 from exporter.sweep.spec import SweepFile
 
@@ -173,7 +173,7 @@ class _Work:
         if point.recipe is None:
             return self._failed(point, "recipe", UnsupportedError(point.problem))
         task = BuildTask(self._asked.base.resolve(), point.assignments, self._place(point), self._store.root)
-        future = self._runner.run(build_point, task)
+        future = self._runner.run(build_point, task, asked=point.resources)
         return self._failed(point, "build", error) if (error := future.exception()) else future.result()
 
     def _measure(self, point: Point, built: BuildFacts) -> PointResult:
@@ -189,7 +189,7 @@ class _Work:
             name=point.digest,
             is_base=point is self._base,
         )
-        future = self._runner.run(measure_point, task, alone=True)
+        future = self._runner.run(measure_point, task, alone=True, asked=point.resources)
         if error := future.exception():
             return self._failed(point, "measure", error, built)
         return PointResult(plan=self._plans[point.bundle], task=self._task, build=built, measured=future.result())
@@ -210,7 +210,7 @@ class _Work:
         why = str(error) if known else f"a fault of this program: {type(error).__name__}: {error}\n{error.__cause__ or ''}"
         if isinstance(error, ParityError):  # a table, and after it the sentence, which rows show first
             why = "\n\n".join(reversed(why.rsplit("\n\n", 1)))
-        lasting = not isinstance(error, MissingDependency | WorkerDied)
+        lasting = not isinstance(error, MissingDependency | WorkerDied | NoSuchMachine)
         plan = self._plans[point.bundle]
         return PointResult(plan=plan, task=self._task, failed=where, failure=why, lasting=lasting, build=built)
 

@@ -215,7 +215,7 @@ class Survey:
 
         def answering(name: str) -> Callable[[Sequence[str], Mapping[str, Any]], AskedTokens]:
             def answer(texts: Sequence[str], options: Mapping[str, Any]) -> AskedTokens:
-                given = text_processors.tokenized(real[name], texts, options)
+                given: Any = text_processors.tokenized(real[name], texts, options)
                 given = own_texts.cut(given) if self.cut else given
                 calls = encodings[-1].tokens
                 again = any(each.tokenizer == name and each.texts == tuple(texts) for each in calls)

@@ -19,9 +19,16 @@ class TextProcessor(ProcessorMixin):
     def __init__(self, tokenizer: Any = None, chat_template: str | None = None) -> None:  # noqa: ANN401 - transformers'
         super().__init__(tokenizer, chat_template=chat_template)
 
-    def prepare_inputs_layout(self, images: Any = None, text: Any = None, **others: Any) -> Any:  # noqa: ANN401
+    def prepare_inputs_layout(
+        self,
+        images: Any = None,  # noqa: ANN401 - transformers'
+        text: Any = None,  # noqa: ANN401
+        videos: Any = None,  # noqa: ANN401
+        audio: Any = None,  # noqa: ANN401
+        **others: Any,  # noqa: ANN401
+    ) -> Any:  # noqa: ANN401
         """Take one text for a list of one, as every processor does that takes pictures too."""
-        return super().prepare_inputs_layout(images, [text] if isinstance(text, str) else text, **others)
+        return super().prepare_inputs_layout(images, [text] if isinstance(text, str) else text, videos, audio, **others)
 
     @classmethod
     def of(cls, folder: Path) -> TextProcessor:
