@@ -143,7 +143,10 @@ def write(folder: Path, draft: Draft, others: Mapping[str, File] | None = None) 
     own = folder / MANIFEST
     listed = [path for path in folder.rglob("*") if _CACHE not in path.relative_to(folder).parts[:-1] and path != own]
     found = sorted(path for path in listed if path.is_symlink() or not path.is_dir())
-    files = {path.relative_to(folder).as_posix(): measure(path) for path in found}
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - opening a bundle needs none
+
+    with ThreadPoolExecutor() as workers:  # a digest takes most of the time, and no lock of the interpreter
+        files = dict(zip((path.relative_to(folder).as_posix() for path in found), workers.map(measure, found), strict=True))
     with writing(folder, f"writing {own}"):
         return _seal(folder, draft, {**(others or {}), **files})
 

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,11 +17,9 @@ from engines import bundle
 from engines.bundle import Bundle, Verdict
 from engines.disk import require_folder, writing
 from engines.errors import MissingDependency, ParityError, RecipeError, SpeedError, UnsupportedError
-from exporter.bench import quality_blame, quality_gate, speed_gate
 from exporter.bench.diffusers import source as source_of
 from exporter.bench.drawing import require_prompts_alone
 from exporter.parity import table
-from exporter.parity.compare import compare
 from exporter.part import Precision
 from exporter.recipe.limits import Asked, Limits
 from exporter.recipe.schema import Recipe
@@ -107,9 +105,8 @@ def build(
     """
     plan = Plan(recipe)
     plan.refuse()
-    speed_gate.refuse(recipe)
-    quality_gate.refuse(recipe)
-    if recipe.checks.quality or recipe.checks.faster_than:
+    for gate in _gates(recipe):
+        gate.refuse(recipe)
         require_prompts_alone(plan.family.inputs, "a gate for quality or speed")
     require_folder(out.parent)
     bundle.require_place(out)
@@ -300,27 +297,43 @@ def _publish(plan: Plan, out: Path, store: Store, report: Progress, results: Res
     return Bundle.open(out), verdicts
 
 
+def _gates(recipe: Recipe) -> Iterator[Any]:
+    """The modules of those that the recipe asks for; most builds pass none, and load no player of pictures for them."""
+    if recipe.checks.quality:
+        from exporter.bench import quality_gate  # noqa: PLC0415
+
+        yield quality_gate
+    if recipe.checks.faster_than:
+        from exporter.bench import speed_gate  # noqa: PLC0415
+
+        yield speed_gate
+
+
 def _gated(plan: Plan, temporary: Path, out: Path, store: Store, report: Progress, results: Results) -> list[str]:
     """Hold the bundle to what the recipe asks of quality and speed; what was found, a sentence each."""
-    checks, told = plan.recipe.checks, list[str]()
+    told = list[str]()
     try:
-        if checks.quality:
-            told += _run(quality_gate.stage(plan, temporary), store, report, results)
-        if checks.faster_than:
-            told.append(_run(speed_gate.stage(plan, temporary), store, report, results))
-    except quality_gate.QualityMissed as error:
-
-        def lay_out(recipe: Recipe, folder: Path) -> None:
-            shorter, made = _decided(Plan(recipe), store, report), Results(store)
-            for stage in shorter.stages:
-                _run(stage, store, report, made)
-            _lay_out(shorter, folder, made)
-
-        blamed = quality_blame.blame(error, plan.recipe, plan.passes.of, lay_out)
-        raise ParityError("\n".join(filter(None, (str(error), blamed, _reject(temporary, out))))) from error
+        for gate in _gates(plan.recipe):
+            told += _run(gate.stage(plan, temporary), store, report, results)
     except SpeedError as error:
         raise SpeedError(f"{error}\n{_reject(temporary, out)}") from error
+    except ParityError as error:
+        blamed = _blamed(error, plan, store, report)
+        raise ParityError("\n".join(filter(None, (str(error), blamed, _reject(temporary, out))))) from error
     return told
+
+
+def _blamed(error: ParityError, plan: Plan, store: Store, report: Progress) -> str:
+    """Which pass lost the quality that a gate misses; the recipe is built up to each of them."""
+    from exporter.bench import quality_blame  # noqa: PLC0415 - as the gate
+
+    def lay_out(recipe: Recipe, folder: Path) -> None:
+        shorter, made = _decided(Plan(recipe), store, report), Results(store)
+        for stage in shorter.stages:
+            _run(stage, store, report, made)
+        _lay_out(shorter, folder, made)
+
+    return quality_blame.blame(error, plan.recipe, plan.passes.of, lay_out)
 
 
 def _lay_out(plan: Plan, folder: Path, results: Results) -> tuple[Draft, Bundle]:
@@ -339,8 +352,10 @@ def _reject(temporary: Path, out: Path) -> str:
     return f"The rejected one lies at {rejected}; {out} was not touched."
 
 
-def _judge(path: Path, backends: list[str], limits: Limits) -> tuple[list[Verdict], list[str]]:
+def _judge(path: Path, backends: Sequence[str | None], limits: Limits) -> tuple[list[Verdict], list[str]]:
     """Verdicts of every backend that opens here, and for each of the others a sentence saying why it does not."""
+    from exporter.parity.compare import compare  # noqa: PLC0415 - a build that was checked before opens no engine
+
     verdicts: list[Verdict] = []
     unable: list[str] = []
     for backend in backends:
@@ -370,7 +385,7 @@ def check_stage(plan: Plan, path: Path) -> Stage[CheckResult]:
 
 def _checked(folder: Path, _: Results, path: Path, limits: Mapping[str, Asked]) -> None:
     verdicts, unable = _judge(path, list(Bundle.open(path).manifest.runs()), Limits(limits))
-    CheckResult(folder).write(verdicts or compare(path, None, Limits(limits)), unable)
+    CheckResult(folder).write(verdicts or _judge(path, [None], Limits(limits))[0], unable)
 
 
 def _build_twice(plan: Plan, store: Store, results: Results) -> None:

@@ -37,7 +37,7 @@ def refuse(recipe: Recipe) -> None:
         raise RecipeError(f"checks.faster_than.against: {wish.against!r} is not the folder of a bundle{hint}")
 
 
-def stage(plan: Plan, path: Path) -> Stage[str]:
+def stage(plan: Plan, path: Path) -> Stage[list[str]]:
     """The race of the bundle at `path` as a stage: one that was won is not run again for the same bundle, rival and machine."""
     wish = plan.recipe.checks.faster_than
     if wish is None:
@@ -48,16 +48,16 @@ def stage(plan: Plan, path: Path) -> Stage[str]:
         options["digest"] = Bundle.open(rival).manifest.digest
 
     make, makers = partial(_race, path=path, wish=wish, root=plan.recipe.root), (assemble.lay_out, contents.opened)
-    return plan.last_stage("race", make, _note, options=options, makers=(*makers, type(plan.family)))
+    return plan.last_stage("race", make, _notes, options=options, makers=(*makers, type(plan.family)))
 
 
 def _race(folder: Path, _: Results, path: Path, wish: FasterThan, root: Path) -> None:
     (folder / _RESULT).write_text(json.dumps(hold(path, wish, root)), encoding="utf-8")
 
 
-def _note(folder: Path) -> str:
+def _notes(folder: Path) -> list[str]:
     """The note of a race that was won."""
-    return json.loads((folder / _RESULT).read_text(encoding="utf-8"))
+    return [json.loads((folder / _RESULT).read_text(encoding="utf-8"))]
 
 
 def hold(path: Path, wish: FasterThan, root: Path) -> str:

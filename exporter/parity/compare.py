@@ -24,49 +24,11 @@ from engines.samplers.table import Table
 from engines.sessions import playable
 from engines.tokenizer import TextTokenizer
 from exporter.onnx.target_ops import unread
-from exporter.parity.metrics import Pair, keeps, measure
+from exporter.parity.judge import failed, judge
 from exporter.parity.probe_lora import probes
 from exporter.part import LORA_SCALES, Case, joined
 from exporter.recipe.limits import COARSENESS, STAGES, Limits, class_of
 from exporter.reference.recording import HALF_MAX, Run, load_cases, load_run
-
-
-def judge(
-    part: str,
-    stage: str,
-    case: str,
-    pairs: Sequence[Pair],
-    limit: Mapping[str, float],
-    *,
-    backend: str | None = None,
-    note: str = "",
-) -> Verdict:
-    """Hold the worst of several (got, want) pairs to limits; NaN, infinity and a wrong shape fail whatever the limits are."""
-    for got, want in pairs:
-        if got.shape != want.shape:
-            note = f"shape {list(got.shape)} instead of {list(want.shape)}"
-        elif bad := [side for side in (got, want) if not np.isfinite(side).all()]:
-            whose = "" if bad[0] is got else " that it is held to"
-            note = f"{np.count_nonzero(~np.isfinite(bad[0]))} of {bad[0].size} values{whose} are NaN or infinite"
-        else:
-            continue
-        return _failed(part, stage, case, limit, note, backend)
-    values = measure(pairs, image=stage in {"image", "caching"}, asked=limit)
-    return Verdict(
-        part=part,
-        stage=STAGES[stage],
-        case=case,
-        backend=backend,
-        values=values,
-        limit=dict(limit),
-        passed=keeps(values, limit),
-        note=note,
-    )
-
-
-def _failed(part: str, stage: str, case: str, limit: Mapping[str, float], note: str, backend: str | None = None) -> Verdict:
-    """What could not be measured."""
-    return Verdict(part=part, stage=STAGES[stage], case=case, backend=backend, limit=dict(limit), passed=False, note=note)
 
 
 def compare(path: Path, backend: str | None, limits: Limits, report: Callable[[str], None] = lambda _: None) -> list[Verdict]:
@@ -295,12 +257,12 @@ def _table(table: Table, run: Run, limit: Mapping[str, float]) -> Verdict:
         final = table.play(denoise, lambda: next(draws), None, given, mask)
     except StopIteration:
         note = f"the table goes on after the source's {len(run.times)} evaluations and {len(run.draws)} draws"
-        return _failed("sampler", "table", label, limit, note)
+        return failed("sampler", "table", label, limit, note)
     if not np.array_equal(np.array(times, np.float32), np.array(run.times, np.float32)):
         note = f"times {_short(times)} instead of {_short(run.times)}"
-        return _failed("sampler", "table", label, limit, note)
+        return failed("sampler", "table", label, limit, note)
     if note := _other_scales(shares, run) or _other_calls(cached, run):
-        return _failed("sampler", "table", label, limit, note)
+        return failed("sampler", "table", label, limit, note)
     pairs = [*zip(inputs, run.model_inputs, strict=True), (final, run.latent)]
     return judge("sampler", "table", label, pairs, limit)
 
@@ -345,7 +307,7 @@ def _end_to_end(pipeline: Pipeline, run: Run, backend: str, precision: str, limi
             latent = _stepped(pipeline, run, conditioning, lambda: next(draws), inputs)
             image = pipeline.decode(latent, conditioning)
     except (T2IError, StopIteration) as error:
-        yield _failed(name, "image", setting.label, limits(name, "image", precision), str(error), backend)
+        yield failed(name, "image", setting.label, limits(name, "image", precision), str(error), backend)
         return
     if latent is not None:
         floor = limits(name, "drift", precision)

@@ -15,7 +15,7 @@ from engines.errors import UnsupportedError
 from engines.plugins import did_you_mean
 from exporter.onnx.target_ops import unread
 from exporter.parity import repeat, sides
-from exporter.parity.compare import judge
+from exporter.parity.judge import judge
 from exporter.parity.layers import Layers
 from exporter.parity.lint import lint
 from exporter.parity.search import FirstFault, agreement, first_off, smallest

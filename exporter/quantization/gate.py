@@ -14,7 +14,7 @@ import numpy as np
 from engines import plugins
 from engines.errors import MissingDependency, SpeedError, UnsupportedError
 from exporter.parity import table
-from exporter.parity.compare import judge
+from exporter.parity.judge import judge
 from exporter.parity.metrics import labelled
 from exporter.recipe.limits import Asked, Limits, class_of
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from functools import cache
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from exporter.stages.source import Definition, SourceFile, read
+from exporter.stages.source import Definition, SourceFile, read, remembered
 
 #: Where `exporter` and `engines` lie.
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,6 +25,7 @@ class Sources:
     """The sources of our packages below one folder, and those of the plugins of third parties where they are installed."""
 
     def __init__(self, root: Path = ROOT) -> None:
+        self._root = root
         self._tops: dict[str, Path | None] = dict.fromkeys(PACKAGES, root)
         self._files: dict[str, Path | None] = {}
         self._sources: dict[str, SourceFile] = {}
@@ -43,7 +45,9 @@ class Sources:
         """
         places = tuple(sorted({self._place(maker) for maker in makers}, key=str))
         if places not in self._digests:
-            self._digests[places] = dict(self._digest(places))
+            plugged = len(self._tops) > len(PACKAGES)  # with a plugin's sources, which lie elsewhere
+            make = partial(self._digest, places)
+            self._digests[places] = make() if plugged else remembered(f"{self._every} {places}", make)
         return self._digests[places]
 
     def reach(self, makers: Iterable[object]) -> Mapping[str, set[Definition]]:
@@ -59,6 +63,17 @@ class Sources:
             self._files[module] = next((place for place in places if place.is_file()), None)
         return self._files[module]
 
+    @cached_property
+    def _every(self) -> str:
+        """Digest of every file of our packages: while none changes, what reaches what need not be followed again."""
+        total = hashlib.sha256()
+        for folder, folders, names in (walked for package in PACKAGES for walked in os.walk(self._root / package)):
+            folders[:] = sorted(set(folders) - {"__pycache__"})
+            for name in sorted(names):
+                path = Path(folder, name)
+                total.update(f"{path.relative_to(self._root)} {len(said := path.read_bytes())} ".encode() + said)
+        return total.hexdigest()
+
     def _place(self, maker: Any) -> Place:  # noqa: ANN401 - a function, a class, or a module's name
         module, name = (maker, None) if isinstance(maker, str) else (maker.__module__, maker.__qualname__.split(".<locals>")[0])
         top = module.partition(".")[0]
@@ -70,7 +85,8 @@ class Sources:
             raise LookupError(f"there is no source of {module}")
         return module, name
 
-    def _digest(self, places: tuple[Place, ...]) -> Iterator[tuple[str, str]]:
+    def _digest(self, places: tuple[Place, ...]) -> Mapping[str, str]:
+        digests: dict[str, str] = {}
         for module, statements in sorted(self._reach(places).items()):
             total, imports = hashlib.sha256(), self._source(module).imports
             folder = (self.file(module) or Path()).parent
@@ -80,7 +96,8 @@ class Sources:
                 total.update(f"{statement.digest} {[imports[name] for name in used]}\n".encode())
                 for file in (file for name in statement.data for file in _files(folder / name)):
                     total.update(f"{file.relative_to(folder).as_posix()} ".encode() + file.read_bytes())
-            yield module, total.hexdigest()
+            digests[module] = total.hexdigest()
+        return digests
 
     def _reach(self, places: Iterable[Place]) -> Mapping[str, set[Definition]]:
         reached: dict[str, set[Definition]] = defaultdict(set)

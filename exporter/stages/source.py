@@ -75,21 +75,25 @@ class SourceFile:
 @cache
 def read(text: str) -> SourceFile:
     """Take a source apart, or remember how another process did: the cache keeps that by content."""
-    place = default_root() / "code" / f"{hashlib.sha256(f'{_reader()} {text}'.encode()).hexdigest()}.json"
+    statements, imports = remembered(text, lambda: _parsed(text))
+    return SourceFile(tuple(Definition(*map(_plain, each)) for each in statements), imports)
+
+
+def remembered(sources: str, make: Callable[[], Any]) -> Any:  # noqa: ANN401 - a value of JSON
+    """What `make` gives, a value of JSON, or what it gave for the same sources before, in whichever process."""
+    place = default_root() / "code" / f"{hashlib.sha256(f'{_reader()} {sources}'.encode()).hexdigest()}.json"
     with contextlib.suppress(OSError, ValueError):
-        statements, imports = json.loads(place.read_bytes())
-        return SourceFile(tuple(Definition(*map(_plain, each)) for each in statements), imports)
-    source = _parsed(text)
-    found = [list(vars(each).values()) for each in source.every]
+        return json.loads(place.read_bytes())
+    made = make()
     partial = place.with_suffix(f".{uuid4().hex[:8]}")
     with contextlib.suppress(OSError):  # it saves time, which is worth no failure
         place.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps([found, source.imports]), encoding="utf-8")
+        partial.write_text(json.dumps(made), encoding="utf-8")
         partial.replace(place)
-    return source
+    return made
 
 
-def _parsed(text: str) -> SourceFile:
+def _parsed(text: str) -> tuple[list[Any], Mapping[str, str]]:
     statements: list[Definition] = []
     imports: dict[str, str] = {}
     with _uncollected():
@@ -103,7 +107,7 @@ def _parsed(text: str) -> SourceFile:
                 statements.append(reader.statement(node.lineno, _bound(node)))
                 if not isinstance(node, _FUNCTIONS):
                     imports |= reader.imports
-    return SourceFile(tuple(statements), imports)
+    return [list(vars(each).values()) for each in statements], imports
 
 
 class _Reader:
@@ -249,8 +253,9 @@ def _imports(node: ast.Import | ast.ImportFrom) -> dict[str, str]:
 
 @cache
 def _reader() -> str:
-    """Who reads: another Python may see another tree, this file may change, and so may the folders of plugins."""
-    return f"{sys.version_info[:2]} {KINDS} {hashlib.sha256(Path(__file__).read_bytes()).hexdigest()}"
+    """Who reads: another Python may see another tree, these files may change, and so may the folders of plugins."""
+    own = b"".join(Path(__file__).with_name(name).read_bytes() for name in ("closure.py", "source.py"))
+    return f"{sys.version_info[:2]} {KINDS} {hashlib.sha256(own).hexdigest()}"
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 - a value of JSON
