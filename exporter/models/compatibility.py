@@ -11,7 +11,7 @@ from pydantic import Field, StringConstraints
 
 from engines.errors import RecipeError, UnsupportedError
 from engines.strict import Frozen
-from exporter.models import architectures, hub, kinds, leftovers, locate, recognition, safetensors_header, statements
+from exporter.models import architectures, controls, hub, kinds, leftovers, locate, recognition, safetensors_header, statements
 from exporter.models.checkpoint import SCHEME, Checkpoint, find, network, placed
 from exporter.models.safetensors_header import read_json
 from exporter.recipe.schema import ModelOptions
@@ -166,7 +166,7 @@ def with_vae(source: Checkpoint, model: ModelOptions, root: Path) -> Checkpoint:
 
 
 def with_base(base: Checkpoint, model: ModelOptions, root: Path) -> Checkpoint:
-    """A recipe's `model.base` with the networks that `model.source` has: a UNet alone, or a file without all of the rest.
+    """A recipe's `model.base` with the networks that `model.source` has: a UNet or a ControlNet alone, or a file without all.
 
     What the source says of its prediction counts, not what the base says of its own.
 
@@ -196,6 +196,9 @@ def with_base(base: Checkpoint, model: ModelOptions, root: Path) -> Checkpoint:
     originals = set(base.originals)
     for part in parts:
         found = _Look(part, base, root, "model.source", model.revision, random=False).find(model.source)
+        if controls.is_control(found.config):
+            steered = controls.beside(base, found.config, found.files, model.source)
+            return replace(steered, provenance={**base.provenance, **found.told, "base": ", ".join(base.provenance.values())})
         _refuse(f"model.source {model.source}", part, base, found.config, {})
         configs, files[part], told = placed(configs, part, found.config), found.files, {**told, **found.told}
         originals = originals - {part} | ({part} if found.original else set())

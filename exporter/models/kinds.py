@@ -67,8 +67,10 @@ TINY = Kind(
     "a tiny autoencoder in its own repository's names",
     "Take it in diffusers' names: madebyollin/taesd, or madebyollin/taesdxl for SDXL.",
 )
-CONTROL = Kind("a ControlNet", "It steers a model that is named as model.source, and is not built itself.")
-ADAPTER = Kind("an adapter (T2I-Adapter or IP-Adapter)", CONTROL.way)
+CONTROL = Kind("a ControlNet", "Take its folder in diffusers' layout, and name the model that it steers as model.base.")
+ADAPTER = Kind(
+    "an adapter (T2I-Adapter or IP-Adapter)", "It steers a model that is named as model.source, and is not built itself."
+)
 VIDEO = Kind("a video model", "Take a model that makes still pictures.")
 AUDIO = Kind("an audio model", "Take a model that makes pictures.")
 TRANSFORMER = Kind("a diffusion transformer, whose single files are not read", "Take it as a diffusers folder or hub id.")

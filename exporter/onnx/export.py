@@ -101,6 +101,12 @@ def _translated(program: torch.export.ExportedProgram, signature: Signature, ops
         _prune(program.graph)
         _leave_out(program.graph)
         _spell(program.graph)
+    # Decomposing counts them: weights of a side of shapes alone are gone.
+    left = {node.name for node in program.graph.find_nodes(op="placeholder")}
+    specs = program.graph_signature.input_specs
+    for spec in [spec for spec in specs if spec.arg.name not in left]:
+        specs.remove(spec)
+        program.constants.pop(str(spec.target), None)
     try:
         program.__class__ = _Decomposed
         # Numbers that are computed of lengths: a translation in vain leaves them behind, and decomposing would look for them.
@@ -141,6 +147,9 @@ def _spell(graph: torch.fx.Graph) -> None:
                 negative = graph.call_function(torch.ops.aten.neg.default, node.args[:1])
             negative.meta["val"] = node.args[0].meta["val"]
             node.target, node.args = torch.ops.aten.add.Scalar, (negative, node.args[1])
+    for node in graph.find_nodes(op="call_function", target=torch.ops.aten.detach_.default):  # of a list that becomes a tensor
+        node.replace_all_uses_with(node.args[0])
+        graph.erase_node(node)
     for overload, place in ((torch.ops.aten.to.dtype, 1), (torch.ops.aten.to.device, 2), (torch.ops.aten.to.dtype_layout, 0)):
         for node in graph.find_nodes(op="call_function", target=overload):
             if node.meta["val"].is_meta:  # a side of which lengths alone are asked, which decomposing leaves out

@@ -75,7 +75,8 @@ class ModelOptions(Frozen):
     variant: Text | None = Field(default=None, description="of the weights, such as fp16, where source has several")
     architecture: str | None = Field(default=None, description="configuration for a single file that does not tell its own")
     base: Text | None = Field(
-        default=None, description="where the rest comes from, if source is a UNet alone or a file without all of it; as source"
+        default=None,
+        description="where the rest comes from, if source is a UNet or ControlNet alone, or a file without all of it; as source",
     )
     vae: Text | None = Field(
         default=None, description="another VAE than source's, or for a file without: a folder, a hub id, or a .safetensors file"

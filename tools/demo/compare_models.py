@@ -13,9 +13,10 @@ import json
 import statistics
 import textwrap
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -123,18 +124,27 @@ def scored(name: str, lines: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     return found[-1]
 
 
-def measure(pipelines: Mapping[str, Pipeline], rounds: int) -> dict[str, float]:
-    """Median seconds from prompt to picture of each, interleaved."""
-    spent: dict[str, list[float]] = {name: [] for name in pipelines}
-    names = list(pipelines)
+def interleaved(calls: Mapping[str, Callable[[int], object]], rounds: int) -> dict[str, float]:
+    """Median seconds of each call, which gets the round's number; every round has all of them, another one first."""
+    spent: dict[str, list[float]] = {name: [] for name in calls}
+    names = list(calls)
     for number in range(_WARM_UP + rounds):
         turn = number % len(names)
         for name in names[turn:] + names[:turn]:
             start = time.perf_counter()
-            pipelines[name].generate(PROMPTS[number % len(PROMPTS)], seed=number)
+            calls[name](number)
             if number >= _WARM_UP:
                 spent[name].append(time.perf_counter() - start)
     return {name: statistics.median(each) for name, each in spent.items()}
+
+
+def measure(pipelines: Mapping[str, Pipeline], rounds: int) -> dict[str, float]:
+    """Median seconds from prompt to picture of each, interleaved."""
+
+    def drawn(pipeline: Pipeline, number: int) -> object:
+        return pipeline.generate(PROMPTS[number % len(PROMPTS)], seed=number)
+
+    return interleaved({name: partial(drawn, pipeline) for name, pipeline in pipelines.items()}, rounds)
 
 
 def _megabytes(pipeline: Pipeline, backend: str) -> float:

@@ -53,6 +53,21 @@ class InPlace(torch.nn.Module):
         return changed * 2
 
 
+class Listed(torch.nn.Module):
+    def forward(self, latent):
+        return latent * torch.tensor([1.0, 2.0, 3.0, 4.0]).repeat(2, 1, 1)
+
+
+class Outlined(InPlace):
+    """Beside what needs decomposition a network without memory computes, whose weights are no parameters."""
+
+    weight = (torch.ones(4, device="meta"),)
+
+    def forward(self, latent):
+        _ = latent.to("meta") * self.weight[0]
+        return super().forward(latent)
+
+
 class Unspeakable(torch.nn.Module):
     def forward(self, latent):
         return torch.linalg.matrix_exp(latent[..., :2, :2]).sum() + latent
@@ -77,6 +92,14 @@ def test_what_needs_no_decomposition_is_translated_at_once(tmp_path, monkeypatch
 
 def test_what_needs_decomposition_gets_it(tmp_path, monkeypatch):
     assert run(InPlace(), tmp_path, monkeypatch) == 2
+
+
+def test_weights_of_what_no_output_is_made_of_do_not_hinder_it(tmp_path, monkeypatch):
+    assert run(Outlined(), tmp_path, monkeypatch) == 2
+
+
+def test_a_list_that_becomes_a_tensor_needs_none(tmp_path, monkeypatch):
+    assert run(Listed(), tmp_path, monkeypatch) == 1
 
 
 def test_numbers_of_places_are_as_wide_as_onnx_has_them(tmp_path, monkeypatch):

@@ -73,7 +73,7 @@ class Inputs:
     latents: Path
 
 
-def _schedule() -> tuple[torch.Tensor, torch.Tensor]:
+def schedule() -> tuple[torch.Tensor, torch.Tensor]:
     """Share of signal variance at each of the 1000 steps, and each step's loss weight.
 
     The weight is min-SNR: steps with almost no noise are easy and many, and
@@ -116,7 +116,7 @@ def train(
     run = Run({"unet": model}, folder)
     encoders = text.load(inputs.text, inputs.tokenizer)
     pool = Pool(inputs.latents)
-    kept, weights = _schedule()
+    kept, weights = schedule()
     time_ids = torch.tensor([TIME_IDS]).repeat(batch, 1)
 
     def predict(noisy: torch.Tensor, at: torch.Tensor, states: torch.Tensor, pooled: torch.Tensor) -> torch.Tensor:

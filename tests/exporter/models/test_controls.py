@@ -1,0 +1,67 @@
+"""A ControlNet alone as `model.source`: what it steers comes from `model.base`."""
+
+import diffusers
+import pytest
+import torch
+from diffusers import DiffusionPipeline, StableDiffusionXLPipeline
+
+from engines.errors import RecipeError, UnsupportedError
+from exporter.models import controls
+from exporter.models.resolve import resolve
+from exporter.recipe.schema import ModelOptions
+from tools.coverage import conditioned
+
+
+@pytest.fixture(scope="module")
+def steered(tmp_path_factory):
+    """A micro pipeline with a ControlNet, whole; and what it steers, without it."""
+    folder = tmp_path_factory.mktemp("steered")
+    whole = conditioned.MADE["stable-diffusion-xl-controlnet"]()
+    whole.save_pretrained(folder / "whole")
+    networks = {name: each for name, each in whole.components.items() if name != "controlnet" and each is not None}
+    StableDiffusionXLPipeline(**networks, add_watermarker=False).save_pretrained(folder / "base")
+    return folder
+
+
+def test_it_is_the_pipeline_that_diffusers_saves_whole(steered):
+    found = resolve(ModelOptions(source=str(steered / "whole/controlnet"), base=str(steered / "base")), steered)
+    whole = resolve(ModelOptions(source=str(steered / "whole")), steered)
+    assert found.configs["model_index"]["_class_name"] == whole.configs["model_index"]["_class_name"]
+    for name in ("controlnet", "unet", "vae", "text_encoder"):
+        ours, theirs = found.module(name).state_dict(), whole.module(name).state_dict()
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[key], value) for key, value in theirs.items())
+    assert found.provenance == {"source": str(steered / "whole/controlnet"), "base": str(steered / "base")}
+
+
+@pytest.mark.parametrize(
+    ("base", "control", "pipeline"),
+    [
+        ("StableDiffusionPipeline", "ControlNetModel", "StableDiffusionControlNetPipeline"),
+        ("StableDiffusionXLPipeline", "ControlNetUnionModel", "StableDiffusionXLControlNetUnionPipeline"),
+        ("FluxPipeline", "FluxControlNetModel", "FluxControlNetPipeline"),
+        ("StableDiffusion3Pipeline", "SD3ControlNetModel", "StableDiffusion3ControlNetPipeline"),
+        ("QwenImagePipeline", "QwenImageControlNetModel", "QwenImageControlNetPipeline"),
+    ],
+)
+def test_its_pipeline_is_called_as_diffusers_calls_it(steered, base, control, pipeline):
+    assert issubclass(getattr(diffusers, pipeline), DiffusionPipeline)
+    found = resolve(ModelOptions(source=str(steered / "base")), steered)
+    index = {**found.configs["model_index"], "_class_name": base}
+    plain = type(found)({**found.configs, "model_index": index}, found.provenance, found.files, found.folders)
+    assert controls.is_control({"_class_name": control})
+    made = controls.beside(plain, {"_class_name": control}, (), "it")
+    assert made.configs["model_index"]["_class_name"] == pipeline
+    assert made.configs["model_index"]["controlnet"] == ["diffusers", control]
+
+
+def test_no_other_network_is_taken_for_one():
+    assert not any(controls.is_control({"_class_name": each}) for each in ("UNet2DConditionModel", "ControlNetOutput", None))
+
+
+def test_what_does_not_go_together(steered):
+    own = str(steered / "whole/controlnet")
+    with pytest.raises(RecipeError, match=r"model\.source: .* is a ControlNet, and model\.base has one already"):
+        resolve(ModelOptions(source=own, base=str(steered / "whole")), steered)
+    with pytest.raises(UnsupportedError, match=r"of a network alone a model\.base"):
+        resolve(ModelOptions(source=own), steered)
