@@ -34,7 +34,7 @@ class RewardManifest(Frozen):
 
     Attributes:
         name: what pictures say that chose them.
-        source: where its weights are from, and their digest.
+        source: where its weights are from, as they were named, and their digest.
         image: how a picture is prepared for it.
         tokenizer: of the prompt.
         signature: of its network.
@@ -53,6 +53,17 @@ class RewardManifest(Frozen):
     engines: dict[Name, EngineFiles] = Field(min_length=1)
     off: float = Field(ge=0)
     files: dict[RelativePath, File]
+
+    @classmethod
+    def of(cls, folder: Path) -> Self:
+        """What a folder says; raise BundleError where it is no reward's, or is damaged."""
+        if not (folder / MANIFEST).is_file():
+            raise BundleError(f"{folder} is no reward's folder: it has no {MANIFEST}. Make one: t2iexport reward MODEL -o FOLDER")
+        about = cls.read(folder / MANIFEST, LIMIT)
+        for name, listed in about.files.items():
+            if measure(folder / name) != listed:
+                raise BundleError(f"{folder / name} is damaged: it is not as {MANIFEST} lists it. Make the reward again.")
+        return about
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
@@ -92,12 +103,7 @@ class Reward:
 
         """
         folder = Path(path)
-        if not (folder / MANIFEST).is_file():
-            raise BundleError(f"{folder} is no reward's folder: it has no {MANIFEST}. Make one: t2iexport reward MODEL -o FOLDER")
-        about = RewardManifest.read(folder / MANIFEST, LIMIT)
-        for name, listed in about.files.items():
-            if measure(folder / name) != listed:
-                raise BundleError(f"{folder / name} is damaged: it is not as {MANIFEST} lists it. Make the reward again.")
+        about = RewardManifest.of(folder)
         if backend and backend not in about.engines:
             raise UnsupportedError(f"{path} has no engine of {backend}; it has {', '.join(about.engines)}.")
         lacking: MissingDependency | None = None

@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import filecmp
-import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from engines import bundle
 from engines.bundle import Bundle, Verdict
 from engines.disk import require_folder, writing
-from engines.errors import MissingDependency, ParityError, RecipeError, SpeedError, UnsupportedError
+from engines.errors import ParityError, RecipeError, SpeedError, UnsupportedError
 from exporter.bench.diffusers import source as source_of
 from exporter.bench.drawing import require_prompts_alone
 from exporter.parity import table
 from exporter.part import Precision
-from exporter.recipe.limits import Asked, Limits
+from exporter.recipe.limits import Limits
 from exporter.recipe.schema import Recipe
-from exporter.stages import assemble, contents
+from exporter.stages import assemble, contents, verdicts
 from exporter.stages.load import pipeline_of
 from exporter.stages.plan import Plan
 from exporter.stages.stage import Results, Stage, closure
@@ -32,11 +30,15 @@ from exporter.stages.vendors import vendors
 from exporter.stages.worker import ahead
 
 if TYPE_CHECKING:
+    from engines.bundle import Draft
     from exporter.layouts.convert import Layout
     from exporter.parity.debug import LayerReport as Found
     from exporter.parity.sides import SourceNetwork
+    from exporter.part import Part
 
 R = TypeVar("R")
+#: Roles of parts that a picture from noise does without.
+_BESIDE = {"encoder", "shallow"}
 
 
 class Progress(Protocol):
@@ -50,36 +52,6 @@ class Progress(Protocol):
     ) -> None:
         """Show it."""
         ...
-
-
-@dataclass(frozen=True)
-class CheckResult:
-    """Every verdict on a bundle, and of the backends that do not open here a sentence each."""
-
-    folder: Path
-
-    @property
-    def verdicts(self) -> list[Verdict]:
-        """All of them."""
-        return [Verdict.model_validate(verdict) for verdict in self._content["verdicts"]]
-
-    @property
-    def unable(self) -> list[str]:
-        """Who was not run, and why."""
-        return self._content["unable"]
-
-    @property
-    def _file(self) -> Path:
-        return self.folder / "verdicts.json"
-
-    @property
-    def _content(self) -> Mapping[str, Any]:
-        return json.loads(self._file.read_text(encoding="utf-8"))
-
-    def write(self, verdicts: Sequence[Verdict], unable: Sequence[str]) -> None:
-        """Keep both."""
-        content = {"verdicts": [verdict.model_dump(mode="json") for verdict in verdicts], "unable": list(unable)}
-        self._file.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def build(
@@ -160,12 +132,12 @@ def check(path: Path, backend: str | None, say: Callable[[str], None] = lambda _
         raise UnsupportedError(f"{path} has no recordings to check against ({told}). Build it without checks.skip.")
     limits = Limits(opened.manifest.limits)
     backends = [backend] if backend else list(opened.manifest.runs())
-    verdicts, unable = _judge(path, backends, limits)
+    found, unable = verdicts.judge(path, backends, limits)
     if unable and len(unable) == len(backends):
         raise UnsupportedError("\n".join(unable))
     if receipt:
-        _keep(opened, verdicts, say)
-    return verdicts
+        _keep(opened, found, say)
+    return found
 
 
 def debug(path: Path, part: str, backend: str | None, folder: Path, store: Store, report: Progress) -> Found:
@@ -205,11 +177,31 @@ def convert(path: Path, layout: Layout, out: Path, store: Store, report: Progres
     plan = Plan(source_of(Bundle.open(path))[0])
     layouts.require(plan.family.driving.pipeline, manifest, out)
     results, sources = Results(store), {name: part.source for name, part in plan.parts.items()}
-    needed = closure(source.network for source in sources.values() if source.network)
-    for stage in (stage for stage in plan.stages if stage in needed):
-        _run(stage, store, report, results)
+    _remake(plan, store, report, results)
     layouts.convert(pipeline_of(plan.family, sources, results), manifest, layout, out, say)
     return layouts.notes(manifest, plan.recipe.sampler.step)
+
+
+def modules(path: Path, store: Store, report: Progress) -> dict[str, Part]:
+    """What a bundle runs from a prompt to an image, in torch, fp32: the source's networks as the recipe's passes leave them.
+
+    A pass that works on a graph, as quantization does, is none of these.
+
+    Raises:
+        UnsupportedError: the source model is not here.
+
+    """
+    plan, results = Plan(source_of(Bundle.open(path))[0]), Results(store)
+    _remake(plan, store, report, results)
+    roles = plan.family.roles
+    return {name: part.source.load("fp32", results) for name, part in plan.parts.items() if roles[name] not in _BESIDE}
+
+
+def _remake(plan: Plan, store: Store, report: Progress, results: Results) -> None:
+    """Make the networks that the recipe's passes make."""
+    needed = closure(part.source.network for part in plan.parts.values() if part.source.network)
+    for stage in (stage for stage in plan.stages if stage in needed):
+        _run(stage, store, report, results)
 
 
 def _keep(opened: Bundle, verdicts: list[Verdict], say: Callable[[str], None]) -> None:
@@ -254,8 +246,7 @@ def _publish(plan: Plan, out: Path, store: Store, report: Progress, results: Res
     temporary = out.with_name(f".{out.name}.partial")
     shutil.rmtree(temporary, ignore_errors=True)  # of a build that was killed: this is the only one at work here
     try:
-        draft = assemble.lay_out(contents.opened(plan, results), temporary)
-        written = bundle.write(temporary, draft)
+        draft, written = _lay_out(plan, temporary, results)
         verdicts, notes = _check(plan, temporary, store, report, results)
         kept = tuple(table.worst(verdicts))
         receipts = {"verdicts": kept, "notes": (*draft.notes, *notes)}
@@ -292,9 +283,31 @@ def _gated(plan: Plan, temporary: Path, out: Path, store: Store, report: Progres
     try:
         for gate in _gates(plan.recipe):
             told += _run(gate.stage(plan, temporary), store, report, results)
-    except (ParityError, SpeedError) as error:
-        raise type(error)(f"{error}\n{_reject(temporary, out)}") from error
+    except SpeedError as error:
+        raise SpeedError(f"{error}\n{_reject(temporary, out)}") from error
+    except ParityError as error:
+        blamed = _blamed(error, plan, store, report)
+        raise ParityError("\n".join(filter(None, (str(error), blamed, _reject(temporary, out))))) from error
     return told
+
+
+def _blamed(error: ParityError, plan: Plan, store: Store, report: Progress) -> str:
+    """Which pass lost the quality that a gate misses; the recipe is built up to each of them."""
+    from exporter.bench import quality_blame  # noqa: PLC0415 - as the gate
+
+    def lay_out(recipe: Recipe, folder: Path) -> None:
+        shorter, made = _decided(Plan(recipe), store, report), Results(store)
+        for stage in shorter.stages:
+            _run(stage, store, report, made)
+        _lay_out(shorter, folder, made)
+
+    return quality_blame.blame(error, plan.recipe, plan.passes.of, lay_out)
+
+
+def _lay_out(plan: Plan, folder: Path, results: Results) -> tuple[Draft, Bundle]:
+    """Write a bundle of what a plan's stages made, before anything judges it."""
+    draft = assemble.lay_out(contents.opened(plan, results), folder)
+    return draft, bundle.write(folder, draft)
 
 
 def _reject(temporary: Path, out: Path) -> str:
@@ -307,40 +320,11 @@ def _reject(temporary: Path, out: Path) -> str:
     return f"The rejected one lies at {rejected}; {out} was not touched."
 
 
-def _judge(path: Path, backends: Sequence[str | None], limits: Limits) -> tuple[list[Verdict], list[str]]:
-    """Verdicts of every backend that opens here, and for each of the others a sentence saying why it does not."""
-    from exporter.parity.compare import compare  # noqa: PLC0415 - a build that was checked before opens no engine
-
-    verdicts: list[Verdict] = []
-    unable: list[str] = []
-    for backend in backends:
-        try:
-            found = compare(path, backend, limits)
-        except (UnsupportedError, MissingDependency) as error:
-            unable.append(f"{backend} was not run: {str(error).splitlines()[0]}")
-            continue
-        known = {(verdict.part, verdict.stage, verdict.case, verdict.backend) for verdict in verdicts}
-        verdicts += [verdict for verdict in found if (verdict.part, verdict.stage, verdict.case, verdict.backend) not in known]
-    return verdicts, unable
-
-
 def _check(plan: Plan, path: Path, store: Store, report: Progress, results: Results) -> tuple[list[Verdict], list[str]]:
     if plan.recipe.checks.skip:
         return [], [f"unchecked: {plan.recipe.checks.skip}"]
-    checked = _run(check_stage(plan, path), store, report, results)
+    checked = _run(verdicts.stage(plan, path), store, report, results)
     return checked.verdicts, checked.unable
-
-
-def check_stage(plan: Plan, path: Path) -> Stage[CheckResult]:
-    """The check of the bundle at `path` as a stage: one that passed is not run again for the same bundle and limits."""
-    limits = plan.recipe.checks.limits
-    makers = assemble.lay_out, contents.opened
-    return plan.last_stage("check", partial(_checked, path=path, limits=limits), CheckResult, options=limits, makers=makers)
-
-
-def _checked(folder: Path, _: Results, path: Path, limits: Mapping[str, Asked]) -> None:
-    verdicts, unable = _judge(path, list(Bundle.open(path).manifest.runs()), Limits(limits))
-    CheckResult(folder).write(verdicts or _judge(path, [None], Limits(limits))[0], unable)
 
 
 def _build_twice(plan: Plan, store: Store, results: Results) -> None:

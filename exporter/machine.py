@@ -115,10 +115,20 @@ def _lines(path: Path) -> list[str]:
     return path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
 
 
+def compute_capabilities() -> list[str]:
+    """Of this machine's NVIDIA GPUs, such as 8.9, each once."""
+    return sorted(set(_queried("compute_cap")))
+
+
 def _accelerator() -> str:
+    return ", ".join(_queried("name"))
+
+
+def _queried(what: str) -> list[str]:
+    """A word of each GPU that NVIDIA's driver knows."""
     program = shutil.which("nvidia-smi")
     if program is None:
-        return ""
-    asked = [program, "--query-gpu=name", "--format=csv,noheader"]
+        return []
+    asked = [program, f"--query-gpu={what}", "--format=csv,noheader"]
     done = subprocess.run(asked, capture_output=True, text=True, check=False)  # noqa: S603 - no input of anybody
-    return ", ".join(done.stdout.split("\n")).strip(", ") if not done.returncode else ""
+    return [] if done.returncode else [line.strip() for line in done.stdout.splitlines() if line.strip()]

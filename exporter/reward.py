@@ -20,6 +20,7 @@ from engines.inputs import Input, Preprocessing
 from engines.manifest import EngineFiles, Tokenizer
 from engines.reward import IDS, IMAGE, LIMIT, MANIFEST, REWARD, Reward, RewardManifest
 from engines.signature import Port, Range, Signature
+from exporter.models import locate
 from exporter.models.dual_encoder import DualEncoder
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 _BATCH = Range(min=1, typical=4, max=16)
 #: How far an engine's numbers, hundredths of a cosine, may be from the source's.
 _LIMIT = 0.1
+#: How many folders above a reward's its encoders are looked for in.
+_ABOVE = 3
 _TEXTS = ("a red circle", "a photo of an astronaut riding a horse, in the style of a woodcut", "", "two cats on a sofa")
 
 
@@ -63,11 +66,34 @@ def make(model: str, out: Path, targets: Sequence[str], *, processor: str | None
     try:
         with writing(out.parent, f"writing {out}"):
             partial.mkdir()
-            about = _fill(partial, encoder, out.name, {"source": model, "digest": encoder.digest}, backends)
+            named = {"source": model, "processor": processor, "revision": revision, "digest": encoder.digest}
+            about = _fill(partial, encoder, out.name, {key: word for key, word in named.items() if word}, backends)
             _put(partial, out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return about
+
+
+def encoders(about: RewardManifest, folder: Path) -> DualEncoder:
+    """The encoders that a reward's folder was made of, found by the name that it keeps of them.
+
+    A path is looked for in the working directory and in the folders above the reward's.
+
+    Raises:
+        RecipeError: there is nothing under that name.
+        UnsupportedError: others are.
+
+    """
+    named = about.source
+    near = (Path.cwd(), *folder.resolve().parents[:_ABOVE])
+    root = next((place for place in near if locate.holds_model(place / named["source"])), Path.cwd())
+    found = DualEncoder.find(named["source"], named.get("processor"), named.get("revision"), root)
+    if found.digest != named["digest"]:
+        raise UnsupportedError(
+            f"{found.folder} holds other encoders than those that {folder} was made of. Make the reward again, or bring "
+            "them back."
+        )
+    return found
 
 
 def _require_place(out: Path) -> None:
@@ -109,7 +135,7 @@ def _fill(folder: Path, encoder: DualEncoder, name: str, source: dict[str, str],
     (folder / entry.file).write_text(spelled, encoding="utf-8")
     ids = Port(name=IDS, dtype="int64", shape=("batch", entry.length))
     signature = Signature(inputs=(image.port(IMAGE), ids), outputs=(Port(name=REWARD, shape=("batch",)),), dims={"batch": _BATCH})
-    part = Part(REWARD, "text", _module(network.cpu()), signature)
+    part = Part(REWARD, "text", cosine(network.cpu()), signature)
     engines: dict[str, EngineFiles] = {}
     for target, backend in backends.items():
         graph, built = folder / "onnx" / f"opset{backend.opset}" / f"{REWARD}.onnx", folder / "engines" / target
@@ -137,7 +163,8 @@ def _write(folder: Path, about: RewardManifest) -> None:
         os.fsync(file.fileno())
 
 
-def _module(network: Any) -> nn.Module:  # noqa: ANN401 - transformers'
+def cosine(network: Any) -> nn.Module:  # noqa: ANN401 - transformers'
+    """A pair of encoders as a reward's network: prepared pictures (batch, height, width, 3), ids (batch, length) → (batch,)."""
     from torch import Tensor, nn  # noqa: PLC0415 - as above
 
     class Cosine(nn.Module):

@@ -52,12 +52,20 @@ def _resized(image: Image.Image, size: tuple[int, int], preprocessing: Preproces
     if image.size == size:
         return image
     resample = Image.Resampling[preprocessing.resample.upper()]
+    whole, (left, top) = covering(image.size, size, preprocessing)
+    resized = image.resize(whole, resample)
+    return resized if whole == size else resized.crop((left, top, left + size[0], top + size[1]))
+
+
+def covering(
+    before: tuple[int, int], size: tuple[int, int], preprocessing: Preprocessing
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """To which width and height a picture is resized, and from which left and top what is kept of it begins."""
     if preprocessing.resize == "stretch":
-        return image.resize(size, resample)
+        return size, (0, 0)
     width, height = size  # the longer side is rounded down, as transformers and diffusers have it
-    if image.width * height > image.height * width:
-        width = image.width * height // image.height
+    if before[0] * height > before[1] * width:
+        width = before[0] * height // before[1]
     else:
-        height = image.height * width // image.width
-    left, top = (width - size[0]) // 2, (height - size[1]) // 2
-    return image.resize((width, height), resample).crop((left, top, left + size[0], top + size[1]))
+        height = before[1] * width // before[0]
+    return (width, height), ((width - size[0]) // 2, (height - size[1]) // 2)

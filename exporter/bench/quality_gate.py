@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,40 @@ if TYPE_CHECKING:
     from exporter.stages.stage import Results, Stage
 
 _RESULT = "quality.json"
+
+
+@dataclass(frozen=True)
+class MissedFloor:
+    """A floor that is surely missed.
+
+    Attributes:
+        score: what judges.
+        floor: what is asked.
+        texts: the prompts that were drawn.
+        own: a number of every picture of the bundle.
+        others: of the source's pictures, where a share of its score is asked.
+        source: these pictures, uint8 (pictures, height, width, 3), where the score compares with them.
+
+    """
+
+    score: scores.Score
+    floor: QualityFloor
+    texts: Sequence[str]
+    own: np.ndarray
+    others: np.ndarray | None
+    source: np.ndarray | None
+
+    def numbers(self, images: np.ndarray) -> np.ndarray:
+        """The score of each of other pictures of the same prompts, uint8 (pictures, height, width, 3)."""
+        return np.asarray(self.score.of(images, self.texts, self.source), np.float64)
+
+
+class QualityMissed(ParityError):  # noqa: N818 - the name says what happened
+    """A bundle is of less quality than its recipe asks; of `missed` that is sure, and not too near to tell."""
+
+    def __init__(self, text: str, missed: Sequence[MissedFloor]) -> None:
+        super().__init__(text)
+        self.missed = tuple(missed)
 
 
 def refuse(recipe: Recipe) -> None:
@@ -72,24 +107,27 @@ def hold(path: Path, asked: Mapping[str, QualityFloor], root: Path) -> list[str]
     """Score the pictures of the bundle at `path`; a sentence for each floor that it reaches.
 
     Raises:
-        ParityError: it misses one, or has too few prompts to tell; says how many more would.
+        QualityMissed: it misses one, or has too few prompts to tell; says how many more would.
 
     """
-    told, missed = [], []
+    told, untold, missed = list[str](), list[str](), list[MissedFloor]()
     for name, floor in asked.items():
         score, texts = scores.load(name, floor.options, root), floor.texts(root)
         images, source = _drawn(path, texts, floor.seed, root, source=floor.share is not None or score.compares)
-        own = np.asarray(score.of(images, texts, source if score.compares else None), np.float64)
+        compared = source if score.compares else None
+        own = np.asarray(score.of(images, texts, compared), np.float64)
         others = None if floor.share is None or source is None else np.asarray(score.of(source, texts, None), np.float64)
         passed, sentence = decide(own, others, floor, score)
-        (told if passed else missed).append(". ".join([sentence.rstrip("."), *scores.notes(score, len(own))]))
-    if missed:
-        raise ParityError("\n".join(missed))
+        (told if passed else untold).append(". ".join([sentence.rstrip("."), *scores.notes(score, len(own))]))
+        if passed is False:
+            missed.append(MissedFloor(score, floor, texts, own, others, compared))
+    if untold:
+        raise QualityMissed("\n".join(untold), missed)
     return told
 
 
-def decide(own: np.ndarray, source: np.ndarray | None, floor: QualityFloor, score: scores.Score) -> tuple[bool, str]:
-    """Whether a floor is surely reached, and the sentence that says so, or that it is missed, or that nobody can tell.
+def decide(own: np.ndarray, source: np.ndarray | None, floor: QualityFloor, score: scores.Score) -> tuple[bool | None, str]:
+    """Whether a floor is surely reached, surely missed (False), or nobody can tell (None), and the sentence that says so.
 
     Args:
         own: a number of every picture.
@@ -113,7 +151,7 @@ def decide(own: np.ndarray, source: np.ndarray | None, floor: QualityFloor, scor
         return True, f"quality: {figures}"
     if high < 0:
         return False, f"too low a quality: {figures}."
-    return False, f"too few prompts to tell: {figures}; {_more(margins, high - low)}."
+    return None, f"too few prompts to tell: {figures}; {_more(margins, high - low)}."
 
 
 def _more(margins: np.ndarray, width: float) -> str:
@@ -123,6 +161,12 @@ def _more(margins: np.ndarray, width: float) -> str:
     if needed > 1000 * len(margins):
         return "it lies so near that no number of prompts would decide; ask for less"
     return f"{max(1, math.ceil(needed - len(margins)))} more would, if it stays so"
+
+
+def pictures(path: Path, texts: Sequence[str], seed: int) -> np.ndarray:
+    """A bundle's pictures, at its own defaults: uint8 (pictures, height, width, 3)."""
+    with Pipeline.open(path) as pipeline:
+        return pixels([image for some, seeds in groups(texts, seed) for image in pipeline.generate(some, seed=seeds)])
 
 
 def _drawn(path: Path, texts: Sequence[str], seed: int, root: Path, *, source: bool) -> tuple[np.ndarray, np.ndarray | None]:

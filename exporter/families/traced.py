@@ -76,7 +76,7 @@ class Traced:
     def _surveyed(self) -> Survey:
         """The pipeline at the recipe's typical size."""
         from exporter.families.tracing import call, siblings  # noqa: PLC0415 - torch
-        from exporter.families.tracing.facts import surveyed  # noqa: PLC0415
+        from exporter.families.tracing.surveying import surveyed  # noqa: PLC0415
 
         shapes = self.recipe.shapes
         pipeline = self.pipeline(loaded=())
@@ -279,7 +279,7 @@ class Traced:
 
         lists = any(leaf.rows for leaves in self.survey.conditioning for leaf in leaves if isinstance(leaf, Leaf))
         takes = arguments(self.survey.pipeline)
-        return lists or not {"prompt_embeds", "batch_size"} & takes.keys()
+        return lists or self.survey.cut or not {"prompt_embeds", "batch_size"} & takes.keys()
 
     _sides = ("latent_height", "latent_width")
 
@@ -343,7 +343,9 @@ class Traced:
 
     def tokenizer(self, name: str) -> Any:  # noqa: ANN401 - transformers'
         """One tokenizer as transformers has it, and as the pipeline leaves it."""
-        return getattr(self.survey.pipeline, self.survey.readings[name].tokenizer)
+        from exporter.families.tracing import text_processors  # noqa: PLC0415 - torch
+
+        return text_processors.tokenizer(getattr(self.survey.pipeline, self.survey.readings[name].tokenizer))
 
     def literal_ids(self, tower: str, texts: Sequence[str]) -> np.ndarray:  # noqa: ARG002 - none is made
         """Ids of captions, for passes that train: none does here."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -17,6 +16,7 @@ from engines.plugins import did_you_mean
 from exporter.models import (
     architectures,
     base_model,
+    component_files,
     config_types,
     hub,
     kinds,
@@ -45,9 +45,6 @@ _LIBRARIES = ("diffusers", "transformers")
 #: Words of a single file's metadata that the bundle keeps.
 _TOLD = ("modelspec.title", "modelspec.architecture", "modelspec.resolution")
 _LISTED = 8  # names in one message
-_PROCESSOR = "preprocessor_config.json"
-_NETWORKS = re.compile(r"unet|transformer|vae|text_encoder(_\d)?")
-_TOKENIZERS = re.compile(r"tokenizer(_\d)?")
 
 
 @dataclass(frozen=True)
@@ -107,7 +104,7 @@ class Checkpoint:
         total = hashlib.sha256(json.dumps([component, index.get(component), options, config], sort_keys=True).encode())
         if (tokenizer := component.replace("text_encoder", "tokenizer")) != component and tokenizer in self.configs:
             total.update(self.digest(tokenizer).encode())
-        if _TOKENIZERS.fullmatch(component) and component in self.folders:
+        if self.reads_texts(component):
             files = tuple(file for file in sorted(self.folders[component].iterdir()) if file.is_file())
         elif self.seed is None:
             files = self.files.get(component, ())
@@ -136,6 +133,11 @@ class Checkpoint:
     def beside(self, component: str) -> tuple[str, ...]:
         """The further networks of a component that is several, as of several ControlNets at once."""
         return tuple(itertools.takewhile(self.configs.__contains__, further(component)))
+
+    def reads_texts(self, component: str) -> bool:
+        """Whether a component is no network, and there is a tokenizer in its folder, as in that of a processor."""
+        inside = self.folders.get(component)
+        return inside is not None and component_files.of(inside, component) == component_files.TOKENIZER
 
     def words(self, tower: str) -> tuple[Vectors, ...]:
         """What one text encoder learns of further words."""
@@ -255,7 +257,7 @@ def _folder(folder: Path, provenance: dict[str, str], seed: int | None, variant:
     configs: dict[str, Mapping[str, Any]] = {"model_index": index}
     files: dict[str, tuple[Path, ...]] = {}
     folders: dict[str, Path] = {}
-    read = [name for name in index if _read(index, name, folder)]
+    read = [name for name in index if component_files.is_read(index, name, folder, _LIBRARIES)]
     config_types.refuse_index(index, read, str(folder))
     if kind := kinds.of_index(index):
         raise UnsupportedError(kind.sentence(folder))
@@ -264,7 +266,7 @@ def _folder(folder: Path, provenance: dict[str, str], seed: int | None, variant:
             continue
         for inside in (folder / name, *itertools.takewhile(Path.is_dir, map(folder.joinpath, further(name)))):
             folders[inside.name] = inside
-            file = _config_file(inside, name)
+            file = component_files.of(inside, name)
             configs[inside.name] = read_json(inside / file)
             if file == "config.json" and seed is None:
                 files[inside.name] = safetensors_header.files(inside, variant)
@@ -281,22 +283,6 @@ def _folder(folder: Path, provenance: dict[str, str], seed: int | None, variant:
     if seed is not None:
         provenance |= {"weights": "random", "seed": str(seed), "scheme": SCHEME}
     return Checkpoint(_trusted(configs, str(folder)), provenance, files, folders, seed, notes=notes)
-
-
-def _config_file(inside: Path, name: str) -> str:
-    """Name of the file that a component's config is in: a network's, but for what makes ids of texts, or pixels of images."""
-    if _TOKENIZERS.fullmatch(name) or name == "scheduler":
-        return f"{name.partition('_')[0]}_config.json"
-    return _PROCESSOR if not (inside / "config.json").exists() and (inside / _PROCESSOR).exists() else "config.json"
-
-
-def _read(index: Mapping[str, Any], name: str, folder: Path) -> bool:
-    """Whether a component is looked at: those that every pipeline has, and whatever else lies there of a known library."""
-    if _NETWORKS.fullmatch(name) or _TOKENIZERS.fullmatch(name) or name == "scheduler":
-        return True
-    entry = index[name]
-    known = isinstance(entry, list) and bool(entry) and entry[0] in _LIBRARIES
-    return known and any((folder / name / file).is_file() for file in ("config.json", _PROCESSOR))
 
 
 def _single(file: Path, model: ModelOptions, seed: int | None) -> Checkpoint:
@@ -317,11 +303,11 @@ def _single(file: Path, model: ModelOptions, seed: int | None) -> Checkpoint:
     name = model.architecture or _recognised(file, said)
     configs = statements.applied(_trusted(architectures.configs(name), name), said)
     configs = {**configs, "vae": {**configs["vae"], **recognition.vae_differences(header.shapes, configs["vae"])}}
-    files = {part: (file,) for part in configs if _NETWORKS.fullmatch(part)}
+    files = {part: (file,) for part in configs if component_files.NETWORKS.fullmatch(part)}
     if kind is None and seed is None and (lacks := sorted(files.keys() - leftovers.networks(header.shapes, files))):
         raise UnsupportedError(f"{file} has no {' and no '.join(lacks)}, which a model of {name}'s kind has.\n  {kinds.UNET.way}")
     came: tuple[str, ...] = ()
-    folders = {part: file.parent / part for part in configs if _TOKENIZERS.fullmatch(part)}
+    folders = {part: file.parent / part for part in configs if component_files.TOKENIZERS.fullmatch(part)}
     if any(not folder.is_dir() for folder in folders.values()):
         source = architectures.hub(name)
         if source is None:

@@ -24,7 +24,10 @@ from transformers.core_model_loading import WeightRenaming, rename_source_key
 from engines.errors import UnsupportedError
 from exporter.models import leftovers
 from exporter.models.depth_skip import DepthSkipUNet
+from exporter.models.grouped_attention import GroupedAttentionUNet
 
+#: Networks of this package, made of diffusers' own.
+_OWN = {kind.__name__: kind for kind in (DepthSkipUNet, GroupedAttentionUNet)}
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 #: diffusers before 0.18 spelled the attention of a VAE's mid block so, and published files still do.
 _OLD_ATTENTION = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
@@ -66,8 +69,8 @@ def joined(entry: Sequence[str], networks: Sequence[nn.Module]) -> nn.Module:
 
 def named(library: str, name: str) -> Any:  # noqa: ANN401 - a class
     """A library's class of that name, or the network that is made of one of its own; None where there is none."""
-    if name == DepthSkipUNet.__name__:
-        return DepthSkipUNet
+    if name in _OWN:
+        return _OWN[name]
     return getattr({"diffusers": diffusers, "transformers": transformers}.get(library), name, None)
 
 

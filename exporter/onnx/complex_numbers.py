@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import SymInt, Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
@@ -35,6 +35,11 @@ class Pairs:
         return self.parts.device
 
     @property
+    def dtype(self) -> torch.dtype:
+        """Of the complex tensor."""
+        return torch.complex128 if self.parts.dtype == torch.float64 else torch.complex64
+
+    @property
     def real(self) -> Tensor:
         """Its real part."""
         return self.parts[..., 0]
@@ -51,6 +56,9 @@ class Pairs:
 
     def __getitem__(self, index: Any) -> Any:  # noqa: ANN401 - whatever is written between brackets
         return _computed("getitem", self, index)
+
+    def __setitem__(self, index: Any, value: Any) -> None:  # noqa: ANN401
+        _computed("setitem", self, index, value)
 
     def __mul__(self, other: Any) -> Any:  # noqa: ANN401 - a number or a tensor
         return _computed("mul", self, other)
@@ -75,6 +83,10 @@ class _RealPairs(TorchFunctionMode):
         kwargs, name = dict(kwargs or {}), getattr(func, "__name__", "")
         if name in _MADE:
             return Pairs(_MADE[name](*args, **kwargs))
+        if name == "zeros" and (real := _REAL.get(kwargs.get("dtype"))):
+            size = args[0] if len(args) == 1 and not isinstance(args[0], int | SymInt) else args
+            kwargs["dtype"] = real
+            return Pairs(torch.zeros(*size, 2, **kwargs))
         if name == "__get__" or not any(map(_is_complex, pytree.tree_leaves((args, kwargs)))):
             return func(*args, **kwargs)
         given, named = pytree.tree_map_only(Tensor, _paired, (list(args), kwargs))
@@ -137,6 +149,15 @@ def _item(own: Pairs, index: Any) -> Pairs:  # noqa: ANN401
     return Pairs(own.parts[(*each, slice(None)) if any(one is Ellipsis for one in each) else index])
 
 
+def _put(own: Pairs, index: Any, value: Pairs) -> None:  # noqa: ANN401
+    each = index if isinstance(index, tuple) else (index,)
+    own.parts[(*each, slice(None)) if any(one is Ellipsis for one in each) else index] = value.parts
+
+
+def _gathered(own: Pairs, dim: int, index: Tensor) -> Pairs:
+    return Pairs(own.parts.gather(_axis(dim), index[..., None].expand(*index.shape, 2)))
+
+
 def _moved(own: Pairs, *where: Any, **options: Any) -> Pairs:  # noqa: ANN401
     """Elsewhere; of what type they are stays."""
     return Pairs(own.parts.to(*(each for each in where if not isinstance(each, torch.dtype)), **options))
@@ -174,6 +195,8 @@ def _joined(name: str) -> Callable[..., Pairs]:
     return lambda each, dim=0: Pairs(getattr(torch, name)([own.parts for own in each], dim=_axis(dim)))
 
 
+#: Type of a complex tensor → of its parts.
+_REAL: Mapping[Any, torch.dtype] = {torch.complex64: torch.float32, torch.complex128: torch.float64}
 #: What makes complex tensors of real ones, as parts.
 _MADE: Mapping[str, Callable[..., Tensor]] = {
     "view_as_complex": lambda parts: parts,
@@ -186,6 +209,8 @@ _FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "mul": _product,
     "rmul": _product,
     "getitem": _item,
+    "setitem": _put,
+    "gather": _gathered,
     "to": _moved,
     "size": lambda own, *axis: own.shape[axis[0]] if axis else own.shape,
     "flatten": lambda own, start_dim=0, end_dim=-1: Pairs(own.parts.flatten(_axis(start_dim), _axis(end_dim))),

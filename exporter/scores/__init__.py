@@ -24,7 +24,7 @@ from exporter.parity.metrics import METRICS
 from exporter.recipe.messages import sentences
 from exporter.recipe.yaml_source import dotted
 
-__all__ = ["MetricScore", "Score", "digest", "load", "name_of", "notes", "root_of"]
+__all__ = ["MetricScore", "Score", "digest", "kept_of", "load", "name_of", "notes", "root_of"]
 
 
 class Score(Protocol):
@@ -91,8 +91,10 @@ def name_of(spelled: str) -> str:
     return Path(spelled).stem if spelled.endswith(".py") else spelled
 
 
-def load(spelled: str, options: Mapping[str, Any], root: Path) -> Score:
+def load(spelled: str, options: Mapping[str, Any], root: Path, kept: Path | None = None) -> Score:
     """Open a score: a metric, a plugin of the kind `scores`, or a Python file that counts from `root`.
+
+    What it sees in the pictures that others are held against it may leave in the folder `kept`, for whoever opens it next.
 
     Raises:
         RecipeError: there is none, or its options are wrong, or name what is not there.
@@ -105,7 +107,7 @@ def load(spelled: str, options: Mapping[str, Any], root: Path) -> Score:
         return MetricScore(spelled)
     made = _from_file(root / spelled) if spelled.endswith(".py") else _plugin(spelled)
     try:
-        return made.model_validate_json(json.dumps(dict(options)), strict=True, context={"root": root})
+        return made.model_validate_json(json.dumps(dict(options)), strict=True, context={"root": root, "kept": kept})
     except ValidationError as error:
         raise RecipeError([f"{spelled}.{dotted(place)}: {told}" for place, told in sentences(made, error)]) from error
     except RecipeError as error:
@@ -117,6 +119,11 @@ def root_of(about: ValidationInfo) -> Path:
     if about.context is None:
         raise TypeError("a score that names files is opened by scores.load")
     return about.context["root"]
+
+
+def kept_of(about: ValidationInfo) -> Path | None:
+    """The folder in which a score may leave what it sees, as `load` hands it on; None for no such place."""
+    return (about.context or {}).get("kept")
 
 
 def digest(spelled: str, options: Mapping[str, Any], root: Path) -> str:

@@ -7,15 +7,17 @@ from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, Self
+from uuid import uuid4
 
 import numpy as np
 from PIL import Image
 from pydantic import Field, PrivateAttr, ValidationInfo, model_validator
 
+from engines.disk import require_folder, writing
 from engines.errors import UnsupportedError
 from engines.strict import Frozen
 from exporter.models.feature_network import FeatureNetwork
-from exporter.scores import root_of
+from exporter.scores import kept_of, root_of
 
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 
@@ -29,9 +31,11 @@ class AgainstPictures(Frozen):
         default=None, min_length=1, description="folder of pictures to compare with; the base's or the source's by default"
     )
     _files: tuple[Path, ...] = PrivateAttr(default=())
+    _kept: Path | None = PrivateAttr(default=None)
 
     @model_validator(mode="after")
     def _listed(self, about: ValidationInfo) -> Self:
+        self._kept = kept_of(about)
         if self.reference is not None:
             folder = root_of(about) / self.reference
             self._files = tuple(file for file in sorted(folder.glob("*")) if file.suffix.lower() in _PICTURES)
@@ -52,9 +56,11 @@ class AgainstPictures(Frozen):
         return total.hexdigest()
 
     def rows(
-        self, see: Callable[[np.ndarray], np.ndarray], images: np.ndarray, reference: np.ndarray | None
+        self, see: Callable[[np.ndarray], np.ndarray], network: str, images: np.ndarray, reference: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Both sets as a network sees them. The folder's pictures may differ in size.
+        """Both sets as a network, of that digest, sees them. The folder's pictures may differ in size.
+
+        What it sees in the reference is kept by content where there is a place for it.
 
         Raises:
             UnsupportedError: there is one picture only.
@@ -62,10 +68,33 @@ class AgainstPictures(Frozen):
         """
         if len(images) < 2:
             raise UnsupportedError(f"{self.label} is told of many pictures, and there is one. Give more prompts.")
+        own = see(images)
         if reference is not None:
-            return see(images), see(reference)
-        others = [see(np.array(Image.open(file).convert("RGB"))[None]) for file in self._files]
-        return see(images), np.concatenate(others)
+            content = hashlib.sha256(f"{network} {reference.shape}".encode() + np.ascontiguousarray(reference).tobytes())
+            return own, self._once(content.hexdigest(), lambda: see(reference))
+
+        def others() -> np.ndarray:
+            return np.concatenate([see(np.array(Image.open(file).convert("RGB"))[None]) for file in self._files])
+
+        return own, self._once(self.digest_of(network) if self._kept else "", others)
+
+    def _once(self, name: str, look: Callable[[], np.ndarray]) -> np.ndarray:
+        """What a look gives, of this process or of one before."""
+        if self._kept is None:
+            return look()
+        file = self._kept / f"{name}.npy"
+        if file.is_file():
+            return np.load(file)
+        require_folder(self._kept)
+        found, partial = look(), file.with_name(f"{uuid4().hex}.partial")
+        with writing(self._kept, f"writing {file}"):
+            try:
+                with partial.open("wb") as opened:
+                    np.save(opened, found)
+                partial.replace(file)
+            finally:
+                partial.unlink(missing_ok=True)
+        return found
 
 
 class JudgedByNetwork(Frozen):
@@ -114,4 +143,4 @@ class FeatureSets(JudgedByNetwork, AgainstPictures):
             UnsupportedError: there is one picture only, or the network has no features.
 
         """
-        return self.rows(self._network.features, images, reference)
+        return self.rows(self._network.features, self._network.digest, images, reference)

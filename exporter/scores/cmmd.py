@@ -55,7 +55,8 @@ class Cmmd(AgainstPictures):
             UnsupportedError: there is one picture only.
 
         """
-        return (_SCALE * shares(*self.rows(self._encoder.pictures, images, reference), _gaussian)).tolist()
+        sets = self.rows(self._encoder.pictures, self._encoder.digest, images, reference)
+        return (_SCALE * shares(*sets, _gaussian)).tolist()
 
 
 def _gaussian(one: np.ndarray, other: np.ndarray) -> np.ndarray:

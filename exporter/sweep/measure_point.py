@@ -39,7 +39,8 @@ class MeasureTask:
         measures: what is measured.
         prompts: what is drawn.
         root: folder from which files of scores count.
-        pictures: folder for those that are shown, and in `reference` for all of the base.
+        pictures: folder for those that are shown, in `reference` for all of the base, and in `seen` for what scores see in those
+            that others are held against.
         name: what the point's files are called.
         is_base: whether the point is the base, whose pictures are the reference.
 
@@ -70,7 +71,7 @@ def measure_point(task: MeasureTask) -> Measured:
 
     """
     asked = [named for each in task.measures.scores for named in each.items()]
-    judges = {scores.name_of(name): scores.load(name, options, task.root) for name, options in asked}
+    judges = {scores.name_of(name): scores.load(name, options, task.root, task.pictures / "seen") for name, options in asked}
     with Pipeline.open(task.bundle) as pipeline:
         before = energy.read()
         pictures = _drawn(pipeline, task)

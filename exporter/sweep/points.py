@@ -10,18 +10,20 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from engines.errors import RecipeError, T2IError, UnsupportedError
+from engines.strict import Frozen
 from exporter.bench.drawing import require_prompts_alone
 from exporter.recipe.messages import sentences
 from exporter.recipe.schema import Recipe
 from exporter.recipe.yaml_source import dotted, place_of
 from exporter.stages.plan import Plan
 from exporter.stages.vendors import vendors
-from exporter.sweep.spec import MORE, RUN, Level, RunOptions, SweepFile
+from exporter.sweep.resources import ANYTHING, Resources
+from exporter.sweep.spec import MORE, RESOURCES, RUN, Level, RunOptions, SweepFile
 
 #: What the base is called, and the level of an axis on which the base has none of the levels.
 BASE = "base"
@@ -34,6 +36,7 @@ _USUAL = {
     "run.height": "shapes.height",
     "run.width": "shapes.width",
 }
+T = TypeVar("T", bound=Frozen)
 #: Points from which on whoever asks must say that it is meant.
 MANY = 10_000
 
@@ -48,6 +51,7 @@ class Point:
         assignments: what turns the base's recipe into this one's, as `--set` takes it.
         recipe: None where there is none, and `problem` says why.
         run: how the bundle is run.
+        resources: what it asks of a machine.
         problem: why it cannot be, in sentences.
         is_base: whether it is the base, which the others are compared with.
 
@@ -58,18 +62,25 @@ class Point:
     assignments: tuple[str, ...]
     recipe: Recipe | None
     run: RunOptions
+    resources: Resources = ANYTHING
     problem: str = ""
     is_base: bool = False
 
     @cached_property
     def digest(self) -> str:
         """What its result is kept under: two points of one recipe, run alike, have one result."""
-        return digest({"recipe": self._recipe, "run": self.run.model_dump(mode="json")})
+        return digest({**self._built, "run": self.run.model_dump(mode="json")})
 
     @cached_property
     def bundle(self) -> str:
         """What its bundle is kept under: that of every point of its recipe."""
-        return digest({"recipe": self._recipe})
+        return digest(self._built)
+
+    @property
+    def _built(self) -> Mapping[str, object]:
+        """Its recipe, and where that matters the machine that it is for."""
+        asked = self.resources.model_dump(mode="json", exclude_none=True)
+        return {"recipe": self._recipe, **({RESOURCES: asked} if asked else {})}
 
     @property
     def _recipe(self) -> object:
@@ -101,7 +112,7 @@ class Combinations:
         self._asked, changes = asked, _assignments(asked.changes)
         self._recipe = Recipe.load(asked.base, changes)
         levels = {axis: _base_level(asked, axis, self._recipe) for axis in asked.axes}
-        self.base = Point(BASE, levels, changes, self._recipe, RunOptions(), is_base=True)
+        self.base = Point(BASE, levels, changes, self._recipe, RunOptions(), asked.resources, is_base=True)
 
     def point(self, named: Mapping[str, str]) -> Point:
         """The point of the levels that are named, by axis; the other axes stay as the base has them."""
@@ -163,7 +174,8 @@ def _base_level(asked: SweepFile, axis: str, base: Recipe) -> str:
     """Which level of an axis the base has: one that changes nothing."""
     for name in asked.axes[axis]:
         point = _point(asked, {axis: name}, {}, base)
-        if point.recipe is not None and (point.recipe.model_dump(), point.run) == (base.model_dump(), RunOptions()):
+        same = (base.model_dump(), RunOptions(), asked.resources)
+        if point.recipe is not None and (point.recipe.model_dump(), point.run, point.resources) == same:
             return name
     return BASE
 
@@ -218,14 +230,12 @@ def _point(asked: SweepFile, named: Mapping[str, str], at: Mapping[str, str], ba
             settings = _put(settings, said, base)
         else:
             levels[axis] = LEFT if _is_left(known.values(), others) else at.get(axis, BASE)
-    running = {path.split(".", 1)[1]: value for path, value in settings.items() if path.split(".")[0] == RUN}
-    built = {path: value for path, value in settings.items() if path.split(".")[0] != RUN}
+    running, asking = (_below(settings, kind) for kind in (RUN, RESOURCES))
+    built = {path: value for path, value in settings.items() if path.split(".")[0] not in {RUN, RESOURCES}}
     assignments = _assignments({**{path: value for path, value in asked.changes.items() if path not in built}, **built})
-    problems, run = list[str](), RunOptions()
-    try:
-        run = RunOptions.model_validate_json(json.dumps(running), strict=True)
-    except ValidationError as error:
-        problems += [f"{RUN}.{dotted(place)}: {sentence}" for place, sentence in sentences(RunOptions, error)]
+    problems = list[str]()
+    run = _validated(RunOptions, RUN, running, problems)
+    resources = _validated(Resources, RESOURCES, asked.resources.model_dump(exclude_none=True) | asking, problems)
     recipe: Recipe | None = None
     try:
         recipe = Recipe.load(asked.base, assignments)
@@ -233,8 +243,21 @@ def _point(asked: SweepFile, named: Mapping[str, str], at: Mapping[str, str], ba
         problems += error.problems
     name = _name(levels, at)
     if recipe is None or problems:
-        return Point(name, levels, assignments, None, run, "\n".join(problems))
-    return Point(name, levels, assignments, recipe, _without_defaults(run, recipe))
+        return Point(name, levels, assignments, None, run, resources, "\n".join(problems))
+    return Point(name, levels, assignments, recipe, _without_defaults(run, recipe), resources)
+
+
+def _below(settings: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    return {path.split(".", 1)[1]: value for path, value in settings.items() if path.split(".")[0] == kind}
+
+
+def _validated(kind: type[T], where: str, settings: Mapping[str, Any], problems: list[str]) -> T:
+    """Settings as a model; one without any where they are wrong, and what is wrong among the problems."""
+    try:
+        return kind.model_validate_json(json.dumps(settings), strict=True)
+    except ValidationError as error:
+        problems += [f"{where}.{dotted(place)}: {sentence}" for place, sentence in sentences(kind, error)]
+        return kind()
 
 
 def _name(levels: Mapping[str, str], at: Mapping[str, str]) -> str:

@@ -19,6 +19,7 @@ _OPERATORS: Mapping[str, Callable[[float, float], bool]] = {
     ">": lambda value, bound: value > bound,
     ">=": lambda value, bound: value >= bound,
 }
+_SIZE = re.compile(r"([0-9.]+)\s*([A-Za-z]+)")
 _FORM = re.compile(r"\s*([\w-]+)\s*(<=|>=|<|>)\s*([0-9.]+(?:e[+-]?\d+)?)\s*([A-Za-z%]*)\s*")
 
 
@@ -68,6 +69,19 @@ QUANTITIES: Mapping[str, Quantity] = {
 #: What every point has besides, where the sweep says what an hour of the machine costs; in that currency.
 COST = "cost"
 COST_QUANTITY = Quantity("cost of 1,000 pictures", _PLAIN)
+
+
+def size(text: str) -> float:
+    """Bytes of a text such as `8 GB`.
+
+    Raises:
+        ValueError: it is no size; says what to write.
+
+    """
+    read = _SIZE.fullmatch(text.strip())
+    if read is None or read[2] not in _BYTES:
+        raise ValueError(f"{text!r} is no size; write such as 8 GB{_among(_BYTES)}")
+    return float(read[1]) * _BYTES[read[2]]
 
 
 def score_quantity(label: str, *, higher_is_better: bool) -> Quantity:

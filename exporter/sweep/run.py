@@ -16,8 +16,9 @@ from exporter.stages.store import Store
 from exporter.sweep.build_point import BuildTask, build_point
 from exporter.sweep.measure_point import MeasureTask, measure_point
 from exporter.sweep.points import Combinations, Point, count, digest, plan_digest, points
+from exporter.sweep.remote import RemoteFolder
 from exporter.sweep.result import BuildFacts, PointResult, ResultFolder
-from exporter.sweep.runner import Runner, WorkerDied
+from exporter.sweep.runner import NoSuchMachine, Runner, WorkerDied
 from exporter.sweep.search import PointSearch
 from exporter.sweep.spec import SweepFile
 
@@ -35,7 +36,14 @@ class SweptPoint:
 
 
 def sweep(
-    asked: SweepFile, out: Path, runner: Runner, store: Store, say: Say = lambda _: None, *, many: bool = False
+    asked: SweepFile,
+    out: Path,
+    runner: Runner,
+    store: Store,
+    say: Say = lambda _: None,
+    *,
+    many: bool = False,
+    remote: RemoteFolder | None = None,
 ) -> tuple[SweptPoint, ...]:
     """Build and measure every point; what `out` holds already, of the same plans and measures, is not done again.
 
@@ -46,6 +54,7 @@ def sweep(
         store: whose folder the builds share.
         say: told in a line what was done.
         many: whether it is meant that there are very many points.
+        remote: where what is finished is kept besides; `out` is then its local folder.
 
     Returns:
         Every point, the base first.
@@ -58,8 +67,10 @@ def sweep(
     made = Combinations(asked)
     found = None if asked.search else points(asked, many=many)
     chooser = PointSearch(asked, asked.search, made) if asked.search else None
-    folder = ResultFolder(out.resolve())  # a worker's own folder may be another
+    folder = ResultFolder(out.resolve(), remote)  # a worker's own folder may be another
     with store.turn(out):
+        if remote:
+            remote.fetch()
         work = _Work(asked, folder, runner, store, say, made.base)
         swept = work.searched(chooser, asked.search.points) if chooser and asked.search else work.all(found or ())
     return tuple(SweptPoint(point, work.result(point)) for point in swept)
@@ -173,7 +184,7 @@ class _Work:
         if point.recipe is None:
             return self._failed(point, "recipe", UnsupportedError(point.problem))
         task = BuildTask(self._asked.base.resolve(), point.assignments, self._place(point), self._store.root)
-        future = self._runner.run(build_point, task)
+        future = self._runner.run(build_point, task, asked=point.resources)
         return self._failed(point, "build", error) if (error := future.exception()) else future.result()
 
     def _measure(self, point: Point, built: BuildFacts) -> PointResult:
@@ -189,7 +200,7 @@ class _Work:
             name=point.digest,
             is_base=point is self._base,
         )
-        future = self._runner.run(measure_point, task, alone=True)
+        future = self._runner.run(measure_point, task, alone=True, asked=point.resources)
         if error := future.exception():
             return self._failed(point, "measure", error, built)
         return PointResult(plan=self._plans[point.bundle], task=self._task, build=built, measured=future.result())
@@ -210,7 +221,7 @@ class _Work:
         why = str(error) if known else f"a fault of this program: {type(error).__name__}: {error}\n{error.__cause__ or ''}"
         if isinstance(error, ParityError):  # a table, and after it the sentence, which rows show first
             why = "\n\n".join(reversed(why.rsplit("\n\n", 1)))
-        lasting = not isinstance(error, MissingDependency | WorkerDied)
+        lasting = not isinstance(error, MissingDependency | WorkerDied | NoSuchMachine)
         plan = self._plans[point.bundle]
         return PointResult(plan=plan, task=self._task, failed=where, failure=why, lasting=lasting, build=built)
 

@@ -20,6 +20,7 @@ from exporter.recipe.messages import sentences, unknown_step
 from exporter.recipe.schema import Recipe
 from exporter.recipe.yaml_source import Document, Place, brief, one_form, place_of
 from exporter.sweep.quantities import COST, COST_QUANTITY, QUANTITIES, Constraint, Quantity, score_quantity
+from exporter.sweep.resources import Resources
 
 Text = Annotated[str, StringConstraints(min_length=1)]
 #: Texts, or the file that holds them. The tags of unions are no part of a place in the file.
@@ -36,6 +37,8 @@ Levels = Annotated[
 MORE = "+"
 #: How paths begin that say how a bundle is run, not how it is built.
 RUN = "run"
+#: How paths begin that say what a point asks of a machine.
+RESOURCES = "resources"
 
 
 class RunOptions(Frozen):
@@ -82,6 +85,9 @@ class Sweep(Frozen):
         default=None, description="grids of levels by axis, one or a list; an axis left out stays as the base has it"
     )
     search: SearchOptions | None = Field(default=None, description="instead of points: {points: 40}")
+    resources: Resources = Field(
+        default=Resources(), description="that every point asks of a machine; a level may ask for others"
+    )
     constraints: tuple[Text, ...] = Field(default=(), description="such as latency < 2 s, memory < 8 GB")
     price: float | None = Field(
         default=None,
@@ -90,6 +96,10 @@ class Sweep(Frozen):
         description="of an hour of the machine, in any currency: what pictures cost is a column",
     )
     measures: Measures
+
+
+#: Paths of levels that are no recipe's, by how they begin.
+_BESIDE: Mapping[str, type[Frozen]] = {RUN: RunOptions, RESOURCES: Resources}
 
 
 @dataclass(frozen=True)
@@ -111,6 +121,7 @@ class SweepFile:
         axes: name → levels by name, in the file's order.
         grids: which combinations: axis → names of levels, each a grid.
         search: how those that are tried are chosen among the grids'; None where all are.
+        resources: what every point asks of a machine, unless a level says otherwise.
         constraints: what is allowed.
         price: of an hour of the machine; None where it is not told.
         measures: what is measured.
@@ -126,6 +137,7 @@ class SweepFile:
     axes: Mapping[str, Mapping[str, Level]]
     grids: tuple[Mapping[str, tuple[str, ...]], ...]
     search: SearchOptions | None
+    resources: Resources
     constraints: tuple[Constraint, ...]
     price: float | None
     measures: Measures
@@ -189,6 +201,7 @@ class _Reader:
             axes=axes,
             grids=self._grids(axes),
             search=self._asked.search,
+            resources=self._asked.resources,
             constraints=self._constraints(quantities),
             price=self._asked.price,
             measures=self._asked.measures,
@@ -208,7 +221,7 @@ class _Reader:
     def _changes(self) -> Mapping[str, Any]:
         for path, value in self._asked.set.items():
             self._check(path, ("set", path), [value])
-            if path.endswith(MORE) or path.split(".")[0] == RUN:
+            if path.endswith(MORE) or path.split(".")[0] in _BESIDE:
                 self._document.report(("set", path), f"{path!r} is of a level; the base is changed by paths of a recipe")
         return self._asked.set
 
@@ -235,10 +248,10 @@ class _Reader:
         if not steps:
             self._document.report(place, f"{path!r} is no path of a recipe; write such as sampler.steps or {RUN}.steps")
             return
-        running = steps[0] == RUN
-        wrong = unknown_step(RunOptions if running else Recipe, steps[1:] if running else steps)
-        if running and len(steps) == 1:
-            wrong = (), f"names none of its fields{did_you_mean('', list(RunOptions.model_fields))}"
+        beside = _BESIDE.get(str(steps[0]))
+        wrong = unknown_step(beside or Recipe, steps[1:] if beside else steps)
+        if beside and len(steps) == 1:
+            wrong = (), f"names none of its fields{did_you_mean('', list(beside.model_fields))}"
         if wrong:
             self._document.report(place, f"{path!r} is no path of a recipe: {wrong[1]}")
 

@@ -129,6 +129,23 @@ def test_a_bundle_of_too_little_quality_is_not_published(built, tmp_path):
     assert Bundle.open(out).manifest.digest == bundle.manifest.digest
 
 
+@pytest.mark.long
+def test_quality_that_is_missed_is_blamed_on_a_pass(built, tmp_path):
+    prompts, out, store = tmp_path / "prompts.txt", tmp_path / "out", Store(built.store)
+    prompts.write_text("a red circle\nthe blue square\n")
+    asked = [f"checks.quality={{psnr: {{at_least: 300, prompts: {prompts}}}}}", "targets=[onnxruntime]"]
+    passes = "components.unet.passes=[{quantize: {format: int8-weights, keep_above: 40}}]"
+    with pytest.raises(ParityError) as refused:
+        build(Recipe.load(built.recipe, [*asked, passes]), out, store, silent)
+    said = str(refused.value).splitlines()
+    assert said[1] == "PSNR after each pass, of the same prompts and noise:"
+    assert [line.split("  ")[1] for line in said[2:4]] == ["no pass", "unet: quantize: int8-weights"]
+    assert said[4].startswith("It is missed without any pass: look at the sampler, the precision and the targets.")
+    assert said[5].startswith(f"The rejected one lies at {out}.rejected")
+    before, after = (float(line.split("  ")[-2 if "(" in line else -1]) for line in said[2:4])
+    assert after < before
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script_method.*:DeprecationWarning")  # torch's own compiler
 def test_what_torch_compiles_draws_the_same_in_a_fresh_process_too(built):

@@ -32,3 +32,13 @@ def test_a_fresh_process_is_measured_by_itself():
 def test_a_fresh_process_that_fails_says_why():
     with pytest.raises(UnsupportedError, match=r"status 3:\nno such model"):
         machine.cold(["-c", "import sys; sys.stderr.write('no such model\\n'); sys.exit(3)"])
+
+
+def test_gpus_tell_their_compute_capability(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert machine.compute_capabilities() == []
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\ncase $1 in *compute_cap) echo 9.0; echo 8.9; echo 9.0;; *) echo NVIDIA L4;; esac\n")
+    program.chmod(0o755)
+    assert machine.compute_capabilities() == ["8.9", "9.0"]
+    assert machine.environment().accelerator == "NVIDIA L4"

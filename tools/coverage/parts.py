@@ -132,12 +132,12 @@ def t5gemma(width: int = 32) -> Any:  # noqa: ANN401 - a network of either libra
     return alive(transformers.T5GemmaEncoderModel(config).encoder)
 
 
-def qwen_vl(kind: str, width: int = 32) -> Any:  # noqa: ANN401 - a network of either library
+def qwen_vl(kind: str, width: int = 32, **changes: Any) -> Any:  # noqa: ANN401 - of the language model's config, and a network
     """A language model of two layers that could read pictures too: Qwen2_5_VL or Qwen3VL; over `spelling_tokenizer`."""
     text: dict[str, Any] = {
         "vocab_size": VOCABULARY, "hidden_size": width, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
         "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 1024,
-        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 2]},
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 2]}, **changes,
     }  # fmt: skip
     pictures: dict[str, Any] = {
         "depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": width,

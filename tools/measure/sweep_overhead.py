@@ -14,6 +14,7 @@ import os
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,6 +23,7 @@ import click
 from exporter.stages.store import Store
 from exporter.sweep import run, spec
 from exporter.sweep.ray_runner import RayRunner
+from exporter.sweep.resources import ANYTHING, Resources
 from exporter.sweep.runner import LocalRunner, Runner
 
 R = TypeVar("R")
@@ -35,8 +37,13 @@ def timed(function: Callable[..., R], *arguments: object) -> tuple[float, float,
 
 
 def _cpu() -> float:
-    """Seconds of a CPU of this process and of those that it waited for."""
-    return sum(os.times()[:4])
+    """Seconds of a CPU of this process, of its children that are there, and of all that they and it waited for."""
+    ticks = 0
+    with suppress(OSError):  # of one that just ended, which is waited for
+        lists = [each.read_text().split() for each in Path("/proc/self/task").glob("*/children")]
+        for child in (child for each in lists for child in each):
+            ticks += sum(map(int, Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[11:15]))
+    return sum(os.times()[:4]) + ticks / os.sysconf("SC_CLK_TCK")
 
 
 class Clocked:
@@ -53,9 +60,9 @@ class Clocked:
         self.seconds: list[float] = []
         self.cpu: list[float] = []
 
-    def run(self, function: Callable[..., R], *arguments: object, alone: bool = False) -> Future[R]:
+    def run(self, function: Callable[..., R], *arguments: object, alone: bool = False, asked: Resources = ANYTHING) -> Future[R]:
         """Run a task as the runner does."""
-        done: Future[Any] = self._runner.run(timed, function, *arguments, alone=alone)
+        done: Future[Any] = self._runner.run(timed, function, *arguments, alone=alone, asked=asked)
         if done.exception():
             return done
         own: Future[R] = Future()

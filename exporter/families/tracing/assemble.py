@@ -11,7 +11,7 @@ import transformers
 
 from engines.errors import RecipeError, UnsupportedError
 from engines.plugins import did_you_mean
-from exporter.families.tracing import siblings
+from exporter.families.tracing import siblings, text_processors
 from exporter.families.tracing.standins import real
 from exporter.families.unets import tokens
 from exporter.models import weights
@@ -60,6 +60,8 @@ def _whole(checkpoint: Checkpoint, sampler: SamplerOptions, loaded: Sequence[str
         elif name not in checkpoint.configs:
             _refuse_absent(checkpoint, kind, name, entry)
             parts[name] = None
+        elif checkpoint.reads_texts(name) and text_processors.is_processor(entry[-1]):
+            parts[name] = text_processors.TextProcessor.of(checkpoint.folders[name])
         elif hasattr(_class(*entry), "forward"):
             here = loaded is None or name in loaded
             parts[name] = checkpoint.module(name, precision) if here else checkpoint.skeleton(name).eval()

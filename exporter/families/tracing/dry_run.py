@@ -20,6 +20,7 @@ from torch.utils import _pytree as pytree
 from engines.errors import UnsupportedError
 from engines.signature import Dim
 from exporter.families.tracing import open_lengths, standins
+from exporter.families.tracing.open_positions import OpenPositions
 from exporter.families.tracing.open_texts import OpenTexts
 from exporter.families.tracing.origins import Origins
 from exporter.families.tracing.standins import Absent, Answered, Finished, Grid, OpenScale, Stepped
@@ -167,9 +168,10 @@ class Play:
         # Origins outermost: what the answers put in the place of scales and noise is followed too.
         followed, kept = self._origins or nullcontext(), open_lengths.open_lengths(self.pipeline)
         answered = Answered(self._draw)
-        known = OpenTexts()  # innermost: what is known of a mask is not to be asked of torch
+        known, largest = OpenTexts(), OpenPositions()  # innermost: what is known of a mask is not to be asked of torch
         with (
-            standins.real(), torch.no_grad(), followed, answered, unseeded, kept, known, kept_types(self.pipeline), quiet()
+            standins.real(), torch.no_grad(), followed, answered, unseeded, kept, known, largest, kept_types(self.pipeline),
+            quiet(),
         ):  # fmt: skip
             return call(self.pipeline, **given)
 
@@ -276,17 +278,6 @@ def watched(pipeline: Any, phase: Callable[[], str], seen: dict[str, list[str]])
         for module in network.modules() if isinstance(network, nn.Module) else ():
             stack.callback(module.register_forward_pre_hook(noting(name)).remove)
     return stack
-
-
-def tokenizer(real: Any, answer: Callable[[Sequence[str], Mapping[str, Any]], Any]) -> Any:  # noqa: ANN401 - transformers'
-    """A tokenizer of the same class whose calls `answer` answers."""
-
-    def called(self: Any, text: Any = None, *_: Any, **options: Any) -> Any:  # noqa: ANN401
-        real.padding_side = self.padding_side  # which some pipelines set before they call
-        return answer([text] if isinstance(text, str) else list(text), options)
-
-    # What was cut off is told to whoever reads a log.
-    return standins.stand_in(real, __call__=called, batch_decode=lambda _self, ids, *_, **__: [""] * len(ids))
 
 
 def names_of(function: Callable[..., Any], count: int) -> list[str]:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -13,10 +12,11 @@ from torch.utils import _pytree as pytree
 
 from engines.errors import UnsupportedError
 from engines.signature import Range
-from exporter.families.tracing import class_labels, dry_run, image_arguments, readings
+from exporter.families.tracing import class_labels, dry_run, image_arguments, own_texts, readings, text_processors
 from exporter.families.tracing.dry_run import NEGATIVE, POSITIVE, Encoding, Leaf, Play, TokenCall
 from exporter.families.tracing.lengths import OpenLengths
 from exporter.families.tracing.origins import DRAW, STEP, Origins, marked, origins
+from exporter.families.tracing.own_texts import Ones
 from exporter.families.tracing.readings import AskedTokens, Reading
 from exporter.families.tracing.scales import open_scales, other_scales, steering
 from exporter.families.tracing.standins import Absent, Finished, OpenScale, Stepped, idle, outlined, refused
@@ -39,6 +39,7 @@ class Survey:
         lists: argument → how many pictures it is a list of, where it is one.
         words: name of an input → the argument that is that picture; by default the arguments' own names.
         judged: whether the pipeline itself checks what it is asked, as it does for whoever calls it.
+        cut: whether tokenizers leave out what pads a text.
 
     Attributes:
         pictures: name of an input → the argument of the call that is that picture.
@@ -53,6 +54,7 @@ class Survey:
         grid: what its scheduler was told.
         scale: of guidance; `others` are the pipeline's further scales.
         options: what `step` was given beside output, time and sample.
+        counts: whether a network asks masks that pad texts how many ids are a text's own.
 
     Raises:
         UnsupportedError: its code cannot be followed, or keeps latents in no way that is known.
@@ -72,8 +74,9 @@ class Survey:
         *,
         words: Mapping[str, str] | None = None,
         judged: bool = False,
+        cut: bool = False,
     ) -> None:
-        self.pipeline, self.mode = pipeline, mode
+        self.pipeline, self.mode, self.cut = pipeline, mode, cut
         self.lists, self._hand = dict(lists or {}), hand or image_arguments.as_numbers
         self.pictures = image_arguments.numbered(words or image_arguments.arguments(pipeline), self.lists) if hand else {}
         self.prepared: dict[str, image_arguments.Picture] = {}
@@ -88,18 +91,23 @@ class Survey:
         self._read: dict[str, set[str]] = {}
         play, noises = self._play(1)
         self.encodings = self._recorded(play)
+        masks = own_texts.AskedMasks()
         if judged:
             play.own("check_inputs")
         try:
             watched = dry_run.watched(play.pipeline, lambda: play.phase, self.components)
-            with outlined(), watched, dry_run.returning(play.pipeline, self._returned):
+            with outlined(), watched, dry_run.returning(play.pipeline, self._returned), masks:
                 play(**self.called(1))
         except Stepped as event:
             self._kept, self.options, self.output = event.sample, event.options, event.output
+        except UnsupportedError:
+            raise
         except Exception as error:
             raise refused(self.name, error, self.pipeline.components) from error
         else:
             raise UnsupportedError(f"{self.name} never calls its scheduler's step.\n  Only pipelines that denoise are built.")
+        pads = any(not call.mask.all() for each in self.encodings for call in each.tokens)
+        self.counts = masks.asked and pads
         self.drawn, self.draws, self.unseeded = self._latent_draw(noises), len(noises), play.unseeded.drawn
         noise = noises[self.drawn]
         self.noise, self.grid = tuple(noise.shape), play.grid
@@ -203,11 +211,12 @@ class Survey:
     def _recorded(self, play: Play, ends: int | None = None) -> list[Encoding]:
         """Let the pipeline encode by its own code, and keep what it was asked and what it gave; the run `ends` after so many."""
         encodings: list[Encoding] = []
-        real = {name: each for name, each in self.pipeline.components.items() if is_tokenizer(each)}
+        real = text_processors.of(self.pipeline)
 
         def answering(name: str) -> Callable[[Sequence[str], Mapping[str, Any]], AskedTokens]:
             def answer(texts: Sequence[str], options: Mapping[str, Any]) -> AskedTokens:
-                given = real[name](texts, **options)
+                given: Any = text_processors.tokenized(real[name], texts, options)
+                given = own_texts.cut(given) if self.cut else given
                 calls = encodings[-1].tokens
                 again = any(each.tokenizer == name and each.texts == tuple(texts) for each in calls)
                 ids, mask = given["input_ids"], given.get("attention_mask")
@@ -216,7 +225,7 @@ class Survey:
 
             return answer
 
-        play.place(**{name: dry_run.tokenizer(each, answering(name)) for name, each in real.items()})
+        play.place(**{name: text_processors.answering(each, answering(name)) for name, each in real.items()})
         method: Any = getattr(type(play.pipeline), play.encoder, None)
 
         def encode(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - the pipeline's
@@ -224,6 +233,7 @@ class Survey:
             encodings.append(Encoding(args, kwargs))
             encodings[-1].found = found = method(play.pipeline, *args, **kwargs)
             pytree.tree_map_only(Tensor, lambda each: marked(each, STEP), found)
+            own_texts.mark(pytree.tree_leaves(found))
             play.phase = before
             if len(encodings) == ends:
                 raise Stepped(None, None, {})
@@ -286,6 +296,8 @@ class Survey:
     def _leaves(self, place: int, two: Encoding, taken: set[str]) -> list[Leaf | Any]:
         one = self.encodings[place]
         (alone, _), (both, _) = dry_run.leaves(one.found, 1), dry_run.leaves(two.found, 2)
+        if len(alone) != len(both):
+            raise UnsupportedError(f"{self.name} encodes each prompt to a list of tensors, which is not built.")
         names = dry_run.names_of(getattr(type(self.pipeline), dry_run.encoder_of(self.pipeline)), len(alone))
         negative = bool(one.tokens) and all(NEGATIVE.lower() in text.lower() for call in one.tokens for text in call.texts)
         found: list[Leaf | Any] = []
@@ -307,6 +319,9 @@ class Survey:
             taken.add(own)
             axes = [axis for axis, pair in enumerate(zip(first.shape[1:], other, strict=True)) if pair[0] != pair[1]]
             dims = {axis: self.lengths.of_leaf(own, place, number, axis) for axis in axes}
+            if self.cut and list(dims) == [0] and not first.is_floating_point() and first.ndim == 2:
+                found.append(Ones(dims[0], first.dtype))
+                continue
             found.append(Leaf(own, tuple(first.shape[1:]), first.dtype, rows, times, dims))
         return found
 
@@ -368,27 +383,6 @@ class Survey:
         asked = {**self.called(1), **self.shown(1, height, width), "height": height, "width": width, "num_inference_steps": steps}
         self._run(play, **asked)
         return play, noises
-
-
-def surveyed(
-    pipeline: Any,  # noqa: ANN401 - as of `Survey`
-    *asked: Any,  # noqa: ANN401
-    words: Mapping[str, str] | None = None,
-    judged: bool = False,
-    shown: bool = False,
-) -> Survey:
-    """Survey a pipeline, without pictures if it draws without and none are to be `shown`, else with those that its call takes."""
-    if not image_arguments.arguments(pipeline):
-        return Survey(pipeline, *asked, judged=judged)
-    if not shown:
-        with suppress(UnsupportedError):
-            return Survey(pipeline, *asked, judged=judged)
-    return image_arguments.handed(pipeline, partial(Survey, pipeline, *asked, words=words, judged=judged), words)
-
-
-def is_tokenizer(component: object) -> bool:
-    """Whether a component of a pipeline makes ids of texts."""
-    return hasattr(component, "convert_tokens_to_ids")
 
 
 def replayed(results: Sequence[Any]) -> Callable[..., Any]:

@@ -17,6 +17,10 @@ from torch.nn import functional
 _OPENED = ("diffusers.pipelines", "diffusers.models")
 
 
+#: Methods that keep what they returned.
+_CACHED = type(functools.lru_cache(lambda: None))
+
+
 class Repeated(list[Any]):
     """A Python list of an open number of times the same, of which a tensor can be made where that is a number.
 
@@ -104,8 +108,21 @@ def _surely(values: Iterable[Any]) -> bool:
     return all(statically_known_true(each) if isinstance(each, SymBool) else each for each in values)
 
 
+def _distinct(values: Iterable[Any] = ()) -> Any:  # noqa: ANN401 - of `set`
+    """`set`; of open lengths, which have no hash, a list of those that are not surely the same."""
+    each, found = list(values), list[Any]()
+    if not any(isinstance(one, SymInt) for one in each):
+        return set(each)
+    for one in each:
+        if not any(statically_known_true(one == other) for other in found):
+            found.append(one)
+    return found
+
+
 #: What stands in the place of Python's own in the code that is followed.
-_OPEN: Mapping[str, Any] = {"int": _OpenInt, "float": _OpenFloat, "len": _length, "max": _largest, "all": _surely}
+_OPEN: Mapping[str, Any] = {
+    "int": _OpenInt, "float": _OpenFloat, "len": _length, "max": _largest, "all": _surely, "set": _distinct,
+}  # fmt: skip
 
 
 class _Missing:
@@ -139,11 +156,24 @@ class _Missing:
 
 
 @contextmanager
+def _nothing_kept(kinds: Iterable[type]) -> Iterator[None]:
+    """Within it methods of classes compute what they else keep."""
+    kept = [(kind, name, own) for kind in kinds for name, own in vars(kind).items() if isinstance(own, _CACHED)]
+    for kind, name, own in kept:
+        setattr(kind, name, own.__wrapped__)
+    try:
+        yield
+    finally:
+        for kind, name, own in kept:
+            setattr(kind, name, own)
+
+
+@contextmanager
 def open_lengths(pipeline: Any) -> Iterator[None]:  # noqa: ANN401 - a pipeline of diffusers
     """Within it `int(height)` and `float(height)` keep a height that is open, and `[0] * batch` a batch.
 
     So do `len`, `max` and `all` of lengths, and what pads to a multiple. In the code of the pipeline and of diffusers' networks
-    in it.
+    in it. What these keep of a call, by its arguments, is made anew: open lengths are no keys, and what is kept is of one trace.
     """
     networks = (each for each in pipeline.components.values() if isinstance(each, nn.Module))
     inside = {type(module) for network in networks for module in network.modules()}
@@ -175,7 +205,8 @@ def open_lengths(pipeline: Any) -> Iterator[None]:  # noqa: ANN401 - a pipeline 
         vars(module).update(_OPEN)
     kind.__rmul__, kind.__gt__, kind.__mod__ = repeated, some, remaining
     try:
-        yield
+        with _nothing_kept(inside):
+            yield
     finally:
         kind.__rmul__, kind.__gt__, kind.__mod__ = multiply, above, modulo
         for module in modules:

@@ -51,6 +51,8 @@ class OpenTexts(TorchFunctionMode):
         kwargs, name = dict(kwargs or {}), getattr(func, "__name__", "")
         if name in _MADE:
             return uniform(func(*args, **kwargs))
+        if name == "full" and isinstance(own := kwargs.get("fill_value", args[-1]), int | SymInt) and not isinstance(own, bool):
+            return uniform(func(*args, **kwargs), own)
         own = known(args[0]) if args else None
         if own is not None and (answer := _answer(name, own, args, kwargs)) is not None:
             return answer

@@ -12,13 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from exporter.families.tracing import class_labels, dry_run, image_arguments
+from exporter.families.tracing import class_labels, dry_run, image_arguments, text_processors
 from exporter.families.tracing.crossings import Conditions
 from exporter.families.tracing.dry_run import Leaf, Play
-from exporter.families.tracing.facts import Survey, is_tokenizer, replayed
+from exporter.families.tracing.facts import Survey, replayed
 from exporter.families.tracing.open_lengths import one_batch
 from exporter.families.tracing.open_texts import OpenTexts, uniform
 from exporter.families.tracing.origins import DRAW, STEP, Origins, marked
+from exporter.families.tracing.own_texts import Ones
 from exporter.families.tracing.readings import AskedTokens, branch_of
 from exporter.families.tracing.scales import steering
 from exporter.families.tracing.standins import Finished, OpenScale, Stepped, outlined
@@ -109,9 +110,11 @@ class PlayedText(PlayedPart):
         values, found = dict(zip(self._ports, inputs, strict=True)), list[Tensor]()
         for encoding, leaves in zip(self._survey.encodings, self._survey.conditioning, strict=True):
             play = self._play(torch.zeros, torch.zeros(1))
-            real = {name: each for name, each in self._pipeline.components.items() if is_tokenizer(each)}
+            real = text_processors.of(self._pipeline)
             calls = {name: [call for call in encoding.tokens if call.tokenizer == name] for name in real}
-            play.place(**{name: dry_run.tokenizer(each, self._answering(calls[name], values)) for name, each in real.items()})
+            play.place(
+                **{name: text_processors.answering(each, self._answering(calls[name], values)) for name, each in real.items()}
+            )
             encode = getattr(type(play.pipeline), play.encoder)
             with torch.no_grad(), sized(inputs[0]), OpenTexts():
                 flat, _ = dry_run.leaves(encode(play.pipeline, *encoding.args, **encoding.kwargs), 1)
@@ -125,7 +128,7 @@ class PlayedText(PlayedPart):
             call = calls.pop(0)
             rows: list[Any] = [branch_of(text) for text in call.texts]
             if call.again or None in rows:  # to warn of what does not fit, which is not compared where it is short
-                ids, mask = (call.ids[:, :1], call.mask[:, :1]) if call.again else (call.ids, call.mask)
+                ids, mask = (call.ids[:, :0], call.mask[:, :0]) if call.again else (call.ids, call.mask)
                 return AskedTokens({"input_ids": ids, "attention_mask": mask}, set())
             entries = [self._survey.entries[call.tokenizer, row] for row in rows]
             alone = self._survey.branches == 1 or entries[0][1].branch is not None
@@ -227,8 +230,12 @@ def restored(
 
     `alone`: port → which of a picture's rows is returned alone, as without guidance.
     """
+    named = [leaf for each in survey.conditioning for leaf in each if isinstance(leaf, Leaf)]
+    lengths = {dim: values[leaf.name].shape[1 + axis + (leaf.times > 1)] for leaf in named for axis, dim in leaf.open.items()}
 
     def put(leaf: Any) -> Any:  # noqa: ANN401 - a constant is anything
+        if isinstance(leaf, Ones):
+            return uniform(leaf.made(next(iter(values.values())).shape[0], lengths[leaf.dim]))
         if not isinstance(leaf, Leaf):
             return leaf
         value = values[leaf.name].to(dtype if leaf.dtype.is_floating_point else leaf.dtype)

@@ -16,6 +16,8 @@ def problems(survey: Survey, recipe: Recipe, factor: int) -> list[str]:
 
 
 def _of_shapes(survey: Survey, recipe: Recipe, factor: int) -> Iterator[str]:
+    from exporter.families.tracing import neighbours  # noqa: PLC0415 - torch
+
     shapes = recipe.shapes
     typical = shapes.height[1], shapes.width[1]
     for number, (axis, lengths) in enumerate((("height", shapes.height), ("width", shapes.width))):
@@ -24,6 +26,9 @@ def _of_shapes(survey: Survey, recipe: Recipe, factor: int) -> Iterator[str]:
             made = survey.sides(*asked)[number] * factor
             if made != length:
                 yield f"shapes.{axis}: {length} px, of which {survey.name} makes {made}; write that"
+    if shapes.batch[2] > 1 and neighbours.along_the_batch(survey, *typical):
+        told = "attends along the batch, so that pictures drawn together change each other"
+        yield f"shapes.batch: a network of {survey.name} {told}; write [1, 1, 1], and they are drawn one by one"
 
 
 def _of_guidance(survey: Survey, recipe: Recipe) -> Iterator[str]:

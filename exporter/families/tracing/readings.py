@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,6 +16,8 @@ from exporter.families.tracing.dry_run import NEGATIVE, POSITIVE, Encoding, Leaf
 
 #: How a tokenizer is asked for texts of a fixed length.
 PADDED = "max_length"
+#: Its option by which a text is filled up to a multiple of ids, which is masked.
+MULTIPLE = "pad_to_multiple_of"
 _BRANCHES = ("negative", "prompt")
 
 
@@ -34,6 +36,10 @@ class AskedTokens(dict[str, Tensor]):
         if name.startswith("__") or name not in self.keys():
             raise AttributeError(name)
         return self[name]
+
+    def __iter__(self) -> Iterator[str]:
+        """Its own, so that `**` asks for what it hands on."""
+        return super().__iter__()
 
     def items(self) -> Any:  # noqa: ANN401 - dict's
         """Everything."""
@@ -133,6 +139,8 @@ def entries(
                 if not fixed and len(call.texts) > 1:
                     told = f"pads the prompt and the negative one to the longer of them ({call.tokenizer})"
                     raise UnsupportedError(f"{where} {told}, which is not built.")
+                if MULTIPLE in call.options and not masked(call.tokenizer):
+                    raise UnsupportedError(f"{where} fills texts up to a multiple and does not mask it, which is not built.")
                 reading = _reading(call, text, branch)
                 if fixed:
                     own = replace(reading, masked=masked(call.tokenizer))

@@ -16,12 +16,13 @@ from torch import Tensor, nn
 
 from engines.errors import UnsupportedError
 from exporter.families import Family, Saw
-from exporter.families.tracing import dry_run, image_arguments, played_parts, siblings, standins, starts
+from exporter.families.tracing import dry_run, image_arguments, played_parts, siblings, standins, starts, text_processors
 from exporter.families.tracing.call import as_taken
 from exporter.families.tracing.dry_run import Leaf, Play
-from exporter.families.tracing.facts import is_tokenizer, replayed
+from exporter.families.tracing.facts import replayed
 from exporter.families.tracing.origins import DRAW, STEP, Origins, marked
 from exporter.families.tracing.own_grid import own_grid
+from exporter.families.tracing.own_texts import without_padding
 from exporter.families.tracing.readings import AskedTokens, branch_of
 from exporter.families.tracing.scales import steering
 from exporter.families.tracing.standins import Stepped
@@ -138,9 +139,8 @@ class TracedReference:
         waiting = [call for encoding in survey.encodings for call in encoding.tokens]
         play.place(
             **{
-                name: dry_run.tokenizer(each, self._noting(name, waiting, rows))
-                for name, each in self.pipeline.components.items()
-                if is_tokenizer(each)
+                name: text_processors.answering(each, self._noting(name, waiting, rows))
+                for name, each in text_processors.of(self.pipeline).items()
             }
         )
         method = getattr(type(play.pipeline), play.encoder)
@@ -161,7 +161,7 @@ class TracedReference:
             play(**asked, **survey.shown(count, height, width), height=height, width=width)
         values = {}
         for result, leaves in zip(found, survey.conditioning, strict=True):
-            for value, leaf in zip(dry_run.leaves(result, count)[0], leaves, strict=True):
+            for value, leaf in zip(without_padding(dry_run.leaves(result, count)[0], leaves), leaves, strict=True):
                 if isinstance(leaf, Leaf):
                     values[leaf.name] = played_parts.as_port(value, leaf).numpy().copy()
         return values, self._ports(rows, prompts, negative or "")
@@ -201,7 +201,10 @@ class TracedReference:
         """Ids and masks (batch, branches, length); of a branch that the pipeline has read in another way, as the bundle does."""
         found: dict[str, np.ndarray] = {}
         for name, reading in self._family.survey.readings.items():
-            real, texts = getattr(self.pipeline, reading.tokenizer), ([negative] * len(prompts), prompts)
+            real, texts = (
+                text_processors.tokenizer(getattr(self.pipeline, reading.tokenizer)),
+                ([negative] * len(prompts), prompts),
+            )
             for port, key in ((f"{name}_ids", "input_ids"), (f"{name}_mask", "attention_mask")):
                 if port not in rows:
                     continue
@@ -221,7 +224,7 @@ class TracedReference:
 
         def answer(texts: Sequence[str], options: Mapping[str, Any]) -> AskedTokens:
             call = waiting.pop(0)
-            given = real(list(texts), **options)
+            given = text_processors.tokenized(real, texts, options)
             branches = [branch_of(text) for text in call.texts]
             if not call.again and None not in branches:
                 each = len(texts) // len(branches)
@@ -230,7 +233,9 @@ class TracedReference:
                     entry, reading = self._family.survey.entries[name, branch]
                     ids = np.asarray(given["input_ids"][own], np.int64)
                     if reading.open:
-                        ids = reading.filled(ids[np.asarray(given["attention_mask"][own], bool)], real)[None]
+                        ids = reading.filled(
+                            ids[np.asarray(given["attention_mask"][own], bool)], text_processors.tokenizer(real)
+                        )[None]
                     rows.setdefault(f"{entry}_ids", {})[branch] = ids
                     if reading.masked:
                         rows.setdefault(f"{entry}_mask", {})[branch] = np.asarray(given["attention_mask"][own], np.int64)

@@ -7,7 +7,7 @@ from PIL import Image
 from engines.errors import ParityError, RecipeError
 from engines.pipeline import Pipeline
 from exporter.bench import quality_gate
-from exporter.bench.quality_gate import decide, hold
+from exporter.bench.quality_gate import QualityMissed, decide, hold
 from exporter.recipe.quality import QualityFloor
 from exporter.recipe.schema import Recipe
 from exporter.scores import MetricScore
@@ -106,6 +106,13 @@ def test_pictures_are_drawn_by_both_on_the_same_noise(place):
     assert told.endswith("1.9 of source is asked. 10 were looked at.")
     with pytest.raises(ParityError, match=r"too low a quality: brightness .*; at least 2\.2 of source is asked"):
         hold(place / "bundle", {"bright.py": floor("2.2 of source")}, place)
+    with pytest.raises(QualityMissed) as raised:
+        hold(place / "bundle", {"psnr": floor(90.0), "bright.py": floor("2 of source")}, place)
+    missed, *near = raised.value.missed  # twice as bright but for rounding: nobody can tell, so nothing is to blame
+    assert not near
+    assert (missed.score.label, missed.floor.at_least, len(missed.texts)) == ("PSNR", 90.0, 10)
+    drawn = quality_gate.pictures(place / "bundle", missed.texts, 0)
+    assert missed.numbers(drawn) == pytest.approx(missed.own)
     assert len(hold(place / "bundle", {"psnr": floor(3.0), "bright.py": floor(1.0, count=4)}, place)) == 2
 
 

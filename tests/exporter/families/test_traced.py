@@ -48,6 +48,8 @@ def family(source: Path, mode: str = "classifier_free", *, text: str = RECIPE) -
         ("qwenimage", "classifier_free"),
         ("z-image", "classifier_free"),
         ("z-image", "none"),
+        ("lumina2", "classifier_free"),
+        pytest.param("nucleusmoe-image", "classifier_free", marks=pytest.mark.long),
         ("stable-diffusion-pag", "classifier_free"),
         ("stable-diffusion-controlnet", "classifier_free"),
         ("stable-diffusion-inpaint", "classifier_free"),
@@ -100,6 +102,18 @@ def test_the_contract_is_read_off_the_pipeline(model):
     assert made.driving.pipeline == "PixArtSigmaPipeline"
     entry, _ = made.tokenizers()["tokenizer"]
     assert (entry.length, entry.mask, entry.shown(" A Cat ")) == (300, "tokenizer_mask", "a cat")
+
+
+def test_a_processor_is_the_bundle_s_tokenizer_with_its_chat_for_a_frame(model):
+    made = family(model("flux2"), "embedded")
+    assert [(port.name, port.shape) for port in made.signature("text_encoder").inputs] == [
+        ("tokenizer_ids", ("batch", 1, 512)),
+        ("tokenizer_mask", ("batch", 1, 512)),
+    ]
+    entry, _ = made.tokenizers()["tokenizer"]
+    assert entry.before.startswith("<bos>[SYSTEM]You are an AI")
+    assert (entry.before[-15:], entry.after) == ("[/SYSTEM][INST]", "[/INST]")
+    assert not any("tokenizer" in note for note in made.notes)
 
 
 def test_the_pipeline_s_own_shift_is_the_scheduler_s_and_has_a_table_per_size(model):

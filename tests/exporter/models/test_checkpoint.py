@@ -373,6 +373,19 @@ def test_every_architecture_reads():
         assert checkpoint(name, weights="random").configs["unet"]["cross_attention_dim"]
 
 
+def test_a_component_that_is_no_network_and_has_a_tokenizer_reads_texts(tiny_sd, tmp_path):
+    shutil.copytree(tiny_sd, tmp_path / "model")
+    index = json.loads((tmp_path / "model" / "model_index.json").read_text())
+    shutil.copytree(tmp_path / "model" / "tokenizer", tmp_path / "model" / "processor")
+    index["processor"] = ["transformers", "Qwen3VLProcessor"]
+    (tmp_path / "model" / "model_index.json").write_text(json.dumps(index))
+    found = checkpoint(tmp_path / "model")
+    assert [name for name in found.folders if found.reads_texts(name)] == ["tokenizer", "processor"]
+    before = found.digest("processor")
+    (tmp_path / "model" / "processor" / "chat_template.jinja").write_text("{{ messages }}")
+    assert checkpoint(tmp_path / "model").digest("processor") != before
+
+
 def test_a_variant_that_no_component_has(tiny_sdxl):
     with pytest.raises(RecipeError, match=r"model\.variant: no component of .* has weights of the variant 'fp8'"):
         checkpoint(tiny_sdxl, variant="fp8")

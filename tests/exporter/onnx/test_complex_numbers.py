@@ -14,8 +14,17 @@ WAYS = {
     "shape": lambda one, two: (one.view(2, 3, 4).transpose(0, -1) * two.unsqueeze(-2).reshape(4, 3, 2)).flatten(0, 1),
     "spread": lambda one, two: one[None, :, None].expand(3, -1, 2, 4).squeeze(0).clone().contiguous() * 2.0 * two[:, None],
     "padded": lambda one, two: nn.functional.pad(one * two, (1, 0, 2, 0)) * nn.functional.pad(one, (0, 1, 0, 2), value=0.0),
+    "put": lambda one, two: placed(two, torch.cat([one, two])),
     "made": lambda one, two: torch.complex(one.real, two.imag).to("cpu") * torch.polar(one.real, two.real),
 }
+
+
+def placed(two, rows):
+    """Some rows, each of the table's that its number names, in a tensor of zeros."""
+    found = torch.zeros(2, two.shape[0], 4, dtype=rows.dtype)
+    found[0, 2:] = rows[None].gather(1, torch.arange(4)[None, :, None].expand(1, 4, 4))[0]
+    found[..., :1] = rows[:1, :1] * 2.0
+    return found
 
 
 class Rotated(nn.Module):
@@ -49,4 +58,5 @@ def test_a_pair_says_what_a_tensor_says():
     pair = Pairs(torch.rand(2, 3, 2))
     assert (pair.shape, pair.ndim, pair.device.type) == ((2, 3), 2, "cpu")
     assert pair.size(1) == 3
+    assert (pair.dtype, Pairs(torch.rand(3, 2, dtype=torch.float64)).dtype) == (torch.complex64, torch.complex128)
     assert not hasattr(pair, "__array__")

@@ -6,6 +6,7 @@ from PIL import Image
 
 from engines.errors import RecipeError, UnsupportedError
 from exporter import scores
+from exporter.models.feature_network import FeatureNetwork
 from exporter.scores._sets import FeatureSets
 from tests.exporter.scores import seen
 
@@ -31,6 +32,33 @@ def test_a_folder_stands_for_the_reference(root):
     assert (
         "against the 3 of real, seen by few.pt" in scores.load("kid", {"model": "few.pt", "reference": "real"}, root).notes(4)[0]
     )
+
+
+def test_what_others_are_held_against_is_seen_once(root, tmp_path, monkeypatch):
+    looks = []
+    true = FeatureNetwork.features
+
+    def features(self, images):
+        looks.append(len(images))
+        return true(self, images)
+
+    monkeypatch.setattr(FeatureNetwork, "features", features)
+    own, base = seen.pictures(4, 9), seen.pictures(4, 8)
+    given = {"folder": ({"model": "few.pt", "reference": "real"}, None), "base": ({"model": "few.pt"}, base)}
+    for name, (options, reference) in given.items():
+        plain = scores.load("fid", options, root).of(own, ["", "", "", ""], reference)
+        first = scores.load("fid", options, root, tmp_path / name).of(own, ["", "", "", ""], reference)
+        looks.clear()
+        # Another score of the same network finds it too.
+        again = scores.load("fid", options, root, tmp_path / name).of(own, ["", "", "", ""], reference)
+        scores.load("kid", options, root, tmp_path / name).of(own, ["", "", "", ""], reference)
+        assert looks == [4, 4]
+        assert plain == first == again
+        assert [file.suffix for file in (tmp_path / name).iterdir()] == [".npy"]
+    changed = base.copy()
+    changed[0, 0, 0] ^= 255
+    scores.load("fid", {"model": "few.pt"}, root, tmp_path / "base").of(own, ["", "", "", ""], changed)
+    assert len(list((tmp_path / "base").iterdir())) == 2
 
 
 def test_other_pictures_or_weights_are_another_score(root, tmp_path):

@@ -5,6 +5,7 @@ import pytest
 from engines.errors import RecipeError, UnsupportedError
 from exporter.sweep import points as module
 from exporter.sweep.points import BASE, LEFT, count, plan_digest, points
+from exporter.sweep.resources import Resources
 from exporter.sweep.spec import load
 from tests.exporter.sweep.test_spec import RECIPE, SWEEP
 
@@ -49,6 +50,29 @@ def test_points_that_run_alike_share_a_result_and_those_of_a_recipe_a_bundle(rea
     assert four.digest != two.digest
     assert len({point.bundle for point in found.values()}) == 5
     assert len({point.digest for point in found.values()}) == 9
+
+
+def test_points_for_other_machines_are_built_and_measured_apart(read):
+    text = SWEEP.replace("whole: {}", "whole: {}\n    ada: {resources.gpu: '8.9'}") + "resources: {cpus: 2}\n"
+    found = {point.name: point for point in points(read(text))}
+    base, ada = found["base"], found["DDIMScheduler · ada"]
+    assert (base.resources, base.levels["network"]) == (Resources(cpus=2), "whole")
+    assert ada.resources == Resources(cpus=2, gpu="8.9")
+    whole = found["DDIMScheduler"]
+    assert (ada.assignments, ada.recipe) == (whole.assignments, whole.recipe)
+    assert ada.bundle != whole.bundle
+    assert ada.digest != whole.digest
+    wrong = {point.name: point for point in points(read(SWEEP.replace("whole: {}", "x: {resources.gpu: fast}\n    whole: {}")))}
+    assert wrong["DDIMScheduler · x"].problem.startswith("resources.gpu: 'fast' is no compute capability")
+
+
+def test_a_result_without_wishes_for_a_machine_is_found_under_its_old_name(read):
+    (base, *_) = points(read(SWEEP))
+    plain = {"recipe": base.recipe.model_dump(mode="json")}
+    assert (base.bundle, base.digest) == (
+        module.digest(plain),
+        module.digest({**plain, "run": base.run.model_dump(mode="json")}),
+    )
 
 
 def test_what_is_no_recipe_says_why_and_the_others_stay(read):

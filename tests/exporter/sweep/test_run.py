@@ -9,10 +9,12 @@ from engines.errors import MachineError, MissingDependency, ParityError, Unsuppo
 from exporter.stages.store import Store
 from exporter.sweep import run as module
 from exporter.sweep.build_point import build_point
+from exporter.sweep.remote import RemoteFolder
+from exporter.sweep.resources import ANYTHING, Resources
 from exporter.sweep.result import BuildFacts, Measured
 from exporter.sweep.run import sweep
-from exporter.sweep.runner import WorkerDied
-from exporter.sweep.spec import SearchOptions, load
+from exporter.sweep.runner import NoSuchMachine, WorkerDied
+from exporter.sweep.spec import Level, SearchOptions, load
 from tests.exporter.sweep.test_spec import RECIPE, SWEEP
 
 
@@ -22,9 +24,10 @@ class Told:
     width = 1
 
     def __init__(self):
-        self.built, self.measured, self.fails = [], [], {}
+        self.built, self.measured, self.fails, self.asked = [], [], {}, []
 
-    def run(self, function, task, *, alone=False):
+    def run(self, function, task, *, alone=False, asked=ANYTHING):
+        self.asked.append(asked)
         assert alone == (function is not build_point)
         future = Future()
         if function is build_point:
@@ -105,10 +108,10 @@ def test_another_price_measures_nothing_again(go, asked):
 
 def test_a_run_that_was_killed_goes_on(go):
     class Killed(Told):
-        def run(self, function, task, *, alone=False):
+        def run(self, function, task, **how):
             if len(self.measured) == 4:
                 raise KeyboardInterrupt
-            return super().run(function, task, alone=alone)
+            return super().run(function, task, **how)
 
     first, second = Killed(), Told()
     with pytest.raises(KeyboardInterrupt):
@@ -116,6 +119,36 @@ def test_a_run_that_was_killed_goes_on(go):
     go(second)
     assert not set(first.measured) & set(second.measured)
     assert len({*first.measured, *second.measured}) == 9
+
+
+def test_tasks_ask_for_the_machine_that_their_point_does(go, asked):
+    runner, wide = Told(), Resources(cpus=2)
+    ada = {"sampler.scheduler": {**asked.axes["sampler.scheduler"], "ada": Level("ada", {"resources.gpu": "8.9"})}}
+    go(runner, asked=replace(asked, resources=wide, axes={**asked.axes, **ada}, grids=({"sampler.scheduler": ("ada",)},)))
+    assert runner.asked == [wide, wide, Resources(cpus=2, gpu="8.9"), Resources(cpus=2, gpu="8.9")]
+
+
+def test_a_machine_that_is_not_there_may_be_there_the_next_time(go):
+    first, second = Told(), Told()
+    first.fails = {2: NoSuchMachine("none has it")}
+    failed = [row for row in go(first) if row.result.failed]
+    assert {row.result.failure for row in failed} == {"none has it"}
+    go(second)
+    assert len(second.measured) == len(failed) == 4
+
+
+def test_another_machine_goes_on_with_what_lies_behind_a_url(asked, tmp_path, monkeypatch):
+    first, second, store = Told(), Told(), Store(tmp_path / "store")
+    for runner, machine in ((first, "one"), (second, "other")):
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / machine))
+        remote = RemoteFolder.of(f"file://{tmp_path}/there")
+        if runner is second:  # what was lost there on the way, or is of an older file
+            next(iter((tmp_path / "there" / "points").iterdir())).unlink()
+        rows = sweep(asked, remote.local, runner, store, remote=remote)
+    assert len(rows) == 9
+    assert len(first.measured) == 9
+    assert len(second.measured) == 1
+    assert len(list((tmp_path / "there" / "points").iterdir())) == 9
 
 
 def test_a_failure_is_a_result_and_not_the_end(go):
@@ -201,10 +234,10 @@ def test_points_are_at_work_side_by_side_where_the_runner_is_wide(go):
 
 def test_a_search_measures_as_many_as_it_may_and_goes_on_where_it_was_killed(go, asked):
     class Killed(Told):
-        def run(self, function, task, *, alone=False):
+        def run(self, function, task, **how):
             if len(self.measured) == 3:
                 raise KeyboardInterrupt
-            return super().run(function, task, alone=alone)
+            return super().run(function, task, **how)
 
     some = replace(asked, search=SearchOptions(points=5))
     first, second, third = Killed(), Told(), Told()

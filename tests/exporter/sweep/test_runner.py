@@ -2,11 +2,15 @@
 
 import os
 import signal
+import sys
+import threading
 
 import pytest
 
 from engines.errors import DivergenceError, MissingDependency, RecipeError
-from exporter.sweep.runner import RETRIES, LocalRunner, WorkerDied
+from exporter import machine
+from exporter.sweep.resources import Resources
+from exporter.sweep.runner import RETRIES, LocalRunner, NoSuchMachine, WorkerDied
 
 
 def process(*_):
@@ -26,6 +30,16 @@ def die_until(folder, times):
     return tries
 
 
+def environment(name):
+    return os.environ.get(name)
+
+
+def loaded_and_threads():
+    return {
+        name for name in ("torch", "onnxruntime", "exporter.sweep.measure_point") if name in sys.modules
+    }, threading.active_count()
+
+
 @pytest.fixture(scope="module")
 def runner():
     with LocalRunner() as found:
@@ -37,6 +51,19 @@ def test_builds_share_a_process_and_a_measurement_has_its_own(runner):
     alone = {runner.run(process, alone=True).result() for _ in range(2)}
     assert (len(shared), len(alone)) == (1, 2)
     assert not (shared | {os.getpid()}) & alone
+
+
+def test_a_process_has_the_environment_of_the_sweep(runner, monkeypatch):
+    for word in ("one", "other"):
+        monkeypatch.setenv("T2IEXPORT_TEST", word)
+        assert runner.run(environment, "T2IEXPORT_TEST", alone=True).result() == word
+    monkeypatch.delenv("T2IEXPORT_TEST")
+    assert runner.run(environment, "T2IEXPORT_TEST", alone=True).result() is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere each process imports for itself")
+def test_a_process_begins_with_the_tasks_imported_and_no_library_that_computes(runner):
+    assert runner.run(loaded_and_threads, alone=True).result() == ({"exporter.sweep.measure_point"}, 1)
 
 
 @pytest.mark.parametrize(
@@ -61,3 +88,25 @@ def test_one_that_dies_each_time_is_given_up(runner, tmp_path):
     assert "memory ran out" in str(found)
     assert len(list(tmp_path.iterdir())) == RETRIES + 1
     assert runner.run(process).result()
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        (Resources(cpus=4096), "4096 CPUs is asked for, and this machine has "),
+        (Resources(memory="4000000 GB"), "4000000 GB of memory is asked for, and this machine has "),
+        (
+            Resources(gpu="9.9"),
+            r"compute capability 9\.9 is asked for, and this machine has 8\.6 and 8\.9\. Leave it",
+        ),
+    ],
+)
+def test_what_this_machine_lacks_is_told_and_nothing_is_begun(runner, monkeypatch, asked, told):
+    monkeypatch.setattr(machine, "compute_capabilities", lambda: ["8.6", "8.9"])
+    with pytest.raises(NoSuchMachine, match=told):
+        runner.run(process, asked=asked).result()
+
+
+def test_what_this_machine_has_runs(runner, monkeypatch):
+    monkeypatch.setattr(machine, "compute_capabilities", lambda: ["8.9"])
+    assert runner.run(process, asked=Resources(cpus=1, memory="1 MB", gpu="8.9")).result()

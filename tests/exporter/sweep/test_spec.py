@@ -50,6 +50,12 @@ def test_a_price_makes_cost_a_column(read):
     assert "cost" not in read(SWEEP).quantities
 
 
+def test_points_ask_for_machines(read):
+    found = read(SWEEP.replace("bf16: {", "bf16: {resources.gpu: '8.9', ") + "resources: {cpus: 4, memory: 16 GB}\n")
+    assert (found.resources.cpus, found.resources.bytes, found.resources.gpu) == (4, 16 * 10**9, None)
+    assert found.axes["network"]["bf16"].settings["resources.gpu"] == "8.9"
+
+
 def test_prompts_of_a_file_and_grids_of_some_axes(read, tmp_path):
     (tmp_path / "prompts.txt").write_text("one\n\n  two \n")
     text = SWEEP.replace("[a red circle, a blue square]", "prompts.txt")
@@ -73,6 +79,20 @@ def test_prompts_of_a_file_and_grids_of_some_axes(read, tmp_path):
         ("components.unet.precision", "componets.unet.precision", ":6  axes.network.bf16.componets.unet.precision: "),
         ("components.unet.precision:", "components.unet.passes+:", "'components.unet.passes+' puts a list behind another"),
         ("run.steps:", "run.stepz:", "did you mean 'steps'?"),
+        ("run.steps:", "resources.gpus:", "did you mean 'gpu'?"),
+        ("run.steps:", "resources:", "names none of its fields; there are: cpus, memory, gpu"),
+        (
+            "constraints:",
+            "resources: {gpu: hopper}\nconstraints:",
+            ":8  resources.gpu: 'hopper' is no compute capability",
+        ),
+        (
+            "constraints:",
+            "resources: {memory: much}\nconstraints:",
+            ":8  resources.memory: 'much' is no size",
+        ),
+        ("constraints:", "resources: {cpus: 0}\nconstraints:", ":8  resources.cpus: must be at least 1"),
+        ("constraints:", "set: {resources.cpus: 2}\nconstraints:", "is of a level; the base is changed by paths of a recipe"),
         ("run.steps:", "run:", "names none of its fields"),
         ("run.steps:", "'a b':", "'a b' is no path of a recipe; write such as sampler.steps"),
         ("[4, 2]", "[]", ":7  axes.run.steps: has no levels, so the grid is empty"),

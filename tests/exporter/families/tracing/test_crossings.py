@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from engines.errors import UnsupportedError
-from exporter.families.tracing import crossings, facts
+from exporter.families.tracing import crossings
+from exporter.families.tracing.surveying import surveyed
 from exporter.recipe.schema import Shapes
 from tools.coverage import conditioned
 from tools.coverage.models import MADE
@@ -15,7 +16,7 @@ def survey():
     made = conditioned.MADE["stable-diffusion-controlnet"]()
     for name in ("unet", "controlnet", "vae", "text_encoder"):
         getattr(made, name).to("meta")
-    return facts.surveyed(made, {}, "classifier_free", 32, 32, 2)
+    return surveyed(made, {}, "classifier_free", 32, 32, 2)
 
 
 def test_a_controlnet_s_hint_is_embedded_once_and_open_in_every_length(survey):
@@ -71,7 +72,7 @@ def test_a_pipeline_whose_pictures_are_one_prompt_s_is_followed_with_one():
     made = MADE["flux2-klein"]()
     for name in ("transformer", "vae", "text_encoder"):
         getattr(made, name).to("meta")
-    survey = facts.surveyed(made, {}, "classifier_free", 64, 64, 2, shown=True)
+    survey = surveyed(made, {}, "classifier_free", 64, 64, 2, shown=True)
     assert [leaf.name for leaf in survey.conditioning[0]] == ["prompt_embeds", "text_ids"]
     alone = Shapes(height=(64, 64, 64), width=(64, 64, 96), batch=(1, 1, 1))
     (crossing,) = crossings.conditions(survey, alone, 4).crossings

@@ -8,7 +8,6 @@ from diffusers.models.modeling_outputs import Transformer2DModelOutput
 
 from engines.errors import UnsupportedError
 from exporter.families.tracing import dry_run
-from tools.coverage.parts import spelling_tokenizer
 
 LATENT = torch.linspace(-1, 1, 2 * 4 * 8 * 6).reshape(2, 4, 8, 6)
 
@@ -84,17 +83,6 @@ def test_networks_stay_of_their_type_while_a_pipeline_is_followed():
         assert network.to(torch.float16) is network
         assert network.weight.dtype == torch.float32
     assert network.to(torch.float16).weight.dtype == torch.float16
-
-
-def test_a_pipeline_s_side_of_the_padding_is_the_tokenizer_s():
-    real = spelling_tokenizer("GemmaTokenizer")
-    real.padding_side = "left"
-    asked = []
-    stand_in = dry_run.tokenizer(real, lambda texts, options: asked.append(real(texts, **options)["attention_mask"][0]))
-    stand_in("a", padding="max_length", max_length=3)
-    stand_in.padding_side = "right"
-    stand_in("a", padding="max_length", max_length=3)
-    assert [mask[0] for mask in asked] == [0, 1]
 
 
 def test_what_networks_return_of_several_things_is_noted_as_it_is():

@@ -2,8 +2,7 @@
 
 import pytest
 
-from engines.errors import UnsupportedError
-from exporter.families.tracing import dry_run, facts
+from exporter.families.tracing import dry_run
 from exporter.families.tracing.dry_run import Leaf
 from exporter.families.tracing.facts import Survey
 from tools.coverage.models import MADE
@@ -48,15 +47,6 @@ def test_guidance_is_off_at_the_number_that_the_pipeline_compares_its_scale_with
     assert Survey(other, {}, "classifier_free", 32, 32, 2).off == 0.0
 
 
-def test_a_pipeline_that_adds_noise_of_no_seed_to_its_pictures_is_fed_none():
-    made = MADE["stable-diffusion-3-controlnet"]()
-    for name in ("transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3", "controlnet"):
-        getattr(made, name).to("meta")
-    found = facts.surveyed(made, {}, "classifier_free", 32, 32, 2)
-    assert (found.unseeded, found.draws, found.drawn) == (1, 1, 0)
-    assert found.pictures == {"control_image": "control_image"}
-
-
 def test_a_pipeline_that_mends_texts_by_code_is_told_from_one_that_reads_them(pipeline):
     assert not Survey(pipeline, {}, "embedded", 32, 32, 2).rewrites
     with dry_run.quiet():  # of diffusers about the class that its own is made of
@@ -64,28 +54,3 @@ def test_a_pipeline_that_mends_texts_by_code_is_told_from_one_that_reads_them(pi
     for name in ("transformer", "vae", "text_encoder"):
         getattr(other, name).to("meta")
     assert Survey(other, {}, "classifier_free", 32, 32, 2).rewrites
-
-
-def test_a_pipeline_that_can_do_without_pictures_is_shown_them_where_they_are_wanted():
-    made = MADE["flux-kontext"]()
-    for name in ("transformer", "vae", "text_encoder", "text_encoder_2"):
-        getattr(made, name).to("meta")
-    for shown in (False, True):
-        found = facts.surveyed(made, {}, "embedded", 32, 32, 2, shown=shown)
-        assert found.pictures == ({"image": "image"} if shown else {})
-        assert found.piles == shown
-
-
-def test_the_pipeline_itself_judges_what_its_call_is_given():
-    made = MADE["stable-diffusion-xl-controlnet-union"]()
-    for name in ("unet", "vae", "text_encoder", "text_encoder_2", "controlnet"):
-        getattr(made, name).to("meta")
-
-    def survey(call):
-        return facts.surveyed(made, call, "classifier_free", 32, 32, 2, judged=True)
-
-    assert survey({"control_mode": [1]}).pictures == {"control_image": "control_image"}
-    with pytest.raises(UnsupportedError, match=r"len\(control_image\) == len\(control_mode\)"):
-        survey({"control_mode": [1, 2]})
-    with pytest.raises(UnsupportedError, match="must be lower than 4"):
-        survey({"control_mode": [7]})

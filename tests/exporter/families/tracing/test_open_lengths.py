@@ -1,5 +1,7 @@
 """Lengths of a pipeline stay open where its code makes numbers, lists and tensors of them."""
 
+import functools
+
 import pytest
 import torch
 from diffusers.pipelines.flux import pipeline_flux
@@ -98,6 +100,19 @@ def test_lengths_stay_open_in_the_pipeline_s_networks_too():
     assert "int" not in vars(transformer_flux)
 
 
+def test_what_a_network_keeps_of_a_call_is_made_anew():
+    class Network(nn.Module):
+        @functools.lru_cache(maxsize=8)  # noqa: B019 - as diffusers has it
+        def made(self, length):
+            return torch.zeros(length)
+
+    network = Network()
+    kept = network.made(3)
+    with open_lengths(bare(transformer=network)):
+        assert network.made(3) is not kept
+    assert network.made(3) is kept
+
+
 def test_how_often_one_batch_goes_into_another_is_a_number_of_rows_that_are_joined():
     class Joined(nn.Module):
         def forward(self, latents, prompts):
@@ -151,6 +166,22 @@ def test_what_fills_up_to_a_multiple_holds_for_all_lengths_whichever_is_the_long
             assert not got[full:].any()
 
 
+def test_a_set_of_open_lengths_has_those_that_are_not_surely_the_same():
+    class Distinct(nn.Module):
+        def forward(self, first, second):
+            with open_lengths(bare()):
+                own, (one, two) = vars(pipeline_flux), (first.shape[0], second.shape[0])
+                counts = own["len"](own["set"]([one, one, one + 0])), own["len"](own["set"](each for each in (one, two, two, 3)))
+                assert own["set"]([1, 2, 2]) == {1, 2}
+                assert own["set"]() == set()
+            return first[:1] * counts[0] + second[:1] * counts[1]
+
+    dims = tuple({0: torch.export.Dim(name, min=2, max=64)} for name in ("first", "second"))
+    program = torch.export.export(Distinct(), (torch.ones(4, 1), torch.ones(5, 1)), dynamic_shapes=dims, strict=False).module()
+    for counts in ((4, 5), (6, 6)):
+        assert program(torch.ones(counts[0], 1), 10 * torch.ones(counts[1], 1)).item() == 1 + 30
+
+
 def test_what_python_has_for_lengths_is_its_own_outside_and_for_numbers():
     with open_lengths(bare()):
         own = dict(vars(pipeline_flux))
@@ -159,7 +190,7 @@ def test_what_python_has_for_lengths_is_its_own_outside_and_for_numbers():
         assert own["all"](each > 1 for each in (2, 3))
         assert not own["all"](each > 2 for each in (2, 3))
         assert (-5 % 4, 7 % 4) == (3, 3)
-    assert {"len", "max", "all"}.isdisjoint(vars(pipeline_flux))
+    assert {"len", "max", "all", "set"}.isdisjoint(vars(pipeline_flux))
 
 
 @pytest.mark.parametrize("side", ["left", "right"])

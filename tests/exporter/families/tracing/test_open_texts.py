@@ -47,6 +47,9 @@ def test_what_is_not_known_is_computed():
         assert bool(torch.tensor([True, False]).all()) is False
         part = torch.arange(6.0).reshape(2, 3)[torch.tensor([[True, False, True], [False, True, False]])]
         assert part.tolist() == [0, 2, 4]
+        assert known(torch.full((2,), 7)) == 7
+        assert torch.full((2,), 7).tolist() == [7, 7]
+        assert known(torch.full((2,), 0.5)) is None
         ones[0, 0] = 0
         assert known(ones) is None
         assert ones.sum().item() == 5

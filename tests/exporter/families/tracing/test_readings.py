@@ -1,9 +1,11 @@
 """How texts are read."""
 
+import pytest
 import torch
 
-from exporter.families.tracing.dry_run import NEGATIVE, POSITIVE
-from exporter.families.tracing.readings import AskedTokens, Reading, branch_of
+from engines.errors import UnsupportedError
+from exporter.families.tracing.dry_run import NEGATIVE, POSITIVE, Encoding, TokenCall
+from exporter.families.tracing.readings import AskedTokens, Reading, branch_of, entries
 
 
 def test_a_text_is_read_in_its_frame():
@@ -18,6 +20,20 @@ def test_what_is_looked_at_of_tokens_is_noted():
     assert read == {"input_ids"}
     assert not hasattr(tokens, "special_tokens_mask")
     assert dict(tokens.items()).keys() == read == {"input_ids", "attention_mask"}
+
+
+def test_what_is_handed_on_of_tokens_is_noted():
+    read: set[str] = set()
+    given = dict(**AskedTokens({"input_ids": torch.zeros(1), "attention_mask": torch.ones(1)}, read))
+    assert given.keys() == read == {"input_ids", "attention_mask"}
+
+
+def test_what_fills_a_text_up_to_a_multiple_is_to_be_masked():
+    ones = torch.ones(1, 8, dtype=torch.long)
+    call = TokenCall("tokenizer", (POSITIVE,), {"padding": True, "pad_to_multiple_of": 8}, ones, ones, again=False)
+    encoding = Encoding((), {}, tokens=[call])
+    with pytest.raises(UnsupportedError, match="SomePipeline fills texts up to a multiple and does not mask it"):
+        entries("SomePipeline", [encoding], [[]], 1, lambda _: False, lambda _: None)
 
 
 def test_a_text_is_the_prompt_or_the_negative_one():

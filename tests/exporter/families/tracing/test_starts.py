@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from engines.errors import RecipeError, UnsupportedError
-from exporter.families.tracing import facts, starts
+from exporter.families.tracing import starts, surveying
 from exporter.recipe.schema import Recipe
 from exporter.reference.part_outputs import measure
 from exporter.reference.record import record
@@ -101,7 +101,7 @@ def surveyed(make, mode="none"):
     for network in made.components.values():
         if isinstance(network, torch.nn.Module):
             network.to("meta")
-    return facts.surveyed(made, {}, mode, 32, 32, 2)
+    return surveying.surveyed(made, {}, mode, 32, 32, 2)
 
 
 def test_what_is_prepared_by_the_pipeline_s_own_code_is_refused():

@@ -1,0 +1,86 @@
+"""Texts without what pads them, for a network that asks a mask how many ids are a text's own: the padding is not seen at all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
+
+#: Where a tensor keeps that it is made of a text's mask alone.
+_KEPT = "_of_a_mask"
+#: What tells Python the numbers of a tensor.
+_TOLD = {"item", "tolist", "__int__", "__index__"}
+
+
+@dataclass(frozen=True)
+class Ones:
+    """A mask (batch, `dim`) that selects all of a text: no port, since the text's length says all of it."""
+
+    dim: str
+    dtype: torch.dtype
+
+    def made(self, batch: Any, length: Any) -> Tensor:  # noqa: ANN401 - lengths that may be open
+        """It, for so many texts."""
+        return torch.ones((batch, length), dtype=self.dtype)
+
+
+class AskedMasks(TorchFunctionMode):
+    """Within it it is noted whether Python is told what a mask selects.
+
+    Attributes:
+        asked: whether it was.
+
+    """
+
+    asked = False
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:  # noqa: ANN401 - whatever torch's function returns
+        found = func(*args, **(kwargs or {}))
+        name, given = getattr(func, "__name__", ""), [each for each in pytree.tree_leaves(args) if isinstance(each, Tensor)]
+        if name == "__getitem__":
+            self.asked |= any(hasattr(each, _KEPT) for each in _bounds(args[1]))
+        if given and all(hasattr(each, _KEPT) for each in given):
+            self.asked |= name in _TOLD
+            mark(pytree.tree_leaves(found))
+        return found
+
+
+def _bounds(index: Any) -> list[Any]:  # noqa: ANN401 - whatever is written between brackets
+    """Where slices begin and end."""
+    slices = [each for each in (index if isinstance(index, tuple) else [index]) if isinstance(each, slice)]
+    return [bound for each in slices for bound in (each.start, each.stop)]
+
+
+def mark(values: Iterable[Any]) -> None:
+    """Have those of what an encoder of prompts returned be known that are masks: whole numbers that are there."""
+    for each in values:
+        if isinstance(each, Tensor) and not each.is_meta and not each.is_floating_point():
+            setattr(each, _KEPT, True)
+
+
+def cut(given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What a tokenizer gave of texts, (texts, length) each, without the columns that pad all of them."""
+    own = given["attention_mask"].bool().any(0)
+    return {name: value[:, own] for name, value in given.items()}
+
+
+def without_padding(values: Sequence[Any], leaves: Sequence[Any]) -> list[Any]:
+    """What an encoder returned of one padded text, (1, length, …) each: along every open length what the mask of it selects.
+
+    `leaves` say of each value what it is: of those that are `Ones` it is the mask.
+    """
+    masks = {leaf.dim: value[0].bool() for value, leaf in zip(values, leaves, strict=True) if isinstance(leaf, Ones)}
+
+    def own(value: Any, leaf: Any) -> Any:  # noqa: ANN401
+        for axis, dim in (getattr(leaf, "open", {}) if masks else {}).items():
+            value = value.movedim(axis + 1, 0)[masks[dim]].movedim(0, axis + 1)
+        return value
+
+    return [own(*pair) for pair in zip(values, leaves, strict=True)]

@@ -1,0 +1,30 @@
+"""Which components of a pipeline's folder are looked at, and which file of one says what it is."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+#: What networks, and what makes ids of texts, are called in every pipeline.
+NETWORKS = re.compile(r"unet|transformer|vae|text_encoder(_\d)?")
+TOKENIZERS = re.compile(r"tokenizer(_\d)?")
+#: The config of what makes ids of texts, and of what makes pixels of images alone.
+TOKENIZER, _PROCESSOR = "tokenizer_config.json", "preprocessor_config.json"
+
+
+def of(inside: Path, name: str) -> str:
+    """Name of the file that a component's config is in: a network's, but for what makes ids of texts, or pixels of images."""
+    if TOKENIZERS.fullmatch(name) or name == "scheduler":
+        return f"{name.partition('_')[0]}_config.json"
+    return next((file for file in ("config.json", TOKENIZER, _PROCESSOR) if (inside / file).exists()), "config.json")
+
+
+def is_read(index: Mapping[str, Any], name: str, folder: Path, libraries: Collection[str]) -> bool:
+    """Whether a component is looked at: those that every pipeline has, and whatever else lies there of a known library."""
+    if NETWORKS.fullmatch(name) or TOKENIZERS.fullmatch(name) or name == "scheduler":
+        return True
+    entry = index[name]
+    known = isinstance(entry, list) and bool(entry) and entry[0] in libraries
+    return known and (folder / name / of(folder / name, name)).is_file()

@@ -1,0 +1,1 @@
+"""The initial noise of a picture as what is optimised: networks in torch, a reward with a gradient, and the ascent."""

@@ -1,0 +1,94 @@
+"""In which way a pipeline is surveyed: shown pictures, and given texts without what pads them."""
+
+import pytest
+from torch import nn
+
+from engines.errors import UnsupportedError
+from exporter.families.tracing.dry_run import Leaf
+from exporter.families.tracing.own_texts import Ones
+from exporter.families.tracing.surveying import surveyed
+from tools.coverage.models import MADE
+
+
+def test_a_network_that_asks_a_mask_for_lengths_is_given_texts_without_what_pads_them():
+    made = MADE["lumina2"]()
+    for network in made.components.values():
+        if isinstance(network, nn.Module):
+            network.to("meta")
+    found = surveyed(made, {}, "classifier_free", 64, 64, 2)
+    assert found.cut
+    named = [leaf.port_shape if isinstance(leaf, Leaf) else leaf for each in found.conditioning for leaf in each]
+    lengths = "prompt_embeds_length", "negative_prompt_embeds_length"
+    assert [leaf.dim for leaf in named if isinstance(leaf, Ones)] == list(lengths)
+    assert [leaf for leaf in named if not isinstance(leaf, Ones)] == [(length, 32) for length in lengths]
+    assert {name: each.max for name, each in found.open.items()} == dict.fromkeys(
+        ("tokenizer_length", "negative_tokenizer_length", *lengths), 256
+    )
+    assert not any(each.masked for each in found.readings.values())
+
+
+def test_a_network_that_computes_with_a_mask_alone_is_given_padded_texts():
+    made = MADE["pixart-sigma"]()
+    for network in made.components.values():
+        if isinstance(network, nn.Module):
+            network.to("meta")
+    found = surveyed(made, {}, "classifier_free", 32, 32, 2)
+    assert not found.cut
+    assert not found.open
+
+
+def test_a_pipeline_that_adds_noise_of_no_seed_to_its_pictures_is_fed_none():
+    made = MADE["stable-diffusion-3-controlnet"]()
+    for name in ("transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3", "controlnet"):
+        getattr(made, name).to("meta")
+    found = surveyed(made, {}, "classifier_free", 32, 32, 2)
+    assert (found.unseeded, found.draws, found.drawn) == (1, 1, 0)
+    assert found.pictures == {"control_image": "control_image"}
+
+
+def test_a_pipeline_that_can_do_without_pictures_is_shown_them_where_they_are_wanted():
+    made = MADE["flux-kontext"]()
+    for name in ("transformer", "vae", "text_encoder", "text_encoder_2"):
+        getattr(made, name).to("meta")
+    for shown in (False, True):
+        found = surveyed(made, {}, "embedded", 32, 32, 2, shown=shown)
+        assert found.pictures == ({"image": "image"} if shown else {})
+        assert found.piles == shown
+
+
+def test_the_pipeline_itself_judges_what_its_call_is_given():
+    made = MADE["stable-diffusion-xl-controlnet-union"]()
+    for name in ("unet", "vae", "text_encoder", "text_encoder_2", "controlnet"):
+        getattr(made, name).to("meta")
+
+    def survey(call):
+        return surveyed(made, call, "classifier_free", 32, 32, 2, judged=True)
+
+    assert survey({"control_mode": [1]}).pictures == {"control_image": "control_image"}
+    with pytest.raises(UnsupportedError, match=r"len\(control_image\) == len\(control_mode\)"):
+        survey({"control_mode": [1, 2]})
+    with pytest.raises(UnsupportedError, match="must be lower than 4"):
+        survey({"control_mode": [7]})
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("qwenimage21", "QwenImage21Pipeline: its own code cannot be followed in transformer"),
+        ("qwenimage-edit-pictured", "^The text encoder of this model sees its pictures too"),
+    ],
+)
+def test_of_two_refusals_the_one_is_told_before_which_the_pipeline_comes_farther(name, told):
+    made = MADE[name]()
+    for each in ("transformer", "vae", "text_encoder"):
+        getattr(made, each).to("meta")
+    with pytest.raises(UnsupportedError, match=told):
+        surveyed(made, {}, "classifier_free", 32, 32, 2)
+
+
+def test_a_prompt_that_becomes_a_list_is_refused():
+    made = MADE["z-image-omni"]()
+    for each in ("transformer", "vae", "text_encoder", "siglip"):
+        getattr(made, each).to("meta")
+    with pytest.raises(UnsupportedError, match="ZImageOmniPipeline encodes each prompt to a list of tensors"):
+        surveyed(made, {}, "classifier_free", 32, 32, 2).conditioning  # noqa: B018 - which is found when it is asked for
