@@ -80,7 +80,7 @@ def generate(
     no_metadata: bool,  # noqa: FBT001 - a flag of the command line
     **options: Any,  # noqa: ANN401
 ) -> None:
-    """Make a picture of each prompt and write it, with what made it as text inside.
+    """Make images of prompts, with what made them inside.
 
     What may be repeated is given once for all, once a prompt, or once a picture.
     """

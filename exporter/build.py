@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import filecmp
-import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from engines import bundle
 from engines.bundle import Bundle, Verdict
 from engines.disk import require_folder, writing
-from engines.errors import MissingDependency, ParityError, RecipeError, SpeedError, UnsupportedError
+from engines.errors import ParityError, RecipeError, SpeedError, UnsupportedError
 from exporter.bench.diffusers import source as source_of
 from exporter.bench.drawing import require_prompts_alone
 from exporter.parity import table
 from exporter.part import Precision
-from exporter.recipe.limits import Asked, Limits
+from exporter.recipe.limits import Limits
 from exporter.recipe.schema import Recipe
-from exporter.stages import assemble, contents
+from exporter.stages import assemble, contents, verdicts
 from exporter.stages.load import pipeline_of
 from exporter.stages.plan import Plan
 from exporter.stages.stage import Results, Stage, closure
@@ -54,36 +52,6 @@ class Progress(Protocol):
     ) -> None:
         """Show it."""
         ...
-
-
-@dataclass(frozen=True)
-class CheckResult:
-    """Every verdict on a bundle, and of the backends that do not open here a sentence each."""
-
-    folder: Path
-
-    @property
-    def verdicts(self) -> list[Verdict]:
-        """All of them."""
-        return [Verdict.model_validate(verdict) for verdict in self._content["verdicts"]]
-
-    @property
-    def unable(self) -> list[str]:
-        """Who was not run, and why."""
-        return self._content["unable"]
-
-    @property
-    def _file(self) -> Path:
-        return self.folder / "verdicts.json"
-
-    @property
-    def _content(self) -> Mapping[str, Any]:
-        return json.loads(self._file.read_text(encoding="utf-8"))
-
-    def write(self, verdicts: Sequence[Verdict], unable: Sequence[str]) -> None:
-        """Keep both."""
-        content = {"verdicts": [verdict.model_dump(mode="json") for verdict in verdicts], "unable": list(unable)}
-        self._file.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def build(
@@ -164,12 +132,12 @@ def check(path: Path, backend: str | None, say: Callable[[str], None] = lambda _
         raise UnsupportedError(f"{path} has no recordings to check against ({told}). Build it without checks.skip.")
     limits = Limits(opened.manifest.limits)
     backends = [backend] if backend else list(opened.manifest.runs())
-    verdicts, unable = _judge(path, backends, limits)
+    found, unable = verdicts.judge(path, backends, limits)
     if unable and len(unable) == len(backends):
         raise UnsupportedError("\n".join(unable))
     if receipt:
-        _keep(opened, verdicts, say)
-    return verdicts
+        _keep(opened, found, say)
+    return found
 
 
 def debug(path: Path, part: str, backend: str | None, folder: Path, store: Store, report: Progress) -> Found:
@@ -324,8 +292,8 @@ def _gated(plan: Plan, temporary: Path, out: Path, store: Store, report: Progres
 
 
 def _blamed(error: ParityError, plan: Plan, store: Store, report: Progress) -> str:
-    """Which pass lost the quality that a gate misses; the recipe is built up to each of them."""
-    from exporter.bench import quality_blame  # noqa: PLC0415 - as the gate
+    """Which pass lost the quality that was asked, where it is sure that some was lost."""
+    from exporter.bench import quality_blame, quality_gate  # noqa: PLC0415 - they draw and score
 
     def lay_out(recipe: Recipe, folder: Path) -> None:
         shorter, made = _decided(Plan(recipe), store, report), Results(store)
@@ -333,6 +301,8 @@ def _blamed(error: ParityError, plan: Plan, store: Store, report: Progress) -> s
             _run(stage, store, report, made)
         _lay_out(shorter, folder, made)
 
+    if not isinstance(error, quality_gate.QualityMissed):
+        return ""
     return quality_blame.blame(error, plan.recipe, plan.passes.of, lay_out)
 
 
@@ -352,40 +322,11 @@ def _reject(temporary: Path, out: Path) -> str:
     return f"The rejected one lies at {rejected}; {out} was not touched."
 
 
-def _judge(path: Path, backends: Sequence[str | None], limits: Limits) -> tuple[list[Verdict], list[str]]:
-    """Verdicts of every backend that opens here, and for each of the others a sentence saying why it does not."""
-    from exporter.parity.compare import compare  # noqa: PLC0415 - a build that was checked before opens no engine
-
-    verdicts: list[Verdict] = []
-    unable: list[str] = []
-    for backend in backends:
-        try:
-            found = compare(path, backend, limits)
-        except (UnsupportedError, MissingDependency) as error:
-            unable.append(f"{backend} was not run: {str(error).splitlines()[0]}")
-            continue
-        known = {(verdict.part, verdict.stage, verdict.case, verdict.backend) for verdict in verdicts}
-        verdicts += [verdict for verdict in found if (verdict.part, verdict.stage, verdict.case, verdict.backend) not in known]
-    return verdicts, unable
-
-
 def _check(plan: Plan, path: Path, store: Store, report: Progress, results: Results) -> tuple[list[Verdict], list[str]]:
     if plan.recipe.checks.skip:
         return [], [f"unchecked: {plan.recipe.checks.skip}"]
-    checked = _run(check_stage(plan, path), store, report, results)
+    checked = _run(verdicts.stage(plan, path), store, report, results)
     return checked.verdicts, checked.unable
-
-
-def check_stage(plan: Plan, path: Path) -> Stage[CheckResult]:
-    """The check of the bundle at `path` as a stage: one that passed is not run again for the same bundle and limits."""
-    limits = plan.recipe.checks.limits
-    makers = assemble.lay_out, contents.opened
-    return plan.last_stage("check", partial(_checked, path=path, limits=limits), CheckResult, options=limits, makers=makers)
-
-
-def _checked(folder: Path, _: Results, path: Path, limits: Mapping[str, Asked]) -> None:
-    verdicts, unable = _judge(path, list(Bundle.open(path).manifest.runs()), Limits(limits))
-    CheckResult(folder).write(verdicts or _judge(path, [None], Limits(limits))[0], unable)
 
 
 def _build_twice(plan: Plan, store: Store, results: Results) -> None:

@@ -15,47 +15,23 @@ from engines.errors import MissingDependency, T2IError
 
 #: Verb → where it is defined, and the first sentence of its help; its module is imported when it is run or asked for help.
 VERBS = {
-    "bench": ("exporter.verbs.measure", "Measure where a bundle's time goes, and how it stands beside others on the same noise."),
-    "build": ("exporter.verbs.build", "Turn a recipe, a YAML file or a name of `t2iexport list recipes`, into a checked bundle."),
-    "check": ("exporter.verbs.check", "Hold a bundle's engines to its source model, on the same noise."),
-    "convert": (
-        "exporter.verbs.deliver",
-        "Export a bundle's networks as plain graphs in another tool's layout; needs the source model.",
-    ),
-    "debug": (
-        "exporter.verbs.check",
-        "Find the layer of a part that is out of limits, and write the smallest graph that shows it.",
-    ),
-    "diff": (
-        "exporter.verbs.measure",
-        "Show two bundles side by side: recipe, sizes, milliseconds, decibels; each at its own defaults.",
-    ),
-    "distill": ("exporter.verbs.build", "Train what a recipe's distill passes ask for; build finds it."),
-    "generate": ("engines.__main__", "Make a picture of each prompt and write it, with what made it as text inside."),
+    "bench": ("exporter.verbs.measure", "Measure where an image's time goes, beside other tools."),
+    "build": ("exporter.verbs.build", "Turn a recipe into a checked bundle."),
+    "check": ("exporter.verbs.check", "Hold a bundle's engines to its source model."),
+    "convert": ("exporter.verbs.deliver", "Export plain graphs in another tool's layout."),
+    "debug": ("exporter.verbs.check", "Find the layer of a part that is out of limits."),
+    "diff": ("exporter.verbs.measure", "Show two bundles side by side."),
+    "distill": ("exporter.verbs.build", "Train what a recipe's passes ask for; build finds it."),
+    "generate": ("engines.__main__", "Make images of prompts, with what made them inside."),
     "inspect": ("exporter.verbs.describe", "Describe a bundle, or a recipe before anything is built."),
-    "list": (
-        "exporter.verbs.describe",
-        "List what there is to name in a recipe; `list samplers` compiles every scheduler, and measures its order.",
-    ),
-    "optimize-noise": (
-        "exporter.verbs.noise",
-        "Find noise of which a few-step model draws what a reward likes best, by its gradient; needs the source model.",
-    ),
-    "rebuild": (
-        "exporter.verbs.deliver",
-        "Build a bundle's engines again on this machine, from the ONNX inside; needs no torch.",
-    ),
-    "reward": (
-        "exporter.verbs.build",
-        "Make what `generate --best-of` chooses by: CLIP, PickScore, or another pair of encoders of pictures and texts.",
-    ),
-    "serve": ("engines.serve.command", "Serve bundles over HTTP: OpenAI's images API, A1111's API, and a page to draw with."),
-    "sweep": (
-        "exporter.verbs.measure",
-        "Build and measure every point of a sweep's file, and write a report that compares them.",
-    ),
-    "triton": ("exporter.verbs.deliver", "Write a model repository for NVIDIA's Triton Inference Server; needs no torch."),
-    "web": ("exporter.verbs.deliver", "Write a static site that draws with a bundle in its visitors' browsers; needs no torch."),
+    "list": ("exporter.verbs.describe", "List what a recipe may name."),
+    "optimize-noise": ("exporter.verbs.noise", "Find the noise whose image a reward likes best."),
+    "rebuild": ("exporter.verbs.deliver", "Build a bundle's engines again on this machine."),
+    "reward": ("exporter.verbs.build", "Make what `generate --best-of` chooses by."),
+    "serve": ("engines.serve.command", "Serve bundles over HTTP."),
+    "sweep": ("exporter.verbs.measure", "Build and measure a sweep's points, and write a report."),
+    "triton": ("exporter.verbs.deliver", "Write a model repository for NVIDIA's Triton."),
+    "web": ("exporter.verbs.deliver", "Write a static site that draws in its visitors' browsers."),
 }
 #: What the extra [compile] installs, by the name that is imported.
 _COMPILE = {"diffusers", "huggingface_hub", "onnx", "onnx_ir", "onnxscript", "ruamel", "safetensors", "torch"}

@@ -44,7 +44,9 @@ def serve(
     loras: tuple[str, ...],
     pairs: tuple[str, ...],
 ) -> None:
-    """Serve bundles over HTTP: OpenAI's images API, A1111's API, and a page to draw with.
+    """Serve bundles over HTTP.
+
+    OpenAI's images API, A1111's API, and a page to draw with.
 
     Each bundle is a model by its folder's name, or NAME=FOLDER; the first is drawn with where a client names none.
     """

@@ -77,6 +77,28 @@ def search(family: Family, recipe: Recipe, asked: CacheOptions, table: Table) ->
     return _above(asked.floor or 0.0, trials)
 
 
+def beside(family: Family, recipe: Recipe, table: Table, counts: Sequence[int]) -> list[tuple[CacheSchedule, CacheSchedule]]:
+    """For each number of whole steps: the schedule that spreads them, and the one of the least sums, both played to the image.
+
+    Of the first depth; arguments as of `search`.
+
+    Raises:
+        RecipeError: of one kind or the other no schedule has so many whole steps.
+
+    """
+    trials = _Trials(family, recipe, table)
+    chosen, spread = trials.candidates[:2]
+    found = []
+    for wanted in counts:
+        pair = [each for kind in (spread, chosen) for each in kind if len(each.whole) == wanted]
+        if len(pair) < 2:
+            had = sorted({len(each.whole) for each in spread} & {len(each.whole) for each in chosen})
+            told = ", ".join(map(str, had))
+            raise RecipeError(f"sampler.cache: no schedules of both kinds have {wanted} whole steps; write one of {told}")
+        found.append((trials.played(pair[0]), trials.played(pair[-1])))
+    return found
+
+
 def _within(budget: float, trials: _Trials) -> CacheSchedule:
     fewest = trials.fewest
     if budget < fewest:

@@ -71,6 +71,10 @@ def export(
     return ExportedModel(model, before)
 
 
+#: How lines of torch begin that say where to read more.
+_ADVICE = ("Use tlparse", "(https://", "(Refer to")
+
+
 def _last(error: Exception) -> str:
     """The exporter's last words; of lengths that the module's code fixes, which, and what to write."""
     lines = str(error).strip().splitlines()
@@ -79,7 +83,9 @@ def _last(error: Exception) -> str:
             f"its code takes {', '.join(sorted(fixed))} for one number, and the recipe asks for a range.\n"
             "  Give one size and batch: each of height, width and batch the same three times."
         )
-    return "\n  ".join(lines[-3:])
+    if causes := re.findall(r"^<class '(?:\w+\.)*(\w+)'>: (.*)$", str(error).partition("Exception summary")[2], re.MULTILINE):
+        return ": ".join(causes[0])  # the first of those that led to each other
+    return "\n  ".join([line for line in lines if line.strip() and not line.startswith(_ADVICE)][-3:])
 
 
 class _Decomposed(torch.export.ExportedProgram):

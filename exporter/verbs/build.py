@@ -17,7 +17,10 @@ from exporter.verbs.options import ASSIGNMENTS, PATH
 @click.option("--check-reproducible", is_flag=True, help="Build every engine twice; both must be the same bytes.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON; the stages go to stderr.")
 def build_command(recipe: Path, output: Path | None, assignments: tuple[str, ...], **flags: bool) -> None:
-    """Turn a recipe, a YAML file or a name of `t2iexport list recipes`, into a checked bundle."""
+    """Turn a recipe into a checked bundle.
+
+    A recipe is a YAML file, or a name of `t2iexport list recipes`.
+    """
     from exporter.recipe.schema import Recipe
     from exporter.report import console, describe, progress
     from exporter.stages.store import Store
@@ -54,7 +57,7 @@ def build_command(recipe: Path, output: Path | None, assignments: tuple[str, ...
 @click.argument("recipe", type=PATH)
 @ASSIGNMENTS
 def distill_command(recipe: Path, assignments: tuple[str, ...]) -> None:
-    """Train what a recipe's distill passes ask for; build finds it."""
+    """Train what a recipe's passes ask for; build finds it."""
     from exporter import build
     from exporter.recipe.schema import Recipe
     from exporter.report import progress
@@ -75,7 +78,10 @@ def distill_command(recipe: Path, assignments: tuple[str, ...]) -> None:
 @click.option("--revision", help="Of the model, on the hub.")
 @click.option("--target", "targets", multiple=True, default=["onnxruntime"], show_default=True, help="Whose engine; repeatable.")
 def reward_command(model: str, output: Path, processor: str | None, revision: str | None, targets: tuple[str, ...]) -> None:
-    """Make what `generate --best-of` chooses by: CLIP, PickScore, or another pair of encoders of pictures and texts."""
+    """Make what `generate --best-of` chooses by.
+
+    CLIP, PickScore, or another pair of encoders of pictures and texts.
+    """
     from exporter import reward
 
     about = reward.make(model, output, targets, processor=processor, revision=revision)

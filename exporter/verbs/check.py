@@ -20,7 +20,10 @@ from exporter.verbs.options import PATH
 def check_command(
     bundle: Path, backend: str | None, json_file: Path | None, junit_file: Path | None, *, no_receipt: bool
 ) -> None:
-    """Hold a bundle's engines to its source model, on the same noise."""
+    """Hold a bundle's engines to its source model.
+
+    Both on the same noise; the source's side was recorded when the bundle was built.
+    """
     from exporter.build import check
     from exporter.parity import table
     from exporter.report import console, progress
@@ -45,7 +48,10 @@ def check_command(
 @click.option("--backend", help="Whose engine to look into.  [default: the first that the part has]")
 @click.option("-o", "--output", type=PATH, help="Folder of what repeats the fault.  [default: debug/<bundle>/<part>]")
 def debug_command(bundle: Path, part: str, backend: str | None, output: Path | None) -> int:
-    """Find the layer of a part that is out of limits, and write the smallest graph that shows it."""
+    """Find the layer of a part that is out of limits.
+
+    Writes the smallest graph that shows it, and how to repeat it.
+    """
     from exporter.build import debug
     from exporter.report import fault, progress
     from exporter.stages.store import Store

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 @click.option("--to", "layout", type=click.Choice(["optimum", "openvino-genai", "ortpackage"]), required=True, help="Whose.")
 @click.option("-o", "--output", type=PATH, required=True, help="Folder to write, empty or not there.")
 def convert_command(bundle: Path, layout: Layout, output: Path) -> None:
-    """Export a bundle's networks as plain graphs in another tool's layout; needs the source model."""
+    """Export plain graphs in another tool's layout.
+
+    Exports a bundle's networks anew, for which the source model is needed.
+    """
     from exporter import build
     from exporter.report import progress
     from exporter.stages.store import Store
@@ -35,7 +38,10 @@ def convert_command(bundle: Path, layout: Layout, output: Path) -> None:
 @click.argument("bundle", type=PATH)
 @click.option("--backend", help="Only this one.  [default: every backend of the bundle]")
 def rebuild_command(bundle: Path, backend: str | None) -> None:
-    """Build a bundle's engines again on this machine, from the ONNX inside; needs no torch."""
+    """Build a bundle's engines again on this machine.
+
+    Of the ONNX files inside; torch is not needed.
+    """
     from engines.rebuild import rebuild
 
     for line in rebuild(bundle, backend, click.echo):
@@ -47,7 +53,10 @@ def rebuild_command(bundle: Path, backend: str | None) -> None:
 @click.option("-o", "--output", type=PATH, default=Path("repository"), show_default=True, help="Folder of the repository.")
 @click.option("--backend", type=click.Choice(["onnxruntime", "tensorrt"]), default="onnxruntime", help="Whose engines.")
 def triton_command(bundle: Path, output: Path, backend: Backend) -> None:
-    """Write a model repository for NVIDIA's Triton Inference Server; needs no torch."""
+    """Write a model repository for NVIDIA's Triton.
+
+    The Triton Inference Server plays it; torch is not needed.
+    """
     from engines.triton.repository import write
 
     for name in write(bundle, output, backend):
@@ -59,7 +68,10 @@ def triton_command(bundle: Path, output: Path, backend: Backend) -> None:
 @click.option("-o", "--output", type=PATH, default=Path("site"), show_default=True, help="Folder of the site.")
 @click.option("--onnxruntime-web", "library", type=PATH, metavar="FOLDER|TGZ", help="The npm package, instead of fetching it.")
 def web_command(bundle: Path, output: Path, library: Path | None) -> None:
-    """Write a static site that draws with a bundle in its visitors' browsers; needs no torch."""
+    """Write a static site that draws in its visitors' browsers.
+
+    Any file server hands it out; torch is not needed.
+    """
     from engines.web.site import write
 
     size = write(bundle, output, library)

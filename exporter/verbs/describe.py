@@ -43,7 +43,10 @@ def inspect_command(path: Path, *, as_json: bool, as_recipe: bool) -> None:
 @click.argument("kind", required=False, type=click.Choice(_KINDS))
 @click.option("--schema", is_flag=True, help="Print the JSON Schema of a recipe, for editors.")
 def list_command(kind: str | None, *, schema: bool) -> None:
-    """List what there is to name in a recipe; `list samplers` compiles every scheduler, and measures its order."""
+    """List what a recipe may name.
+
+    `list samplers` compiles every scheduler, and measures its order.
+    """
     from exporter.report import console, describe
 
     if schema:

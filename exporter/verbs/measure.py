@@ -33,7 +33,10 @@ def bench_command(
     json_file: Path | None,
     plot_file: Path | None,
 ) -> None:
-    """Measure where a bundle's time goes, and how it stands beside others on the same noise."""
+    """Measure where an image's time goes, beside other tools.
+
+    Rivals draw on the same noise, in turns; a picture of each is compared.
+    """
     from exporter.bench import figures
     from exporter.bench.run import bench
     from exporter.report import console
@@ -63,7 +66,10 @@ def bench_command(
 @click.option("-o", "--output", type=PATH, metavar="FILE.png", help="Also write both bundles' pictures beside each other.")
 @click.option("--rounds", type=click.IntRange(min=1), default=7, show_default=True, help="Timed, of each in turn.")
 def diff_command(one: Path, other: Path, output: Path | None, rounds: int) -> None:
-    """Show two bundles side by side: recipe, sizes, milliseconds, decibels; each at its own defaults."""
+    """Show two bundles side by side.
+
+    Compares recipe, sizes, milliseconds and decibels, each at its own defaults.
+    """
     from exporter.report import console
     from exporter.sweep import diff
 
@@ -82,7 +88,7 @@ def diff_command(one: Path, other: Path, output: Path | None, rounds: int) -> No
 @click.option("--ray", "address", metavar="auto|local|ADDRESS", help="Work on a Ray cluster, whose machines see the same files.")
 @click.option("--yes", is_flag=True, help="More than 10,000 points are meant.")
 def sweep_command(sweep: Path, output: str, address: str | None, *, yes: bool) -> None:
-    """Build and measure every point of a sweep's file, and write a report that compares them."""
+    """Build and measure a sweep's points, and write a report."""
     from exporter.report import console
     from exporter.stages.store import Store
     from exporter.sweep import report, run, spec

@@ -35,7 +35,10 @@ def optimize_noise_command(
     weight: float,
     **wishes: Any,  # noqa: ANN401 - seed, steps and guidance_scale
 ) -> None:
-    """Find noise of which a few-step model draws what a reward likes best, by its gradient; needs the source model."""
+    """Find the noise whose image a reward likes best.
+
+    The reward's gradient is followed through a few-step model in torch, so the source model is needed.
+    """
     from exporter.noise.ascent import AscentOptions
     from exporter.noise.optimize import optimize
     from exporter.report import progress

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import diffusers as library
@@ -11,7 +12,7 @@ from diffusers import DiffusionPipeline
 
 from exporter.families.tracing.text_processors import TextProcessor
 from tools.coverage import readers
-from tools.coverage.parts import VOCABULARY, alive, qwen_vl, spelling_tokenizer
+from tools.coverage.parts import VOCABULARY, alive, flow, qwen_vl, spelling_tokenizer
 
 #: Whose classes are typed for models of their own size and kind.
 diffusers: Any = library
@@ -68,5 +69,35 @@ def nucleus_moe() -> DiffusionPipeline:
     )
 
 
+def qwen_image_edit(kind: str = "QwenImageEditPipeline") -> DiffusionPipeline:
+    """Qwen-Image's networks under a pipeline whose text encoder sees the picture too."""
+    made = readers.qwen_image().components
+    return getattr(diffusers, kind)(**made, processor=processor("Qwen2VLProcessor", _QWEN))
+
+
+def qwen_image_21() -> DiffusionPipeline:
+    """Qwen 3 VL, and a network that reads text and cells as one sequence."""
+    network = diffusers.QwenImage21Transformer2DModel(
+        in_channels=4, out_channels=4, num_layers=2, attention_head_dim=16, num_attention_heads=2, context_in_dim=32,
+        axes_dims_rope=(8, 4, 4),
+    )  # fmt: skip
+    autoencoder = diffusers.AutoencoderKLQwenImage21(
+        base_dim=8, decoder_base_dim=8, z_dim=4, dim_mult=[1] * 5, num_res_blocks=1, latents_mean=[0.1] * 4,
+        latents_std=[1.1, 0.9, 1.2, 1.0],
+    )  # fmt: skip
+    reader = processor("Qwen3VLProcessor", _QWEN)
+    return diffusers.QwenImage21Pipeline(
+        flow(use_dynamic_shifting=True), alive(autoencoder), qwen_vl("Qwen3VL"), reader, alive(network)
+    )
+
+
 #: Name → what makes the pipeline.
-MADE: Mapping[str, Callable[[], DiffusionPipeline]] = {"flux2": flux2, "nucleusmoe-image": nucleus_moe}
+MADE: Mapping[str, Callable[[], DiffusionPipeline]] = {
+    "flux2": flux2,
+    "flux2-pictured": flux2,
+    "nucleusmoe-image": nucleus_moe,
+    "qwenimage21": qwen_image_21,
+    "qwenimage-edit-pictured": qwen_image_edit,
+    "qwenimage-edit-plus-pictured": partial(qwen_image_edit, "QwenImageEditPlusPipeline"),
+    "qwenimage-edit-inpaint": partial(qwen_image_edit, "QwenImageEditInpaintPipeline"),
+}

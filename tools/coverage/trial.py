@@ -61,7 +61,7 @@ _PLAIN = {
 #: What the recipe of a micro model says that is shown a picture which it could do without.
 _PICTURED = ("-pictured", "components: {condition: {}}\n")
 #: Whose time is one a call, so that with guidance diffusers draws one picture; and of which a list of pictures is one prompt's.
-_ALONE = ("PRXPipeline", "StableDiffusionXLControlNetUnion", "Flux2Klein")
+_ALONE = ("PRXPipeline", "StableDiffusionXLControlNetUnion", "Flux2")
 #: Arguments of the call without which some pipelines do nothing.
 CALLS: Mapping[str, Mapping[str, Any]] = {"stable-diffusion-xl-controlnet-union": {"control_mode": [1]}}
 #: What a micro model has in another way than the models of that name.
@@ -74,6 +74,8 @@ SIDES = {
     "pixart-sigma": (64, 128),
     "lumina2": (64, 128),
     "flux2-klein-pictured": (64, 96),
+    "flux2-pictured": (64, 96),
+    "qwenimage21": (32, 64),
     "sana": (32, 64),
     "sana-pag": (32, 64),
 }

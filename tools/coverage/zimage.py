@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import diffusers as library
+import transformers
 from diffusers import DiffusionPipeline
 
 from tools.coverage import readers
@@ -25,9 +26,21 @@ def controlled(kind: str = "ZImageControlNetPipeline", channels: int = 4, **chan
     return under(kind, readers.z_image(), controlnet=alive(network))
 
 
+def omni() -> DiffusionPipeline:
+    """Z-Image's networks under the pipeline that may be given several pictures, which a SigLIP sees too."""
+    made = readers.z_image()
+    network = diffusers.ZImageTransformer2DModel(**{**made.transformer.config, "siglip_feat_dim": 16})
+    config = transformers.Siglip2VisionConfig(
+        hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, num_patches=16, patch_size=16
+    )
+    seen = {"siglip": alive(transformers.Siglip2VisionModel(config)), "siglip_processor": transformers.Siglip2ImageProcessorPil()}
+    return diffusers.ZImageOmniPipeline(**{**made.components, "transformer": alive(network), **seen})
+
+
 #: Name → what makes the pipeline.
 MADE: Mapping[str, Callable[[], DiffusionPipeline]] = {
     "z-image-controlnet": controlled,
+    "z-image-omni": omni,
     "z-image-controlnet-inpaint": partial(
         controlled,
         "ZImageControlNetInpaintPipeline",

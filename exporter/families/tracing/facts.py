@@ -100,6 +100,8 @@ class Survey:
                 play(**self.called(1))
         except Stepped as event:
             self._kept, self.options, self.output = event.sample, event.options, event.output
+        except UnsupportedError:
+            raise
         except Exception as error:
             raise refused(self.name, error, self.pipeline.components) from error
         else:
@@ -213,7 +215,7 @@ class Survey:
 
         def answering(name: str) -> Callable[[Sequence[str], Mapping[str, Any]], AskedTokens]:
             def answer(texts: Sequence[str], options: Mapping[str, Any]) -> AskedTokens:
-                given = text_processors.tokenized(real[name], texts, options)
+                given: Any = text_processors.tokenized(real[name], texts, options)
                 given = own_texts.cut(given) if self.cut else given
                 calls = encodings[-1].tokens
                 again = any(each.tokenizer == name and each.texts == tuple(texts) for each in calls)
@@ -294,6 +296,8 @@ class Survey:
     def _leaves(self, place: int, two: Encoding, taken: set[str]) -> list[Leaf | Any]:
         one = self.encodings[place]
         (alone, _), (both, _) = dry_run.leaves(one.found, 1), dry_run.leaves(two.found, 2)
+        if len(alone) != len(both):
+            raise UnsupportedError(f"{self.name} encodes each prompt to a list of tensors, which is not built.")
         names = dry_run.names_of(getattr(type(self.pipeline), dry_run.encoder_of(self.pipeline)), len(alone))
         negative = bool(one.tokens) and all(NEGATIVE.lower() in text.lower() for call in one.tokens for text in call.texts)
         found: list[Leaf | Any] = []

@@ -43,7 +43,7 @@ class OpenPositions(TorchFunctionMode):
                 return _number(_COMPUTED[name](*values))
         if name in _SIZED:
             args = tuple(_sizes(each) for each in args)
-        found = func(*args, **kwargs)
+        found = _product(args) if name == "cartesian_prod" else func(*args, **kwargs)
         if name == "arange" and len(args) == 1:
             setattr(found, _LARGEST, args[0] - 1)
         elif name == "cartesian_prod" and all(hasattr(each, _LARGEST) for each in args):
@@ -54,6 +54,15 @@ class OpenPositions(TorchFunctionMode):
             of = first[0] if isinstance(first, list | tuple) and first else first
             _keep(of, found)
         return found
+
+
+def _product(columns: Sequence[Tensor]) -> Tensor:
+    """Every row of one number of each column (length,), as torch makes them, by operators that ONNX has."""
+    shape, grids = [column.shape[0] for column in columns], list[Tensor]()
+    for axis, column in enumerate(columns):
+        sides = [length if axis == own else 1 for own, length in enumerate(shape)]
+        grids.append(column.reshape(sides).expand(shape))
+    return torch.stack(grids, -1).reshape(-1, len(shape))
 
 
 def _number(value: Any) -> Tensor:  # noqa: ANN401 - a length

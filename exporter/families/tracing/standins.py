@@ -363,13 +363,17 @@ def idle(network: Any, returned: Any) -> Any:  # noqa: ANN401 - a network of dif
 _OPTIONAL = ("bs4", "ftfy")
 
 
+def within(error: BaseException | None, components: Mapping[str, Any]) -> str:
+    """Name of the component that was computing where an error was raised; empty where none was."""
+    owners = [frame.f_locals.get("self") for frame, _ in traceback.walk_tb(error.__traceback__)] if error else []
+    return next((name for name, each in components.items() if each is not None and any(each is own for own in owners)), "")
+
+
 def refused(where: str, error: BaseException, components: Mapping[str, Any] | None = None) -> UnsupportedError:
     """What to raise where a pipeline's own code cannot be followed: with the line of diffusers that fails, and its component."""
     frames = [each for each in traceback.extract_tb(error.__traceback__) if "diffusers" in each.filename]
     told = f"{frames[-1].filename.rpartition('site-packages/')[2]}:{frames[-1].lineno}: {frames[-1].line}" if frames else ""
-    owners = [frame.f_locals.get("self") for frame, _ in traceback.walk_tb(error.__traceback__)]
-    named = (name for name, each in (components or {}).items() if each is not None and any(each is owner for owner in owners))
-    within = f" in {name}" if (name := next(named, "")) else ""
+    place = f" in {name}" if (name := within(error, components or {})) else ""
     words = str(error).strip().splitlines() or [""]
     told += f"\n  pip install {error.name}" if isinstance(error, NameError) and error.name in _OPTIONAL else ""
-    return UnsupportedError(f"{where}: its own code cannot be followed{within}: {type(error).__name__}: {words[0]}\n  {told}")
+    return UnsupportedError(f"{where}: its own code cannot be followed{place}: {type(error).__name__}: {words[0]}\n  {told}")

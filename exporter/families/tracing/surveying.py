@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 from functools import partial
 from typing import Any
 
 from engines.errors import UnsupportedError
 from exporter.families.tracing import image_arguments
 from exporter.families.tracing.facts import Survey
+from exporter.families.tracing.standins import within
 
 
 def surveyed(
@@ -22,6 +22,10 @@ def surveyed(
     """Survey a pipeline, without pictures if it draws without and none are to be `shown`, else with those that its call takes.
 
     Where its network asks how many of a text's ids are its own, texts come without what pads them.
+
+    Raises:
+        UnsupportedError: it can be followed in neither way; of the two the one in which it comes farther is told.
+
     """
     survey = partial(Survey, pipeline, *asked, judged=judged)
     found = _pictured(survey, pipeline, words, shown=shown)
@@ -31,7 +35,15 @@ def surveyed(
 def _pictured(survey: Any, pipeline: Any, words: Mapping[str, str] | None, *, shown: bool) -> Survey:  # noqa: ANN401
     if not image_arguments.arguments(pipeline):
         return survey()
+    alone: UnsupportedError | None = None
     if not shown:
-        with suppress(UnsupportedError):
+        try:
             return survey()
-    return image_arguments.handed(pipeline, partial(survey, words=words), words)
+        except UnsupportedError as error:
+            alone = error
+    try:
+        return image_arguments.handed(pipeline, partial(survey, words=words), words)
+    except UnsupportedError:
+        if alone and within(alone.__cause__, pipeline.components):  # it asked for no picture before
+            raise alone from alone.__cause__
+        raise

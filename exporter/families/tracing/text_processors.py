@@ -19,6 +19,17 @@ class TextProcessor(ProcessorMixin):
     def __init__(self, tokenizer: Any = None, chat_template: str | None = None) -> None:  # noqa: ANN401 - transformers'
         super().__init__(tokenizer, chat_template=chat_template)
 
+    def prepare_inputs_layout(
+        self,
+        images: Any = None,  # noqa: ANN401 - transformers'
+        text: Any = None,  # noqa: ANN401
+        videos: Any = None,  # noqa: ANN401
+        audio: Any = None,  # noqa: ANN401
+        **others: Any,  # noqa: ANN401
+    ) -> Any:  # noqa: ANN401
+        """Take one text for a list of one, as every processor does that takes pictures too."""
+        return super().prepare_inputs_layout(images, [text] if isinstance(text, str) else text, videos, audio, **others)
+
     @classmethod
     def of(cls, folder: Path) -> TextProcessor:
         """That of a processor's folder."""
@@ -83,7 +94,10 @@ def answering(real: Any, answer: Callable[[Sequence[str], Mapping[str, Any]], An
 
     def processed(_self: Any, images: Any = None, text: Any = None, videos: Any = None, audio: Any = None, **options: Any) -> Any:  # noqa: ANN401
         if any(each is not None for each in (images, videos, audio)):
-            raise UnsupportedError(f"its {type(real).__name__} shows pictures to the text encoder, which is not built.")
+            raise UnsupportedError(
+                "The text encoder of this model sees its pictures too, and a bundle's is given a prompt alone.\n"
+                "  This is a gap in t2iexport."
+            )
         return read(text, options)
 
     return standins.stand_in(real, __call__=processed, tokenizer=reads)

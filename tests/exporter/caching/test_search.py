@@ -88,3 +88,16 @@ def test_a_floor_that_cannot_be_is_told_with_what_can(source):
 def test_schedulers_that_call_the_network_more_often_than_once_a_step_are_refused(source):
     with pytest.raises(RecipeError, match="calls it 19 times in 10 steps; take every: 3, or another scheduler"):
         found(source, CacheOptions(budget=0.5), scheduler="HeunDiscreteScheduler")
+
+
+def test_both_kinds_of_schedules_stand_beside_each_other(source):
+    made = family(source, interval=(0.0, 0.8))
+    ((even, sums), *_) = rows = searching.beside(made, made.recipe, compiled(made, STEPS), [5, 4])
+    assert [len(each.whole) for row in rows for each in row] == [5, 5, 4, 4]
+    assert np.diff(even.whole).max() - np.diff(even.whole).min() <= 1
+    assert even.whole != sums.whole
+    for schedule in (even, sums):
+        run = record(cached := family(source, cache=schedule.options, interval=(0.0, 0.8)), cached.recipe).runs[0]
+        assert psnr(run.image, run.uncached, 1.0) == pytest.approx(schedule.psnr[0], abs=0.1)
+    with pytest.raises(RecipeError, match="no schedules of both kinds have 10 whole steps; write one of 1, 2, 3"):
+        searching.beside(made, made.recipe, compiled(made, STEPS), [STEPS])

@@ -124,6 +124,20 @@ def test_what_cannot_be_translated_says_so():
         exporting.export(Part("unet", "denoiser", Unspeakable().eval(), SIGNATURE), 20)
 
 
+_SUMMED = (
+    "Failed to convert.\n\n## Exception summary\n\n<class 'torch.onnx.errors.DispatchError'>: No function for x\n⬆️\n"
+    "<class 'torch.onnx.errors.ConversionError'>: Error at node y\n\n(Refer to the full stack trace above.)"
+)
+_ADVISED = "A tensor is a fake one.\nUse tlparse to see full graph.\n(https://github.com/pytorch/tlparse)"
+
+
+@pytest.mark.parametrize(
+    ("words", "last"), [(_SUMMED, "DispatchError: No function for x"), (_ADVISED, "A tensor is a fake one.")]
+)
+def test_of_torch_s_words_those_are_told_that_say_what_is_wrong(words, last):
+    assert exporting._last(RuntimeError(words)) == last
+
+
 def test_a_length_that_the_code_fixes_is_told_with_what_to_write():
     class Fixed(torch.nn.Module):
         def forward(self, latent):

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from exporter import build
 from exporter.bench import quality_gate, speed_gate
 from exporter.recipe.schema import Recipe
+from exporter.stages import verdicts
 from exporter.stages.closure import PACKAGES, ROOT, Sources
 from exporter.stages.plan import Plan
 from exporter.stages.source import read
@@ -69,7 +69,7 @@ def stages(texts):
     with watched.makers() as makers:
         for name, text in texts.items():
             plan = Plan(Recipe.parse(text, name))
-            last = [build.check_stage(plan, Path("bundle"))]
+            last = [verdicts.stage(plan, Path("bundle"))]
             last += [speed_gate.stage(plan, Path("bundle"))] if plan.recipe.checks.faster_than else []
             last += [quality_gate.stage(plan, Path("bundle"))] if plan.recipe.checks.quality else []
             found |= {(name, *stage.name): makers[stage.key.digest] for stage in (*plan.stages, *last)}

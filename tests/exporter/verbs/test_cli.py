@@ -66,6 +66,7 @@ def test_help_lists_every_verb_in_order_and_imports_none():
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
     shown = [line.split()[0] for line in done.stdout.split("Commands:\n")[1].splitlines() if line[:3].strip()]
     assert shown == sorted(FLAGS)
+    assert "..." not in done.stdout.replace("[OPTIONS] COMMAND [ARGS]...", "").replace("BUNDLE...", ""), "a sentence is cut off"
     assert not {module for module, _ in cli.VERBS.values()} & set(done.stderr.split())
 
 

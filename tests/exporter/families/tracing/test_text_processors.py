@@ -24,7 +24,7 @@ def test_a_processor_is_read_without_the_libraries_of_its_pictures(read, tmp_pat
     assert not text_processors.is_processor("Qwen2Tokenizer")
     messages = [{"role": "user", "content": "a fox"}]
     assert found.apply_chat_template(messages) == read.apply_chat_template(messages) == "<|im_start|>user\na fox<|im_end|>\n"
-    assert found(text=["a fox"])["input_ids"] == read.tokenizer(["a fox"])["input_ids"]
+    assert found(text=["a fox"])["input_ids"] == found(text="a fox")["input_ids"] == read.tokenizer(["a fox"])["input_ids"]
 
 
 def test_a_chat_s_template_may_be_the_tokenizer_s(tmp_path):
@@ -54,7 +54,7 @@ def test_calls_are_answered_whichever_way_they_come(read):
 
 def test_pictures_are_no_texts(read):
     stand_in = text_processors.answering(read, lambda *_: {})
-    with pytest.raises(UnsupportedError, match="Qwen3VLProcessor shows pictures to the text encoder"):
+    with pytest.raises(UnsupportedError, match="The text encoder of this model sees its pictures too"):
         stand_in(images=[object()], text=["a fox"])
 
 
