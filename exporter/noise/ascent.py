@@ -89,9 +89,7 @@ def ascend(rate: Rate, start: Tensor, options: AscentOptions, on_iteration: OnIt
         with torch.set_grad_enabled(not last):
             found = rate(noise)
         if not (last or found.requires_grad):
-            raise UnsupportedError(
-                "no gradient comes from the picture to the noise. Choose by generate --best-of."
-            )
+            raise UnsupportedError("no gradient comes from the picture to the noise. Choose by generate --best-of.")
         own = found.detach().double().cpu()
         _require_numbers(own, f"after {iteration} gradients the reward")
         better = own > highest
