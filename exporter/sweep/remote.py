@@ -30,7 +30,8 @@ class RemoteFolder:
     def __init__(self, url: str, system: Any, place: str) -> None:  # noqa: ANN401 - fsspec's
         self.url, self._system, self._place = url.rstrip("/"), system, place.rstrip("/")
         self.local = default_root() / "sweeps" / hashlib.sha256(self.url.encode()).hexdigest()[:16]
-        self._sent: set[str] = set()
+        #: File → its size and time when both sides had the same: what was measured again has its old name.
+        self._same: dict[Path, tuple[int, int]] = {}
 
     @classmethod
     def of(cls, output: str) -> Self | None:
@@ -70,7 +71,7 @@ class RemoteFolder:
                     continue
                 here.parent.mkdir(parents=True, exist_ok=True)
                 self._system.get_file(file, str(here))
-                self._sent.add(name)
+                self._same[here] = _stamp(here)
 
     def send(self) -> None:
         """Bring there what is here and new: pictures before the results that name them, so that a result there is whole.
@@ -80,7 +81,7 @@ class RemoteFolder:
 
         """
         files = [file for pattern in reversed(_KEPT[:3]) for file in sorted(self.local.glob(pattern))]
-        self._send([file for file in files if self._name(file) not in self._sent])
+        self._send([file for file in files if self._same.get(file) != _stamp(file)])
 
     def send_report(self) -> str:
         """Bring the report there, in place of one before; its address.
@@ -95,13 +96,10 @@ class RemoteFolder:
     def _send(self, files: list[Path]) -> None:
         with self._saying("writing"):
             for file in files:
-                there = f"{self._place}/{self._name(file)}"
+                there, stamp = f"{self._place}/{file.relative_to(self.local).as_posix()}", _stamp(file)
                 self._system.makedirs(there.rpartition("/")[0], exist_ok=True)
                 self._system.put_file(str(file), there)
-                self._sent.add(self._name(file))
-
-    def _name(self, file: Path) -> str:
-        return file.relative_to(self.local).as_posix()
+                self._same[file] = stamp
 
     @contextmanager
     def _saying(self, doing: str) -> Iterator[None]:
@@ -111,3 +109,8 @@ class RemoteFolder:
         except Exception as error:
             told = f"{type(error).__name__}: {error}".strip(": ")
             raise MachineError(f"{doing} {self.url}: {told}\n  What was finished lies at {self.local}, too.") from error
+
+
+def _stamp(file: Path) -> tuple[int, int]:
+    told = file.stat()
+    return told.st_size, told.st_mtime_ns

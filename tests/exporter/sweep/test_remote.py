@@ -22,11 +22,10 @@ def url(request, tmp_path, monkeypatch):
 def finished(remote, name="abc"):
     """A folder in which a point and the base's pictures are done."""
     folder = ResultFolder(remote.local, remote)
-    (folder.pictures / "reference").mkdir(exist_ok=True)
-    (folder.pictures / "a.webp").write_bytes(b"shown")
-    (folder.pictures / "reference" / "0.png").write_bytes(b"base")
-    (folder.pictures / "seen").mkdir(exist_ok=True)
-    (folder.pictures / "seen" / "x.npy").write_bytes(b"made again")
+    for file, content in (("a.webp", b"shown"), ("reference/0.png", b"base"), ("seen/x.npy", b"made again")):
+        (folder.pictures / file).parent.mkdir(exist_ok=True)
+        if not (folder.pictures / file).exists():
+            (folder.pictures / file).write_bytes(content)
     folder.write(name, GOOD)
     return folder
 
@@ -60,6 +59,25 @@ def test_each_file_is_sent_once_and_pictures_before_results(url, monkeypatch):
     again.fetch()
     finished(again, "ghi")
     assert [file.rpartition("/")[2] for file in sent[4:]] == ["ghi.json"]
+    (again.local / "pictures" / "a.webp").write_bytes(b"other")  # which keeps its name
+    again.send()
+    again.send()
+    assert [file.rpartition("/")[2] for file in sent[5:]] == ["a.webp"]
+
+
+def test_a_point_that_is_measured_again_takes_the_place_of_its_older_result(url):
+    first = RemoteFolder.of(url)
+    first.fetch()
+    finished(first)
+    shutil.rmtree(first.local)
+    second = RemoteFolder.of(url)
+    second.fetch()
+    newer = GOOD.model_copy(update={"plan": "q"})
+    ResultFolder(second.local, second).write("abc", newer)
+    shutil.rmtree(second.local)
+    third = RemoteFolder.of(url)
+    third.fetch()
+    assert ResultFolder(third.local).read("abc") == newer
 
 
 def test_the_report_takes_the_place_of_the_one_before(url):
