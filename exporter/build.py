@@ -292,8 +292,8 @@ def _gated(plan: Plan, temporary: Path, out: Path, store: Store, report: Progres
 
 
 def _blamed(error: ParityError, plan: Plan, store: Store, report: Progress) -> str:
-    """Which pass lost the quality that was asked, where it is sure that some was lost."""
-    from exporter.bench import quality_blame, quality_gate  # noqa: PLC0415 - they draw and score
+    """Which pass lost the quality that a gate misses; the recipe is built up to each of them."""
+    from exporter.bench import quality_blame  # noqa: PLC0415 - as the gate
 
     def lay_out(recipe: Recipe, folder: Path) -> None:
         shorter, made = _decided(Plan(recipe), store, report), Results(store)
@@ -301,8 +301,6 @@ def _blamed(error: ParityError, plan: Plan, store: Store, report: Progress) -> s
             _run(stage, store, report, made)
         _lay_out(shorter, folder, made)
 
-    if not isinstance(error, quality_gate.QualityMissed):
-        return ""
     return quality_blame.blame(error, plan.recipe, plan.passes.of, lay_out)
 
 

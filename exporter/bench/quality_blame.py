@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from engines.errors import MachineError, RecipeError, T2IError
+from engines.errors import MachineError, ParityError, RecipeError, T2IError
 from exporter.bench.quality_gate import MissedFloor, QualityMissed, decide, pictures
 from exporter.parity.intervals import bootstrap
 
@@ -58,11 +58,11 @@ def prefixes(recipe: Recipe, passes: Mapping[str, Mapping[str, Pass]]) -> Iterat
             yield f"{part}: {told}", bare.model_copy(update={"components": dict(components)})
 
 
-def blame(error: QualityMissed, recipe: Recipe, passes: Mapping[str, Mapping[str, Pass]], lay_out: LayOut) -> str:
+def blame(error: ParityError, recipe: Recipe, passes: Mapping[str, Mapping[str, Pass]], lay_out: LayOut) -> str:
     """A table for each floor that is surely missed: the score after each pass; and which of them lost most of it.
 
     Args:
-        error: what the gate says.
+        error: what the gate says; of another error nothing is to blame.
         recipe: of the bundle.
         passes: of each part, by name, in the recipe's order.
         lay_out: builds a recipe.
@@ -71,7 +71,7 @@ def blame(error: QualityMissed, recipe: Recipe, passes: Mapping[str, Mapping[str
         The tables; empty where nothing is surely missed.
 
     """
-    if not error.missed:
+    if not isinstance(error, QualityMissed) or not error.missed:
         return ""
     *before, (last, _) = prefixes(recipe, passes)
     rows: list[list[PassRow]] = [[] for _ in error.missed]

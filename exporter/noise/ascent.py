@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -76,7 +77,7 @@ def ascend(rate: Rate, start: Tensor, options: AscentOptions, on_iteration: OnIt
         on_iteration: told of the rewards.
 
     Raises:
-        UnsupportedError: a reward or its gradient is no number.
+        UnsupportedError: a reward or its gradient is no number, or there is no gradient.
 
     """
     noise = start.detach().clone().requires_grad_()
@@ -87,6 +88,8 @@ def ascend(rate: Rate, start: Tensor, options: AscentOptions, on_iteration: OnIt
         last = iteration == options.iterations
         with torch.set_grad_enabled(not last):
             found = rate(noise)
+        if not (last or found.requires_grad):
+            raise UnsupportedError("no gradient comes from the picture to the noise. Choose by generate --best-of.")
         own = found.detach().double().cpu()
         _require_numbers(own, f"after {iteration} gradients the reward")
         better = own > highest
@@ -111,9 +114,7 @@ def _unlikeliness(noise: Tensor) -> Tensor:
 
 
 def _clip(noise: Tensor, most: float) -> None:
-    gradient = noise.grad
-    if gradient is None:
-        raise UnsupportedError("the reward does not depend on the noise, so it has no gradient.")
+    gradient: Any = noise.grad  # there, since the regulariser has one
     _require_numbers(gradient, "a gradient")
     lengths = gradient.flatten(1).norm(dim=1).reshape(-1, *[1] * (gradient.dim() - 1))
     gradient *= (most / lengths.clamp(min=most)).to(gradient.dtype)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from engines import lengths
 from engines.denoising import BoundDenoiser
@@ -22,6 +24,20 @@ if TYPE_CHECKING:
     from engines.request import Request
     from engines.sampler_ops import Row
     from exporter.part import Part
+
+
+class KeptGradient(TorchFunctionMode):
+    """Within it nothing switches gradients off, as the pipelines of diffusers do, whose own code is what some parts run."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:  # noqa: ANN401 - whatever torch's function returns
+        """Call torch's function, unless it is that switch."""
+        return None if func is torch._C._set_grad_enabled else func(*args, **(kwargs or {}))  # noqa: SLF001 - has no public name
 
 
 class TorchPipeline:
@@ -105,7 +121,8 @@ class TorchPipeline:
         part = self._parts[name]
         given = [arrays[port.name] for port in part.signature.inputs if port.name in arrays]
         tensors = [each if isinstance(each, Tensor) else torch.tensor(each, device=self._device) for each in given]
-        found = part.module(*tensors)
+        with KeptGradient() if torch.is_grad_enabled() else nullcontext():
+            found = part.module(*tensors)
         found = found if isinstance(found, tuple) else (found,)
         return {port.name: tensor.float() for port, tensor in zip(part.signature.outputs, found, strict=True)}
 

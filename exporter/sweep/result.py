@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 from uuid import uuid4
 
 import numpy as np
@@ -13,6 +13,9 @@ from engines.disk import require_folder, writing
 from engines.errors import BundleError
 from engines.strict import Frozen
 from exporter.sweep.quantities import COST
+
+if TYPE_CHECKING:
+    from exporter.sweep.remote import RemoteFolder
 
 _LIMIT = 64 * 2**20
 
@@ -120,7 +123,9 @@ class ResultFolder:
 
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, remote: RemoteFolder | None = None) -> None:
+        """Make the folder; what is finished is sent to a `remote` one as well."""
+        self._remote = remote
         self.root, self.pictures, self.bundles = root, root / "pictures", root / "bundles"
         self._points = root / "points"
         for folder in (root, self._points, self.pictures, self.bundles):
@@ -149,3 +154,5 @@ class ResultFolder:
                 partial.replace(final)
             finally:
                 partial.unlink(missing_ok=True)
+        if self._remote:
+            self._remote.send()

@@ -16,6 +16,7 @@ from exporter.stages.store import Store
 from exporter.sweep.build_point import BuildTask, build_point
 from exporter.sweep.measure_point import MeasureTask, measure_point
 from exporter.sweep.points import Combinations, Point, count, digest, plan_digest, points
+from exporter.sweep.remote import RemoteFolder
 from exporter.sweep.result import BuildFacts, PointResult, ResultFolder
 from exporter.sweep.runner import NoSuchMachine, Runner, WorkerDied
 from exporter.sweep.search import PointSearch
@@ -35,7 +36,14 @@ class SweptPoint:
 
 
 def sweep(
-    asked: SweepFile, out: Path, runner: Runner, store: Store, say: Say = lambda _: None, *, many: bool = False
+    asked: SweepFile,
+    out: Path,
+    runner: Runner,
+    store: Store,
+    say: Say = lambda _: None,
+    *,
+    many: bool = False,
+    remote: RemoteFolder | None = None,
 ) -> tuple[SweptPoint, ...]:
     """Build and measure every point; what `out` holds already, of the same plans and measures, is not done again.
 
@@ -46,6 +54,7 @@ def sweep(
         store: whose folder the builds share.
         say: told in a line what was done.
         many: whether it is meant that there are very many points.
+        remote: where what is finished is kept besides; `out` is then its local folder.
 
     Returns:
         Every point, the base first.
@@ -58,8 +67,10 @@ def sweep(
     made = Combinations(asked)
     found = None if asked.search else points(asked, many=many)
     chooser = PointSearch(asked, asked.search, made) if asked.search else None
-    folder = ResultFolder(out.resolve())  # a worker's own folder may be another
+    folder = ResultFolder(out.resolve(), remote)  # a worker's own folder may be another
     with store.turn(out):
+        if remote:
+            remote.fetch()
         work = _Work(asked, folder, runner, store, say, made.base)
         swept = work.searched(chooser, asked.search.points) if chooser and asked.search else work.all(found or ())
     return tuple(SweptPoint(point, work.result(point)) for point in swept)

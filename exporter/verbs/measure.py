@@ -84,19 +84,23 @@ def diff_command(one: Path, other: Path, output: Path | None, rounds: int) -> No
 
 @click.command("sweep")
 @click.argument("sweep", type=PATH)
-@click.option("-o", "--output", type=PATH, default=Path("report"), show_default=True, help="Folder of results and report.")
+@click.option("-o", "--output", default="report", show_default=True, help="Folder of results and report, or its URL (fsspec's).")
 @click.option("--ray", "address", metavar="auto|local|ADDRESS", help="Work on a Ray cluster, whose machines see the same files.")
 @click.option("--yes", is_flag=True, help="More than 10,000 points are meant.")
-def sweep_command(sweep: Path, output: Path, address: str | None, *, yes: bool) -> None:
+def sweep_command(sweep: Path, output: str, address: str | None, *, yes: bool) -> None:
     """Build and measure a sweep's points, and write a report."""
     from exporter.report import console
     from exporter.stages.store import Store
     from exporter.sweep import report, run, spec
     from exporter.sweep.ray_runner import RayRunner
+    from exporter.sweep.remote import RemoteFolder
     from exporter.sweep.runner import LocalRunner
 
-    asked, screen = spec.load(sweep), console.console(error=True)
+    asked, screen, remote = spec.load(sweep), console.console(error=True), RemoteFolder.of(output)
+    folder = remote.local if remote else Path(output)
     with RayRunner(address) if address else LocalRunner() as runner:
-        swept = run.sweep(asked, output, runner, Store(say=screen.print), screen.print, many=yes)
-    found = report.write(asked, swept, output)
+        swept = run.sweep(asked, folder, runner, Store(say=screen.print), screen.print, many=yes, remote=remote)
+    found = report.write(asked, swept, folder)
+    if remote:
+        found["report"] = remote.send_report()
     console.show(found)

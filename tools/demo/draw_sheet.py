@@ -47,16 +47,16 @@ _GAP = 8
 _LINE = 23
 
 
-def sheet(pictures: np.ndarray, prompts: tuple[str, ...]) -> Image.Image:
-    """Lays out pictures, uint8 (N, 64, 64, 3), enlarged and labelled."""
+def sheet(pictures: np.ndarray, prompts: tuple[str, ...], columns: int = _COLUMNS) -> Image.Image:
+    """Lays out pictures, uint8 (N, 64, 64, 3), enlarged and labelled, so many in a row."""
     cell = SIDE * _SCALE
-    rows = -(-len(prompts) // _COLUMNS)
-    size = (_COLUMNS * (cell + _GAP) + _GAP, rows * (cell + _TEXT_HEIGHT) + _GAP)
+    rows = -(-len(prompts) // columns)
+    size = (columns * (cell + _GAP) + _GAP, rows * (cell + _TEXT_HEIGHT) + _GAP)
     page = Image.new("RGB", size, (238, 238, 238))
     pen = ImageDraw.Draw(page)
     font = ImageFont.load_default(10)
     for index, (picture, prompt) in enumerate(zip(pictures, prompts, strict=True)):
-        row, column = divmod(index, _COLUMNS)
+        row, column = divmod(index, columns)
         x, y = _GAP + column * (cell + _GAP), _GAP + row * (cell + _TEXT_HEIGHT)
         page.paste(Image.fromarray(picture).resize((cell, cell), Image.Resampling.NEAREST), (x, y))
         lines = "\n".join(textwrap.wrap(prompt, _LINE)[:3])

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from exporter.families.tracing import image_arguments
 from exporter.families.tracing.dry_run import Play
 from exporter.families.tracing.facts import replayed
 from exporter.families.tracing.scales import steering
@@ -39,7 +40,8 @@ def _answers(survey: Survey, name: str, answer: Any, value: float) -> set[float]
     """The numbers in what the scheduler is handed of it, guided by that scale."""
     play = Play(survey.pipeline, torch.zeros, torch.full((1,), 500.0))
     play.encode_by(replayed([each.found for each in survey.encodings]))
-    play.place(**{**survey.unasked(survey.pipeline), name: idle(getattr(survey.pipeline, name), answer)})
+    taking = image_arguments.taking(survey.pipeline, survey.prepared) if survey.pictures else {}
+    play.place(**{**taking, **survey.unasked(survey.pipeline), name: idle(getattr(survey.pipeline, name), answer)})
     guided = steering(survey.pipeline, survey.mode, OpenScale(torch.tensor([value]), on=True))
     try:
         with outlined():

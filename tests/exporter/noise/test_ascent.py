@@ -83,6 +83,11 @@ def test_what_is_no_number_is_refused(start):
         ascend(lambda noise: (noise.sum((1, 2, 3)) * 0).sqrt(), start, AscentOptions())
 
 
+def test_networks_that_stop_the_gradient_are_told(start):
+    with pytest.raises(UnsupportedError, match="no gradient comes from the picture to the noise"):
+        ascend(lambda noise: noise.detach().sum((1, 2, 3)), start, AscentOptions())
+
+
 def test_a_networks_weights_stay_what_they_are(start):
     network = nn.Conv2d(4, 1, 3).requires_grad_(requires_grad=False)
     before = network.weight.clone()

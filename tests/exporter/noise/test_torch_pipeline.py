@@ -9,11 +9,19 @@ from engines.images import noises
 from engines.pipeline import Pipeline
 from engines.request import Request
 from engines.samplers.table import Table
-from exporter.noise.torch_pipeline import TorchPipeline, mixed, play
+from exporter.families import claim
+from exporter.models.resolve import resolve
+from exporter.noise.torch_pipeline import KeptGradient, TorchPipeline, mixed, play
+from exporter.recipe.schema import Recipe
 from tests.engines import small
 from tests.exporter.noise import torch_parts
+from tools.coverage import models
 
 SIZE = 32, 32
+TRACED = """
+sampler: {steps: [2], guidance: {mode: classifier_free, scale: 4.0}}
+shapes: {height: [32, 32, 32], width: [32, 32, 32]}
+"""
 
 
 def asked(bundle, prompts=("a red square", "sea"), **wishes):
@@ -67,6 +75,43 @@ def test_the_images_have_a_gradient_and_the_weights_none(tmp_path):
     images(noise).sum().backward()
     assert noise.grad[:, :3].abs().sum((1, 2, 3)).min() > 0
     assert not any(each.requires_grad for part in parts.values() for each in part.module.parameters())
+
+
+def test_what_switches_gradients_off_inside_is_overruled():
+    @torch.no_grad()
+    def twice(values):
+        with torch.no_grad():
+            return 2 * values
+
+    start = torch.ones(3, requires_grad=True)
+    with KeptGradient():
+        twice(start).sum().backward()
+    assert start.grad.tolist() == [2, 2, 2]
+    assert not twice(start).requires_grad
+
+
+def test_parts_that_run_a_pipelines_own_code_have_its_gradient(tmp_path):
+    models.MADE["pixart-sigma"]().save_pretrained(tmp_path / "model")
+    recipe = Recipe.parse(f"model: {{source: {tmp_path / 'model'}}}\n{TRACED}", "micro")
+    family = claim(resolve(recipe.model, tmp_path), recipe)
+    for name, role in family.roles.items():
+        if role == "text":
+            continue
+        part, dice = family.part(name, "fp32"), torch.Generator().manual_seed(0)
+        sizes = part.signature.extent("typical")
+        shapes = {port.name: part.signature.shape(port, sizes) for port in part.signature.inputs}
+        given = {each: torch.rand(shape, generator=dice) for each, shape in shapes.items()}
+        latent, way = given["latent"].requires_grad_(), torch.randn(shapes["latent"], generator=dice)
+
+        def summed(there, part=part, given=given):
+            with KeptGradient():
+                return part.module(*({**given, "latent": there}[port.name] for port in part.signature.inputs)).double().sum()
+
+        (gradient,) = torch.autograd.grad(summed(latent), latent)
+        with torch.no_grad():
+            ends = [float(summed(latent + sign * 1e-3 * way)) for sign in (1, -1)]
+        assert float((gradient * way).sum()) == pytest.approx((ends[0] - ends[1]) / 2e-3, rel=0.05)
+        assert gradient.abs().sum() > 1e-3
 
 
 def test_play_is_the_tables_own():

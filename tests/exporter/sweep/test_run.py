@@ -9,6 +9,7 @@ from engines.errors import MachineError, MissingDependency, ParityError, Unsuppo
 from exporter.stages.store import Store
 from exporter.sweep import run as module
 from exporter.sweep.build_point import build_point
+from exporter.sweep.remote import RemoteFolder
 from exporter.sweep.resources import ANYTHING, Resources
 from exporter.sweep.result import BuildFacts, Measured
 from exporter.sweep.run import sweep
@@ -134,6 +135,20 @@ def test_a_machine_that_is_not_there_may_be_there_the_next_time(go):
     assert {row.result.failure for row in failed} == {"none has it"}
     go(second)
     assert len(second.measured) == len(failed) == 4
+
+
+def test_another_machine_goes_on_with_what_lies_behind_a_url(asked, tmp_path, monkeypatch):
+    first, second, store = Told(), Told(), Store(tmp_path / "store")
+    for runner, machine in ((first, "one"), (second, "other")):
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / machine))
+        remote = RemoteFolder.of(f"file://{tmp_path}/there")
+        if runner is second:  # what was lost there on the way, or is of an older file
+            next(iter((tmp_path / "there" / "points").iterdir())).unlink()
+        rows = sweep(asked, remote.local, runner, store, remote=remote)
+    assert len(rows) == 9
+    assert len(first.measured) == 9
+    assert len(second.measured) == 1
+    assert len(list((tmp_path / "there" / "points").iterdir())) == 9
 
 
 def test_a_failure_is_a_result_and_not_the_end(go):

@@ -1,0 +1,41 @@
+"""What was learned beside the demo's own weights is an editing pipeline."""
+
+from pathlib import Path
+
+import torch
+from diffusers import StableDiffusionXLInstructPix2PixPipeline, StableDiffusionXLPipeline
+from safetensors.torch import save_file
+
+from tools.demo.edit_pipeline import assemble
+from tools.demo.train_edit import adapt, learned
+
+DEMO = Path("recipes/demo")
+
+
+def test_the_change_is_in_the_weights_and_nothing_of_the_training_s_layers_is_left(tmp_path):
+    unet = StableDiffusionXLPipeline.from_pretrained(DEMO, dtype=torch.float32).unet
+    adapt(unet)
+    torch.manual_seed(0)
+    given = {
+        "timestep": 5,
+        "encoder_hidden_states": torch.randn(1, 32, 160),
+        "added_cond_kwargs": {"text_embeds": torch.randn(1, 96), "time_ids": torch.zeros(1, 6)},
+        "return_dict": False,
+    }
+    latent = torch.randn(1, 8, 8, 8)
+    with torch.no_grad():
+        before = unet(latent, **given)[0]
+        for name, value in unet.named_parameters():
+            if value.requires_grad:
+                value.add_(0.05 * torch.randn(value.shape, generator=torch.Generator().manual_seed(len(name))))
+        changed = unet(latent, **given)[0]
+    save_file(learned(unet), tmp_path / "edit.safetensors")
+    pipeline = assemble(DEMO, tmp_path / "edit.safetensors")
+    assert type(pipeline) is StableDiffusionXLInstructPix2PixPipeline
+    assert not [name for name in pipeline.unet.state_dict() if "lora" in name or "base_layer" in name]
+    assert pipeline.unet.config["in_channels"] == 8
+    with torch.no_grad():
+        made = pipeline.unet(latent, **given)[0]
+    # What is written is float16.
+    assert (made - changed).norm() < 0.1 * (changed - before).norm()
+    assert (tmp_path / "edit.safetensors").stat().st_size < 6e6

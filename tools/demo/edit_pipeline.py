@@ -1,0 +1,57 @@
+"""Puts the demo's editing pipeline together: the demo's own networks, and what training changed of its denoiser.
+
+    python -m tools.demo.train_edit
+    python -m tools.demo.edit_pipeline
+
+A recipe with `model: {source: .train/demo-edit}` builds it; `tools.demo.score_conditioned` scores the bundle.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+from diffusers import StableDiffusionXLInstructPix2PixPipeline, StableDiffusionXLPipeline
+from peft.utils import set_peft_model_state_dict
+from safetensors.torch import load_file
+
+from tools.demo.train_edit import FIRST, adapt
+
+CHANGE = Path(".train/edit/edit.safetensors")
+
+
+def assemble(source: Path, change: Path) -> StableDiffusionXLInstructPix2PixPipeline:
+    """The pipeline in float32.
+
+    Args:
+        source: The demo's pipeline.
+        change: What `tools.demo.train_edit` wrote.
+
+    """
+    demo: Any = StableDiffusionXLPipeline.from_pretrained(source, dtype=torch.float32)
+    unet, learned = demo.unet, {name: value.float() for name, value in load_file(change).items()}
+    adapt(unet)
+    unet.conv_in.weight.data.copy_(learned.pop(FIRST))
+    set_peft_model_state_dict(unet, learned)
+    unet.fuse_lora()
+    unet.unload_lora()
+    networks = {name: network for name, network in demo.components.items() if network is not None}
+    return StableDiffusionXLInstructPix2PixPipeline(
+        **networks, force_zeros_for_empty_prompt=False, add_watermarker=False, is_cosxl_edit=False
+    )
+
+
+@click.command()
+@click.option("--source", type=click.Path(path_type=Path, exists=True), default=Path("recipes/demo"), show_default=True)
+@click.option("--change", type=click.Path(path_type=Path, exists=True), default=CHANGE, show_default=True)
+@click.option("--output", type=click.Path(path_type=Path), default=Path(".train/demo-edit"), show_default=True)
+def main(source: Path, change: Path, output: Path) -> None:
+    """Writes the editing pipeline's folder."""
+    assemble(source, change).save_pretrained(output)
+    click.echo(output)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,171 @@
+"""Trains the demo model to change a picture as an instruction says, as InstructPix2Pix does: "make it red".
+
+    python -m tools.demo.train_edit
+
+The denoiser gets four more channels, for the latent of the picture that is given; its first convolution is trained whole, every
+layer within its blocks by a change of low rank, so that what is learned is a small file beside the demo's own weights. Everything
+comes from seeds, and `--resume` goes on where a cut training stopped.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import torch
+from diffusers import StableDiffusionXLPipeline
+from peft import LoraConfig
+from peft.utils import get_peft_model_state_dict
+from safetensors.torch import save_file
+
+from tools.demo import scenes
+from tools.demo.edits import edit
+from tools.demo.training.loop import Plan, Run, fit
+from tools.demo.training.noised import error, noised
+from tools.demo.training.unet import TIME_IDS
+from tools.demo.training.vae import as_pixels, posterior
+
+RANK = 16
+BATCH = 32
+STEPS = 1500
+POOL = 5000
+EDIT_STREAM = 11
+LEFT_OUT = 0.05
+"""Share of examples without their text, as many without their picture, and as many without both; both guidances need them."""
+FIRST = "conv_in.weight"
+_LAYERS = [
+    "to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2",
+    "conv1", "conv2", "conv_shortcut", "time_emb_proj", "conv",
+]  # fmt: skip
+_RATE = 2e-3
+_WARMUP = 100
+_SAVE_EVERY = 100
+_ENCODED = 64
+
+
+def widen(unet: Any) -> None:  # noqa: ANN401 - diffusers'
+    """Give a denoiser four channels more to read, which count for nothing yet."""
+    old = unet.conv_in
+    wide: Any = torch.nn.Conv2d(2 * old.in_channels, old.out_channels, old.kernel_size, padding=old.padding)
+    with torch.no_grad():
+        wide.weight.zero_()
+        wide.weight[:, : old.in_channels] = old.weight
+        wide.bias.copy_(old.bias)
+    unet.conv_in = wide
+    unet.register_to_config(in_channels=wide.in_channels)
+
+
+def adapt(unet: Any) -> None:  # noqa: ANN401 - diffusers'
+    """Widen the denoiser, and let it learn by changes of low rank."""
+    widen(unet)
+    unet.requires_grad_(requires_grad=False)
+    unet.add_adapter(LoraConfig(r=RANK, lora_alpha=RANK, target_modules=_LAYERS))
+    unet.conv_in.weight.requires_grad_(requires_grad=True)
+
+
+def learned(unet: Any) -> dict[str, torch.Tensor]:  # noqa: ANN401 - diffusers'
+    """What training changed, float16: the changes of low rank in peft's names, and the first convolution."""
+    changed = {**get_peft_model_state_dict(unet), FIRST: unet.conv_in.weight}
+    return {name: value.detach().to(torch.float16).contiguous() for name, value in changed.items()}
+
+
+class Pool:
+    """Edits with what the frozen networks make of them, computed once.
+
+    Attributes:
+        given: Latents of the pictures before, float32 (N, 4, 8, 8), not scaled.
+
+    """
+
+    @torch.no_grad()
+    def __init__(self, pipeline: Any, count: int) -> None:  # noqa: ANN401 - diffusers'
+        self._edits = [edit(scenes.training_scene(seed), np.random.default_rng((EDIT_STREAM, 0, seed))) for seed in range(count)]
+        given, moments = list[torch.Tensor](), list[tuple[torch.Tensor, torch.Tensor]]()
+        for start in range(0, count, _ENCODED):
+            some = self._edits[start : start + _ENCODED]
+            given.append(posterior(pipeline.vae, as_pixels([scenes.draw(each.before) for each in some])).mode())
+            asked = posterior(pipeline.vae, as_pixels([scenes.draw(each.after) for each in some]))
+            moments.append((asked.mean, asked.std))
+        self.given = torch.cat(given)
+        self._mean, self._spread = (torch.cat(each) for each in zip(*moments, strict=True))
+        self._scaling = pipeline.vae.config.scaling_factor
+        texts = sorted({"", *(each.text for each in self._edits)})
+        self._place = {text: place for place, text in enumerate(texts)}
+        states, _, pooled, _ = pipeline.encode_prompt(texts, do_classifier_free_guidance=False)
+        self._states, self._pooled = states, pooled
+
+    def asked(self, chosen: torch.Tensor) -> torch.Tensor:
+        """Draws the scaled latents of the pictures after, with torch's generator."""
+        mean = self._mean[chosen]
+        return (mean + self._spread[chosen] * torch.randn_like(mean)) * self._scaling
+
+    def text(self, chosen: torch.Tensor, said: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        """States and pooled embedding of the instructions, of the empty prompt where they are not said."""
+        pairs = zip(chosen.tolist(), said, strict=True)
+        places = [self._place[self._edits[index].text if each else ""] for index, each in pairs]
+        return self._states[places], self._pooled[places]
+
+
+def train(
+    source: Path,
+    folder: Path,
+    steps: int,
+    *,
+    batch: int = BATCH,
+    pool: int = POOL,
+    resume: bool = False,
+    stop_at: int | None = None,
+) -> Path:
+    """Trains the denoiser and writes what it learned.
+
+    Args:
+        source: The demo's pipeline.
+        folder: Receives the checkpoint, the curve, and `edit.safetensors`.
+        steps: Steps of the optimizer.
+        batch: Pictures a step.
+        pool: Different edits in all.
+        resume: Continue from the latest checkpoint; without one, start.
+        stop_at: Step at which to stop as if cut, for tests.
+
+    Returns:
+        The file of what was learned.
+
+    """
+    pipeline: Any = StableDiffusionXLPipeline.from_pretrained(source, dtype=torch.float32)
+    torch.manual_seed(0)
+    adapt(pipeline.unet)
+    lessons = Pool(pipeline, pool)
+    time_ids = torch.tensor([TIME_IDS]).repeat(batch, 1)
+
+    def loss_at(share: int) -> tuple[torch.Tensor, dict[str, float]]:
+        rng = np.random.default_rng((EDIT_STREAM, share))
+        chosen, left = torch.from_numpy(rng.integers(pool, size=batch)), rng.random(batch)
+        said = left >= 2 * LEFT_OUT
+        shown = torch.from_numpy(said & (left >= 3 * LEFT_OUT) | (left >= LEFT_OUT) & ~said)
+        states, pooled = lessons.text(chosen, said)
+        noisy, at, noise = noised(lessons.asked(chosen))
+        # As the pipeline hands it over: not scaled, and zeros where there is no picture.
+        both = torch.cat([noisy, lessons.given[chosen] * shown.view(-1, 1, 1, 1)], 1)
+        extra = {"text_embeds": pooled, "time_ids": time_ids}
+        return error(pipeline.unet(both, at, states, added_cond_kwargs=extra, return_dict=False)[0], noise, at), {}
+
+    plan = Plan(steps, peak=_RATE, warmup=_WARMUP, save_every=stop_at or _SAVE_EVERY, stop_at=stop_at)
+    fit(Run({"unet": pipeline.unet}, folder), plan, loss_at, resume=resume)
+    save_file(learned(pipeline.unet), folder / "edit.safetensors")
+    return folder / "edit.safetensors"
+
+
+@click.command()
+@click.option("--source", type=click.Path(path_type=Path, exists=True), default=Path("recipes/demo"), show_default=True)
+@click.option("--work", type=click.Path(path_type=Path), default=Path(".train"), show_default=True)
+@click.option("--steps", default=STEPS, show_default=True)
+@click.option("--resume", is_flag=True, help="Continue from the latest checkpoint.")
+def main(source: Path, work: Path, steps: int, *, resume: bool) -> None:
+    """Trains the demo model to change pictures."""
+    click.echo(train(source, work / "edit", steps, resume=resume))
+
+
+if __name__ == "__main__":
+    main()
