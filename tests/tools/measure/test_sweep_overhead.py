@@ -2,6 +2,7 @@
 
 import time
 
+from exporter.sweep.resources import ANYTHING
 from exporter.sweep.runner import died
 from tools.measure.sweep_overhead import Clocked, timed
 
@@ -14,10 +15,10 @@ class Here:
     def __init__(self):
         self.asked = []
 
-    def run(self, function, *arguments, alone=False):
+    def run(self, function, *arguments, alone=False, asked=ANYTHING):
         from concurrent.futures import Future
 
-        self.asked.append(alone)
+        self.asked.append((alone, asked))
         future = Future()
         future.set_result(function(*arguments))
         return died() if len(self.asked) == 2 else future
@@ -35,7 +36,7 @@ def test_a_tasks_own_time_is_its_functions():
     assert clocked.seconds[0] >= 0.05
     assert "died" in str(clocked.run(slow, 0, "").exception())
     assert len(clocked.seconds) == 1
-    assert clocked._runner.asked == [True, False]
+    assert clocked._runner.asked == [(True, ANYTHING), (False, ANYTHING)]
     assert timed(slow, 0, 7)[2] == 7
 
 
