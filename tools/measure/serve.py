@@ -4,7 +4,8 @@
     python -m tools.measure.serve bundles/demo --steps 10 --only soak --seconds 3600
 
 The server is a process of its own, started by the command that users type; requests are the plainest, over connections that stay
-open. ``overhead`` draws over HTTP and with ``Pipeline.generate`` in this process, in turns of seven, and compares the files.
+open. ``overhead`` draws over HTTP and with ``Pipeline.generate`` in this process, in turns of seven, and compares the files, and
+what is left of a picture's time beside the networks.
 ``clients`` has 8 clients beside one, with continuous and with fixed batching, in rounds that take turns: all with the same
 steps, and half with the bundle's other steps. ``seeds`` holds pictures of full batches to the same seeds alone. ``page`` opens
 the page in Chromium. ``faults`` are clients that vanish, malformed bodies, slow readers, and SIGTERM in the middle. ``soak`` is
@@ -27,7 +28,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ from PIL import Image
 
 from engines.images import png
 from engines.pipeline import Pipeline
+from engines.sessions import Network, Wrap
 
 AT = "/v1/images/generations"
 PROMPT = "a small red circle left of a large blue square"
@@ -128,9 +130,29 @@ def ask(connection: http.client.HTTPConnection, seed: int, steps: int, **more: o
     return answer.status, base64.b64decode(json.loads(data)["data"][0]["b64_json"]) if answer.status == 200 else data
 
 
+def _timed(calls: list[float]) -> Wrap:
+    """What notes the seconds of every call of a network."""
+
+    def wrap(_part: str, _backend: str, network: Network) -> Network:
+        def call(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+            start = time.perf_counter()
+            outputs = network(inputs)
+            calls.append(time.perf_counter() - start)
+            return outputs
+
+        return call
+
+    return wrap
+
+
 def overhead(bundle: Path, steps: int, rounds: int) -> dict[str, Any]:
-    """What HTTP adds to a client that asks for one picture after the other: medians of blocks, the two ways taking turns."""
-    with serving(bundle) as server, Pipeline.open(bundle) as pipeline, server.connect() as connection:
+    """What HTTP adds to a client that asks for one picture after the other: medians of blocks, the two ways taking turns.
+
+    Two processes run the same networks at speeds that differ by a few percent, which is more than HTTP takes. So the time in
+    networks, which both sides know, is taken off each picture's, and what is left is compared.
+    """
+    calls = list[float]()
+    with serving(bundle) as server, Pipeline.open(bundle, wrap=_timed(calls)) as pipeline, server.connect() as connection:
 
         def over_http(seed: int) -> bytes:
             status, data = ask(connection, seed, steps)
@@ -141,22 +163,28 @@ def overhead(bundle: Path, steps: int, rounds: int) -> dict[str, Any]:
         def here(seed: int) -> Image.Image:
             return pipeline.generate(PROMPT, seed=seed, steps=steps)[0]
 
-        times: dict[Any, list[list[float]]] = {over_http: [], here: []}
+        def networks(way: Callable[[int], object]) -> float:
+            return server.total("t2iexport_call_seconds_sum") if way is over_http else sum(calls)
+
+        whole: dict[Any, list[float]] = {over_http: [], here: []}
+        rest: dict[Any, list[float]] = {over_http: [], here: []}
         same = 0
         for block in range(-1, rounds):
             made = dict[Any, Any]()
             for way in (over_http, here) if block % 2 else (here, over_http):
-                taken = list[float]()
+                taken, left = list[float](), list[float]()
                 for seed in range(_BLOCK):
-                    start = time.perf_counter()
+                    before, start = networks(way), time.perf_counter()
                     made[way, seed] = way(seed)
                     taken.append(time.perf_counter() - start)
-                # The first finds caches that the other process has filled; of the first block, nothing is warm.
-                times[way].extend([taken[1:]] if block >= 0 else [])
+                    left.append(taken[-1] - (networks(way) - before))
+                if block >= 0:  # of the first block, nothing is warm
+                    # The first picture finds caches that the other process has filled.
+                    whole[way].append(statistics.median(taken[1:]))
+                    rest[way].append(statistics.median(left[1:]))
             same += block >= 0 and all(made[over_http, seed] == png.encode(made[here, seed], "PNG") for seed in range(_BLOCK))
-    middle = {way: [statistics.median(taken) for taken in times[way]] for way in times}
-    added = [one - other for one, other in zip(middle[over_http], middle[here], strict=True)]
-    told = {"generate_p50_ms": statistics.median(middle[here]), "http_p50_ms": statistics.median(middle[over_http])}
+    added = [one - other for one, other in zip(rest[over_http], rest[here], strict=True)]
+    told = {"generate_p50_ms": statistics.median(whole[here]), "http_p50_ms": statistics.median(whole[over_http])}
     told |= {"added_p50_ms": statistics.median(added), "added_least_ms": min(added), "added_most_ms": max(added)}
     return {key: round(1e3 * value, 2) for key, value in told.items()} | {"rounds": rounds, "rounds_of_same_files": same}
 
