@@ -24,7 +24,8 @@ import click
 
 from engines.bundle import Bundle
 from exporter import machine
-from tools.measure.serve import Server, ask, load, serving
+from tools.measure.serve import load
+from tools.measure.server_process import Server, ask, serving
 from tools.peers.bench import save_source
 
 #: Seconds in which a peer must have read its weights.
