@@ -17,7 +17,7 @@ test: .venv/.installed test-runtime
 FAST := tests/engines tests/hostile tests/test_architecture.py tests/test_wheel.py $(addprefix tests/exporter/, \
 	bench/test_speed_gate.py bench/test_stopwatch.py recipe test_machine.py)
 test-fast: .venv/.installed
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(addprefix --ignore tests/engines/, test_real_engines.py web) $(FAST) $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(addprefix --ignore tests/engines/, test_real_engines.py web serve/test_page.py) $(FAST) $(PYTEST_ARGS)
 
 # What takes ten seconds and more a test, most of it whole builds; CI runs it behind the suite.
 test-long: .venv/.installed
