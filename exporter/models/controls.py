@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ from exporter.models.checkpoint import Checkpoint
 #: What a pipeline calls its ControlNet, and how diffusers' names of their classes show that they are one.
 COMPONENT = "controlnet"
 _CLASS = re.compile(r"\w*(ControlNet(?:Union)?)Model")
+#: What a ControlNet has in common with the network that it steers: how wide texts are, and what it adds to.
+_SHARED = ("block_out_channels", "layers_per_block", "joint_attention_dim", "caption_projection_dim", "pooled_projection_dim")
+_TEXTS = "cross_attention_dim"
 
 
 def is_control(config: Mapping[str, Any]) -> bool:
@@ -35,7 +39,7 @@ def beside(base: Checkpoint, config: Mapping[str, Any], files: tuple[Path, ...],
         name: how the recipe calls it, for the message.
 
     Raises:
-        RecipeError: the model has a ControlNet already.
+        RecipeError: the model has a ControlNet already, or this one is of another model.
         UnsupportedError: a value of the config is of a type that diffusers does not take.
 
     """
@@ -46,6 +50,8 @@ def beside(base: Checkpoint, config: Mapping[str, Any], files: tuple[Path, ...],
             f"model.source: {name} is a ControlNet, and model.base has one already; name a model without it as base"
         )
     config_types.refuse_types(COMPONENT, config, name)
+    if problems := list(_differences(base, config, name)):
+        raise RecipeError(problems)
     steered = f"{index['_class_name'].removesuffix('Pipeline')}{about}Pipeline"
     return replace(
         base,
@@ -56,3 +62,16 @@ def beside(base: Checkpoint, config: Mapping[str, Any], files: tuple[Path, ...],
         },
         files={**base.files, COMPONENT: files},
     )
+
+
+def _differences(base: Checkpoint, config: Mapping[str, Any], name: str) -> Iterator[str]:
+    """How the network that a ControlNet was trained beside differs from the base's, a sentence each."""
+    network = next(each for each in ("unet", "transformer") if each in base.configs)
+    reads = any("CrossAttn" in kind for kind in config.get("down_block_types", ()))
+    for field in (*_SHARED, *([_TEXTS] if reads else [])):
+        own, other = (json.dumps(each.get(field)) for each in (config, base.configs[network]))
+        if "null" not in (own, other) and own != other:
+            yield (
+                f"model.source: {name} is a ControlNet of another model: its {field} is {own}, and that of model.base's "
+                f"{network} {other}; name the base that it was trained with"
+            )

@@ -67,7 +67,7 @@ class RemoteFolder:
             for file in self._system.find(self._place):
                 name = file.removeprefix(self._place).strip("/")
                 here = self.local / name
-                if not any(Path(name).match(pattern) for pattern in _KEPT):
+                if not _is_kept(name):
                     continue
                 here.parent.mkdir(parents=True, exist_ok=True)
                 self._system.get_file(file, str(here))
@@ -109,6 +109,12 @@ class RemoteFolder:
         except Exception as error:
             told = f"{type(error).__name__}: {error}".strip(": ")
             raise MachineError(f"{doing} {self.url}: {told}\n  What was finished lies at {self.local}, too.") from error
+
+
+def _is_kept(name: str) -> bool:
+    """Whether a store's key is one of ours: as deep as a pattern, and nowhere up, since a key may be anything."""
+    steps = name.split("/")
+    return ".." not in steps and any(len(steps) == pattern.count("/") + 1 and Path(name).match(pattern) for pattern in _KEPT)
 
 
 def _stamp(file: Path) -> tuple[int, int]:

@@ -65,3 +65,28 @@ def test_what_does_not_go_together(steered):
         resolve(ModelOptions(source=own, base=str(steered / "whole")), steered)
     with pytest.raises(UnsupportedError, match=r"of a network alone a model\.base"):
         resolve(ModelOptions(source=own), steered)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"cross_attention_dim": 24}, r"its cross_attention_dim is 24, and that of model\.base's unet \d+; name the base"),
+        ({"block_out_channels": [16, 16, 16]}, r"its block_out_channels is \[16, 16, 16\], and that of model\.base's unet \["),
+        ({"layers_per_block": 3}, r"its layers_per_block is 3, and that"),
+    ],
+    ids=lambda value: next(iter(value), "") if isinstance(value, dict) else "",
+)
+def test_one_of_another_model_is_told_before_anything_runs(steered, changes, told):
+    base = resolve(ModelOptions(source=str(steered / "base")), steered)
+    own = resolve(ModelOptions(source=str(steered / "whole")), steered).configs["controlnet"]
+    named = {"_class_name": "ControlNetModel"}
+    assert controls.beside(base, {**own, **named}, (), "it").configs["controlnet"]["cross_attention_dim"]
+    with pytest.raises(RecipeError, match=rf"model\.source: it is a ControlNet of another model: {told}"):
+        controls.beside(base, {**own, **named, **changes}, (), "it")
+
+
+def test_without_attention_the_width_of_texts_is_nothing_to_it(steered):
+    base = resolve(ModelOptions(source=str(steered / "base")), steered)
+    own = resolve(ModelOptions(source=str(steered / "whole")), steered).configs["controlnet"]
+    plain = {"_class_name": "ControlNetModel", "cross_attention_dim": 24, "down_block_types": ["DownBlock2D"] * 3}
+    assert controls.beside(base, {**own, **plain}, (), "it")

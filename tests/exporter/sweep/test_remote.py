@@ -122,3 +122,19 @@ def test_a_path_is_no_url_and_unknown_kinds_are_told(monkeypatch):
     monkeypatch.setattr(fsspec.core, "url_to_fs", absent)
     with pytest.raises(MissingDependency, match="Install s3fs to access S3, which fsspec needs for s3://"):
         RemoteFolder.of("s3://bucket/x")
+
+
+@pytest.mark.parametrize(
+    "key", ["../../escaped.json", "points/../../escaped.json", "elsewhere/deep/escaped.json", "x/escaped.txt"]
+)
+def test_a_key_that_is_none_of_ours_is_not_fetched(url, monkeypatch, key):
+    remote = RemoteFolder.of(url)
+    remote.fetch()
+    finished(remote)
+    system, find = type(remote._system), type(remote._system).find
+    monkeypatch.setattr(system, "find", lambda own, place: [*find(own, place), f"{place}/{key}"])
+    monkeypatch.setattr(system, "get_file", lambda _own, there, here: fetched.append((there, here)))
+    fetched = []
+    RemoteFolder.of(url).fetch()
+    assert len(fetched) == 3
+    assert not any("escaped" in here for _, here in fetched)
