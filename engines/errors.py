@@ -70,7 +70,7 @@ class MissingDependency(T2IError):  # noqa: N818 - the name says what happened, 
 
 
 class ParityError(T2IError):
-    """An engine's numbers are out of limits; the text is the blame table."""
+    """An engine's numbers are out of limits, or its images of less quality than asked; the text is the blame table."""
 
     exit_code = 5
 
