@@ -1,6 +1,6 @@
 """Whatever a scheduler's config says, it ends in a table that plays as diffusers steps, or in a sentence; never in a traceback.
 
-`T2I_EXAMPLES=10000 pytest tests/exporter/test_scheduler_configs.py` makes more of them; `-s` counts how they ended.
+`T2I_EXAMPLES=10000 pytest tests/exporter/schedulers/test_scheduler_configs.py` makes more of them; `-s` counts how they ended.
 """
 
 import collections
