@@ -65,8 +65,9 @@ class _Product:
     def write(self, path: Path) -> Path:
         """Save the graph, and return its path."""
         weight = np.random.default_rng(0).standard_normal(self.weight, np.float32)
-        pads = {"pads": [1, 1, 1, 1]} if self.operator == "Conv" else {}
-        node = helper.make_node(self.operator, ["x", "w"], ["y"], **pads)
+        node = helper.make_node(self.operator, ["x", "w"], ["y"])
+        if self.operator == "Conv":
+            node.attribute.append(helper.make_attribute("pads", [1, 1, 1, 1]))
         ends = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, self.shape) for name in ("x", "y")]
         graph = helper.make_graph([node], "product", ends[:1], ends[1:], [numpy_helper.from_array(weight, "w")])
         onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
@@ -132,7 +133,7 @@ def main(bundle: Path, part: str, backend: str, rounds: int) -> None:
         }
         for each in calls
     ]
-    console.show({"backend": f"{backend} {opener.version} {opener.model_dump_json()}", "rates": rows})
+    console.show({"backend": f"{backend} {opener.version} {opener.model_dump(mode='json')}", "rates": rows})
 
 
 if __name__ == "__main__":
