@@ -1,9 +1,10 @@
 """How near a network comes to what its backend can multiply on this machine at all.
 
     python -m tools.measure.product_rate bundles/bk-sdm-tiny --backend openvino
+    python -m tools.measure.product_rate bundles/cached --part unet --part unet_shallow
 
-Beside a call of the network run two graphs of one operator each, on the same backend with the same options: a product of two
-large matrices, and a 3 x 3 convolution as UNets have. All three take turns; a rate is multiply-adds a second, in billions, the
+Beside a call of each network run two graphs of one operator each, on the same backend with the same options: a product of two
+large matrices, and a 3 x 3 convolution as UNets have. All take turns; a rate is multiply-adds a second, in billions, the
 median of the rounds, and so are the ratios. A network's multiply-adds are its source's, so one whose graph needs fewer may exceed
 single products. What is left to the better of the two is what another way to run the same
 multiply-adds could save.
@@ -99,22 +100,31 @@ def rates(calls: list[Rated], rounds: int) -> dict[str, list[float]]:
     return found
 
 
+def _ratio(own: list[float], other: list[float]) -> float:
+    """Median of the ratios within a round."""
+    return statistics.median(one / two for one, two in zip(own, other, strict=True))
+
+
 @click.command(help=__doc__)
 @click.argument("bundle", type=click.Path(path_type=Path, exists=True))
-@click.option("--part", default="unet", show_default=True)
+@click.option("--part", "parts", default=["unet"], show_default=True, multiple=True)
 @click.option("--backend", default="openvino", show_default=True)
 @click.option("--rounds", default=9, show_default=True, type=click.IntRange(min=1))
-def main(bundle: Path, part: str, backend: str, rounds: int) -> None:
+def main(bundle: Path, parts: tuple[str, ...], backend: str, rounds: int) -> None:
     """Measure and print."""
     opened = Bundle.open(bundle)
-    entry = opened.manifest.parts[part]
-    if backend not in entry.engines:
-        raise click.ClickException(f"{bundle}: {part} has no engine of {backend}; it has {', '.join(entry.engines)}.")
-    work = count(Plan(source(opened)[0]).passes.expected_family, [part])[part].multiply_adds
-    opener: Backend = plugins.load("backends", backend).model_validate(entry.engines[backend].options)
+    entries = {name: opened.manifest.parts[name] for name in parts}
+    for name, entry in entries.items():
+        if backend not in entry.engines:
+            raise click.ClickException(f"{bundle}: {name} has no engine of {backend}; it has {', '.join(entry.engines)}.")
+    # Bundles build all their networks for one backend alike.
+    opener: Backend = plugins.load("backends", backend).model_validate(entries[parts[0]].engines[backend].options)
+    sizes = count(Plan(source(opened)[0]).passes.expected_family, parts)
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        network = opener.open([opened.path(file) for file in entry.engines[backend].files], entry.signature)
-        calls = [Rated(part, work, entry.signature, stack.enter_context(network))]
+        calls = list[Rated]()
+        for name, entry in entries.items():
+            network = opener.open([opened.path(file) for file in entry.engines[backend].files], entry.signature)
+            calls.append(Rated(name, sizes[name].multiply_adds, entry.signature, stack.enter_context(network)))
         for product in PRODUCTS:
             place = Path(folder) / product.operator
             place.mkdir()
@@ -122,14 +132,13 @@ def main(bundle: Path, part: str, backend: str, rounds: int) -> None:
             engine = stack.enter_context(opener.open(files, product.signature))
             calls.append(Rated(product.name, product.multiply_adds, product.signature, engine))
         found = rates(calls, rounds)
-    own = found[part]
     rows = [
         {
             "what": each.name,
             "G multiply-adds": f"{each.multiply_adds / 1e9:.1f}",
             "ms": f"{1e3 * each.multiply_adds / statistics.median(found[each.name]):.0f}",
             "G a second": f"{statistics.median(found[each.name]) / 1e9:.0f}",
-            f"{part}'s share": f"{statistics.median(one / other for one, other in zip(own, found[each.name], strict=True)):.2f}",
+            **{f"{part}'s share": f"{_ratio(found[part], found[each.name]):.2f}" for part in parts},
         }
         for each in calls
     ]
