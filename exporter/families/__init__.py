@@ -41,8 +41,8 @@ class Reference(Protocol):
         components: part → the module whose values are the part's.
         calls: part → whose method the pipeline calls for it, and its name.
         scales: of guidance, at every call of the denoiser in the last `call`; empty where they are all alike.
-        features: deep features that these calls left or were given, (branches*B, C, H, W), the negative branch first; empty
-            without step caching.
+        features: deep features that these calls left or were given, (branches*B, …) as their port has them behind the branches,
+            the branches in the order of the port; empty without step caching.
 
     """
 

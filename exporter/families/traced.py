@@ -16,13 +16,14 @@ from engines.plugins import did_you_mean
 from engines.signature import Port, Range, Signature
 from exporter.families import Driving, edits
 from exporter.families.tracing.problems import problems
-from exporter.part import Part
+from exporter.part import SHALLOW, Part
 from exporter.part import Precision as Precision  # noqa: PLC0414 - the families' own argument type
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import nn
 
+    from exporter.families.tracing.blocks import Blocks
     from exporter.families.tracing.crossings import Conditions
     from exporter.families.tracing.facts import Survey
     from exporter.families.tracing.reference import TracedReference
@@ -56,11 +57,14 @@ class Traced:
         before |= {_CONDITION: "condition"} if self.conditions.crossings else {}
         after: dict[str, Role] = {self.image_encoder: "encoder"} if self.starts else {}
         denoiser = self.survey.components["denoiser"][-1]
+        after |= {f"{denoiser}{SHALLOW}": "shallow"} if recipe.sampler.cache else {}
         self.roles: Mapping[str, Role] = {**before, denoiser: "denoiser", _DECODER: "decoder", **after}
         if found := problems(self.survey, recipe, self.factor):
             raise RecipeError(found)
+        if recipe.sampler.cache and (told := self.blocks.problem(recipe.sampler.cache.depth)):
+            raise RecipeError([told])
         names = [*dict.fromkeys(self.roles), *self.checkpoint.configs]
-        if unknown := [name for name in recipe.components if name not in self.roles]:
+        if unknown := [name for name in recipe.components if self.roles.get(name, "shallow") == "shallow"]:
             told = {self.image_encoder: f"; diffusers starts {self.survey.name} from no picture"}
             raise RecipeError(
                 [f"components.{name}: this model has none{told.get(name, did_you_mean(name, names))}" for name in unknown]
@@ -152,8 +156,9 @@ class Traced:
             return self.conditions.components
         if self.roles[part] == "encoder":
             return self._start.components
-        found = self.survey.components.get(str(self.roles[part]), [])
-        return tuple(reversed(found)) if self.roles[part] == "denoiser" else tuple(found)
+        role = "denoiser" if self.roles[part] == "shallow" else str(self.roles[part])
+        found = self.survey.components.get(role, [])
+        return tuple(reversed(found)) if role == "denoiser" else tuple(found)
 
     def digest(self, part: str) -> str:
         """SHA-256 over the networks that a part is made of, or over a tokenizer."""
@@ -227,8 +232,19 @@ class Traced:
 
     @property
     def cache_depths(self) -> Sequence[int]:
-        """None: its pipeline calls its network whole."""
-        return ()
+        """How many of its first blocks can run alone, less one."""
+        return self.blocks.depths
+
+    @property
+    def blocks(self) -> Blocks:
+        """Where its network is cut for step caching; raises RecipeError where it cannot be."""
+        return self._blocks
+
+    @cached_property
+    def _blocks(self) -> Blocks:
+        from exporter.families.tracing import blocks  # noqa: PLC0415 - torch
+
+        return blocks.found(self.survey, self.survey.components["denoiser"][-1], self.recipe.shapes, self.factor)
 
     @property
     def factor(self) -> int:
@@ -256,11 +272,13 @@ class Traced:
             noise = [Port(name="noise", shape=latent.shape)] if self.conditions.draw is not None else []
             inputs = [*(entry.port(each) for each, entry in self.inputs.items() if entry.pictured), *noise]
             return self._signed(inputs, made, alone=self._one_by_one)
-        if role == "denoiser":
+        if role in {"denoiser", "shallow"}:
             scales = [Port(name=scale.name, shape=("batch",)) for scale in self.guidance.scales]
             labels = [entry.port(each) for each, entry in self.inputs.items() if not entry.pictured]
             inputs = [latent, Port(name="timestep", shape=("batch",)), *labels, *self._conditioning, *made, *scales]
-            return self._signed(inputs, [Port(name="model_output", shape=latent.shape)], alone=self._one_by_one)
+            deep, answer = [self.blocks.port] if self.recipe.sampler.cache else [], Port(name="model_output", shape=latent.shape)
+            taken, left = ([*inputs, *deep], [answer]) if role == "shallow" else (inputs, [answer, *deep])
+            return self._signed(taken, left, alone=self._one_by_one)
         image = Port(name="image", shape=("batch", *self._pixels, self.survey.image[2]))
         if role == "encoder":
             noise = [Port(name="noise", shape=latent.shape)] if self._start.drawn[1] is not None else []
@@ -313,7 +331,10 @@ class Traced:
         from exporter.families.tracing import played_parts, starts  # noqa: PLC0415 - torch
 
         role, ports = self.roles[part], [port.name for port in self.signature(part).inputs]
-        kinds = {"text": played_parts.PlayedText, "denoiser": played_parts.PlayedStep, "condition": played_parts.PlayedConditions}
+        depth = self.recipe.sampler.depth
+        step = partial(played_parts.PlayedStep, cut=None if depth is None else (self.blocks, depth))
+        kinds: Any = {"text": played_parts.PlayedText, "condition": played_parts.PlayedConditions}
+        kinds |= {"denoiser": step, "shallow": step}
         encoder = partial(starts.PlayedEncoder, self._start) if self.starts else None
         made: Any = encoder if role == "encoder" else kinds.get(role, played_parts.PlayedDecoder)
         found = made(self.survey, pipeline, self.components(part), ports, self.arguments, self.factor, self.conditions)

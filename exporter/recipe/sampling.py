@@ -126,7 +126,9 @@ class CacheOptions(Frozen):
     whole: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(
         default=None, min_length=1, description="or the steps at which it is whole, counted from 1"
     )
-    depth: int = Field(default=0, ge=0, description="layers that run at every step; 0 are the fewest; a search finds its own")
+    depth: int = Field(
+        default=0, ge=0, description="layers, of a transformer blocks, that run at every step; 0 are the fewest; a search finds its own"
+    )
     floor: Decibels | None = Field(
         default=None,
         description="or search steps and depth: the fewest multiply-adds with every image of checks.prompts so close to the "

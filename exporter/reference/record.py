@@ -305,7 +305,7 @@ def _cases(
     if role in {"denoiser", "shallow"}:
         batch, calls = len(setting.prompts), run.calls(shallow=role == "shallow")
         for index in sorted({calls[0], calls[(len(calls) - 1) // 2], calls[-1]} if calls else ()):
-            held = {**values, **({DEEP: _per_picture(reference.features[index], batch)} if reference.features else {})}
+            held = {**values, **_left(role, signature, reference.features[index : index + 1], batch)}
             known = {
                 **held,
                 **_steering(guidance, signature, held, run, index),
@@ -327,9 +327,20 @@ def _cases(
         yield Case(where, *pick(values))
 
 
-def _per_picture(feature: torch.Tensor, batch: int) -> np.ndarray:
-    """A deep feature of diffusers, all pictures of a branch after each other, as (batch, branches, C, H, W)."""
-    return feature.unflatten(0, (-1, batch)).transpose(0, 1).numpy().copy()
+def _left(role: str, signature: Signature, features: Sequence[torch.Tensor], batch: int) -> dict[str, np.ndarray]:
+    """The deep feature of a call by its port, (batch, branches, …), of diffusers' with all pictures of a branch after each other.
+
+    Where the source computed the prompt's own branch alone and the part computes all, none of which but that counts, a shallow
+    part is given it for all of them, and what a whole one leaves is not compared.
+    """
+    if not features:
+        return {}
+    found = features[0].unflatten(0, (-1, batch)).transpose(0, 1).numpy().copy()
+    port = signature.port(DEEP)
+    branches = port.shape[1] if port else None
+    if not isinstance(branches, int) or branches == found.shape[1]:
+        return {DEEP: found}
+    return {DEEP: np.repeat(found, branches, axis=1)} if role == "shallow" else {}
 
 
 @contextmanager

@@ -60,7 +60,10 @@ def supposed(recipe: Recipe) -> Recipe:
 
 
 def refuse(family: Family, passes: Passes) -> None:
-    """Raise RecipeError for networks of which what is searched would change what they are."""
+    """Raise RecipeError for networks of which what is searched would change what they are, and of which nothing is searched."""
+    if family.general:
+        told = "are searched for Stable Diffusion and SDXL alone; write the schedule, such as every: 3"
+        raise RecipeError([f"sampler.cache: floor and budget {told}"])
     if problems := [
         f"components.{part}.passes: {name} looks at what is recorded with the cache, and a search of the cache looks at what it "
         "makes; write sampler.cache as a plain schedule, such as every: 3"

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from exporter.families.tracing import class_labels, dry_run, image_arguments, neutral, text_processors
+from exporter.families.tracing.blocks import Blocks
 from exporter.families.tracing.crossings import Conditions
 from exporter.families.tracing.dry_run import Leaf, Play
 from exporter.families.tracing.facts import Survey, replayed
@@ -23,6 +24,7 @@ from exporter.families.tracing.own_texts import Ones, as_long
 from exporter.families.tracing.readings import AskedTokens, branch_of
 from exporter.families.tracing.scales import steering
 from exporter.families.tracing.standins import Finished, OpenScale, Stepped, outlined
+from exporter.part import DEEP
 
 
 class PlayedPart(nn.Module):
@@ -149,16 +151,35 @@ class PlayedText(PlayedPart):
 
 
 class PlayedStep(PlayedPart):
-    """One step of the pipeline: latent (B, C, H, W), timestep (B,), conditioning and scales by name → the model's output."""
+    """One step of the pipeline: latent (B, C, H, W), timestep (B,), conditioning and scales by name → the model's output.
 
-    def __init__(self, *given: Any) -> None:  # noqa: ANN401 - of `PlayedPart`
+    Args:
+        given: of `PlayedPart`.
+        cut: where the network is cut for step caching, and at which depth. The step then returns its deep feature too; given
+            one, it computes the first blocks alone.
+
+    """
+
+    def __init__(self, *given: Any, cut: tuple[Blocks, int] | None = None) -> None:  # noqa: ANN401 - of `PlayedPart`
         super().__init__(*given)
+        self._cut = cut
         self._neutral = neutral.scale(self._survey) if "guidance_scale" in self._ports else 0.0
 
-    def forward(self, *inputs: Tensor) -> Tensor:
+    def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """Call the pipeline up to its scheduler's `step`."""
-        values, survey = dict(zip(self._ports, inputs, strict=True)), self._survey
-        latent = values["latent"]
+        values = dict(zip(self._ports, inputs, strict=True))
+        if self._cut is None:
+            return self._answer(values, inputs)
+        (blocks, depth), network = self._cut, getattr(self, self._names[0])
+        if DEEP in values:
+            with blocks.shallow(network, depth, blocks.of_port(values.pop(DEEP))):
+                return self._answer(values, inputs)
+        with blocks.whole(network, depth) as kept:
+            answer = self._answer(values, inputs)
+        return answer, blocks.as_port(kept, values["latent"])
+
+    def _answer(self, values: Mapping[str, Tensor], inputs: Sequence[Tensor]) -> Tensor:
+        survey, latent = self._survey, values["latent"]
         one_batch(inputs)
 
         def crossing(number: int, made: Tensor) -> Tensor:

@@ -49,6 +49,6 @@ def _of_others(recipe: Recipe) -> Iterator[str]:
     if prompts.chunks > 1 or prompts.weights or prompts.clip_skip is not None:
         yield "prompts: this model reads them as diffusers has it; leave chunks, weights and clip_skip out"
     steps = {f"guidance.{name}": getattr(sampler.guidance, name) for name in ("interval", "scales")}
-    for name, asked in {"cache": sampler.cache, **steps}.items():
+    for name, asked in steps.items():
         if asked:
             yield f"sampler.{name}: is for Stable Diffusion and SDXL alone; leave it out"

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from engines.errors import UnsupportedError
 from exporter.families import Family, Saw
 from exporter.families.tracing import dry_run, image_arguments, played_parts, siblings, standins, starts, text_processors
+from exporter.families.tracing.cached_steps import cached
 from exporter.families.tracing.call import as_taken
 from exporter.families.tracing.dry_run import Leaf, Play
 from exporter.families.tracing.facts import replayed
@@ -28,6 +29,7 @@ from exporter.families.tracing.scales import steering
 from exporter.families.tracing.standins import Stepped
 
 if TYPE_CHECKING:
+    from exporter.families.tracing.blocks import Blocks
     from exporter.families.tracing.crossings import Conditions
     from exporter.families.tracing.facts import Survey
     from exporter.families.tracing.starts import Start
@@ -51,6 +53,11 @@ class TracedFamily(Family, Protocol):
     @property
     def starts(self) -> Mapping[str, Start]:
         """How pipelines start from an `image`, and within a `mask`."""
+        ...
+
+    @property
+    def blocks(self) -> Blocks:
+        """Where its network is cut for step caching."""
         ...
 
     def components(self, part: str) -> tuple[str, ...]:
@@ -80,21 +87,21 @@ class TracedReference:
     Attributes:
         pipeline: of diffusers.
         scales: none: guidance is the same at every step.
-        features: none: nothing is cached between steps.
+        features: deep features that the steps of the last `call` left or were given, (branches*B, h, w, C); empty uncached.
 
     """
 
     scales: Sequence[float] = ()
-    features: Sequence[Tensor] = ()
 
     def __init__(self, family: TracedFamily, pipeline: Any) -> None:  # noqa: ANN401 - a diffusers pipeline
         self._family, self.pipeline = family, pipeline
+        self.features: Sequence[Tensor] = ()
         self._started: tuple[Any, Start] | None = None  # the pipeline of the last run, where that started from a picture
 
     @property
     def components(self) -> Mapping[str, nn.Module]:
         """Part → its networks."""
-        names = {part: self._family.components(part) for part in self._family.roles}
+        names = {part: self._family.components(part) for part, role in self._family.roles.items() if role != "shallow"}
         return {part: nn.ModuleList([getattr(self.pipeline, name) for name in own]) for part, own in names.items()}
 
     @property
@@ -103,7 +110,7 @@ class TracedReference:
         found: dict[str, tuple[object, str]] = {}
         for part, role in self._family.roles.items():
             networks = self._family.components(part)
-            if not networks:  # of a decoder that only scales
+            if not networks or role == "shallow":  # of a decoder that only scales; and a cut one is not called by itself
                 continue
             network = getattr(self.pipeline, networks[0])
             encode = next((name for name in dry_run.ENCODERS if hasattr(self.pipeline, name)), "")
@@ -304,6 +311,7 @@ class TracedReference:
         Where nothing is encoded, its own `batch_size` among the options says how many are drawn.
         """
         survey, played = self._family.survey, options.pop("pipeline", self.pipeline)
+        cache = options.pop("cache", self._family.recipe.sampler.cache)
         if self._started and self._started[0] is not played:
             self._started = None
         given: dict[str, np.ndarray] = options.pop("pictures", {})
@@ -330,7 +338,8 @@ class TracedReference:
         takes = dry_run.arguments(played)
         asked = {"generator": torch.Generator(), **asked}
         unseeded = standins.Unseeded() if "generator" in takes else contextlib.nullcontext()
-        with dry_run.quiet(), unseeded, own_grid(running, asked) as left:
+        own = cached(running, self._family, cache, self._family.latent_shape(count, asked["height"], asked["width"])[2:])
+        with dry_run.quiet(), unseeded, own_grid(running, asked) as left, own as self.features:
             found = dry_run.image_of(running(**{name: left[name] for name in left if name in takes}))
         if self._started and isinstance(found, Tensor):  # as every latent becomes a picture, which some pipelines do not do right
             found = self.decode(self.unpacked(found, self._family.latent_shape(count, asked["height"], asked["width"])).numpy())

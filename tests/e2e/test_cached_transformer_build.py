@@ -1,0 +1,70 @@
+"""A transformer that caches between steps goes from its folder to a checked bundle, which runs its first blocks at most steps."""
+
+import pytest
+
+from engines import denoising
+from engines.pipeline import Pipeline
+from exporter.build import build, check
+from exporter.recipe.schema import Recipe
+from exporter.stages.store import Store
+from tests.e2e.conftest import silent
+from tests.exporter.families.test_traced import MODES
+from tests.exporter.families.tracing.test_blocks import CACHED
+from tools.coverage.models import MADE
+
+pytestmark = [pytest.mark.timeout(2400), pytest.mark.long]
+
+
+@pytest.fixture(scope="module")
+def cached(tmp_path_factory):
+    """A PixArt-Σ of which every third of nine steps is whole."""
+    folder = tmp_path_factory.mktemp("cached")
+    MADE["pixart-sigma"]().save_pretrained(folder / "model")
+    recipe = Recipe.parse(CACHED % (folder / "model", MODES["classifier_free"]), "cached")
+    return build(recipe, folder / "bundle", Store(folder / "store"), silent)
+
+
+def test_the_bundle_draws_what_diffusers_draws_with_the_same_caching(cached):
+    _, verdicts = cached
+    assert [verdict for verdict in verdicts if not verdict.passed] == []
+    images = [verdict.values["psnr"] for verdict in verdicts if verdict.part == "end to end" and "image" in verdict.stage]
+    assert images
+    assert min(images) >= 60
+    price = [verdict.values["psnr"] for verdict in verdicts if verdict.stage == "whole → cached"]
+    assert price
+    assert max(price) < 60, "caching must be seen"
+
+
+def test_two_graphs_of_one_set_of_weights_are_called_as_the_schedule_says(cached):
+    bundle, _ = cached
+    (whole,), (cut,) = (bundle.manifest.parts[name].onnx.values() for name in ("transformer", "transformer_shallow"))
+    assert cut.files[1:] == whole.files[1:]
+    calls: list[str] = []
+
+    def counting(part, _backend, network):
+        def run(inputs):
+            calls.append(part)
+            return network(inputs)
+
+        return run
+
+    with Pipeline.open(bundle.folder, "onnxruntime", wrap=counting) as pipeline:
+        pipeline.generate("a red circle", seed=3)
+    denoiser = [part.removeprefix("transformer") for part in calls if part.startswith("transformer")]
+    assert denoiser == ["", "_shallow", "_shallow"] * 3
+
+
+def test_a_stale_residual_is_blamed_on_the_step_that_used_it(cached, monkeypatch):
+    bundle, _ = cached
+    features = denoising.BoundDenoiser._features
+
+    def first(self, *, alone):
+        kept = self.__dict__.setdefault("first", dict(self._kept))  # what the first whole step left, for ever
+        own = features(self, alone=alone)
+        return kept if own["deep_feature"].shape == kept["deep_feature"].shape else own
+
+    monkeypatch.setattr(denoising.BoundDenoiser, "_features", first)
+    found = [verdict for verdict in check(bundle.folder, "onnxruntime", receipt=False) if not verdict.passed]
+    assert {verdict.part for verdict in found} == {"end to end"}, "graphs and table are right"
+    drifts = [verdict.note for verdict in found if verdict.stage == "worst step"]
+    assert any("shallow on the deep feature of step" in (note or "") for note in drifts)
