@@ -1,4 +1,4 @@
-"""What a recipe names as its model: the source, with another VAE and with LoRAs where it asks for them."""
+"""What a recipe names as its model: the source, with another VAE, LoRAs and an IP-Adapter where it asks for them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from exporter.models import embeddings, lora
 from exporter.models.checkpoint import Checkpoint, find
 from exporter.models.compatibility import with_base, with_vae
+from exporter.models.ip_adapter import with_ip_adapter
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,7 +20,8 @@ def resolve(model: ModelOptions, root: Path) -> Checkpoint:
     """Find a recipe's model with all that it takes from elsewhere. Reads configs and file names only, and imports no torch.
 
     Raises:
-        RecipeError, UnsupportedError: as for `find`, `with_base`, `with_vae`, `lora.resolve` and `embeddings.resolve`.
+        RecipeError, UnsupportedError: as for `find`, `with_base`, `with_vae`, `lora.resolve`, `embeddings.resolve` and
+            `with_ip_adapter`.
 
     """
     if model.base is None:
@@ -33,6 +35,8 @@ def resolve(model: ModelOptions, root: Path) -> Checkpoint:
     notes = (*found.notes, *(note for change in changes for note in change.notes))
     learned = embeddings.resolve(model, root, found.configs, [change.file for change in changes])
     named |= {f"embedding {number}": told for number, told in enumerate(learned.provenance, 1)}
+    if model.ip_adapter is not None:
+        found = with_ip_adapter(found, model, model.ip_adapter, root)
     return replace(
         found,
         loras=changes,
