@@ -166,7 +166,7 @@ class Checkpoint:
             networks = [self._plain(each, precision) for each in (component, *others)]
             return weights.joined(self.configs["model_index"][component], networks)
         if self.ip_adapter is not None and component == "unet":
-            return ip_adapter.give(self.ip_adapter, self._unadapted.module(component, precision))
+            return self._adapted(self._unadapted.module(component, precision))
         if changes := self._changes(component):
             from exporter.models import lora_fuse, weights  # noqa: PLC0415 - torch; a plan needs configs alone
 
@@ -174,6 +174,11 @@ class Checkpoint:
             fused = lora_fuse.fuse(self._plain(component, "fp32"), component, changes, self.configs["unet"])
             return weights.cast(fused, precision, component)
         return self._plain(component, precision)
+
+    def _adapted(self, unet: nn.Module) -> nn.Module:
+        from exporter.models import ip_adapter_weights  # noqa: PLC0415 - torch; a plan needs configs alone
+
+        return unet if self.ip_adapter is None else ip_adapter_weights.adapted(unet, self.ip_adapter)
 
     @property
     def _unadapted(self) -> Checkpoint:
@@ -201,7 +206,7 @@ class Checkpoint:
         from exporter.models import weights  # noqa: PLC0415 - torch; a plan needs configs alone
 
         if self.ip_adapter is not None and component == "unet":
-            return ip_adapter.give(self.ip_adapter, self._unadapted.skeleton(component, computed=computed, alone=alone))
+            return self._adapted(self._unadapted.skeleton(component, computed=computed, alone=alone))
         config, entry, others = self.configs[component], self.configs["model_index"].get(component), self.beside(component)
         if others and entry is not None and not alone:
             return weights.joined(entry, [self.skeleton(each, alone=True) for each in (component, *others)])

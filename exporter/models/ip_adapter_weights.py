@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -32,8 +33,13 @@ def adapted(unet: nn.Module, adapter: IpAdapter) -> nn.Module:
         side, _, own = name.partition(".")
         if side in state:
             state[side][own] = value
-    with torch.device("meta" if outlined else "cpu"):
-        network._load_ip_adapter_weights([state], low_cpu_mem_usage=False)  # noqa: SLF001 - as diffusers' pipelines do
+    # By torch's own method: that of diffusers' networks tells of weights to be kept in float32, and names none.
+    vars(network)["to"] = partial(torch.nn.Module.to, network)
+    try:
+        with torch.device("meta" if outlined else "cpu"):
+            network._load_ip_adapter_weights([state], low_cpu_mem_usage=False)  # noqa: SLF001 - as diffusers' pipelines do
+    finally:
+        del vars(network)["to"]
     return network.eval().requires_grad_(requires_grad=False)
 
 

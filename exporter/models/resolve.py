@@ -9,7 +9,7 @@ from engines.errors import RecipeError
 from exporter.models import embeddings, lora
 from exporter.models.checkpoint import Checkpoint, find
 from exporter.models.compatibility import with_base, with_vae
-from exporter.models.ip_adapter import with_ip_adapter
+from exporter.models.ip_adapter_source import with_ip_adapter
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,13 +32,13 @@ def resolve(model: ModelOptions, root: Path) -> Checkpoint:
     _refuse_variant(model, found)
     if model.vae is not None:
         found = with_vae(found, model, root)
+    if model.ip_adapter is not None:
+        found = with_ip_adapter(found, model, model.ip_adapter, root)
     changes = lora.resolve(model, root, found.configs)
     named = {f"lora {number}": change.provenance for number, change in enumerate(changes, 1)}
     notes = (*found.notes, *(note for change in changes for note in change.notes))
     learned = embeddings.resolve(model, root, found.configs, [change.file for change in changes])
     named |= {f"embedding {number}": told for number, told in enumerate(learned.provenance, 1)}
-    if model.ip_adapter is not None:
-        found = with_ip_adapter(found, model, model.ip_adapter, root)
     return replace(
         found,
         loras=changes,

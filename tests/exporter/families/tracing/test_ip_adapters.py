@@ -114,9 +114,14 @@ def test_a_pass_that_makes_another_unet_is_refused(place):
 
 @pytest.mark.long
 def test_parts_answer_as_diffusers(place):
-    found = built(place)
+    found = built(place, "components: {vae_encoder: {}}")  # pictures to start from, too
+    assert {name: ip_adapters.plain(start.kind).__name__ for name, start in found.starts.items()} == {
+        "image": "StableDiffusionImg2ImgPipeline",
+        "mask": "StableDiffusionInpaintPipeline",
+    }
     recording = record(found, found.recipe)
     assert any(len(run.setting.prompts) == 2 for run in recording.runs)
+    assert recording.runs[-1].setting.masked
     for part in found.roles:
         for case in measure(found.part(part, "fp32"), recording.cases[part]):
             for port, wanted in case.source.items():
