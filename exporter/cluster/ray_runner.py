@@ -1,4 +1,4 @@
-"""A sweep's tasks on a Ray cluster, whose machines see the same files at the same paths. Ray is imported where it is used."""
+"""Tasks on a Ray cluster, those of a sweep or of a build. Ray is imported where it is used."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from engines.errors import MissingDependency, UnsupportedError
-from exporter.sweep.resources import ANYTHING, Resources
-from exporter.sweep.runner import RETRIES, NoSuchMachine, died, failed
+from exporter.cluster.resources import ANYTHING, Resources
+from exporter.cluster.runner import RETRIES, NoSuchMachine, died, failed
 
 R = TypeVar("R")
-#: What --ray takes for a cluster on this machine, which ends with the sweep.
+#: What --ray takes for a cluster on this machine, which ends with whoever asked for it.
 LOCAL = "local"
 #: How a resource is called by which users say of a machine what its GPU's compute capability is.
 _CAPABILITY = "compute_capability:"

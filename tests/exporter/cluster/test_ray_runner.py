@@ -9,10 +9,10 @@ from types import ModuleType, SimpleNamespace
 import pytest
 
 from engines.errors import MissingDependency, RecipeError, UnsupportedError
-from exporter.sweep import ray_runner
-from exporter.sweep.ray_runner import RayRunner
-from exporter.sweep.resources import Resources
-from exporter.sweep.runner import RETRIES, NoSuchMachine, WorkerDied, failed
+from exporter.cluster import ray_runner
+from exporter.cluster.ray_runner import RayRunner
+from exporter.cluster.resources import Resources
+from exporter.cluster.runner import RETRIES, NoSuchMachine, WorkerDied, failed
 
 
 def marked(folder, name, seconds):
