@@ -94,6 +94,10 @@ class RayRunner:
         raised.__cause__ = RuntimeError(str(error))  # Ray's account of where it was
         return failed(raised)
 
+    def refuse(self, asked: Resources) -> None:
+        """Raise NoSuchMachine where no machine of the cluster has it."""
+        self._options(asked, alone=False)
+
     def _options(self, asked: Resources, *, alone: bool) -> dict[str, Any]:
         """What Ray is asked for."""
         nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]

@@ -38,6 +38,10 @@ class Runner(Protocol):
         """
         ...
 
+    def refuse(self, asked: Resources) -> None:
+        """Raise NoSuchMachine where nobody has what a task would ask for."""
+        ...
+
 
 class WorkerDied(Exception):  # noqa: N818 - the name says what happened
     """A task's process died, as of a signal, or of memory that ran out."""

@@ -39,8 +39,10 @@ class LocalRunner:
 
     def run(self, function: Callable[..., R], *arguments: object, alone: bool = False, asked: Resources = ANYTHING) -> Future[R]:
         """Run a task here."""
-        if asked != ANYTHING and (told := _lacks(asked)):
-            return failed(NoSuchMachine(f"{asked} is asked for, and {told}. Leave it out, or name a cluster by --ray."))
+        try:
+            self.refuse(asked)
+        except NoSuchMachine as error:
+            return failed(error)
         for _ in range(RETRIES + 1):
             with _pool() if alone else nullcontext(self._pool) as pool:
                 future = pool.submit(function, *arguments)
@@ -51,6 +53,11 @@ class LocalRunner:
                 self._pool.shutdown()
                 self._pool = _pool()
         return died()
+
+    def refuse(self, asked: Resources) -> None:
+        """Raise NoSuchMachine where this machine has less."""
+        if asked != ANYTHING and (told := _lacks(asked)):
+            raise NoSuchMachine(f"{asked} is asked for, and {told}. Leave it out, or name a cluster by --ray.")
 
 
 def _pool() -> ProcessPoolExecutor:
