@@ -73,6 +73,10 @@ class Clocked:
         own.set_result(result)
         return own
 
+    def refuse(self, asked: Resources) -> None:
+        """As the runner does."""
+        self._runner.refuse(asked)
+
 
 @click.command()
 @click.argument("sweep", type=click.Path(path_type=Path))
