@@ -270,8 +270,6 @@ def _folder(folder: Path, provenance: dict[str, str], seed: int | None, variant:
             configs[inside.name] = read_json(inside / file)
             if file == "config.json" and seed is None:
                 files[inside.name] = safetensors_header.files(inside, variant)
-    if seed is None and variant and not any(variant in file.name for each in files.values() for file in each):
-        raise RecipeError(f"model.variant: no component of {folder} has weights of the variant {variant!r}; leave the line out")
     if "scheduler" not in configs:
         raise UnsupportedError(
             f"{index_file} names no scheduler, so nothing says what noise this model was trained on, and diffusers cannot load "

@@ -63,7 +63,13 @@ def fetch(
 
 
 def fetch_network(
-    repo: str, revision: str | None, component: str, *, weights: bool = True, beside: Iterable[str] = ()
+    repo: str,
+    revision: str | None,
+    component: str,
+    *,
+    weights: bool = True,
+    beside: Iterable[str] = (),
+    variant: str | None = None,
 ) -> Fetched:
     """Download one network, of a whole pipeline or of a repository that holds nothing else.
 
@@ -75,6 +81,7 @@ def fetch_network(
         component: folder of the network in a pipeline, such as `unet`.
         weights: false takes the config alone.
         beside: files that come along, if they are there, where the network stands alone.
+        variant: of the weights, such as fp16, where the network has it.
 
     Raises:
         UnsupportedError: the hub cannot be reached, or has no such network there, or it is a pickle.
@@ -84,9 +91,10 @@ def fetch_network(
 
     def wanted(files: list[str], _load: Callable[[str], Path]) -> list[str]:
         if "model_index.json" in files:
-            return ["model_index.json", "scheduler/scheduler_config.json", *_wanted(files, component, weights=weights)]
+            own = _wanted(files, component, weights=weights, variant=variant)
+            return ["model_index.json", "scheduler/scheduler_config.json", *own]
         inside = [file for file in files if "/" not in file]
-        chosen = safetensors_header.chosen(inside, repo) if weights and "config.json" in inside else ()
+        chosen = safetensors_header.chosen(inside, repo, variant) if weights and "config.json" in inside else ()
         told = [name for name in beside if name in inside]
         return ["config.json", *told, *(name for name in inside if name.endswith(".index.json")), *chosen]
 

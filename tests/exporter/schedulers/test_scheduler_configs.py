@@ -1,6 +1,6 @@
 """Whatever a scheduler's config says, it ends in a table that plays as diffusers steps, or in a sentence; never in a traceback.
 
-`T2I_EXAMPLES=10000 pytest tests/exporter/test_scheduler_configs.py` makes more of them; `-s` counts how they ended.
+`T2I_EXAMPLES=10000 pytest tests/exporter/schedulers/test_scheduler_configs.py` makes more of them; `-s` counts how they ended.
 """
 
 import collections
@@ -158,3 +158,17 @@ def test_every_config_is_a_table_or_a_sentence():
     print(dict(ENDS))  # noqa: T201 - shown by pytest -s
     assert ENDS["table"] > 0.1 * EXAMPLES  # which examples are tried changes with the code's own numbers
     assert ENDS["UnsupportedError"] + ENDS["RecipeError"] > 0.2 * EXAMPLES
+
+
+@pytest.mark.parametrize(
+    ("name", "own", "where"),
+    [
+        ("SCMScheduler", {"sigma_data": None}, "the scale of its first noise"),
+        ("FlowMatchEulerDiscreteScheduler", {"use_dynamic_shifting": True, "max_shift": None}, "the shift of its times"),
+        ("FlowMatchEulerDiscreteScheduler", {"use_dynamic_shifting": True, "max_image_seq_len": 256}, "the shift of its times"),
+    ],
+)
+def test_what_a_pipeline_computes_with_a_config_fails_in_a_sentence_too(name, own, where):
+    with pytest.raises(UnsupportedError, match=rf"{name} failed in {where}: .*Error") as caught:
+        configure(name, {}, 1, 64, 64, own={"_class_name": name, **own}).table()
+    assert "sampler" in str(caught.value)
