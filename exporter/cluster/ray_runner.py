@@ -37,6 +37,8 @@ _GPUS = {
 _A_LITTLE = 0.001
 #: Ray's errors that tell of a lost process or machine, and not of the task.
 _LOST = ("WorkerCrashedError", "NodeDiedError", "OutOfMemoryError", "ObjectLostError", "LocalRayletDiedError")
+#: Those that tell of a machine on which this program is not, or is another release.
+_STRANGE = ("RaySystemError", "RuntimeEnvSetupError")
 
 
 class RayRunner:
@@ -88,6 +90,14 @@ class RayRunner:
         kinds = importlib.import_module("ray.exceptions")
         if isinstance(error, tuple(getattr(kinds, name) for name in _LOST)):
             return died()
+        if isinstance(error, tuple(getattr(kinds, name) for name in _STRANGE)):
+            told = str(error).splitlines()[0].removeprefix("System error: ")
+            strange = UnsupportedError(
+                f"a machine of the cluster cannot begin the task: {told}\n"
+                "  Install the same release of t2iexport on all machines."
+            )
+            strange.__cause__ = error
+            return failed(strange)
         raised: BaseException | None = getattr(error, "cause", None) if isinstance(error, kinds.RayTaskError) else None
         if raised is None:
             return found
