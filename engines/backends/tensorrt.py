@@ -62,7 +62,7 @@ class Tensorrt(BackendOptions):
 
     `compute_capabilities` names GPUs of which each builds an engine of its own, such as "8.0" (A100), "8.9" (L4, RTX 40) and
     "9.0" (H100): the bundle holds all, and each machine opens its own. They are built on a cluster that has such GPUs, by
-    `t2iexport build --ray`. Empty means one engine, for the GPU of the machine that builds.
+    `t2iexport build --ray auto`. Empty means one engine, for the GPU of the machine that builds.
     """
 
     opset: ClassVar[int] = 20
