@@ -6,6 +6,7 @@ Where the hub is not reached, or `HF_HUB_OFFLINE=1` says that it shall not be, t
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -15,7 +16,7 @@ from typing import Any
 
 from engines.disk import refusal
 from engines.errors import MissingDependency, UnsupportedError
-from exporter.models import downloads, safetensors_header
+from exporter.models import component_files, downloads, safetensors_header
 
 ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _TEXT = (".json", ".txt")
@@ -56,7 +57,12 @@ def fetch(
     """
 
     def wanted(files: list[str], load: Callable[[str], Path]) -> list[str]:
-        names = _components(load, repo, files) if only is None else only
+        there = {file.partition("/")[0] for file in files}
+        several = [
+            (name, *itertools.takewhile(there.__contains__, component_files.further(name)))
+            for name in (_components(load, repo, files) if only is None else only)
+        ]
+        names = itertools.chain.from_iterable(several)
         return ["model_index.json", *(file for name in names for file in _wanted(files, name, weights=weights, variant=variant))]
 
     return _fetched(repo, revision, wanted)
