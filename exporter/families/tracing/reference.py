@@ -261,9 +261,11 @@ class TracedReference:
         survey, about, family = self._family.survey, self._family.conditions, self._family
         if not about.crossings:
             return {}
-        count, height, width = next(iter(pictures.values())).shape[:3]
+        count = len(next(iter(pictures.values())))
+        sizes = (own.shape[1:3] for name, own in pictures.items() if survey.own_sides(name) is None)
+        height, width = next(sizes, survey.size)
         found: dict[str, Tensor] = {}
-        shown: dict[str, Any] = {name: [pil(each) for each in own] for name, own in pictures.items()}
+        shown: dict[str, Any] = self._in_hand(pictures)
         names = {id(image): name for name, own in shown.items() for image in own}
         for name in shown.keys() - survey.prepared:  # what no processor prepares is taken as numbers too
             found[name] = torch.from_numpy(pictures[name].astype(np.float32) / 255)
@@ -296,7 +298,14 @@ class TracedReference:
         asked |= steering(self.pipeline, survey.mode, survey.scale) | survey.called_by(_piled(shown, survey))
         with contextlib.suppress(Stepped):
             play(**asked, height=height, width=width, num_inference_steps=1)
-        return {"noise": noise, **{name: value.numpy().copy() for name, value in found.items()}}
+        made = {name: value.numpy().copy() for name, value in found.items()}
+        made |= {name: np.repeat(made[name], count, axis=0) for name in survey.shared}
+        return {"noise": noise, **made}
+
+    def _in_hand(self, pictures: Mapping[str, np.ndarray]) -> dict[str, list[Image.Image]]:
+        """Pictures of PIL of uint8 (B, height, width, channels) by input; the first alone of what all of a call share."""
+        shared = self._family.survey.shared
+        return {name: [pil(each) for each in (own[:1] if name in shared else own)] for name, own in pictures.items()}
 
     def call(self, conditioning: Mapping[str, np.ndarray], guidance_scale: float | None, **options: Any) -> Any:  # noqa: ANN401
         """Run the pipeline on conditioning that `encode` returned; pictures are `images` of what it returns.
@@ -307,7 +316,7 @@ class TracedReference:
         if self._started and self._started[0] is not played:
             self._started = None
         given: dict[str, np.ndarray] = options.pop("pictures", {})
-        pictures = {name: [pil(each) for each in own] for name, own in given.items() if own.ndim > 1}
+        pictures = self._in_hand({name: own for name, own in given.items() if own.ndim > 1})
         shown = survey.called_by(_piled(pictures, survey), self._started[1].shown if self._started else None)
         tensors = {name: torch.from_numpy(array.copy()) for name, array in conditioning.items()}
         scale = survey.off if guidance_scale is None else guidance_scale
