@@ -45,7 +45,7 @@ def draw(
     backend: str | None,
     **wishes: Any,  # noqa: ANN401
 ) -> None:
-    """Draw a file of prompts, one a line, in shards; what is finished is not drawn again.
+    """Draw a file of prompts, in shards; what is finished is not drawn again.
 
     Picture i has seed + i, on whichever machine.
     """

@@ -21,7 +21,7 @@ def test_bench_asks_and_writes_what_it_found(run, bundle, monkeypatch, tmp_path)
     code, _, err = run("bench", bundle.folder, *wishes, "--json", tmp_path / "b.json", "--plot", tmp_path / "b.svg")
     assert code == 0, err
     assert asked == [
-        (bundle.folder, (), {"batches": [1], "repeats": 10, "steps": None}),
+        (bundle.folder, (), {"batches": [1], "repeats": 10, "steps": None, "profile": False}),
         (bundle.folder, ("diffusers", "x"), {"batches": [1, 4], "repeats": 3, "steps": 2}),
     ]
     assert json.loads((tmp_path / "b.json").read_text())["psnr"]["reference"] == "diffusers"
