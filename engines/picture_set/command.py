@@ -45,9 +45,9 @@ def draw(
     backend: str | None,
     **wishes: Any,  # noqa: ANN401
 ) -> None:
-    """Draw a file of prompts, one a line, in shards; what is finished is not drawn again.
+    """Draw a file of prompts, in shards; begun ones go on.
 
-    Picture i has seed + i, on whichever machine.
+    PROMPTS has one a line. What is finished is not drawn again, and picture i has seed + i, on whichever machine.
     """
     from engines.bundle import Bundle  # noqa: PLC0415 - --help stays quick
     from engines.picture_set.shards import PictureSet, SetAbout, digest  # noqa: PLC0415
