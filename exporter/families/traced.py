@@ -216,7 +216,8 @@ class Traced:
     def guidance(self) -> Guidance:
         """The recipe's, and the pipeline's further scales at its own defaults."""
         usual = Guidance.of(self.recipe.sampler.guidance.mode, self.recipe.sampler.guidance.scale)
-        off = None if isinstance(self.survey.unguided, UnsupportedError) else self.survey.off
+        always = self.survey.always_guided or isinstance(self.survey.unguided, UnsupportedError)
+        off = None if always else self.survey.off
         own = (scale.model_copy(update={} if scale.off is None else {"off": off}) for scale in usual.scales)
         ends = self.survey.following
         others = (

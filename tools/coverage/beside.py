@@ -28,7 +28,7 @@ from engines.request import Request
 from exporter.report import pipelines
 from exporter.stages import worker
 from tools.coverage import __main__ as coverage
-from tools.coverage import trial
+from tools.coverage import dreamlite, trial
 from tools.coverage.conditioned import unet
 from tools.coverage.parts import alive, clip, clip_tokenizer, vae
 
@@ -126,6 +126,7 @@ MADE: Mapping[str, Callable[[], DiffusionPipeline]] = {
     "stable-diffusion-x4-upscaler": upscale,
     "stable-diffusion-depth2img": depth_to_image,
     "stable-diffusion-image-variation": image_variation,
+    **dreamlite.MADE,
 }
 
 
@@ -133,6 +134,8 @@ def row(name: str) -> dict[str, Any]:
     """How it went, as `trial.row` has it; `pipeline` is its class."""
     made = MADE[name]()
     found = {"pipeline": type(made).__name__}
+    if name in dreamlite.MADE:  # which draw from text
+        return {**found, **trial.row(name, made)}
     with tempfile.TemporaryDirectory() as folder:
         made.save_pretrained(f"{folder}/model")
         try:

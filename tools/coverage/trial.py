@@ -63,9 +63,16 @@ _PLAIN = {
 _PICTURED = ("-pictured", "components: {condition: {}}\n")
 #: Whose time is one a call, so that with guidance diffusers draws one picture; of which a list of pictures is one prompt's; and
 #: whose pictures are others beside a longer prompt.
-_ALONE = ("PRXPipeline", "StableDiffusionXLControlNetUnion", "Flux2", "Kandinsky3")
+_ALONE = ("PRXPipeline", "StableDiffusionXLControlNetUnion", "Flux2", "Kandinsky3", "DreamLite")
+#: Which take a text and no list of texts.
+_ONE_TEXT = ("DreamLite",)
 #: Arguments of the call without which some pipelines do nothing.
-CALLS: Mapping[str, Mapping[str, Any]] = {"stable-diffusion-xl-controlnet-union": {"control_mode": [1]}}
+CALLS: Mapping[str, Mapping[str, Any]] = {
+    "stable-diffusion-xl-controlnet-union": {"control_mode": [1]},
+    # Of which a micro model's tokenizer, which spells, reads more.
+    "dreamlite": {"max_sequence_length": 260},
+    "dreamlite-mobile": {"max_sequence_length": 260},
+}
 #: What a micro model has in another way than the models of that name.
 _WITH = {
     "if": "with a scheduler of a fixed variance and no thresholding",
@@ -88,15 +95,17 @@ SIDES = {
 }
 
 
-def row(name: str) -> dict[str, Any]:
+def row(name: str, source: Any = None) -> dict[str, Any]:  # noqa: ANN401 - diffusers'
     """How it went: `state` is `works`, `differs` or `refused`; of the last, `why` is the product's own sentence.
+
+    `source` is the pipeline, where it stands in none of diffusers' lists.
 
     Where no graph holds for all sizes, or for two pictures, `only` says so and `why` why, and each size has a bundle of its own.
     """
     side, wide = SIDES.get(name, (32, 48))
     refusals: list[T2IError] = []
     with tempfile.TemporaryDirectory() as folder:
-        source = MADE[name]()
+        source = source or MADE[name]()
         source.save_pretrained(f"{folder}/model")
         for only, bundles, batch in ladder(side, wide):
             try:
@@ -186,7 +195,11 @@ def drawn_by(
     for start in range(0, len(prompts), size):
         own = slice(start, start + size)
         given = {name: value[own] if name in each and value is not None else value for name, value in options.items()}
-        found.append(source(prompt=list(prompts[own]), **given, generator=list(noise[own]), output_type="np").images)
+        texts: dict[str, Any] = {"prompt": list(prompts[own])}
+        if type(source).__name__.startswith(_ONE_TEXT):
+            texts |= {name: given.pop(name) for name in ("negative_prompt",) if name in given}
+            texts = {name: value[0] for name, value in texts.items()}
+        found.append(source(**texts, **given, generator=list(noise[own]), output_type="np").images)
     return np.concatenate(found)
 
 

@@ -23,6 +23,7 @@ from exporter.families.tracing.own_texts import Ones, as_long
 from exporter.families.tracing.readings import AskedTokens, branch_of
 from exporter.families.tracing.scales import steering
 from exporter.families.tracing.standins import Finished, OpenScale, Stepped, outlined
+from exporter.families.tracing.text_pairs import paired
 
 
 class PlayedPart(nn.Module):
@@ -133,6 +134,10 @@ class PlayedText(PlayedPart):
             entries = [self._survey.entries[call.tokenizer, row] for row in rows]
             alone = self._survey.branches == 1 or entries[0][1].branch is not None
             places = [(name, 0 if alone else row) for (name, _), row in zip(entries, rows, strict=True)]
+            if len(rows) > 1 and entries[0][1].open:
+                real = text_processors.tokenizer(getattr(self._pipeline, call.tokenizer))
+                ids, mask, lengths = paired([values[f"{name}_ids"][:, 0] for name, _ in places], real.pad_token_id)
+                return AskedTokens({"input_ids": ids, "attention_mask": uniform(mask, lengths)}, set())
             ids = torch.cat([values[f"{name}_ids"][:, place] for name, place in places])
             masks = [values[f"{name}_mask"][:, place] for name, place in places if f"{name}_mask" in values]
             if masks:

@@ -20,6 +20,7 @@ from exporter.families.tracing import dry_run, image_arguments, played_parts, si
 from exporter.families.tracing.call import as_taken
 from exporter.families.tracing.dry_run import Leaf, Play
 from exporter.families.tracing.facts import replayed
+from exporter.families.tracing.one_text import Prompts
 from exporter.families.tracing.origins import DRAW, STEP, Origins, marked
 from exporter.families.tracing.own_grid import own_grid
 from exporter.families.tracing.own_texts import without_padding
@@ -154,7 +155,8 @@ class TracedReference:
         play.encode_by(encode)
         shapes = self._family.recipe.shapes
         height, width = shapes.height[1], shapes.width[1]
-        texts = {"prompt": list(prompts)} | ({"negative_prompt": [negative or ""] * count} if survey.branches == 2 else {})
+        texts = {"prompt": Prompts(prompts)}
+        texts |= {"negative_prompt": Prompts([negative or ""] * count)} if survey.branches == 2 else {}
         scale = standins.OpenScale(torch.ones(count), on=survey.mode != "none")
         asked = {**self._family.arguments, **texts, **steering(self.pipeline, survey.mode, scale)}
         with contextlib.suppress(Stepped):
@@ -311,7 +313,7 @@ class TracedReference:
         shown = survey.called_by(_piled(pictures, survey), self._started[1].shown if self._started else None)
         tensors = {name: torch.from_numpy(array.copy()) for name, array in conditioning.items()}
         scale = survey.off if guidance_scale is None else guidance_scale
-        off = survey.mode == "classifier_free" and scale <= survey.off
+        off = survey.mode == "classifier_free" and scale <= survey.off and not survey.always_guided
         encoded = played_parts.restored(survey, tensors, torch.float32, self._alone if off else None)
         count = len(next(iter(conditioning.values()))) if conditioning else options["batch_size"]
         running = standins.stand_in(played, _execution_device=torch.device("cpu"))
