@@ -63,7 +63,7 @@ _PLAIN = {
 _PICTURED = ("-pictured", "components: {condition: {}}\n")
 #: Whose time is one a call, so that with guidance diffusers draws one picture; of which a list of pictures is one prompt's; and
 #: whose pictures are others beside a longer prompt.
-_ALONE = ("PRXPipeline", "StableDiffusionXLControlNetUnion", "Flux2", "Kandinsky3", "DreamLite")
+_ALONE = ("PRXPipeline", "StableDiffusionXLControlNetUnion", "Flux2", "Kandinsky3", "KandinskyV22", "DreamLite")
 #: Which take a text and no list of texts.
 _ONE_TEXT = ("DreamLite",)
 #: Arguments of the call without which some pipelines do nothing.
@@ -72,6 +72,7 @@ CALLS: Mapping[str, Mapping[str, Any]] = {
     # Of which a micro model's tokenizer, which spells, reads more.
     "dreamlite": {"max_sequence_length": 260},
     "dreamlite-mobile": {"max_sequence_length": 260},
+    "kandinsky22": {"prior_num_inference_steps": 3},
 }
 #: What a micro model has in another way than the models of that name.
 _WITH = {
@@ -209,7 +210,7 @@ def _pictures(inputs: Mapping[str, Input], count: int, size: tuple[int, int], *,
     They are (width, height) of `size`, and half as large again where they are `resized`.
     """
     random, found = np.random.default_rng(0), dict[str, list[Image.Image]]()
-    for name, about in inputs.items():
+    for name, about in ((name, about) for name, about in inputs.items() if about.pictured):
         larger = resized and about.preprocessing is not None and about.preprocessing.resize != "none"
         own = (size[0] * 3 // 2, size[1] * 3 // 2) if larger else size
         mask, filtered = about.kind == "mask", Image.Resampling.NEAREST if about.kind == "mask" else Image.Resampling.BICUBIC

@@ -12,7 +12,16 @@ from torch.utils import _pytree as pytree
 
 from engines.errors import UnsupportedError
 from engines.signature import Range
-from exporter.families.tracing import class_labels, conditioning, dry_run, image_arguments, own_texts, readings, text_processors
+from exporter.families.tracing import (
+    class_labels,
+    conditioning,
+    dry_run,
+    image_arguments,
+    own_texts,
+    readings,
+    text_processors,
+    two_stages,
+)
 from exporter.families.tracing.dry_run import NEGATIVE, POSITIVE, Encoding, Leaf, Play, TokenCall
 from exporter.families.tracing.lengths import OpenLengths
 from exporter.families.tracing.one_text import Prompts, checked
@@ -55,6 +64,7 @@ class Survey:
         grid: what its scheduler was told.
         scale: of guidance; `others` are the pipeline's further scales.
         options: what `step` was given beside output, time and sample.
+        earlier: how many noises a first stage draws for a picture, and the shape of each; () without one.
         lone: whether it writes its prompt into a text of its own, and so draws one at a time.
         counts: whether a network asks masks that pad texts how many ids are a text's own.
 
@@ -94,6 +104,7 @@ class Survey:
         play, noises = self._play(1)
         self.encodings = self._recorded(play)
         masks, called = own_texts.AskedMasks(), self.called(1)
+        play.place(**(first := two_stages.answered(None)))
         if judged:
             play.place(check_inputs=checked(play.own("check_inputs")))
         try:
@@ -109,6 +120,8 @@ class Survey:
         else:
             raise UnsupportedError(f"{self.name} never calls its scheduler's step.\n  Only pipelines that denoise are built.")
         self.lone = called["prompt"].written
+        (earlier,) = first.values()
+        self.earlier = earlier.of_a_picture(self.name)
         pads = any(not call.mask.all() for each in self.encodings for call in each.tokens)
         self.counts = masks.asked and pads
         self.drawn, self.draws, self.unseeded = self._latent_draw(noises), len(noises), play.unseeded.drawn

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from exporter.families.tracing import class_labels, dry_run, image_arguments, neutral, text_processors
+from exporter.families.tracing import class_labels, dry_run, image_arguments, neutral, text_processors, two_stages
 from exporter.families.tracing.crossings import Conditions
 from exporter.families.tracing.dry_run import Leaf, Play
 from exporter.families.tracing.facts import Survey, replayed
@@ -111,6 +111,7 @@ class PlayedText(PlayedPart):
         values, found = dict(zip(self._ports, inputs, strict=True)), list[Tensor]()
         for encoding, leaves in zip(self._survey.encodings, self._survey.conditioning, strict=True):
             play = self._play(torch.zeros, torch.zeros(1))
+            play.place(**two_stages.answered(values.get(two_stages.NOISE)))
             real = text_processors.of(self._pipeline)
             calls = {name: [call for call in encoding.tokens if call.tokenizer == name] for name in real}
             play.place(

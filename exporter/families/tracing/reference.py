@@ -16,7 +16,16 @@ from torch import Tensor, nn
 
 from engines.errors import UnsupportedError
 from exporter.families import Family, Saw
-from exporter.families.tracing import dry_run, image_arguments, played_parts, siblings, standins, starts, text_processors
+from exporter.families.tracing import (
+    dry_run,
+    image_arguments,
+    played_parts,
+    siblings,
+    standins,
+    starts,
+    text_processors,
+    two_stages,
+)
 from exporter.families.tracing.call import as_taken
 from exporter.families.tracing.dry_run import Leaf, Play
 from exporter.families.tracing.facts import replayed
@@ -121,17 +130,25 @@ class TracedReference:
         """Token ids and masks as the pipeline's own calls make them, int64 (batch, branches, length), by input port."""
         return self._encoded(prompts, negative)[1]
 
-    def encode(self, prompts: Sequence[str], negative: str | None) -> dict[str, np.ndarray]:
-        """What the pipeline's encoding of prompts returns, float32 or int64 (batch, …), by port."""
-        return self._encoded(prompts, negative)[0]
+    def encode(self, prompts: Sequence[str], negative: str | None, noise: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        """What the pipeline's encoding of prompts returns, float32 or int64 (batch, …), by port.
 
-    def _encoded(self, prompts: Sequence[str], negative: str | None) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        `noise`: of a first stage that is sampled there, float32 (batch, draws, …).
+        """
+        return self._encoded(prompts, negative, noise)[0]
+
+    def _encoded(
+        self, prompts: Sequence[str], negative: str | None, noise: np.ndarray | None = None
+    ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """One prompt after the other, since some pipelines hand several to their tokenizer at once, and some do not."""
-        rows = [self._encoded_alone([prompt], negative) for prompt in prompts]
+        own = [None if noise is None else torch.from_numpy(noise[row : row + 1].copy()) for row in range(len(prompts))]
+        rows = [self._encoded_alone([prompt], negative, drawn) for prompt, drawn in zip(prompts, own, strict=True)]
         values, ports = ({name: np.concatenate([row[side][name] for row in rows]) for name in rows[0][side]} for side in (0, 1))
         return values, ports
 
-    def _encoded_alone(self, prompts: Sequence[str], negative: str | None) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    def _encoded_alone(
+        self, prompts: Sequence[str], negative: str | None, noise: Tensor | None
+    ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         survey, count = self._family.survey, len(prompts)
         if not survey.encodings:
             return {}, {}
@@ -144,6 +161,7 @@ class TracedReference:
                 for name, each in text_processors.of(self.pipeline).items()
             }
         )
+        play.place(**two_stages.answered(noise))
         method = getattr(type(play.pipeline), play.encoder)
 
         def encode(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - the pipeline's
@@ -308,7 +326,7 @@ class TracedReference:
         survey, played = self._family.survey, options.pop("pipeline", self.pipeline)
         if self._started and self._started[0] is not played:
             self._started = None
-        given: dict[str, np.ndarray] = options.pop("pictures", {})
+        given = {name: own for name, own in options.pop("pictures", {}).items() if name != two_stages.NOISE}
         pictures = {name: [pil(each) for each in own] for name, own in given.items() if own.ndim > 1}
         shown = survey.called_by(_piled(pictures, survey), self._started[1].shown if self._started else None)
         tensors = {name: torch.from_numpy(array.copy()) for name, array in conditioning.items()}
