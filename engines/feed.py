@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from numbers import Real
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from PIL import Image
@@ -109,7 +109,7 @@ def _check_noise(name: str, entry: Input, value: Any) -> None:  # noqa: ANN401 -
     if value is None:
         return
     wanted = _lengths(entry)
-    array = np.asarray(value) if isinstance(value, np.ndarray) else np.empty(0)
+    array: np.ndarray = cast("np.ndarray", value) if isinstance(value, np.ndarray) else np.empty(0)
     if array.shape != wanted or array.dtype != np.float32:
         got = f"{array.dtype} {list(array.shape)}" if isinstance(value, np.ndarray) else f"a {type(value).__name__}"
         raise UnsupportedError(f"input {name} is noise, float32 {list(wanted)} a picture, and {got} was given.")

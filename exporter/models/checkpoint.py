@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -19,6 +19,7 @@ from exporter.models import (
     component_files,
     config_types,
     hub,
+    ip_adapter,
     kinds,
     leftovers,
     locate,
@@ -28,6 +29,7 @@ from exporter.models import (
     statements,
 )
 from exporter.models.embeddings import Vectors
+from exporter.models.ip_adapter import IpAdapter
 from exporter.models.safetensors_header import read_json
 from exporter.models.statements import Statement
 from exporter.part import SHALLOW
@@ -63,6 +65,7 @@ class Checkpoint:
         statements: what a single file says of its model, already in `configs`.
         notes: what of the source is left out, or said and not read; a sentence each.
         remade: networks that a pass made: they have a folder of their own, whatever the rest comes from.
+        ip_adapter: by which the UNet reads a picture, too.
 
     """
 
@@ -77,6 +80,7 @@ class Checkpoint:
     statements: tuple[Statement, ...] = ()
     notes: tuple[str, ...] = ()
     remade: frozenset[str] = frozenset()
+    ip_adapter: IpAdapter | None = None
 
     def replacing(self, component: str, folder: Path) -> Checkpoint:
         """The same model with another network in one place, read from where `save_pretrained` wrote it.
@@ -120,6 +124,8 @@ class Checkpoint:
             status = each.file.stat()
             content = _file_digest(each.file, status.st_size, status.st_mtime_ns)
             total.update(f"word {each.word} {content} {each.key}".encode())
+        if self.ip_adapter is not None and component == "unet":
+            total.update(f"IP-Adapter {self.ip_adapter.digest}".encode())
         for change in self._changes(component):
             status = change.file.stat()
             content = _file_digest(change.file, status.st_size, status.st_mtime_ns)
@@ -132,7 +138,7 @@ class Checkpoint:
 
     def beside(self, component: str) -> tuple[str, ...]:
         """The further networks of a component that is several, as of several ControlNets at once."""
-        return tuple(itertools.takewhile(self.configs.__contains__, further(component)))
+        return tuple(itertools.takewhile(self.configs.__contains__, component_files.further(component)))
 
     def reads_texts(self, component: str) -> bool:
         """Whether a component is no network, and there is a tokenizer in its folder, as in that of a processor."""
@@ -159,6 +165,8 @@ class Checkpoint:
 
             networks = [self._plain(each, precision) for each in (component, *others)]
             return weights.joined(self.configs["model_index"][component], networks)
+        if self.ip_adapter is not None and component == "unet":
+            return self._adapted(self._unadapted.module(component, precision))
         if changes := self._changes(component):
             from exporter.models import lora_fuse, weights  # noqa: PLC0415 - torch; a plan needs configs alone
 
@@ -166,6 +174,15 @@ class Checkpoint:
             fused = lora_fuse.fuse(self._plain(component, "fp32"), component, changes, self.configs["unet"])
             return weights.cast(fused, precision, component)
         return self._plain(component, precision)
+
+    def _adapted(self, unet: nn.Module) -> nn.Module:
+        from exporter.models import ip_adapter_weights  # noqa: PLC0415 - torch; a plan needs configs alone
+
+        return unet if self.ip_adapter is None else ip_adapter_weights.adapted(unet, self.ip_adapter)
+
+    @property
+    def _unadapted(self) -> Checkpoint:
+        return replace(self, ip_adapter=None, configs={**self.configs, "unet": ip_adapter.without(self.configs["unet"])})
 
     def _plain(self, component: str, precision: Precision) -> nn.Module:
         from exporter.models import single_file, weights  # noqa: PLC0415 - torch; a plan needs configs alone
@@ -188,16 +205,13 @@ class Checkpoint:
         """
         from exporter.models import weights  # noqa: PLC0415 - torch; a plan needs configs alone
 
+        if self.ip_adapter is not None and component == "unet":
+            return self._adapted(self._unadapted.skeleton(component, computed=computed, alone=alone))
         config, entry, others = self.configs[component], self.configs["model_index"].get(component), self.beside(component)
         if others and entry is not None and not alone:
             return weights.joined(entry, [self.skeleton(each, alone=True) for each in (component, *others)])
         library, name = ("diffusers", config["_class_name"]) if others or entry is None else entry
         return weights.skeleton(library, name, config, computed=computed)
-
-
-def further(component: str) -> Iterator[str]:
-    """Under which names diffusers saves the networks beside the first where a component is several, however many."""
-    return (f"{component}_{number}" for number in itertools.count(1))
 
 
 def network(part: str) -> str:
@@ -264,14 +278,12 @@ def _folder(folder: Path, provenance: dict[str, str], seed: int | None, variant:
     for name in read:
         if not isinstance(index[name], list) or index[name][1] is None:
             continue
-        for inside in (folder / name, *itertools.takewhile(Path.is_dir, map(folder.joinpath, further(name)))):
+        for inside in (folder / name, *itertools.takewhile(Path.is_dir, map(folder.joinpath, component_files.further(name)))):
             folders[inside.name] = inside
             file = component_files.of(inside, name)
             configs[inside.name] = read_json(inside / file)
             if file == "config.json" and seed is None:
                 files[inside.name] = safetensors_header.files(inside, variant)
-    if seed is None and variant and not any(variant in file.name for each in files.values() for file in each):
-        raise RecipeError(f"model.variant: no component of {folder} has weights of the variant {variant!r}; leave the line out")
     if "scheduler" not in configs:
         raise UnsupportedError(
             f"{index_file} names no scheduler, so nothing says what noise this model was trained on, and diffusers cannot load "

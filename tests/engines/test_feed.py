@@ -153,3 +153,13 @@ def test_noise_that_nobody_gives_is_left_to_the_seed_and_noise_that_is_given_is_
 def test_noise_that_does_not_fit_is_refused(value, told):
     with pytest.raises(UnsupportedError, match=told):
         Feed({"noise": NOISE}, {"noise": [value]})
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"shape": ("batch", 3)}, {"shape": ("batch", 2, "latent_height")}, {"default": 0.0}, {"preprocessing": Preprocessing()}],
+)
+def test_of_noise_nothing_is_said_but_how_many_draws_of_which_shape(more):
+    assert Input(kind="noise", shape=("batch", 3, 2, 32)).digested
+    with pytest.raises(ValueError, match="noise has the shape"):
+        Input(**{"kind": "noise", "shape": ("batch", 3, 2, 32), **more})

@@ -389,13 +389,3 @@ def test_a_wiring_that_cannot_be_played(content, message):
 def test_two_scales_of_one_name():
     with pytest.raises(ValidationError, match="two guidance scales share a name"):
         Guidance(mode="classifier_free", scales=conditioned.SCALES[:1] * 2)
-
-
-@pytest.mark.parametrize(
-    "more",
-    [{"shape": ("batch", 3)}, {"shape": ("batch", 2, "latent_height")}, {"default": 0.0}, {"preprocessing": Preprocessing()}],
-)
-def test_of_noise_nothing_is_said_but_how_many_draws_of_which_shape(more):
-    assert Input(kind="noise", shape=("batch", 3, 2, 32)).digested
-    with pytest.raises(ValueError, match="noise has the shape"):
-        Input(**{"kind": "noise", "shape": ("batch", 3, 2, 32), **more})

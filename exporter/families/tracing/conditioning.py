@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
@@ -11,11 +11,8 @@ from exporter.families.tracing import dry_run
 from exporter.families.tracing.dry_run import NEGATIVE, Encoding, Leaf
 from exporter.families.tracing.own_texts import Ones
 
-if TYPE_CHECKING:
-    from exporter.families.tracing.facts import Survey
 
-
-def leaves(survey: Survey, place: int, two: Encoding, taken: set[str]) -> list[Leaf | Any]:
+def leaves(survey: Any, place: int, two: Encoding, taken: set[str]) -> list[Leaf | Any]:  # noqa: ANN401 - a survey, which knows this
     """A leaf for each tensor that a call of the encoder returns of a picture, the rest as it is.
 
     Args:

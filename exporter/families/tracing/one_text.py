@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 
-class Prompts(list[str]):
+class TextList(list[str]):
     """One text a picture.
 
     Attributes:
@@ -42,4 +42,4 @@ def checked(check: Callable[..., None]) -> Callable[..., None]:
 
 
 def _text(value: Any) -> Any:  # noqa: ANN401 - an argument
-    return value[0] if isinstance(value, Prompts) else value
+    return value[0] if isinstance(value, TextList) else value

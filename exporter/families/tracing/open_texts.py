@@ -12,7 +12,7 @@ from torch.fx.experimental.symbolic_shapes import statically_known_true
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
-from exporter.families.tracing.text_pairs import Rows, stacked
+from exporter.families.tracing.text_pairs import RowLengths, stacked
 
 #: Where a tensor keeps the number that all of it is.
 _KEPT = "_uniform"
@@ -77,7 +77,7 @@ class OpenTexts(TorchFunctionMode):
         if (made := _made(name, func, args, kwargs)) is not None:
             return made
         own = known(args[0]) if args else None
-        if isinstance(own, Ends | Rows):
+        if isinstance(own, Ends | RowLengths):
             return _of_ends(own, name, func, args, kwargs) if isinstance(own, Ends) else _of_rows(own, func, args, kwargs)
         if own is not None and (answer := _answer(name, own, args, kwargs)) is not None:
             return answer
@@ -105,7 +105,7 @@ def _made(name: str, func: Callable[..., Any], args: Sequence[Any], kwargs: Mapp
 def _handed_on(found: Any, own: Any, name: str, args: Sequence[Any]) -> Any:  # noqa: ANN401
     """What a function gave, of which is known what was known of the tensor that it was given."""
     if name in _JOINED:
-        values = [known(each) for each in args[0] if not _is_empty(each)]
+        values = [known(each) for each in args[0][:] if not _is_empty(each)]  # a slice of an open list is what it repeats
         own = values[0] if values and all(each is values[0] for each in values) else None
     if own is not None and name in _SHAPED | _JOINED:
         kept = bool(own) if name == "bool" else own
@@ -165,14 +165,14 @@ def _selected(tensor: Tensor, index: Any) -> Tensor | None:  # noqa: ANN401 - wh
     """All of what a mask of ones selects; None where it is no such mask that selects."""
     if places := _ends(index):
         return tensor[places].flatten(0, 1)
-    if isinstance(rows := known(index), Rows) and index.dtype == torch.bool:
+    if isinstance(rows := known(index), RowLengths) and index.dtype == torch.bool:
         return rows.selected(tensor)
     if not isinstance(index, Tensor) or index.dtype != torch.bool or known(index) is not True:
         return None
     return tensor if index.ndim == 1 else tensor.flatten(0, index.ndim - 1)
 
 
-def _of_rows(own: Rows, func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:  # noqa: ANN401
+def _of_rows(own: RowLengths, func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:  # noqa: ANN401
     """What a function gives of a mask of which it is known how long each row is."""
     found, same = own.told(func, args, kwargs)
     return uniform(found, own) if same else found

@@ -29,7 +29,7 @@ from exporter.families.tracing import (
 from exporter.families.tracing.call import as_taken
 from exporter.families.tracing.dry_run import Leaf, Play
 from exporter.families.tracing.facts import replayed
-from exporter.families.tracing.one_text import Prompts
+from exporter.families.tracing.one_text import TextList
 from exporter.families.tracing.origins import DRAW, STEP, Origins, marked
 from exporter.families.tracing.own_grid import own_grid
 from exporter.families.tracing.own_texts import without_padding
@@ -75,13 +75,6 @@ class TracedFamily(Family, Protocol):
 def pil(pixels: np.ndarray) -> Image.Image:
     """A picture of uint8 (height, width, channels)."""
     return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
-
-
-def _piled(pictures: Mapping[str, Any], survey: Survey) -> dict[str, Any]:
-    """Pictures of PIL by input, in one pile each, which no pipeline takes apart: some take a list for one prompt's."""
-    if not survey.piles:
-        return dict(pictures)
-    return {name: image_arguments.Shown(own) if isinstance(own, list) else own for name, own in pictures.items()}
 
 
 class TracedReference:
@@ -173,8 +166,8 @@ class TracedReference:
         play.encode_by(encode)
         shapes = self._family.recipe.shapes
         height, width = shapes.height[1], shapes.width[1]
-        texts = {"prompt": Prompts(prompts)}
-        texts |= {"negative_prompt": Prompts([negative or ""] * count)} if survey.branches == 2 else {}
+        texts = {"prompt": TextList(prompts)}
+        texts |= {"negative_prompt": TextList([negative or ""] * count)} if survey.branches == 2 else {}
         scale = standins.OpenScale(torch.ones(count), on=survey.mode != "none")
         asked = {**self._family.arguments, **texts, **steering(self.pipeline, survey.mode, scale)}
         with contextlib.suppress(Stepped):
@@ -281,9 +274,11 @@ class TracedReference:
         survey, about, family = self._family.survey, self._family.conditions, self._family
         if not about.crossings:
             return {}
-        count, height, width = next(iter(pictures.values())).shape[:3]
+        count = len(next(iter(pictures.values())))
+        sizes = (own.shape[1:3] for name, own in pictures.items() if survey.own_sides(name) is None)
+        height, width = next(sizes, survey.size)
         found: dict[str, Tensor] = {}
-        shown: dict[str, Any] = {name: [pil(each) for each in own] for name, own in pictures.items()}
+        shown: dict[str, Any] = self._in_hand(pictures)
         names = {id(image): name for name, own in shown.items() for image in own}
         for name in shown.keys() - survey.prepared:  # what no processor prepares is taken as numbers too
             found[name] = torch.from_numpy(pictures[name].astype(np.float32) / 255)
@@ -313,10 +308,17 @@ class TracedReference:
         encoded = played_parts.restored(survey, zeros, torch.float32)
         play.encode_by(replayed(encoded))
         asked = {**family.arguments, **played_parts.prompted(self.pipeline, survey, encoded, count), **survey.others}
-        asked |= steering(self.pipeline, survey.mode, survey.scale) | survey.called_by(_piled(shown, survey))
+        asked |= steering(self.pipeline, survey.mode, survey.scale) | survey.called_by(image_arguments.piled(shown, survey))
         with contextlib.suppress(Stepped):
             play(**asked, height=height, width=width, num_inference_steps=1)
-        return {"noise": noise, **{name: value.numpy().copy() for name, value in found.items()}}
+        made = {name: value.numpy().copy() for name, value in found.items()}
+        made |= {name: np.repeat(made[name], count, axis=0) for name in survey.shared}
+        return {"noise": noise, **made}
+
+    def _in_hand(self, pictures: Mapping[str, np.ndarray]) -> dict[str, list[Image.Image]]:
+        """Pictures of PIL of uint8 (B, height, width, channels) by input; the first alone of what all of a call share."""
+        shared = self._family.survey.shared
+        return {name: [pil(each) for each in (own[:1] if name in shared else own)] for name, own in pictures.items()}
 
     def call(self, conditioning: Mapping[str, np.ndarray], guidance_scale: float | None, **options: Any) -> Any:  # noqa: ANN401
         """Run the pipeline on conditioning that `encode` returned; pictures are `images` of what it returns.
@@ -327,8 +329,8 @@ class TracedReference:
         if self._started and self._started[0] is not played:
             self._started = None
         given = {name: own for name, own in options.pop("pictures", {}).items() if name != two_stages.NOISE}
-        pictures = {name: [pil(each) for each in own] for name, own in given.items() if own.ndim > 1}
-        shown = survey.called_by(_piled(pictures, survey), self._started[1].shown if self._started else None)
+        pictures = self._in_hand({name: own for name, own in given.items() if own.ndim > 1})
+        shown = survey.called_by(image_arguments.piled(pictures, survey), self._started[1].shown if self._started else None)
         tensors = {name: torch.from_numpy(array.copy()) for name, array in conditioning.items()}
         scale = survey.off if guidance_scale is None else guidance_scale
         off = survey.mode == "classifier_free" and scale <= survey.off and not survey.always_guided

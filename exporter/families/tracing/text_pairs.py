@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 
-class Rows(tuple[Any, ...]):
+class RowLengths(tuple[Any, ...]):
     """How long each row is of a mask of ones behind which there are zeros; lengths may be open."""
 
     __slots__ = ()
@@ -30,9 +30,9 @@ class Rows(tuple[Any, ...]):
         return torch.cat([tensor[row, :length] for row, length in enumerate(self)])
 
 
-def paired(ids: Sequence[Tensor], pad: int) -> tuple[Tensor, Tensor, Rows]:
+def paired(ids: Sequence[Tensor], pad: int) -> tuple[Tensor, Tensor, RowLengths]:
     """Texts' ids, (1, length) each, padded to the longest of them; their mask; and how long each is."""
-    lengths = Rows(each.shape[1] for each in ids)
+    lengths = RowLengths(each.shape[1] for each in ids)
     longest = functools.reduce(torch.sym_max, lengths)
     filled = [functional.pad(each, (0, longest - each.shape[1]), value=pad) for each in ids]
     masks = [functional.pad(torch.ones_like(each), (0, longest - each.shape[1])) for each in ids]

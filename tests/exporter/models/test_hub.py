@@ -22,6 +22,7 @@ from engines.errors import UnsupportedError
 from exporter.models import hub
 from exporter.models.resolve import resolve
 from exporter.recipe.schema import ModelOptions
+from tools.coverage import conditioned, prompted, unets
 
 COMMIT = "c0ffee" + "0" * 34
 DENIED = {
@@ -170,6 +171,22 @@ def test_the_whole_road(served, tmp_path, tiny_sdxl):
     assert not fetched & {"unet/diffusion_pytorch_model.bin", "unet/diffusion_pytorch_model.fp16.safetensors", "README.md"}
 
 
+def test_an_ip_adapter_comes_with_its_image_encoder_and_nothing_else(served, pointed, tmp_path):
+    made = unets.stable_diffusion()
+    made.save_pretrained(tmp_path / "base")
+    asked = prompted.write_ip_adapter(served.folder, prompted.ip_adapter(made.unet)) | {"source": "owner/name"}
+    (served.folder / "models/ip-adapter.bin").write_bytes(b"pickle")
+    model = ModelOptions.model_validate({"source": str(tmp_path / "base"), "ip_adapter": asked})
+    pointed(served.url)
+    assert resolve(model, Path()).provenance["ip_adapter"] == f"owner/name at {COMMIT} models/ip-adapter.safetensors"
+    fetched = {path.partition(f"resolve/{COMMIT}/")[2] for _, path, *_ in served.asked} - {""}
+    wanted = ("ip-adapter.safetensors", "image_encoder/config.json", "image_encoder/model.safetensors")
+    assert fetched == {f"models/{name}" for name in wanted}
+    pointed("http://127.0.0.1:9")
+    (note,) = resolve(model, Path()).notes
+    assert "comes from the cache" in note
+
+
 def test_without_a_network_the_cache_is_taken(served, pointed):
     pointed(served.url)
     assert found().notes == ()
@@ -251,3 +268,13 @@ def test_a_variant(served, pointed):
     (file,) = found(variant="fp16").files["unet"]
     assert file.name == "diffusion_pytorch_model.fp16.safetensors"
     assert found(variant="fp16").files["vae"][0].name == "diffusion_pytorch_model.safetensors"
+
+
+def test_networks_beside_the_first_of_a_component_come_along(tmp_path, pointed):
+    pipeline = conditioned.stable_diffusion_controlnet()
+    networks = [pipeline.controlnet, pipeline.controlnet, pipeline.controlnet]
+    several = type(pipeline)(**{**pipeline.components, "controlnet": networks}, requires_safety_checker=False)
+    several.save_pretrained(tmp_path / "repo")
+    with serving(tmp_path / "repo") as served:
+        pointed(served.url)
+        assert sorted(name for name in found().files if "controlnet" in name) == ["controlnet", "controlnet_1", "controlnet_2"]

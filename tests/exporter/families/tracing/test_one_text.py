@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from engines.errors import RecipeError
-from exporter.families.tracing.one_text import Prompts, checked
+from exporter.families.tracing.one_text import TextList, checked
 from exporter.reference.part_outputs import measure
 from exporter.reference.record import record
 from tests.exporter import equality
@@ -19,11 +19,11 @@ checks: {prompts: [A red circle, the blue square], negative_prompt: Blurry}
 
 
 def test_a_list_that_is_written_into_a_text_is_the_text_and_known_to_have_been():
-    prompts = Prompts(["a cat", "a dog"])
+    prompts = TextList(["a cat", "a dog"])
     assert (list(prompts), prompts.written) == (["a cat", "a dog"], False)
     assert f"[Generate]: {prompts}" == "[Generate]: a cat"
     assert prompts.written
-    assert "{}!".format(Prompts(["a cat"])) == "a cat!"
+    assert "{}!".format(TextList(["a cat"])) == "a cat!"
 
 
 def _single(prompt, *, height):
@@ -34,9 +34,9 @@ def _single(prompt, *, height):
 
 
 def test_a_check_may_want_a_single_text_and_says_what_else_is_wrong():
-    checked(_single)(Prompts(["a cat"]), height=8)
+    checked(_single)(TextList(["a cat"]), height=8)
     with pytest.raises(TypeError, match="a text, please"):  # what it said first of what it was asked
-        checked(_single)(Prompts(["a cat"]), height=9)
+        checked(_single)(TextList(["a cat"]), height=9)
     with pytest.raises(TypeError, match="a text, please"):
         checked(_single)(["a cat"], height=8)
 

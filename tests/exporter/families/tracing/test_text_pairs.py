@@ -5,7 +5,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from exporter.families.tracing.open_texts import OpenTexts, uniform
-from exporter.families.tracing.text_pairs import Rows, paired, stacked
+from exporter.families.tracing.text_pairs import RowLengths, paired, stacked
 
 
 class Encoding(torch.nn.Module):
@@ -45,7 +45,7 @@ def test_one_graph_holds_for_a_negative_prompt_that_is_longer_and_one_that_is_sh
 
 
 def test_what_is_known_of_a_mask_is_not_said_of_what_was_computed_of_it():
-    mask = uniform(torch.tensor([[1, 1, 0], [1, 1, 1]]), Rows((2, 3)))
+    mask = uniform(torch.tensor([[1, 1, 0], [1, 1, 1]]), RowLengths((2, 3)))
     with OpenTexts():
         assert mask.sum(dim=-1).tolist() == [2, 3]
         assert (mask * 2).sum().item() == 10
