@@ -71,8 +71,11 @@ class Reference(Protocol):
         """Token ids as the source's own tokenizers make them, int64 (batch, branches, length), by input port."""
         ...
 
-    def encode(self, prompts: Sequence[str], negative: str | None) -> dict[str, np.ndarray]:
-        """Conditioning as the source makes it, float32 (batch, branches, …), by port."""
+    def encode(self, prompts: Sequence[str], negative: str | None, noise: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        """Conditioning as the source makes it, float32 (batch, branches, …), by port.
+
+        `noise`, float32 (batch, draws, …), is of a first stage that is sampled for it, where there is one.
+        """
         ...
 
     def call(self, conditioning: Mapping[str, np.ndarray], guidance_scale: float | None, **options: Any) -> Any:  # noqa: ANN401 - diffusers'

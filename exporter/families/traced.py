@@ -61,7 +61,9 @@ class Traced:
             raise RecipeError(found)
         names = [*dict.fromkeys(self.roles), *self.checkpoint.configs]
         if unknown := [name for name in recipe.components if name not in self.roles]:
-            told = {self.image_encoder: f"; diffusers starts {self.survey.name} from no picture"}
+            none = f"diffusers starts {self.survey.name} from no picture"
+            none = "a pipeline of two stages is built from text alone" if self.survey.earlier else none
+            told = {self.image_encoder: f"; {none}"}
             raise RecipeError(
                 [f"components.{name}: this model has none{told.get(name, did_you_mean(name, names))}" for name in unknown]
             )
@@ -125,8 +127,12 @@ class Traced:
     def inputs(self) -> Mapping[str, Input]:
         """The pictures that the pipeline is given, in the order of its arguments, and the class that it draws."""
         from exporter.families.tracing import class_labels, image_arguments  # noqa: PLC0415 - torch
+        from exporter.families.tracing.two_stages import NOISE  # noqa: PLC0415
 
         found = class_labels.entries(self.survey.pipeline)
+        if self.survey.earlier:
+            told = f"noise of the first stage of {self.survey.name}; a seed draws it before all other"
+            found[NOISE] = Input(kind="noise", shape=("batch", *self.survey.earlier), about=told)
         for name in self.conditions.pictures:
             about = self.survey.prepared.get(name, image_arguments.PLAIN)
             found[name] = Input(
@@ -229,7 +235,8 @@ class Traced:
     def guidance(self) -> Guidance:
         """The recipe's, and the pipeline's further scales at its own defaults."""
         usual = Guidance.of(self.recipe.sampler.guidance.mode, self.recipe.sampler.guidance.scale)
-        off = None if isinstance(self.survey.unguided, UnsupportedError) else self.survey.off
+        always = self.survey.always_guided or isinstance(self.survey.unguided, UnsupportedError)
+        off = None if always else self.survey.off
         own = (scale.model_copy(update={} if scale.off is None else {"off": off}) for scale in usual.scales)
         ends = self.survey.following
         others = (
@@ -263,6 +270,7 @@ class Traced:
                 for each, reading in self.survey.readings.items()
                 for what in (("ids", "mask") if reading.masked else ("ids",))
             ]
+            inputs += [entry.port(each) for each, entry in self.inputs.items() if entry.kind == "noise"]
             return self._signed(inputs, self._conditioning, alone=True)
         made = [Port(name=crossing.name, shape=crossing.port_shape) for crossing in self.conditions.crossings]
         if role == "condition":
@@ -271,7 +279,7 @@ class Traced:
             return self._signed(inputs, made, alone=self._one_by_one or bool(self.survey.shared))
         if role == "denoiser":
             scales = [Port(name=scale.name, shape=("batch",)) for scale in self.guidance.scales]
-            labels = [entry.port(each) for each, entry in self.inputs.items() if not entry.pictured]
+            labels = [entry.port(each) for each, entry in self.inputs.items() if not entry.pictured and entry.kind != "noise"]
             inputs = [latent, Port(name="timestep", shape=("batch",)), *labels, *self._conditioning, *made, *scales]
             return self._signed(inputs, [Port(name="model_output", shape=latent.shape)], alone=self._one_by_one)
         image = Port(name="image", shape=("batch", *self._pixels, self.survey.image[2]))

@@ -28,7 +28,7 @@ from engines.request import Request
 from exporter.report import pipelines
 from exporter.stages import worker
 from tools.coverage import __main__ as coverage
-from tools.coverage import prompted, trial
+from tools.coverage import dreamlite, prompted, trial
 from tools.coverage.conditioned import unet
 from tools.coverage.parts import alive, clip, clip_tokenizer, vae
 
@@ -113,6 +113,7 @@ MADE: Mapping[str, Callable[[], DiffusionPipeline]] = {
     "stable-diffusion-x4-upscaler": upscale,
     "stable-diffusion-depth2img": depth_to_image,
     **prompted.MADE,
+    **dreamlite.MADE,
 }
 #: Widths of pictures of those that are not of one size.
 _WIDTHS = (_SIDE, 48)
@@ -122,6 +123,8 @@ def row(name: str) -> dict[str, Any]:
     """How it went, as `trial.row` has it; `pipeline` is its class."""
     made: Any = MADE[name]()
     found = {"pipeline": type(made).__name__}
+    if name in dreamlite.MADE:  # which draw from text
+        return {**found, **trial.row(name, made)}
     with tempfile.TemporaryDirectory() as folder:
         made.save_pretrained(f"{folder}/model")
         model = _adapted(name, made, Path(folder)) if name in prompted.ADAPTED else {}

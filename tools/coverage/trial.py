@@ -63,9 +63,17 @@ _PLAIN = {
 _PICTURED = ("-pictured", "components: {condition: {}}\n")
 #: Whose time is one a call, so that with guidance diffusers draws one picture; of which a list of pictures is one prompt's; and
 #: whose pictures are others beside a longer prompt.
-_ALONE = ("PRXPipeline", "StableDiffusionXLControlNetUnion", "Flux2", "Kandinsky3")
+_ALONE = ("PRXPipeline", "StableDiffusionXLControlNetUnion", "Flux2", "Kandinsky3", "KandinskyV22", "DreamLite")
+#: Which take a text and no list of texts.
+_ONE_TEXT = ("DreamLite",)
 #: Arguments of the call without which some pipelines do nothing.
-CALLS: Mapping[str, Mapping[str, Any]] = {"stable-diffusion-xl-controlnet-union": {"control_mode": [1]}}
+CALLS: Mapping[str, Mapping[str, Any]] = {
+    "stable-diffusion-xl-controlnet-union": {"control_mode": [1]},
+    # Of which a micro model's tokenizer, which spells, reads more.
+    "dreamlite": {"max_sequence_length": 260},
+    "dreamlite-mobile": {"max_sequence_length": 260},
+    "kandinsky22": {"prior_num_inference_steps": 3},
+}
 #: What a micro model has in another way than the models of that name.
 _WITH = {
     "if": "with a scheduler of a fixed variance and no thresholding",
@@ -90,15 +98,17 @@ SIDES = {
 }
 
 
-def row(name: str) -> dict[str, Any]:
+def row(name: str, source: Any = None) -> dict[str, Any]:  # noqa: ANN401 - diffusers'
     """How it went: `state` is `works`, `differs` or `refused`; of the last, `why` is the product's own sentence.
+
+    `source` is the pipeline, where it stands in none of diffusers' lists.
 
     Where no graph holds for all sizes, or for two pictures, `only` says so and `why` why, and each size has a bundle of its own.
     """
     side, wide = SIDES.get(name, (32, 48))
     refusals: list[T2IError] = []
     with tempfile.TemporaryDirectory() as folder:
-        source = MADE[name]()
+        source = source or MADE[name]()
         source.save_pretrained(f"{folder}/model")
         for only, bundles, batch in ladder(side, wide):
             try:
@@ -201,8 +211,11 @@ def drawn_by(
     for start in range(0, len(prompts), size):
         own = slice(start, start + size)
         given = {name: value[own] if name in each and value is not None else value for name, value in options.items()}
-        given |= {"prompt": list(prompts[own])} if "prompt" in takes else {}
-        found.append(source(**given, generator=list(noise[own]), output_type="np").images)
+        texts: dict[str, Any] = {"prompt": list(prompts[own])} if "prompt" in takes else {}
+        if type(source).__name__.startswith(_ONE_TEXT):
+            texts |= {name: given.pop(name) for name in ("negative_prompt",) if name in given}
+            texts = {name: value[0] for name, value in texts.items()}
+        found.append(source(**texts, **given, generator=list(noise[own]), output_type="np").images)
     return np.concatenate(found)
 
 
@@ -212,7 +225,7 @@ def _pictures(inputs: Mapping[str, Input], count: int, size: tuple[int, int], *,
     They are (width, height) of `size`, and half as large again where they are `resized`.
     """
     random, found = np.random.default_rng(0), dict[str, list[Image.Image]]()
-    for name, about in inputs.items():
+    for name, about in ((name, about) for name, about in inputs.items() if about.pictured):
         larger = resized and about.preprocessing is not None and about.preprocessing.resize != "none"
         own = (size[0] * 3 // 2, size[1] * 3 // 2) if larger else size
         mask, filtered = about.kind == "mask", Image.Resampling.NEAREST if about.kind == "mask" else Image.Resampling.BICUBIC

@@ -13,6 +13,7 @@ from engines.errors import RecipeError, UnsupportedError
 from engines.plugins import did_you_mean
 from exporter.families.tracing import feature_extractors, ip_adapters, siblings, text_processors
 from exporter.families.tracing.standins import real
+from exporter.families.tracing.two_stages import staged
 from exporter.families.unets import tokens
 from exporter.models import weights
 
@@ -42,7 +43,7 @@ def pipeline(checkpoint: Checkpoint, sampler: SamplerOptions, loaded: Sequence[s
     # diffusers' pipelines name image processors that this model has not, and transformers warns that they lack torchvision.
     transformers.logging.set_verbosity_error()
     with real():
-        return _whole(checkpoint, sampler, loaded, precision)
+        return staged(_whole(checkpoint, sampler, loaded, precision))
 
 
 def _whole(checkpoint: Checkpoint, sampler: SamplerOptions, loaded: Sequence[str] | None, precision: Precision) -> Any:  # noqa: ANN401

@@ -12,11 +12,20 @@ from torch.utils import _pytree as pytree
 
 from engines.errors import UnsupportedError
 from engines.signature import Range
-from exporter.families.tracing import class_labels, dry_run, image_arguments, own_texts, readings, text_processors
+from exporter.families.tracing import (
+    class_labels,
+    conditioning,
+    dry_run,
+    image_arguments,
+    own_texts,
+    readings,
+    text_processors,
+    two_stages,
+)
 from exporter.families.tracing.dry_run import NEGATIVE, POSITIVE, Encoding, Leaf, Play, TokenCall
 from exporter.families.tracing.lengths import OpenLengths
+from exporter.families.tracing.one_text import TextList, checked
 from exporter.families.tracing.origins import DRAW, STEP, Origins, drawn_of, marked
-from exporter.families.tracing.own_texts import Ones
 from exporter.families.tracing.readings import AskedTokens, Reading
 from exporter.families.tracing.scales import open_scales, other_scales, steering
 from exporter.families.tracing.standins import Absent, Finished, OpenScale, Stepped, idle, outlined, refused
@@ -56,6 +65,8 @@ class Survey:
         grid: what its scheduler was told.
         scale: of guidance; `others` are the pipeline's further scales.
         options: what `step` was given beside output, time and sample.
+        earlier: how many noises a first stage draws for a picture, and the shape of each; () without one.
+        lone: whether it writes its prompt into a text of its own, and so draws one at a time.
         counts: whether a network asks masks that pad texts how many ids are a text's own.
 
     Raises:
@@ -94,13 +105,14 @@ class Survey:
         self._read: dict[str, set[str]] = {}
         play, noises = self._play(1)
         self.encodings = self._recorded(play)
-        masks = own_texts.AskedMasks()
+        masks, called = own_texts.AskedMasks(), self.called(1)
+        play.place(**(first := two_stages.answered(None)))
         if judged:
-            play.own("check_inputs")
+            play.place(check_inputs=checked(play.own("check_inputs")))
         try:
             watched = dry_run.watched(play.pipeline, lambda: play.phase, self.components)
             with outlined(), watched, dry_run.returning(play.pipeline, self.returned), masks:
-                play(**self.called(1))
+                play(**called)
         except Stepped as event:
             self._kept, self.options, self.output = event.sample, event.options, event.output
         except UnsupportedError:
@@ -109,6 +121,9 @@ class Survey:
             raise refused(self.name, error, self.pipeline.components) from error
         else:
             raise UnsupportedError(f"{self.name} never calls its scheduler's step.\n  Only pipelines that denoise are built.")
+        self.lone = called["prompt"].written
+        (earlier,) = first.values()
+        self.earlier = earlier.of_a_picture(self.name)
         pads = any(not call.mask.all() for each in self.encodings for call in each.tokens)
         self.counts = masks.asked and pads
         self.draws, self.unseeded = len(noises), play.unseeded.drawn
@@ -158,8 +173,8 @@ class Survey:
 
     def called(self, batch: int, tail: str = "") -> dict[str, Any]:
         """Arguments of the pipeline's call for that many pictures; `tail` is what the texts go on with."""
-        texts = {"prompt": [POSITIVE + tail] * batch}
-        texts |= {"negative_prompt": [NEGATIVE + tail] * batch} if self.branches == 2 else {}
+        texts = {"prompt": TextList([POSITIVE + tail] * batch)}
+        texts |= {"negative_prompt": TextList([NEGATIVE + tail] * batch)} if self.branches == 2 else {}
         shown = self.shown(batch, self._asked["height"], self._asked["width"])
         asked = {"batch_size": batch, **class_labels.labelled(self.pipeline, batch), **texts, **shown, **self._asked}
         return {**asked, **steering(self.pipeline, self.mode, self.scale), **self.others, "output_type": "np"}
@@ -168,6 +183,12 @@ class Survey:
     def off(self) -> float:
         """The guidance scale at which the pipeline does without guidance, as it does at smaller ones."""
         return 1.0 if self.scale.threshold is None else self.scale.threshold
+
+    @property
+    def always_guided(self) -> bool:
+        """Whether the pipeline runs both branches at whatever scale."""
+        reads = any(NEGATIVE.lower() in text.lower() for each in self.encodings for call in each.tokens for text in call.texts)
+        return reads and self.scale.used and not self.scale.compared
 
     @property
     def scales(self) -> Mapping[str, float]:
@@ -277,13 +298,13 @@ class Survey:
         pairs, play.prepares = self._recorded(play, len(self.encodings)), True
         self._run(play, **self.called(2, " and further words"))
         taken: set[str] = set()
-        return [self._leaves(place, two, taken) for place, two in enumerate(pairs)]
+        return [conditioning.leaves(self, place, two, taken) for place, two in enumerate(pairs)]
 
     def _encoded(self, prompt: str, negative: str) -> list[Encoding]:
         """What the pipeline encodes of other texts."""
         play, _ = self._play(1)
         found, play.prepares = self._recorded(play, len(self.encodings)), True
-        texts = {"prompt": [prompt], "negative_prompt": [negative]}
+        texts = {"prompt": TextList([prompt]), "negative_prompt": TextList([negative])}
         self._run(play, **{**self.called(1), **{name: texts[name] for name in texts if name in self.called(1)}})
         return found
 
@@ -304,38 +325,6 @@ class Survey:
         leaves = [leaf for each in self.conditioning for leaf in each if isinstance(leaf, Leaf)]
         own = {f"{name}_length": reading.open for name, reading in self.readings.items() if reading.open}
         return {**own, **(self.lengths.ranges if any(leaf.open for leaf in leaves) else {})}
-
-    def _leaves(self, place: int, two: Encoding, taken: set[str]) -> list[Leaf | Any]:
-        one = self.encodings[place]
-        (alone, _), (both, _) = dry_run.leaves(one.found, 1), dry_run.leaves(two.found, 2)
-        if len(alone) != len(both):
-            raise UnsupportedError(f"{self.name} encodes each prompt to a list of tensors, which is not built.")
-        names = dry_run.names_of(getattr(type(self.pipeline), dry_run.encoder_of(self.pipeline)), len(alone))
-        negative = bool(one.tokens) and all(NEGATIVE.lower() in text.lower() for call in one.tokens for text in call.texts)
-        found: list[Leaf | Any] = []
-        for number, (name, single, double) in enumerate(zip(names, alone, both, strict=True)):
-            rows = isinstance(single, list)
-            first: Any = single[0][None] if isinstance(single, list) else single
-            if not isinstance(first, Tensor) or (not rows and double.shape[:1] == first.shape[:1]):
-                found.append(single)
-                continue
-            times = 1 if rows else int(first.shape[0])
-            if not rows and double.shape[0] != 2 * times:
-                raise UnsupportedError(
-                    f"{self.name}: {name} is {list(double.shape)} of two pictures and {list(first.shape)} of one."
-                )
-            other = double[0].shape if rows else double.shape[1:]
-            own = f"negative_{name}" if name in taken and negative else name
-            while own in taken:
-                own += "_2"
-            taken.add(own)
-            axes = [axis for axis, pair in enumerate(zip(first.shape[1:], other, strict=True)) if pair[0] != pair[1]]
-            dims = {axis: self.lengths.of_leaf(own, place, number, axis) for axis in axes}
-            if self.cut and list(dims) == [0] and not first.is_floating_point() and first.ndim == 2:
-                found.append(Ones(dims[0], first.dtype))
-                continue
-            found.append(Leaf(own, tuple(first.shape[1:]), first.dtype, rows, times, dims))
-        return found
 
     @property
     def readings(self) -> Mapping[str, Reading]:

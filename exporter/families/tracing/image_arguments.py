@@ -256,3 +256,10 @@ def _about(processor: VaeImageProcessor, resize_mode: str, *, cropped: bool, own
         std=(1 - middle,),
     )
     return Picture(config.do_convert_grayscale, preprocessing)
+
+
+def piled(pictures: Mapping[str, Any], survey: Any) -> dict[str, Any]:  # noqa: ANN401 - which knows this module
+    """Pictures of PIL by input, in one pile each, which no pipeline takes apart: some take a list for one prompt's."""
+    if not survey.piles:
+        return dict(pictures)
+    return {name: Shown(own) if isinstance(own, list) else own for name, own in pictures.items()}

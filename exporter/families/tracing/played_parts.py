@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from exporter.families.tracing import class_labels, dry_run, image_arguments, neutral, text_processors
+from exporter.families.tracing import class_labels, dry_run, image_arguments, neutral, text_processors, two_stages
 from exporter.families.tracing.crossings import Conditions
 from exporter.families.tracing.dry_run import Leaf, Play
 from exporter.families.tracing.facts import Survey, replayed
@@ -23,6 +23,7 @@ from exporter.families.tracing.own_texts import Ones, as_long
 from exporter.families.tracing.readings import AskedTokens, branch_of
 from exporter.families.tracing.scales import steering
 from exporter.families.tracing.standins import Finished, OpenScale, Stepped, outlined
+from exporter.families.tracing.text_pairs import paired
 
 
 class PlayedPart(nn.Module):
@@ -110,6 +111,7 @@ class PlayedText(PlayedPart):
         values, found = dict(zip(self._ports, inputs, strict=True)), list[Tensor]()
         for encoding, leaves in zip(self._survey.encodings, self._survey.conditioning, strict=True):
             play = self._play(torch.zeros, torch.zeros(1))
+            play.place(**two_stages.answered(values.get(two_stages.NOISE)))
             real = text_processors.of(self._pipeline)
             calls = {name: [call for call in encoding.tokens if call.tokenizer == name] for name in real}
             play.place(
@@ -133,6 +135,10 @@ class PlayedText(PlayedPart):
             entries = [self._survey.entries[call.tokenizer, row] for row in rows]
             alone = self._survey.branches == 1 or entries[0][1].branch is not None
             places = [(name, 0 if alone else row) for (name, _), row in zip(entries, rows, strict=True)]
+            if len(rows) > 1 and entries[0][1].open:
+                real = text_processors.tokenizer(getattr(self._pipeline, call.tokenizer))
+                ids, mask, lengths = paired([values[f"{name}_ids"][:, 0] for name, _ in places], real.pad_token_id)
+                return AskedTokens({"input_ids": ids, "attention_mask": uniform(mask, lengths)}, set())
             ids = torch.cat([values[f"{name}_ids"][:, place] for name, place in places])
             masks = [values[f"{name}_mask"][:, place] for name, place in places if f"{name}_mask" in values]
             if masks:

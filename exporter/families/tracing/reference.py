@@ -16,10 +16,20 @@ from torch import Tensor, nn
 
 from engines.errors import UnsupportedError
 from exporter.families import Family, Saw
-from exporter.families.tracing import dry_run, image_arguments, played_parts, siblings, standins, starts, text_processors
+from exporter.families.tracing import (
+    dry_run,
+    image_arguments,
+    played_parts,
+    siblings,
+    standins,
+    starts,
+    text_processors,
+    two_stages,
+)
 from exporter.families.tracing.call import as_taken
 from exporter.families.tracing.dry_run import Leaf, Play
 from exporter.families.tracing.facts import replayed
+from exporter.families.tracing.one_text import TextList
 from exporter.families.tracing.origins import DRAW, STEP, Origins, marked
 from exporter.families.tracing.own_grid import own_grid
 from exporter.families.tracing.own_texts import without_padding
@@ -65,13 +75,6 @@ class TracedFamily(Family, Protocol):
 def pil(pixels: np.ndarray) -> Image.Image:
     """A picture of uint8 (height, width, channels)."""
     return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
-
-
-def _piled(pictures: Mapping[str, Any], survey: Survey) -> dict[str, Any]:
-    """Pictures of PIL by input, in one pile each, which no pipeline takes apart: some take a list for one prompt's."""
-    if not survey.piles:
-        return dict(pictures)
-    return {name: image_arguments.Shown(own) if isinstance(own, list) else own for name, own in pictures.items()}
 
 
 class TracedReference:
@@ -120,17 +123,25 @@ class TracedReference:
         """Token ids and masks as the pipeline's own calls make them, int64 (batch, branches, length), by input port."""
         return self._encoded(prompts, negative)[1]
 
-    def encode(self, prompts: Sequence[str], negative: str | None) -> dict[str, np.ndarray]:
-        """What the pipeline's encoding of prompts returns, float32 or int64 (batch, …), by port."""
-        return self._encoded(prompts, negative)[0]
+    def encode(self, prompts: Sequence[str], negative: str | None, noise: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        """What the pipeline's encoding of prompts returns, float32 or int64 (batch, …), by port.
 
-    def _encoded(self, prompts: Sequence[str], negative: str | None) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        `noise`: of a first stage that is sampled there, float32 (batch, draws, …).
+        """
+        return self._encoded(prompts, negative, noise)[0]
+
+    def _encoded(
+        self, prompts: Sequence[str], negative: str | None, noise: np.ndarray | None = None
+    ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """One prompt after the other, since some pipelines hand several to their tokenizer at once, and some do not."""
-        rows = [self._encoded_alone([prompt], negative) for prompt in prompts]
+        own = [None if noise is None else torch.from_numpy(noise[row : row + 1].copy()) for row in range(len(prompts))]
+        rows = [self._encoded_alone([prompt], negative, drawn) for prompt, drawn in zip(prompts, own, strict=True)]
         values, ports = ({name: np.concatenate([row[side][name] for row in rows]) for name in rows[0][side]} for side in (0, 1))
         return values, ports
 
-    def _encoded_alone(self, prompts: Sequence[str], negative: str | None) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    def _encoded_alone(
+        self, prompts: Sequence[str], negative: str | None, noise: Tensor | None
+    ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         survey, count = self._family.survey, len(prompts)
         if not survey.encodings:
             return {}, {}
@@ -143,6 +154,7 @@ class TracedReference:
                 for name, each in text_processors.of(self.pipeline).items()
             }
         )
+        play.place(**two_stages.answered(noise))
         method = getattr(type(play.pipeline), play.encoder)
 
         def encode(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - the pipeline's
@@ -154,7 +166,8 @@ class TracedReference:
         play.encode_by(encode)
         shapes = self._family.recipe.shapes
         height, width = shapes.height[1], shapes.width[1]
-        texts = {"prompt": list(prompts)} | ({"negative_prompt": [negative or ""] * count} if survey.branches == 2 else {})
+        texts = {"prompt": TextList(prompts)}
+        texts |= {"negative_prompt": TextList([negative or ""] * count)} if survey.branches == 2 else {}
         scale = standins.OpenScale(torch.ones(count), on=survey.mode != "none")
         asked = {**self._family.arguments, **texts, **steering(self.pipeline, survey.mode, scale)}
         with contextlib.suppress(Stepped):
@@ -295,7 +308,7 @@ class TracedReference:
         encoded = played_parts.restored(survey, zeros, torch.float32)
         play.encode_by(replayed(encoded))
         asked = {**family.arguments, **played_parts.prompted(self.pipeline, survey, encoded, count), **survey.others}
-        asked |= steering(self.pipeline, survey.mode, survey.scale) | survey.called_by(_piled(shown, survey))
+        asked |= steering(self.pipeline, survey.mode, survey.scale) | survey.called_by(image_arguments.piled(shown, survey))
         with contextlib.suppress(Stepped):
             play(**asked, height=height, width=width, num_inference_steps=1)
         made = {name: value.numpy().copy() for name, value in found.items()}
@@ -315,12 +328,12 @@ class TracedReference:
         survey, played = self._family.survey, options.pop("pipeline", self.pipeline)
         if self._started and self._started[0] is not played:
             self._started = None
-        given: dict[str, np.ndarray] = options.pop("pictures", {})
+        given = {name: own for name, own in options.pop("pictures", {}).items() if name != two_stages.NOISE}
         pictures = self._in_hand({name: own for name, own in given.items() if own.ndim > 1})
-        shown = survey.called_by(_piled(pictures, survey), self._started[1].shown if self._started else None)
+        shown = survey.called_by(image_arguments.piled(pictures, survey), self._started[1].shown if self._started else None)
         tensors = {name: torch.from_numpy(array.copy()) for name, array in conditioning.items()}
         scale = survey.off if guidance_scale is None else guidance_scale
-        off = survey.mode == "classifier_free" and scale <= survey.off
+        off = survey.mode == "classifier_free" and scale <= survey.off and not survey.always_guided
         encoded = played_parts.restored(survey, tensors, torch.float32, self._alone if off else None)
         count = len(next(iter(conditioning.values()))) if conditioning else options["batch_size"]
         running = standins.stand_in(played, _execution_device=torch.device("cpu"))
