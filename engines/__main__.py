@@ -193,7 +193,7 @@ def _alone(given: Mapping[str, Any]) -> dict[str, Any]:
 
 def _inputs(manifest: Manifest, pairs: tuple[str, ...]) -> dict[str, tuple[Any, ...]]:
     """Read `NAME=FILE` and `NAME=NUMBER`, by what the bundle says of the name; each as often as it was given."""
-    from engines.images import init_image  # noqa: PLC0415 - --help stays quick
+    from engines.images import init_image, noises  # noqa: PLC0415 - --help stays quick
 
     scales = [scale.name for scale in manifest.guidance.scales]
     found: dict[str, tuple[Any, ...]] = {}
@@ -205,6 +205,8 @@ def _inputs(manifest: Manifest, pairs: tuple[str, ...]) -> dict[str, tuple[Any, 
         value: Any = text  # of a name that nobody knows; the pipeline says which there are
         if entry.pictured if entry else name in {"image", "mask"}:
             value = init_image.read(Path(text))
+        elif entry and entry.kind == "noise":
+            value = noises.read_array(Path(text))
         elif entry or name in {*scales, "strength"}:
             try:
                 value = float(text)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from numbers import Real
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from PIL import Image
@@ -16,7 +16,7 @@ from engines.inputs import Input
 from engines.signature import dimension
 
 #: What sentences call each kind of input.
-_CALLED = {"image": "a picture", "mask": "a picture", "number": "a number", "integer": "a whole number"}
+_CALLED = {"image": "a picture", "mask": "a picture", "number": "a number", "integer": "a whole number", "noise": "an array"}
 
 
 class Feed:
@@ -54,10 +54,18 @@ class Feed:
             UnsupportedError: a picture does not fit.
 
         """
-        return {name: self._array(name, entry, sizes) for name, entry in self._entries.items()}
+        return {name: self._array(name, entry, sizes) for name, entry in self._entries.items() if name not in self.drawn}
+
+    @property
+    def drawn(self) -> dict[str, tuple[int, ...]]:
+        """Noise that a seed draws, none being given: how many draws of a picture, and the shape of each."""
+        noise = {name: entry for name, entry in self._entries.items() if entry.kind == "noise"}
+        return {name: _lengths(entry) for name, entry in noise.items() if all(each is None for each in self._values[name])}
 
     def _array(self, name: str, entry: Input, sizes: Mapping[str, int]) -> np.ndarray:
         values = self._values[name]
+        if entry.kind == "noise":
+            return np.stack(values)
         if not entry.pictured:
             kind = np.int64 if entry.kind == "integer" else np.float32
             return np.array([entry.default if value is None else value for value in values], kind)
@@ -76,7 +84,9 @@ class Feed:
         facts: dict[str, str] = {}
         for name, entry in self._entries.items():
             value = self._values[name][index]
-            if entry.pictured and value is not None:
+            if entry.kind == "noise":
+                facts |= {} if value is None else {f"input_{name}": digest_of(value)}
+            elif entry.pictured and value is not None:
                 facts[f"input_{name}"] = digest_of(value)
             elif not entry.pictured:
                 number: Any = entry.default if value is None else value
@@ -84,12 +94,31 @@ class Feed:
         return facts
 
 
-def digest_of(image: Image.Image) -> str:
-    """SHA-256 of a picture's pixels, whatever file it came in."""
+def digest_of(image: Image.Image | np.ndarray) -> str:
+    """SHA-256 of a picture's pixels, whatever file it came in, or of noise."""
+    if isinstance(image, np.ndarray):
+        return digest(np.ascontiguousarray(image))
     return digest(np.asarray(image.convert("RGBA") if image.mode == "P" else image))
 
 
+def _lengths(entry: Input) -> tuple[int, ...]:
+    return tuple(length for length in entry.shape[1:] if isinstance(length, int))
+
+
+def _check_noise(name: str, entry: Input, value: Any) -> None:  # noqa: ANN401 - it is what this finds out
+    if value is None:
+        return
+    wanted = _lengths(entry)
+    array: np.ndarray = cast("np.ndarray", value) if isinstance(value, np.ndarray) else np.empty(0)
+    if array.shape != wanted or array.dtype != np.float32:
+        got = f"{array.dtype} {list(array.shape)}" if isinstance(value, np.ndarray) else f"a {type(value).__name__}"
+        raise UnsupportedError(f"input {name} is noise, float32 {list(wanted)} a picture, and {got} was given.")
+
+
 def _check(name: str, entry: Input, value: Any) -> None:  # noqa: ANN401 - it is what this finds out
+    if entry.kind == "noise":
+        _check_noise(name, entry, value)
+        return
     if value is None and entry.default is None:
         raise UnsupportedError(
             f"this bundle needs the input {name}, {_CALLED[entry.kind]}{_about(entry)}. Give it: --input {name}=…"

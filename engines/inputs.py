@@ -41,7 +41,7 @@ class Input(Frozen):
 
     Attributes:
         kind: `image` and `mask` are float32 (batch, height, width, channels), a mask of one channel; `number` is float32
-            (batch,), `integer` int64 (batch,).
+            (batch,), `integer` int64 (batch,), `noise` float32 (batch, draws, …), which a seed draws before all other noise.
         shape: of every port of this name; a picture's sides are numbers, or multiples of the latent's.
         minimum: of a number; so is `maximum`, both included.
         default: what is fed where nothing is given: a number, or of a picture the grey in [0, 1] that fills it. Null: it must
@@ -51,7 +51,7 @@ class Input(Frozen):
 
     """
 
-    kind: Literal["image", "mask", "number", "integer"]
+    kind: Literal["image", "mask", "number", "integer", "noise"]
     shape: tuple[Dim, ...]
     minimum: float | None = None
     maximum: float | None = None
@@ -63,6 +63,11 @@ class Input(Frozen):
     def pictured(self) -> bool:
         """Whether it is a picture, not a number."""
         return self.kind in {"image", "mask"}
+
+    @property
+    def digested(self) -> bool:
+        """Whether what is fed is told by its SHA-256, not as a number."""
+        return self.pictured or self.kind == "noise"
 
     def port(self, name: str) -> Port:
         """The port that it feeds."""
@@ -80,6 +85,15 @@ class Input(Frozen):
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
+        if self.kind == "noise":
+            bounds = self.minimum, self.maximum, self.default, self.preprocessing
+            if (
+                any(each is not None for each in bounds)
+                or len(self.shape) < 3
+                or any(isinstance(each, str) for each in self.shape[1:])
+            ):
+                raise ValueError("noise has the shape (batch, draws, …) of numbers, and nothing else is said of it")
+            return self
         if not self.pictured:
             if self.preprocessing or self.shape[1:]:
                 raise ValueError(f"a {self.kind} has no preprocessing, and the shape (batch,)")

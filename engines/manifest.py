@@ -21,7 +21,7 @@ from engines.wiring import Role
 
 #: 2: samplers that start from an image. 3: decoders that work tile by tile. 4: inputs that users feed, condition parts, several
 #: guidance scales, attention masks. 5: LoRAs as inputs; shallow parts, and samplers that ask for guidance and caching by step;
-#: texts of open length.
+#: texts of open length; inputs that are noise.
 #: Manifests of earlier formats are read too: `engines.upgrade`.
 FORMAT = 5
 #: Relative, contained, without `.` or `..` segments; the file behind it must not be a link.

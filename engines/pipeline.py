@@ -206,12 +206,12 @@ class Pipeline(DiffusersCall):
         adapted = self._adapters.bind(asked.loras)
         player = self.sampler(steps, height, width, original) if sampler is None else self.solver(sampler, height, width)
         player = parallel.over(player) if parallel else player
-        drawn = self.seeded(asked.seeds, *size, asked.generator) if noise is None else self.given(noise, *size)
+        drawn, first = self._drawn(asked, size, noise)
         # Arrays come in the bundle's own order; what is drawn comes as the source draws it.
         drawn = noises.reordered(drawn, about.noise_order) if noise is None or callable(noise) else drawn
         draw, used = noises.hashed(drawn, size[0])
         ids, unread = self.tokenize(asked.prompts, asked.negative_prompts, **asked.seconds)
-        fed = {**ids, **asked.feed.arrays(self._sizes.named(height, width))}
+        fed = {**ids, **asked.feed.arrays(self._sizes.named(height, width)), **first}
         counts, latent = np.zeros(size[0], np.int64), None
         fused = about.fused(steps)
         if fused and decoded and not parallel and sampler is None:
@@ -369,6 +369,16 @@ class Pipeline(DiffusersCall):
     ) -> Draw:
         """Return noise from one stream per picture, of seed, seed + 1 …, or of a seed each; the size is in pixels."""
         return noises.seeded(request.seeds(seed, 1, count), self._sizes.latent(count, height, width), generator)
+
+    def _drawn(
+        self, asked: Request, size: tuple[int, int, int], noise: Iterable[np.ndarray] | noises.Drawing | None
+    ) -> tuple[Draw, dict[str, np.ndarray]]:
+        """What the draws of a call are, and before them, by name, the noise of inputs that nobody gave."""
+        if noise is None:
+            return noises.seeded_after(asked.feed.drawn, asked.seeds, self._sizes.latent(*size), asked.generator)
+        if missing := [*asked.feed.drawn]:
+            raise UnsupportedError(f"noise is given, and none for the input {missing[0]}. Give that too, or neither.")
+        return self.given(noise, *size), {}
 
     def given(self, noise: Iterable[np.ndarray] | noises.Drawing, count: int, height: int, width: int) -> Draw:
         """Return the caller's own draws, checked against the size in pixels."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -36,8 +36,22 @@ _STREAMS = {"numpy": _NumpyNoise, "torch-cpu": TorchNoise, "torch-cuda": TorchCu
 
 def seeded(seeds: Sequence[int], shape: Shape, generator: Generator) -> Draw:
     """Noise from one stream per picture, of its own seed: `numpy`'s Philox, or as torch draws it, which diffusers' users have."""
+    return seeded_after({}, seeds, shape, generator)[0]
+
+
+def seeded_after(
+    first: Mapping[str, Sequence[int]], seeds: Sequence[int], shape: Shape, generator: Generator
+) -> tuple[Draw, dict[str, np.ndarray]]:
+    """The same after noises of other shapes from the same streams, by name.
+
+    `first` says of each name how many a picture has and the shape of each; they are returned as (pictures, number, …).
+    """
     streams = [_STREAMS[generator](seed) for seed in seeds]
-    return lambda: np.stack([stream.standard_normal(shape[1:]) for stream in streams])
+    drawn = {
+        name: np.stack([np.stack([stream.standard_normal(tuple(own)) for _ in range(count)]) for stream in streams])
+        for name, (count, *own) in first.items()
+    }
+    return (lambda: np.stack([stream.standard_normal(shape[1:]) for stream in streams])), drawn
 
 
 def stream(seed: int, generator: Generator) -> Drawing:
@@ -120,14 +134,24 @@ def read(path: Path) -> np.ndarray:
         UnsupportedError: it is no such file.
 
     """
-    try:
-        with path.open("rb") as file:
-            noise: np.ndarray = np.lib.format.read_array(file, allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise UnsupportedError(f"{path} cannot be read as an array: {error}. Write it with numpy.save.") from error
+    noise = read_array(path)
     if noise.dtype != np.float32 or noise.ndim not in (4, 5):
         raise UnsupportedError(
             f"{path} holds {noise.dtype} {list(noise.shape)}. Noise is float32 [pictures, channels, latent height, latent "
             "width], or several such draws stacked on a first axis."
         )
     return noise
+
+
+def read_array(path: Path) -> np.ndarray:
+    """Read a `.npy` file.
+
+    Raises:
+        UnsupportedError: it is none.
+
+    """
+    try:
+        with path.open("rb") as file:
+            return np.lib.format.read_array(file, allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise UnsupportedError(f"{path} cannot be read as an array: {error}. Write it with numpy.save.") from error

@@ -113,7 +113,7 @@ class ImageProvenance(BaseModel):
             wishes["inputs"] = {
                 name: int(text) if name in entries and entries[name].kind == "integer" else float(text)
                 for name, text in self.inputs.items()
-                if name in scales or (name in entries and not entries[name].pictured)
+                if name in scales or (name in entries and not entries[name].digested)
             }
         except ValueError as error:
             raise UnsupportedError(f"the picture says in a damaged way what it was made with: {error}.") from error
@@ -121,7 +121,7 @@ class ImageProvenance(BaseModel):
 
     def compare_inputs(self, manifest: Manifest, inputs: Mapping[str, Any]) -> None:
         """Raise UnsupportedError unless the pictures among the bundle's `inputs` are those that the picture was made from."""
-        for name in [name for name, entry in manifest.inputs.items() if entry.pictured]:
+        for name in [name for name, entry in manifest.inputs.items() if entry.digested]:
             wanted, given = self.inputs.get(name), inputs.get(name)
             found = None if given is None else digest_of(given)
             if wanted == found:

@@ -63,7 +63,9 @@ def described(served: ServedBundle, options: ServeOptions) -> dict[str, Any]:
         "prompts": len(about.tokenizers),
         "image": bool(about.with_role("encoder")) and any(entry.image for entry in about.samplers),
         "inputs": {
-            name: entry.model_dump(mode="json", exclude={"shape", "preprocessing"}) for name, entry in about.inputs.items()
+            name: entry.model_dump(mode="json", exclude={"shape", "preprocessing"})
+            for name, entry in about.inputs.items()
+            if entry.kind != "noise"  # which the seed draws
         },
         "loras": list(options.loras) if any(part.lora for part in about.parts.values()) else [],
         "fused": bool(about.with_role("pipeline")),

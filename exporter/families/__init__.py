@@ -71,8 +71,11 @@ class Reference(Protocol):
         """Token ids as the source's own tokenizers make them, int64 (batch, branches, length), by input port."""
         ...
 
-    def encode(self, prompts: Sequence[str], negative: str | None) -> dict[str, np.ndarray]:
-        """Conditioning as the source makes it, float32 (batch, branches, …), by port."""
+    def encode(self, prompts: Sequence[str], negative: str | None, noise: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        """Conditioning as the source makes it, float32 (batch, branches, …), by port.
+
+        `noise`, float32 (batch, draws, …), is of a first stage that is sampled for it, where there is one.
+        """
         ...
 
     def call(self, conditioning: Mapping[str, np.ndarray], guidance_scale: float | None, **options: Any) -> Any:  # noqa: ANN401 - diffusers'
@@ -199,6 +202,11 @@ class Family(Protocol):
         ...
 
     @property
+    def shared_inputs(self) -> Collection[str]:
+        """Those of them of which one call of the source takes one, for all its pictures."""
+        ...
+
+    @property
     def noise_order(self) -> Sequence[int]:
         """Which of the noises that its pipeline draws a bundle takes first, in its order; empty: as they come."""
         ...
@@ -259,12 +267,12 @@ class Family(Protocol):
 def plain(configs: Mapping[str, Mapping[str, Any]]) -> bool:
     """Whether the model's pipeline does no more than text to image, from a picture or within a mask, with its own networks.
 
-    Others perturb attention, take pictures as conditions, or give their UNet more channels than the latent's, each as its own
-    code says.
+    Others perturb attention, take pictures as conditions or as prompts, or give their UNet more channels than the latent's, each
+    as its own code says.
     """
     name, unet, vae = (configs.get(each, {}) for each in ("model_index", "unet", "vae"))
     kind = str(name.get("_class_name"))
-    if any(word in kind for word in _CONDITIONED):
+    if any(word in kind for word in _CONDITIONED) or unet.get("encoder_hid_dim_type") == "ip_image_proj":
         return False
     return "Inpaint" not in kind or unet.get("in_channels", 4) == vae.get("latent_channels", 4)
 

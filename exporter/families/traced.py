@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property, partial
@@ -65,7 +64,9 @@ class Traced:
             raise RecipeError([told])
         names = [*dict.fromkeys(self.roles), *self.checkpoint.configs]
         if unknown := [name for name in recipe.components if self.roles.get(name, "shallow") == "shallow"]:
-            told = {self.image_encoder: f"; diffusers starts {self.survey.name} from no picture"}
+            none = f"diffusers starts {self.survey.name} from no picture"
+            none = "a pipeline of two stages is built from text alone" if self.survey.earlier else none
+            told = {self.image_encoder: f"; {none}"}
             raise RecipeError(
                 [f"components.{name}: this model has none{told.get(name, did_you_mean(name, names))}" for name in unknown]
             )
@@ -129,17 +130,26 @@ class Traced:
     def inputs(self) -> Mapping[str, Input]:
         """The pictures that the pipeline is given, in the order of its arguments, and the class that it draws."""
         from exporter.families.tracing import class_labels, image_arguments  # noqa: PLC0415 - torch
+        from exporter.families.tracing.two_stages import NOISE  # noqa: PLC0415
 
         found = class_labels.entries(self.survey.pipeline)
+        if self.survey.earlier:
+            told = f"noise of the first stage of {self.survey.name}; a seed draws it before all other"
+            found[NOISE] = Input(kind="noise", shape=("batch", *self.survey.earlier), about=told)
         for name in self.conditions.pictures:
             about = self.survey.prepared.get(name, image_arguments.PLAIN)
             found[name] = Input(
                 kind="mask" if about.grey else "image",
-                shape=("batch", *self._pixels, 1 if about.grey else 3),
+                shape=("batch", *(about.sides or self._pixels), 1 if about.grey else 3),
                 preprocessing=about.preprocessing,
                 about=f"{self.survey.pictures[name]} of {self.survey.name}",
             )
         return found
+
+    @property
+    def shared_inputs(self) -> frozenset[str]:
+        """An IP-Adapter's picture: a bundle takes one a picture."""
+        return self.survey.shared
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -195,21 +205,21 @@ class Traced:
     @property
     def notes(self) -> Sequence[str]:
         """What is left out."""
+        from exporter.families.tracing import left_out  # noqa: PLC0415 - torch
+
         used = {name for part in self.roles for name in self.components(part)} | {"scheduler"}
-        used |= {reading.tokenizer for reading in self.survey.readings.values()}
+        used |= {reading.tokenizer for reading in self.survey.readings.values()} | self._extractors
         index = self.checkpoint.configs["model_index"]
-        left = [name for name, entry in index.items() if isinstance(entry, list) and entry[-1] is not None and name not in used]
-        found = [f"left out: {name}, which {self.survey.name} does not run for a picture from text" for name in left]
-        if self.survey.unseeded:
-            found.append(f"left out: noise that no seed reaches, which {self.survey.name} adds to the pictures that it encodes")
-        if self.survey.rewrites:
-            found.append(f"left out: what {self.survey.name} mends in prompts by code, such as HTML's entities")
-        for reading in (each for each in self.survey.readings.values() if each.pads):
-            most, told = reading.most, "since what pads a shorter one is kept there"
-            found.append(f"left out: of a text of more than {most} ids one more than {self.survey.name} leaves out, {told}")
-        if isinstance(error := self.survey.unguided, UnsupportedError):
-            found.append(f"guidance is never off: without it {' '.join(str(error).split())}")
+        found = [*left_out.components(self.survey, index, used), *left_out.abilities(self.survey)]
         return [*found, *self._started[1]]
+
+    @property
+    def _extractors(self) -> set[str]:
+        """Image processors of transformers, where they prepare a picture."""
+        from exporter.families.tracing import feature_extractors  # noqa: PLC0415 - torch
+
+        shown = any(self.survey.own_sides(name) for name in self.survey.pictures)
+        return set(feature_extractors.of(self.survey.pipeline)) if shown else set()
 
     @property
     def noise_order(self) -> Sequence[int]:
@@ -221,7 +231,8 @@ class Traced:
     def guidance(self) -> Guidance:
         """The recipe's, and the pipeline's further scales at its own defaults."""
         usual = Guidance.of(self.recipe.sampler.guidance.mode, self.recipe.sampler.guidance.scale)
-        off = None if isinstance(self.survey.unguided, UnsupportedError) else self.survey.off
+        always = self.survey.always_guided or isinstance(self.survey.unguided, UnsupportedError)
+        off = None if always else self.survey.off
         own = (scale.model_copy(update={} if scale.off is None else {"off": off}) for scale in usual.scales)
         ends = self.survey.following
         others = (
@@ -266,15 +277,16 @@ class Traced:
                 for each, reading in self.survey.readings.items()
                 for what in (("ids", "mask") if reading.masked else ("ids",))
             ]
+            inputs += [entry.port(each) for each, entry in self.inputs.items() if entry.kind == "noise"]
             return self._signed(inputs, self._conditioning, alone=True)
         made = [Port(name=crossing.name, shape=crossing.port_shape) for crossing in self.conditions.crossings]
         if role == "condition":
             noise = [Port(name="noise", shape=latent.shape)] if self.conditions.draw is not None else []
             inputs = [*(entry.port(each) for each, entry in self.inputs.items() if entry.pictured), *noise]
-            return self._signed(inputs, made, alone=self._one_by_one)
+            return self._signed(inputs, made, alone=self._one_by_one or bool(self.survey.shared))
         if role in {"denoiser", "shallow"}:
             scales = [Port(name=scale.name, shape=("batch",)) for scale in self.guidance.scales]
-            labels = [entry.port(each) for each, entry in self.inputs.items() if not entry.pictured]
+            labels = [entry.port(each) for each, entry in self.inputs.items() if not entry.pictured and entry.kind != "noise"]
             inputs = [latent, Port(name="timestep", shape=("batch",)), *labels, *self._conditioning, *made, *scales]
             deep, answer = [self.blocks.port] if self.recipe.sampler.cache else [], Port(name="model_output", shape=latent.shape)
             taken, left = ([*inputs, *deep], [answer]) if role == "shallow" else (inputs, [answer, *deep])
@@ -299,10 +311,13 @@ class Traced:
     @property
     def _one_by_one(self) -> bool:
         """Whether the pipeline wants to know in Python how many pictures there are."""
-        from exporter.families.tracing.dry_run import Leaf, arguments  # noqa: PLC0415 - torch
+        from exporter.families.tracing import image_arguments  # noqa: PLC0415 - torch
+        from exporter.families.tracing.dry_run import Leaf, arguments  # noqa: PLC0415
 
         lists = any(leaf.rows for leaves in self.survey.conditioning for leaf in leaves if isinstance(leaf, Leaf))
         takes = arguments(self.survey.pipeline)
+        if image_arguments.counted(self.survey.pipeline) and not self.survey.piles:
+            return False
         return lists or self.survey.cut or not {"prompt_embeds", "batch_size"} & takes.keys()
 
     _sides = ("latent_height", "latent_width")
@@ -349,24 +364,10 @@ class Traced:
 
     def tokenizers(self) -> Mapping[str, tuple[Tokenizer, str]]:
         """Per tokenizer: manifest entry, and the text of its `tokenizers` JSON file, which says how it pads."""
-        found = {}
-        for name in self.tokenizer_names:
-            source, reading = self.tokenizer(name), self.survey.readings[name]
-            content = json.loads(source.backend_tokenizer.to_str())
-            own = type(source.backend_tokenizer).from_str(
-                json.dumps(content if reading.special else content | {"post_processor": None})
-            )
-            own.no_truncation()
-            own.enable_padding(
-                length=reading.most, pad_id=source.pad_token_id, pad_token=source.pad_token, direction=source.padding_side
-            )
-            entry = Tokenizer(
-                file=f"tokenizers/{name}.json", length=reading.most, feeds=f"{name}_ids",
-                mask=f"{name}_mask" if reading.masked else None,
-                before=reading.before, after=reading.after, lower=reading.lower, open=reading.entry(name),
-            )  # fmt: skip
-            found[name] = (entry, own.to_str())
-        return found
+        from exporter.families.tracing import tokenizer_files  # noqa: PLC0415 - torch
+
+        readings = self.survey.readings
+        return {name: tokenizer_files.written(name, readings[name], self.tokenizer(name)) for name in self.tokenizer_names}
 
     def tokenizer(self, name: str) -> Any:  # noqa: ANN401 - transformers'
         """One tokenizer as transformers has it, and as the pipeline leaves it."""

@@ -13,13 +13,15 @@ NETWORKS = re.compile(r"unet|transformer|vae|text_encoder(_\d)?")
 TOKENIZERS = re.compile(r"tokenizer(_\d)?")
 #: The config of what makes ids of texts, and of what makes pixels of images alone.
 TOKENIZER, _PROCESSOR = "tokenizer_config.json", "preprocessor_config.json"
+#: And of a scheduler that is a stage's own.
+_SCHEDULER = "scheduler_config.json"
 
 
 def of(inside: Path, name: str) -> str:
     """Name of the file that a component's config is in: a network's, but for what makes ids of texts, or pixels of images."""
     if TOKENIZERS.fullmatch(name) or name == "scheduler":
         return f"{name.partition('_')[0]}_config.json"
-    return next((file for file in ("config.json", TOKENIZER, _PROCESSOR) if (inside / file).exists()), "config.json")
+    return next((file for file in ("config.json", TOKENIZER, _PROCESSOR, _SCHEDULER) if (inside / file).exists()), "config.json")
 
 
 def further(component: str) -> Iterator[str]:

@@ -333,7 +333,9 @@ def _conditioning(pipeline: Pipeline, run: Run, draw: Draw) -> Mapping[str, np.n
     """What texts and pictures of a run become, which are prepared as a user's are."""
     setting = run.setting
     ids, _ = pipeline.tokenize(setting.prompts, setting.negative_prompt or "")
+    entries = pipeline.bundle.manifest.inputs
     shown: dict[str, list[Any]] = {name: fed.tolist() for name, fed in run.inputs.items() if fed.ndim == 1}
+    shown |= {name: list(fed) for name, fed in run.inputs.items() if entries[name].kind == "noise"}
     shown |= {
         name: [Image.fromarray(each[..., 0] if each.shape[-1] == 1 else each) for each in pixels]
         for name, pixels in run.inputs.items()

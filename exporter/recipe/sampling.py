@@ -127,7 +127,9 @@ class CacheOptions(Frozen):
         default=None, min_length=1, description="or the steps at which it is whole, counted from 1"
     )
     depth: int = Field(
-        default=0, ge=0, description="layers, of a transformer blocks, that run at every step; 0 are the fewest; a search finds its own"
+        default=0,
+        ge=0,
+        description="layers, of a transformer blocks, that run at every step; 0 are the fewest; a search finds its own",
     )
     floor: Decibels | None = Field(
         default=None,

@@ -20,7 +20,7 @@ _SPOTS = 4
 def probe_pictures(
     inputs: Mapping[str, Input], count: int, sides: Mapping[str, int], random: np.random.Generator
 ) -> dict[str, np.ndarray]:
-    """Make pictures, uint8 (count, height, width, channels) by input, and whole numbers that have no default, int64 (count,).
+    """Make pictures, uint8 (count, height, width, channels) by input; whole numbers that have no default, int64 (count,); noise.
 
     Args:
         inputs: what users feed; numbers that have a default are left out.
@@ -31,6 +31,8 @@ def probe_pictures(
     """
     made = {name: _pictures(entry, count, sides, random) for name, entry in inputs.items() if entry.pictured}
     asked = {name: entry for name, entry in inputs.items() if entry.kind == "integer" and entry.default is None}
+    drawn = {name: entry.shape[1:] for name, entry in inputs.items() if entry.kind == "noise"}
+    made |= {name: random.standard_normal((count, *map(int, shape)), np.float32) for name, shape in drawn.items()}
     return made | {name: _numbers(entry, count, random) for name, entry in asked.items()}
 
 

@@ -111,9 +111,10 @@ def record(family: Family, recipe: Recipe, report: Callable[[str], None] = lambd
             if not family.tokenizer_names:
                 setting = replace(setting, prompts=("",) * len(setting.prompts), negative_prompt=None)  # noqa: PLW2901
             texts = setting.prompts, setting.negative_prompt
-            conditioning, ids = reference.encode(*texts), reference.tokenize(*texts)
-            noise = noises(recipe, number)
             pictures = _pictures(family, setting, np.random.Generator(np.random.Philox([recipe.checks.seed, number, 1])))
+            drawn = [fed for name, fed in pictures.items() if family.inputs[name].kind == "noise"]
+            conditioning, ids = reference.encode(*texts, *drawn), reference.tokenize(*texts)
+            noise = noises(recipe, number)
             one = functools.partial(play, family, reference, setting, conditioning, pictures)
             if recipe.sampler.cache and not setting.strength:
                 uncached = one(noises(recipe, number), None, cache=None).image
@@ -142,7 +143,8 @@ def _pictures(family: Family, setting: Setting, random: np.random.Generator) -> 
     """What one setting feeds."""
     cells = family.latent_shape(1, setting.height, setting.width)[2:]
     sides = {"latent_height": cells[0], "latent_width": cells[1]}
-    return probe_pictures(family.inputs, len(setting.prompts), sides, random)
+    made = probe_pictures(family.inputs, len(setting.prompts), sides, random)
+    return {name: np.repeat(own[:1], len(own), axis=0) if name in family.shared_inputs else own for name, own in made.items()}
 
 
 @dataclass

@@ -126,3 +126,40 @@ def test_a_digest_is_of_the_pixels_and_not_of_the_palette():
     assert digest_of(picture) != digest_of(plain(4, 4))
     assert digest_of(picture) == digest_of(picture.copy())
     assert len(digest_of(picture)) == len(hashlib.sha256().hexdigest())
+
+
+NOISE = Input(kind="noise", shape=("batch", 2, 3))
+
+
+def test_noise_that_nobody_gives_is_left_to_the_seed_and_noise_that_is_given_is_told_by_its_numbers():
+    left = Feed({"noise": NOISE}, {"noise": [None, None]})
+    assert (left.drawn, left.arrays({}), left.facts(0)) == ({"noise": (2, 3)}, {}, {})
+    given = np.arange(6, dtype=np.float32).reshape(2, 3)
+    fed = Feed({"noise": NOISE}, {"noise": [given, given + 1]})
+    assert fed.drawn == {}
+    assert np.array_equal(fed.arrays({})["noise"], np.stack([given, given + 1]))
+    assert fed.facts(0) == {"input_noise": digest_of(given)} != fed.facts(1)
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        (np.zeros((2, 3)), r"noise, float32 \[2, 3\] a picture, and float64 \[2, 3\] was given"),
+        (np.zeros((3, 2), np.float32), r"and float32 \[3, 2\] was given"),
+        (4.0, "and a float was given"),
+        (plain(2, 3), "and a Image was given"),
+    ],
+)
+def test_noise_that_does_not_fit_is_refused(value, told):
+    with pytest.raises(UnsupportedError, match=told):
+        Feed({"noise": NOISE}, {"noise": [value]})
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"shape": ("batch", 3)}, {"shape": ("batch", 2, "latent_height")}, {"default": 0.0}, {"preprocessing": Preprocessing()}],
+)
+def test_of_noise_nothing_is_said_but_how_many_draws_of_which_shape(more):
+    assert Input(kind="noise", shape=("batch", 3, 2, 32)).digested
+    with pytest.raises(ValueError, match="noise has the shape"):
+        Input(**{"kind": "noise", "shape": ("batch", 3, 2, 32), **more})

@@ -46,7 +46,7 @@ DEAD = 1e-3
 MODES = {"classifier_free": (4.0, 1.0), "embedded": (3.5, 2.0), "none": (None, None)}
 PROMPTS, NEGATIVE = ["A red circle", "the blue square"], "Blurry"
 _RECIPE = """
-model: {source: %s, call: %s}
+model: %s
 sampler: {steps: [%d], guidance: %s}
 shapes: {height: [%d, %d, %d], width: [%d, %d, %d], batch: [1, 1, %d]}
 checks: {prompts: [A red circle, the blue square], negative_prompt: Blurry}
@@ -63,15 +63,25 @@ _PLAIN = {
 _PICTURED = ("-pictured", "components: {condition: {}}\n")
 #: Whose time is one a call, so that with guidance diffusers draws one picture; of which a list of pictures is one prompt's; and
 #: whose pictures are others beside a longer prompt.
-_ALONE = ("PRXPipeline", "StableDiffusionXLControlNetUnion", "Flux2", "Kandinsky3")
+_ALONE = ("PRXPipeline", "StableDiffusionXLControlNetUnion", "Flux2", "Kandinsky3", "KandinskyV22", "DreamLite")
+#: Which take a text and no list of texts.
+_ONE_TEXT = ("DreamLite",)
 #: Arguments of the call without which some pipelines do nothing.
-CALLS: Mapping[str, Mapping[str, Any]] = {"stable-diffusion-xl-controlnet-union": {"control_mode": [1]}}
+CALLS: Mapping[str, Mapping[str, Any]] = {
+    "stable-diffusion-xl-controlnet-union": {"control_mode": [1]},
+    # Of which a micro model's tokenizer, which spells, reads more.
+    "dreamlite": {"max_sequence_length": 260},
+    "dreamlite-mobile": {"max_sequence_length": 260},
+    "kandinsky22": {"prior_num_inference_steps": 3},
+}
 #: What a micro model has in another way than the models of that name.
 _WITH = {
     "if": "with a scheduler of a fixed variance and no thresholding",
     "lumina": "with texts padded on the right",
     "hunyuan-pag": "never without guidance, where diffusers' own code fails",
 }
+#: An argument of which one call takes one for all prompts, and what is asked of a model that reads none.
+_SHARED, _WORDLESS = "ip_adapter_image", {"negative_prompt": ""}
 #: What diffusers calls an input, where that is another word.
 _WORDS = {"mask": "mask_image"}
 #: Height and widths in pixels, where a micro model's network takes no smaller ones.
@@ -88,15 +98,17 @@ SIDES = {
 }
 
 
-def row(name: str) -> dict[str, Any]:
+def row(name: str, source: Any = None) -> dict[str, Any]:  # noqa: ANN401 - diffusers'
     """How it went: `state` is `works`, `differs` or `refused`; of the last, `why` is the product's own sentence.
+
+    `source` is the pipeline, where it stands in none of diffusers' lists.
 
     Where no graph holds for all sizes, or for two pictures, `only` says so and `why` why, and each size has a bundle of its own.
     """
     side, wide = SIDES.get(name, (32, 48))
     refusals: list[T2IError] = []
     with tempfile.TemporaryDirectory() as folder:
-        source = MADE[name]()
+        source = source or MADE[name]()
         source.save_pretrained(f"{folder}/model")
         for only, bundles, batch in ladder(side, wide):
             try:
@@ -105,7 +117,7 @@ def row(name: str) -> dict[str, Any]:
             except (UnsupportedError, ParityError) as error:
                 refusals.append(error)
                 continue
-            psnr = min(value for mode, bundle, widths in made for value in _compared(source, name, bundle, mode, side, widths))
+            psnr = min(value for mode, bundle, widths in made for value in compared(source, name, bundle, mode, side, widths))
             state = "works" if psnr >= LIMIT else "differs"
             left = limits(name, only, refusals, folder)
             return {"state": state, "psnr": round(psnr, 1), "guidance": made[0][0], **left}
@@ -127,15 +139,27 @@ def ladder(side: int, wide: int) -> Iterator[tuple[str, list[tuple[int, ...]], i
 
 
 def built(
-    name: str, folder: Path, height: int, widths: tuple[int, ...], batch: int, *, steps: int = 2, more: str = ""
+    name: str,
+    folder: Path,
+    height: int,
+    widths: tuple[int, ...],
+    batch: int,
+    *,
+    steps: int = 2,
+    more: str = "",
+    model: Mapping[str, Any] | None = None,
 ) -> tuple[str, Path]:
-    """Build it with the first mode of guidance that the pipeline has; `more` are further lines of its recipe."""
+    """Build it with the first mode of guidance that the pipeline has.
+
+    `more` are further lines of its recipe, and `model` further fields of its model.
+    """
     refusals: list[RecipeError] = []
     out = folder / f"bundle-{widths[0]}-{batch}"
     for mode, (scale, _) in MODES.items():
         guidance = f"{{mode: {mode}, scale: {scale}}}" if scale else f"{{mode: {mode}}}"
         sizes = *[height] * 3, widths[0], widths[0], widths[-1], batch
-        text = _RECIPE % (folder / "model", json.dumps(CALLS.get(name, {})), steps, guidance, *sizes, more)
+        stated = {"source": str(folder / "model"), "call": CALLS.get(name, {}), **(model or {})}
+        text = _RECIPE % (json.dumps(stated), steps, guidance, *sizes, more)
         try:
             bundle, _ = build(Recipe.parse(text, name), out, Store(folder / "store"), silent)
         except RecipeError as error:
@@ -145,7 +169,7 @@ def built(
     raise UnsupportedError(str(refusals[0]))
 
 
-def _compared(source: Any, name: str, bundle: Path, mode: str, height: int, widths: tuple[int, ...]) -> Iterator[float]:  # noqa: ANN401 - diffusers'
+def compared(source: Any, name: str, bundle: Path, mode: str, height: int, widths: tuple[int, ...]) -> Iterator[float]:  # noqa: ANN401 - diffusers'
     """PSNR in dB of every setting."""
     source.set_progress_bar_config(disable=True)
     takes = inspect.signature(source.__call__).parameters
@@ -158,7 +182,8 @@ def _compared(source: Any, name: str, bundle: Path, mode: str, height: int, widt
             given: dict[str, Any] = {} if scale is None else {"guidance_scale": scale}
             pictures = _pictures(pipeline.bundle.manifest.inputs, len(prompts), (width, height), resized="height" in takes)
             given |= {"negative_prompt": negative, "seed": 7, "generator": "torch-cpu", "inputs": pictures}
-            asked = Request.of(pipeline.bundle.manifest, prompts, 1, **given)
+            texts = prompts if pipeline.bundle.manifest.tokenizers else [""] * len(prompts)
+            asked = Request.of(pipeline.bundle.manifest, texts, 1, **{**given, **({} if texts is prompts else _WORDLESS)})
             drawn = pipeline.draw(asked, height=height, width=width).images
             noise = [torch.Generator().manual_seed(7 + index) for index in range(len(prompts))]
             options = {own: 1.0 if scale is None else scale, "height": height, "width": width, "num_inference_steps": 2}
@@ -181,12 +206,16 @@ def drawn_by(
     each: Sequence[str],
 ) -> np.ndarray:
     """Diffusers' pictures, all in one call or each in its own; of the options that are named in `each` there is one a prompt."""
-    size = 1 if type(source).__name__.startswith(_ALONE) else len(prompts)
-    found = []
+    alone = type(source).__name__.startswith(_ALONE) or _SHARED in options
+    size, takes, found = 1 if alone else len(prompts), inspect.signature(source.__call__).parameters, list[np.ndarray]()
     for start in range(0, len(prompts), size):
         own = slice(start, start + size)
         given = {name: value[own] if name in each and value is not None else value for name, value in options.items()}
-        found.append(source(prompt=list(prompts[own]), **given, generator=list(noise[own]), output_type="np").images)
+        texts: dict[str, Any] = {"prompt": list(prompts[own])} if "prompt" in takes else {}
+        if type(source).__name__.startswith(_ONE_TEXT):
+            texts |= {name: given.pop(name) for name in ("negative_prompt",) if name in given}
+            texts = {name: value[0] for name, value in texts.items()}
+        found.append(source(**texts, **given, generator=list(noise[own]), output_type="np").images)
     return np.concatenate(found)
 
 
@@ -196,7 +225,7 @@ def _pictures(inputs: Mapping[str, Input], count: int, size: tuple[int, int], *,
     They are (width, height) of `size`, and half as large again where they are `resized`.
     """
     random, found = np.random.default_rng(0), dict[str, list[Image.Image]]()
-    for name, about in inputs.items():
+    for name, about in ((name, about) for name, about in inputs.items() if about.pictured):
         larger = resized and about.preprocessing is not None and about.preprocessing.resize != "none"
         own = (size[0] * 3 // 2, size[1] * 3 // 2) if larger else size
         mask, filtered = about.kind == "mask", Image.Resampling.NEAREST if about.kind == "mask" else Image.Resampling.BICUBIC

@@ -11,8 +11,9 @@ import transformers
 
 from engines.errors import RecipeError, UnsupportedError
 from engines.plugins import did_you_mean
-from exporter.families.tracing import siblings, text_processors
+from exporter.families.tracing import feature_extractors, ip_adapters, siblings, text_processors
 from exporter.families.tracing.standins import real
+from exporter.families.tracing.two_stages import staged
 from exporter.families.unets import tokens
 from exporter.models import weights
 
@@ -33,7 +34,8 @@ def kind_of(checkpoint: Checkpoint) -> Any:  # noqa: ANN401 - a class of diffuse
     found = getattr(diffusers, name, None)
     if not (isinstance(found, type) and issubclass(found, diffusers.DiffusionPipeline)):
         raise UnsupportedError(f"diffusers {diffusers.__version__} has no pipeline {name!r}.\n  A newer diffusers may know it.")
-    return siblings.from_text(found, checkpoint.configs)
+    kind = siblings.from_text(found, checkpoint.configs)
+    return kind if checkpoint.ip_adapter is None else ip_adapters.adapted(kind)
 
 
 def pipeline(checkpoint: Checkpoint, sampler: SamplerOptions, loaded: Sequence[str] | None, precision: Precision) -> Any:  # noqa: ANN401
@@ -41,7 +43,7 @@ def pipeline(checkpoint: Checkpoint, sampler: SamplerOptions, loaded: Sequence[s
     # diffusers' pipelines name image processors that this model has not, and transformers warns that they lack torchvision.
     transformers.logging.set_verbosity_error()
     with real():
-        return _whole(checkpoint, sampler, loaded, precision)
+        return staged(_whole(checkpoint, sampler, loaded, precision))
 
 
 def _whole(checkpoint: Checkpoint, sampler: SamplerOptions, loaded: Sequence[str] | None, precision: Precision) -> Any:  # noqa: ANN401
@@ -65,6 +67,8 @@ def _whole(checkpoint: Checkpoint, sampler: SamplerOptions, loaded: Sequence[str
         elif hasattr(_class(*entry), "forward"):
             here = loaded is None or name in loaded
             parts[name] = checkpoint.module(name, precision) if here else checkpoint.skeleton(name).eval()
+        elif entry[0] == "transformers" and feature_extractors.kind(entry[1]) is not None:
+            parts[name] = feature_extractors.load(entry[1], checkpoint.configs[name])
         elif name in checkpoint.folders:
             parts[name] = _class(*entry).from_pretrained(checkpoint.folders[name])
         else:

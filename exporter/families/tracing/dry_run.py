@@ -155,9 +155,10 @@ class Play:
         """Put other components into the pipeline's places."""
         self._place(**components)
 
-    def own(self, method: str) -> None:
-        """Let the pipeline have a method of its own again."""
+    def own(self, method: str) -> Any:  # noqa: ANN401 - the pipeline's
+        """Let the pipeline have a method of its own again, and return it; None where it has none."""
         self.pipeline.__dict__.pop(method, None)
+        return getattr(self.pipeline, method, None)
 
     def __call__(self, **asked: Any) -> Any:  # noqa: ANN401 - what the pipeline returns
         """Call the pipeline, with those of the arguments that it takes."""

@@ -12,11 +12,20 @@ from torch.utils import _pytree as pytree
 
 from engines.errors import UnsupportedError
 from engines.signature import Range
-from exporter.families.tracing import class_labels, dry_run, image_arguments, own_texts, readings, text_processors
+from exporter.families.tracing import (
+    class_labels,
+    conditioning,
+    dry_run,
+    image_arguments,
+    own_texts,
+    readings,
+    text_processors,
+    two_stages,
+)
 from exporter.families.tracing.dry_run import NEGATIVE, POSITIVE, Encoding, Leaf, Play, TokenCall
 from exporter.families.tracing.lengths import OpenLengths
-from exporter.families.tracing.origins import DRAW, STEP, Origins, marked, origins
-from exporter.families.tracing.own_texts import Ones
+from exporter.families.tracing.one_text import TextList, checked
+from exporter.families.tracing.origins import DRAW, STEP, Origins, drawn_of, marked
 from exporter.families.tracing.readings import AskedTokens, Reading
 from exporter.families.tracing.scales import open_scales, other_scales, steering
 from exporter.families.tracing.standins import Absent, Finished, OpenScale, Stepped, idle, outlined, refused
@@ -37,6 +46,7 @@ class Survey:
         steps: that the pipeline is asked for.
         hand: what its call is given of a tensor that is a picture; None: it is given none.
         lists: argument → how many pictures it is a list of, where it is one.
+        prepared: name of an input → what is made of it, where that is known before.
         words: name of an input → the argument that is that picture; by default the arguments' own names.
         judged: whether the pipeline itself checks what it is asked, as it does for whoever calls it.
         cut: whether tokenizers leave out what pads a text.
@@ -55,6 +65,8 @@ class Survey:
         grid: what its scheduler was told.
         scale: of guidance; `others` are the pipeline's further scales.
         options: what `step` was given beside output, time and sample.
+        earlier: how many noises a first stage draws for a picture, and the shape of each; () without one.
+        lone: whether it writes its prompt into a text of its own, and so draws one at a time.
         counts: whether a network asks masks that pad texts how many ids are a text's own.
 
     Raises:
@@ -73,6 +85,7 @@ class Survey:
         hand: Callable[[Tensor], Any] | None = None,
         lists: Mapping[str, int] | None = None,
         *,
+        prepared: Mapping[str, image_arguments.Picture] | None = None,
         words: Mapping[str, str] | None = None,
         judged: bool = False,
         cut: bool = False,
@@ -80,7 +93,7 @@ class Survey:
         self.pipeline, self.mode, self.cut = pipeline, mode, cut
         self.lists, self._hand = dict(lists or {}), hand or image_arguments.as_numbers
         self.pictures = image_arguments.numbered(words or image_arguments.arguments(pipeline), self.lists) if hand else {}
-        self.prepared: dict[str, image_arguments.Picture] = {}
+        self.prepared = dict(prepared or {})
         self.drawn: int | None = None
         self.name = type(pipeline).__name__
         self._asked = {**asked, "height": height, "width": width, "num_inference_steps": steps}
@@ -92,13 +105,14 @@ class Survey:
         self._read: dict[str, set[str]] = {}
         play, noises = self._play(1)
         self.encodings = self._recorded(play)
-        masks = own_texts.AskedMasks()
+        masks, called = own_texts.AskedMasks(), self.called(1)
+        play.place(**(first := two_stages.answered(None)))
         if judged:
-            play.own("check_inputs")
+            play.place(check_inputs=checked(play.own("check_inputs")))
         try:
             watched = dry_run.watched(play.pipeline, lambda: play.phase, self.components)
             with outlined(), watched, dry_run.returning(play.pipeline, self.returned), masks:
-                play(**self.called(1))
+                play(**called)
         except Stepped as event:
             self._kept, self.options, self.output = event.sample, event.options, event.output
         except UnsupportedError:
@@ -107,31 +121,31 @@ class Survey:
             raise refused(self.name, error, self.pipeline.components) from error
         else:
             raise UnsupportedError(f"{self.name} never calls its scheduler's step.\n  Only pipelines that denoise are built.")
+        self.lone = called["prompt"].written
+        (earlier,) = first.values()
+        self.earlier = earlier.of_a_picture(self.name)
         pads = any(not call.mask.all() for each in self.encodings for call in each.tokens)
         self.counts = masks.asked and pads
-        self.drawn, self.draws, self.unseeded = self._latent_draw(noises), len(noises), play.unseeded.drawn
-        noise = noises[self.drawn]
-        self.noise, self.grid = tuple(noise.shape), play.grid
+        self.draws, self.unseeded = len(noises), play.unseeded.drawn
+        self.drawn = drawn_of(self._kept, len(noises), self.name) if self.draws > 1 or self.pictures else 0
+        self.noise, self.grid = tuple((noise := noises[self.drawn]).shape), play.grid
         self.latent = dry_run.flat(self.noise, self.name)
         self.way, self.factor = dry_run.packing(noise.reshape(1, *self.latent), self._kept, self.name)
+
+    @property
+    def shared(self) -> frozenset[str]:
+        """Pictures of which one call takes one, for all its prompts."""
+        return frozenset(name for name, argument in self.pictures.items() if argument == image_arguments.SHARED)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width that it was asked for."""
+        return self._asked["height"], self._asked["width"]
 
     @property
     def piles(self) -> bool:
         """Whether none but its image processors look into its pictures, of which several are then one thing to it."""
         return bool(self.pictures) and self._hand is image_arguments.Shown
-
-    def _latent_draw(self, noises: Sequence[Tensor]) -> int:
-        """Which of the noises the latent was made of."""
-        if len(noises) == 1 and not self.pictures:
-            return 0
-        made = origins(self._kept) if isinstance(self._kept, Tensor) else frozenset[str]()
-        found = [number for number in range(len(noises)) if f"{DRAW}{number}" in made]
-        if len(found) != 1 or len(made) > 1:
-            told = f"of {len(found)} of them" if len(found) != 1 else f"of {', '.join(sorted(made - {f'{DRAW}{found[0]}'}))} too"
-            raise UnsupportedError(
-                f"{self.name} draws {len(noises)} noises before its first step, and its latent is made {told}; one is fed."
-            )
-        return found[0]
 
     def shown(
         self,
@@ -142,21 +156,25 @@ class Survey:
         words: Mapping[str, str] | None = None,
     ) -> dict[str, Any]:
         """Arguments of the call that are pictures, (batch, channels, height, width) each: those that are given, else black."""
-        pictures = {name: torch.zeros(batch, 3, height, width) for name in self.pictures} | dict(given or {})
+        counts = {name: 1 if name in self.shared else batch for name in self.pictures}
+        pictures = {name: torch.zeros(count, 3, *(self.own_sides(name) or (height, width))) for name, count in counts.items()}
+        pictures |= dict(given or {})
         return self.called_by({name: self._hand(marked(picture, name)) for name, picture in pictures.items()}, words)
+
+    def own_sides(self, name: str) -> tuple[int, int] | None:
+        """Height and width of a picture that has a size of its own; None of one that is as large as what is drawn."""
+        return self.prepared.get(name, image_arguments.PLAIN).sides
 
     def called_by(self, pictures: Mapping[str, Any], words: Mapping[str, str] | None = None) -> dict[str, Any]:
         """What stands for each picture by its argument of the call, or by another's `words`; lists where they are."""
-        words, found = words or self.pictures, dict[str, list[Any]]()
-        for name, each in pictures.items():
-            found.setdefault(words[name], []).append(each)
+        words = words or self.pictures
         lists = {words[name] for name in pictures if self.pictures[name] in self.lists}
-        return {name: each if name in lists else each[0] for name, each in found.items()}
+        return image_arguments.by_argument(pictures, words, lists)
 
     def called(self, batch: int, tail: str = "") -> dict[str, Any]:
         """Arguments of the pipeline's call for that many pictures; `tail` is what the texts go on with."""
-        texts = {"prompt": [POSITIVE + tail] * batch}
-        texts |= {"negative_prompt": [NEGATIVE + tail] * batch} if self.branches == 2 else {}
+        texts = {"prompt": TextList([POSITIVE + tail] * batch)}
+        texts |= {"negative_prompt": TextList([NEGATIVE + tail] * batch)} if self.branches == 2 else {}
         shown = self.shown(batch, self._asked["height"], self._asked["width"])
         asked = {"batch_size": batch, **class_labels.labelled(self.pipeline, batch), **texts, **shown, **self._asked}
         return {**asked, **steering(self.pipeline, self.mode, self.scale), **self.others, "output_type": "np"}
@@ -165,6 +183,12 @@ class Survey:
     def off(self) -> float:
         """The guidance scale at which the pipeline does without guidance, as it does at smaller ones."""
         return 1.0 if self.scale.threshold is None else self.scale.threshold
+
+    @property
+    def always_guided(self) -> bool:
+        """Whether the pipeline runs both branches at whatever scale."""
+        reads = any(NEGATIVE.lower() in text.lower() for each in self.encodings for call in each.tokens for text in call.texts)
+        return reads and self.scale.used and not self.scale.compared
 
     @property
     def scales(self) -> Mapping[str, float]:
@@ -274,13 +298,13 @@ class Survey:
         pairs, play.prepares = self._recorded(play, len(self.encodings)), True
         self._run(play, **self.called(2, " and further words"))
         taken: set[str] = set()
-        return [self._leaves(place, two, taken) for place, two in enumerate(pairs)]
+        return [conditioning.leaves(self, place, two, taken) for place, two in enumerate(pairs)]
 
     def _encoded(self, prompt: str, negative: str) -> list[Encoding]:
         """What the pipeline encodes of other texts."""
         play, _ = self._play(1)
         found, play.prepares = self._recorded(play, len(self.encodings)), True
-        texts = {"prompt": [prompt], "negative_prompt": [negative]}
+        texts = {"prompt": TextList([prompt]), "negative_prompt": TextList([negative])}
         self._run(play, **{**self.called(1), **{name: texts[name] for name in texts if name in self.called(1)}})
         return found
 
@@ -301,38 +325,6 @@ class Survey:
         leaves = [leaf for each in self.conditioning for leaf in each if isinstance(leaf, Leaf)]
         own = {f"{name}_length": reading.open for name, reading in self.readings.items() if reading.open}
         return {**own, **(self.lengths.ranges if any(leaf.open for leaf in leaves) else {})}
-
-    def _leaves(self, place: int, two: Encoding, taken: set[str]) -> list[Leaf | Any]:
-        one = self.encodings[place]
-        (alone, _), (both, _) = dry_run.leaves(one.found, 1), dry_run.leaves(two.found, 2)
-        if len(alone) != len(both):
-            raise UnsupportedError(f"{self.name} encodes each prompt to a list of tensors, which is not built.")
-        names = dry_run.names_of(getattr(type(self.pipeline), dry_run.encoder_of(self.pipeline)), len(alone))
-        negative = bool(one.tokens) and all(NEGATIVE.lower() in text.lower() for call in one.tokens for text in call.texts)
-        found: list[Leaf | Any] = []
-        for number, (name, single, double) in enumerate(zip(names, alone, both, strict=True)):
-            rows = isinstance(single, list)
-            first: Any = single[0][None] if isinstance(single, list) else single
-            if not isinstance(first, Tensor) or (not rows and double.shape[:1] == first.shape[:1]):
-                found.append(single)
-                continue
-            times = 1 if rows else int(first.shape[0])
-            if not rows and double.shape[0] != 2 * times:
-                raise UnsupportedError(
-                    f"{self.name}: {name} is {list(double.shape)} of two pictures and {list(first.shape)} of one."
-                )
-            other = double[0].shape if rows else double.shape[1:]
-            own = f"negative_{name}" if name in taken and negative else name
-            while own in taken:
-                own += "_2"
-            taken.add(own)
-            axes = [axis for axis, pair in enumerate(zip(first.shape[1:], other, strict=True)) if pair[0] != pair[1]]
-            dims = {axis: self.lengths.of_leaf(own, place, number, axis) for axis in axes}
-            if self.cut and list(dims) == [0] and not first.is_floating_point() and first.ndim == 2:
-                found.append(Ones(dims[0], first.dtype))
-                continue
-            found.append(Leaf(own, tuple(first.shape[1:]), first.dtype, rows, times, dims))
-        return found
 
     @property
     def readings(self) -> Mapping[str, Reading]:

@@ -45,12 +45,12 @@ class OpenLengths:
         self._dims: dict[str, tuple[int, ...]] = {}
         self._pads: dict[int, int] = {}  # by the call's id
 
-    def of_ids(self, call: TokenCall) -> Range:
-        """How many ids one of the base's calls may have, without what fills them up to a fixed number.
+    def of_ids(self, call: TokenCall, row: int = 0) -> Range:
+        """How many ids a text of one of the base's calls may have, without what fills it up to a number that is not its own.
 
         Of a text whose end is encoded and then cut off the end is not read: a language model's states do not depend on it.
         """
-        counts = self._counts(call)
+        counts = self._counts(call, row)
         counts = [min(count, *(_reach(counts, own) for own in self._dims.values())) for count in counts]
         return _range(counts, max((_multiple(counts, own) for own in self._dims.values()), default=1))
 
@@ -67,7 +67,8 @@ class OpenLengths:
     @property
     def ranges(self) -> Mapping[str, Range]:
         """Dimension of conditioning → the lengths that it may have."""
-        counts = [self._counts(call) for each in self._base for call in each.tokens if not call.again]
+        calls = [call for each in self._base for call in each.tokens if not call.again]
+        counts = [self._counts(call, row) for call in calls for row in range(len(call.texts))]
         return {dim: _range(own, max(_multiple(each, own) for each in counts)) for dim, own in self._dims.items()}
 
     def _place(self, call: TokenCall) -> tuple[int, int]:
@@ -77,9 +78,10 @@ class OpenLengths:
         )
         return next(places)
 
-    def _counts(self, call: TokenCall) -> tuple[int, ...]:
+    def _counts(self, call: TokenCall, row: int = 0) -> tuple[int, ...]:
         place, number = self._place(call)
-        return self._bounded([int(sample[place].tokens[number].mask.sum()) for sample in self._samples], call.tokenizer)
+        masks = [sample[place].tokens[number].mask for sample in self._samples]
+        return self._bounded([int(mask[row].sum()) for mask in masks], call.tokenizer)
 
     def _keep_padding(self, name: str, place: int, lengths: Sequence[int]) -> None:
         """Note where some of what pads a text is kept, as masks that are summed up, and one more, keep one."""

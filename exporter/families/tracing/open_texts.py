@@ -12,6 +12,8 @@ from torch.fx.experimental.symbolic_shapes import statically_known_true
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
+from exporter.families.tracing.text_pairs import RowLengths, stacked
+
 #: Where a tensor keeps the number that all of it is.
 _KEPT = "_uniform"
 _MADE = ("ones", "ones_like", "new_ones")
@@ -75,8 +77,8 @@ class OpenTexts(TorchFunctionMode):
         if (made := _made(name, func, args, kwargs)) is not None:
             return made
         own = known(args[0]) if args else None
-        if isinstance(own, Ends):
-            return _of_ends(own, name, func, args, kwargs)
+        if isinstance(own, Ends | RowLengths):
+            return _of_ends(own, name, func, args, kwargs) if isinstance(own, Ends) else _of_rows(own, func, args, kwargs)
         if own is not None and (answer := _answer(name, own, args, kwargs)) is not None:
             return answer
         if name == "__setitem__" and (places := _ends(args[1])):
@@ -90,9 +92,11 @@ class OpenTexts(TorchFunctionMode):
 
 
 def _made(name: str, func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor | None:
-    """A tensor that a function makes of one number; None of others."""
+    """A tensor that a function makes of one number, or of sequences of open lengths; None of others."""
     if name in _MADE:
         return uniform(func(*args, **kwargs))
+    if name == "pad_sequence" and any(isinstance(length, SymInt) for each in args[0] for length in each.shape):
+        return _stacked(*args, **kwargs)
     filled = kwargs.get("fill_value", args[-1] if args else None) if name == "full" else None
     own = isinstance(filled, int | SymInt) and not isinstance(filled, bool)
     return uniform(func(*args, **kwargs), filled) if own else None
@@ -101,7 +105,7 @@ def _made(name: str, func: Callable[..., Any], args: Sequence[Any], kwargs: Mapp
 def _handed_on(found: Any, own: Any, name: str, args: Sequence[Any]) -> Any:  # noqa: ANN401
     """What a function gave, of which is known what was known of the tensor that it was given."""
     if name in _JOINED:
-        values = [known(each) for each in args[0] if not _is_empty(each)]
+        values = [known(each) for each in args[0][:] if not _is_empty(each)]  # a slice of an open list is what it repeats
         own = values[0] if values and all(each is values[0] for each in values) else None
     if own is not None and name in _SHAPED | _JOINED:
         kept = bool(own) if name == "bool" else own
@@ -161,9 +165,22 @@ def _selected(tensor: Tensor, index: Any) -> Tensor | None:  # noqa: ANN401 - wh
     """All of what a mask of ones selects; None where it is no such mask that selects."""
     if places := _ends(index):
         return tensor[places].flatten(0, 1)
+    if isinstance(rows := known(index), RowLengths) and index.dtype == torch.bool:
+        return rows.selected(tensor)
     if not isinstance(index, Tensor) or index.dtype != torch.bool or known(index) is not True:
         return None
     return tensor if index.ndim == 1 else tensor.flatten(0, index.ndim - 1)
+
+
+def _of_rows(own: RowLengths, func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:  # noqa: ANN401
+    """What a function gives of a mask of which it is known how long each row is."""
+    found, same = own.told(func, args, kwargs)
+    return uniform(found, own) if same else found
+
+
+def _stacked(sequences: Sequence[Tensor], batch_first: bool = False, padding_value: float = 0.0, *_: str) -> Tensor:  # noqa: FBT001, FBT002 - torch's
+    made = stacked(sequences, padding_value)
+    return made if batch_first else made.transpose(0, 1)
 
 
 def _is_some(stop: Any) -> bool:  # noqa: ANN401

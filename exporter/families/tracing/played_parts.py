@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from exporter.families.tracing import class_labels, dry_run, image_arguments, neutral, text_processors
+from exporter.families.tracing import class_labels, dry_run, image_arguments, neutral, text_processors, two_stages
 from exporter.families.tracing.blocks import Blocks
 from exporter.families.tracing.crossings import Conditions
 from exporter.families.tracing.dry_run import Leaf, Play
@@ -24,6 +24,7 @@ from exporter.families.tracing.own_texts import Ones, as_long
 from exporter.families.tracing.readings import AskedTokens, branch_of
 from exporter.families.tracing.scales import steering
 from exporter.families.tracing.standins import Finished, OpenScale, Stepped, outlined
+from exporter.families.tracing.text_pairs import paired
 from exporter.part import DEEP
 
 
@@ -112,6 +113,7 @@ class PlayedText(PlayedPart):
         values, found = dict(zip(self._ports, inputs, strict=True)), list[Tensor]()
         for encoding, leaves in zip(self._survey.encodings, self._survey.conditioning, strict=True):
             play = self._play(torch.zeros, torch.zeros(1))
+            play.place(**two_stages.answered(values.get(two_stages.NOISE)))
             real = text_processors.of(self._pipeline)
             calls = {name: [call for call in encoding.tokens if call.tokenizer == name] for name in real}
             play.place(
@@ -135,6 +137,10 @@ class PlayedText(PlayedPart):
             entries = [self._survey.entries[call.tokenizer, row] for row in rows]
             alone = self._survey.branches == 1 or entries[0][1].branch is not None
             places = [(name, 0 if alone else row) for (name, _), row in zip(entries, rows, strict=True)]
+            if len(rows) > 1 and entries[0][1].open:
+                real = text_processors.tokenizer(getattr(self._pipeline, call.tokenizer))
+                ids, mask, lengths = paired([values[f"{name}_ids"][:, 0] for name, _ in places], real.pad_token_id)
+                return AskedTokens({"input_ids": ids, "attention_mask": uniform(mask, lengths)}, set())
             ids = torch.cat([values[f"{name}_ids"][:, place] for name, place in places])
             masks = [values[f"{name}_mask"][:, place] for name, place in places if f"{name}_mask" in values]
             if masks:
@@ -219,8 +225,9 @@ class PlayedConditions(PlayedPart):
             return made
 
         pictures = {name: picture.permute(0, 3, 1, 2) for name, picture in values.items()}
-        first = next(iter(pictures.values()))
-        count, sides = first.shape[0], [length // self._factor for length in first.shape[2:]]
+        drawn = (picture.shape[2:] for name, picture in pictures.items() if self._survey.own_sides(name) is None)
+        first, size = next(iter(pictures.values())), next(drawn, self._survey.size)
+        count, sides = first.shape[0], [length // self._factor for length in size]
         latent = torch.zeros(count, self._survey.latent[0], *sides)
         play = self._play(self._drawing(latent, noise), torch.zeros(count), Origins(crossing, "pictures"))
         play.place(**self._survey.unasked(self._pipeline, but=self._conditions.begun))

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from engines import plugins
+from exporter.recipe.pass_options import REMAKING
+
 if TYPE_CHECKING:
     from exporter.families.tracing.facts import Survey
     from exporter.recipe.schema import Recipe
@@ -26,7 +29,9 @@ def _of_shapes(survey: Survey, recipe: Recipe, factor: int) -> Iterator[str]:
             made = survey.sides(*asked)[number] * factor
             if made != length:
                 yield f"shapes.{axis}: {length} px, of which {survey.name} makes {made}; write that"
-    if shapes.batch[2] > 1 and neighbours.along_the_batch(survey, *typical):
+    if shapes.batch[2] > 1 and survey.lone:
+        yield f"shapes.batch: {survey.name} takes one prompt, for one picture; write [1, 1, 1], and they are drawn one by one"
+    elif shapes.batch[2] > 1 and neighbours.along_the_batch(survey, *typical):
         told = "attends along the batch, so that pictures drawn together change each other"
         yield f"shapes.batch: a network of {survey.name} {told}; write [1, 1, 1], and they are drawn one by one"
 
@@ -36,7 +41,7 @@ def _of_guidance(survey: Survey, recipe: Recipe) -> Iterator[str]:
     where = f"sampler.guidance.mode: {mode!r}"
     if mode == "none" and scale.used:
         yield f"{where}, but {survey.name} hands guidance_scale to its network; use embedded"
-    elif mode == "classifier_free" and not scale.compared:
+    elif mode == "classifier_free" and not (scale.compared or survey.always_guided):
         yield f"{where}, but {survey.name} never runs two branches; use embedded or none"
     elif mode != "none" and not scale.used:
         yield f"{where}, but {survey.name} does not use a guidance scale with this model; use none"
@@ -44,6 +49,9 @@ def _of_guidance(survey: Survey, recipe: Recipe) -> Iterator[str]:
 
 def _of_others(recipe: Recipe) -> Iterator[str]:
     prompts, sampler = recipe.prompts, recipe.sampler
+    steps = [name for step in recipe.component("unet").passes for name in step] if recipe.model.ip_adapter else []
+    if made := [name for name in steps if plugins.load("passes", name).kind in REMAKING]:
+        yield f"components.unet.passes: {made[0]} makes another UNet, and an IP-Adapter belongs to one; leave one of both out"
     if recipe.pipeline == "fused":
         yield "pipeline: fused pipelines are joined of parts that this model has not; write stepped"
     if prompts.chunks > 1 or prompts.weights or prompts.clip_skip is not None:

@@ -24,8 +24,8 @@ _BRANCHES = ("negative", "prompt")
 class TextLengths(Protocol):
     """How many ids the texts of a call may have."""
 
-    def of_ids(self, call: TokenCall) -> Range:
-        """As many as are read, without what pads them."""
+    def of_ids(self, call: TokenCall, row: int = 0) -> Range:
+        """As many as are read of its text of that number, without what pads it."""
         ...
 
     def pads(self, call: TokenCall) -> int:
@@ -159,15 +159,15 @@ def entries(
     for each, leaves in zip(encodings, conditioning, strict=True):
         varies = any(leaf.open for leaf in leaves if isinstance(leaf, Leaf))
         for call in (call for call in each.tokens if not call.again):
-            for text in call.texts:
+            for row, text in enumerate(call.texts):
                 if (branch := branch_of(text)) is None:
                     continue
                 padded = call.options.get("padding") == PADDED
                 filled = padded and varies and masked(call.tokenizer)
                 fixed = padded and not filled
-                if not fixed and len(call.texts) > 1:
+                if not fixed and len(call.texts) > 1 and not (varies and masked(call.tokenizer) and _behind(call)):
                     told = f"pads the prompt and the negative one to the longer of them ({call.tokenizer})"
-                    raise UnsupportedError(f"{where} {told}, which is not built.")
+                    raise UnsupportedError(f"{where} {told} and does not mask it behind their ends, which is not built.")
                 if MULTIPLE in call.options and not masked(call.tokenizer):
                     raise UnsupportedError(f"{where} fills texts up to a multiple and does not mask it, which is not built.")
                 reading = _reading(call, text, branch)
@@ -176,7 +176,7 @@ def entries(
                 elif filled and not lengths().drives(call):  # it is cut or filled to what another text has: all of it is fed
                     own = replace(reading, masked=True, open=lengths().whole(call), branch=branch)
                 else:  # all of a text's ids are its own, and its mask is made in the graph
-                    ids, pads = lengths().of_ids(call), lengths().pads(call)
+                    ids, pads = lengths().of_ids(call, row), lengths().pads(call)
                     own = replace(reading, open=ids, branch=branch if branches == 2 else None, pads=pads)
                 same = (name for name, known in found.values() if known == own)
                 taken = {name for name, _ in found.values()}
@@ -185,6 +185,11 @@ def entries(
                 if found.setdefault((call.tokenizer, branch), entry) != entry:
                     raise UnsupportedError(f"{where} has {call.tokenizer} read one text in two ways.")
     return found
+
+
+def _behind(call: TokenCall) -> bool:
+    """Whether what pads the texts of a call stands behind all of them."""
+    return bool((call.mask[:, :-1] >= call.mask[:, 1:]).all())
 
 
 def _reading(call: TokenCall, text: str, branch: int) -> Reading:

@@ -21,12 +21,14 @@ from exporter.families.tracing.cached_steps import cached
 from exporter.families.tracing.call import as_taken
 from exporter.families.tracing.dry_run import Leaf, Play
 from exporter.families.tracing.facts import replayed
+from exporter.families.tracing.one_text import TextList
 from exporter.families.tracing.origins import DRAW, STEP, Origins, marked
 from exporter.families.tracing.own_grid import own_grid
 from exporter.families.tracing.own_texts import without_padding
 from exporter.families.tracing.readings import AskedTokens, branch_of
 from exporter.families.tracing.scales import steering
 from exporter.families.tracing.standins import Stepped
+from exporter.families.tracing.two_stages import NOISE, answered
 
 if TYPE_CHECKING:
     from exporter.families.tracing.blocks import Blocks
@@ -67,18 +69,6 @@ class TracedFamily(Family, Protocol):
     def played(self, part: str, pipeline: Any) -> nn.Module:  # noqa: ANN401 - diffusers'
         """A part as the pipeline's own code, over a pipeline that has its networks."""
         ...
-
-
-def pil(pixels: np.ndarray) -> Image.Image:
-    """A picture of uint8 (height, width, channels)."""
-    return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
-
-
-def _piled(pictures: Mapping[str, Any], survey: Survey) -> dict[str, Any]:
-    """Pictures of PIL by input, in one pile each, which no pipeline takes apart: some take a list for one prompt's."""
-    if not survey.piles:
-        return dict(pictures)
-    return {name: image_arguments.Shown(own) if isinstance(own, list) else own for name, own in pictures.items()}
 
 
 class TracedReference:
@@ -127,17 +117,25 @@ class TracedReference:
         """Token ids and masks as the pipeline's own calls make them, int64 (batch, branches, length), by input port."""
         return self._encoded(prompts, negative)[1]
 
-    def encode(self, prompts: Sequence[str], negative: str | None) -> dict[str, np.ndarray]:
-        """What the pipeline's encoding of prompts returns, float32 or int64 (batch, …), by port."""
-        return self._encoded(prompts, negative)[0]
+    def encode(self, prompts: Sequence[str], negative: str | None, noise: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        """What the pipeline's encoding of prompts returns, float32 or int64 (batch, …), by port.
 
-    def _encoded(self, prompts: Sequence[str], negative: str | None) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        `noise`: of a first stage that is sampled there, float32 (batch, draws, …).
+        """
+        return self._encoded(prompts, negative, noise)[0]
+
+    def _encoded(
+        self, prompts: Sequence[str], negative: str | None, noise: np.ndarray | None = None
+    ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """One prompt after the other, since some pipelines hand several to their tokenizer at once, and some do not."""
-        rows = [self._encoded_alone([prompt], negative) for prompt in prompts]
+        own = [None if noise is None else torch.from_numpy(noise[row : row + 1].copy()) for row in range(len(prompts))]
+        rows = [self._encoded_alone([prompt], negative, drawn) for prompt, drawn in zip(prompts, own, strict=True)]
         values, ports = ({name: np.concatenate([row[side][name] for row in rows]) for name in rows[0][side]} for side in (0, 1))
         return values, ports
 
-    def _encoded_alone(self, prompts: Sequence[str], negative: str | None) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    def _encoded_alone(
+        self, prompts: Sequence[str], negative: str | None, noise: Tensor | None
+    ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         survey, count = self._family.survey, len(prompts)
         if not survey.encodings:
             return {}, {}
@@ -150,6 +148,7 @@ class TracedReference:
                 for name, each in text_processors.of(self.pipeline).items()
             }
         )
+        play.place(**answered(noise))
         method = getattr(type(play.pipeline), play.encoder)
 
         def encode(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - the pipeline's
@@ -161,7 +160,8 @@ class TracedReference:
         play.encode_by(encode)
         shapes = self._family.recipe.shapes
         height, width = shapes.height[1], shapes.width[1]
-        texts = {"prompt": list(prompts)} | ({"negative_prompt": [negative or ""] * count} if survey.branches == 2 else {})
+        texts = {"prompt": TextList(prompts)}
+        texts |= {"negative_prompt": TextList([negative or ""] * count)} if survey.branches == 2 else {}
         scale = standins.OpenScale(torch.ones(count), on=survey.mode != "none")
         asked = {**self._family.arguments, **texts, **steering(self.pipeline, survey.mode, scale)}
         with contextlib.suppress(Stepped):
@@ -268,9 +268,11 @@ class TracedReference:
         survey, about, family = self._family.survey, self._family.conditions, self._family
         if not about.crossings:
             return {}
-        count, height, width = next(iter(pictures.values())).shape[:3]
+        count = len(next(iter(pictures.values())))
+        sizes = (own.shape[1:3] for name, own in pictures.items() if survey.own_sides(name) is None)
+        height, width = next(sizes, survey.size)
         found: dict[str, Tensor] = {}
-        shown: dict[str, Any] = {name: [pil(each) for each in own] for name, own in pictures.items()}
+        shown: dict[str, Any] = self._in_hand(pictures)
         names = {id(image): name for name, own in shown.items() for image in own}
         for name in shown.keys() - survey.prepared:  # what no processor prepares is taken as numbers too
             found[name] = torch.from_numpy(pictures[name].astype(np.float32) / 255)
@@ -300,10 +302,17 @@ class TracedReference:
         encoded = played_parts.restored(survey, zeros, torch.float32)
         play.encode_by(replayed(encoded))
         asked = {**family.arguments, **played_parts.prompted(self.pipeline, survey, encoded, count), **survey.others}
-        asked |= steering(self.pipeline, survey.mode, survey.scale) | survey.called_by(_piled(shown, survey))
+        asked |= steering(self.pipeline, survey.mode, survey.scale) | survey.called_by(image_arguments.piled(shown, survey))
         with contextlib.suppress(Stepped):
             play(**asked, height=height, width=width, num_inference_steps=1)
-        return {"noise": noise, **{name: value.numpy().copy() for name, value in found.items()}}
+        made = {name: value.numpy().copy() for name, value in found.items()}
+        made |= {name: np.repeat(made[name], count, axis=0) for name in survey.shared}
+        return {"noise": noise, **made}
+
+    def _in_hand(self, pictures: Mapping[str, np.ndarray]) -> dict[str, list[Image.Image]]:
+        """Pictures of PIL of uint8 (B, height, width, channels) by input; the first alone of what all of a call share."""
+        shared = self._family.survey.shared
+        return {name: [image_arguments.pil(each) for each in (own[:1] if name in shared else own)] for name, own in pictures.items()}
 
     def call(self, conditioning: Mapping[str, np.ndarray], guidance_scale: float | None, **options: Any) -> Any:  # noqa: ANN401
         """Run the pipeline on conditioning that `encode` returned; pictures are `images` of what it returns.
@@ -314,12 +323,12 @@ class TracedReference:
         cache = options.pop("cache", self._family.recipe.sampler.cache)
         if self._started and self._started[0] is not played:
             self._started = None
-        given: dict[str, np.ndarray] = options.pop("pictures", {})
-        pictures = {name: [pil(each) for each in own] for name, own in given.items() if own.ndim > 1}
-        shown = survey.called_by(_piled(pictures, survey), self._started[1].shown if self._started else None)
+        given = {name: own for name, own in options.pop("pictures", {}).items() if name != NOISE}
+        pictures = self._in_hand({name: own for name, own in given.items() if own.ndim > 1})
+        shown = survey.called_by(image_arguments.piled(pictures, survey), self._started[1].shown if self._started else None)
         tensors = {name: torch.from_numpy(array.copy()) for name, array in conditioning.items()}
         scale = survey.off if guidance_scale is None else guidance_scale
-        off = survey.mode == "classifier_free" and scale <= survey.off
+        off = survey.mode == "classifier_free" and scale <= survey.off and not survey.always_guided
         encoded = played_parts.restored(survey, tensors, torch.float32, self._alone if off else None)
         count = len(next(iter(conditioning.values()))) if conditioning else options["batch_size"]
         running = standins.stand_in(played, _execution_device=torch.device("cpu"))
@@ -338,11 +347,12 @@ class TracedReference:
         takes = dry_run.arguments(played)
         asked = {"generator": torch.Generator(), **asked}
         unseeded = standins.Unseeded() if "generator" in takes else contextlib.nullcontext()
-        own = cached(running, self._family, cache, self._family.latent_shape(count, asked["height"], asked["width"])[2:])
-        with dry_run.quiet(), unseeded, own_grid(running, asked) as left, own as self.features:
+        shape = self._family.latent_shape(count, asked["height"], asked["width"])
+        stepped = cached(running, self._family, cache, shape[2:])
+        with dry_run.quiet(), unseeded, own_grid(running, asked) as left, stepped as self.features:
             found = dry_run.image_of(running(**{name: left[name] for name in left if name in takes}))
         if self._started and isinstance(found, Tensor):  # as every latent becomes a picture, which some pipelines do not do right
-            found = self.decode(self.unpacked(found, self._family.latent_shape(count, asked["height"], asked["width"])).numpy())
+            found = self.decode(self.unpacked(found, shape).numpy())
         return SimpleNamespace(images=found)
 
     def reusing(self, depths: Sequence[int], reach: int, saw: Saw) -> contextlib.AbstractContextManager[None]:  # noqa: ARG002
@@ -365,8 +375,8 @@ class TracedReference:
         if start is None:
             raise self._unpictured()
         self._started = siblings.over(start.kind, self.pipeline), start
-        mask = {} if anew is None else {starts.MASK: pil(anew.astype(np.uint8)[..., None] * 255)}
-        return self._started[0], {starts.IMAGE: pil(pixels), **mask, "strength": strength, **size}
+        mask = {} if anew is None else {starts.MASK: image_arguments.pil(anew.astype(np.uint8)[..., None] * 255)}
+        return self._started[0], {starts.IMAGE: image_arguments.pil(pixels), **mask, "strength": strength, **size}
 
     def encode_image(self, image: np.ndarray, noise: np.ndarray) -> np.ndarray:
         """What its pipelines start from, of an image: float32 (B, C, h, w)."""

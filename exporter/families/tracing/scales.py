@@ -10,6 +10,7 @@ import torch
 from exporter.families.tracing import dry_run
 from exporter.families.tracing.origins import STEP, marked
 from exporter.families.tracing.standins import OpenScale
+from exporter.families.tracing.two_stages import PREFIX
 
 _GUIDING = ("guidance_scale", "true_cfg_scale")
 
@@ -24,9 +25,10 @@ def steering(pipeline: Any, mode: str, scale: Any) -> dict[str, Any]:  # noqa: A
 
 
 def other_scales(pipeline: Any) -> dict[str, float]:  # noqa: ANN401 - a pipeline of diffusers
-    """Arguments of a pipeline that are scales beside those of guidance, and their defaults."""
+    """Arguments of a pipeline that are scales of its steps beside those of guidance, and their defaults."""
     takes = {name: about.default for name, about in dry_run.arguments(pipeline).items() if name.endswith("_scale")}
-    return {name: value for name, value in takes.items() if isinstance(value, float) and name not in _GUIDING}
+    others = {name: value for name, value in takes.items() if name not in _GUIDING and not name.startswith(PREFIX)}
+    return {name: value for name, value in others.items() if isinstance(value, float)}
 
 
 def open_scales(scales: Mapping[str, float]) -> dict[str, OpenScale]:

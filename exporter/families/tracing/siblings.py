@@ -10,7 +10,7 @@ from typing import Any
 
 import transformers
 
-from exporter.families.tracing import dry_run, image_arguments
+from exporter.families.tracing import dry_run, image_arguments, ip_adapters
 
 #: A share of the schedule: who takes it starts from the picture, others are conditioned on it.
 _STRENGTH = "strength"
@@ -33,9 +33,9 @@ def _lists() -> tuple[Mapping[str, type], Mapping[str, Mapping[str, type]]]:
 def starting(kind: type) -> dict[str, type]:
     """The pipelines that start from an `image`, and within a `mask`, of one that draws from text."""
     plain, edits = _lists()
-    names = [name for name, own in plain.items() if own is kind]
+    names = [name for name, own in plain.items() if own is ip_adapters.plain(kind)]
     found = {given: known[name] for given, known in edits.items() for name in names if name in known}
-    return {given: own for given, own in found.items() if _starts(own)}
+    return {given: ip_adapters.like(kind, own) for given, own in found.items() if _starts(own)}
 
 
 def from_text(kind: type, configs: Mapping[str, Mapping[str, Any]]) -> type:

@@ -75,7 +75,12 @@ class LatentDiffusionReference:
             }
         return found
 
-    def encode(self, prompts: Sequence[str], negative: str | None) -> dict[str, np.ndarray]:
+    def encode(
+        self,
+        prompts: Sequence[str],
+        negative: str | None,
+        noise: np.ndarray | None = None,  # noqa: ARG002 - there is no first stage
+    ) -> dict[str, np.ndarray]:
         """Conditioning as the source's `encode_prompt` makes it, float32 (batch, branches, …), by port.
 
         diffusers joins the hidden states of several towers along their channels; here each tower has its own port.

@@ -82,3 +82,14 @@ def test_a_picture_s_share_is_hashed_as_it_lies_in_its_rows():
     assert told() == [hashlib.sha256(b"".join(each[index].tobytes("C") for each in draws)).hexdigest() for index in range(2)]
     with pytest.raises(ValueError, match="zip"):
         noises.hashed(lambda: draws[0], 3)[0]()
+
+
+@pytest.mark.parametrize("generator", ["numpy", "torch-cpu", "torch-cuda"])
+def test_noises_of_other_shapes_come_first_from_the_same_streams(generator):
+    first = {"prior_noise": (3, 2, 16)}
+    draw, drawn = noises.seeded_after(first, [7, 8], (2, 4, 2, 2), generator)
+    assert drawn["prior_noise"].shape == (2, 3, 2, 16)
+    for index, seed in enumerate((7, 8)):
+        stream = noises.stream(seed, generator)
+        assert np.array_equal(drawn["prior_noise"][index], np.stack([stream((2, 16)) for _ in range(3)]))
+    assert not np.array_equal(draw(), noises.seeded([7, 8], (2, 4, 2, 2), generator)()), "the latent's come after them"

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from engines.errors import UnsupportedError
-from exporter.families.tracing.origins import STEP, Origins, marked, origins, owners, pictured
+from exporter.families.tracing.origins import DRAW, STEP, Origins, drawn_of, marked, origins, owners, pictured
 
 
 def test_marks_follow_arithmetic_views_and_lists():
@@ -87,3 +87,11 @@ def test_weights_that_are_not_loaded_stay_so_where_one_side_alone_is_computed():
         kept = torch.ones(2).to(torch.device("cpu"))
     assert (moved.device.type, moved.dtype) == ("meta", torch.float64)
     assert kept.device.type == "cpu"
+
+
+def test_a_latent_is_made_of_one_noise_and_nothing_else():
+    assert drawn_of(marked(torch.ones(1), f"{DRAW}1"), 2, "Some") == 1
+    with pytest.raises(UnsupportedError, match=r"Some draws 2 noises before its first step, and its latent is made of 0 of them"):
+        drawn_of([], 2, "Some")
+    with pytest.raises(UnsupportedError, match=r"its latent is made of image too; one is fed"):
+        drawn_of(marked(torch.ones(1), f"{DRAW}0", "image"), 2, "Some")

@@ -16,11 +16,12 @@ shapes: {height: [32, 32, 64], width: [32, 32, 32], batch: [1, 1, 1]}
 GUIDED = "{mode: classifier_free, scale: 4.0}"
 
 
-def survey(*, compared: bool = True, used: bool = True, rounds: bool = False) -> Any:
+def survey(*, compared: bool = True, used: bool = True, rounds: bool = False, always: bool = False) -> Any:
     def sides(height: int, width: int) -> tuple[int, int]:
         return ((height // 64 * 64 if rounds else height) // 2, width // 2)
 
-    return SimpleNamespace(name="APipeline", scale=SimpleNamespace(compared=compared, used=used), sides=sides)
+    scale = SimpleNamespace(compared=compared, used=used)
+    return SimpleNamespace(name="APipeline", scale=scale, sides=sides, always_guided=always, lone=False)
 
 
 @pytest.mark.parametrize(
@@ -29,6 +30,7 @@ def survey(*, compared: bool = True, used: bool = True, rounds: bool = False) ->
         (GUIDED, "", {}, []),
         ("{mode: none}", "", {}, ["hands guidance_scale to its network; use embedded"]),
         ("{mode: none}", "", {"used": False}, []),
+        (GUIDED, "", {"compared": False, "always": True}, []),
         (GUIDED, "", {"compared": False}, ["never runs two branches"]),
         ("{mode: embedded, scale: 3.5}", "", {"used": False}, ["does not use a guidance scale"]),
         (GUIDED, "", {"rounds": True}, ["shapes.height: 32 px, of which APipeline makes 0; write that"]),

@@ -1,0 +1,31 @@
+"""What of a pipeline a bundle leaves out, a sentence each."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from engines.errors import UnsupportedError
+
+if TYPE_CHECKING:
+    from exporter.families.tracing.facts import Survey
+
+
+def components(survey: Survey, index: Mapping[str, Any], used: Collection[str]) -> Iterator[str]:
+    """Those that the model's index names, and no part uses."""
+    for name, entry in index.items():
+        if isinstance(entry, list) and entry[-1] is not None and name not in used:
+            yield f"left out: {name}, which {survey.name} does not run for a picture from text"
+
+
+def abilities(survey: Survey) -> Iterator[str]:
+    """What the pipeline does by itself, and a bundle of it does not."""
+    if survey.unseeded:
+        yield f"left out: noise that no seed reaches, which {survey.name} adds to the pictures that it encodes"
+    if survey.rewrites:
+        yield f"left out: what {survey.name} mends in prompts by code, such as HTML's entities"
+    for reading in (each for each in survey.readings.values() if each.pads):
+        most, told = reading.most, "since what pads a shorter one is kept there"
+        yield f"left out: of a text of more than {most} ids one more than {survey.name} leaves out, {told}"
+    if isinstance(error := survey.unguided, UnsupportedError):
+        yield f"guidance is never off: without it {' '.join(str(error).split())}"

@@ -1,0 +1,30 @@
+"""What a bundle leaves out is said in a sentence each."""
+
+from types import SimpleNamespace
+from typing import Any
+
+from engines.errors import UnsupportedError
+from exporter.families.tracing.left_out import abilities, components
+
+
+def survey(**facts: Any) -> Any:
+    plain = {"name": "APipeline", "unseeded": 0, "rewrites": False, "readings": {}, "unguided": {}}
+    return SimpleNamespace(**{**plain, **facts})
+
+
+def test_components_that_no_part_uses_are_named():
+    index = {"_class_name": "APipeline", "unet": ["diffusers", "A"], "checker": ["diffusers", "B"], "none": [None, None]}
+    assert list(components(survey(), index, {"unet"})) == [
+        "left out: checker, which APipeline does not run for a picture from text"
+    ]
+
+
+def test_each_ability_that_is_left_out_has_its_sentence():
+    assert list(abilities(survey())) == []
+    readings = {"tokenizer": SimpleNamespace(pads=1, most=8)}
+    told = survey(unseeded=1, rewrites=True, readings=readings, unguided=UnsupportedError("its code\n  fails"))
+    noise, texts, ids, guidance = abilities(told)
+    assert "noise that no seed reaches" in noise
+    assert "mends in prompts by code" in texts
+    assert "more than 8 ids" in ids
+    assert guidance == "guidance is never off: without it its code fails"
