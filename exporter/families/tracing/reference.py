@@ -312,7 +312,8 @@ class TracedReference:
     def _in_hand(self, pictures: Mapping[str, np.ndarray]) -> dict[str, list[Image.Image]]:
         """Pictures of PIL of uint8 (B, height, width, channels) by input; the first alone of what all of a call share."""
         shared = self._family.survey.shared
-        return {name: [image_arguments.pil(each) for each in (own[:1] if name in shared else own)] for name, own in pictures.items()}
+        taken = {name: own[:1] if name in shared else own for name, own in pictures.items()}
+        return {name: [image_arguments.pil(each) for each in own] for name, own in taken.items()}
 
     def call(self, conditioning: Mapping[str, np.ndarray], guidance_scale: float | None, **options: Any) -> Any:  # noqa: ANN401
         """Run the pipeline on conditioning that `encode` returned; pictures are `images` of what it returns.
