@@ -9,12 +9,12 @@ and of the scale that it takes.
 from __future__ import annotations
 
 import json
-import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import click
 import diffusers as library
 import torch
 
@@ -105,9 +105,11 @@ def costs(name: str, depth: int) -> tuple[float, float]:
     return whole, cut
 
 
-def main() -> None:
-    """Print the rows of a table for the models that are named."""
-    for name in sys.argv[1:] or MODELS:
+@click.command()
+@click.argument("names", nargs=-1, type=click.Choice(list(MODELS)))
+def main(names: tuple[str, ...]) -> None:
+    """Print the rows of a table for the models that are named, or all."""
+    for name in names or MODELS:
         (whole, cut), (_, more) = costs(name, 0), costs(name, 1)
         fewer = {(every, each): every * whole / (whole + (every - 1) * each) for every in (3, 5) for each in (cut, more)}
         told = f"{fewer[3, cut]:.2f} | {fewer[5, cut]:.2f} | {fewer[3, more]:.2f}"

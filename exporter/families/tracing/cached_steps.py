@@ -5,21 +5,31 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
 
 from engines.errors import UnsupportedError
+from exporter.families import Family
 from exporter.families.tracing import dry_run
 
 if TYPE_CHECKING:
-    from exporter.families.tracing.reference import TracedFamily
+    from exporter.families.tracing.blocks import Blocks
     from exporter.recipe.sampling import CacheOptions
 
 
+class CutFamily(Family, Protocol):
+    """A family that knows where its network is cut."""
+
+    @property
+    def blocks(self) -> Blocks:
+        """The two places; raises RecipeError where there are none."""
+        ...
+
+
 @contextmanager
-def cached(pipeline: Any, family: TracedFamily, cache: CacheOptions | None, sides: Sequence[int]) -> Iterator[list[Tensor]]:  # noqa: ANN401
+def cached(pipeline: Any, family: CutFamily, cache: CacheOptions | None, sides: Sequence[int]) -> Iterator[list[Tensor]]:  # noqa: ANN401
     """Within it, a pipeline of diffusers calls its network as a cache says, whole or shallow.
 
     Args:

@@ -15,9 +15,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from engines.errors import UnsupportedError
-from exporter.families import Family, Saw
+from exporter.families import Saw
 from exporter.families.tracing import dry_run, image_arguments, played_parts, siblings, standins, starts, text_processors
-from exporter.families.tracing.cached_steps import cached
+from exporter.families.tracing.cached_steps import CutFamily, cached
 from exporter.families.tracing.call import as_taken
 from exporter.families.tracing.dry_run import Leaf, Play
 from exporter.families.tracing.facts import replayed
@@ -31,13 +31,12 @@ from exporter.families.tracing.standins import Stepped
 from exporter.families.tracing.two_stages import NOISE, answered
 
 if TYPE_CHECKING:
-    from exporter.families.tracing.blocks import Blocks
     from exporter.families.tracing.crossings import Conditions
     from exporter.families.tracing.facts import Survey
     from exporter.families.tracing.starts import Start
 
 
-class TracedFamily(Family, Protocol):
+class TracedFamily(CutFamily, Protocol):
     """A family that knows a survey of its pipeline."""
 
     survey: Survey
@@ -55,11 +54,6 @@ class TracedFamily(Family, Protocol):
     @property
     def starts(self) -> Mapping[str, Start]:
         """How pipelines start from an `image`, and within a `mask`."""
-        ...
-
-    @property
-    def blocks(self) -> Blocks:
-        """Where its network is cut for step caching."""
         ...
 
     def components(self, part: str) -> tuple[str, ...]:
