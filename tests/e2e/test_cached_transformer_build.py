@@ -17,9 +17,9 @@ pytestmark = [pytest.mark.timeout(2400), pytest.mark.long]
 
 @pytest.fixture(scope="module")
 def cached(tmp_path_factory):
-    """A PixArt-Σ of which every third of nine steps is whole."""
+    """A Stable Diffusion 3 of which every third of nine steps is whole."""
     folder = tmp_path_factory.mktemp("cached")
-    MADE["pixart-sigma"]().save_pretrained(folder / "model")
+    MADE["stable-diffusion-3"]().save_pretrained(folder / "model")
     recipe = Recipe.parse(CACHED % (folder / "model", MODES["classifier_free"]), "cached")
     return build(recipe, folder / "bundle", Store(folder / "store"), silent)
 
