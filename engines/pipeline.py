@@ -285,7 +285,8 @@ class Pipeline(DiffusersCall):
         """
         about, known, adapted = self.bundle.manifest, dict(fed), adapted or {}
         for name in about.encoding_order():
-            noise = {} if draw is None or about.parts[name].signature.port("noise") is None else {"noise": draw()}
+            port = about.parts[name].signature.port("noise")
+            noise = {} if draw is None or port is None else {"noise": draw()[:, : int(port.shape[1])]}
             known |= self._run(name, {**known, **noise, **adapted.get(name, {})})
         known |= adapted.get(self._denoiser, {})
         takers = [about.parts[name].signature for name in (self._denoiser, self._decoder)]
@@ -368,7 +369,8 @@ class Pipeline(DiffusersCall):
         self, seed: int | Sequence[int], count: int, height: int, width: int, generator: manifest.Generator = "numpy"
     ) -> Draw:
         """Return noise from one stream per picture, of seed, seed + 1 …, or of a seed each; the size is in pixels."""
-        return noises.seeded(request.seeds(seed, 1, count), self._sizes.latent(count, height, width), generator)
+        shape = self._sizes.latent(count, height, width)
+        return noises.seeded(request.seeds(seed, 1, count), shape, generator, noises.narrow(self.bundle.manifest, shape[1]))
 
     def given(self, noise: Iterable[np.ndarray] | noises.Drawing, count: int, height: int, width: int) -> Draw:
         """Return the caller's own draws, checked against the size in pixels."""

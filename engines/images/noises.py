@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy as np
 from engines.errors import UnsupportedError
 from engines.images.torch_cuda_noise import TorchCudaNoise
 from engines.images.torch_noise import TorchNoise
-from engines.manifest import Generator
+from engines.manifest import Draft, Generator
 from engines.samplers import Draw
 
 Shape = tuple[int, int, int, int]
@@ -34,10 +34,28 @@ class _NumpyNoise:
 _STREAMS = {"numpy": _NumpyNoise, "torch-cpu": TorchNoise, "torch-cuda": TorchCudaNoise}
 
 
-def seeded(seeds: Sequence[int], shape: Shape, generator: Generator) -> Draw:
-    """Noise from one stream per picture, of its own seed: `numpy`'s Philox, or as torch draws it, which diffusers' users have."""
+def seeded(seeds: Sequence[int], shape: Shape, generator: Generator, narrow: Mapping[int, int] | None = None) -> Draw:
+    """Noise from one stream per picture, of its own seed: `numpy`'s Philox, or as torch draws it, which diffusers' users have.
+
+    `narrow`: draws, from 0, that have fewer channels, and how many; the others of these are 0.
+    """
     streams = [_STREAMS[generator](seed) for seed in seeds]
-    return lambda: np.stack([stream.standard_normal(shape[1:]) for stream in streams])
+    numbers, narrow = itertools.count(), narrow or {}
+
+    def draw() -> np.ndarray:
+        channels = narrow.get(next(numbers), shape[1])
+        made = np.stack([stream.standard_normal((channels, *shape[2:])) for stream in streams])
+        return np.pad(made, [(0, 0), (0, shape[1] - channels), (0, 0), (0, 0)]) if channels < shape[1] else made
+
+    return draw
+
+
+def narrow(manifest: Draft, channels: int) -> dict[int, int]:
+    """Which of a seed's draws, from 0, are for parts that take fewer channels than a latent's, and how many they take."""
+    ports = (manifest.parts[name].signature.port("noise") for name in manifest.encoding_order())
+    taken = [int(port.shape[1]) for port in ports if port]
+    order = dict(enumerate(manifest.noise_order))
+    return {order.get(place, place): own for place, own in enumerate(taken) if own < channels}
 
 
 def stream(seed: int, generator: Generator) -> Drawing:

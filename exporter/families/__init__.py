@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 #: they answered, and how far they are off from the whole one's answer, float32 (branches*B, numbers), the negative branch first.
 Saw = Callable[[int, int, int, "np.ndarray"], None]
 #: In the name of a pipeline of diffusers: that it runs more than Stable Diffusion's or SDXL's own networks on text alone.
-_CONDITIONED = ("PAG", "ControlNet", "Adapter", "Pix2Pix")
+_CONDITIONED = ("PAG", "ControlNet", "Adapter", "Pix2Pix", "Upscale", "Depth2Img")
 #: In the name of one: that it starts from a picture, so that its VAE's encoder is wanted too.
 _EDITING = ("Img2Img", "Inpaint")
 

@@ -124,14 +124,14 @@ class Traced:
     @property
     def inputs(self) -> Mapping[str, Input]:
         """The pictures that the pipeline is given, in the order of its arguments, and the class that it draws."""
-        from exporter.families.tracing import class_labels, image_arguments  # noqa: PLC0415 - torch
+        from exporter.families.tracing import image_arguments, whole_numbers  # noqa: PLC0415 - torch
 
-        found = class_labels.entries(self.survey.pipeline)
+        found = whole_numbers.entries(self.survey.pipeline)
         for name in self.conditions.pictures:
             about = self.survey.prepared.get(name, image_arguments.PLAIN)
             found[name] = Input(
                 kind="mask" if about.grey else "image",
-                shape=("batch", *self._pixels, 1 if about.grey else 3),
+                shape=("batch", *self._pixels(self.factor // self.survey.enlarges), 1 if about.grey else 3),
                 preprocessing=about.preprocessing,
                 about=f"{self.survey.pictures[name]} of {self.survey.name}",
             )
@@ -162,7 +162,8 @@ class Traced:
         if part in self.survey.readings:
             return self.checkpoint.digest(self.survey.readings[part].tokenizer)
         read = (each.tokenizer for each in self.survey.readings.values()) if self.roles[part] == "text" else ()
-        used = [*self.components(part), *dict.fromkeys(read)]
+        others = (name for name in self.checkpoint.configs if name.endswith("_scheduler"))
+        used = [*self.components(part), *dict.fromkeys(read), *others]
         return hashlib.sha256("\n".join(self.checkpoint.digest(name) for name in used).encode()).hexdigest()
 
     @property
@@ -253,7 +254,7 @@ class Traced:
             return self._signed(inputs, self._conditioning, alone=True)
         made = [Port(name=crossing.name, shape=crossing.port_shape) for crossing in self.conditions.crossings]
         if role == "condition":
-            noise = [Port(name="noise", shape=latent.shape)] if self.conditions.draw is not None else []
+            noise = [Port(name="noise", shape=self._noise(self.conditions.draw))] if self.conditions.draw is not None else []
             inputs = [*(entry.port(each) for each, entry in self.inputs.items() if entry.pictured), *noise]
             return self._signed(inputs, made, alone=self._one_by_one)
         if role == "denoiser":
@@ -261,11 +262,20 @@ class Traced:
             labels = [entry.port(each) for each, entry in self.inputs.items() if not entry.pictured]
             inputs = [latent, Port(name="timestep", shape=("batch",)), *labels, *self._conditioning, *made, *scales]
             return self._signed(inputs, [Port(name="model_output", shape=latent.shape)], alone=self._one_by_one)
-        image = Port(name="image", shape=("batch", *self._pixels, self.survey.image[2]))
+        image = Port(name="image", shape=("batch", *self._pixels(self.factor), self.survey.image[2]))
         if role == "encoder":
             noise = [Port(name="noise", shape=latent.shape)] if self._start.drawn[1] is not None else []
             return self._signed([image, *noise], [latent], alone=True)
         return self._signed([latent], [image], alone=True)
+
+    def _noise(self, number: int) -> tuple[str | int, ...]:
+        """Shape of a noise that conditions are made of: of as many channels as the pipeline draws for its pictures."""
+        from exporter.families.tracing.dry_run import flat  # noqa: PLC0415 - torch
+
+        channels, *sides = flat(self.survey.noises[number], self.survey.name)
+        if sides != list(self.survey.latent[1:]) or channels > self.survey.latent[0]:
+            raise UnsupportedError(f"{self.survey.name} draws noise for its pictures that is larger than its latent's.")
+        return "batch", channels, *self._sides
 
     @property
     def _conditioning(self) -> list[Port]:
@@ -289,9 +299,8 @@ class Traced:
 
     _sides = ("latent_height", "latent_width")
 
-    @property
-    def _pixels(self) -> tuple[str, ...]:
-        return tuple(f"{self.factor}*{side}" if self.factor > 1 else side for side in self._sides)
+    def _pixels(self, factor: int) -> tuple[str, ...]:
+        return tuple(f"{factor}*{side}" if factor > 1 else side for side in self._sides)
 
     def _signed(self, inputs: Sequence[Port], outputs: Sequence[Port], *, alone: bool) -> Signature:
         shapes, used = self.recipe.shapes, {str(dim).rpartition("*")[2] for port in (*inputs, *outputs) for dim in port.shape}

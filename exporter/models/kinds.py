@@ -94,8 +94,11 @@ _CHANNELS = {
         "an image-editing model (InstructPix2Pix)",
         f"{_BASE} Saved as the StableDiffusionInstructPix2PixPipeline that it is, it builds too.",
     ),
-    5: Kind("a depth-to-image model", _BASE),
-    7: Kind("an upscaling model", _BASE),
+    5: Kind("a depth-to-image model", "Take the diffusers folder of its StableDiffusionDepth2ImgPipeline."),
+    7: Kind(
+        "an upscaling model",
+        "Take the diffusers folder of its StableDiffusionUpscalePipeline, with the scheduler of its pictures' noise.",
+    ),
 }
 #: Names that only one kind of file has, the most particular first.
 _MARKS: Mapping[str, Kind] = {

@@ -14,7 +14,7 @@ from engines.plugins import did_you_mean
 from exporter.families.tracing import siblings, text_processors
 from exporter.families.tracing.standins import real
 from exporter.families.unets import tokens
-from exporter.models import weights
+from exporter.models import component_files, weights
 
 if TYPE_CHECKING:
     from exporter.models.checkpoint import Checkpoint
@@ -60,6 +60,8 @@ def _whole(checkpoint: Checkpoint, sampler: SamplerOptions, loaded: Sequence[str
         elif name not in checkpoint.configs:
             _refuse_absent(checkpoint, kind, name, entry)
             parts[name] = None
+        elif component_files.SCHEDULERS.fullmatch(name):
+            parts[name] = _class(*entry).from_config(checkpoint.configs[name])
         elif checkpoint.reads_texts(name) and text_processors.is_processor(entry[-1]):
             parts[name] = text_processors.TextProcessor.of(checkpoint.folders[name])
         elif hasattr(_class(*entry), "forward"):

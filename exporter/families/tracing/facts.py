@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 
 from engines.errors import UnsupportedError
 from engines.signature import Range
-from exporter.families.tracing import class_labels, dry_run, image_arguments, own_texts, readings, text_processors
+from exporter.families.tracing import dry_run, image_arguments, own_texts, readings, text_processors, whole_numbers
 from exporter.families.tracing.dry_run import NEGATIVE, POSITIVE, Encoding, Leaf, Play, TokenCall
 from exporter.families.tracing.lengths import OpenLengths
 from exporter.families.tracing.origins import DRAW, STEP, Origins, marked, origins
@@ -40,6 +40,7 @@ class Survey:
         words: name of an input → the argument that is that picture; by default the arguments' own names.
         judged: whether the pipeline itself checks what it is asked, as it does for whoever calls it.
         cut: whether tokenizers leave out what pads a text.
+        enlarges: how many times as large as its pictures is what it draws.
 
     Attributes:
         pictures: name of an input → the argument of the call that is that picture.
@@ -50,7 +51,7 @@ class Survey:
         returned: component → what it last returned of several things, with `Absent` for tensors.
         components: phase → names of those that compute in it, in the order in which they first do.
         latent: shape of the noise, behind the batch.
-        noise: its shape as the pipeline draws it.
+        noises: shapes of all noises as the pipeline draws them.
         way: how the pipeline keeps it, and by what it multiplies it.
         grid: what its scheduler was told.
         scale: of guidance; `others` are the pipeline's further scales.
@@ -76,8 +77,9 @@ class Survey:
         words: Mapping[str, str] | None = None,
         judged: bool = False,
         cut: bool = False,
+        enlarges: int = 1,
     ) -> None:
-        self.pipeline, self.mode, self.cut = pipeline, mode, cut
+        self.pipeline, self.mode, self.cut, self.enlarges = pipeline, mode, cut, enlarges
         self.lists, self._hand = dict(lists or {}), hand or image_arguments.as_numbers
         self.pictures = image_arguments.numbered(words or image_arguments.arguments(pipeline), self.lists) if hand else {}
         self.prepared: dict[str, image_arguments.Picture] = {}
@@ -111,8 +113,8 @@ class Survey:
         self.counts = masks.asked and pads
         self.drawn, self.draws, self.unseeded = self._latent_draw(noises), len(noises), play.unseeded.drawn
         noise = noises[self.drawn]
-        self.noise, self.grid = tuple(noise.shape), play.grid
-        self.latent = dry_run.flat(self.noise, self.name)
+        self.noises, self.grid = [tuple(each.shape) for each in noises], play.grid
+        self.latent = dry_run.flat(self.noises[self.drawn], self.name)
         self.way, self.factor = dry_run.packing(noise.reshape(1, *self.latent), self._kept, self.name)
 
     @property
@@ -141,7 +143,8 @@ class Survey:
         given: Mapping[str, Tensor] | None = None,
         words: Mapping[str, str] | None = None,
     ) -> dict[str, Any]:
-        """Arguments of the call that are pictures, (batch, channels, height, width) each: those that are given, else black."""
+        """Arguments of the call that are pictures (batch, channels, …), to draw a size of: those that are given, else black."""
+        height, width = height // self.enlarges, width // self.enlarges
         pictures = {name: torch.zeros(batch, 3, height, width) for name in self.pictures} | dict(given or {})
         return self.called_by({name: self._hand(marked(picture, name)) for name, picture in pictures.items()}, words)
 
@@ -158,7 +161,7 @@ class Survey:
         texts = {"prompt": [POSITIVE + tail] * batch}
         texts |= {"negative_prompt": [NEGATIVE + tail] * batch} if self.branches == 2 else {}
         shown = self.shown(batch, self._asked["height"], self._asked["width"])
-        asked = {"batch_size": batch, **class_labels.labelled(self.pipeline, batch), **texts, **shown, **self._asked}
+        asked = {"batch_size": batch, **whole_numbers.given(self.pipeline, batch, {}), **texts, **shown, **self._asked}
         return {**asked, **steering(self.pipeline, self.mode, self.scale), **self.others, "output_type": "np"}
 
     @property
@@ -378,7 +381,7 @@ class Survey:
     def sides(self, height: int, width: int) -> tuple[int, int]:
         """Cells of the latent, down and across, of another size."""
         _, noises = self._prepared(height, width, 1)
-        down, across = dry_run.flat(tuple(noises[0].shape), self.name)[1:]
+        down, across = dry_run.flat(tuple(noises[self.drawn or 0].shape), self.name)[1:]
         return down, across
 
     def _prepared(self, height: int, width: int, steps: int) -> tuple[Play, list[Tensor]]:

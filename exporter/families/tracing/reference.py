@@ -16,7 +16,16 @@ from torch import Tensor, nn
 
 from engines.errors import UnsupportedError
 from exporter.families import Family, Saw
-from exporter.families.tracing import dry_run, image_arguments, played_parts, siblings, standins, starts, text_processors
+from exporter.families.tracing import (
+    dry_run,
+    image_arguments,
+    played_parts,
+    siblings,
+    standins,
+    starts,
+    text_processors,
+    whole_numbers,
+)
 from exporter.families.tracing.call import as_taken
 from exporter.families.tracing.dry_run import Leaf, Play
 from exporter.families.tracing.facts import replayed
@@ -248,7 +257,11 @@ class TracedReference:
         before, count = (self._family.conditions.draw, survey.drawn), survey.draws
         if self._started:
             before, count = self._started[1].drawn, self._started[1].draws
-        return [*(draws[number] for number in before if number is not None), *draws[count:]]
+        taken = [*(draws[number] for number in before if number is not None), *draws[count:]]
+        most = survey.latent[0]
+        return [
+            np.pad(each, [(0, 0), (0, most - each.shape[1])] + [(0, 0)] * 2) if each.shape[1] < most else each for each in taken
+        ]
 
     def conditions(self, pictures: Mapping[str, np.ndarray], noise: np.ndarray) -> dict[str, np.ndarray]:
         """What the pipeline's own code makes of pictures for its steps, float32 by port, and the pictures as it prepares them.
@@ -261,7 +274,8 @@ class TracedReference:
         survey, about, family = self._family.survey, self._family.conditions, self._family
         if not about.crossings:
             return {}
-        count, height, width = next(iter(pictures.values())).shape[:3]
+        count, *sides = next(iter(pictures.values())).shape[:3]
+        height, width = (side * survey.enlarges for side in sides)
         found: dict[str, Tensor] = {}
         shown: dict[str, Any] = {name: [pil(each) for each in own] for name, own in pictures.items()}
         names = {id(image): name for name, own in shown.items() for image in own}
@@ -283,7 +297,8 @@ class TracedReference:
             number = next(drawn)
             if number == survey.drawn:
                 return marked(torch.zeros(tuple(shape)), STEP)
-            return marked(torch.from_numpy(noise.copy()).reshape(tuple(shape)), f"{DRAW}{number}")
+            own = noise[:, : dry_run.flat(tuple(shape), survey.name)[0]]
+            return marked(torch.from_numpy(own.copy()).reshape(tuple(shape)), f"{DRAW}{number}")
 
         drawn = itertools.count()
         play = Play(self.pipeline, draw, marked(torch.zeros(count), STEP), Origins(crossing, "pictures"))
@@ -293,9 +308,11 @@ class TracedReference:
         encoded = played_parts.restored(survey, zeros, torch.float32)
         play.encode_by(replayed(encoded))
         asked = {**family.arguments, **played_parts.prompted(self.pipeline, survey, encoded, count), **survey.others}
+        asked |= whole_numbers.given(self.pipeline, count, {})
         asked |= steering(self.pipeline, survey.mode, survey.scale) | survey.called_by(_piled(shown, survey))
         with contextlib.suppress(Stepped):
             play(**asked, height=height, width=width, num_inference_steps=1)
+        noise = noise if about.draw is None else noise[:, : dry_run.flat(survey.noises[about.draw], survey.name)[0]]
         return {"noise": noise, **{name: value.numpy().copy() for name, value in found.items()}}
 
     def call(self, conditioning: Mapping[str, np.ndarray], guidance_scale: float | None, **options: Any) -> Any:  # noqa: ANN401
@@ -322,7 +339,7 @@ class TracedReference:
         recipe = self._family.recipe
         asked = as_taken(played, recipe.model.call) | recipe.sampler.asked(options.get("num_inference_steps"))
         asked |= {**dry_run.off(options["height"], options["width"]), **shown, **options}
-        asked |= {name: own.tolist() for name, own in given.items() if own.ndim == 1}
+        asked |= whole_numbers.as_called(played, {name: own for name, own in given.items() if own.ndim == 1})
         asked |= steering(played, survey.mode, scale)
         asked |= played_parts.prompted(played, survey, encoded, count)
         # Pipelines that start from pictures have other defaults of further scales.
