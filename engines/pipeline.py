@@ -208,7 +208,8 @@ class Pipeline(DiffusersCall):
         player = parallel.over(player) if parallel else player
         drawn = self.seeded(asked.seeds, *size, asked.generator) if noise is None else self.given(noise, *size)
         # Arrays come in the bundle's own order; what is drawn comes as the source draws it.
-        drawn = noises.reordered(drawn, about.noise_order) if noise is None or callable(noise) else drawn
+        order = about.start_order.get("image" if original.anew is None else "mask", ()) if original else about.noise_order
+        drawn = noises.reordered(drawn, order) if noise is None or callable(noise) else drawn
         draw, used = noises.hashed(drawn, size[0])
         ids, unread = self.tokenize(asked.prompts, asked.negative_prompts, **asked.seconds)
         fed = {**ids, **asked.feed.arrays(self._sizes.named(height, width))}

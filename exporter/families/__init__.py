@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from engines.bundle import Role, Tokenizer
     from engines.guidance import Guidance
     from engines.inputs import Input
-    from engines.manifest import PartialStep
+    from engines.manifest import PartialStep, StartsFrom
     from engines.signature import Signature
     from exporter.models.checkpoint import Checkpoint
     from exporter.part import Part, Precision
@@ -201,6 +201,11 @@ class Family(Protocol):
     @property
     def noise_order(self) -> Sequence[int]:
         """Which of the noises that its pipeline draws a bundle takes first, in its order; empty: as they come."""
+        ...
+
+    @property
+    def start_order(self) -> Mapping[StartsFrom, Sequence[int]]:
+        """Of a seed's draws, which are taken, by what a pipeline of it starts from; only where not as they come."""
         ...
 
     @property

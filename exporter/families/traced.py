@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from engines.errors import RecipeError, UnsupportedError
 from engines.guidance import Guidance, Scale
 from engines.inputs import Input
-from engines.manifest import PartialStep, Role, Tokenizer
+from engines.manifest import PartialStep, Role, StartsFrom, Tokenizer
 from engines.plugins import did_you_mean
 from engines.signature import Port, Range, Signature
 from exporter.families import Driving, edits
@@ -90,12 +90,12 @@ class Traced:
         )  # fmt: skip
 
     @property
-    def starts(self) -> Mapping[str, Start]:
+    def starts(self) -> Mapping[StartsFrom, Start]:
         """By what is given, `image` or `mask`, how pipelines of diffusers start from it; none where the recipe wants none."""
         return self._started[0]
 
     @cached_property
-    def _started(self) -> tuple[Mapping[str, Start], Sequence[str]]:
+    def _started(self) -> tuple[Mapping[StartsFrom, Start], Sequence[str]]:
         from exporter.families.tracing import starts  # noqa: PLC0415 - torch
 
         return starts.starts(self.survey) if self._editing else ({}, ())
@@ -212,6 +212,11 @@ class Traced:
         """The pictures' noise before the latent's, where the pipeline draws just these, and the other way round."""
         own = [self.conditions.draw, self.survey.drawn]
         return [1, 0] if self.survey.draws == 2 and own == [1, 0] else []
+
+    @property
+    def start_order(self) -> Mapping[StartsFrom, Sequence[int]]:
+        """Those of pipelines that draw noises which change nothing, before or between others."""
+        return {given: start.order for given, start in self.starts.items() if list(start.order) != list(range(len(start.order)))}
 
     @property
     def guidance(self) -> Guidance:

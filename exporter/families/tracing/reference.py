@@ -37,6 +37,7 @@ from exporter.families.tracing.scales import steering
 from exporter.families.tracing.standins import Stepped
 
 if TYPE_CHECKING:
+    from engines.manifest import StartsFrom
     from exporter.families.tracing.crossings import Conditions
     from exporter.families.tracing.facts import Survey
     from exporter.families.tracing.starts import Start
@@ -58,7 +59,7 @@ class TracedFamily(Family, Protocol):
         ...
 
     @property
-    def starts(self) -> Mapping[str, Start]:
+    def starts(self) -> Mapping[StartsFrom, Start]:
         """How pipelines start from an `image`, and within a `mask`."""
         ...
 

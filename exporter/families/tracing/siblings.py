@@ -10,6 +10,7 @@ from typing import Any
 
 import transformers
 
+from engines.manifest import StartsFrom
 from exporter.families.tracing import dry_run, image_arguments
 
 #: A share of the schedule: who takes it starts from the picture, others are conditioned on it.
@@ -19,22 +20,24 @@ _DENOISERS, _CHANNELS = ("transformer", "unet"), ("latent_channels", "z_dim")
 
 
 @cache
-def _lists() -> tuple[Mapping[str, type], Mapping[str, Mapping[str, type]]]:
+def _lists() -> tuple[Mapping[str, type], Mapping[StartsFrom, Mapping[str, type]]]:
     """Diffusers' lists: who draws from text; and by what a pipeline is given to start from, those that do."""
     # Pipelines name image processors that this model has not, and transformers warns that they lack torchvision.
     transformers.logging.set_verbosity_error()
     from diffusers.pipelines import auto_pipeline  # noqa: PLC0415 - after that
 
     lists: Any = auto_pipeline  # typed by every name in them
-    edits = {"image": lists.AUTO_IMAGE2IMAGE_PIPELINES_MAPPING, "mask": lists.AUTO_INPAINT_PIPELINES_MAPPING}
+    edits: dict[StartsFrom, Mapping[str, type]] = {
+        "image": lists.AUTO_IMAGE2IMAGE_PIPELINES_MAPPING, "mask": lists.AUTO_INPAINT_PIPELINES_MAPPING,
+    }  # fmt: skip
     return lists.AUTO_TEXT2IMAGE_PIPELINES_MAPPING, edits
 
 
-def starting(kind: type) -> dict[str, type]:
+def starting(kind: type) -> dict[StartsFrom, type]:
     """The pipelines that start from an `image`, and within a `mask`, of one that draws from text."""
     plain, edits = _lists()
     names = [name for name, own in plain.items() if own is kind]
-    found = {given: known[name] for given, known in edits.items() for name in names if name in known}
+    found: dict[StartsFrom, type] = {given: known[name] for given, known in edits.items() for name in names if name in known}
     return {given: own for given, own in found.items() if _starts(own)}
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from engines.errors import RecipeError, UnsupportedError
 from engines.guidance import BRANCHES, Guidance
 from engines.inputs import Input
-from engines.manifest import PartialStep, Role, Tokenizer
+from engines.manifest import PartialStep, Role, StartsFrom, Tokenizer
 from engines.plugins import did_you_mean
 from engines.signature import Dim, Port, Range, Signature
 from exporter.families import Driving, edits
@@ -46,6 +46,7 @@ class LatentDiffusion:
     general: ClassVar[bool] = False
     sized = False
     noise_order: Sequence[int] = ()
+    start_order: Mapping[StartsFrom, Sequence[int]] = {}
     partial_step: PartialStep = "dropped"
     starts = ("image", "mask")
     #: Class name of the pipeline in diffusers.
