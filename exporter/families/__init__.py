@@ -30,7 +30,7 @@ Saw = Callable[[int, int, int, "np.ndarray"], None]
 #: In the name of a pipeline of diffusers: that it runs more than Stable Diffusion's or SDXL's own networks on text alone.
 _CONDITIONED = ("PAG", "ControlNet", "Adapter", "Pix2Pix", "Upscale", "Depth2Img")
 #: In the name of one: that it starts from a picture, so that its VAE's encoder is wanted too.
-_EDITING = ("Img2Img", "Inpaint")
+_EDITING = ("Img2Img", "Inpaint", "Depth2Img")
 
 
 class Reference(Protocol):

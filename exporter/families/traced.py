@@ -75,7 +75,7 @@ class Traced:
 
     def _surveyed(self) -> Survey:
         """The pipeline at the recipe's typical size."""
-        from exporter.families.tracing import call, siblings  # noqa: PLC0415 - torch
+        from exporter.families.tracing import call, image_arguments, siblings  # noqa: PLC0415 - torch
         from exporter.families.tracing.surveying import surveyed  # noqa: PLC0415
 
         shapes = self.recipe.shapes
@@ -86,7 +86,7 @@ class Traced:
             pipeline, self.arguments, self.recipe.sampler.guidance.mode,
             shapes.height[1], shapes.width[1], self.recipe.sampler.steps[0],
             words=siblings.words(type(pipeline)) if self._editing else None, judged=bool(self.recipe.model.call),
-            shown=_CONDITION in self.recipe.components,
+            shown=_CONDITION in self.recipe.components or bool(image_arguments.maps(pipeline)),
         )  # fmt: skip
 
     @property
@@ -131,7 +131,7 @@ class Traced:
             about = self.survey.prepared.get(name, image_arguments.PLAIN)
             found[name] = Input(
                 kind="mask" if about.grey else "image",
-                shape=("batch", *self._pixels(self.factor // self.survey.enlarges), 1 if about.grey else 3),
+                shape=("batch", *self._pixels(self.factor // self.survey.enlarges), 1 if about.grey or about.map else 3),
                 preprocessing=about.preprocessing,
                 about=f"{self.survey.pictures[name]} of {self.survey.name}",
             )

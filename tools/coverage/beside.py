@@ -28,8 +28,8 @@ from engines.request import Request
 from exporter.report import pipelines
 from exporter.stages import worker
 from tools.coverage import __main__ as coverage
-from tools.coverage import trial
-from tools.coverage.conditioned import unet
+from tools.coverage import edits, trial
+from tools.coverage.conditioned import SIZED, unet
 from tools.coverage.parts import alive, clip, clip_tokenizer, vae
 
 #: Whose classes are typed for models of their own size and kind.
@@ -104,6 +104,16 @@ def depth_to_image() -> DiffusionPipeline:
     )  # fmt: skip
 
 
+def refiner() -> DiffusionPipeline:
+    """SDXL's refiner: the second text encoder alone, how pretty a picture is as a condition, and a picture to start from."""
+    sized = {**SIZED, "cross_attention_dim": 32, "projection_class_embeddings_input_dim": 32 + 5 * 8}
+    text = {"text_encoder": None, "tokenizer": None, "text_encoder_2": clip(projection=True), "tokenizer_2": clip_tokenizer("!")}
+    return diffusers.StableDiffusionXLImg2ImgPipeline(
+        vae(), **text, unet=unet(**sized), scheduler=diffusers.DDIMScheduler(clip_sample=False, steps_offset=1),
+        requires_aesthetics_score=True, add_watermarker=False,
+    )  # fmt: skip
+
+
 def image_variation() -> DiffusionPipeline:
     """CLIP's image tower in the place of the text's."""
     config = transformers.CLIPVisionConfig(
@@ -124,6 +134,8 @@ _CLASSES = (3, 7)
 _SIDE, _WIDE = 32, 48
 #: Those that take texts and pictures, and draw more than one size.
 _PICTURED = ("stable-diffusion-x4-upscaler",)
+#: Those that start from a picture.
+_EDITED = ("stable-diffusion-depth2img", "stable-diffusion-xl-refiner")
 #: Name → what makes the pipeline.
 MADE: Mapping[str, Callable[[], DiffusionPipeline]] = {
     "ddpm": ddpm,
@@ -133,6 +145,7 @@ MADE: Mapping[str, Callable[[], DiffusionPipeline]] = {
     "dit": dit,
     "stable-diffusion-x4-upscaler": upscale,
     "stable-diffusion-depth2img": depth_to_image,
+    "stable-diffusion-xl-refiner": refiner,
     "stable-diffusion-image-variation": image_variation,
 }
 
@@ -143,13 +156,16 @@ def row(name: str) -> dict[str, Any]:
     found = {"pipeline": type(made).__name__}
     with tempfile.TemporaryDirectory() as folder:
         made.save_pretrained(f"{folder}/model")
-        widths = (_SIDE, _WIDE) if name in _PICTURED else (_SIDE,)
+        widths = (_SIDE, _WIDE) if name in _PICTURED + _EDITED else (_SIDE,)
         try:
-            mode, bundle = trial.built(name, Path(folder), _SIDE, widths, 2)
+            mode, bundle = trial.built(name, Path(folder), _SIDE, widths, 2, steps=edits.STEPS if name in _EDITED else 2)
         except T2IError as error:
             return {**found, "state": "refused", "why": trial.sentence(error, folder)}
-        pictured = name in _PICTURED
-        psnr = min(trial.compared(made, name, bundle, mode, _SIDE, widths) if pictured else _compared(made, bundle, mode))
+        if name in _EDITED:
+            psnr = min(edits.compared(made, name, bundle, "image-to-image", mode, _SIDE, widths))
+        else:
+            pictured = name in _PICTURED
+            psnr = min(trial.compared(made, name, bundle, mode, _SIDE, widths) if pictured else _compared(made, bundle, mode))
     return {**found, "state": "works" if psnr >= trial.LIMIT else "differs", "psnr": round(psnr, 1), "guidance": mode}
 
 

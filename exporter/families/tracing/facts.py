@@ -12,10 +12,10 @@ from torch.utils import _pytree as pytree
 
 from engines.errors import UnsupportedError
 from engines.signature import Range
-from exporter.families.tracing import dry_run, image_arguments, own_texts, readings, text_processors, whole_numbers
+from exporter.families.tracing import dry_run, image_arguments, own_start, own_texts, readings, text_processors, whole_numbers
 from exporter.families.tracing.dry_run import NEGATIVE, POSITIVE, Encoding, Leaf, Play, TokenCall
 from exporter.families.tracing.lengths import OpenLengths
-from exporter.families.tracing.origins import DRAW, STEP, Origins, marked, origins
+from exporter.families.tracing.origins import DRAW, STEP, Origins, marked, only_draw
 from exporter.families.tracing.own_texts import Ones
 from exporter.families.tracing.readings import AskedTokens, Reading
 from exporter.families.tracing.scales import open_scales, other_scales, steering
@@ -81,8 +81,10 @@ class Survey:
     ) -> None:
         self.pipeline, self.mode, self.cut, self.enlarges = pipeline, mode, cut, enlarges
         self.lists, self._hand = dict(lists or {}), hand or image_arguments.as_numbers
-        self.pictures = image_arguments.numbered(words or image_arguments.arguments(pipeline), self.lists) if hand else {}
-        self.prepared: dict[str, image_arguments.Picture] = {}
+        named = image_arguments.arguments(pipeline) if words is None else words
+        self.pictures = image_arguments.numbered(named, self.lists) if hand else {}
+        self._maps = image_arguments.maps(pipeline)
+        self.prepared = {name: image_arguments.MAP for name, argument in self.pictures.items() if argument in self._maps}
         self.drawn: int | None = None
         self.name = type(pipeline).__name__
         self._asked = {**asked, "height": height, "width": width, "num_inference_steps": steps}
@@ -111,7 +113,9 @@ class Survey:
             raise UnsupportedError(f"{self.name} never calls its scheduler's step.\n  Only pipelines that denoise are built.")
         pads = any(not call.mask.all() for each in self.encodings for call in each.tokens)
         self.counts = masks.asked and pads
-        self.drawn, self.draws, self.unseeded = self._latent_draw(noises), len(noises), play.unseeded.drawn
+        only = len(noises) == 1 and not self.pictures
+        self.drawn = 0 if only else only_draw(self.name, self._kept, len(noises))
+        self.draws, self.unseeded = len(noises), play.unseeded.drawn
         noise = noises[self.drawn]
         self.noises, self.grid = [tuple(each.shape) for each in noises], play.grid
         self.latent = dry_run.flat(self.noises[self.drawn], self.name)
@@ -121,19 +125,6 @@ class Survey:
     def piles(self) -> bool:
         """Whether none but its image processors look into its pictures, of which several are then one thing to it."""
         return bool(self.pictures) and self._hand is image_arguments.Shown
-
-    def _latent_draw(self, noises: Sequence[Tensor]) -> int:
-        """Which of the noises the latent was made of."""
-        if len(noises) == 1 and not self.pictures:
-            return 0
-        made = origins(self._kept) if isinstance(self._kept, Tensor) else frozenset[str]()
-        found = [number for number in range(len(noises)) if f"{DRAW}{number}" in made]
-        if len(found) != 1 or len(made) > 1:
-            told = f"of {len(found)} of them" if len(found) != 1 else f"of {', '.join(sorted(made - {f'{DRAW}{found[0]}'}))} too"
-            raise UnsupportedError(
-                f"{self.name} draws {len(noises)} noises before its first step, and its latent is made {told}; one is fed."
-            )
-        return found[0]
 
     def shown(
         self,
@@ -146,13 +137,15 @@ class Survey:
         """Arguments of the call that are pictures (batch, channels, …), to draw a size of: those that are given, else black."""
         height, width = height // self.enlarges, width // self.enlarges
         pictures = {name: torch.zeros(batch, 3, height, width) for name in self.pictures} | dict(given or {})
-        return self.called_by({name: self._hand(marked(picture, name)) for name, picture in pictures.items()}, words)
+        shown = {name: self._hand(marked(picture, name)) for name, picture in pictures.items()}
+        return own_start.blank(self.pipeline, batch, height, width) | self.called_by(shown, words)
 
     def called_by(self, pictures: Mapping[str, Any], words: Mapping[str, str] | None = None) -> dict[str, Any]:
         """What stands for each picture by its argument of the call, or by another's `words`; lists where they are."""
         words, found = words or self.pictures, dict[str, list[Any]]()
         for name, each in pictures.items():
-            found.setdefault(words[name], []).append(each)
+            one = each.content if isinstance(each, image_arguments.Shown) else each
+            found.setdefault(words[name], []).append(image_arguments.as_map(one) if words[name] in self._maps else each)
         lists = {words[name] for name in pictures if self.pictures[name] in self.lists}
         return {name: each if name in lists else each[0] for name, each in found.items()}
 

@@ -6,17 +6,21 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar, cast
 
+import numpy as np
+import torch
 from diffusers.image_processor import VaeImageProcessor
 from PIL import Image
 from torch import Tensor, nn
 
 from engines.errors import UnsupportedError
 from engines.inputs import Preprocessing
-from exporter.families.tracing import dry_run, standins
-from exporter.families.tracing.origins import STEP, origins
+from exporter.families.tracing import dry_run, own_start, standins
+from exporter.families.tracing.origins import STEP, marked, origins
 
 #: Arguments that are pictures by their annotation, and further networks' business.
 _OTHERS = ("ip_adapter_image", "negative_ip_adapter_image")
+#: Tensors (B, height, width) that are pictures of one channel, in any unit.
+_MAPS = ("depth_map",)
 #: What users call an argument, where that is another word.
 _WORDS = {"mask_image": "mask"}
 #: What a survey is, which knows this module.
@@ -26,14 +30,16 @@ _FILTERS = ("nearest", "bilinear", "bicubic", "lanczos")
 
 @dataclass(frozen=True)
 class Picture:
-    """What a pipeline makes of one of its pictures: `grey` has one channel."""
+    """What a pipeline makes of one of its pictures: `grey` is a mask of one channel, and a `map` has one of levels."""
 
     grey: bool
     preprocessing: Preprocessing
+    map: bool = False
 
 
 #: Of one that no image processor prepares: as it is, in [0, 1].
 PLAIN = Picture(grey=False, preprocessing=Preprocessing())
+MAP = Picture(grey=False, preprocessing=Preprocessing(resize="stretch", resample="bicubic"), map=True)
 
 
 class Unprepared(BaseException):  # an event; and no pipeline shall catch it
@@ -70,6 +76,16 @@ class Shown(Image.Image):
         raise Several(next(iter(origins(self.content)), "") if isinstance(self.content, Tensor) else "")
 
 
+def pil(pixels: np.ndarray) -> Image.Image:
+    """A picture of uint8 (height, width, channels)."""
+    return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+
+
+def piled(pictures: Mapping[str, Any], *, piles: bool) -> dict[str, Any]:
+    """Pictures of PIL by input, or in one pile each, which no pipeline takes apart: some take a list for one prompt's."""
+    return {name: Shown(own) if piles and isinstance(own, list) else own for name, own in pictures.items()}
+
+
 def as_numbers(content: Tensor) -> Tensor:
     """A picture in the hands of a pipeline that prepares none: its numbers."""
     return content
@@ -78,8 +94,20 @@ def as_numbers(content: Tensor) -> Tensor:
 def arguments(pipeline: Any) -> Mapping[str, str]:  # noqa: ANN401 - a pipeline of diffusers
     """Name of an input → the argument of the pipeline's call that is a picture."""
     takes = dry_run.arguments(pipeline)
-    named = (name for name, about in takes.items() if "PIL.Image" in str(about.annotation) and name not in _OTHERS)
-    return {_WORDS.get(name, name): name for name in named}
+    named = (name for name, about in takes.items() if "PIL.Image" in str(about.annotation) and name not in {*_OTHERS, *_MAPS})
+    return {_WORDS.get(name, name): name for name in (*named, *maps(pipeline))}
+
+
+def maps(pipeline: Any) -> list[str]:  # noqa: ANN401 - a pipeline of diffusers
+    """Those that are tensors of one channel."""
+    return [name for name in dry_run.arguments(pipeline) if name in _MAPS]
+
+
+def as_map(picture: Any) -> Tensor:  # noqa: ANN401 - (B, channels, height, width), or pictures of PIL
+    """A picture as an argument that is a map is given: (B, height, width)."""
+    if isinstance(picture, Tensor):
+        return marked(picture[:, 0], *origins(picture))
+    return torch.stack([torch.from_numpy(np.asarray(each.convert("L"), np.float32) / 255) for each in picture])
 
 
 def numbered(named: Mapping[str, str], lists: Mapping[str, int]) -> dict[str, str]:
@@ -140,6 +168,8 @@ def taking(pipeline: Any, seen: dict[str, Picture]) -> dict[str, Any]:  # noqa: 
             crops_coords: object = None,
             real: VaeImageProcessor = real,
         ) -> Tensor:
+            if isinstance(image, own_start.Blank):
+                return own_start.begun(pipeline, image)
             given = _one(image)
             about = _about(real, resize_mode, cropped=crops_coords is not None, own_sized=bool(origins(given) & own_sized))
             for own in origins(given):
@@ -157,6 +187,8 @@ def noting(pipeline: Any, note: Callable[[Any, Tensor], Tensor]) -> dict[str, An
     for name, real in processors(pipeline).items():
 
         def preprocess(_self: object, image: Any, *args: Any, real: VaeImageProcessor = real, **kwargs: Any) -> Tensor:  # noqa: ANN401
+            if isinstance(image, own_start.Blank):
+                return own_start.begun(pipeline, image)
             shown: Any = image.content if isinstance(image, Shown) else image
             return note(shown, real.preprocess(shown, *args, **kwargs))
 

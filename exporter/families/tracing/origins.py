@@ -39,6 +39,21 @@ def pictured(tensor: Tensor) -> bool:
     return bool(own) and STEP not in own
 
 
+def only_draw(where: str, latent: Any, count: int) -> int:  # noqa: ANN401 - as a pipeline keeps it
+    """Which of the `count` noises that a pipeline draws before its first step its latent was made of.
+
+    Raises:
+        UnsupportedError: of several, or of something else too.
+
+    """
+    made = origins(latent) if isinstance(latent, Tensor) else frozenset[str]()
+    found = [number for number in range(count) if f"{DRAW}{number}" in made]
+    if len(found) != 1 or len(made) > 1:
+        told = f"of {len(found)} of them" if len(found) != 1 else f"of {', '.join(sorted(made - {f'{DRAW}{found[0]}'}))} too"
+        raise UnsupportedError(f"{where} draws {count} noises before its first step, and its latent is made {told}; one is fed.")
+    return found[0]
+
+
 def owners(pipeline: Any) -> dict[int, tuple[str, ...]]:  # noqa: ANN401 - a pipeline of diffusers
     """The id of each weight of its networks → the names of its components: several of one that a network lends another."""
     found: dict[int, tuple[str, ...]] = {}

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from engines.errors import UnsupportedError
@@ -19,6 +18,7 @@ from exporter.families import Family, Saw
 from exporter.families.tracing import (
     dry_run,
     image_arguments,
+    own_start,
     played_parts,
     siblings,
     standins,
@@ -70,18 +70,6 @@ class TracedFamily(Family, Protocol):
     def played(self, part: str, pipeline: Any) -> nn.Module:  # noqa: ANN401 - diffusers'
         """A part as the pipeline's own code, over a pipeline that has its networks."""
         ...
-
-
-def pil(pixels: np.ndarray) -> Image.Image:
-    """A picture of uint8 (height, width, channels)."""
-    return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
-
-
-def _piled(pictures: Mapping[str, Any], survey: Survey) -> dict[str, Any]:
-    """Pictures of PIL by input, in one pile each, which no pipeline takes apart: some take a list for one prompt's."""
-    if not survey.piles:
-        return dict(pictures)
-    return {name: image_arguments.Shown(own) if isinstance(own, list) else own for name, own in pictures.items()}
 
 
 class TracedReference:
@@ -278,9 +266,10 @@ class TracedReference:
         count, *sides = next(iter(pictures.values())).shape[:3]
         height, width = (side * survey.enlarges for side in sides)
         found: dict[str, Tensor] = {}
-        shown: dict[str, Any] = {name: [pil(each) for each in own] for name, own in pictures.items()}
+        shown: dict[str, Any] = {name: [image_arguments.pil(each) for each in own] for name, own in pictures.items()}
         names = {id(image): name for name, own in shown.items() for image in own}
-        for name in shown.keys() - survey.prepared:  # what no processor prepares is taken as numbers too
+        plain = {name for name, about in survey.prepared.items() if about.map} | (shown.keys() - survey.prepared)
+        for name in plain:  # what no processor prepares is taken as numbers too
             found[name] = torch.from_numpy(pictures[name].astype(np.float32) / 255)
             shown[name] = marked(found[name].permute(0, 3, 1, 2), name)
 
@@ -310,7 +299,10 @@ class TracedReference:
         play.encode_by(replayed(encoded))
         asked = {**family.arguments, **played_parts.prompted(self.pipeline, survey, encoded, count), **survey.others}
         asked |= whole_numbers.given(self.pipeline, count, {})
-        asked |= steering(self.pipeline, survey.mode, survey.scale) | survey.called_by(_piled(shown, survey))
+        asked |= steering(self.pipeline, survey.mode, survey.scale) | survey.called_by(
+            image_arguments.piled(shown, piles=survey.piles)
+        )
+        asked |= own_start.blank(self.pipeline, count, height, width)
         with contextlib.suppress(Stepped):
             play(**asked, height=height, width=width, num_inference_steps=1)
         noise = noise if about.draw is None else noise[:, : dry_run.flat(survey.noises[about.draw], survey.name)[0]]
@@ -325,8 +317,10 @@ class TracedReference:
         if self._started and self._started[0] is not played:
             self._started = None
         given: dict[str, np.ndarray] = options.pop("pictures", {})
-        pictures = {name: [pil(each) for each in own] for name, own in given.items() if own.ndim > 1}
-        shown = survey.called_by(_piled(pictures, survey), self._started[1].shown if self._started else None)
+        pictures = {name: [image_arguments.pil(each) for each in own] for name, own in given.items() if own.ndim > 1}
+        shown = survey.called_by(
+            image_arguments.piled(pictures, piles=survey.piles), self._started[1].shown if self._started else None
+        )
         tensors = {name: torch.from_numpy(array.copy()) for name, array in conditioning.items()}
         scale = survey.off if guidance_scale is None else guidance_scale
         off = survey.mode == "classifier_free" and scale <= survey.off
@@ -340,6 +334,10 @@ class TracedReference:
         recipe = self._family.recipe
         asked = as_taken(played, recipe.model.call) | recipe.sampler.asked(options.get("num_inference_steps"))
         asked |= {**dry_run.off(options["height"], options["width"]), **shown, **options}
+        begins = contextlib.nullcontext() if self._started else own_start.from_noise(played)
+        if not self._started:
+            running.__dict__.update(own_start.processors(played))
+            asked |= own_start.blank(played, count, options["height"], options["width"])
         asked |= whole_numbers.as_called(played, {name: own for name, own in given.items() if own.ndim == 1})
         asked |= steering(played, survey.mode, scale)
         asked |= played_parts.prompted(played, survey, encoded, count)
@@ -348,7 +346,7 @@ class TracedReference:
         takes = dry_run.arguments(played)
         asked = {"generator": torch.Generator(), **asked}
         unseeded = standins.Unseeded() if "generator" in takes else contextlib.nullcontext()
-        with dry_run.quiet(), unseeded, own_grid(running, asked) as left:
+        with dry_run.quiet(), unseeded, begins, own_grid(running, asked) as left:
             found = dry_run.image_of(running(**{name: left[name] for name in left if name in takes}))
         if self._started and isinstance(found, Tensor):  # as every latent becomes a picture, which some pipelines do not do right
             found = self.decode(self.unpacked(found, self._family.latent_shape(count, asked["height"], asked["width"])).numpy())
@@ -374,8 +372,8 @@ class TracedReference:
         if start is None:
             raise self._unpictured()
         self._started = siblings.over(start.kind, self.pipeline), start
-        mask = {} if anew is None else {starts.MASK: pil(anew.astype(np.uint8)[..., None] * 255)}
-        return self._started[0], {starts.IMAGE: pil(pixels), **mask, "strength": strength, **size}
+        mask = {} if anew is None else {starts.MASK: image_arguments.pil(anew.astype(np.uint8)[..., None] * 255)}
+        return self._started[0], {starts.IMAGE: image_arguments.pil(pixels), **mask, "strength": strength, **size}
 
     def encode_image(self, image: np.ndarray, noise: np.ndarray) -> np.ndarray:
         """What its pipelines start from, of an image: float32 (B, C, h, w)."""

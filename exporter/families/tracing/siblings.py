@@ -11,7 +11,7 @@ from typing import Any
 import transformers
 
 from engines.manifest import StartsFrom
-from exporter.families.tracing import dry_run, image_arguments
+from exporter.families.tracing import dry_run, image_arguments, own_start
 
 #: A share of the schedule: who takes it starts from the picture, others are conditioned on it.
 _STRENGTH = "strength"
@@ -37,6 +37,8 @@ def starting(kind: type) -> dict[StartsFrom, type]:
     """The pipelines that start from an `image`, and within a `mask`, of one that draws from text."""
     plain, edits = _lists()
     names = [name for name, own in plain.items() if own is kind]
+    if own_start.alone(kind):
+        return {"image": kind}
     found: dict[StartsFrom, type] = {given: known[name] for given, known in edits.items() for name in names if name in known}
     return {given: own for given, own in found.items() if _starts(own)}
 
@@ -46,7 +48,8 @@ def from_text(kind: type, configs: Mapping[str, Mapping[str, Any]]) -> type:
 
     A network of inpainting, which has further channels for mask and picture, is conditioned on them at every step instead.
     """
-    if not _starts(kind) or _has_further_channels(configs):
+    refines = configs.get("model_index", {}).get("requires_aesthetics_score")  # what only SDXL's refiner is told
+    if not _starts(kind) or _has_further_channels(configs) or refines:
         return kind
     plain, edits = _lists()
     names = (name for known in edits.values() for name, own in known.items() if own is kind)
