@@ -32,10 +32,25 @@ print(json.dumps([os.waitstatus_to_exitcode(status), seconds, used.ru_maxrss]), 
 """
 
 
+#: Flags of the system → instructions that decide how fast numbers are multiplied, the quickest first.
+_INSTRUCTIONS = {
+    "amx_bf16": "AMX_BF16",
+    "amx_int8": "AMX_INT8",
+    "avx512_bf16": "AVX512_BF16",
+    "avx512_vnni": "AVX512_VNNI",
+    "avx_vnni": "AVX_VNNI",
+    "avx512f": "AVX512",
+    "avx2": "AVX2",
+    "i8mm": "I8MM",
+    "sve": "SVE",
+}
+
+
 class Environment(Frozen):
     """What ran the benchmark. Memory in bytes; `threads` is what the environment allows numerical libraries, if it says."""
 
     processor: str
+    instructions: tuple[str, ...] = Field(default=(), description="that multiply numbers; none where the system does not tell")
     cores: int = Field(ge=1, description="that this process may use")
     memory: int
     accelerator: str = ""
@@ -51,7 +66,8 @@ class Environment(Frozen):
         """The machine in a line."""
         gpu = f", {self.accelerator}" if self.accelerator else ""
         cores = f"{self.cores} core{'s' * (self.cores > 1)}"
-        return f"{self.processor}, {cores}, {self.memory / 2**30:.0f} GiB{gpu}; load {self.load:.1f}; {self.date[:10]}"
+        told = f" ({', '.join(self.instructions)})" if self.instructions else ""
+        return f"{self.processor}{told}, {cores}, {self.memory / 2**30:.0f} GiB{gpu}; load {self.load:.1f}; {self.date[:10]}"
 
 
 class Cold(Frozen):
@@ -71,7 +87,8 @@ def environment() -> Environment:
         except metadata.PackageNotFoundError:
             continue
     return Environment(
-        processor=_processor(),
+        processor=_told("model name") or platform.processor() or platform.machine(),
+        instructions=_instructions(),
         cores=len(os.sched_getaffinity(0)),
         memory=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         accelerator=_accelerator(),
@@ -105,10 +122,14 @@ def cold(command: Sequence[str], variables: dict[str, str] | None = None, python
     return Cold(seconds=seconds, peak=peak * (1 if sys.platform == "darwin" else 1024))
 
 
-def _processor() -> str:
-    listing = Path("/proc/cpuinfo")
-    names = [line.partition(":")[2].strip() for line in _lines(listing) if line.startswith("model name")]
-    return next(iter(names), "") or platform.processor() or platform.machine()
+def _told(*names: str) -> str:
+    """What the system says of its first processor under one of these names; empty where it does not."""
+    return next((line.partition(":")[2].strip() for line in _lines(Path("/proc/cpuinfo")) if line.startswith(names)), "")
+
+
+def _instructions() -> tuple[str, ...]:
+    flags = _told("flags", "Features").split()
+    return tuple(name for flag, name in _INSTRUCTIONS.items() if flag in flags)
 
 
 def _lines(path: Path) -> list[str]:

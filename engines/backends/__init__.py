@@ -7,7 +7,7 @@ import importlib
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self
 
 import numpy as np
 
@@ -15,7 +15,6 @@ from engines.errors import MissingDependency, UnsupportedError
 from engines.signature import Signature
 from engines.strict import Frozen
 
-Step = tuple[str, str, float]  # operator, type of its numbers, seconds
 DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 
 
@@ -75,6 +74,24 @@ def require_driver(purpose: str, remedy: str) -> None:
         raise UnsupportedError(
             f"{purpose} needs an NVIDIA GPU, and this machine has no NVIDIA driver ({DRIVER} is not found).\n  {remedy}"
         )
+
+
+class OperatorRun(NamedTuple):
+    """One step of a network's call, as a library fused and ran it.
+
+    Attributes:
+        operator: by the library's name.
+        numbers: what it computed with.
+        seconds: it took.
+        kernel: what ran, by the library's name, which may tell the processor's instructions; else where it ran; empty where the
+            library tells neither.
+
+    """
+
+    operator: str
+    numbers: Literal["int8", "float"]
+    seconds: float
+    kernel: str = ""
 
 
 class Engine(Protocol):
@@ -167,8 +184,8 @@ class Backend(Protocol):
         """Load what `build` returned, in that order or by name."""
         ...
 
-    def profile(self, files: Sequence[Path], signature: Signature, inputs: Mapping[str, np.ndarray]) -> list[Step]:
-        """Operator, type of its numbers (int8 or float) and seconds of every step of one call; nothing where it cannot tell."""
+    def profile(self, files: Sequence[Path], signature: Signature, inputs: Mapping[str, np.ndarray]) -> list[OperatorRun]:
+        """Every step of one call, behind one that is not counted; nothing where the library cannot tell."""
         ...
 
 
@@ -215,6 +232,6 @@ class BackendOptions(Frozen):
         """The graph's own precision."""
         return precision
 
-    def profile(self, files: Sequence[Path], signature: Signature, inputs: Mapping[str, np.ndarray]) -> list[Step]:  # noqa: ARG002 - the protocol's
+    def profile(self, files: Sequence[Path], signature: Signature, inputs: Mapping[str, np.ndarray]) -> list[OperatorRun]:  # noqa: ARG002 - the protocol's
         """It cannot tell."""
         return []

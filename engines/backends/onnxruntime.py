@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from engines.backends import BackendOptions, Step, half, has_driver, require_driver, vendor
+from engines.backends import BackendOptions, OperatorRun, half, has_driver, require_driver, vendor
 from engines.backends._device_tensors import Bound
 from engines.errors import MissingDependency, UnsupportedError
 from engines.signature import Signature
@@ -184,17 +184,25 @@ class OnnxRuntime(BackendOptions):
         bound = Bound(library, session, signature, ("cuda", self.device), graphs=self.cuda_graph) if nvidia else None
         return _Session(session, signature, files[0], bound, turns=not self.runs_on_cpu)
 
-    def profile(self, files: Sequence[Path], signature: Signature, inputs: Mapping[str, np.ndarray]) -> list[Step]:
-        """Operator, type of its numbers (int8 or float) and seconds of every step of one call, as they were executed."""
+    def profile(self, files: Sequence[Path], signature: Signature, inputs: Mapping[str, np.ndarray]) -> list[OperatorRun]:
+        """Every step of one call, as they were executed; instead of a kernel, the provider that ran it."""
         options = vendor(*_NAMES).SessionOptions()
         with TemporaryDirectory() as folder:
             options.enable_profiling, options.profile_file_prefix = True, f"{folder}/run"
             with self.open(files, signature, options) as engine:
+                engine(inputs)  # which fills caches
                 engine(inputs)
                 told = json.loads(Path(engine.session.end_profiling()).read_text(encoding="utf-8"))
         ran = [each for each in told if each.get("cat") == "Node" and each["name"].endswith("_kernel_time")]
-        whole = ["int8" if "int8" in str(each["args"].get("input_type_shape")) else "float" for each in ran]
-        return [(each["args"]["op_name"], kind, each["dur"] / 1e6) for each, kind in zip(ran, whole, strict=True)]
+        return [
+            OperatorRun(
+                each["args"]["op_name"],
+                "int8" if "int8" in str(each["args"].get("input_type_shape")) else "float",
+                each["dur"] / 1e6,
+                each["args"].get("provider", "").removesuffix("ExecutionProvider"),
+            )
+            for each in ran[len(ran) // 2 :]
+        ]
 
     def _chosen(self) -> list[str | tuple[str, dict[str, str]]]:
         """The providers, with their options and, where it is not the first, the device."""

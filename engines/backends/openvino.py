@@ -13,7 +13,7 @@ from uuid import uuid4
 import numpy as np
 from pydantic import Field
 
-from engines.backends import BackendOptions, Step, vendor
+from engines.backends import BackendOptions, OperatorRun, vendor
 from engines.errors import MachineError, UnsupportedError
 from engines.signature import Port, Signature
 
@@ -162,14 +162,21 @@ class OpenVino(BackendOptions):
             )
         return _Compiled(vendor, compiled, signature, file)
 
-    def profile(self, files: Sequence[Path], signature: Signature, inputs: Mapping[str, np.ndarray]) -> list[Step]:
-        """Operator, type of its numbers and seconds of every step of one call, as the library fused them."""
+    def profile(self, files: Sequence[Path], signature: Signature, inputs: Mapping[str, np.ndarray]) -> list[OperatorRun]:
+        """Every step of one call, as the library fused them; its kernels name their instructions."""
         engine = self.open(files, signature, {"PERF_COUNT": "YES"})
         engine(inputs)  # which compiles kernels
         engine(inputs)
         ran = [step for step in engine.idle[-1].request.profiling_info if step.status.name == "EXECUTED"]
-        kinds = ["int8" if str(step.exec_type).lower().endswith("8") else "float" for step in ran]
-        return [(str(step.node_type), kind, step.real_time.total_seconds()) for step, kind in zip(ran, kinds, strict=True)]
+        return [
+            OperatorRun(
+                str(step.node_type),
+                "int8" if str(step.exec_type).lower().endswith("8") else "float",
+                step.real_time.total_seconds(),
+                str(step.exec_type),
+            )
+            for step in ran
+        ]
 
     def _arithmetic(self, core: Any) -> str:  # noqa: ANN401 - the library ships no strict types
         if self.precision != "auto":

@@ -35,11 +35,19 @@ class _Call:
 
     inputs: Arrays
     items: int
-    shape: tuple[object, ...]
+    shared: frozenset[str]
     number: int
     since: float = field(default_factory=time.perf_counter)
     outputs: dict[str, np.ndarray] | None = None
     error: BaseException | None = None
+
+    @functools.cached_property
+    def shape(self) -> tuple[object, ...]:
+        """Which calls fit beside it: those of equal shapes, and of the same arrays where all items have one in common."""
+        return tuple(
+            (name, id(array)) if name in self.shared else (name, array.dtype.str, array.shape[1:])
+            for name, array in sorted(self.inputs.items())
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -130,12 +138,8 @@ class Batcher:
     def _call(self, door: _Door, inputs: Arrays) -> dict[str, np.ndarray]:
         self._check()
         jobs: Sequence[Job] = getattr(self._here, "jobs", ())
-        shape = tuple(
-            (name, id(array)) if name in door.shared else (name, array.dtype.str, array.shape[1:])
-            for name, array in sorted(inputs.items())
-        )
         items = len(inputs[door.signature.inputs[0].name])
-        call = _Call(inputs, items, shape, jobs[0].number if jobs else 0)
+        call = _Call(inputs, items, door.shared, jobs[0].number if jobs else 0)
         with self._changed:
             self._inside += bool(jobs)
             door.waiting.append(call)
@@ -195,7 +199,7 @@ class Batcher:
             with batch[0] as call:
                 call.outputs = self._timed(door, call.inputs)
             return
-        with _Call(self._stacked(door, batch), sum(call.items for call in batch), batch[0].shape, 0) as whole:
+        with _Call(self._stacked(door, batch), sum(call.items for call in batch), door.shared, 0) as whole:
             whole.outputs = self._timed(door, whole.inputs)
         if whole.outputs is None:
             for call in batch:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -40,9 +41,14 @@ class Metrics:
     def observed(self, model: str) -> Callable[[str, int, float], None]:
         """What a bundle's batcher tells of each call."""
 
+        @functools.cache
+        def of(part: str) -> tuple[Histogram, Histogram]:
+            return self._items.labels(model, part), self._call.labels(model, part)
+
         def observe(part: str, items: int, seconds: float) -> None:
-            self._items.labels(model, part).observe(items)
-            self._call.labels(model, part).observe(seconds)
+            counted, timed = of(part)
+            counted.observe(items)
+            timed.observe(seconds)
 
         return observe
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from engines.disk import writing
 from engines.errors import MissingDependency
+from exporter.bench.operators import PartOperators
 from exporter.bench.run import WARM_UP, BenchReport, Timing
 from exporter.parity.metrics import PERFECT
 
@@ -21,6 +23,8 @@ _COLOURS = {
     "other": "#b8bec6",
 }
 _SPARE = "#4c956c"
+#: Share of a network's time from which on an operator has a row of its own.
+_LEAST = 0.01
 
 
 def tables(report: BenchReport) -> dict[str, Any]:
@@ -46,7 +50,7 @@ def tables(report: BenchReport) -> dict[str, Any]:
     for timing in first:
         title = f"where the time of {timing.contestant} goes" + (f", batch {timing.batch}" if len(batches) > 1 else "")
         facts[title] = [_stage(timing, stage) for stage in timing.stages if any(timing.stages[stage])]
-    return facts
+    return facts | {_title(part): _operators(part) for part in report.operators}
 
 
 def _row(report: BenchReport, timing: Timing) -> dict[str, str]:
@@ -72,6 +76,34 @@ def _stage(timing: Timing, stage: str) -> dict[str, str]:
         "p95 ms": _milliseconds(timing.percentile(95, stage)),
         "share": f"{timing.share(stage):.1%}",
     }
+
+
+def _title(part: PartOperators) -> str:
+    calls = f", which a picture calls {part.calls} times" if part.calls > 1 else ""
+    return f"a call of {part.part} by {part.backend}, operator by operator{calls}"
+
+
+def _operators(part: PartOperators) -> list[dict[str, str]] | str:
+    """Rows of a part, the longest first; those that take next to nothing are one."""
+    kinds = part.kinds()
+    if not kinds:
+        return "the library does not tell"
+    shown = [kind for kind in kinds if kind.seconds >= _LEAST * part.seconds]
+    rest = kinds[len(shown) :]
+    rows = [(kind.operator, kind.kernel, kind.times, kind.seconds) for kind in shown]
+    others = f"{len(rest)} other{'s' * (len(rest) > 1)}"
+    rows += [(others, "", sum(kind.times for kind in rest), sum(kind.seconds for kind in rest))] if rest else []
+    rows += [("all", "", sum(kind.times for kind in kinds), part.seconds)]
+    return [
+        {
+            "operator": operator,
+            "kernel": kernel,
+            "times": str(times),
+            "ms": _milliseconds(seconds),
+            "share": f"{seconds / part.seconds:.1%}",
+        }
+        for operator, kernel, times, seconds in rows
+    ]
 
 
 def _milliseconds(seconds: float) -> str:
@@ -103,6 +135,10 @@ def content(report: BenchReport) -> dict[str, Any]:
         "psnr": {"reference": report.reference, **report.psnr},
         "cold": {name: found.model_dump() for name, found in report.cold.items()},
         "timings": rows,
+        "operators": [
+            {"part": part.part, "backend": part.backend, "calls": part.calls, "kinds": [asdict(kind) for kind in part.kinds()]}
+            for part in report.operators
+        ],
     }
 
 

@@ -24,6 +24,7 @@ from engines.strict import Frozen
 from exporter import machine
 from exporter.bench import diffusers
 from exporter.bench.drawing import require_prompts_alone
+from exporter.bench.operators import PartOperators, operators
 from exporter.bench.stopwatch import Stopwatch
 from exporter.parity.metrics import psnr
 from exporter.reference.recording import load_run
@@ -114,6 +115,7 @@ class BenchReport(Frozen):
         psnr: of the picture at the first batch, 8 bits a channel, in dB.
         cold: by contestant, a fresh process that draws one picture; empty where that was not asked.
         environment: the machine.
+        operators: of the bundle's networks; empty where that was not asked.
 
     """
 
@@ -124,6 +126,7 @@ class BenchReport(Frozen):
     psnr: dict[str, float]
     cold: dict[str, machine.Cold]
     environment: machine.Environment
+    operators: tuple[PartOperators, ...] = ()
 
     def ratio(self, timing: Timing) -> float:
         """How many times as long as the bundle it took: the median over the rounds, each of which ran both."""
@@ -139,6 +142,7 @@ def bench(
     repeats: int = 10,
     steps: int | None = None,
     cold: bool = True,
+    profile: bool = False,
     say: Say = lambda _: None,
 ) -> BenchReport:
     """Measure a bundle, and whoever it is to be compared with.
@@ -150,6 +154,8 @@ def bench(
         repeats: rounds that count, for each batch.
         steps: of the sampler; the bundle's default unless given.
         cold: whether to start a fresh process for each, too.
+        profile: whether to ask the bundle's libraries which operators its networks' time goes to, also on backends
+            of `against`.
         say: told what goes on.
 
     Raises:
@@ -162,9 +168,11 @@ def bench(
     reference = next((each.name for each in field if each.name == "diffusers"), field[0].name)
     likenesses = {name: likeness(made, pictures[reference]) for name, made in pictures.items()}
     started = {each.name: start(each, say) for each in field} if cold else {}
-    return BenchReport(
-        task=asked, repeats=repeats, reference=reference, timings=timings, psnr=likenesses, cold=started, environment=surroundings
-    )
+    backends = (None, *(name for name in dict.fromkeys(against) if name in Bundle.open(path).manifest.runs())) if profile else ()
+    profiled = [part for name in backends for part in operators(path, asked.prompt, asked.wishes, name, say)]
+    once = {(part.part, part.backend): part for part in profiled}
+    about: dict[str, Any] = {"cold": started, "environment": surroundings, "operators": tuple(once.values())}
+    return BenchReport(task=asked, repeats=repeats, reference=reference, timings=timings, psnr=likenesses, **about)
 
 
 def task(bundle: Bundle, steps: int | None = None) -> Task:

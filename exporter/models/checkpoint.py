@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -132,7 +132,7 @@ class Checkpoint:
 
     def beside(self, component: str) -> tuple[str, ...]:
         """The further networks of a component that is several, as of several ControlNets at once."""
-        return tuple(itertools.takewhile(self.configs.__contains__, further(component)))
+        return tuple(itertools.takewhile(self.configs.__contains__, component_files.further(component)))
 
     def reads_texts(self, component: str) -> bool:
         """Whether a component is no network, and there is a tokenizer in its folder, as in that of a processor."""
@@ -193,11 +193,6 @@ class Checkpoint:
             return weights.joined(entry, [self.skeleton(each, alone=True) for each in (component, *others)])
         library, name = ("diffusers", config["_class_name"]) if others or entry is None else entry
         return weights.skeleton(library, name, config, computed=computed)
-
-
-def further(component: str) -> Iterator[str]:
-    """Under which names diffusers saves the networks beside the first where a component is several, however many."""
-    return (f"{component}_{number}" for number in itertools.count(1))
 
 
 def network(part: str) -> str:
@@ -264,14 +259,12 @@ def _folder(folder: Path, provenance: dict[str, str], seed: int | None, variant:
     for name in read:
         if not isinstance(index[name], list) or index[name][1] is None:
             continue
-        for inside in (folder / name, *itertools.takewhile(Path.is_dir, map(folder.joinpath, further(name)))):
+        for inside in (folder / name, *itertools.takewhile(Path.is_dir, map(folder.joinpath, component_files.further(name)))):
             folders[inside.name] = inside
             file = component_files.of(inside, name)
             configs[inside.name] = read_json(inside / file)
             if file == "config.json" and seed is None:
                 files[inside.name] = safetensors_header.files(inside, variant)
-    if seed is None and variant and not any(variant in file.name for each in files.values() for file in each):
-        raise RecipeError(f"model.variant: no component of {folder} has weights of the variant {variant!r}; leave the line out")
     if "scheduler" not in configs:
         raise UnsupportedError(
             f"{index_file} names no scheduler, so nothing says what noise this model was trained on, and diffusers cannot load "

@@ -195,7 +195,7 @@ def with_base(base: Checkpoint, model: ModelOptions, root: Path) -> Checkpoint:
     configs, files, told = base.configs, dict(base.files), dict[str, str]()
     originals = set(base.originals)
     for part in parts:
-        found = _Look(part, base, root, "model.source", model.revision, random=False).find(model.source)
+        found = _Look(part, base, root, "model.source", model.revision, random=False, variant=model.variant).find(model.source)
         if controls.is_control(found.config):
             steered = controls.beside(base, found.config, found.files, model.source)
             return replace(steered, provenance={**base.provenance, **found.told, "base": ", ".join(base.provenance.values())})
@@ -233,6 +233,7 @@ class _Look:
     where: str
     revision: str | None
     random: bool
+    variant: str | None = None
 
     def find(self, name: str) -> _Found:
         """On disk, among the architectures, on the hub."""
@@ -241,7 +242,7 @@ class _Look:
             return (self._opened if place.is_dir() else self._in_file)(place, {"source": name})
         if name in architectures.names():
             return self._architecture(name)
-        fetched = hub.fetch_network(name, self.revision, network(self.part), weights=not self.random)
+        fetched = hub.fetch_network(name, self.revision, network(self.part), weights=not self.random, variant=self.variant)
         return self._opened(fetched.place, {"source": name, "revision": fetched.commit})
 
     def _architecture(self, name: str) -> _Found:
@@ -267,7 +268,8 @@ class _Look:
             )
         schedule = place / "scheduler" / "scheduler_config.json"
         known = read_json(schedule) if pipeline and schedule.is_file() else {}
-        return _Found(read_json(folder / "config.json"), () if self.random else safetensors_header.files(folder), told, known)
+        files = () if self.random else safetensors_header.files(folder, self.variant)
+        return _Found(read_json(folder / "config.json"), files, told, known)
 
     def _in_file(self, file: Path, told: Mapping[str, str]) -> _Found:
         """A file with this network, alone or among others; its config is the source's, as far as its shapes say nothing else."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,11 @@ def of(inside: Path, name: str) -> str:
     if SCHEDULERS.fullmatch(name):
         return "scheduler_config.json"
     return next((file for file in ("config.json", TOKENIZER, _PROCESSOR) if (inside / file).exists()), "config.json")
+
+
+def further(component: str) -> Iterator[str]:
+    """Under which names diffusers saves the networks beside the first where a component is several, however many."""
+    return (f"{component}_{number}" for number in itertools.count(1))
 
 
 def is_read(index: Mapping[str, Any], name: str, folder: Path, libraries: Collection[str]) -> bool:

@@ -6,6 +6,7 @@ Where the hub is not reached, or `HF_HUB_OFFLINE=1` says that it shall not be, t
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -15,7 +16,7 @@ from typing import Any
 
 from engines.disk import refusal
 from engines.errors import MissingDependency, UnsupportedError
-from exporter.models import downloads, safetensors_header
+from exporter.models import component_files, downloads, safetensors_header
 
 ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _TEXT = (".json", ".txt")
@@ -56,14 +57,25 @@ def fetch(
     """
 
     def wanted(files: list[str], load: Callable[[str], Path]) -> list[str]:
-        names = _components(load, repo, files) if only is None else only
+        there = {file.partition("/")[0] for file in files}
+        several = [
+            (name, *itertools.takewhile(there.__contains__, component_files.further(name)))
+            for name in (_components(load, repo, files) if only is None else only)
+        ]
+        names = itertools.chain.from_iterable(several)
         return ["model_index.json", *(file for name in names for file in _wanted(files, name, weights=weights, variant=variant))]
 
     return _fetched(repo, revision, wanted)
 
 
 def fetch_network(
-    repo: str, revision: str | None, component: str, *, weights: bool = True, beside: Iterable[str] = ()
+    repo: str,
+    revision: str | None,
+    component: str,
+    *,
+    weights: bool = True,
+    beside: Iterable[str] = (),
+    variant: str | None = None,
 ) -> Fetched:
     """Download one network, of a whole pipeline or of a repository that holds nothing else.
 
@@ -75,6 +87,7 @@ def fetch_network(
         component: folder of the network in a pipeline, such as `unet`.
         weights: false takes the config alone.
         beside: files that come along, if they are there, where the network stands alone.
+        variant: of the weights, such as fp16, where the network has it.
 
     Raises:
         UnsupportedError: the hub cannot be reached, or has no such network there, or it is a pickle.
@@ -84,9 +97,10 @@ def fetch_network(
 
     def wanted(files: list[str], _load: Callable[[str], Path]) -> list[str]:
         if "model_index.json" in files:
-            return ["model_index.json", "scheduler/scheduler_config.json", *_wanted(files, component, weights=weights)]
+            own = _wanted(files, component, weights=weights, variant=variant)
+            return ["model_index.json", "scheduler/scheduler_config.json", *own]
         inside = [file for file in files if "/" not in file]
-        chosen = safetensors_header.chosen(inside, repo) if weights and "config.json" in inside else ()
+        chosen = safetensors_header.chosen(inside, repo, variant) if weights and "config.json" in inside else ()
         told = [name for name in beside if name in inside]
         return ["config.json", *told, *(name for name in inside if name.endswith(".index.json")), *chosen]
 

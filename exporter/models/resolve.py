@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from engines.errors import RecipeError
 from exporter.models import embeddings, lora
 from exporter.models.checkpoint import Checkpoint, find
 from exporter.models.compatibility import with_base, with_vae
@@ -26,6 +27,7 @@ def resolve(model: ModelOptions, root: Path) -> Checkpoint:
         found = find(model, root)
     else:
         found = with_base(find(model.model_copy(update={"source": model.base, "revision": None}), root), model, root)
+    _refuse_variant(model, found)
     if model.vae is not None:
         found = with_vae(found, model, root)
     changes = lora.resolve(model, root, found.configs)
@@ -40,3 +42,13 @@ def resolve(model: ModelOptions, root: Path) -> Checkpoint:
         provenance={**found.provenance, **named},
         notes=(*notes, *learned.notes),
     )
+
+
+def _refuse_variant(model: ModelOptions, found: Checkpoint) -> None:
+    """Raise RecipeError for a variant that no file of the model is of."""
+    names = [file.name for files in found.files.values() for file in files]
+    if model.variant and found.seed is None and not any(model.variant in name for name in names):
+        where = f"{model.source} and {model.base}" if model.base else model.source
+        raise RecipeError(
+            f"model.variant: no component of {where} has weights of the variant {model.variant!r}; leave the line out"
+        )

@@ -162,7 +162,7 @@ def _pair(candidate: Candidate, signature: Signature, inputs: Mapping[str, np.nd
         if backend.runs_on_cpu:
             raise
         return Comparison(target, sizes[0], sizes[1], None, None, 0, 0, str(error).splitlines()[0])
-    computing = [kind for operator, kind, _ in steps if operator not in backend.carriers]
+    computing = [step.numbers for step in steps if step.operator not in backend.carriers]
     return Comparison(target, sizes[0], sizes[1], seconds, ratio, computing.count("int8"), len(computing))
 
 

@@ -161,7 +161,11 @@ def configure(
     refuse_undriven(pristine, driving)
     sized = bool(pristine.config.get("use_dynamic_shifting"))
     if sized and mu is None:
-        mu = shift(pristine.config, (height // pixels_per_token) * (width // pixels_per_token))
+        tokens = (height // pixels_per_token) * (width // pixels_per_token)
+        try:
+            mu = _shifted(make, tokens)
+        except FailedError as error:
+            raise settings.explained(error, lambda config: _shifted(_maker(kind, config), tokens)) from error
     given = {key: value for key, value in driving.step.items() if key in takes}
     loop = Loop(steps, {**given, **step}, timesteps, sigmas, mu, driving=driving)
     if sigmas is not None:
@@ -185,6 +189,13 @@ def _maker(kind: Any, config: Mapping[str, Any]) -> Callable[[], Any]:  # noqa: 
     """What returns a fresh scheduler every time."""
     with blame(kind.__name__, "its constructor"):
         return functools.partial(copy.deepcopy, kind(**config))
+
+
+def _shifted(make: Callable[[], Any], tokens: int) -> float:
+    """The shift of a scheduler's times that its pipeline computes for so many tokens."""
+    scheduler = make()
+    with blame(type(scheduler).__name__, "the shift of its times"):
+        return shift(scheduler.config, tokens)
 
 
 def _refuse_other_steps(scheduler: Any, loop: Loop) -> None:  # noqa: ANN401 - a diffusers scheduler

@@ -218,7 +218,9 @@ def drive(
     if loop.start is not None and loop.noised:
         latent = noised(times[:1])
     else:
-        latent = latent * getattr(scheduler, "init_noise_sigma", 1.0) * (scheduler.config[quirk.scale] if quirk.scale else 1.0)
+        with blame(type(scheduler).__name__, "the scale of its first noise"):
+            own = scheduler.config[quirk.scale] if quirk.scale else 1.0
+            latent = latent * getattr(scheduler, "init_noise_sigma", 1.0) * own
     look = Preview(scheduler) if peek else None
     for index, time in enumerate(times):
         scaled = call(scheduler.scale_model_input, latent, time) if hasattr(scheduler, "scale_model_input") else latent
@@ -226,7 +228,9 @@ def drive(
         result = call(scheduler.step, output, time, latent, **loop.step, return_dict=True)
         latent = result.prev_sample
         if look and peek:
-            peek(look(result, scaled, output, time))
+            with blame(type(scheduler).__name__, "the clean latent of a step"):
+                clean = look(result, scaled, output, time)
+            peek(clean)
         if mask is not None:
             kept = noised(times[index + 1 : index + 2]) if index + 1 < len(times) else _needed(original)
             latent = (1 - mask) * kept + mask * latent

@@ -22,6 +22,7 @@ from exporter.verbs.options import PATH
 @click.option("--batch", "batches", default="1", show_default=True, metavar="N,N", help="Pictures per run, one figure each.")
 @click.option("--repeats", type=click.IntRange(min=1), default=10, show_default=True, help="Rounds that count.")
 @click.option("--steps", type=int, help="Of the sampler; the bundle says which it has.")
+@click.option("--operators", "profile", is_flag=True, help="Also show which operators and kernels each network's time goes to.")
 @click.option("--json", "json_file", type=PATH, help="Also write every figure and the machine as JSON.")
 @click.option("--plot", "plot_file", type=PATH, help="Also draw where the time goes: .png, .svg or .pdf.")
 def bench_command(
@@ -32,6 +33,8 @@ def bench_command(
     steps: int | None,
     json_file: Path | None,
     plot_file: Path | None,
+    *,
+    profile: bool,
 ) -> None:
     """Measure where an image's time goes, beside other tools.
 
@@ -51,8 +54,8 @@ def bench_command(
     for file in filter(None, (json_file, plot_file)):
         require_file(file)
     progress = console.console(error=True)
-    options = {"batches": [int(size) for size in sizes], "repeats": repeats, "steps": steps}
-    report = bench(bundle, against, **options, say=progress.print)
+    sizes = [int(size) for size in sizes]
+    report = bench(bundle, against, batches=sizes, repeats=repeats, steps=steps, profile=profile, say=progress.print)
     if json_file:
         console.write_json(json_file, figures.content(report))
     if plot_file:

@@ -176,3 +176,11 @@ def test_it_is_the_plugin():
 def test_threads_that_are_counted_share_no_cores_with_another_process_s(built, threads, pinned):
     with OpenVino(precision="f32", threads=threads).open(built, SIGNATURE) as engine:
         assert engine.idle[0].request.get_compiled_model().get_property("ENABLE_CPU_PINNING") is pinned
+
+
+def test_each_step_tells_its_kernel_and_the_numbers_it_computes_with(graphs, tmp_path):
+    backend = OpenVino()
+    steps = backend.profile(backend.build(graphs(20), SIGNATURE, tmp_path), SIGNATURE, feed())
+    assert {"float"} == {step.numbers for step in steps}
+    assert any(step.kernel.endswith("_f32") for step in steps)
+    assert sum(step.seconds for step in steps) > 0

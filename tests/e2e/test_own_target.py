@@ -10,10 +10,10 @@ from exporter.parity import table
 from exporter.recipe import limits
 from exporter.recipe.schema import Recipe
 from exporter.stages.store import Store
-from tests.arithmetic import needs_bf16
+from tests.arithmetic import needs_bf16, needs_openvino
 from tests.e2e.conftest import silent
 
-pytest.importorskip("openvino")
+needs_openvino(allow_module_level=True)
 pytestmark = pytest.mark.timeout(1200)
 OWN = ["components.vae_decoder.target={openvino: {precision: bf16}}"]
 

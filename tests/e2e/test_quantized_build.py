@@ -215,6 +215,6 @@ def test_both_processors_tell_what_they_computed_in(small):
 
     inputs = load_cases(bundle.path("recordings/unet.npz"))[0].inputs
     steps = plugins.load("backends", "onnxruntime")().profile(files, entry.signature, inputs)
-    assert {"Conv"} <= {operator for operator, _, _ in steps}
-    assert all(seconds >= 0 for _, _, seconds in steps)
+    assert {"Conv"} <= {step.operator for step in steps}
+    assert all(step.seconds >= 0 for step in steps)
     assert OpenVino().refuse("int8") is None

@@ -20,6 +20,17 @@ def test_the_environment_says_what_a_figure_depends_on(monkeypatch):
     assert machine.Environment.model_validate_json(found.model_dump_json()) == found
 
 
+def test_the_machine_names_the_instructions_that_multiply(monkeypatch):
+    told = {"flags": "fpu avx2 avx512f avx512_bf16 amx_bf16 avx512_vnni"}
+    monkeypatch.setattr(machine, "_told", lambda *names: next((told[name] for name in names if name in told), ""))
+    found = machine.environment()
+    assert found.instructions == ("AMX_BF16", "AVX512_BF16", "AVX512_VNNI", "AVX512", "AVX2")
+    assert "(AMX_BF16, AVX512_BF16, AVX512_VNNI, AVX512, AVX2), " in found.sentence
+    told.clear()
+    assert machine.environment().instructions == ()
+    assert "()" not in machine.environment().sentence
+
+
 def test_a_fresh_process_is_measured_by_itself():
     ballast = bytearray(b"x" * 2**27)  # of this process, not of the one that is measured
     small = machine.cold(["-c", "pass"])

@@ -31,7 +31,7 @@ def test_tables_have_ratios_first(capsys):
 
 def test_json_holds_the_machine_and_every_figure():
     found = json.loads(json.dumps(figures.content(report())))
-    assert set(found) == {"environment", "task", "psnr", "cold", "timings"}
+    assert set(found) == {"environment", "task", "psnr", "cold", "timings", "operators"}
     assert set(found["environment"]) == set(machine.Environment.model_fields)
     assert found["task"]["repeats"] == 3
     assert found["psnr"] == {"reference": "diffusers", "mine": 61.25, "diffusers": 200.0}

@@ -34,6 +34,17 @@ def test_it_is_the_pipeline_that_diffusers_saves_whole(steered):
     assert found.provenance == {"source": str(steered / "whole/controlnet"), "base": str(steered / "base")}
 
 
+def test_a_variant_is_of_whichever_has_it(steered, tmp_path):
+    network = diffusers.ControlNetModel.from_pretrained(steered / "whole/controlnet")
+    network.save_pretrained(tmp_path / "edges")
+    network.half().save_pretrained(tmp_path / "edges", variant="fp16")
+    asked = {"source": str(tmp_path / "edges"), "base": str(steered / "base")}
+    chosen = [resolve(ModelOptions(**asked, variant=each), steered).files["controlnet"] for each in (None, "fp16")]
+    assert [file.name for (file,) in chosen] == [f"diffusion_pytorch_model.{each}safetensors" for each in ("", "fp16.")]
+    with pytest.raises(RecipeError, match=r"no component of .*edges and .*base has weights of the variant 'int4'"):
+        resolve(ModelOptions(**asked, variant="int4"), steered)
+
+
 @pytest.mark.parametrize(
     ("base", "control", "pipeline"),
     [

@@ -22,6 +22,7 @@ from engines.errors import UnsupportedError
 from exporter.models import hub
 from exporter.models.resolve import resolve
 from exporter.recipe.schema import ModelOptions
+from tools.coverage import conditioned
 
 COMMIT = "c0ffee" + "0" * 34
 DENIED = {
@@ -251,3 +252,13 @@ def test_a_variant(served, pointed):
     (file,) = found(variant="fp16").files["unet"]
     assert file.name == "diffusion_pytorch_model.fp16.safetensors"
     assert found(variant="fp16").files["vae"][0].name == "diffusion_pytorch_model.safetensors"
+
+
+def test_networks_beside_the_first_of_a_component_come_along(tmp_path, pointed):
+    pipeline = conditioned.stable_diffusion_controlnet()
+    networks = [pipeline.controlnet, pipeline.controlnet, pipeline.controlnet]
+    several = type(pipeline)(**{**pipeline.components, "controlnet": networks}, requires_safety_checker=False)
+    several.save_pretrained(tmp_path / "repo")
+    with serving(tmp_path / "repo") as served:
+        pointed(served.url)
+        assert sorted(name for name in found().files if "controlnet" in name) == ["controlnet", "controlnet_1", "controlnet_2"]

@@ -12,7 +12,7 @@ from exporter.onnx import export as exporting
 from exporter.parity.probe_lora import probes, scales
 from exporter.part import Case
 from exporter.reference.lora_outputs import fused
-from tests.arithmetic import needs_bf16
+from tests.arithmetic import needs_bf16, needs_openvino
 from tests.exporter.onnx.adapted import LIMITS, SIGNATURE, graph_pass, part
 
 FORMS = {"time": "rows", "to_q": "rows", "to_out": "rows", "proj": "pixels", "down": "convolution", "up": "convolution"}
@@ -71,8 +71,8 @@ def test_every_layer_inside_a_block_has_inputs_of_its_form(graphs):
     ids=str,
 )
 def test_as_inputs_they_are_what_they_are_in_the_weights(graphs, wanted, tmp_path, backend, options, dtype, limit):
-    if options.get("precision") == "bf16":
-        needs_bf16()
+    if backend == "openvino":
+        needs_bf16() if options else needs_openvino()
     file, adding, signature = graphs[dtype]
     want, loras = wanted
     target = LoraTarget.of("other", LIMITS, LoraLayers(layers=tuple(adding.found)))

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from engines.backends import OperatorRun
 from engines.errors import MissingDependency, SpeedError, UnsupportedError
 from exporter.passes.quantize import Quantize
 from exporter.quantization import gate
@@ -93,8 +94,8 @@ class Racing:
         self.open_now -= 1
 
     def profile(self, *_):
-        operators = ("Conv", "int8"), ("Conv", "fp32"), ("QuantizeLinear", "int8"), ("Reorder", "int8"), ("Mul", "int8")
-        return [(*each, 1) for each in operators]
+        operators = ("Conv", "int8"), ("Conv", "float"), ("QuantizeLinear", "int8"), ("Reorder", "int8"), ("Mul", "int8")
+        return [OperatorRun(*each, 1) for each in operators]
 
 
 def candidate(backend, files):

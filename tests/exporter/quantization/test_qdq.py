@@ -1,7 +1,5 @@
 """Q/DQ that every processor computes as it is written."""
 
-import os
-
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -11,6 +9,7 @@ from engines.errors import UnsupportedError
 from exporter.onnx.layers import layers
 from exporter.quantization.calibration import Spec
 from exporter.quantization.qdq import NodeWriter, write
+from tests.arithmetic import needs_openvino
 from tests.exporter.passes import layered
 from tests.exporter.passes.layered import error, kinds, quantized
 
@@ -30,11 +29,7 @@ def test_both_processors_compute_what_the_graph_says(tmp_path, options, floor):
     exact = error(file, plain, graph_optimization="none")
     assert floor <= exact < 120
     assert error(file, plain) >= floor
-    pytest.importorskip("openvino")
-    if "ONEDNN_MAX_CPU_ISA" in os.environ:
-        pytest.skip(
-            "OpenVINO chooses its layers by the processor and its oneDNN by this switch: where they disagree it cannot run"
-        )
+    needs_openvino()
     assert error(file, plain, "openvino", tmp_path / "openvino") >= floor - 3
 
 
