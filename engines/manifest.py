@@ -33,8 +33,9 @@ Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Generator = Literal["numpy", "torch-cpu", "torch-cuda"]
 #: What a picture is made from, beside noise.
 StartsFrom = Literal["image", "mask"]
-#: What becomes of the step in which a strength ends: it is dropped, as Stable Diffusion's pipelines do, or taken whole.
-PartialStep = Literal["dropped", "taken"]
+#: What becomes of the step in which a strength ends: it is dropped, as Stable Diffusion's pipelines do, or taken whole; or none
+#: ends within a step, since all are spread over the strength, as LCM's do.
+PartialStep = Literal["dropped", "taken", "spread"]
 
 
 class File(Frozen):

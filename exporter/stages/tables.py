@@ -106,6 +106,7 @@ class Tables:
             options |= {"shares": recipe.sampler.guidance.shares(steps)} if recipe.sampler.guidance.shares(steps) else {}
             options |= {"size": [*typical], "edits": edits(family), "driving": asdict(family.driving)}
             options |= {"times": dict(family.times(steps, *typical))}
+            options |= {"spread": True} if edits(family) and family.partial_step == "spread" else {}
             given = {"family": family, "steps": steps, "size": typical, "times": options["times"]}
             self.samplers[steps] = Stage.keyed(
                 "compile", f"{steps} steps", partial(_compile, **given), partial(SamplerFile, name=f"{steps}.json"),
@@ -210,7 +211,8 @@ def _compile_starts(
     from exporter.schedulers.step_plan import planned_starts  # noqa: PLC0415
 
     name, arguments = _sampler(family, steps, size, times)
-    starts = planned_starts(configure(name, steps=steps, **arguments).starts(), family.recipe.sampler)
+    spread = family.partial_step == "spread"
+    starts = planned_starts(configure(name, steps=steps, **arguments).starts(spread=spread), family.recipe.sampler)
     starts.dump(folder / f"{steps}-image.json")
 
 
