@@ -75,7 +75,7 @@ def rebuild(path: Path, backend: str | None = None, say: Callable[[str], Any] = 
 def _build(opened: Bundle, entry: PartEntry, name: str, folder: Path) -> EngineFiles:
     """Build one part's engine into `folder`, as if that were the bundle's."""
     old = entry.engines[name]
-    backend = plugins.load("backends", name).model_validate(old.options)
+    backend = plugins.load("backends", name).model_validate(old.options).here
     graph = entry.onnx.get(str(backend.opset))
     if graph is None:
         have = ", ".join(sorted(entry.onnx))

@@ -21,7 +21,7 @@ from exporter.parity import table
 from exporter.part import Precision
 from exporter.recipe.limits import Limits
 from exporter.recipe.schema import Recipe
-from exporter.stages import assemble, contents, verdicts
+from exporter.stages import assemble, away, contents, verdicts
 from exporter.stages.load import pipeline_of
 from exporter.stages.plan import Plan
 from exporter.stages.stage import Results, Stage, closure
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from exporter.parity.debug import LayerReport as Found
     from exporter.parity.sides import SourceNetwork
     from exporter.part import Part
+    from exporter.stages.away import Cluster, EnginesAway
 
 R = TypeVar("R")
 #: Roles of parts that a picture from noise does without.
@@ -55,11 +56,18 @@ class Progress(Protocol):
 
 
 def build(
-    recipe: Recipe, out: Path, store: Store, report: Progress, *, reproducible: bool = False
+    recipe: Recipe,
+    out: Path,
+    store: Store,
+    report: Progress,
+    *,
+    reproducible: bool = False,
+    cluster: Cluster | None = None,
 ) -> tuple[Bundle, list[Verdict]]:
     """Turn a recipe into a bundle at `out`, and hold it to its limits.
 
     Everything is made in the store and in a temporary folder beside `out`; the old bundle stays until the new one has passed.
+    With `cluster` its machines build the engines.
 
     Returns:
         The bundle, and every verdict (the manifest keeps the worst of each line).
@@ -78,12 +86,13 @@ def build(
         require_prompts_alone(plan.family.inputs, "a gate for quality or speed")
     require_folder(out.parent)
     bundle.require_place(out)
+    away.refuse(plan.stages, store, cluster)
     plan, results = _decided(plan, store, report), Results(store)
-    with ahead(plan, store, report):
-        for stage in plan.stages:
-            _run(stage, store, report, results)
-    if reproducible:
-        _build_twice(plan, store, results)
+    away.refuse(plan.stages, store, cluster)
+    with away.engines_away(cluster, store, results, report) if cluster else ahead(plan, store, report) as others:
+        _make(plan, store, report, results, others)
+        if reproducible:
+            _build_twice(plan, store, results, others)
     with store.turn(out), writing(out.parent, f"writing {out}"):
         return _publish(plan, out, store, report, results)
 
@@ -231,6 +240,20 @@ def _decided(plan: Plan, store: Store, report: Progress) -> Plan:
     return found
 
 
+def _make(plan: Plan, store: Store, report: Progress, results: Results, others: EnginesAway | None) -> None:
+    """Make every stage; those that hang on what others were given to build, last."""
+    last = list[Stage[Any]]()
+    for stage in plan.stages:
+        if others and others.hangs_on(stage):
+            last.append(stage)
+        elif not (others and others.begin(stage)):
+            _run(stage, store, report, results)
+    if others:
+        others.finish()
+    for stage in last:
+        _run(stage, store, report, results)
+
+
 def _run(stage: Stage[R], store: Store, report: Progress, results: Results) -> R:
     report(stage)
     start = time.perf_counter()
@@ -327,11 +350,14 @@ def _check(plan: Plan, path: Path, store: Store, report: Progress, results: Resu
     return checked.verdicts, checked.unable
 
 
-def _build_twice(plan: Plan, store: Store, results: Results) -> None:
+def _build_twice(plan: Plan, store: Store, results: Results, others: EnginesAway | None) -> None:
     """Build every engine once more and compare bytes with the one that is kept."""
-    for engine in (stage for each in (*plan.parts.values(), *plan.wholes.values()) for stage in each.engines.values()):
+    for engine in (stage for stage in plan.stages if stage.verb == "engine"):
         with store.scratch() as folder:
-            results.fill(engine, folder)
+            if others and engine.elsewhere:
+                others.fill(engine, engine.elsewhere, folder)
+            else:
+                results.fill(engine, folder)
             for second in sorted(folder.iterdir()):
                 if not filecmp.cmp(results.folder(engine) / second.name, second, shallow=False):
                     raise UnsupportedError(

@@ -22,6 +22,7 @@ VERBS = {
     "debug": ("exporter.verbs.check", "Find the layer of a part that is out of limits."),
     "diff": ("exporter.verbs.measure", "Show two bundles side by side."),
     "distill": ("exporter.verbs.build", "Train what a recipe's passes ask for; build finds it."),
+    "draw": ("engines.picture_set.command", "Draw a file of prompts, in shards; begun ones go on."),
     "generate": ("engines.__main__", "Make images of prompts, with what made them inside."),
     "inspect": ("exporter.verbs.describe", "Describe a bundle, or a recipe before anything is built."),
     "list": ("exporter.verbs.describe", "List what a recipe may name."),

@@ -27,9 +27,9 @@ VENDORS = {
 IMPORT_SECONDS, OWN_SECONDS = 0.3, 0.08
 #: The rooms of exporter/, and what stands beside them, from the ground up: each may import what stands before it.
 ORDER = (
-    "recipe", "part", "machine", "models", "graph", "onnx", "families", "schedulers", "reference", "parity", "scores", "reward",
-    "caching", "pruning", "training", "quantization", "passes", "stages", "bench", "layouts", "report", "build", "noise",
-    "sweep", "verbs", "cli",
+    "recipe", "part", "machine", "cluster", "models", "graph", "onnx", "families", "schedulers", "reference", "parity", "scores",
+    "reward", "caching", "pruning", "training", "quantization", "passes", "stages", "bench", "layouts", "report", "build",
+    "noise", "sweep", "verbs", "cli",
 )  # fmt: skip
 
 #: What stands beside the four folders of code and the recipes.

@@ -148,6 +148,20 @@ class Backend(Protocol):
         ...
 
     @property
+    def each(self) -> Mapping[str, Self]:
+        """Compute capability → the same options for that GPU alone, where such a GPU must build its own engine.
+
+        Empty where one engine is built, by any machine or for the one that builds. Files of engines that belong together have
+        different names, and `open` is given all of them.
+        """
+        ...
+
+    @property
+    def here(self) -> Self:
+        """The options with which an engine is built again on a machine that is not to build for others."""
+        ...
+
+    @property
     def fused(self) -> tuple[str, ...]:
         """Graph passes into operators that this library has and others lack, for graphs of its own, in their order."""
         ...
@@ -212,6 +226,16 @@ class BackendOptions(Frozen):
     def runs_on_cpu(self) -> bool:
         """It runs on a GPU."""
         return False
+
+    @property
+    def each(self) -> Mapping[str, Self]:
+        """One engine is built."""
+        return {}
+
+    @property
+    def here(self) -> Self:
+        """The same."""
+        return self
 
     @property
     def fused(self) -> tuple[str, ...]:

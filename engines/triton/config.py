@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from engines.errors import UnsupportedError
 from engines.manifest import PartEntry
@@ -30,8 +30,15 @@ WISHES: dict[str, tuple[str, tuple[int, ...]]] = {
 }
 
 
-def of_part(name: str, part: PartEntry, backend: str, file: str) -> str:
+def of_part(name: str, part: PartEntry, backend: str, file: str, gpus: Mapping[str, str] | None = None) -> str:
     """One network, whose batches are joined from the calls that wait for it.
+
+    Args:
+        name: of the model.
+        part: the network.
+        backend: Triton's name of who runs it.
+        file: the engine's, or the graph's.
+        gpus: compute capability → the engine's file for such GPUs, where they have their own.
 
     Raises:
         UnsupportedError: a port has no axis but the batch's, and is no number for each item.
@@ -41,6 +48,7 @@ def of_part(name: str, part: PartEntry, backend: str, file: str) -> str:
     _, most, _ = signature.lengths(signature.inputs[0].shape[0])
     ports = [*(_port("input", port) for port in signature.inputs), *(_port("output", port) for port in signature.outputs)]
     head = [f'name: "{name}"', f'backend: "{backend}"', f'default_model_filename: "{file}"', f"max_batch_size: {most}"]
+    head += [f'cc_model_filenames [ {{ key: "{gpu}" value: "{own}" }} ]' for gpu, own in (gpus or {}).items()]
     return "\n".join([*head, *ports, f"dynamic_batching {{ max_queue_delay_microseconds: {_DELAY} }}", ""])
 
 

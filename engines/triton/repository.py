@@ -10,7 +10,7 @@ from uuid import uuid4
 from engines.bundle import MANIFEST, Bundle
 from engines.disk import require_folder, writing
 from engines.errors import UnsupportedError
-from engines.manifest import PartEntry
+from engines.manifest import EngineFiles, PartEntry
 from engines.triton import config
 
 #: Whose engines Triton runs → the name of its backend. It has none for OpenVINO's and TensorRT-RTX's files as bundles hold them.
@@ -59,7 +59,8 @@ def write(path: Path, folder: Path, backend: Backend = "onnxruntime") -> list[st
                 for file in files:
                     shutil.copyfile(file, version / file.name)
                 (version.parent / "config.pbtxt").write_text(
-                    config.of_part(own, part, BACKENDS[chosen[name]], files[0].name), encoding="utf-8"
+                    config.of_part(own, part, BACKENDS[chosen[name]], files[0].name, _gpus(part.engines[chosen[name]])),
+                    encoding="utf-8",
                 )
             pipeline = temporary / about.name
             _pipeline(bundle, pipeline / "1")
@@ -86,6 +87,13 @@ def _engine(name: str, part: PartEntry, backend: str) -> str:
         f"{name} has engines of {', '.join(part.engines) or 'nothing'}, and Triton runs those of {' and '.join(BACKENDS)}. "
         "Build it with the target onnxruntime."
     )
+
+
+def _gpus(engine: EngineFiles) -> dict[str, str]:
+    """Compute capability → the file that is for it, where an engine's files are each for other GPUs."""
+    names = [file.rpartition("/")[2] for file in engine.files]
+    asked = engine.options.get("compute_capabilities", ())
+    return {gpu: name for gpu in asked for name in names if f".sm{gpu.replace('.', '')}." in name}
 
 
 def _pipeline(bundle: Bundle, version: Path) -> None:

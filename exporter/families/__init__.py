@@ -199,6 +199,11 @@ class Family(Protocol):
         ...
 
     @property
+    def shared_inputs(self) -> Collection[str]:
+        """Those of them of which one call of the source takes one, for all its pictures."""
+        ...
+
+    @property
     def noise_order(self) -> Sequence[int]:
         """Which of the noises that its pipeline draws a bundle takes first, in its order; empty: as they come."""
         ...
@@ -264,12 +269,12 @@ class Family(Protocol):
 def plain(configs: Mapping[str, Mapping[str, Any]]) -> bool:
     """Whether the model's pipeline does no more than text to image, from a picture or within a mask, with its own networks.
 
-    Others perturb attention, take pictures as conditions, or give their UNet more channels than the latent's, each as its own
-    code says.
+    Others perturb attention, take pictures as conditions or as prompts, or give their UNet more channels than the latent's, each
+    as its own code says.
     """
     name, unet, vae = (configs.get(each, {}) for each in ("model_index", "unet", "vae"))
     kind = str(name.get("_class_name"))
-    if any(word in kind for word in _CONDITIONED):
+    if any(word in kind for word in _CONDITIONED) or unet.get("encoder_hid_dim_type") == "ip_image_proj":
         return False
     return "Inpaint" not in kind or unet.get("in_channels", 4) == vae.get("latent_channels", 4)
 

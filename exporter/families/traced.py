@@ -128,14 +128,19 @@ class Traced:
 
         found = whole_numbers.entries(self.survey.pipeline)
         for name in self.conditions.pictures:
-            about = self.survey.prepared.get(name, image_arguments.PLAIN)
+            about, own = self.survey.prepared.get(name, image_arguments.PLAIN), self._pixels(self.factor // self.survey.enlarges)
             found[name] = Input(
                 kind="mask" if about.grey else "image",
-                shape=("batch", *self._pixels(self.factor // self.survey.enlarges), 1 if about.grey or about.map else 3),
+                shape=("batch", *(about.sides or own), 1 if about.grey or about.map else 3),
                 preprocessing=about.preprocessing,
                 about=f"{self.survey.pictures[name]} of {self.survey.name}",
             )
         return found
+
+    @property
+    def shared_inputs(self) -> frozenset[str]:
+        """An IP-Adapter's picture: a bundle takes one a picture."""
+        return self.survey.shared
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -192,7 +197,7 @@ class Traced:
     def notes(self) -> Sequence[str]:
         """What is left out."""
         used = {name for part in self.roles for name in self.components(part)} | {"scheduler"}
-        used |= {reading.tokenizer for reading in self.survey.readings.values()}
+        used |= {reading.tokenizer for reading in self.survey.readings.values()} | self._extractors
         index = self.checkpoint.configs["model_index"]
         left = [name for name, entry in index.items() if isinstance(entry, list) and entry[-1] is not None and name not in used]
         found = [f"left out: {name}, which {self.survey.name} does not run for a picture from text" for name in left]
@@ -206,6 +211,14 @@ class Traced:
         if isinstance(error := self.survey.unguided, UnsupportedError):
             found.append(f"guidance is never off: without it {' '.join(str(error).split())}")
         return [*found, *self._started[1]]
+
+    @property
+    def _extractors(self) -> set[str]:
+        """Image processors of transformers, where they prepare a picture."""
+        from exporter.families.tracing import feature_extractors  # noqa: PLC0415 - torch
+
+        shown = any(self.survey.own_sides(name) for name in self.survey.pictures)
+        return set(feature_extractors.of(self.survey.pipeline)) if shown else set()
 
     @property
     def noise_order(self) -> Sequence[int]:
@@ -259,9 +272,10 @@ class Traced:
             return self._signed(inputs, self._conditioning, alone=True)
         made = [Port(name=crossing.name, shape=crossing.port_shape) for crossing in self.conditions.crossings]
         if role == "condition":
-            noise = [Port(name="noise", shape=self._noise(self.conditions.draw))] if self.conditions.draw is not None else []
+            channels = self.conditions.channels(self.survey)
+            noise = [Port(name="noise", shape=("batch", channels, *self._sides))] if channels else []
             inputs = [*(entry.port(each) for each, entry in self.inputs.items() if entry.pictured), *noise]
-            return self._signed(inputs, made, alone=self._one_by_one)
+            return self._signed(inputs, made, alone=self._one_by_one or bool(self.survey.shared))
         if role == "denoiser":
             scales = [Port(name=scale.name, shape=("batch",)) for scale in self.guidance.scales]
             labels = [entry.port(each) for each, entry in self.inputs.items() if not entry.pictured]
@@ -272,15 +286,6 @@ class Traced:
             noise = [Port(name="noise", shape=latent.shape)] if self._start.drawn[1] is not None else []
             return self._signed([image, *noise], [latent], alone=True)
         return self._signed([latent], [image], alone=True)
-
-    def _noise(self, number: int) -> tuple[str | int, ...]:
-        """Shape of a noise that conditions are made of: of as many channels as the pipeline draws for its pictures."""
-        from exporter.families.tracing.dry_run import flat  # noqa: PLC0415 - torch
-
-        channels, *sides = flat(self.survey.noises[number], self.survey.name)
-        if sides != list(self.survey.latent[1:]) or channels > self.survey.latent[0]:
-            raise UnsupportedError(f"{self.survey.name} draws noise for its pictures that is larger than its latent's.")
-        return "batch", channels, *self._sides
 
     @property
     def _conditioning(self) -> list[Port]:
@@ -296,10 +301,13 @@ class Traced:
     @property
     def _one_by_one(self) -> bool:
         """Whether the pipeline wants to know in Python how many pictures there are."""
-        from exporter.families.tracing.dry_run import Leaf, arguments  # noqa: PLC0415 - torch
+        from exporter.families.tracing import image_arguments  # noqa: PLC0415 - torch
+        from exporter.families.tracing.dry_run import Leaf, arguments  # noqa: PLC0415
 
         lists = any(leaf.rows for leaves in self.survey.conditioning for leaf in leaves if isinstance(leaf, Leaf))
         takes = arguments(self.survey.pipeline)
+        if image_arguments.counted(self.survey.pipeline) and not self.survey.piles:
+            return False
         return lists or self.survey.cut or not {"prompt_embeds", "batch_size"} & takes.keys()
 
     _sides = ("latent_height", "latent_width")

@@ -19,6 +19,7 @@ from exporter.models import (
     component_files,
     config_types,
     hub,
+    ip_adapter,
     kinds,
     leftovers,
     locate,
@@ -28,6 +29,7 @@ from exporter.models import (
     statements,
 )
 from exporter.models.embeddings import Vectors
+from exporter.models.ip_adapter import IpAdapter
 from exporter.models.safetensors_header import read_json
 from exporter.models.statements import Statement
 from exporter.part import SHALLOW
@@ -63,6 +65,7 @@ class Checkpoint:
         statements: what a single file says of its model, already in `configs`.
         notes: what of the source is left out, or said and not read; a sentence each.
         remade: networks that a pass made: they have a folder of their own, whatever the rest comes from.
+        ip_adapter: by which the UNet reads a picture, too.
 
     """
 
@@ -77,6 +80,7 @@ class Checkpoint:
     statements: tuple[Statement, ...] = ()
     notes: tuple[str, ...] = ()
     remade: frozenset[str] = frozenset()
+    ip_adapter: IpAdapter | None = None
 
     def replacing(self, component: str, folder: Path) -> Checkpoint:
         """The same model with another network in one place, read from where `save_pretrained` wrote it.
@@ -120,6 +124,8 @@ class Checkpoint:
             status = each.file.stat()
             content = _file_digest(each.file, status.st_size, status.st_mtime_ns)
             total.update(f"word {each.word} {content} {each.key}".encode())
+        if self.ip_adapter is not None and component == "unet":
+            total.update(f"IP-Adapter {self.ip_adapter.digest}".encode())
         for change in self._changes(component):
             status = change.file.stat()
             content = _file_digest(change.file, status.st_size, status.st_mtime_ns)
@@ -159,6 +165,8 @@ class Checkpoint:
 
             networks = [self._plain(each, precision) for each in (component, *others)]
             return weights.joined(self.configs["model_index"][component], networks)
+        if self.ip_adapter is not None and component == "unet":
+            return self._adapted(self._unadapted.module(component, precision))
         if changes := self._changes(component):
             from exporter.models import lora_fuse, weights  # noqa: PLC0415 - torch; a plan needs configs alone
 
@@ -166,6 +174,15 @@ class Checkpoint:
             fused = lora_fuse.fuse(self._plain(component, "fp32"), component, changes, self.configs["unet"])
             return weights.cast(fused, precision, component)
         return self._plain(component, precision)
+
+    def _adapted(self, unet: nn.Module) -> nn.Module:
+        from exporter.models import ip_adapter_weights  # noqa: PLC0415 - torch; a plan needs configs alone
+
+        return unet if self.ip_adapter is None else ip_adapter_weights.adapted(unet, self.ip_adapter)
+
+    @property
+    def _unadapted(self) -> Checkpoint:
+        return replace(self, ip_adapter=None, configs={**self.configs, "unet": ip_adapter.without(self.configs["unet"])})
 
     def _plain(self, component: str, precision: Precision) -> nn.Module:
         from exporter.models import single_file, weights  # noqa: PLC0415 - torch; a plan needs configs alone
@@ -188,6 +205,8 @@ class Checkpoint:
         """
         from exporter.models import weights  # noqa: PLC0415 - torch; a plan needs configs alone
 
+        if self.ip_adapter is not None and component == "unet":
+            return self._adapted(self._unadapted.skeleton(component, computed=computed, alone=alone))
         config, entry, others = self.configs[component], self.configs["model_index"].get(component), self.beside(component)
         if others and entry is not None and not alone:
             return weights.joined(entry, [self.skeleton(each, alone=True) for each in (component, *others)])

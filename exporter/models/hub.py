@@ -9,7 +9,7 @@ import contextlib
 import itertools
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -123,6 +123,17 @@ def fetch_file(repo: str, revision: str | None, choose: Callable[[list[str]], st
 
     found = _fetched(repo, revision, wanted)
     return Fetched(found.place / picked[0], found.commit, found.note)
+
+
+def fetch_chosen(repo: str, revision: str | None, choose: Callable[[Sequence[str]], list[str]]) -> Fetched:
+    """Download the files that `choose` picks from a repository's names.
+
+    Raises:
+        UnsupportedError: the hub cannot be reached, or has no such repository.
+        MissingDependency: huggingface_hub is not installed.
+
+    """
+    return _fetched(repo, revision, lambda files, _load: choose(files))
 
 
 def _fetched(repo: str, revision: str | None, wanted: Callable[[list[str], Callable[[str], Path]], list[str]]) -> Fetched:

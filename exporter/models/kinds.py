@@ -72,7 +72,9 @@ TINY = Kind(
 )
 CONTROL = Kind("a ControlNet", "Take its folder in diffusers' layout, and name the model that it steers as model.base.")
 ADAPTER = Kind(
-    "an adapter (T2I-Adapter or IP-Adapter)", "It steers a model that is named as model.source, and is not built itself."
+    "an adapter (T2I-Adapter or IP-Adapter)",
+    "Name the model that it steers as model.source. An IP-Adapter goes into model.ip_adapter: {source: FILE}, with its "
+    "image_encoder folder beside it; a T2I-Adapter is saved within its pipeline.",
 )
 VIDEO = Kind("a video model", "Take a model that makes still pictures.")
 AUDIO = Kind("an audio model", "Take a model that makes pictures.")
@@ -123,6 +125,8 @@ _MARKS: Mapping[str, Kind] = {
     r"\d+\.\d+\.linear\..*": HYPERNETWORK,
     r"(encoder\.|decoder\.)?\d+\.(weight|bias|conv\.0\.weight)": TINY,
 }
+#: What a pipeline reads prompts with.
+_TOWERS = ("text_encoder", "tokenizer")
 _CLIP = {"CLIPTextModel", "CLIPTextModelWithProjection", "CLIPTokenizer", "CLIPTokenizerFast"}
 _UNET = r"(model\.diffusion_model\.|unet\.)?(input_blocks|output_blocks|down_blocks|up_blocks)\..*"
 _UNDER = r"first_stage_model\.|vae\."
@@ -165,7 +169,8 @@ def of_index(index: Mapping[str, Any]) -> Kind | None:
     if "text_encoder" not in has and "text_encoder_2" in has and index.get("requires_aesthetics_score"):
         return None if {"unet", "vae", "tokenizer_2"} <= has and "Img2Img" in str(index["_class_name"]) else REFINER
     second = ("text_encoder_2", "tokenizer_2") if "XL" in str(index["_class_name"]) else ()
-    lacks = [name for name in ("unet", "vae", "text_encoder", "tokenizer", *second) if name not in has]
+    texts = ("image_encoder", "feature_extractor") if "ImageVariation" in str(index["_class_name"]) else _TOWERS
+    lacks = [name for name in ("unet", "vae", *texts, *second) if name not in has]
     way = "Copy its folder from the model that this one was made from, and name it in model_index.json as that one does."
     return Kind(f"a pipeline without its {' and its '.join(lacks)}", way) if lacks else None
 

@@ -41,7 +41,7 @@ HARMLESS = {
 _COMPONENTS = {
     "safety_checker": "it looks at finished pictures",
     "feature_extractor": "it prepares pictures for networks that are left out too",
-    "image_encoder": "it reads pictures for IP-Adapters, and no picture steers this bundle",
+    "image_encoder": "it reads pictures for an IP-Adapter, and the recipe names none (model.ip_adapter)",
     "controlnet": "its pictures steer nothing, and what is drawn is the plain model's",
     "adapter": "its pictures steer nothing, and what is drawn is the plain model's",
     "motion_adapter": "nothing moves, and what is drawn is the plain model's",

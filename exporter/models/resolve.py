@@ -1,4 +1,4 @@
-"""What a recipe names as its model: the source, with another VAE and with LoRAs where it asks for them."""
+"""What a recipe names as its model: the source, with another VAE, LoRAs and an IP-Adapter where it asks for them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from engines.errors import RecipeError
 from exporter.models import embeddings, lora
 from exporter.models.checkpoint import Checkpoint, find
 from exporter.models.compatibility import with_base, with_vae
+from exporter.models.ip_adapter_source import with_ip_adapter
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,7 +21,8 @@ def resolve(model: ModelOptions, root: Path) -> Checkpoint:
     """Find a recipe's model with all that it takes from elsewhere. Reads configs and file names only, and imports no torch.
 
     Raises:
-        RecipeError, UnsupportedError: as for `find`, `with_base`, `with_vae`, `lora.resolve` and `embeddings.resolve`.
+        RecipeError, UnsupportedError: as for `find`, `with_base`, `with_vae`, `lora.resolve`, `embeddings.resolve` and
+            `with_ip_adapter`.
 
     """
     if model.base is None:
@@ -30,6 +32,8 @@ def resolve(model: ModelOptions, root: Path) -> Checkpoint:
     _refuse_variant(model, found)
     if model.vae is not None:
         found = with_vae(found, model, root)
+    if model.ip_adapter is not None:
+        found = with_ip_adapter(found, model, model.ip_adapter, root)
     changes = lora.resolve(model, root, found.configs)
     named = {f"lora {number}": change.provenance for number, change in enumerate(changes, 1)}
     notes = (*found.notes, *(note for change in changes for note in change.notes))

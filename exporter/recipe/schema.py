@@ -24,6 +24,7 @@ from engines.errors import MissingDependency, RecipeError
 from engines.manifest import Generator, Tile
 from engines.strict import Frozen
 from exporter.recipe import shipped
+from exporter.recipe.ip_adapter import IpAdapterOptions
 from exporter.recipe.limits import LIMITS
 from exporter.recipe.lora import LoraSlots
 from exporter.recipe.messages import sentences
@@ -84,6 +85,9 @@ class ModelOptions(Frozen):
     loras: tuple[LoraOptions, ...] = Field(default=(), description="fused into UNet and text encoders, in this order")
     embeddings: tuple[AnEmbedding, ...] = Field(
         default=(), description="textual inversions, whose words prompts can use: .safetensors files by name, or with a word"
+    )
+    ip_adapter: IpAdapterOptions | None = Field(
+        default=None, description="pictures as prompts, for Stable Diffusion and SDXL, as load_ip_adapter of diffusers takes it"
     )
     made_for: MadeFor | None = Field(
         default=None, description="how the model was distilled, where its files do not tell; decides which samplers suit it"

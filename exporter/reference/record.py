@@ -142,7 +142,8 @@ def _pictures(family: Family, setting: Setting, random: np.random.Generator) -> 
     """What one setting feeds."""
     cells = family.latent_shape(1, setting.height, setting.width)[2:]
     sides = {"latent_height": cells[0], "latent_width": cells[1]}
-    return probe_pictures(family.inputs, len(setting.prompts), sides, random)
+    made = probe_pictures(family.inputs, len(setting.prompts), sides, random)
+    return {name: np.repeat(own[:1], len(own), axis=0) if name in family.shared_inputs else own for name, own in made.items()}
 
 
 @dataclass

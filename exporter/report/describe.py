@@ -108,7 +108,7 @@ def recipe(chosen: Recipe, store: Store) -> dict[str, Any]:
     for steps in plan.recipe.sampler.steps:
         plan.table(steps)
     sizes = _counted(plan.passes.expected_family)
-    shapes, sampler = chosen.shapes, chosen.sampler
+    shapes, sampler, adapter = chosen.shapes, chosen.sampler, chosen.model.ip_adapter
     return {
         "recipe": chosen.name,
         "family": type(plan.family).__module__.rpartition(".")[2],
@@ -116,6 +116,7 @@ def recipe(chosen: Recipe, store: Store) -> dict[str, Any]:
         "sampler": f"{sampler.scheduler or 'as the model says'}, {_list(sampler.steps)} steps",
         "made for": _made_for(plan),
         "LoRAs": _list(f"{change.source} × {change.scale:g}" for change in chosen.model.loras),
+        **({"IP-Adapter": f"{adapter.source} {adapter.weight_name or ''}".strip()} if adapter else {}),
         "guidance": _asked_guidance(sampler),
         "height": f"{_list(shapes.height)} px",
         "width": f"{_list(shapes.width)} px",
@@ -245,13 +246,14 @@ def _without_weights(chosen: Recipe) -> tuple[Recipe, str]:
     from exporter.models import architectures  # noqa: PLC0415
 
     model = chosen.model
+    adapter = model.ip_adapter.source if model.ip_adapter else None
 
     def here(source: str) -> bool:
         return any((place / source).exists() for place in (chosen.root, Path()))
 
     chosen, lacking = _without_swapped(chosen, here)
     if model.weights == "random" or all(
-        map(here, [model.source, *filter(None, [model.vae]), *(change.source for change in model.loras)])
+        map(here, [model.source, *filter(None, [model.vae, adapter]), *(change.source for change in model.loras)])
     ):
         return chosen, lacking
     same = architectures.of_hub(model.source)
@@ -263,9 +265,11 @@ def _without_weights(chosen: Recipe) -> tuple[Recipe, str]:
             "vae": None,
             "variant": None,
             "loras": (),  # they change no size; what they say of the sampler is kept
+            "ip_adapter": None,
             "made_for": model.made_for or sampler_compat.made_by_loras(chosen).kind or None,
         }
     )
+    told += ", without the IP-Adapter and its image encoder" if adapter else ""
     note = f"sizes are {told}; the plan is known when the weights are here: t2iexport build --dry-run"
     return chosen.model_copy(update={"model": outline}), note
 

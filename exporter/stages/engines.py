@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from engines.bundle import place
-from exporter.stages.stage import Results, Stage
+from exporter.stages.engine_work import EngineWork
+from exporter.stages.stage import Elsewhere, Results, Stage
 
 if TYPE_CHECKING:
     from engines.backends import Backend
@@ -42,34 +42,86 @@ def built(
     weights: Stage[GraphFiles] | None = None,
 ) -> Stage[BuiltEngine]:
     """Build an engine of a part's graph; `weights` is another graph whose weights it reads, where it does."""
-    make = partial(_build, name=name, backend=backend, graph=graph, family=family, weights=weights)
+    work = partial(_work, name=name, graph=graph, family=family, weights=weights)
+    inputs = {"export": graph, **({"weights": weights} if weights else {})}
+    return made(verb, name, target, backend, work, inputs=inputs, makers=(type(family),))
+
+
+def made(
+    verb: str,
+    name: str,
+    target: str,
+    backend: Backend,
+    work: Callable[..., EngineWork],
+    *,
+    inputs: Mapping[str, Stage[Any]],
+    makers: Iterable[object],
+) -> Stage[BuiltEngine]:
+    """Build an engine, or where the library builds for the GPU that it finds one for each that is asked for, and gather them.
+
+    Args:
+        verb: of the stage.
+        name: the part's or the pipeline's.
+        target: the backend's name.
+        backend: its options.
+        work: what it builds of; called with results and options, once the inputs are made.
+        inputs: as of a stage.
+        makers: as of a stage.
+
+    """
+    if not backend.each:
+        return _one(verb, f"{name}, {target}", target, backend, work, "", inputs, makers)
+    ones = {
+        gpu: _one(verb, f"{name}, {target} {gpu}", target, each, work, gpu, inputs, makers) for gpu, each in backend.each.items()
+    }
+    gather = partial(_gather, engines=tuple(ones.values()))
+    return Stage.keyed(verb, f"{name}, {target}", gather, BuiltEngine, options={}, inputs=ones)
+
+
+def each(engine: Stage[BuiltEngine]) -> Iterator[Stage[BuiltEngine]]:
+    """The engines that one is gathered of, where it is, and then itself."""
+    yield from (need for need in engine.needs if need.verb == engine.verb)
+    yield engine
+
+
+def _one(
+    verb: str,
+    subject: str,
+    target: str,
+    backend: Backend,
+    work: Callable[..., EngineWork],
+    gpu: str,
+    inputs: Mapping[str, Stage[Any]],
+    makers: Iterable[object],
+) -> Stage[BuiltEngine]:
+    own = partial(work, backend=backend)
+    # Nothing is built of a graph that is run as it is, and so there is nothing to build elsewhere.
+    elsewhere = None if backend.runs_onnx else Elsewhere(own, gpu)
     return Stage.keyed(
-        verb, f"{name}, {target}", make, BuiltEngine, options=backend.model_dump(mode="json"),
-        inputs={"export": graph, **({"weights": weights} if weights else {})},
-        makers=(type(family), type(backend)), versions={target: backend.version},
+        verb, subject, partial(_build, work=own), BuiltEngine, options=backend.model_dump(mode="json"), inputs=inputs,
+        makers=(*makers, type(backend)), versions={target: backend.version}, elsewhere=elsewhere,
     )  # fmt: skip
 
 
-def _build(
-    folder: Path,
+def _build(folder: Path, results: Results, work: Callable[[Results], EngineWork]) -> None:
+    gc.collect()  # the exported network is a knot of references, as large as the memory that a builder may want
+    work(results).build(folder)
+
+
+def _work(
     results: Results,
     name: str,
-    backend: Backend,
     graph: Stage[GraphFiles],
     family: Family,
     weights: Stage[GraphFiles] | None,
-) -> None:
-    gc.collect()  # the exported network is a knot of references, as large as the memory that a builder may want
-    signature = results[graph].signature(family.signature(name))
-    if weights is None:
-        backend.build(results[graph].file, signature, folder)
-        return
-    beside(folder, results[graph].file, results[weights].weights, lambda file: backend.build(file, signature, folder))
+    backend: Backend,
+) -> EngineWork:
+    own = results[graph]
+    files = (own.file, *(own.weights if weights is None else results[weights].weights))
+    return EngineWork(backend, files, own.signature(family.signature(name)))
 
 
-def beside(folder: Path, graph: Path, weights: Iterable[Path], build: Callable[[Path], object]) -> None:
-    """Build of a graph that lies beside the weights which it reads, in a folder for the time being."""
-    with TemporaryDirectory(dir=folder) as work:
-        for file in (graph, *weights):
-            place(file, Path(work) / file.name)
-        build(Path(work) / graph.name)
+def _gather(folder: Path, results: Results, engines: Iterable[Stage[BuiltEngine]]) -> None:
+    for engine in engines:
+        for file in results[engine].files:
+            place(file, folder / file.name)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from engines.errors import RecipeError
 from engines.guidance import BRANCHES
 from engines.signature import Port, Signature
-from exporter.stages.engines import BuiltEngine, beside
+from exporter.stages import engines
+from exporter.stages.engine_work import EngineWork
 from exporter.stages.export import GraphFiles
 from exporter.stages.stage import Results, Stage
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from engines.samplers.table import Table
     from exporter.families import Family
     from exporter.recipe.schema import Recipe
+    from exporter.stages.engines import BuiltEngine
     from exporter.stages.tables import SamplerFile
 
 
@@ -76,11 +77,9 @@ def built(
     parts: Mapping[str, Stage[GraphFiles]],
 ) -> Stage[BuiltEngine]:
     """Build an engine of a whole pipeline; `parts` have its weights."""
-    make = partial(_build, backend=backend, graph=graph, sampler=sampler, family=family, parts=parts)
-    return Stage.keyed(
-        "engine", f"{name}, {target}", make, BuiltEngine, options=backend.model_dump(mode="json"),
-        inputs={"export": graph, "sampler": sampler}, makers=(type(family), type(backend)), versions={target: backend.version},
-    )  # fmt: skip
+    work = partial(_work, graph=graph, sampler=sampler, family=family, parts=parts)
+    inputs: dict[str, Stage[Any]] = {"export": graph, "sampler": sampler}
+    return engines.made("engine", name, target, backend, work, inputs=inputs, makers=(type(family),))
 
 
 def signature(family: Family, table: Table) -> Signature:
@@ -124,15 +123,13 @@ def _unroll(
     made.tell({"nodes_exported": sum(len(each.graph) for each in models.values()), "nodes": len(model.graph)})
 
 
-def _build(
-    folder: Path,
+def _work(
     results: Results,
-    backend: Backend,
     graph: Stage[GraphFiles],
     sampler: Stage[SamplerFile],
     family: Family,
     parts: Mapping[str, Stage[GraphFiles]],
-) -> None:
-    gc.collect()  # as of a part's
-    weights, table = (data for stage in parts.values() for data in results[stage].weights), results[sampler].table
-    beside(folder, results[graph].file, weights, lambda file: backend.build(file, signature(family, table), folder))
+    backend: Backend,
+) -> EngineWork:
+    weights = (data for stage in parts.values() for data in results[stage].weights)
+    return EngineWork(backend, (results[graph].file, *weights), signature(family, results[sampler].table))

@@ -74,9 +74,11 @@ class PartStages:
                 yield self.quantized.graphs[opset]
         if self.lora:
             yield self.lora
-        yield from self.engines.values()
+        for engine in self.engines.values():
+            yield from engines.each(engine)
         if self.quantized:
-            yield from self.quantized.rivals.values()
+            for rival in self.quantized.rivals.values():
+                yield from engines.each(rival)
             yield self.quantized.gate
 
 
@@ -156,7 +158,7 @@ class Plan:
         for part in self.parts.values():
             found += part.stages
         for pipeline in self.wholes.values():
-            found += [*pipeline.graphs.values(), *pipeline.engines.values()]
+            found += [*pipeline.graphs.values(), *(each for engine in pipeline.engines.values() for each in engines.each(engine))]
         return tuple(found)
 
     @cached_property

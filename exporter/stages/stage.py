@@ -6,13 +6,30 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from exporter.stages.keys import key_of
 from exporter.stages.store import Key, Store
 
+if TYPE_CHECKING:
+    from exporter.stages.engine_work import EngineWork
+
 R = TypeVar("R")
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """What of a stage another machine can do.
+
+    Attributes:
+        work: what that is, as plain data, of the results that the stage reads.
+        gpu: compute capability of the GPU that it needs; empty where any machine will do.
+
+    """
+
+    work: Callable[[Results], EngineWork]
+    gpu: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +44,7 @@ class Stage(Generic[R]):
         result: opens the finished folder.
         needs: the stages among the key's inputs.
         resumes: whether it can leave off: `results.unfinished` is then a folder that survives a kill.
+        elsewhere: what another machine can do in place of `make`; None where only this one can.
 
     """
 
@@ -37,6 +55,7 @@ class Stage(Generic[R]):
     result: Callable[[Path], R]
     needs: tuple[Stage[Any], ...] = ()
     resumes: bool = False
+    elsewhere: Elsewhere | None = None
 
     @staticmethod
     def keyed(
@@ -51,6 +70,7 @@ class Stage(Generic[R]):
         versions: Mapping[str, str] | None = None,
         resumes: bool = False,
         shared: str | None = None,
+        elsewhere: Elsewhere | None = None,
     ) -> Stage[T]:
         """Make a stage and its key.
 
@@ -65,13 +85,14 @@ class Stage(Generic[R]):
             versions: of the libraries that it depends on, where these are not torch's and its kin.
             resumes: as above.
             shared: subject of the key, where stages of several subjects make the same.
+            elsewhere: as above.
 
         """
         needs = tuple(each for each in inputs.values() if isinstance(each, Stage))
         code = (_function(make), *makers, *(_function(each.result) for each in needs))
         digests = {name: str(each.key) if isinstance(each, Stage) else each for name, each in inputs.items()}
         key = key_of(verb, shared or subject, options, digests, code, versions)
-        return Stage(verb, subject, key, make, result, needs, resumes)
+        return Stage(verb, subject, key, make, result, needs, resumes, elsewhere)
 
     @property
     def name(self) -> tuple[str, str]:
@@ -114,12 +135,12 @@ class Results:
     def __getitem__(self, stage: Stage[T]) -> T:
         return stage.result(self.folder(stage))
 
-    def folder(self, stage: Stage[Any]) -> Path:
-        """The folder of a finished stage."""
+    def folder(self, stage: Stage[Any], make: Callable[[Path], None] | None = None) -> Path:
+        """The folder of a finished stage; where it is missing, it is filled by `make`, or as the stage says."""
         if self._known is not None and stage not in self._known:
             raise LookupError(f"{stage.verb} {stage.subject} is not in the key of the stage that reads it")
         if stage not in self._folders:
-            self._folders[stage] = self._store.folder(stage.key, lambda folder: self.fill(stage, folder))
+            self._folders[stage] = self._store.folder(stage.key, make or (lambda folder: self.fill(stage, folder)))
         return self._folders[stage]
 
     def put(self, stage: Stage[Any], folder: Path) -> None:

@@ -17,12 +17,12 @@ from pydantic import ValidationError
 from engines.errors import RecipeError, T2IError, UnsupportedError
 from engines.strict import Frozen
 from exporter.bench.drawing import require_prompts_alone
+from exporter.cluster.resources import ANYTHING, Resources
 from exporter.recipe.messages import sentences
 from exporter.recipe.schema import Recipe
 from exporter.recipe.yaml_source import dotted, place_of
 from exporter.stages.plan import Plan
 from exporter.stages.vendors import vendors
-from exporter.sweep.resources import ANYTHING, Resources
 from exporter.sweep.spec import MORE, RESOURCES, RUN, Level, RunOptions, SweepFile
 
 #: What the base is called, and the level of an axis on which the base has none of the levels.

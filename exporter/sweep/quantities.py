@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from engines.plugins import did_you_mean
+from exporter.cluster.sizes import BYTES, among
 
 _SECONDS = {"": 1.0, "s": 1.0, "ms": 1e-3, "min": 60.0, "h": 3600.0}
-_BYTES = {"": 1.0, "B": 1.0, "kB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30}
 _COUNTS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 _JOULES = {"": 1.0, "J": 1.0, "kJ": 1e3, "Wh": 3600.0}
 _PLAIN = {"": 1.0, "dB": 1.0, "%": 1e-2}
@@ -19,7 +19,6 @@ _OPERATORS: Mapping[str, Callable[[float, float], bool]] = {
     ">": lambda value, bound: value > bound,
     ">=": lambda value, bound: value >= bound,
 }
-_SIZE = re.compile(r"([0-9.]+)\s*([A-Za-z]+)")
 _FORM = re.compile(r"\s*([\w-]+)\s*(<=|>=|<|>)\s*([0-9.]+(?:e[+-]?\d+)?)\s*([A-Za-z%]*)\s*")
 
 
@@ -44,7 +43,7 @@ class Quantity:
             return "–"
         if self.units is _SECONDS:
             return f"{value * 1e3:.0f} ms" if value < 10 else f"{value:.1f} s"
-        if self.units is _BYTES:
+        if self.units is BYTES:
             return f"{value / 1e9:.2f} GB" if value >= 1e9 else f"{value / 1e6:.1f} MB"
         if self.units is _COUNTS:
             size, suffix = next((pair for pair in ((1e12, " T"), (1e9, " G"), (1e6, " M")) if value >= pair[0]), (1.0, ""))
@@ -58,8 +57,8 @@ class Quantity:
 QUANTITIES: Mapping[str, Quantity] = {
     "latency": Quantity("latency", _SECONDS),
     "speedup": Quantity("times as fast as the base", _PLAIN, higher_is_better=True),
-    "memory": Quantity("peak memory", _BYTES),
-    "size": Quantity("bundle", _BYTES),
+    "memory": Quantity("peak memory", BYTES),
+    "size": Quantity("bundle", BYTES),
     "parameters": Quantity("parameters", _COUNTS),
     "multiply_adds": Quantity("multiply-adds a picture", _COUNTS),
     "evaluations": Quantity("denoiser calls a picture", _PLAIN),
@@ -69,19 +68,6 @@ QUANTITIES: Mapping[str, Quantity] = {
 #: What every point has besides, where the sweep says what an hour of the machine costs; in that currency.
 COST = "cost"
 COST_QUANTITY = Quantity("cost of 1,000 pictures", _PLAIN)
-
-
-def size(text: str) -> float:
-    """Bytes of a text such as `8 GB`.
-
-    Raises:
-        ValueError: it is no size; says what to write.
-
-    """
-    read = _SIZE.fullmatch(text.strip())
-    if read is None or read[2] not in _BYTES:
-        raise ValueError(f"{text!r} is no size; write such as 8 GB{_among(_BYTES)}")
-    return float(read[1]) * _BYTES[read[2]]
 
 
 def score_quantity(label: str, *, higher_is_better: bool) -> Quantity:
@@ -122,7 +108,7 @@ class Constraint:
             raise ValueError(f"{text!r}: {name!r} is not measured{did_you_mean(name, list(quantities))}")
         units = quantities[name].units
         if unit not in units:
-            raise ValueError(f"{text!r}: {name} has no unit {unit!r}{_among(units)}")
+            raise ValueError(f"{text!r}: {name} has no unit {unit!r}{among(units)}")
         try:
             return cls(" ".join(text.split()), name, operator, float(number) * units[unit])
         except ValueError as error:
@@ -136,7 +122,3 @@ class Constraint:
         """How far a value is beyond the bound, as a share of that; 0 or less where it is not."""
         beyond = value - self.bound if self.operator.startswith("<") else self.bound - value
         return beyond / (abs(self.bound) or 1.0)
-
-
-def _among(units: Iterable[str]) -> str:
-    return f"; there are: {', '.join(unit for unit in units if unit)}"

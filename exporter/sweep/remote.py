@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Self
 
-import fsspec
-
 from engines.disk import require_folder
-from engines.errors import MachineError, MissingDependency, UnsupportedError
+from exporter.cluster.remote_files import opened, saying
 from exporter.stages.store import default_root
 
 #: What of a sweep's folder is kept: a point's result, the pictures that it shows, all of the base's, and the report.
@@ -28,7 +25,7 @@ class RemoteFolder:
     """
 
     def __init__(self, url: str, system: Any, place: str) -> None:  # noqa: ANN401 - fsspec's
-        self.url, self._system, self._place = url.rstrip("/"), system, place.rstrip("/")
+        self.url, self._system, self._place = url.rstrip("/"), system, place
         self.local = default_root() / "sweeps" / hashlib.sha256(self.url.encode()).hexdigest()[:16]
         #: File → its size and time when both sides had the same: what was measured again has its old name.
         self._same: dict[Path, tuple[int, int]] = {}
@@ -42,17 +39,7 @@ class RemoteFolder:
             UnsupportedError: there is no such kind.
 
         """
-        kind = output.partition("://")[0] if "://" in output else ""
-        if not kind:
-            return None
-        try:
-            system, place = fsspec.core.url_to_fs(output)
-        except ImportError as error:
-            raise MissingDependency(kind, "", f"{output}: {error}, which fsspec needs for {kind}://.") from error
-        except ValueError as error:
-            told = f"{output}: nobody knows {kind}:// ({error})."
-            raise UnsupportedError(f"{told} Name a folder, or a URL of fsspec such as s3://bucket/sweep.") from error
-        return cls(output, system, place)
+        return cls(output, *opened(output, "s3://bucket/sweep")) if "://" in output else None
 
     def fetch(self) -> None:
         """Bring what is there and not here; of what is on both sides, its own.
@@ -101,14 +88,8 @@ class RemoteFolder:
                 self._system.put_file(str(file), there)
                 self._same[file] = stamp
 
-    @contextmanager
-    def _saying(self, doing: str) -> Iterator[None]:
-        """Whatever a store's library raises is what the machine refuses: each has errors of its own."""
-        try:
-            yield
-        except Exception as error:
-            told = f"{type(error).__name__}: {error}".strip(": ")
-            raise MachineError(f"{doing} {self.url}: {told}\n  What was finished lies at {self.local}, too.") from error
+    def _saying(self, doing: str) -> AbstractContextManager[None]:
+        return saying(f"{doing} {self.url}", f"What was finished lies at {self.local}, too.")
 
 
 def _is_kept(name: str) -> bool:

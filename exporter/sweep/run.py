@@ -12,13 +12,13 @@ from typing import Literal
 
 from engines.errors import MachineError, MissingDependency, ParityError, T2IError, UnsupportedError
 from exporter import scores
+from exporter.cluster.runner import NoSuchMachine, Runner, WorkerDied
 from exporter.stages.store import Store
 from exporter.sweep.build_point import BuildTask, build_point
 from exporter.sweep.measure_point import MeasureTask, measure_point
 from exporter.sweep.points import Combinations, Point, count, digest, plan_digest, points
 from exporter.sweep.remote import RemoteFolder
 from exporter.sweep.result import BuildFacts, PointResult, ResultFolder
-from exporter.sweep.runner import NoSuchMachine, Runner, WorkerDied
 from exporter.sweep.search import PointSearch
 from exporter.sweep.spec import SweepFile
 

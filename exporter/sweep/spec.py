@@ -15,12 +15,12 @@ from engines.parallel.picard import Picard
 from engines.plugins import did_you_mean
 from engines.strict import Frozen
 from exporter import scores
+from exporter.cluster.resources import Resources
 from exporter.recipe import shipped
 from exporter.recipe.messages import sentences, unknown_step
 from exporter.recipe.schema import Recipe
 from exporter.recipe.yaml_source import Document, Place, brief, one_form, place_of
 from exporter.sweep.quantities import COST, COST_QUANTITY, QUANTITIES, Constraint, Quantity, score_quantity
-from exporter.sweep.resources import Resources
 
 Text = Annotated[str, StringConstraints(min_length=1)]
 #: Texts, or the file that holds them. The tags of unions are no part of a place in the file.

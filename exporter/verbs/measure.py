@@ -92,12 +92,12 @@ def diff_command(one: Path, other: Path, output: Path | None, rounds: int) -> No
 @click.option("--yes", is_flag=True, help="More than 10,000 points are meant.")
 def sweep_command(sweep: Path, output: str, address: str | None, *, yes: bool) -> None:
     """Build and measure a sweep's points, and write a report."""
+    from exporter.cluster.ray_runner import RayRunner
     from exporter.report import console
     from exporter.stages.store import Store
     from exporter.sweep import report, run, spec
-    from exporter.sweep.ray_runner import RayRunner
+    from exporter.sweep.local_runner import LocalRunner
     from exporter.sweep.remote import RemoteFolder
-    from exporter.sweep.runner import LocalRunner
 
     asked, screen, remote = spec.load(sweep), console.console(error=True), RemoteFolder.of(output)
     folder = remote.local if remote else Path(output)

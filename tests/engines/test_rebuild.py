@@ -16,6 +16,10 @@ from tests.engines import small
 class Toy(Frozen):
     threads: int = 0
 
+    @property
+    def here(self):
+        return self.model_copy(update={"threads": 0}) if self.threads == 9 else self
+
     def refuse(self, precision):
         assert precision == "fp32"
 
@@ -44,6 +48,13 @@ def folder(tmp_path):
 @pytest.fixture
 def backend(monkeypatch):
     return lambda kind: monkeypatch.setattr(plugins, "load", lambda _kind, _name: kind)
+
+
+def test_an_engine_for_other_machines_becomes_this_one_s(folder, backend, monkeypatch):
+    backend(Toy)
+    monkeypatch.setattr(Toy, "model_validate", classmethod(lambda cls, _options: cls(threads=9)))
+    rebuild(folder)
+    assert Bundle.open(folder).manifest.parts["unet"].engines["onnxruntime"].options == {"threads": 0}
 
 
 def test_new_engines_take_the_place_of_the_old(folder, backend):

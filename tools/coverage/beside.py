@@ -28,7 +28,7 @@ from engines.request import Request
 from exporter.report import pipelines
 from exporter.stages import worker
 from tools.coverage import __main__ as coverage
-from tools.coverage import edits, trial
+from tools.coverage import edits, prompted, trial
 from tools.coverage.conditioned import SIZED, unet
 from tools.coverage.parts import alive, clip, clip_tokenizer, vae
 
@@ -114,24 +114,11 @@ def refiner() -> DiffusionPipeline:
     )  # fmt: skip
 
 
-def image_variation() -> DiffusionPipeline:
-    """CLIP's image tower in the place of the text's."""
-    config = transformers.CLIPVisionConfig(
-        hidden_size=32, projection_dim=32, num_hidden_layers=2, num_attention_heads=4, image_size=32, patch_size=8,
-        intermediate_size=37,
-    )  # fmt: skip
-    prepared = transformers.CLIPImageProcessorPil(crop_size=32, size={"shortest_edge": 32})
-    return diffusers.StableDiffusionImageVariationPipeline(
-        vae(), alive(transformers.CLIPVisionModelWithProjection(config)), unet(), diffusers.DDIMScheduler(clip_sample=False),
-        None, prepared, requires_safety_checker=False,
-    )  # fmt: skip
-
-
 #: What their rows are called together.
 TASK = "beside the lists"
 #: Classes that are drawn, one a picture, where a pipeline asks for them.
 _CLASSES = (3, 7)
-_SIDE, _WIDE = 32, 48
+_SIDE = 32
 #: Those that take texts and pictures, and draw more than one size.
 _PICTURED = ("stable-diffusion-x4-upscaler",)
 #: Those that start from a picture.
@@ -146,27 +133,38 @@ MADE: Mapping[str, Callable[[], DiffusionPipeline]] = {
     "stable-diffusion-x4-upscaler": upscale,
     "stable-diffusion-depth2img": depth_to_image,
     "stable-diffusion-xl-refiner": refiner,
-    "stable-diffusion-image-variation": image_variation,
+    **prompted.MADE,
 }
+#: Widths of pictures of those that are not of one size.
+_WIDTHS = (_SIDE, 48)
 
 
 def row(name: str) -> dict[str, Any]:
     """How it went, as `trial.row` has it; `pipeline` is its class."""
-    made = MADE[name]()
+    made: Any = MADE[name]()
     found = {"pipeline": type(made).__name__}
     with tempfile.TemporaryDirectory() as folder:
         made.save_pretrained(f"{folder}/model")
-        widths = (_SIDE, _WIDE) if name in _PICTURED + _EDITED else (_SIDE,)
+        model = _adapted(name, made, Path(folder)) if name in prompted.ADAPTED else {}
+        shown = name in prompted.MADE or name in _PICTURED
+        widths, steps = (_WIDTHS if shown or name in _EDITED else (_SIDE,)), edits.STEPS if name in _EDITED else 2
         try:
-            mode, bundle = trial.built(name, Path(folder), _SIDE, widths, 2, steps=edits.STEPS if name in _EDITED else 2)
+            mode, bundle = trial.built(name, Path(folder), _SIDE, widths, 2, steps=steps, model=model)
         except T2IError as error:
             return {**found, "state": "refused", "why": trial.sentence(error, folder)}
         if name in _EDITED:
             psnr = min(edits.compared(made, name, bundle, "image-to-image", mode, _SIDE, widths))
         else:
-            pictured = name in _PICTURED
-            psnr = min(trial.compared(made, name, bundle, mode, _SIDE, widths) if pictured else _compared(made, bundle, mode))
+            psnr = min(trial.compared(made, name, bundle, mode, _SIDE, widths) if shown else _compared(made, bundle, mode))
     return {**found, "state": "works" if psnr >= trial.LIMIT else "differs", "psnr": round(psnr, 1), "guidance": mode}
+
+
+def _adapted(name: str, source: Any, folder: Path) -> dict[str, Any]:  # noqa: ANN401 - diffusers'
+    """Give a pipeline the adapter that belongs to it, and return the fields of a recipe's model that do so."""
+    asked = prompted.write_ip_adapter(folder / "adapter", prompted.ADAPTED[name](source.unet))
+    source.load_ip_adapter(asked["source"], subfolder=asked["subfolder"], weight_name=asked["weight_name"])
+    source.set_ip_adapter_scale(1.0)
+    return {"ip_adapter": asked}
 
 
 def _compared(source: Any, bundle: Path, mode: str) -> Iterator[float]:  # noqa: ANN401 - diffusers'

@@ -48,7 +48,7 @@ DEAD = 1e-3
 MODES = {"classifier_free": (4.0, 1.0), "embedded": (3.5, 2.0), "none": (None, None)}
 PROMPTS, NEGATIVE = ["A red circle", "the blue square"], "Blurry"
 _RECIPE = """
-model: {source: %s, call: %s}
+model: %s
 sampler: {steps: [%d], guidance: %s}
 shapes: {height: [%d, %d, %d], width: [%d, %d, %d], batch: [1, 1, %d]}
 checks: {prompts: [A red circle, the blue square], negative_prompt: Blurry}
@@ -74,6 +74,8 @@ _WITH = {
     "lumina": "with texts padded on the right",
     "hunyuan-pag": "never without guidance, where diffusers' own code fails",
 }
+#: An argument of which one call takes one for all prompts, and what is asked of a model that reads none.
+_SHARED, _WORDLESS = "ip_adapter_image", {"negative_prompt": ""}
 #: What diffusers calls an input, where that is another word.
 _WORDS = {"mask": "mask_image"}
 #: Height and widths in pixels, where a micro model's network takes no smaller ones.
@@ -129,15 +131,27 @@ def ladder(side: int, wide: int) -> Iterator[tuple[str, list[tuple[int, ...]], i
 
 
 def built(
-    name: str, folder: Path, height: int, widths: tuple[int, ...], batch: int, *, steps: int = 2, more: str = ""
+    name: str,
+    folder: Path,
+    height: int,
+    widths: tuple[int, ...],
+    batch: int,
+    *,
+    steps: int = 2,
+    more: str = "",
+    model: Mapping[str, Any] | None = None,
 ) -> tuple[str, Path]:
-    """Build it with the first mode of guidance that the pipeline has; `more` are further lines of its recipe."""
+    """Build it with the first mode of guidance that the pipeline has.
+
+    `more` are further lines of its recipe, and `model` further fields of its model.
+    """
     refusals: list[RecipeError] = []
     out = folder / f"bundle-{widths[0]}-{batch}"
     for mode, (scale, _) in MODES.items():
         guidance = f"{{mode: {mode}, scale: {scale}}}" if scale else f"{{mode: {mode}}}"
         sizes = *[height] * 3, widths[0], widths[0], widths[-1], batch
-        text = _RECIPE % (folder / "model", json.dumps(CALLS.get(name, {})), steps, guidance, *sizes, more)
+        stated = {"source": str(folder / "model"), "call": CALLS.get(name, {}), **(model or {})}
+        text = _RECIPE % (json.dumps(stated), steps, guidance, *sizes, more)
         try:
             bundle, _ = build(Recipe.parse(text, name), out, Store(folder / "store"), silent)
         except RecipeError as error:
@@ -162,7 +176,8 @@ def compared(source: Any, name: str, bundle: Path, mode: str, height: int, width
             pictures = _pictures(inputs, len(prompts), sides, resized="height" in takes)
             numbers = {each: int(entry.maximum or 1) // 3 for each, entry in inputs.items() if not entry.pictured}
             given |= {"negative_prompt": negative, "seed": 7, "generator": "torch-cpu", "inputs": {**pictures, **numbers}}
-            asked = Request.of(pipeline.bundle.manifest, prompts, 1, **given)
+            texts = prompts if pipeline.bundle.manifest.tokenizers else [""] * len(prompts)
+            asked = Request.of(pipeline.bundle.manifest, texts, 1, **{**given, **({} if texts is prompts else _WORDLESS)})
             drawn = pipeline.draw(asked, height=height, width=width).images
             noise = [torch.Generator().manual_seed(7 + index) for index in range(len(prompts))]
             options = {own: 1.0 if scale is None else scale, "height": height, "width": width, "num_inference_steps": 2}
@@ -185,12 +200,13 @@ def drawn_by(
     each: Sequence[str],
 ) -> np.ndarray:
     """Diffusers' pictures, all in one call or each in its own; of the options that are named in `each` there is one a prompt."""
-    size = 1 if type(source).__name__.startswith(_ALONE) else len(prompts)
-    found = []
+    alone = type(source).__name__.startswith(_ALONE) or _SHARED in options
+    size, takes, found = 1 if alone else len(prompts), inspect.signature(source.__call__).parameters, list[np.ndarray]()
     for start in range(0, len(prompts), size):
         own = slice(start, start + size)
         given = {name: value[own] if name in each and value is not None else value for name, value in options.items()}
-        found.append(source(prompt=list(prompts[own]), **given, generator=list(noise[own]), output_type="np").images)
+        given |= {"prompt": list(prompts[own])} if "prompt" in takes else {}
+        found.append(source(**given, generator=list(noise[own]), output_type="np").images)
     return np.concatenate(found)
 
 

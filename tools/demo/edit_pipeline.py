@@ -17,7 +17,7 @@ from diffusers import StableDiffusionXLInstructPix2PixPipeline, StableDiffusionX
 from peft.utils import set_peft_model_state_dict
 from safetensors.torch import load_file
 
-from tools.demo.train_edit import FIRST, adapt
+from tools.demo.train_edit import WHOLE, adapt
 
 CHANGE = Path(".train/edit/edit.safetensors")
 
@@ -33,7 +33,8 @@ def assemble(source: Path, change: Path) -> StableDiffusionXLInstructPix2PixPipe
     demo: Any = StableDiffusionXLPipeline.from_pretrained(source, dtype=torch.float32)
     unet, learned = demo.unet, {name: value.float() for name, value in load_file(change).items()}
     adapt(unet)
-    unet.conv_in.weight.data.copy_(learned.pop(FIRST))
+    whole = {name: learned.pop(name) for name in tuple(learned) if name.startswith(WHOLE)}
+    unet.load_state_dict(whole, strict=False)
     set_peft_model_state_dict(unet, learned)
     unet.fuse_lora()
     unet.unload_lora()

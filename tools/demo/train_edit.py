@@ -2,9 +2,9 @@
 
     python -m tools.demo.train_edit
 
-The denoiser gets four more channels, for the latent of the picture that is given; its first convolution is trained whole, every
-layer within its blocks by a change of low rank, so that what is learned is a small file beside the demo's own weights. Everything
-comes from seeds, and `--resume` goes on where a cut training stopped.
+The denoiser gets four more channels, for the latent of the picture that is given. Its outermost blocks, which copy what stays as
+it is, are trained whole, every layer between them by a change of low rank, so that what is learned is a small file beside the
+demo's own weights. Everything comes from seeds, and `--resume` goes on where a cut training stopped.
 """
 
 from __future__ import annotations
@@ -27,31 +27,34 @@ from tools.demo.training.noised import error, noised
 from tools.demo.training.unet import TIME_IDS
 from tools.demo.training.vae import as_pixels, posterior
 
-RANK = 16
+RANK = 12
 BATCH = 32
-STEPS = 1500
-POOL = 5000
+STEPS = 1400
+POOL = 4000
 EDIT_STREAM = 11
 LEFT_OUT = 0.05
-"""Share of examples without their text, as many without their picture, and as many without both; both guidances need them."""
-FIRST = "conv_in.weight"
-_LAYERS = [
-    "to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2",
-    "conv1", "conv2", "conv_shortcut", "time_emb_proj", "conv",
-]  # fmt: skip
-_RATE = 2e-3
-_WARMUP = 100
+"""Share of examples without text or picture; twice as many have their picture alone. The two guidances need them."""
+WHOLE = ("conv_in.", "down_blocks.0.", "up_blocks.2.", "conv_norm_out.", "conv_out.")
+"""How the names of what is trained whole begin."""
+_LAYERS = (
+    r"(down_blocks\.[12]|mid_block|up_blocks\.[01])\..*"
+    r"(to_[qkv]|to_out\.0|proj_in|proj_out|net\.0\.proj|net\.2|conv\w*|time_emb_proj)"
+)
+"""Those that are changed by low rank: all between, as one expression."""
+SEEN = 0.2
+"""How much the picture counts at the start, beside the noisy latent, in whose way it is read."""
+_RATE = 1e-3
+_WARMUP = 60
 _SAVE_EVERY = 100
 _ENCODED = 64
 
 
 def widen(unet: Any) -> None:  # noqa: ANN401 - diffusers'
-    """Give a denoiser four channels more to read, which count for nothing yet."""
+    """Give a denoiser four channels more to read, at first as a little more of the noisy latent: zeros learn slowly."""
     old = unet.conv_in
     wide: Any = torch.nn.Conv2d(2 * old.in_channels, old.out_channels, old.kernel_size, padding=old.padding)
     with torch.no_grad():
-        wide.weight.zero_()
-        wide.weight[:, : old.in_channels] = old.weight
+        wide.weight.copy_(torch.cat([old.weight, SEEN * old.weight], 1))
         wide.bias.copy_(old.bias)
     unet.conv_in = wide
     unet.register_to_config(in_channels=wide.in_channels)
@@ -61,13 +64,15 @@ def adapt(unet: Any) -> None:  # noqa: ANN401 - diffusers'
     """Widen the denoiser, and let it learn by changes of low rank."""
     widen(unet)
     unet.requires_grad_(requires_grad=False)
-    unet.add_adapter(LoraConfig(r=RANK, lora_alpha=RANK, target_modules=_LAYERS))
-    unet.conv_in.weight.requires_grad_(requires_grad=True)
+    unet.add_adapter(LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules=_LAYERS))
+    for name, weight in unet.named_parameters():
+        weight.requires_grad_(weight.requires_grad or name.startswith(WHOLE))
 
 
 def learned(unet: Any) -> dict[str, torch.Tensor]:  # noqa: ANN401 - diffusers'
-    """What training changed, float16: the changes of low rank in peft's names, and the first convolution."""
-    changed = {**get_peft_model_state_dict(unet), FIRST: unet.conv_in.weight}
+    """What training changed, float16: the changes of low rank in peft's names, and what was trained whole."""
+    whole = {name: value for name, value in unet.named_parameters() if name.startswith(WHOLE)}
+    changed = {**get_peft_model_state_dict(unet), **whole}
     return {name: value.detach().to(torch.float16).contiguous() for name, value in changed.items()}
 
 
@@ -142,10 +147,9 @@ def train(
     def loss_at(share: int) -> tuple[torch.Tensor, dict[str, float]]:
         rng = np.random.default_rng((EDIT_STREAM, share))
         chosen, left = torch.from_numpy(rng.integers(pool, size=batch)), rng.random(batch)
-        said = left >= 2 * LEFT_OUT
-        shown = torch.from_numpy(said & (left >= 3 * LEFT_OUT) | (left >= LEFT_OUT) & ~said)
-        states, pooled = lessons.text(chosen, said)
-        noisy, at, noise = noised(lessons.asked(chosen))
+        shown = torch.from_numpy(left >= LEFT_OUT)
+        states, pooled = lessons.text(chosen, left >= 3 * LEFT_OUT)
+        noisy, at, noise = noised(lessons.asked(chosen), much=True)
         # As the pipeline hands it over: not scaled, and zeros where there is no picture.
         both = torch.cat([noisy, lessons.given[chosen] * shown.view(-1, 1, 1, 1)], 1)
         extra = {"text_embeds": pooled, "time_ids": time_ids}

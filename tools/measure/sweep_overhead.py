@@ -20,11 +20,12 @@ from typing import Any, TypeVar
 
 import click
 
+from exporter.cluster.ray_runner import RayRunner
+from exporter.cluster.resources import ANYTHING, Resources
+from exporter.cluster.runner import Runner
 from exporter.stages.store import Store
 from exporter.sweep import run, spec
-from exporter.sweep.ray_runner import RayRunner
-from exporter.sweep.resources import ANYTHING, Resources
-from exporter.sweep.runner import LocalRunner, Runner
+from exporter.sweep.local_runner import LocalRunner
 
 R = TypeVar("R")
 
@@ -71,6 +72,10 @@ class Clocked:
         self.cpu.append(cpu)
         own.set_result(result)
         return own
+
+    def refuse(self, asked: Resources) -> None:
+        """As the runner does."""
+        self._runner.refuse(asked)
 
 
 @click.command()

@@ -11,7 +11,7 @@ import transformers
 
 from engines.errors import RecipeError, UnsupportedError
 from engines.plugins import did_you_mean
-from exporter.families.tracing import siblings, text_processors
+from exporter.families.tracing import feature_extractors, ip_adapters, siblings, text_processors
 from exporter.families.tracing.standins import real
 from exporter.families.unets import tokens
 from exporter.models import component_files, weights
@@ -33,7 +33,8 @@ def kind_of(checkpoint: Checkpoint) -> Any:  # noqa: ANN401 - a class of diffuse
     found = getattr(diffusers, name, None)
     if not (isinstance(found, type) and issubclass(found, diffusers.DiffusionPipeline)):
         raise UnsupportedError(f"diffusers {diffusers.__version__} has no pipeline {name!r}.\n  A newer diffusers may know it.")
-    return siblings.from_text(found, checkpoint.configs)
+    kind = siblings.from_text(found, checkpoint.configs)
+    return kind if checkpoint.ip_adapter is None else ip_adapters.adapted(kind)
 
 
 def pipeline(checkpoint: Checkpoint, sampler: SamplerOptions, loaded: Sequence[str] | None, precision: Precision) -> Any:  # noqa: ANN401
@@ -55,18 +56,19 @@ def _whole(checkpoint: Checkpoint, sampler: SamplerOptions, loaded: Sequence[str
         argument = takes[name].default is not inspect.Parameter.empty and name not in kind._optional_components  # noqa: SLF001
         if argument or not isinstance(entry, list):
             parts[name] = entry
-        elif name == "scheduler":
-            parts[name] = scheduler(checkpoint, sampler)
+        elif component_files.SCHEDULERS.fullmatch(name) and name in checkpoint.configs:
+            own = name == "scheduler"
+            parts[name] = scheduler(checkpoint, sampler) if own else _class(*entry).from_config(checkpoint.configs[name])
         elif name not in checkpoint.configs:
             _refuse_absent(checkpoint, kind, name, entry)
             parts[name] = None
-        elif component_files.SCHEDULERS.fullmatch(name):
-            parts[name] = _class(*entry).from_config(checkpoint.configs[name])
         elif checkpoint.reads_texts(name) and text_processors.is_processor(entry[-1]):
             parts[name] = text_processors.TextProcessor.of(checkpoint.folders[name])
         elif hasattr(_class(*entry), "forward"):
             here = loaded is None or name in loaded
             parts[name] = checkpoint.module(name, precision) if here else checkpoint.skeleton(name).eval()
+        elif entry[0] == "transformers" and feature_extractors.kind(entry[1]) is not None:
+            parts[name] = feature_extractors.load(entry[1], checkpoint.configs[name])
         elif name in checkpoint.folders:
             parts[name] = _class(*entry).from_pretrained(checkpoint.folders[name])
         else:

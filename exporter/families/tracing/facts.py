@@ -15,7 +15,7 @@ from engines.signature import Range
 from exporter.families.tracing import dry_run, image_arguments, own_start, own_texts, readings, text_processors, whole_numbers
 from exporter.families.tracing.dry_run import NEGATIVE, POSITIVE, Encoding, Leaf, Play, TokenCall
 from exporter.families.tracing.lengths import OpenLengths
-from exporter.families.tracing.origins import DRAW, STEP, Origins, marked, only_draw
+from exporter.families.tracing.origins import DRAW, STEP, Origins, drawn_of, marked
 from exporter.families.tracing.own_texts import Ones
 from exporter.families.tracing.readings import AskedTokens, Reading
 from exporter.families.tracing.scales import open_scales, other_scales, steering
@@ -37,6 +37,7 @@ class Survey:
         steps: that the pipeline is asked for.
         hand: what its call is given of a tensor that is a picture; None: it is given none.
         lists: argument → how many pictures it is a list of, where it is one.
+        prepared: name of an input → what is made of it, where that is known before.
         words: name of an input → the argument that is that picture; by default the arguments' own names.
         judged: whether the pipeline itself checks what it is asked, as it does for whoever calls it.
         cut: whether tokenizers leave out what pads a text.
@@ -44,6 +45,7 @@ class Survey:
 
     Attributes:
         pictures: name of an input → the argument of the call that is that picture.
+        shared: pictures of which one call takes one, for all its prompts; `size` is the height and width that it was asked for.
         drawn: which of the noises that the pipeline draws is the latent's.
         draws: how many it draws before its first step; `unseeded` are those beside them that no seed reaches.
         branches: prompts a picture.
@@ -74,6 +76,7 @@ class Survey:
         hand: Callable[[Tensor], Any] | None = None,
         lists: Mapping[str, int] | None = None,
         *,
+        prepared: Mapping[str, image_arguments.Picture] | None = None,
         words: Mapping[str, str] | None = None,
         judged: bool = False,
         cut: bool = False,
@@ -83,8 +86,9 @@ class Survey:
         self.lists, self._hand = dict(lists or {}), hand or image_arguments.as_numbers
         named = image_arguments.arguments(pipeline) if words is None else words
         self.pictures = image_arguments.numbered(named, self.lists) if hand else {}
-        self._maps = image_arguments.maps(pipeline)
-        self.prepared = {name: image_arguments.MAP for name, argument in self.pictures.items() if argument in self._maps}
+        self.prepared = dict(prepared or {}) | image_arguments.mapped(self.pictures)
+        self.shared = frozenset(name for name, argument in self.pictures.items() if argument == image_arguments.SHARED)
+        self.size = height, width
         self.drawn: int | None = None
         self.name = type(pipeline).__name__
         self._asked = {**asked, "height": height, "width": width, "num_inference_steps": steps}
@@ -113,9 +117,8 @@ class Survey:
             raise UnsupportedError(f"{self.name} never calls its scheduler's step.\n  Only pipelines that denoise are built.")
         pads = any(not call.mask.all() for each in self.encodings for call in each.tokens)
         self.counts = masks.asked and pads
-        only = len(noises) == 1 and not self.pictures
-        self.drawn = 0 if only else only_draw(self.name, self._kept, len(noises))
         self.draws, self.unseeded = len(noises), play.unseeded.drawn
+        self.drawn = drawn_of(self._kept, len(noises), self.name) if self.draws > 1 or self.pictures else 0
         noise = noises[self.drawn]
         self.noises, self.grid = [tuple(each.shape) for each in noises], play.grid
         self.latent = dry_run.flat(self.noises[self.drawn], self.name)
@@ -135,19 +138,22 @@ class Survey:
         words: Mapping[str, str] | None = None,
     ) -> dict[str, Any]:
         """Arguments of the call that are pictures (batch, channels, …), to draw a size of: those that are given, else black."""
-        height, width = height // self.enlarges, width // self.enlarges
-        pictures = {name: torch.zeros(batch, 3, height, width) for name in self.pictures} | dict(given or {})
+        sides = height // self.enlarges, width // self.enlarges
+        counts = {name: 1 if name in self.shared else batch for name in self.pictures}
+        pictures = {name: torch.zeros(count, 3, *(self.own_sides(name) or sides)) for name, count in counts.items()}
+        pictures |= dict(given or {})
         shown = {name: self._hand(marked(picture, name)) for name, picture in pictures.items()}
-        return own_start.blank(self.pipeline, batch, height, width) | self.called_by(shown, words)
+        return own_start.blank(self.pipeline, batch, *sides) | self.called_by(shown, words)
+
+    def own_sides(self, name: str) -> tuple[int, int] | None:
+        """Height and width of a picture that has a size of its own; None of one that is as large as what is drawn."""
+        return self.prepared.get(name, image_arguments.PLAIN).sides
 
     def called_by(self, pictures: Mapping[str, Any], words: Mapping[str, str] | None = None) -> dict[str, Any]:
         """What stands for each picture by its argument of the call, or by another's `words`; lists where they are."""
-        words, found = words or self.pictures, dict[str, list[Any]]()
-        for name, each in pictures.items():
-            one = each.content if isinstance(each, image_arguments.Shown) else each
-            found.setdefault(words[name], []).append(image_arguments.as_map(one) if words[name] in self._maps else each)
+        words = self.pictures if words is None else words
         lists = {words[name] for name in pictures if self.pictures[name] in self.lists}
-        return {name: each if name in lists else each[0] for name, each in found.items()}
+        return image_arguments.by_argument(pictures, words, lists)
 
     def called(self, batch: int, tail: str = "") -> dict[str, Any]:
         """Arguments of the pipeline's call for that many pictures; `tail` is what the texts go on with."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar, cast
 
@@ -11,14 +11,17 @@ import torch
 from diffusers.image_processor import VaeImageProcessor
 from PIL import Image
 from torch import Tensor, nn
+from transformers import BatchFeature
 
 from engines.errors import UnsupportedError
 from engines.inputs import Preprocessing
-from exporter.families.tracing import dry_run, own_start, standins
+from exporter.families.tracing import dry_run, feature_extractors, ip_adapters, own_start, standins
 from exporter.families.tracing.origins import STEP, marked, origins
 
-#: Arguments that are pictures by their annotation, and further networks' business.
-_OTHERS = ("ip_adapter_image", "negative_ip_adapter_image")
+#: Arguments that are pictures by their annotation, of networks that a pipeline may have.
+_OTHERS = (ip_adapters.IMAGE, f"negative_{ip_adapters.IMAGE}")
+#: Of which one call takes one, for all its prompts.
+SHARED = ip_adapters.IMAGE
 #: Tensors (B, height, width) that are pictures of one channel, in any unit.
 _MAPS = ("depth_map",)
 #: What users call an argument, where that is another word.
@@ -30,10 +33,19 @@ _FILTERS = ("nearest", "bilinear", "bicubic", "lanczos")
 
 @dataclass(frozen=True)
 class Picture:
-    """What a pipeline makes of one of its pictures: `grey` is a mask of one channel, and a `map` has one of levels."""
+    """What a pipeline makes of one of its pictures.
+
+    Attributes:
+        grey: whether it is a mask, of one channel.
+        preprocessing: what is done to it.
+        sides: its height and width, where they are its network's own, and not the drawn picture's.
+        map: whether it has one channel of levels.
+
+    """
 
     grey: bool
     preprocessing: Preprocessing
+    sides: tuple[int, int] | None = None
     map: bool = False
 
 
@@ -81,6 +93,11 @@ def pil(pixels: np.ndarray) -> Image.Image:
     return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
 
 
+def in_hand(pictures: Mapping[str, np.ndarray], shared: Collection[str]) -> dict[str, list[Image.Image]]:
+    """Pictures of PIL of uint8 (B, height, width, channels) by input; the first alone of what all of a call share."""
+    return {name: [pil(each) for each in (own[:1] if name in shared else own)] for name, own in pictures.items()}
+
+
 def piled(pictures: Mapping[str, Any], *, piles: bool) -> dict[str, Any]:
     """Pictures of PIL by input, or in one pile each, which no pipeline takes apart: some take a list for one prompt's."""
     return {name: Shown(own) if piles and isinstance(own, list) else own for name, own in pictures.items()}
@@ -95,12 +112,17 @@ def arguments(pipeline: Any) -> Mapping[str, str]:  # noqa: ANN401 - a pipeline 
     """Name of an input → the argument of the pipeline's call that is a picture."""
     takes = dry_run.arguments(pipeline)
     named = (name for name, about in takes.items() if "PIL.Image" in str(about.annotation) and name not in {*_OTHERS, *_MAPS})
-    return {_WORDS.get(name, name): name for name in (*named, *maps(pipeline))}
+    return {**{_WORDS.get(name, name): name for name in (*named, *maps(pipeline))}, **ip_adapters.words(pipeline)}
 
 
 def maps(pipeline: Any) -> list[str]:  # noqa: ANN401 - a pipeline of diffusers
     """Those that are tensors of one channel."""
     return [name for name in dry_run.arguments(pipeline) if name in _MAPS]
+
+
+def mapped(pictures: Mapping[str, str]) -> dict[str, Picture]:
+    """What is made of those that are, of pictures by input and their arguments."""
+    return {name: MAP for name, argument in pictures.items() if argument in _MAPS}
 
 
 def as_map(picture: Any) -> Tensor:  # noqa: ANN401 - (B, channels, height, width), or pictures of PIL
@@ -118,6 +140,15 @@ def numbered(named: Mapping[str, str], lists: Mapping[str, int]) -> dict[str, st
     return found
 
 
+def by_argument(pictures: Mapping[str, Any], words: Mapping[str, str], lists: Collection[str]) -> dict[str, Any]:
+    """What stands for each picture, by its argument: in a list where that is among `lists`."""
+    found = dict[str, list[Any]]()
+    for name, each in pictures.items():
+        one = each.content if isinstance(each, Shown) else each
+        found.setdefault(words[name], []).append(as_map(one) if words[name] in _MAPS else each)
+    return {name: each if name in lists else each[0] for name, each in found.items()}
+
+
 def count(pipeline: Any) -> int:  # noqa: ANN401
     """How many pictures a pipeline takes at once: as many as it has networks under one name.
 
@@ -133,15 +164,34 @@ def count(pipeline: Any) -> int:  # noqa: ANN401
 
 
 def handed(pipeline: Any, survey: Callable[..., Surveyed], words: Mapping[str, str] | None = None) -> Surveyed:  # noqa: ANN401
-    """Survey a pipeline with what it takes for a picture: one, a list of several, or numbers."""
+    """Survey a pipeline with what it takes for a picture: one, a list of several, or numbers.
+
+    Of one that counts its pictures, as they are all that it draws of, numbers that are prepared are handed to it: there may be
+    any number of them, and a picture of PIL's is one.
+    """
     lists, hand = dict[str, int](), cast("Callable[[Tensor], Any]", Shown)
     while True:
         try:
-            return survey(hand=hand, lists=lists)
+            found = survey(hand=hand, lists=lists)
         except Unprepared:
             hand = as_numbers
         except Several as event:
             lists[(words or arguments(pipeline))[event.name]] = count(pipeline)
+        else:
+            if not counted(pipeline) or hand is as_numbers:
+                return found
+            about = prepared_by(found)
+            return survey(hand=as_numbers, lists=lists, prepared=about) if all(each.sides for each in about.values()) else found
+
+
+def counted(pipeline: Any) -> bool:  # noqa: ANN401
+    """Whether a pipeline draws as many pictures as it is shown, without a prompt."""
+    return bool(arguments(pipeline)) and not {"prompt", "batch_size"} & dry_run.arguments(pipeline).keys()
+
+
+def prepared_by(survey: Any) -> Mapping[str, Picture]:  # noqa: ANN401 - a `Survey`
+    """What is made of each picture of a surveyed pipeline."""
+    return {name: survey.prepared.get(name, PLAIN) for name in survey.pictures}
 
 
 def processors(pipeline: Any) -> Mapping[str, VaeImageProcessor]:  # noqa: ANN401
@@ -152,6 +202,11 @@ def processors(pipeline: Any) -> Mapping[str, VaeImageProcessor]:  # noqa: ANN40
 def taking(pipeline: Any, seen: dict[str, Picture]) -> dict[str, Any]:  # noqa: ANN401
     """Stand-ins for a pipeline's image processors, which take pictures as prepared and note, in `seen`, what they would do."""
     found, own_sized = {}, set[str]()
+
+    def note(given: Tensor, about: Picture) -> None:
+        for own in origins(given):
+            if seen.setdefault(own, about) != about:
+                raise UnsupportedError(f"{type(pipeline).__name__} prepares its picture {own} in two ways.")
 
     def resize(_self: object, image: Any, *_: object, **__: object) -> Any:  # noqa: ANN401 - as the pipeline has it
         own_sized.update(origins(_one(image)))
@@ -168,16 +223,23 @@ def taking(pipeline: Any, seen: dict[str, Picture]) -> dict[str, Any]:  # noqa: 
             crops_coords: object = None,
             real: VaeImageProcessor = real,
         ) -> Tensor:
-            if isinstance(image, own_start.Blank):
-                return own_start.begun(pipeline, image)
             given = _one(image)
             about = _about(real, resize_mode, cropped=crops_coords is not None, own_sized=bool(origins(given) & own_sized))
-            for own in origins(given):
-                if seen.setdefault(own, about) != about:
-                    raise UnsupportedError(f"{type(pipeline).__name__} prepares its picture {own} in two ways.")
+            note(given, about)
             return given[:, :1] if about.grey else given
 
-        found[name] = standins.stand_in(real, preprocess=preprocess, resize=resize)
+        found[name] = standins.stand_in(real, preprocess=own_start.beside_blanks(pipeline, preprocess), resize=resize)
+
+    for name, real in feature_extractors.of(pipeline).items():
+
+        def extract(_self: object, images: Any, *_: object, real: Any = real, **__: object) -> BatchFeature:  # noqa: ANN401
+            given, about = _one(images), Picture(False, *feature_extractors.prepares(real))  # noqa: FBT003
+            note(given, about)
+            if tuple(given.shape[2:]) != about.sides:  # of the first look, which does not know them yet
+                given = marked(torch.zeros(given.shape[0], 3, *cast("tuple[int, int]", about.sides)), *origins(given))
+            return BatchFeature({"pixel_values": given})
+
+        found[name] = standins.stand_in(real, __call__=extract)
     return found
 
 
@@ -196,6 +258,14 @@ def noting(pipeline: Any, note: Callable[[Any, Tensor], Tensor]) -> dict[str, An
             return image if isinstance(image, Shown) else real.resize(image, *args, **kwargs)
 
         found[name] = standins.stand_in(real, preprocess=preprocess, resize=resize)
+
+    for name, real in feature_extractors.of(pipeline).items():
+
+        def extract(_self: object, images: Any, *args: Any, real: Any = real, **kwargs: Any) -> BatchFeature:  # noqa: ANN401
+            shown: Any = images.content if isinstance(images, Shown) else images
+            return BatchFeature({"pixel_values": note(shown, real(shown, *args, **kwargs)["pixel_values"])})
+
+        found[name] = standins.stand_in(real, __call__=extract)
     return found
 
 

@@ -227,6 +227,14 @@ def linspace(start: Any, end: Any, steps: Any, **options: Any) -> Tensor:  # noq
     return start + torch.arange(steps, **{"dtype": torch.get_default_dtype(), **kept}) * ((end - start) / (steps - 1))
 
 
+def joined(rows: Repeated, dim: int = 0) -> Tensor:
+    """A tensor an open number of times, one behind the other, as torch joins a list; torch's own joins what the list holds."""
+    value = rows.value
+    counts: list[Any] = [1] * value.ndim
+    counts[dim] = rows.times
+    return value.repeat(*counts)
+
+
 def pad_sequence(
     rows: Sequence[Any],
     batch_first: bool = False,  # noqa: FBT001, FBT002 - as torch has it
@@ -260,6 +268,8 @@ def of_any_length(name: str, func: Callable[..., Any], args: Sequence[Any], kwar
         return linspace
     if name == "pad_sequence":
         return pad_sequence
+    if name == "cat" and isinstance(args[0], Repeated):
+        return joined
     if name == "fill_diagonal_" and args[0].ndim > 1:
         return fill_diagonal
     return fill_masked if name == "__setitem__" and _is_one_for_all(*args) else func

@@ -12,8 +12,6 @@ from torch.fx.experimental.symbolic_shapes import statically_known_true
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
-from exporter.families.tracing.open_lengths import Repeated
-
 #: Where a tensor keeps the number that all of it is.
 _KEPT = "_uniform"
 _MADE = ("ones", "ones_like", "new_ones")
@@ -103,8 +101,7 @@ def _made(name: str, func: Callable[..., Any], args: Sequence[Any], kwargs: Mapp
 def _handed_on(found: Any, own: Any, name: str, args: Sequence[Any]) -> Any:  # noqa: ANN401
     """What a function gave, of which is known what was known of the tensor that it was given."""
     if name in _JOINED:
-        joined = [args[0].value] if isinstance(args[0], Repeated) else args[0]
-        values = [known(each) for each in joined if not _is_empty(each)]
+        values = [known(each) for each in args[0][:] if not _is_empty(each)]  # a slice of an open list is what it repeats
         own = values[0] if values and all(each is values[0] for each in values) else None
     if own is not None and name in _SHAPED | _JOINED:
         kept = bool(own) if name == "bool" else own

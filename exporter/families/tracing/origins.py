@@ -39,18 +39,18 @@ def pictured(tensor: Tensor) -> bool:
     return bool(own) and STEP not in own
 
 
-def only_draw(where: str, latent: Any, count: int) -> int:  # noqa: ANN401 - as a pipeline keeps it
-    """Which of the `count` noises that a pipeline draws before its first step its latent was made of.
+def drawn_of(tensor: Any, draws: int, name: str) -> int:  # noqa: ANN401 - a tensor, or what a pipeline keeps instead
+    """Which of so many noises of a pipeline's a tensor was made of.
 
     Raises:
-        UnsupportedError: of several, or of something else too.
+        UnsupportedError: of none, of several, or of something else too.
 
     """
-    made = origins(latent) if isinstance(latent, Tensor) else frozenset[str]()
-    found = [number for number in range(count) if f"{DRAW}{number}" in made]
+    made = origins(tensor) if isinstance(tensor, Tensor) else frozenset[str]()
+    found = [number for number in range(draws) if f"{DRAW}{number}" in made]
     if len(found) != 1 or len(made) > 1:
         told = f"of {len(found)} of them" if len(found) != 1 else f"of {', '.join(sorted(made - {f'{DRAW}{found[0]}'}))} too"
-        raise UnsupportedError(f"{where} draws {count} noises before its first step, and its latent is made {told}; one is fed.")
+        raise UnsupportedError(f"{name} draws {draws} noises before its first step, and its latent is made {told}; one is fed.")
     return found[0]
 
 

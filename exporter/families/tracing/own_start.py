@@ -7,7 +7,7 @@ begins with noise where it would add noise to that.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -47,11 +47,18 @@ def processors(pipeline: Any) -> dict[str, Any]:  # noqa: ANN401
     if not alone(pipeline):
         return {}
 
-    def preprocess(self: Any, image: Any, *args: Any, **kwargs: Any) -> Tensor:  # noqa: ANN401 - as diffusers has it
-        return begun(pipeline, image) if isinstance(image, Blank) else VaeImageProcessor.preprocess(self, image, *args, **kwargs)
-
+    preprocess = beside_blanks(pipeline, VaeImageProcessor.preprocess)
     found = {name: value for name, value in vars(pipeline).items() if isinstance(value, VaeImageProcessor)}
     return {name: standins.stand_in(real, preprocess=preprocess) for name, real in found.items()}
+
+
+def beside_blanks(pipeline: Any, preprocess: Callable[..., Tensor]) -> Callable[..., Tensor]:  # noqa: ANN401
+    """A method of image processors, which takes a blank for its latent."""
+
+    def taking(self: Any, image: Any, *args: Any, **kwargs: Any) -> Tensor:  # noqa: ANN401 - as diffusers has it
+        return begun(pipeline, image) if isinstance(image, Blank) else preprocess(self, image, *args, **kwargs)
+
+    return taking
 
 
 def begun(pipeline: Any, image: Blank) -> Tensor:  # noqa: ANN401

@@ -198,8 +198,10 @@ class PlayedConditions(PlayedPart):
             return made
 
         pictures = {name: picture.permute(0, 3, 1, 2) for name, picture in values.items()}
-        first = next(iter(pictures.values()))
-        count, sides = first.shape[0], [length * self._survey.enlarges // self._factor for length in first.shape[2:]]
+        drawn = (picture.shape[2:] for name, picture in pictures.items() if self._survey.own_sides(name) is None)
+        asked = [length // self._survey.enlarges for length in self._survey.size]
+        first, size = next(iter(pictures.values())), next(drawn, asked)
+        count, sides = first.shape[0], [length * self._survey.enlarges // self._factor for length in size]
         latent = torch.zeros(count, self._survey.latent[0], *sides)
         play = self._play(self._drawing(latent, noise), torch.zeros(count), Origins(crossing, "pictures"))
         play.place(**self._survey.unasked(self._pipeline, but=self._conditions.begun))

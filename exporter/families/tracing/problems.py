@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from engines import plugins
+from exporter.recipe.pass_options import REMAKING
+
 if TYPE_CHECKING:
     from exporter.families.tracing.facts import Survey
     from exporter.recipe.schema import Recipe
@@ -44,6 +47,9 @@ def _of_guidance(survey: Survey, recipe: Recipe) -> Iterator[str]:
 
 def _of_others(recipe: Recipe) -> Iterator[str]:
     prompts, sampler = recipe.prompts, recipe.sampler
+    steps = [name for step in recipe.component("unet").passes for name in step] if recipe.model.ip_adapter else []
+    if made := [name for name in steps if plugins.load("passes", name).kind in REMAKING]:
+        yield f"components.unet.passes: {made[0]} makes another UNet, and an IP-Adapter belongs to one; leave one of both out"
     if recipe.pipeline == "fused":
         yield "pipeline: fused pipelines are joined of parts that this model has not; write stepped"
     if prompts.chunks > 1 or prompts.weights or prompts.clip_skip is not None:

@@ -263,10 +263,12 @@ class TracedReference:
         survey, about, family = self._family.survey, self._family.conditions, self._family
         if not about.crossings:
             return {}
-        count, *sides = next(iter(pictures.values())).shape[:3]
-        height, width = (side * survey.enlarges for side in sides)
+        count = len(next(iter(pictures.values())))
+        sizes = (own.shape[1:3] for name, own in pictures.items() if survey.own_sides(name) is None)
+        size = next(sizes, None)
+        height, width = survey.size if size is None else (side * survey.enlarges for side in size)
         found: dict[str, Tensor] = {}
-        shown: dict[str, Any] = {name: [image_arguments.pil(each) for each in own] for name, own in pictures.items()}
+        shown: dict[str, Any] = image_arguments.in_hand(pictures, survey.shared)
         names = {id(image): name for name, own in shown.items() for image in own}
         plain = {name for name, about in survey.prepared.items() if about.map} | (shown.keys() - survey.prepared)
         for name in plain:  # what no processor prepares is taken as numbers too
@@ -306,7 +308,9 @@ class TracedReference:
         with contextlib.suppress(Stepped):
             play(**asked, height=height, width=width, num_inference_steps=1)
         noise = noise if about.draw is None else noise[:, : dry_run.flat(survey.noises[about.draw], survey.name)[0]]
-        return {"noise": noise, **{name: value.numpy().copy() for name, value in found.items()}}
+        made = {name: value.numpy().copy() for name, value in found.items()}
+        made |= {name: np.repeat(made[name], count, axis=0) for name in survey.shared}
+        return {"noise": noise, **made}
 
     def call(self, conditioning: Mapping[str, np.ndarray], guidance_scale: float | None, **options: Any) -> Any:  # noqa: ANN401
         """Run the pipeline on conditioning that `encode` returned; pictures are `images` of what it returns.
@@ -317,10 +321,9 @@ class TracedReference:
         if self._started and self._started[0] is not played:
             self._started = None
         given: dict[str, np.ndarray] = options.pop("pictures", {})
-        pictures = {name: [image_arguments.pil(each) for each in own] for name, own in given.items() if own.ndim > 1}
-        shown = survey.called_by(
-            image_arguments.piled(pictures, piles=survey.piles), self._started[1].shown if self._started else None
-        )
+        pictures = image_arguments.in_hand({name: own for name, own in given.items() if own.ndim > 1}, survey.shared)
+        piled = image_arguments.piled(pictures, piles=survey.piles)
+        shown = survey.called_by(piled, self._started[1].shown if self._started else None)
         tensors = {name: torch.from_numpy(array.copy()) for name, array in conditioning.items()}
         scale = survey.off if guidance_scale is None else guidance_scale
         off = survey.mode == "classifier_free" and scale <= survey.off

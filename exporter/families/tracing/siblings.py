@@ -11,7 +11,7 @@ from typing import Any
 import transformers
 
 from engines.manifest import StartsFrom
-from exporter.families.tracing import dry_run, image_arguments, own_start
+from exporter.families.tracing import dry_run, image_arguments, ip_adapters, own_start
 
 #: A share of the schedule: who takes it starts from the picture, others are conditioned on it.
 _STRENGTH = "strength"
@@ -36,11 +36,11 @@ def _lists() -> tuple[Mapping[str, type], Mapping[StartsFrom, Mapping[str, type]
 def starting(kind: type) -> dict[StartsFrom, type]:
     """The pipelines that start from an `image`, and within a `mask`, of one that draws from text."""
     plain, edits = _lists()
-    names = [name for name, own in plain.items() if own is kind]
+    names = [name for name, own in plain.items() if own is ip_adapters.plain(kind)]
     if own_start.alone(kind):
         return {"image": kind}
     found: dict[StartsFrom, type] = {given: known[name] for given, known in edits.items() for name in names if name in known}
-    return {given: own for given, own in found.items() if _starts(own)}
+    return {given: ip_adapters.like(kind, own) for given, own in found.items() if _starts(own)}
 
 
 def from_text(kind: type, configs: Mapping[str, Mapping[str, Any]]) -> type:

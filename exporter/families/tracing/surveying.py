@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from engines.errors import UnsupportedError
-from exporter.families.tracing import dry_run, image_arguments
+from exporter.families.tracing import dry_run, image_arguments, ip_adapters
 from exporter.families.tracing.facts import Survey
 from exporter.families.tracing.standins import within
 
@@ -37,7 +37,7 @@ def _pictured(survey: Any, pipeline: Any, words: Mapping[str, str] | None, *, sh
     if not image_arguments.arguments(pipeline):
         return survey()
     alone: UnsupportedError | None = None
-    if not shown:
+    if not shown and not ip_adapters.has_adapter(pipeline):
         try:
             return survey()
         except UnsupportedError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -42,6 +42,7 @@ class LatentDiffusion:
     #: Text tower → its tokenizer.
     towers: Mapping[str, str] = {}
     inputs: Mapping[str, Input] = {}
+    shared_inputs: Collection[str] = ()
     image_encoder = "vae_encoder"
     general: ClassVar[bool] = False
     sized = False

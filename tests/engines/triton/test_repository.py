@@ -66,6 +66,21 @@ def test_a_fused_bundle_is_one_network(tmp_path, monkeypatch):
     assert Server(tmp_path / "repository", monkeypatch).configs["small.pipeline_2"].max_batch_size == 2
 
 
+def test_each_gpu_is_told_its_own_engine(tmp_path, monkeypatch):
+    parts = dict(small.draft().parts)
+    files = tuple(f"engines/tensorrt/unet.sm{number}.engine" for number in ("120", "89"))
+    told = {"files": files, "options": {"compute_capabilities": ["8.9", "12.0"]}}
+    engine = parts["unet"].engines["onnxruntime"].model_copy(update=told)
+    parts["unet"] = parts["unet"].model_copy(update={"engines": {"tensorrt": engine}})
+    (tmp_path / "bundle/engines/tensorrt").mkdir(parents=True)
+    for file in files:
+        (tmp_path / "bundle" / file).write_bytes(b"engine")
+    repository.write(small.make(tmp_path / "bundle", parts=parts).folder, tmp_path / "repository", "tensorrt")
+    config = Server(tmp_path / "repository", monkeypatch).configs["small.unet"]
+    assert dict(config.cc_model_filenames) == {"8.9": "unet.sm89.engine", "12.0": "unet.sm120.engine"}
+    assert (tmp_path / "repository/small.unet/1/unet.sm89.engine").is_file()
+
+
 def test_engines_of_tensorrt_are_taken_where_they_are(tmp_path, monkeypatch):
     parts = dict(small.draft().parts)
     engine = parts["unet"].engines["onnxruntime"].model_copy(update={"files": ("engines/tensorrt/unet.plan",), "version": "11.4"})

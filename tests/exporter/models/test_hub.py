@@ -22,7 +22,7 @@ from engines.errors import UnsupportedError
 from exporter.models import hub
 from exporter.models.resolve import resolve
 from exporter.recipe.schema import ModelOptions
-from tools.coverage import conditioned
+from tools.coverage import conditioned, prompted, unets
 
 COMMIT = "c0ffee" + "0" * 34
 DENIED = {
@@ -169,6 +169,22 @@ def test_the_whole_road(served, tmp_path, tiny_sdxl):
     fetched = {path.partition(f"resolve/{COMMIT}/")[2] for path in paths}
     assert "unet/diffusion_pytorch_model.safetensors" in fetched
     assert not fetched & {"unet/diffusion_pytorch_model.bin", "unet/diffusion_pytorch_model.fp16.safetensors", "README.md"}
+
+
+def test_an_ip_adapter_comes_with_its_image_encoder_and_nothing_else(served, pointed, tmp_path):
+    made = unets.stable_diffusion()
+    made.save_pretrained(tmp_path / "base")
+    asked = prompted.write_ip_adapter(served.folder, prompted.ip_adapter(made.unet)) | {"source": "owner/name"}
+    (served.folder / "models/ip-adapter.bin").write_bytes(b"pickle")
+    model = ModelOptions.model_validate({"source": str(tmp_path / "base"), "ip_adapter": asked})
+    pointed(served.url)
+    assert resolve(model, Path()).provenance["ip_adapter"] == f"owner/name at {COMMIT} models/ip-adapter.safetensors"
+    fetched = {path.partition(f"resolve/{COMMIT}/")[2] for _, path, *_ in served.asked} - {""}
+    wanted = ("ip-adapter.safetensors", "image_encoder/config.json", "image_encoder/model.safetensors")
+    assert fetched == {f"models/{name}" for name in wanted}
+    pointed("http://127.0.0.1:9")
+    (note,) = resolve(model, Path()).notes
+    assert "comes from the cache" in note
 
 
 def test_without_a_network_the_cache_is_taken(served, pointed):

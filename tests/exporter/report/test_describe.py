@@ -11,6 +11,7 @@ from engines.bundle import Verdict
 from engines.errors import BundleError
 from exporter import cli
 from exporter.recipe import shipped
+from exporter.recipe.schema import Recipe
 from exporter.report import describe
 from tests.engines import small
 
@@ -93,3 +94,14 @@ def test_commands_describe_a_shipped_recipe_by_its_name(verb, flags, shown, tmp_
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     done = CliRunner().invoke(cli.verbs, [verb, "demo", *flags], catch_exceptions=False)
     assert shown in done.stdout
+
+
+def test_a_model_that_is_on_the_hub_is_described_without_its_ip_adapter():
+    text = """
+model: {source: stable-diffusion-v1-5/stable-diffusion-v1-5, ip_adapter: {source: h94/IP-Adapter, subfolder: models}}
+sampler: {steps: [2]}
+shapes: {height: [64, 64, 64], width: [64, 64, 64]}
+"""
+    outline, note = describe._without_weights(Recipe.parse(text, "r"))
+    assert (outline.model.weights, outline.model.source, outline.model.ip_adapter) == ("random", "sd-v1-5", None)
+    assert "named architecture sd-v1-5, without the IP-Adapter and its image encoder" in note

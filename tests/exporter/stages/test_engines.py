@@ -1,6 +1,7 @@
 """What a backend builds of a graph, and what it is built anew for."""
 
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -18,9 +19,16 @@ class Recorder(Frozen):
     level: int = 0
     files: tuple[str, ...] = ("b.bin", "a.bin")
 
+    runs_onnx: ClassVar[bool] = False
+    gpus: tuple[str, ...] = ()
+
     @property
     def version(self):
         return "1.2"
+
+    @property
+    def each(self):
+        return {gpu: self.model_copy(update={"gpus": (), "files": (f"{gpu}.bin",)}) for gpu in self.gpus}
 
     def build(self, graph, signature, folder):
         for name in self.files:

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from engines.backends.tensorrt import Tensorrt
 from engines.errors import RecipeError, UnsupportedError
 from tests.exporter.stages.planned import RECIPE, changed, names, plan
 
@@ -43,6 +44,17 @@ def test_with_a_pass_a_quantized_part_islands_and_a_target_of_its_own():
         "engine vae_decoder, onnxruntime", "rival vae_decoder, onnxruntime", "weigh vae_decoder",
         *part("vae_encoder", "openvino"), *part("unet", "onnxruntime"),
     ]  # fmt: skip
+
+
+def test_engines_for_gpus_by_name_come_before_what_gathers_them(monkeypatch):
+    monkeypatch.setattr(Tensorrt, "distributions", ("onnx",))
+    found = plan(UNSEEN, "targets=[tensorrt: {compute_capabilities: ['9.0', '8.9']}]")
+    engines = [stage for stage in found.stages if stage.verb == "engine"]
+    assert names(engines)[:3] == [f"engine text_encoder, tensorrt{each}" for each in (" 8.9", " 9.0", "")]
+    assert [stage.elsewhere and stage.elsewhere.gpu for stage in engines[:3]] == ["8.9", "9.0", None]
+    assert set(engines[:2]) == set(engines[2].needs)
+    fused = plan(*FUSED, UNSEEN, "targets=[tensorrt: {compute_capabilities: ['9.0', '8.9']}]")
+    assert names(fused.stages)[-3:] == [f"engine pipeline_4, tensorrt{each}" for each in (" 8.9", " 9.0", "")]
 
 
 @pytest.mark.parametrize("overrides", [(), ALL, FUSED])

@@ -3,9 +3,9 @@
 import pytest
 
 from engines.errors import RecipeError, UnsupportedError
+from exporter.cluster.resources import Resources
 from exporter.sweep import points as module
 from exporter.sweep.points import BASE, LEFT, count, plan_digest, points
-from exporter.sweep.resources import Resources
 from exporter.sweep.spec import load
 from tests.exporter.sweep.test_spec import RECIPE, SWEEP
 

@@ -6,14 +6,14 @@ from dataclasses import replace
 import pytest
 
 from engines.errors import MachineError, MissingDependency, ParityError, UnsupportedError
+from exporter.cluster.resources import ANYTHING, Resources
+from exporter.cluster.runner import NoSuchMachine, WorkerDied
 from exporter.stages.store import Store
 from exporter.sweep import run as module
 from exporter.sweep.build_point import build_point
 from exporter.sweep.remote import RemoteFolder
-from exporter.sweep.resources import ANYTHING, Resources
 from exporter.sweep.result import BuildFacts, Measured
 from exporter.sweep.run import sweep
-from exporter.sweep.runner import NoSuchMachine, WorkerDied
 from exporter.sweep.spec import Level, SearchOptions, load
 from tests.exporter.sweep.test_spec import RECIPE, SWEEP
 

@@ -92,8 +92,8 @@ def test_a_cache_that_cannot_be_is_a_sentence(run, recipe, monkeypatch):
 def built(bundle, monkeypatch):
     asked = {}
 
-    def build(recipe, out, _store, report, *, reproducible):
-        asked.update(recipe=recipe, out=out, reproducible=reproducible)
+    def build(recipe, out, _store, report, *, reproducible, cluster):
+        asked.update(recipe=recipe, out=out, reproducible=reproducible, cluster=cluster)
         for verb, why in (("record", ""), ("export", "options.opset 20 → 23")):
             own = key(verb, "unet", options={}, inputs={}, code={}, versions={})
             stage = Stage(verb, "unet", own, lambda *_: None, lambda folder: folder)
@@ -128,3 +128,40 @@ def test_build_prints_json_alone_on_stdout(run, recipe, built, tmp_path):
     assert [stage["cached"] for stage in found["stages"]] == [True, False]
     assert found["verdicts"][0]["values"]["psnr"] == 60.0
     assert "export   unet" in err
+
+
+def test_engines_are_built_on_a_cluster_that_answers(run, recipe, built, monkeypatch, tmp_path):
+    assert run("build", recipe)[0] == 0
+    assert built["cluster"] is None
+    opened = []
+
+    class Runner:
+        def __init__(self, address):
+            opened.append(address)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *exception):
+            opened.append("closed")
+
+    monkeypatch.setattr("exporter.cluster.ray_runner.RayRunner", Runner)
+    assert run("build", recipe, "--ray", "10.0.0.1:6379", "--exchange", tmp_path.as_uri())[0] == 0
+    assert isinstance(built["cluster"].runner, Runner)
+    assert built["cluster"].exchange.url == tmp_path.as_uri()
+    assert opened == ["10.0.0.1:6379", "closed"]
+
+
+def test_a_cluster_that_does_not_answer_or_is_not_named_is_a_sentence(run, recipe, monkeypatch):
+    def refuse(_address):
+        raise UnsupportedError("--ray 10.0.0.1:6379: no cluster answers")
+
+    monkeypatch.setattr("exporter.cluster.ray_runner.RayRunner", refuse)
+    monkeypatch.setattr("exporter.build.build", lambda *_, **__: pytest.fail("it was begun"))
+    code, _, err = run("build", recipe, "--ray", "10.0.0.1:6379")
+    assert (code, err) == (3, "error: --ray 10.0.0.1:6379: no cluster answers\n")
+    code, _, err = run("build", recipe, "--exchange", "s3://bucket/x")
+    assert (code, err) == (3, "error: --exchange is for the machines of a cluster. Name one by --ray, or leave it out.\n")
+    code, _, err = run("build", recipe, "--ray", "auto", "--exchange", "gopher://hole")
+    assert code == 3
+    assert "nobody knows gopher://" in err

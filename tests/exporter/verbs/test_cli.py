@@ -14,13 +14,18 @@ from exporter import cli
 ROOT = Path(__file__).parents[3]
 #: New knobs go into the recipe. Whoever adds a flag here has read docs/decisions, and has a reason that `--set` is not.
 FLAGS = {
-    "bench": {"--against", "--batch", "--repeats", "--steps", "--json", "--plot"},
-    "build": {"-o", "--output", "--set", "--dry-run", "--check-reproducible", "--json"},
+    "bench": {"--against", "--batch", "--repeats", "--steps", "--json", "--plot", "--operators"},
+    # Where engines are built is no property of a bundle.
+    "build": {"-o", "--output", "--set", "--dry-run", "--check-reproducible", "--json", "--ray", "--exchange"},
     "check": {"--backend", "--json", "--junit", "--no-receipt"},
     "convert": {"--to", "-o", "--output"},  # whose layout a copy has is no property of the bundle
     "debug": {"--backend", "-o", "--output"},  # a question about a bundle, which changes nothing in it
     "diff": {"-o", "--output", "--rounds"},  # a question about bundles, which changes nothing in them
     "distill": {"--set"},
+    "draw": {  # of no recipe, as generate's; and where the work is done
+        *("-o", "--output", "--negative-prompt", "--seed", "--steps", "--height", "--width", "--guidance-scale", "--backend"),
+        *("--ray", "--cpus", "--gpus", "--shard"),
+    },
     "generate": {
         *("-o", "--output", "--negative-prompt", "--seed", "--steps", "--height", "--width", "--guidance-scale", "--backend"),
         *("--image", "--mask", "--lora", "--strength", "--noise", "--from", "--previews"),

@@ -17,12 +17,12 @@ def test_bench_asks_and_writes_what_it_found(run, bundle, monkeypatch, tmp_path)
     code, out, err = run("bench", bundle.folder)
     assert (code, err) == (0, "opening\n")
     assert "where the time of mine goes" in out
-    wishes = ("--against", "diffusers", "--against", "x", "--batch", "1,4", "--repeats", 3, "--steps", 2)
+    wishes = ("--against", "diffusers", "--against", "x", "--batch", "1,4", "--repeats", 3, "--steps", 2, "--operators")
     code, _, err = run("bench", bundle.folder, *wishes, "--json", tmp_path / "b.json", "--plot", tmp_path / "b.svg")
     assert code == 0, err
     assert asked == [
-        (bundle.folder, (), {"batches": [1], "repeats": 10, "steps": None}),
-        (bundle.folder, ("diffusers", "x"), {"batches": [1, 4], "repeats": 3, "steps": 2}),
+        (bundle.folder, (), {"batches": [1], "repeats": 10, "steps": None, "profile": False}),
+        (bundle.folder, ("diffusers", "x"), {"batches": [1, 4], "repeats": 3, "steps": 2, "profile": True}),
     ]
     assert json.loads((tmp_path / "b.json").read_text())["psnr"]["reference"] == "diffusers"
     assert (tmp_path / "b.svg").read_text().startswith("<?xml")

@@ -38,4 +38,4 @@ def test_the_change_is_in_the_weights_and_nothing_of_the_training_s_layers_is_le
         made = pipeline.unet(latent, **given)[0]
     # What is written is float16.
     assert (made - changed).norm() < 0.1 * (changed - before).norm()
-    assert (tmp_path / "edit.safetensors").stat().st_size < 6e6
+    assert (tmp_path / "edit.safetensors").stat().st_size < 5e6

@@ -22,3 +22,14 @@ def test_errors_in_much_noise_count_more_up_to_a_bound():
     assert costs == sorted(costs)
     assert costs[-1] == MOST
     assert error(noise, noise, torch.tensor([5])) == 0
+
+
+def test_much_noise_is_drawn_more_often_where_that_is_asked_for():
+    clean = torch.zeros(4000, 4, 8, 8)
+    torch.manual_seed(0)
+    plain, much = noised(clean)[1], noised(clean, much=True)[1]
+    assert 450 < plain.float().mean() < 550
+    assert 640 < much.float().mean() < 690
+    assert int(much.max()) <= 999
+    # A share of x² of all times lies below the share x of the range.
+    assert 0.06 < (much < 300).float().mean() < 0.12

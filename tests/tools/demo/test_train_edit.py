@@ -8,7 +8,7 @@ import torch
 from diffusers import StableDiffusionXLPipeline
 from safetensors.numpy import load_file
 
-from tools.demo.train_edit import FIRST, Pool, train, widen
+from tools.demo.train_edit import SEEN, WHOLE, Pool, adapt, learned, train, widen
 
 DEMO = Path("recipes/demo")
 
@@ -18,17 +18,28 @@ def demo():
     return StableDiffusionXLPipeline.from_pretrained(DEMO, dtype=torch.float32)
 
 
-def test_a_widened_denoiser_predicts_as_before_whatever_the_picture():
-    latent, states = torch.randn(1, 4, 8, 8), torch.randn(1, 32, 160)
-    extra = {"text_embeds": torch.randn(1, 96), "time_ids": torch.zeros(1, 6)}
-    given = {"timestep": 5, "encoder_hidden_states": states, "added_cond_kwargs": extra, "return_dict": False}
+def test_a_widened_denoiser_reads_the_picture_as_a_little_more_of_the_noisy_latent():
+    latent, given = torch.randn(1, 4, 8, 8), torch.randn(1, 4, 8, 8)
     unet = StableDiffusionXLPipeline.from_pretrained(DEMO, dtype=torch.float32).unet
     with torch.no_grad():
-        before = unet(latent, **given)[0]
+        plain, seen = unet.conv_in(latent), unet.conv_in(latent + SEEN * given)
         widen(unet)
-        after = unet(torch.cat([latent, torch.randn(1, 4, 8, 8)], 1), **given)[0]
-    torch.testing.assert_close(after, before)
+        torch.testing.assert_close(unet.conv_in(torch.cat([latent, torch.zeros_like(given)], 1)), plain)
+        torch.testing.assert_close(unet.conv_in(torch.cat([latent, given], 1)), seen)
     assert unet.config.in_channels == 8
+
+
+def test_every_layer_learns_whole_or_by_low_rank():
+    unet = StableDiffusionXLPipeline.from_pretrained(DEMO, dtype=torch.float32).unet
+    adapt(unet)
+    still = {name.partition(".")[0] for name, value in unet.named_parameters() if value.ndim > 1 and not value.requires_grad}
+    outer = {name for name, value in unet.named_parameters() if name.startswith(WHOLE) and not value.requires_grad}
+    assert not outer
+    assert not [name for name in learned(unet) if name.startswith(WHOLE) and "lora" in name]
+    # What low rank adds to is frozen, and so are the embeddings of time and size.
+    frozen = [name for name, value in unet.named_parameters() if value.ndim > 1 and not value.requires_grad]
+    assert all("base_layer" in name or "embedding" in name for name in frozen)
+    assert {"time_embedding", "add_embedding"} <= still
 
 
 def test_the_pool_has_a_text_for_each_edit_and_none_where_it_is_not_said(demo):
@@ -48,6 +59,6 @@ def test_a_cut_training_goes_on_as_if_it_had_not_been(tmp_path):
     resumed = train(DEMO, tmp_path / "cut", 4, batch=2, pool=16, resume=True)
     first, second = load_file(whole), load_file(resumed)
     assert set(first) == set(second)
-    assert first[FIRST].shape == (80, 8, 3, 3)
+    assert first["conv_in.weight"].shape == (80, 8, 3, 3)
     for name, value in first.items():
         np.testing.assert_allclose(value.astype(np.float32), second[name].astype(np.float32), atol=1e-3)

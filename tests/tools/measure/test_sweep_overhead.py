@@ -2,8 +2,8 @@
 
 import time
 
-from exporter.sweep.resources import ANYTHING
-from exporter.sweep.runner import died
+from exporter.cluster.resources import ANYTHING
+from exporter.cluster.runner import died
 from tools.measure.sweep_overhead import Clocked, timed
 
 

@@ -11,10 +11,15 @@ MOST = 20.0
 """Bound of what an error in much noise counts more than one in little."""
 
 
-def noised(clean: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Latents (N, 4, 8, 8) with noise, the times (N,) at which they are so, and the noise; all from torch's generator."""
+def noised(clean: torch.Tensor, *, much: bool = False) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Latents (N, 4, 8, 8) with noise, the times (N,) at which they are so, and the noise; all from torch's generator.
+
+    With `much`, a time is drawn the more often the later it is: in little noise there is nothing left to decide.
+    """
     kept, _ = schedule()
     noise, at = torch.randn_like(clean), torch.randint(len(kept), (len(clean),))
+    if much:
+        at = (torch.rand(len(clean)).sqrt() * len(kept)).long().clamp(max=len(kept) - 1)
     signal = kept[at].view(-1, 1, 1, 1)
     return signal.sqrt() * clean + (1 - signal).sqrt() * noise, at, noise
 

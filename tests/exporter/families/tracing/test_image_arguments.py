@@ -1,5 +1,7 @@
 """Which arguments of a pipeline are pictures, and what its image processors do, as the run time does it."""
 
+from types import SimpleNamespace
+
 import diffusers
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from engines.images.preprocess import fed
 from engines.inputs import Input
 from exporter.families.tracing import image_arguments
 from exporter.families.tracing.origins import marked, origins
-from tools.coverage import conditioned
+from tools.coverage import conditioned, prompted
 
 
 @pytest.fixture(scope="module")
@@ -134,3 +136,36 @@ def test_a_picture_in_a_size_of_its_own_is_not_resized_to_what_is_drawn(pipeline
     pile = image_arguments.Shown([real])
     assert noting.resize(pile, 16, 32) is pile
     assert noting.preprocess(pile, 8, 16).shape == (1, 3, 8, 16)
+
+
+def test_a_pipeline_that_draws_as_many_as_it_is_shown_is_handed_numbers_that_are_prepared():
+    made, asked = prompted.image_variation(), []
+    assert image_arguments.counted(made)
+    assert not image_arguments.counted(conditioned.MADE["instruct-pix2pix"]())
+    about = image_arguments.Picture(grey=False, preprocessing=image_arguments.PLAIN.preprocessing, sides=(32, 32))
+    found = SimpleNamespace(pictures={"image": "image"}, prepared={"image": about})
+
+    def survey(hand, lists, prepared=None):
+        asked.append((hand, lists, prepared))
+        return found
+
+    assert image_arguments.handed(made, survey) is found
+    assert asked == [(image_arguments.Shown, {}, None), (image_arguments.as_numbers, {}, {"image": about})]
+
+
+def test_what_a_network_of_transformers_is_shown_has_its_own_size():
+    seen = {}
+    extract = image_arguments.taking(prompted.image_variation(), seen)["feature_extractor"]
+    drawn = image_arguments.Shown(marked(torch.zeros(1, 3, 48, 64), "image"))
+    given = extract(images=drawn, return_tensors="pt").pixel_values
+    assert given.shape == (1, 3, prompted.SIDE, prompted.SIDE)
+    assert origins(given) == {"image"}
+    assert seen["image"].sides == (prompted.SIDE, prompted.SIDE)
+    prepared = marked(torch.ones(2, 3, prompted.SIDE, prompted.SIDE), "image")
+    assert extract(prepared).pixel_values is prepared
+
+
+def test_several_pictures_of_one_argument_are_its_list():
+    words = {"image": "image", "image_2": "image", "mask": "mask_image"}
+    found = image_arguments.by_argument({"image": 1, "image_2": 2, "mask": 3}, words, {"image"})
+    assert found == {"image": [1, 2], "mask_image": 3}

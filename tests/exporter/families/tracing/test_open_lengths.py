@@ -8,7 +8,7 @@ from diffusers.pipelines.flux import pipeline_flux
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 
-from exporter.families.tracing.open_lengths import Area, Repeated, one_batch, open_lengths
+from exporter.families.tracing.open_lengths import Area, Repeated, joined, one_batch, open_lengths
 from exporter.families.tracing.open_lengths import pad_sequence as padded_rows
 from exporter.families.tracing.standins import Answered
 
@@ -200,3 +200,15 @@ def test_rows_are_padded_as_torch_pads_them(side, first):
     for some in (rows, rows[:1]):
         wanted = pad_sequence(some, batch_first=first, padding_value=7.0, padding_side=side)
         assert torch.equal(padded_rows(some, first, 7.0, side), wanted)
+
+
+def test_a_tensor_an_open_number_of_times_is_joined_as_often():
+    class Joined(nn.Module):
+        def forward(self, once, batch):
+            with Answered(nothing), open_lengths(bare()):
+                return torch.cat([once] * batch.shape[0], dim=0)
+
+    rows, once = torch.export.Dim("rows", min=1, max=8), torch.arange(3.0)[None]
+    program = torch.export.export(Joined(), (once, torch.zeros(2, 1)), dynamic_shapes=({}, {0: rows}), strict=False)
+    assert torch.equal(program.module()(once, torch.zeros(5, 1)), once.repeat(5, 1))
+    assert torch.equal(joined(Repeated(once, 2), 1), torch.cat([once, once], 1))

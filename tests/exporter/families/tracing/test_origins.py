@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from engines.errors import UnsupportedError
-from exporter.families.tracing.origins import STEP, Origins, marked, only_draw, origins, owners, pictured
+from exporter.families.tracing.origins import DRAW, STEP, Origins, drawn_of, marked, origins, owners, pictured
 
 
 def test_marks_follow_arithmetic_views_and_lists():
@@ -89,9 +89,9 @@ def test_weights_that_are_not_loaded_stay_so_where_one_side_alone_is_computed():
     assert kept.device.type == "cpu"
 
 
-def test_of_a_pipeline_s_noises_the_one_that_its_latent_is_made_of():
-    made = marked(torch.zeros(1), "draw 1")
-    assert only_draw("Some", made, 2) == 1
-    for latent, told in ((torch.zeros(1), "of 0 of them"), (marked(torch.zeros(1), "draw 0", "image"), "of image too")):
-        with pytest.raises(UnsupportedError, match=f"Some draws 2 noises before its first step, and its latent is made {told}"):
-            only_draw("Some", latent, 2)
+def test_a_latent_is_made_of_one_noise_and_nothing_else():
+    assert drawn_of(marked(torch.ones(1), f"{DRAW}1"), 2, "Some") == 1
+    with pytest.raises(UnsupportedError, match=r"Some draws 2 noises before its first step, and its latent is made of 0 of them"):
+        drawn_of([], 2, "Some")
+    with pytest.raises(UnsupportedError, match=r"its latent is made of image too; one is fed"):
+        drawn_of(marked(torch.ones(1), f"{DRAW}0", "image"), 2, "Some")

@@ -3,8 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from exporter.sweep.quantities import size
-from exporter.sweep.resources import ANYTHING, Resources
+from exporter.cluster.resources import ANYTHING, Resources
 
 
 def test_it_is_told_in_words():
@@ -17,9 +16,3 @@ def test_it_is_told_in_words():
 def test_what_is_none_is_refused(wrong):
     with pytest.raises(ValidationError):
         Resources(**wrong)
-
-
-def test_sizes_have_units():
-    assert (size("1.5 GB"), size("2MiB")) == (1.5e9, 2 * 2**20)
-    with pytest.raises(ValueError, match="'2 parsecs' is no size; write such as 8 GB; there are: B, kB"):
-        size("2 parsecs")

@@ -9,8 +9,9 @@ import pytest
 
 from engines.errors import DivergenceError, MissingDependency, RecipeError
 from exporter import machine
-from exporter.sweep.resources import Resources
-from exporter.sweep.runner import RETRIES, LocalRunner, NoSuchMachine, WorkerDied
+from exporter.cluster.resources import Resources
+from exporter.cluster.runner import RETRIES, NoSuchMachine, WorkerDied
+from exporter.sweep.local_runner import LocalRunner
 
 
 def process(*_):

@@ -1,4 +1,4 @@
-"""Who runs a sweep's tasks: this machine, one after the other, each kind in a process that may die without the sweep."""
+"""A sweep's tasks on this machine, one after the other, each kind in a process that may die without the sweep."""
 
 from __future__ import annotations
 
@@ -10,52 +10,17 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import nullcontext
 from types import TracebackType
-from typing import Any, Protocol, Self, TypeVar
+from typing import Self, TypeVar
 
-from engines.errors import UnsupportedError
 from exporter import machine
-from exporter.sweep.resources import ANYTHING, Resources
+from exporter.cluster.resources import ANYTHING, Resources
+from exporter.cluster.runner import RETRIES, NoSuchMachine, died, failed
 
 R = TypeVar("R")
 #: Imported by the server that forks the processes, and by no other of them: half a second of each.
 _TASKS = ("exporter.sweep.build_point", "exporter.sweep.measure_point")
 #: Where that is safe: the server has loaded these modules, and has no thread, nor a library that computes on any.
 _FORKS = sys.platform == "linux"
-#: How often a task is begun again whose process died.
-RETRIES = 1
-
-
-class Runner(Protocol):
-    """Runs tasks: functions of a module, with arguments that can be sent to another process.
-
-    Attributes:
-        width: how many points may be at work at once.
-
-    """
-
-    width: int
-
-    def run(self, function: Callable[..., R], *arguments: object, alone: bool = False, asked: Resources = ANYTHING) -> Future[R]:
-        """Wait for a task; the future is done, and has WorkerDied where the task's process died again and again.
-
-        Where there is no machine as it asks for, it has NoSuchMachine.
-
-        Args:
-            function: what to do.
-            arguments: its own.
-            alone: in a process of its own, while nothing else of the sweep runs on that machine.
-            asked: of the machine, and for the task.
-
-        """
-        ...
-
-
-class WorkerDied(Exception):  # noqa: N818 - the name says what happened
-    """A task's process died, as of a signal, or of memory that ran out."""
-
-
-class NoSuchMachine(UnsupportedError):  # noqa: N818 - as above
-    """Nobody who is here now has what a task asks for."""
 
 
 class LocalRunner:
@@ -74,8 +39,10 @@ class LocalRunner:
 
     def run(self, function: Callable[..., R], *arguments: object, alone: bool = False, asked: Resources = ANYTHING) -> Future[R]:
         """Run a task here."""
-        if asked != ANYTHING and (told := _lacks(asked)):
-            return failed(NoSuchMachine(f"{asked} is asked for, and {told}. Leave it out, or name a cluster by --ray."))
+        try:
+            self.refuse(asked)
+        except NoSuchMachine as error:
+            return failed(error)
         for _ in range(RETRIES + 1):
             with _pool() if alone else nullcontext(self._pool) as pool:
                 future = pool.submit(function, *arguments)
@@ -86,6 +53,11 @@ class LocalRunner:
                 self._pool.shutdown()
                 self._pool = _pool()
         return died()
+
+    def refuse(self, asked: Resources) -> None:
+        """Raise NoSuchMachine where this machine has less."""
+        if asked != ANYTHING and (told := _lacks(asked)):
+            raise NoSuchMachine(f"{asked} is asked for, and {told}. Leave it out, or name a cluster by --ray.")
 
 
 def _pool() -> ProcessPoolExecutor:
@@ -113,16 +85,3 @@ def _lacks(asked: Resources) -> str:
     if asked.gpu and asked.gpu not in found:
         return f"this machine has {' and '.join(found) or 'no GPU'}"
     return ""
-
-
-def failed(error: BaseException) -> Future[Any]:
-    """What a task comes to that was not begun, or raised."""
-    future: Future[Any] = Future()
-    future.set_exception(error)
-    return future
-
-
-def died() -> Future[Any]:
-    """What a task comes to whose process died each time."""
-    told = f"the process died {RETRIES + 1} times, as of a signal or because memory ran out; the system's log tells (dmesg)"
-    return failed(WorkerDied(told))

@@ -1,4 +1,4 @@
-"""A sweep's tasks on a Ray cluster, whose machines see the same files at the same paths. Ray is imported where it is used."""
+"""Tasks on a Ray cluster, those of a sweep or of a build. Ray is imported where it is used."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from engines.errors import MissingDependency, UnsupportedError
-from exporter.sweep.resources import ANYTHING, Resources
-from exporter.sweep.runner import RETRIES, NoSuchMachine, died, failed
+from exporter.cluster.resources import ANYTHING, Resources
+from exporter.cluster.runner import RETRIES, NoSuchMachine, died, failed
 
 R = TypeVar("R")
-#: What --ray takes for a cluster on this machine, which ends with the sweep.
+#: What --ray takes for a cluster on this machine, which ends with whoever asked for it.
 LOCAL = "local"
 #: How a resource is called by which users say of a machine what its GPU's compute capability is.
 _CAPABILITY = "compute_capability:"
@@ -37,6 +37,8 @@ _GPUS = {
 _A_LITTLE = 0.001
 #: Ray's errors that tell of a lost process or machine, and not of the task.
 _LOST = ("WorkerCrashedError", "NodeDiedError", "OutOfMemoryError", "ObjectLostError", "LocalRayletDiedError")
+#: Those that tell of a machine on which this program is not, or is another release.
+_STRANGE = ("RaySystemError", "RuntimeEnvSetupError")
 
 
 class RayRunner:
@@ -88,11 +90,23 @@ class RayRunner:
         kinds = importlib.import_module("ray.exceptions")
         if isinstance(error, tuple(getattr(kinds, name) for name in _LOST)):
             return died()
+        if isinstance(error, tuple(getattr(kinds, name) for name in _STRANGE)):
+            told = str(error).splitlines()[0].removeprefix("System error: ")
+            strange = UnsupportedError(
+                f"a machine of the cluster cannot begin the task: {told}\n"
+                "  Install the same release of t2iexport on all machines."
+            )
+            strange.__cause__ = error
+            return failed(strange)
         raised: BaseException | None = getattr(error, "cause", None) if isinstance(error, kinds.RayTaskError) else None
         if raised is None:
             return found
         raised.__cause__ = RuntimeError(str(error))  # Ray's account of where it was
         return failed(raised)
+
+    def refuse(self, asked: Resources) -> None:
+        """Raise NoSuchMachine where no machine of the cluster has it."""
+        self._options(asked, alone=False)
 
     def _options(self, asked: Resources, *, alone: bool) -> dict[str, Any]:
         """What Ray is asked for."""

@@ -9,10 +9,10 @@ from types import ModuleType, SimpleNamespace
 import pytest
 
 from engines.errors import MissingDependency, RecipeError, UnsupportedError
-from exporter.sweep import ray_runner
-from exporter.sweep.ray_runner import RayRunner
-from exporter.sweep.resources import Resources
-from exporter.sweep.runner import RETRIES, NoSuchMachine, WorkerDied, failed
+from exporter.cluster import ray_runner
+from exporter.cluster.ray_runner import RayRunner
+from exporter.cluster.resources import Resources
+from exporter.cluster.runner import RETRIES, NoSuchMachine, WorkerDied, failed
 
 
 def marked(folder, name, seconds):
@@ -99,7 +99,7 @@ def test_ray_is_asked_for_a_machine_that_fits(monkeypatch, asked, alone, wanted)
         {"CPU": 12.0, "memory": 6e10, "GPU": 1.0, "compute_capability:8.7": 1.0},
     ]
     ray, exceptions = Machines(*machines), ModuleType("ray.exceptions")
-    vars(exceptions).update(dict.fromkeys((*ray_runner._LOST, "RayTaskError"), ValueError))
+    vars(exceptions).update(dict.fromkeys((*ray_runner._LOST, *ray_runner._STRANGE, "RayTaskError"), ValueError))
     monkeypatch.setitem(sys.modules, "ray", ray)
     monkeypatch.setitem(sys.modules, "ray.exceptions", exceptions)
     with RayRunner("auto") as runner:
@@ -117,6 +117,25 @@ def test_what_no_machine_has_is_told_and_not_waited_for(monkeypatch, asked):
     assert isinstance(error, NoSuchMachine)
     assert "no machine of the cluster has it" in str(error)
     assert ray.asked == []
+
+
+def test_a_machine_with_another_release_is_told(monkeypatch):
+    class StrangeError(Exception):
+        pass
+
+    ray, exceptions = Machines({"CPU": 4.0}), ModuleType("ray.exceptions")
+    vars(exceptions).update(dict.fromkeys((*ray_runner._LOST, "RayTaskError"), ValueError))
+    vars(exceptions).update(dict.fromkeys(ray_runner._STRANGE, StrangeError))
+    told = failed(StrangeError("System error: cannot import name 'Engine' from 'engines'\nmore"))
+    monkeypatch.setattr(
+        ray, "remote", lambda **_: lambda _: SimpleNamespace(remote=lambda *_: SimpleNamespace(future=lambda: told))
+    )
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    monkeypatch.setitem(sys.modules, "ray.exceptions", exceptions)
+    with RayRunner("auto") as runner:
+        error = runner.run(fail).exception()
+    assert isinstance(error, UnsupportedError)
+    assert str(error).startswith("a machine of the cluster cannot begin the task: cannot import name 'Engine' from 'engines'\n")
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""What a point asks of the machine that builds and measures it: CPUs, memory, and a GPU of a compute capability."""
+"""What a task asks of its machine: CPUs, memory, and a GPU of a compute capability."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from engines.strict import Frozen
-from exporter.sweep.quantities import size
+from exporter.cluster.sizes import size
 
 _CAPABILITY = re.compile(r"\d+\.\d")
 
