@@ -16,7 +16,7 @@ class CompiledSamplers:
 
     def __init__(self, bundle: Bundle) -> None:
         self._bundle = bundle
-        self._read: dict[tuple[Path, int | None, bool | None], Sampler] = {}
+        self._read: dict[tuple[Path, int | None, bool | None, float | None], Sampler] = {}
 
     def load(self, steps: int, height: int, width: int, original: InitImage | None = None) -> Sampler:
         """Return the sampler of that many steps for a size in pixels, from noise or from an image.
@@ -32,10 +32,13 @@ class CompiledSamplers:
                 f"the sampler of {steps} steps was built without tables that start from an image. Build the bundle again."
             )
         path = self._bundle.path((original and entry.image) or entry.file)
-        skipped = original and original.start(steps, self._bundle.manifest.partial_step)
-        which = path, skipped, original and original.alone
+        partial = self._bundle.manifest.partial_step
+        skipped = original and original.start(steps, partial)
+        which = path, skipped, original and original.alone, original.strength if original and partial == "spread" else None
         if which not in self._read:
             kind = plugins.load("samplers", entry.kind)
-            start = None if original is None or skipped is None else kind.load_start(path, skipped, alone=original.alone)
-            self._read[which] = start or kind.load(path)
+            if original is None or skipped is None:
+                self._read[which] = kind.load(path)
+            else:
+                self._read[which] = kind.load_start(path, skipped, alone=original.alone, strength=original.strength)
         return self._read[which]

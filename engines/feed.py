@@ -33,10 +33,11 @@ class Feed:
             for value in values[name]:
                 _check(name, entry, value)
 
-    def size(self, factors: Sequence[int]) -> tuple[int, int] | None:
+    def size(self, factors: Sequence[int]) -> tuple[tuple[int, int], tuple[int, int]] | None:
         """Height and width, in pixels, of the picture to make of those given whose sides follow its own; None without any.
 
-        `factors` are pixels per cell of the latent, down and across.
+        And the same of the picture that is given, which is another one where pictures are enlarged. `factors` are pixels per cell
+        of the latent, down and across.
         """
         for name, entry in self._entries.items():
             sides = [dim for dim in entry.shape[1:3] if isinstance(dim, str)]
@@ -44,7 +45,7 @@ class Feed:
             if entry.pictured and len(sides) == 2 and first is not None:
                 cells = [length / dimension(side)[0] for length, side in zip((first.height, first.width), sides, strict=True)]
                 height, width = (round(count * factor) for count, factor in zip(cells, factors, strict=True))
-                return height, width
+                return (height, width), (first.height, first.width)
         return None
 
     def arrays(self, sizes: Mapping[str, int]) -> dict[str, np.ndarray]:

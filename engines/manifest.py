@@ -15,7 +15,7 @@ from engines.guidance import Guidance
 from engines.inputs import Input
 from engines.lora.layers import LoraLimits
 from engines.signature import Name, Signature
-from engines.strict import Frozen
+from engines.strict import Ascending, Frozen
 from engines.weighted_text import Syntax
 from engines.wiring import Role
 
@@ -31,8 +31,11 @@ Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 #: Whose numbers a seed stands for: Philox of numpy; torch's Mersenne Twister on a CPU; or its Philox on an NVIDIA GPU.
 Generator = Literal["numpy", "torch-cpu", "torch-cuda"]
-#: What becomes of the step in which a strength ends: it is dropped, as Stable Diffusion's pipelines do, or taken whole.
-PartialStep = Literal["dropped", "taken"]
+#: What a picture is made from, beside noise.
+StartsFrom = Literal["image", "mask"]
+#: What becomes of the step in which a strength ends: it is dropped, as Stable Diffusion's pipelines do, or taken whole; or none
+#: ends within a step, since all are spread over the strength, as LCM's do.
+PartialStep = Literal["dropped", "taken", "spread"]
 
 
 class File(Frozen):
@@ -245,6 +248,10 @@ class Draft(Frozen):
     noise_order: tuple[int, ...] = Field(
         default=(), description="which of a seed's draws, from 0, are taken first, by condition parts and then as the latent"
     )
+    start_order: dict[StartsFrom, Ascending] = Field(
+        default_factory=dict[StartsFrom, Ascending],
+        description="the same of what starts from an image, where not as they come; others are left out",
+    )
     partial_step: PartialStep = Field(
         default="dropped", description="what becomes of the step in which a strength ends, of what starts from an image"
     )
@@ -327,7 +334,7 @@ class Draft(Frozen):
             raise ValueError(f"noise_order {list(self.noise_order)} must name every draw from 0 once")
         if len(self.with_role("encoder")) > 1:
             raise ValueError("there must be at most one encoder")
-        if any(sampler.image for sampler in self.samplers) and not self.with_role("encoder"):
+        if (self.start_order or any(sampler.image for sampler in self.samplers)) and not self.with_role("encoder"):
             raise ValueError("a sampler starts from an image, and there is no encoder")
         keys = [(sampler.steps, sampler.height, sampler.width) for sampler in self.samplers]
         if len(set(keys)) != len(keys):
@@ -378,8 +385,8 @@ class Manifest(Draft):
             told["read"] = read
         if lengths := {name: entry.open.model_dump(mode="json") for name, entry in self.tokenizers.items() if entry.open}:
             told["lengths"] = lengths
-        plain = {"noise_order": list(self.noise_order), "partial_step": self.partial_step}
-        told |= {name: value for name, value in plain.items() if value not in ([], "dropped")}
+        plain = {"noise_order": list(self.noise_order), "partial_step": self.partial_step, "start_order": self.start_order}
+        told |= {name: value for name, value in plain.items() if value not in ([], "dropped", {})}
         if self.inputs:
             told["inputs"] = {name: entry.model_dump(mode="json", exclude={"about"}) for name, entry in self.inputs.items()}
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()

@@ -208,7 +208,8 @@ class Pipeline(DiffusersCall):
         player = parallel.over(player) if parallel else player
         drawn, first = self._drawn(asked, size, noise)
         # Arrays come in the bundle's own order; what is drawn comes as the source draws it.
-        drawn = noises.reordered(drawn, about.noise_order) if noise is None or callable(noise) else drawn
+        order = about.start_order.get("image" if original.anew is None else "mask", ()) if original else about.noise_order
+        drawn = noises.reordered(drawn, order) if noise is None or callable(noise) else drawn
         draw, used = noises.hashed(drawn, size[0])
         ids, unread = self.tokenize(asked.prompts, asked.negative_prompts, **asked.seconds)
         fed = {**ids, **asked.feed.arrays(self._sizes.named(height, width)), **first}
@@ -285,7 +286,8 @@ class Pipeline(DiffusersCall):
         """
         about, known, adapted = self.bundle.manifest, dict(fed), adapted or {}
         for name in about.encoding_order():
-            noise = {} if draw is None or about.parts[name].signature.port("noise") is None else {"noise": draw()}
+            port = about.parts[name].signature.port("noise")
+            noise = {} if draw is None or port is None else {"noise": draw()[:, : int(port.shape[1])]}
             known |= self._run(name, {**known, **noise, **adapted.get(name, {})})
         known |= adapted.get(self._denoiser, {})
         takers = [about.parts[name].signature for name in (self._denoiser, self._decoder)]
@@ -368,14 +370,17 @@ class Pipeline(DiffusersCall):
         self, seed: int | Sequence[int], count: int, height: int, width: int, generator: manifest.Generator = "numpy"
     ) -> Draw:
         """Return noise from one stream per picture, of seed, seed + 1 …, or of a seed each; the size is in pixels."""
-        return noises.seeded(request.seeds(seed, 1, count), self._sizes.latent(count, height, width), generator)
+        shape = self._sizes.latent(count, height, width)
+        return noises.seeded(request.seeds(seed, 1, count), shape, generator, noises.narrow(self.bundle.manifest, shape[1]))
 
     def _drawn(
         self, asked: Request, size: tuple[int, int, int], noise: Iterable[np.ndarray] | noises.Drawing | None
     ) -> tuple[Draw, dict[str, np.ndarray]]:
         """What the draws of a call are, and before them, by name, the noise of inputs that nobody gave."""
         if noise is None:
-            return noises.seeded_after(asked.feed.drawn, asked.seeds, self._sizes.latent(*size), asked.generator)
+            shape = self._sizes.latent(*size)
+            fewer = noises.narrow(self.bundle.manifest, shape[1])
+            return noises.seeded_after(asked.feed.drawn, asked.seeds, shape, asked.generator, fewer)
         if missing := [*asked.feed.drawn]:
             raise UnsupportedError(f"noise is given, and none for the input {missing[0]}. Give that too, or neither.")
         return self.given(noise, *size), {}

@@ -47,21 +47,27 @@ class Sizes:
                 allowed = f"{low} to {high} in steps of {step}" if low < high else str(low)
                 raise UnsupportedError(f"{axis} {length}: this bundle makes pictures of {axis} {allowed} pixels.")
 
-    def fit_image(self, height: int, width: int) -> None:
-        """The same, of the size that a given image has or is to have."""
+    def fit_image(self, height: int, width: int, own: tuple[int, int] | None = None) -> None:
+        """The same, of the size that a given image has or is to have.
+
+        `own`: height and width of an image of which a picture of that size is made, as upscalers do.
+        """
         try:
             self.fit(height, width)
         except UnsupportedError as error:
+            shown = own or (height, width)
+            made = "" if shown == (height, width) else f", of which {width}x{height} are made,"
             raise UnsupportedError(
-                f"an image of {width}x{height} pixels (width x height) does not fit. {error} Crop or resize it, or give height "
-                "and width to have it resized."
+                f"an image of {shown[1]}x{shown[0]} pixels (width x height){made} does not fit. {error} Crop or resize it, or "
+                "give height and width to have it resized."
             ) from error
 
     def chosen(self, feed: Feed, defaults: Defaults, height: int | None, width: int | None) -> tuple[int, int]:
         """Height and width in pixels: as asked for, else of a picture that is fed, else the bundle's own; checked where fed."""
-        if height is None and width is None and (own := feed.size(self.factors)):
-            self.fit_image(*own)
-            return own
+        if height is None and width is None and (found := feed.size(self.factors)):
+            made, own = found
+            self.fit_image(*made, own)
+            return made
         return defaults.height if height is None else height, defaults.width if width is None else width
 
     def latent(self, count: int, height: int, width: int) -> tuple[int, int, int, int]:

@@ -7,11 +7,21 @@ import math
 import os
 import stat
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from engines.errors import BundleError
+
+
+def _ascending(places: tuple[int, ...]) -> tuple[int, ...]:
+    if list(places) != sorted({*places}):
+        raise ValueError(f"{list(places)} must be in ascending order")
+    return places
+
+
+#: Places in a sequence from 0 on, each after the one before it.
+Ascending = Annotated[tuple[Annotated[int, Field(ge=0, le=63)], ...], AfterValidator(_ascending)]
 
 
 class Frozen(BaseModel):

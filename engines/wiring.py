@@ -120,8 +120,15 @@ def _pictured(parts: Mapping[str, WiredPart]) -> None:
         if image is None or len(image.shape) != 4 or made.name != "latent" or made.shape != latent.shape:
             raise ValueError("an encoder must take an image of 4 axes, and return the denoiser's latent")
     for name, part in of_role(parts, "encoder", "condition").items():
-        if (noise := _input(part, "noise")) and noise.shape != latent.shape:
+        if (noise := _input(part, "noise")) and not _is_noise(part.role, noise, latent):
             raise ValueError(f"{name}'s noise must have the shape of the denoiser's latent")
+
+
+def _is_noise(role: Role, port: Port, latent: Port) -> bool:
+    """Whether a port takes noise of the latent's shape; of pictures themselves, as upscalers have it, also of fewer channels."""
+    batch, channels, *sides = port.shape
+    fewer = role == "condition" and isinstance(channels, int) and channels <= int(latent.shape[1])
+    return (fewer and (batch, *sides) == (latent.shape[0], *latent.shape[2:])) or port.shape == latent.shape
 
 
 def _kept(parts: Mapping[str, WiredPart], deep: Sequence[str]) -> None:

@@ -138,7 +138,9 @@ class InitImage:
 
     @staticmethod
     def left_out(steps: int, strength: float, partial: PartialStep) -> int:
-        """How many of that many steps a strength leaves out, as diffusers' `get_timesteps` computes it."""
+        """How many of that many steps a strength leaves out, as diffusers' `get_timesteps` computes it; none of those spread."""
+        if partial == "spread":
+            return 0
         taken = min(steps * strength, steps)
         return steps - int(taken) if partial == "dropped" else int(max(steps - taken, 0))
 

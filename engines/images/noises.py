@@ -12,7 +12,7 @@ import numpy as np
 from engines.errors import UnsupportedError
 from engines.images.torch_cuda_noise import TorchCudaNoise
 from engines.images.torch_noise import TorchNoise
-from engines.manifest import Generator
+from engines.manifest import Draft, Generator
 from engines.samplers import Draw
 
 Shape = tuple[int, int, int, int]
@@ -34,13 +34,20 @@ class _NumpyNoise:
 _STREAMS = {"numpy": _NumpyNoise, "torch-cpu": TorchNoise, "torch-cuda": TorchCudaNoise}
 
 
-def seeded(seeds: Sequence[int], shape: Shape, generator: Generator) -> Draw:
-    """Noise from one stream per picture, of its own seed: `numpy`'s Philox, or as torch draws it, which diffusers' users have."""
-    return seeded_after({}, seeds, shape, generator)[0]
+def seeded(seeds: Sequence[int], shape: Shape, generator: Generator, narrow: Mapping[int, int] | None = None) -> Draw:
+    """Noise from one stream per picture, of its own seed: `numpy`'s Philox, or as torch draws it, which diffusers' users have.
+
+    `narrow`: draws, from 0, that have fewer channels, and how many; the others of these are 0.
+    """
+    return seeded_after({}, seeds, shape, generator, narrow)[0]
 
 
 def seeded_after(
-    first: Mapping[str, Sequence[int]], seeds: Sequence[int], shape: Shape, generator: Generator
+    first: Mapping[str, Sequence[int]],
+    seeds: Sequence[int],
+    shape: Shape,
+    generator: Generator,
+    narrow: Mapping[int, int] | None = None,
 ) -> tuple[Draw, dict[str, np.ndarray]]:
     """The same after noises of other shapes from the same streams, by name.
 
@@ -51,7 +58,22 @@ def seeded_after(
         name: np.stack([np.stack([stream.standard_normal(tuple(own)) for _ in range(count)]) for stream in streams])
         for name, (count, *own) in first.items()
     }
-    return (lambda: np.stack([stream.standard_normal(shape[1:]) for stream in streams])), drawn
+    numbers, fewer = itertools.count(), narrow or {}
+
+    def draw() -> np.ndarray:
+        channels = fewer.get(next(numbers), shape[1])
+        made = np.stack([stream.standard_normal((channels, *shape[2:])) for stream in streams])
+        return np.pad(made, [(0, 0), (0, shape[1] - channels), (0, 0), (0, 0)]) if channels < shape[1] else made
+
+    return draw, drawn
+
+
+def narrow(manifest: Draft, channels: int) -> dict[int, int]:
+    """Which of a seed's draws, from 0, are for parts that take fewer channels than a latent's, and how many they take."""
+    ports = (manifest.parts[name].signature.port("noise") for name in manifest.encoding_order())
+    taken = [int(port.shape[1]) for port in ports if port]
+    order = dict(enumerate(manifest.noise_order))
+    return {order.get(place, place): own for place, own in enumerate(taken) if own < channels}
 
 
 def stream(seed: int, generator: Generator) -> Drawing:

@@ -99,8 +99,10 @@ class Sampler(Player, Protocol):
         ...
 
     @classmethod
-    def load_start(cls, path: Path, start: int, *, alone: bool = False) -> Self:
+    def load_start(cls, path: Path, start: int, *, alone: bool = False, strength: float = 1.0) -> Self:
         """Read one that starts from a given latent, `image`, and leaves out `start` steps; `alone` begins with noise alone.
+
+        Where steps are spread over the `strength`, none is left out.
 
         Asked only of a sampler whose entry in the manifest has a file for it.
         """

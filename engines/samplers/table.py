@@ -88,8 +88,8 @@ class Table(Frozen):
         path.write_text(f'{_head(rest)},\n  "ops": {_lines(self.ops)}\n}}\n', encoding="utf-8")
 
     @classmethod
-    def load_start(cls, path: Path, start: int, *, alone: bool = False) -> Self:
-        """Read, of what `Starts` wrote, the table that leaves out `start` steps; `alone` as there.
+    def load_start(cls, path: Path, start: int, *, alone: bool = False, strength: float = 1.0) -> Self:
+        """Read, of what `Starts` wrote, the table that leaves out `start` steps, or is of a `strength`; `alone` as there.
 
         Raises:
             BundleError: the file is damaged.
@@ -97,6 +97,7 @@ class Table(Frozen):
 
         """
         found = Starts.read(path, _LIMIT)
+        start = start if found.strengths is None or alone else found.spread(strength)
         if not 0 <= start < len(found.starts) or (alone and start):
             raise UnsupportedError(f"{path} has no table that leaves out {start} of {len(found.starts)} steps.")
         return cls(format=found.format, provenance=found.provenance, ops=found.alone if alone else found.starts[start])
@@ -153,16 +154,32 @@ class Starts(Frozen):
 
     `starts[k]` leaves out the first k steps and begins with the image under as much noise as step k + 1 expects. `alone` takes
     every step and begins with noise alone, as inpainting does at full strength; the image is then only in what is kept.
+
+    `strengths`: where all steps are taken, spread over the strength, the smallest one of each of the `starts`.
     """
 
     format: Literal[2, 3] = 2
     provenance: TableProvenance
     alone: Ops
     starts: tuple[Ops, ...]
+    strengths: tuple[float, ...] | None = None
+
+    def spread(self, strength: float) -> int:
+        """Which of the starts is of a strength; raise UnsupportedError where the steps cannot be spread over so little."""
+        found = sum(least <= strength for least in self.strengths or ()) - 1
+        if found < 0 and self.strengths:
+            raise UnsupportedError(
+                f"strength {strength:g}: {self.provenance.steps} steps cannot be spread over so little. Give at least "
+                f"{self.strengths[0]:g}, or fewer steps."
+            )
+        return found
 
     @model_validator(mode="after")
     def _each_is_a_table(self) -> Self:
-        if len(self.starts) != self.provenance.steps:
+        if self.strengths is not None:
+            if len(self.strengths) != len(self.starts) or list(self.strengths) != sorted({*self.strengths}):
+                raise ValueError(f"there must be a start of each strength, in ascending order, not {len(self.starts)}")
+        elif len(self.starts) != self.provenance.steps:
             raise ValueError(f"there must be {self.provenance.steps} starts, one per step, not {len(self.starts)}")
         for ops in (self.alone, *self.starts):
             Table(provenance=self.provenance, ops=ops)
@@ -170,7 +187,7 @@ class Starts(Frozen):
 
     def dump(self, path: Path) -> None:
         """Write the JSON file that `Table.load_start` reads, one op a line."""
-        rest = self.model_dump(mode="json", exclude={"alone", "starts"})
+        rest = self.model_dump(mode="json", exclude={"alone", "starts", *({"strengths"} if self.strengths is None else ())})
         starts = ",\n  ".join(_lines(ops) for ops in self.starts)
         path.write_text(f'{_head(rest)},\n  "alone": {_lines(self.alone)},\n  "starts": [{starts}]\n}}\n', encoding="utf-8")
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from engines.bundle import Role, Tokenizer
     from engines.guidance import Guidance
     from engines.inputs import Input
-    from engines.manifest import PartialStep
+    from engines.manifest import PartialStep, StartsFrom
     from engines.signature import Signature
     from exporter.models.checkpoint import Checkpoint
     from exporter.part import Part, Precision
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 #: they answered, and how far they are off from the whole one's answer, float32 (branches*B, numbers), the negative branch first.
 Saw = Callable[[int, int, int, "np.ndarray"], None]
 #: In the name of a pipeline of diffusers: that it runs more than Stable Diffusion's or SDXL's own networks on text alone.
-_CONDITIONED = ("PAG", "ControlNet", "Adapter", "Pix2Pix")
+_CONDITIONED = ("PAG", "ControlNet", "Adapter", "Pix2Pix", "Upscale", "Depth2Img")
 #: In the name of one: that it starts from a picture, so that its VAE's encoder is wanted too.
-_EDITING = ("Img2Img", "Inpaint")
+_EDITING = ("Img2Img", "Inpaint", "Depth2Img")
 
 
 class Reference(Protocol):
@@ -209,6 +209,11 @@ class Family(Protocol):
     @property
     def noise_order(self) -> Sequence[int]:
         """Which of the noises that its pipeline draws a bundle takes first, in its order; empty: as they come."""
+        ...
+
+    @property
+    def start_order(self) -> Mapping[StartsFrom, Sequence[int]]:
+        """Of a seed's draws, which are taken, by what a pipeline of it starts from; only where not as they come."""
         ...
 
     @property

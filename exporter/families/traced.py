@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from engines.errors import RecipeError, UnsupportedError
 from engines.guidance import Guidance, Scale
 from engines.inputs import Input
-from engines.manifest import PartialStep, Role, Tokenizer
+from engines.manifest import PartialStep, Role, StartsFrom, Tokenizer
 from engines.plugins import did_you_mean
 from engines.signature import Port, Range, Signature
 from exporter.families import Driving, edits
@@ -80,7 +80,7 @@ class Traced:
 
     def _surveyed(self) -> Survey:
         """The pipeline at the recipe's typical size."""
-        from exporter.families.tracing import call, siblings  # noqa: PLC0415 - torch
+        from exporter.families.tracing import call, image_arguments, siblings  # noqa: PLC0415 - torch
         from exporter.families.tracing.surveying import surveyed  # noqa: PLC0415
 
         shapes = self.recipe.shapes
@@ -91,16 +91,16 @@ class Traced:
             pipeline, self.arguments, self.recipe.sampler.guidance.mode,
             shapes.height[1], shapes.width[1], self.recipe.sampler.steps[0],
             words=siblings.words(type(pipeline)) if self._editing else None, judged=bool(self.recipe.model.call),
-            shown=_CONDITION in self.recipe.components,
+            shown=_CONDITION in self.recipe.components or bool(image_arguments.maps(pipeline)),
         )  # fmt: skip
 
     @property
-    def starts(self) -> Mapping[str, Start]:
+    def starts(self) -> Mapping[StartsFrom, Start]:
         """By what is given, `image` or `mask`, how pipelines of diffusers start from it; none where the recipe wants none."""
         return self._started[0]
 
     @cached_property
-    def _started(self) -> tuple[Mapping[str, Start], Sequence[str]]:
+    def _started(self) -> tuple[Mapping[StartsFrom, Start], Sequence[str]]:
         from exporter.families.tracing import starts  # noqa: PLC0415 - torch
 
         return starts.starts(self.survey) if self._editing else ({}, ())
@@ -129,22 +129,9 @@ class Traced:
     @property
     def inputs(self) -> Mapping[str, Input]:
         """The pictures that the pipeline is given, in the order of its arguments, and the class that it draws."""
-        from exporter.families.tracing import class_labels, image_arguments  # noqa: PLC0415 - torch
-        from exporter.families.tracing.two_stages import NOISE  # noqa: PLC0415
+        from exporter.families.tracing import inputs  # noqa: PLC0415 - torch
 
-        found = class_labels.entries(self.survey.pipeline)
-        if self.survey.earlier:
-            told = f"noise of the first stage of {self.survey.name}; a seed draws it before all other"
-            found[NOISE] = Input(kind="noise", shape=("batch", *self.survey.earlier), about=told)
-        for name in self.conditions.pictures:
-            about = self.survey.prepared.get(name, image_arguments.PLAIN)
-            found[name] = Input(
-                kind="mask" if about.grey else "image",
-                shape=("batch", *(about.sides or self._pixels), 1 if about.grey else 3),
-                preprocessing=about.preprocessing,
-                about=f"{self.survey.pictures[name]} of {self.survey.name}",
-            )
-        return found
+        return inputs.entries(self.survey, self.conditions.pictures, self._pixels(self.factor // self.survey.enlarges))
 
     @property
     def shared_inputs(self) -> frozenset[str]:
@@ -177,7 +164,8 @@ class Traced:
         if part in self.survey.readings:
             return self.checkpoint.digest(self.survey.readings[part].tokenizer)
         read = (each.tokenizer for each in self.survey.readings.values()) if self.roles[part] == "text" else ()
-        used = [*self.components(part), *dict.fromkeys(read)]
+        others = (name for name in self.checkpoint.configs if name.endswith("_scheduler"))
+        used = [*self.components(part), *dict.fromkeys(read), *others]
         return hashlib.sha256("\n".join(self.checkpoint.digest(name) for name in used).encode()).hexdigest()
 
     @property
@@ -226,6 +214,11 @@ class Traced:
         """The pictures' noise before the latent's, where the pipeline draws just these, and the other way round."""
         own = [self.conditions.draw, self.survey.drawn]
         return [1, 0] if self.survey.draws == 2 and own == [1, 0] else []
+
+    @property
+    def start_order(self) -> Mapping[StartsFrom, Sequence[int]]:
+        """Those of pipelines that draw noises which change nothing, before or between others."""
+        return {given: start.order for given, start in self.starts.items() if list(start.order) != list(range(len(start.order)))}
 
     @property
     def guidance(self) -> Guidance:
@@ -281,7 +274,8 @@ class Traced:
             return self._signed(inputs, self._conditioning, alone=True)
         made = [Port(name=crossing.name, shape=crossing.port_shape) for crossing in self.conditions.crossings]
         if role == "condition":
-            noise = [Port(name="noise", shape=latent.shape)] if self.conditions.draw is not None else []
+            channels = self.conditions.channels(self.survey)
+            noise = [Port(name="noise", shape=("batch", channels, *self._sides))] if channels else []
             inputs = [*(entry.port(each) for each, entry in self.inputs.items() if entry.pictured), *noise]
             return self._signed(inputs, made, alone=self._one_by_one or bool(self.survey.shared))
         if role in {"denoiser", "shallow"}:
@@ -291,7 +285,7 @@ class Traced:
             deep, answer = [self.blocks.port] if self.recipe.sampler.cache else [], Port(name="model_output", shape=latent.shape)
             taken, left = ([*inputs, *deep], [answer]) if role == "shallow" else (inputs, [answer, *deep])
             return self._signed(taken, left, alone=self._one_by_one)
-        image = Port(name="image", shape=("batch", *self._pixels, self.survey.image[2]))
+        image = Port(name="image", shape=("batch", *self._pixels(self.factor), self.survey.image[2]))
         if role == "encoder":
             noise = [Port(name="noise", shape=latent.shape)] if self._start.drawn[1] is not None else []
             return self._signed([image, *noise], [latent], alone=True)
@@ -322,9 +316,8 @@ class Traced:
 
     _sides = ("latent_height", "latent_width")
 
-    @property
-    def _pixels(self) -> tuple[str, ...]:
-        return tuple(f"{self.factor}*{side}" if self.factor > 1 else side for side in self._sides)
+    def _pixels(self, factor: int) -> tuple[str, ...]:
+        return tuple(f"{factor}*{side}" if factor > 1 else side for side in self._sides)
 
     def _signed(self, inputs: Sequence[Port], outputs: Sequence[Port], *, alone: bool) -> Signature:
         shapes, used = self.recipe.shapes, {str(dim).rpartition("*")[2] for port in (*inputs, *outputs) for dim in port.shape}

@@ -11,6 +11,8 @@ from typing import Any
 #: What networks, and what makes ids of texts, are called in every pipeline.
 NETWORKS = re.compile(r"unet|transformer|vae|text_encoder(_\d)?")
 TOKENIZERS = re.compile(r"tokenizer(_\d)?")
+#: What has the times of the steps, or says how much noise is in something else.
+SCHEDULERS = re.compile(r"(\w+_)?scheduler")
 #: The config of what makes ids of texts, and of what makes pixels of images alone.
 TOKENIZER, _PROCESSOR = "tokenizer_config.json", "preprocessor_config.json"
 #: And of a scheduler that is a stage's own.
@@ -19,9 +21,11 @@ _SCHEDULER = "scheduler_config.json"
 
 def of(inside: Path, name: str) -> str:
     """Name of the file that a component's config is in: a network's, but for what makes ids of texts, or pixels of images."""
-    if TOKENIZERS.fullmatch(name) or name == "scheduler":
-        return f"{name.partition('_')[0]}_config.json"
-    return next((file for file in ("config.json", TOKENIZER, _PROCESSOR, _SCHEDULER) if (inside / file).exists()), "config.json")
+    if TOKENIZERS.fullmatch(name):
+        return TOKENIZER
+    if SCHEDULERS.fullmatch(name):
+        return "scheduler_config.json"
+    return next((file for file in ("config.json", TOKENIZER, _PROCESSOR) if (inside / file).exists()), "config.json")
 
 
 def further(component: str) -> Iterator[str]:

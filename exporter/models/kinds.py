@@ -36,7 +36,10 @@ EMBEDDING = Kind(
     "a textual inversion, not a model",
     "Name a model as model.source, and this file under model.embeddings.",
 )
-REFINER = Kind("SDXL's refiner, which only improves another model's picture", "Take the base model, such as sdxl-base's.")
+REFINER = Kind(
+    "SDXL's refiner, which only improves another model's picture",
+    "Take the base model, such as sdxl-base's, and the refiner as the diffusers folder of its StableDiffusionXLImg2ImgPipeline.",
+)
 INPAINTING = Kind(
     "an inpainting model",
     f"{_BASE} A bundle with vae_encoder in its components fills a mask with that. Saved as the StableDiffusionInpaintPipeline "
@@ -96,8 +99,11 @@ _CHANNELS = {
         "an image-editing model (InstructPix2Pix)",
         f"{_BASE} Saved as the StableDiffusionInstructPix2PixPipeline that it is, it builds too.",
     ),
-    5: Kind("a depth-to-image model", _BASE),
-    7: Kind("an upscaling model", _BASE),
+    5: Kind("a depth-to-image model", "Take the diffusers folder of its StableDiffusionDepth2ImgPipeline."),
+    7: Kind(
+        "an upscaling model",
+        "Take the diffusers folder of its StableDiffusionUpscalePipeline, with the scheduler of its pictures' noise.",
+    ),
 }
 #: Names that only one kind of file has, the most particular first.
 _MARKS: Mapping[str, Kind] = {
@@ -161,7 +167,7 @@ def of_index(index: Mapping[str, Any]) -> Kind | None:
         return None
     has = {name for name, value in index.items() if isinstance(value, list | tuple) and value and value[-1] is not None}
     if "text_encoder" not in has and "text_encoder_2" in has and index.get("requires_aesthetics_score"):
-        return REFINER
+        return None if {"unet", "vae", "tokenizer_2"} <= has and "Img2Img" in str(index["_class_name"]) else REFINER
     second = ("text_encoder_2", "tokenizer_2") if "XL" in str(index["_class_name"]) else ()
     texts = ("image_encoder", "feature_extractor") if "ImageVariation" in str(index["_class_name"]) else _TOWERS
     lacks = [name for name in ("unet", "vae", *texts, *second) if name not in has]

@@ -224,7 +224,7 @@ def _sampler(bundle: Bundle, entry: SamplerEntry, run: Run) -> Table:
     if original is None or entry.image is None:
         return Table.load(bundle.path(entry.file))
     skipped = original.start(entry.steps, bundle.manifest.partial_step)
-    return Table.load_start(bundle.path(entry.image), skipped, alone=original.alone)
+    return Table.load_start(bundle.path(entry.image), skipped, alone=original.alone, strength=original.strength)
 
 
 def _table(table: Table, run: Run, limit: Mapping[str, float]) -> Verdict:

@@ -20,17 +20,19 @@ _SPOTS = 4
 def probe_pictures(
     inputs: Mapping[str, Input], count: int, sides: Mapping[str, int], random: np.random.Generator
 ) -> dict[str, np.ndarray]:
-    """Make pictures, uint8 (count, height, width, channels) by input; whole numbers that have no default, int64 (count,); noise.
+    """Make pictures, uint8 (count, height, width, channels) by input; whole numbers, int64 (count,); and noise.
+
+    Whole numbers that have a default are the same for all, as diffusers' pipelines take those for one call.
 
     Args:
-        inputs: what users feed; numbers that have a default are left out.
+        inputs: what users feed; other numbers are left out.
         count: pictures of each.
         sides: lengths of the latent's named sides.
         random: where colours come from.
 
     """
     made = {name: _pictures(entry, count, sides, random) for name, entry in inputs.items() if entry.pictured}
-    asked = {name: entry for name, entry in inputs.items() if entry.kind == "integer" and entry.default is None}
+    asked = {name: entry for name, entry in inputs.items() if entry.kind == "integer"}
     drawn = {name: entry.shape[1:] for name, entry in inputs.items() if entry.kind == "noise"}
     made |= {name: random.standard_normal((count, *map(int, shape)), np.float32) for name, shape in drawn.items()}
     return made | {name: _numbers(entry, count, random) for name, entry in asked.items()}
@@ -39,7 +41,8 @@ def probe_pictures(
 def _numbers(entry: Input, count: int, random: np.random.Generator) -> np.ndarray:
     low = int(entry.minimum or 0)
     high = low + 1 if entry.maximum is None else int(entry.maximum)
-    return random.integers(low, high, count, np.int64, endpoint=True)
+    several = entry.default is None
+    return np.resize(random.integers(low, high, count if several else 1, np.int64, endpoint=True), count)
 
 
 def _pictures(entry: Input, count: int, sides: Mapping[str, int], random: np.random.Generator) -> np.ndarray:

@@ -33,6 +33,8 @@ _BROWNIAN = (
 _REFUSED = {"DPMSolverSDEScheduler": _BROWNIAN, "CosineDPMSolverMultistepScheduler": _BROWNIAN}
 #: What the network's output means, and how its noise ends: a scheduler without such an option cannot stand in for one with it.
 _MEANING = ("prediction_type", "rescale_betas_zero_snr")
+#: How finely strengths are told apart.
+_STRENGTHS = 1000
 #: Arguments of `scheduler.step` that are the loop's own.
 _STEP = ("self", "model_output", "timestep", "sample", "generator", "return_dict")
 
@@ -59,19 +61,42 @@ class Configured:
         table, deviation = self._proved(self.loop)
         return table.model_copy(update={"provenance": self.provenance.model_copy(update={"deviation": deviation})})
 
-    def starts(self) -> Starts:
+    def starts(self, *, spread: bool = False) -> Starts:
         """The tables that start from a given latent, each proved, with a mask and without.
+
+        `spread`: the pipeline tells the scheduler the strength, over which that spreads all steps.
 
         Raises:
             UnsupportedError: the scheduler cannot add noise to a given latent, or is not linear.
 
         """
         refuse_given(self.make())
-        loops = [replace(self.loop, start=start) for start in range(self.loop.steps)]
+        strengths = self._strengths() if spread else None
+        if strengths is None:
+            loops = [replace(self.loop, start=start) for start in range(self.loop.steps)]
+        else:
+            loops = [replace(self.loop, start=0, strength=strength) for strength in strengths]
         alone, *starts = [self._proved(loop) for loop in (replace(self.loop, start=0, noised=False), *loops)]
         worst = max(deviation for _, deviation in (alone, *starts))
         provenance = self.provenance.model_copy(update={"deviation": worst})
-        return Starts(provenance=provenance, alone=alone[0].ops, starts=tuple(table.ops for table, _ in starts))
+        ops = tuple(table.ops for table, _ in starts)
+        return Starts(provenance=provenance, alone=alone[0].ops, starts=ops, strengths=strengths)
+
+    def _strengths(self) -> tuple[float, ...]:
+        """The smallest strength, in thousandths, of each grid of times that the scheduler makes of strengths."""
+        found, last = list[float](), None
+        for strength in (number / _STRENGTHS for number in range(1, _STRENGTHS + 1)):
+            scheduler = self.make()
+            try:
+                set_times(scheduler, replace(self.loop, strength=strength))
+            except FailedError:  # over so little it cannot spread so many
+                continue
+            times = [float(time) for time in scheduler.timesteps]
+            found += [strength] * (times != last)
+            last = times
+        if not found:
+            set_times(self.make(), replace(self.loop, strength=1.0))
+        return tuple(found)
 
     def _proved(self, loop: Loop) -> tuple[Table, float]:
         try:

@@ -62,6 +62,7 @@ class Loop:
         start: steps that are left out at the beginning, where there is a given latent; None goes from noise to latent.
         noised: whether it then begins with the given latent under noise, as image to image does, or, as inpainting at full
             strength, with noise alone.
+        strength: over which the steps are spread, where the pipeline tells the scheduler.
         driving: how the pipeline does it.
 
     """
@@ -73,6 +74,7 @@ class Loop:
     mu: float | None = None
     start: int | None = None
     noised: bool = True
+    strength: float | None = None
     driving: Driving = field(default_factory=Driving)
 
 
@@ -300,7 +302,7 @@ def refuse_given(scheduler: Any) -> None:  # noqa: ANN401 - a diffusers schedule
 
 def _arguments(scheduler: Any, loop: Loop, quirk: Quirk) -> dict[str, Any]:  # noqa: ANN401 - a diffusers scheduler
     """Arguments of `set_timesteps`, as diffusers' `retrieve_timesteps` chooses them."""
-    wished = {"timesteps": loop.timesteps, "sigmas": loop.sigmas, "mu": loop.mu}
+    wished = {"timesteps": loop.timesteps, "sigmas": loop.sigmas, "mu": loop.mu, "strength": loop.strength}
     given = {key: list(value) if isinstance(value, Sequence) else value for key, value in wished.items() if value is not None}
     takes = set(inspect.signature(scheduler.set_timesteps).parameters)
     if cannot := sorted(set(given) - takes):

@@ -109,6 +109,7 @@ def lay_out(contents: Contents, folder: Path) -> Draft:
         tokenizers={name: _tokenizer(made, folder) for name, made in contents.tokenizers.items()},
         inputs=dict(family.inputs),
         noise_order=tuple(family.noise_order),
+        start_order={given: tuple(order) for given, order in family.start_order.items()},
         partial_step=family.partial_step,
         parts=parts | {name: _pipeline(name, whole, parts, folder) for name, whole in contents.pipelines.items()},
         samplers=tuple(_sampler(*made, folder) for made in contents.samplers),

@@ -106,6 +106,8 @@ class Tables:
             options |= {"shares": recipe.sampler.guidance.shares(steps)} if recipe.sampler.guidance.shares(steps) else {}
             options |= {"size": [*typical], "edits": edits(family), "driving": asdict(family.driving)}
             options |= {"times": dict(family.times(steps, *typical))}
+            spread = edits(family) and family.partial_step == "spread"
+            options |= {"spread": True} if spread else {}
             given = {"family": family, "steps": steps, "size": typical, "times": options["times"]}
             self.samplers[steps] = Stage.keyed(
                 "compile", f"{steps} steps", partial(_compile, **given), partial(SamplerFile, name=f"{steps}.json"),
@@ -114,7 +116,7 @@ class Tables:
             stages.append(self.samplers[steps])
             if edits(family):
                 self.starts[steps] = Stage.keyed(
-                    "compile", f"{steps} steps from an image", partial(_compile_starts, **given),
+                    "compile", f"{steps} steps from an image", partial(_compile_starts, **given, spread=spread),
                     partial(SamplerFile, name=f"{steps}-image.json"), options=options, inputs=schedule, makers=_GRIDS,
                 )  # fmt: skip
                 stages.append(self.starts[steps])
@@ -153,7 +155,8 @@ def _sized(
     starts: bool = False,
 ) -> Stage[SamplerFile]:
     times = dict(family.times(steps, *size))
-    compile_, words, suffix = (_compile_starts, " from an image", "-image") if starts else (_compile, "", "")
+    spreading = partial(_compile_starts, spread=bool(options.get("spread")))
+    compile_, words, suffix = (spreading, " from an image", "-image") if starts else (_compile, "", "")
     return Stage.keyed(
         "compile", f"{steps} steps at {size[0]}x{size[1]}{words}",
         partial(compile_, family=family, steps=steps, size=size, times=times),
@@ -204,13 +207,20 @@ def _compile(folder: Path, _: Results, family: Family, steps: int, size: tuple[i
 
 
 def _compile_starts(
-    folder: Path, _: Results, family: Family, steps: int, size: tuple[int, int], times: Mapping[str, Any]
+    folder: Path,
+    _: Results,
+    family: Family,
+    steps: int,
+    size: tuple[int, int],
+    times: Mapping[str, Any],
+    *,
+    spread: bool,
 ) -> None:
     from exporter.schedulers.compile_sampler import configure  # noqa: PLC0415 - torch
     from exporter.schedulers.step_plan import planned_starts  # noqa: PLC0415
 
     name, arguments = _sampler(family, steps, size, times)
-    starts = planned_starts(configure(name, steps=steps, **arguments).starts(), family.recipe.sampler)
+    starts = planned_starts(configure(name, steps=steps, **arguments).starts(spread=spread), family.recipe.sampler)
     starts.dump(folder / f"{steps}-image.json")
 
 

@@ -15,16 +15,23 @@ from exporter.stages.store import Store
 from tests.e2e.conftest import silent
 from tests.e2e.test_conditioned_build import shown
 from tests.exporter.families.test_traced import MODES, RECIPE
-from tools.coverage import conditioned, trial
+from tools.coverage import beside, conditioned, trial
 
 pytestmark = pytest.mark.long
 SKIP = {"preset": "depth-skip", "depth": 3}
 
 
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("name", ["stable-diffusion-controlnet", pytest.param("instruct-pix2pix", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "stable-diffusion-controlnet",
+        pytest.param("instruct-pix2pix", marks=pytest.mark.slow),
+        pytest.param("stable-diffusion-x4-upscaler", marks=pytest.mark.slow),
+    ],
+)
 def test_the_bundle_draws_what_diffusers_draws_with_what_is_left(name, tmp_path):
-    source = conditioned.MADE[name]()
+    source = (conditioned.MADE | beside.MADE)[name]()
     source.save_pretrained(tmp_path / "model")
     text = f"{RECIPE % (tmp_path / 'model', MODES['classifier_free'])}components: {{unet: {{passes: [prune: {SKIP}]}}}}\n"
     bundle, verdicts = build(Recipe.parse(text, name), tmp_path / "bundle", Store(tmp_path / "store"), silent)
@@ -34,7 +41,8 @@ def test_the_bundle_draws_what_diffusers_draws_with_what_is_left(name, tmp_path)
     takes, random = inspect.signature(source.__call__).parameters, np.random.default_rng(0)
     with Pipeline.open(bundle.folder) as pipeline:
         for size in ((32, 32), (32, 48)):
-            inputs = {"image": shown("image", size, random)}
+            smaller = 4 if "x4" in name else 1
+            inputs = {"image": shown("image", (size[0] // smaller, size[1] // smaller), random)}
             given = {"negative_prompt": "Blurry", "guidance_scale": 2.5}
             asked = {"num_inference_steps": 2, "height": size[0], "width": size[1], **trial.handed({"image": [inputs["image"]]})}
             asked = {key: value for key, value in (asked | given).items() if key in takes}

@@ -1,9 +1,12 @@
+from types import SimpleNamespace
+
 import pytest
 from PIL import Image
 
 from engines.compiled import CompiledSamplers
 from engines.errors import BundleError, UnsupportedError
 from engines.images.init_image import InitImage
+from engines.samplers.table import Starts
 from tests.engines import small
 
 
@@ -26,6 +29,21 @@ def test_a_bundle_says_whether_the_step_in_which_a_strength_ends_is_taken(tmp_pa
         samplers = CompiledSamplers(small.make(tmp_path / partial, encoder=True, partial_step=partial))
         found[partial] = sum(op.op == "eval" for op in samplers.load(2, 32, 32, image).ops)
     assert found == {"dropped": 1, "taken": 2}
+
+
+def test_steps_that_are_spread_over_the_strength_are_all_taken(tmp_path):
+    bundle = small.make(tmp_path / "spread", encoder=True, partial_step="spread")
+    path, read = bundle.path(bundle.manifest.samplers[0].image), []
+    whole = Starts.read(path, 2**20)
+    spread = whole.model_copy(update={"starts": whole.starts[:1] * 2, "strengths": (0.2, 0.6)})
+    samplers = CompiledSamplers(SimpleNamespace(manifest=bundle.manifest, path=lambda _: tmp_path / "spread.json"))
+    spread.dump(tmp_path / "spread.json")
+    for strength in (0.3, 0.7, 0.7):
+        image = InitImage.of(Image.new("RGB", (32, 32)), strength=strength)
+        assert image.start(2, "spread") == 0
+        read.append(samplers.load(2, 32, 32, image))
+    assert read[1] is read[2]
+    assert read[0] is not read[1]
 
 
 def test_what_is_not_there_is_told(tmp_path):

@@ -49,6 +49,12 @@ def test_sides_that_are_numbers_do_not_follow_the_latent():
     assert feed.size((8, 8)) is None
 
 
+def test_a_picture_says_what_is_made_of_it():
+    small_one = Input(kind="image", shape=("batch", "2*latent_height", "2*latent_width", 3), preprocessing=Preprocessing())
+    feed = Feed({"image": small_one}, {"image": [Image.new("RGB", (6, 4))]})
+    assert feed.size((8, 8)) == ((16, 24), (4, 6))
+
+
 def test_one_picture_for_all_is_prepared_once(monkeypatch):
     from engines.images import preprocess
 
@@ -71,7 +77,10 @@ def test_one_picture_for_all_is_prepared_once(monkeypatch):
 )
 def test_the_size_to_make_is_told_by_the_first_picture(given, factors, size):
     entry = HINT.model_copy(update={"default": 0.0})
-    assert Feed({"label": LABEL, "hint": entry}, {"label": [1] * len(given), "hint": given}).size(factors) == size
+    assert Feed({"label": LABEL, "hint": entry}, {"label": [1] * len(given), "hint": given}).size(factors) == (
+        size,
+        (given[-1].height, given[-1].width),
+    )
 
 
 def test_no_picture_tells_no_size():

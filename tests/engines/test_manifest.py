@@ -47,6 +47,8 @@ EMPTY = signature({"tokenizer_ids": ("batch", 4)}, {})
         (changed(guidance={"mode": "none"}), "nothing feeds unet's .'guidance_scale'"),
         (changed(tokenizers={}), "nothing feeds text_encoder's"),
         (changed(noise_order=(1, 2)), r"noise_order \[1, 2\] must name every draw from 0 once"),
+        (changed(start_order={"image": (1, 2)}), "there is no encoder"),
+        (changed(start_order={"mask": (2, 1)}), r"\[2, 1\] must be in ascending order"),
         (parts(other=part("text_encoder")), "two sources feed one name"),
         (parts(unet=part("unet", signature=part("vae_decoder").signature)), "one output of its shape"),
         (parts(vae_decoder=part("vae_decoder", signature=FLAT)), "a latent must have 4 axes"),

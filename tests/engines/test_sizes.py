@@ -108,6 +108,12 @@ def test_an_image_that_does_not_fit_is_called_by_width_then_height(sizes):
     )
 
 
+def test_an_image_that_is_enlarged_is_called_by_its_own_size(sizes):
+    feed = SimpleNamespace(size=lambda _: ((24, 32), (6, 8)))
+    with pytest.raises(UnsupportedError, match=r"^an image of 8x6 pixels .*, of which 32x24 are made, does not fit\. height 24"):
+        sizes.chosen(feed, small.draft().defaults, None, None)
+
+
 def test_axes_are_a_port_s_lengths_or_none():
     entry = small.draft().parts["unet"]
     assert axes(entry, "latent") == small.LATENT

@@ -173,6 +173,11 @@ def shallow(more=LATENT, out="model_output"):
             parts(hint=part("condition", {"noise": ("batch", 1)}, {"states": ("batch",)})),
             "hint's noise must have the shape of the denoiser's latent",
         ),
+        (
+            parts(hint=part("condition", {"noise": ("batch", 5, *LATENT[2:])}, {"states": ("batch",)})),
+            "hint's noise must have the shape of the denoiser's latent",
+        ),
+        (parts(encoder=encoder(noise=("batch", 3, *LATENT[2:]))), "encoder's noise must have the shape"),
     ],
 )
 def test_what_takes_or_makes_pictures_must_fit_the_latent(made, message):

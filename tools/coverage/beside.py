@@ -28,8 +28,8 @@ from engines.request import Request
 from exporter.report import pipelines
 from exporter.stages import worker
 from tools.coverage import __main__ as coverage
-from tools.coverage import dreamlite, prompted, trial
-from tools.coverage.conditioned import unet
+from tools.coverage import dreamlite, edits, prompted, trial
+from tools.coverage.conditioned import SIZED, unet
 from tools.coverage.parts import alive, clip, clip_tokenizer, vae
 
 #: Whose classes are typed for models of their own size and kind.
@@ -80,7 +80,13 @@ def upscale() -> DiffusionPipeline:
     network = unet(in_channels=7, num_class_embeds=1000, only_cross_attention=(False, True))
     noisy = diffusers.DDPMScheduler(beta_schedule="scaled_linear")
     return diffusers.StableDiffusionUpscalePipeline(
-        vae(3), clip(), clip_tokenizer(), network, noisy, diffusers.DDIMScheduler(clip_sample=False), max_noise_level=350
+        vae(3, scaling_factor=0.08333),
+        clip(),
+        clip_tokenizer(),
+        network,
+        noisy,
+        diffusers.DDIMScheduler(clip_sample=False),
+        max_noise_level=350,
     )
 
 
@@ -98,11 +104,25 @@ def depth_to_image() -> DiffusionPipeline:
     )  # fmt: skip
 
 
+def refiner() -> DiffusionPipeline:
+    """SDXL's refiner: the second text encoder alone, how pretty a picture is as a condition, and a picture to start from."""
+    sized = {**SIZED, "cross_attention_dim": 32, "projection_class_embeddings_input_dim": 32 + 5 * 8}
+    text = {"text_encoder": None, "tokenizer": None, "text_encoder_2": clip(projection=True), "tokenizer_2": clip_tokenizer("!")}
+    return diffusers.StableDiffusionXLImg2ImgPipeline(
+        vae(), **text, unet=unet(**sized), scheduler=diffusers.DDIMScheduler(clip_sample=False, steps_offset=1),
+        requires_aesthetics_score=True, add_watermarker=False,
+    )  # fmt: skip
+
+
 #: What their rows are called together.
 TASK = "beside the lists"
 #: Classes that are drawn, one a picture, where a pipeline asks for them.
 _CLASSES = (3, 7)
 _SIDE = 32
+#: Those that take texts and pictures, and draw more than one size.
+_PICTURED = ("stable-diffusion-x4-upscaler",)
+#: Those that start from a picture.
+_EDITED = ("stable-diffusion-depth2img", "stable-diffusion-xl-refiner")
 #: Name → what makes the pipeline.
 MADE: Mapping[str, Callable[[], DiffusionPipeline]] = {
     "ddpm": ddpm,
@@ -112,6 +132,7 @@ MADE: Mapping[str, Callable[[], DiffusionPipeline]] = {
     "dit": dit,
     "stable-diffusion-x4-upscaler": upscale,
     "stable-diffusion-depth2img": depth_to_image,
+    "stable-diffusion-xl-refiner": refiner,
     **prompted.MADE,
     **dreamlite.MADE,
 }
@@ -128,13 +149,16 @@ def row(name: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         made.save_pretrained(f"{folder}/model")
         model = _adapted(name, made, Path(folder)) if name in prompted.ADAPTED else {}
-        widths = _WIDTHS if name in prompted.MADE else (_SIDE,)
+        shown = name in prompted.MADE or name in _PICTURED
+        widths, steps = (_WIDTHS if shown or name in _EDITED else (_SIDE,)), edits.STEPS if name in _EDITED else 2
         try:
-            mode, bundle = trial.built(name, Path(folder), _SIDE, widths, 2, model=model)
+            mode, bundle = trial.built(name, Path(folder), _SIDE, widths, 2, steps=steps, model=model)
         except T2IError as error:
             return {**found, "state": "refused", "why": trial.sentence(error, folder)}
-        shown = name in prompted.MADE
-        psnr = min(trial.compared(made, name, bundle, mode, _SIDE, widths) if shown else _compared(made, bundle, mode))
+        if name in _EDITED:
+            psnr = min(edits.compared(made, name, bundle, "image-to-image", mode, _SIDE, widths))
+        else:
+            psnr = min(trial.compared(made, name, bundle, mode, _SIDE, widths) if shown else _compared(made, bundle, mode))
     return {**found, "state": "works" if psnr >= trial.LIMIT else "differs", "psnr": round(psnr, 1), "guidance": mode}
 
 

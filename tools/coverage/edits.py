@@ -28,6 +28,7 @@ from PIL import Image
 from engines.errors import ParityError, T2IError, UnsupportedError
 from engines.pipeline import Pipeline
 from engines.request import Request
+from exporter.families.tracing import image_arguments
 from exporter.report import pipelines as report
 from exporter.stages import worker
 from tools.coverage import __main__ as coverage
@@ -38,8 +39,8 @@ from tools.coverage.trial import CALLS, DEAD, LIMIT, MODES, NEGATIVE, PROMPTS, S
 TASKS: Mapping[str, Mapping[str, Any]] = {task: coverage.TASKS[task] for task in ("image-to-image", "inpainting")}
 #: Task → strengths of the first setting; all others have the first of them. Of four steps two or three are taken at 0.6.
 _STRENGTHS: Mapping[str, tuple[float, ...]] = {"image-to-image": (0.6, 0.3, 1.0), "inpainting": (0.6, 1.0)}
-_STEPS = 4
-_ENCODER = "components: {vae_encoder: {}}\n"
+#: How many are taken, and what a recipe says beside.
+STEPS, _ENCODER = 4, "components: {vae_encoder: {}}\n"
 #: Micro models that are not those from text: diffusers fills masks with SD3 of 16 channels alone, and decodes without its shift.
 OWN: Mapping[tuple[str, str], Callable[[], DiffusionPipeline]] = {
     ("stable-diffusion-3", "inpainting"): partial(pipelines.stable_diffusion_3, channels=16, shift_factor=0.0),
@@ -66,7 +67,7 @@ def _rows(name: str, source: Any, tasks: Sequence[str]) -> dict[str, dict[str, A
         source.save_pretrained(f"{folder}/model")
         for only, bundles, batch in ladder(side, wide):
             try:
-                of = partial(built, name, Path(folder), side, steps=_STEPS, more=_ENCODER)
+                of = partial(built, name, Path(folder), side, steps=STEPS, more=_ENCODER)
                 made = [(*of(widths, batch), widths) for widths in bundles]
             except (UnsupportedError, ParityError) as error:
                 refusals.append(error)
@@ -76,7 +77,7 @@ def _rows(name: str, source: Any, tasks: Sequence[str]) -> dict[str, dict[str, A
             for task in tasks:
                 editor = TASKS[task][name].from_pipe(source)
                 each = [
-                    value for mode, bundle, widths in made for value in _compared(editor, name, bundle, task, mode, side, widths)
+                    value for mode, bundle, widths in made for value in compared(editor, name, bundle, task, mode, side, widths)
                 ]
                 state = "works" if min(each) >= LIMIT else "differs"
                 found[task] = {"state": state, "psnr": round(min(each), 1), "guidance": made[0][0], **left}
@@ -84,7 +85,7 @@ def _rows(name: str, source: Any, tasks: Sequence[str]) -> dict[str, dict[str, A
         return {task: {"state": "refused", "why": sentence(refusals[-1], folder)} for task in tasks}
 
 
-def _compared(
+def compared(
     editor: Any,  # noqa: ANN401 - diffusers'
     name: str,
     bundle: Path,
@@ -135,10 +136,11 @@ def _one(
     own = "true_cfg_scale" if mode == "classifier_free" and "true_cfg_scale" in takes else "guidance_scale"
     # The bundle's further scales are those of the pipeline from text, and the others have other defaults.
     options = {each.name: each.default for each in manifest.guidance.scales}
-    options |= {own: 1.0 if scale is None else scale, "num_inference_steps": _STEPS, "strength": strength, **shown, **call}
+    options |= {own: 1.0 if scale is None else scale, "num_inference_steps": STEPS, "strength": strength, **shown, **call}
     options |= {"image": given["image"], "mask_image": masks, "height": size[0], "width": size[1]}
     options |= {"negative_prompt": [negative] * len(prompts)} if negative else {}
     noise = [torch.Generator().manual_seed(7 + index) for index in range(len(prompts))]
+    options |= {each: image_arguments.as_map(shown[each]) for each in image_arguments.maps(editor) if each in shown}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of diffusers about its own arguments
         usual = {key: value for key, value in options.items() if key in takes}

@@ -32,6 +32,8 @@ from engines.guidance import USUAL
 from engines.inputs import Input
 from engines.pipeline import Pipeline
 from engines.request import Request
+from engines.signature import dimension
+from engines.sizes import Sizes
 from exporter.build import build
 from exporter.recipe.schema import Recipe
 from exporter.stages import worker
@@ -170,7 +172,7 @@ def built(
 
 
 def compared(source: Any, name: str, bundle: Path, mode: str, height: int, widths: tuple[int, ...]) -> Iterator[float]:  # noqa: ANN401 - diffusers'
-    """PSNR in dB of every setting."""
+    """PSNR in dB of every setting: one picture and two, two sizes, guidance on and off."""
     source.set_progress_bar_config(disable=True)
     takes = inspect.signature(source.__call__).parameters
     own = "true_cfg_scale" if mode == "classifier_free" and "true_cfg_scale" in takes else "guidance_scale"
@@ -180,14 +182,16 @@ def compared(source: Any, name: str, bundle: Path, mode: str, height: int, width
         for prompts, width, scale in itertools.product((PROMPTS[:1], PROMPTS), widths, scales):
             negative = NEGATIVE if mode == "classifier_free" else ""
             given: dict[str, Any] = {} if scale is None else {"guidance_scale": scale}
-            pictures = _pictures(pipeline.bundle.manifest.inputs, len(prompts), (width, height), resized="height" in takes)
-            given |= {"negative_prompt": negative, "seed": 7, "generator": "torch-cpu", "inputs": pictures}
+            inputs, sides = pipeline.bundle.manifest.inputs, Sizes(pipeline.bundle).named(height, width)
+            pictures = _pictures(inputs, len(prompts), sides, resized="height" in takes)
+            numbers = {each: int(entry.maximum or 1) // 3 for each, entry in inputs.items() if entry.kind == "integer"}
+            given |= {"negative_prompt": negative, "seed": 7, "generator": "torch-cpu", "inputs": {**pictures, **numbers}}
             texts = prompts if pipeline.bundle.manifest.tokenizers else [""] * len(prompts)
             asked = Request.of(pipeline.bundle.manifest, texts, 1, **{**given, **({} if texts is prompts else _WORDLESS)})
             drawn = pipeline.draw(asked, height=height, width=width).images
             noise = [torch.Generator().manual_seed(7 + index) for index in range(len(prompts))]
             options = {own: 1.0 if scale is None else scale, "height": height, "width": width, "num_inference_steps": 2}
-            options |= {**_PLAIN, "max_area": height * width, **handed(pictures), **CALLS.get(name, {})}
+            options |= {**_PLAIN, "max_area": height * width, **handed(pictures), **numbers, **CALLS.get(name, {})}
             options = {key: value for key, value in options.items() if key in takes}
             options |= {"negative_prompt": [negative] * len(prompts)} if negative and "negative_prompt" in takes else {}
             with warnings.catch_warnings(), _means():
@@ -219,13 +223,18 @@ def drawn_by(
     return np.concatenate(found)
 
 
-def _pictures(inputs: Mapping[str, Input], count: int, size: tuple[int, int], *, resized: bool) -> dict[str, list[Image.Image]]:
+def _pictures(
+    inputs: Mapping[str, Input], count: int, sides: Mapping[str, int], *, resized: bool
+) -> dict[str, list[Image.Image]]:
     """That many pictures for each input, smooth and in colours; a mask is half white.
 
-    They are (width, height) of `size`, and half as large again where they are `resized`.
+    They are as large as the input is for a latent of these `sides`, and half as large again where they are `resized`.
     """
     random, found = np.random.default_rng(0), dict[str, list[Image.Image]]()
     for name, about in ((name, about) for name, about in inputs.items() if about.pictured):
+        lengths = ((each, "") if isinstance(each, int) else dimension(each) for each in about.shape[1:3])
+        height, width = (factor * sides.get(side, 1) for factor, side in lengths)
+        size = width, height
         larger = resized and about.preprocessing is not None and about.preprocessing.resize != "none"
         own = (size[0] * 3 // 2, size[1] * 3 // 2) if larger else size
         mask, filtered = about.kind == "mask", Image.Resampling.NEAREST if about.kind == "mask" else Image.Resampling.BICUBIC

@@ -15,7 +15,7 @@ from exporter.families.tracing import feature_extractors, ip_adapters, siblings,
 from exporter.families.tracing.standins import real
 from exporter.families.tracing.two_stages import staged
 from exporter.families.unets import tokens
-from exporter.models import weights
+from exporter.models import component_files, weights
 
 if TYPE_CHECKING:
     from exporter.models.checkpoint import Checkpoint
@@ -57,8 +57,9 @@ def _whole(checkpoint: Checkpoint, sampler: SamplerOptions, loaded: Sequence[str
         argument = takes[name].default is not inspect.Parameter.empty and name not in kind._optional_components  # noqa: SLF001
         if argument or not isinstance(entry, list):
             parts[name] = entry
-        elif name == "scheduler":
-            parts[name] = scheduler(checkpoint, sampler)
+        elif component_files.SCHEDULERS.fullmatch(name) and name in checkpoint.configs:
+            own = name == "scheduler"
+            parts[name] = scheduler(checkpoint, sampler) if own else _class(*entry).from_config(checkpoint.configs[name])
         elif name not in checkpoint.configs:
             _refuse_absent(checkpoint, kind, name, entry)
             parts[name] = None

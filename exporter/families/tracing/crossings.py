@@ -83,6 +83,15 @@ class Conditions:
     pictures: tuple[str, ...]
     draw: int | None
 
+    def channels(self, survey: Survey) -> int:
+        """Channels of that noise, 0 where there is none; raise UnsupportedError where it has more than the latent's."""
+        if self.draw is None:
+            return 0
+        channels, *sides = dry_run.flat(survey.noises[self.draw], survey.name)
+        if sides != list(survey.latent[1:]) or channels > survey.latent[0]:
+            raise UnsupportedError(f"{survey.name} draws noise for its pictures that is larger than its latent's.")
+        return channels
+
 
 def conditions(survey: Survey, shapes: Shapes, factor: int) -> Conditions:
     """Follow the pipeline at some of a recipe's sizes.

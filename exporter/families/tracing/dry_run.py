@@ -19,7 +19,7 @@ from torch.utils import _pytree as pytree
 
 from engines.errors import UnsupportedError
 from engines.signature import Dim
-from exporter.families.tracing import open_lengths, standins
+from exporter.families.tracing import open_lengths, own_start, standins
 from exporter.families.tracing.open_positions import OpenPositions
 from exporter.families.tracing.open_texts import OpenTexts
 from exporter.families.tracing.origins import Origins
@@ -134,7 +134,10 @@ class Play:
         self.grid, self.phase, self._draw, self._origins = Grid(), "before", draw, origins
         self.prepares, self.unseeded = False, standins.Unseeded()
         self.on_step: Callable[[Any, Any, Any, Mapping[str, Any]], Any] = self._stop
-        self._place(scheduler=standins.scheduler(pipeline.scheduler, time, self._stepped, self.grid))
+        scheduler = standins.scheduler(pipeline.scheduler, time, self._stepped, self.grid)
+        begins = own_start.alone(pipeline)
+        self._place(scheduler=standins.stand_in(scheduler, add_noise=own_start.noised) if begins else scheduler)
+        self._place(**own_start.processors(pipeline))
         self._place(check_inputs=lambda *_, **__: None, progress_bar=self._loop)
 
     def _place(self, **attributes: Any) -> None:  # noqa: ANN401

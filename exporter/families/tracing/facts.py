@@ -13,18 +13,19 @@ from torch.utils import _pytree as pytree
 from engines.errors import UnsupportedError
 from engines.signature import Range
 from exporter.families.tracing import (
-    class_labels,
     conditioning,
     dry_run,
     image_arguments,
+    own_start,
     own_texts,
     readings,
     text_processors,
     two_stages,
+    whole_numbers,
 )
 from exporter.families.tracing.dry_run import NEGATIVE, POSITIVE, Encoding, Leaf, Play, TokenCall
 from exporter.families.tracing.lengths import OpenLengths
-from exporter.families.tracing.one_text import TextList, checked
+from exporter.families.tracing.one_text import TextList, checked, plain
 from exporter.families.tracing.origins import DRAW, STEP, Origins, drawn_of, marked
 from exporter.families.tracing.readings import AskedTokens, Reading
 from exporter.families.tracing.scales import open_scales, other_scales, steering
@@ -50,9 +51,11 @@ class Survey:
         words: name of an input → the argument that is that picture; by default the arguments' own names.
         judged: whether the pipeline itself checks what it is asked, as it does for whoever calls it.
         cut: whether tokenizers leave out what pads a text.
+        enlarges: how many times as large as its pictures is what it draws.
 
     Attributes:
         pictures: name of an input → the argument of the call that is that picture.
+        shared: pictures of which one call takes one, for all its prompts; `size` is the height and width that it was asked for.
         drawn: which of the noises that the pipeline draws is the latent's.
         draws: how many it draws before its first step; `unseeded` are those beside them that no seed reaches.
         branches: prompts a picture.
@@ -60,12 +63,13 @@ class Survey:
         returned: component → what it last returned of several things, with `Absent` for tensors.
         components: phase → names of those that compute in it, in the order in which they first do.
         latent: shape of the noise, behind the batch.
-        noise: its shape as the pipeline draws it.
+        noises: shapes of all noises as the pipeline draws them.
         way: how the pipeline keeps it, and by what it multiplies it.
         grid: what its scheduler was told.
         scale: of guidance; `others` are the pipeline's further scales.
         options: what `step` was given beside output, time and sample.
         earlier: how many noises a first stage draws for a picture, and the shape of each; () without one.
+        texts: what its prompts are a list of, as its call is given them.
         lone: whether it writes its prompt into a text of its own, and so draws one at a time.
         counts: whether a network asks masks that pad texts how many ids are a text's own.
 
@@ -89,11 +93,15 @@ class Survey:
         words: Mapping[str, str] | None = None,
         judged: bool = False,
         cut: bool = False,
+        enlarges: int = 1,
     ) -> None:
-        self.pipeline, self.mode, self.cut = pipeline, mode, cut
+        self.pipeline, self.mode, self.cut, self.enlarges = pipeline, mode, cut, enlarges
         self.lists, self._hand = dict(lists or {}), hand or image_arguments.as_numbers
-        self.pictures = image_arguments.numbered(words or image_arguments.arguments(pipeline), self.lists) if hand else {}
-        self.prepared = dict(prepared or {})
+        named = image_arguments.arguments(pipeline) if words is None else words
+        self.pictures = image_arguments.numbered(named, self.lists) if hand else {}
+        self.prepared = dict(prepared or {}) | image_arguments.mapped(self.pictures)
+        self.shared = frozenset(name for name, argument in self.pictures.items() if argument == image_arguments.SHARED)
+        self.size = height, width
         self.drawn: int | None = None
         self.name = type(pipeline).__name__
         self._asked = {**asked, "height": height, "width": width, "num_inference_steps": steps}
@@ -103,6 +111,7 @@ class Survey:
         self.scale = OpenScale(marked(torch.ones(1), STEP), on=mode != "none")
         self.others = open_scales(other_scales(pipeline))
         self._read: dict[str, set[str]] = {}
+        self.texts: type[list[str]] = TextList
         play, noises = self._play(1)
         self.encodings = self._recorded(play)
         masks, called = own_texts.AskedMasks(), self.called(1)
@@ -122,25 +131,17 @@ class Survey:
         else:
             raise UnsupportedError(f"{self.name} never calls its scheduler's step.\n  Only pipelines that denoise are built.")
         self.lone = called["prompt"].written
+        self.texts = TextList if self.lone else list
         (earlier,) = first.values()
         self.earlier = earlier.of_a_picture(self.name)
         pads = any(not call.mask.all() for each in self.encodings for call in each.tokens)
         self.counts = masks.asked and pads
         self.draws, self.unseeded = len(noises), play.unseeded.drawn
         self.drawn = drawn_of(self._kept, len(noises), self.name) if self.draws > 1 or self.pictures else 0
-        self.noise, self.grid = tuple((noise := noises[self.drawn]).shape), play.grid
-        self.latent = dry_run.flat(self.noise, self.name)
+        noise = noises[self.drawn]
+        self.noises, self.grid = [tuple(each.shape) for each in noises], play.grid
+        self.latent = dry_run.flat(self.noises[self.drawn], self.name)
         self.way, self.factor = dry_run.packing(noise.reshape(1, *self.latent), self._kept, self.name)
-
-    @property
-    def shared(self) -> frozenset[str]:
-        """Pictures of which one call takes one, for all its prompts."""
-        return frozenset(name for name, argument in self.pictures.items() if argument == image_arguments.SHARED)
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width that it was asked for."""
-        return self._asked["height"], self._asked["width"]
 
     @property
     def piles(self) -> bool:
@@ -155,11 +156,13 @@ class Survey:
         given: Mapping[str, Tensor] | None = None,
         words: Mapping[str, str] | None = None,
     ) -> dict[str, Any]:
-        """Arguments of the call that are pictures, (batch, channels, height, width) each: those that are given, else black."""
+        """Arguments of the call that are pictures (batch, channels, …), to draw a size of: those that are given, else black."""
+        sides = height // self.enlarges, width // self.enlarges
         counts = {name: 1 if name in self.shared else batch for name in self.pictures}
-        pictures = {name: torch.zeros(count, 3, *(self.own_sides(name) or (height, width))) for name, count in counts.items()}
+        pictures = {name: torch.zeros(count, 3, *(self.own_sides(name) or sides)) for name, count in counts.items()}
         pictures |= dict(given or {})
-        return self.called_by({name: self._hand(marked(picture, name)) for name, picture in pictures.items()}, words)
+        shown = {name: self._hand(marked(picture, name)) for name, picture in pictures.items()}
+        return own_start.blank(self.pipeline, batch, *sides) | self.called_by(shown, words)
 
     def own_sides(self, name: str) -> tuple[int, int] | None:
         """Height and width of a picture that has a size of its own; None of one that is as large as what is drawn."""
@@ -167,16 +170,16 @@ class Survey:
 
     def called_by(self, pictures: Mapping[str, Any], words: Mapping[str, str] | None = None) -> dict[str, Any]:
         """What stands for each picture by its argument of the call, or by another's `words`; lists where they are."""
-        words = words or self.pictures
+        words = self.pictures if words is None else words
         lists = {words[name] for name in pictures if self.pictures[name] in self.lists}
         return image_arguments.by_argument(pictures, words, lists)
 
     def called(self, batch: int, tail: str = "") -> dict[str, Any]:
         """Arguments of the pipeline's call for that many pictures; `tail` is what the texts go on with."""
-        texts = {"prompt": TextList([POSITIVE + tail] * batch)}
-        texts |= {"negative_prompt": TextList([NEGATIVE + tail] * batch)} if self.branches == 2 else {}
+        texts = {"prompt": self.texts([POSITIVE + tail] * batch)}
+        texts |= {"negative_prompt": self.texts([NEGATIVE + tail] * batch)} if self.branches == 2 else {}
         shown = self.shown(batch, self._asked["height"], self._asked["width"])
-        asked = {"batch_size": batch, **class_labels.labelled(self.pipeline, batch), **texts, **shown, **self._asked}
+        asked = {"batch_size": batch, **whole_numbers.given(self.pipeline, batch, {}), **texts, **shown, **self._asked}
         return {**asked, **steering(self.pipeline, self.mode, self.scale), **self.others, "output_type": "np"}
 
     @property
@@ -264,7 +267,13 @@ class Survey:
         def encode(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - the pipeline's
             before, play.phase = play.phase, "text"
             encodings.append(Encoding(args, kwargs))
-            encodings[-1].found = found = method(play.pipeline, *args, **kwargs)
+            try:
+                found = method(play.pipeline, *args, **kwargs)
+            except TypeError:  # it compares the types of its prompts, and has made another list of one
+                args, kwargs = tuple(map(plain, args)), {name: plain(value) for name, value in kwargs.items()}
+                encodings[-1] = Encoding(args, kwargs)
+                found = method(play.pipeline, *args, **kwargs)
+            encodings[-1].found = found
             pytree.tree_map_only(Tensor, lambda each: marked(each, STEP), found)
             own_texts.mark(pytree.tree_leaves(found))
             play.phase = before
@@ -304,7 +313,7 @@ class Survey:
         """What the pipeline encodes of other texts."""
         play, _ = self._play(1)
         found, play.prepares = self._recorded(play, len(self.encodings)), True
-        texts = {"prompt": TextList([prompt]), "negative_prompt": TextList([negative])}
+        texts = {"prompt": self.texts([prompt]), "negative_prompt": self.texts([negative])}
         self._run(play, **{**self.called(1), **{name: texts[name] for name in texts if name in self.called(1)}})
         return found
 
@@ -370,7 +379,7 @@ class Survey:
     def sides(self, height: int, width: int) -> tuple[int, int]:
         """Cells of the latent, down and across, of another size."""
         _, noises = self._prepared(height, width, 1)
-        down, across = dry_run.flat(tuple(noises[0].shape), self.name)[1:]
+        down, across = dry_run.flat(tuple(noises[self.drawn or 0].shape), self.name)[1:]
         return down, across
 
     def _prepared(self, height: int, width: int, steps: int) -> tuple[Play, list[Tensor]]:

@@ -15,13 +15,15 @@ from transformers import BatchFeature
 
 from engines.errors import UnsupportedError
 from engines.inputs import Preprocessing
-from exporter.families.tracing import dry_run, feature_extractors, ip_adapters, standins
+from exporter.families.tracing import dry_run, feature_extractors, ip_adapters, own_start, standins
 from exporter.families.tracing.origins import STEP, marked, origins
 
 #: Arguments that are pictures by their annotation, of networks that a pipeline may have.
 _OTHERS = (ip_adapters.IMAGE, f"negative_{ip_adapters.IMAGE}")
 #: Of which one call takes one, for all its prompts.
 SHARED = ip_adapters.IMAGE
+#: Tensors (B, height, width) that are pictures of one channel, in any unit.
+_MAPS = ("depth_map",)
 #: What users call an argument, where that is another word.
 _WORDS = {"mask_image": "mask"}
 #: What a survey is, which knows this module.
@@ -34,19 +36,22 @@ class Picture:
     """What a pipeline makes of one of its pictures.
 
     Attributes:
-        grey: whether it has one channel.
+        grey: whether it is a mask, of one channel.
         preprocessing: what is done to it.
         sides: its height and width, where they are its network's own, and not the drawn picture's.
+        map: whether it has one channel of levels.
 
     """
 
     grey: bool
     preprocessing: Preprocessing
     sides: tuple[int, int] | None = None
+    map: bool = False
 
 
 #: Of one that no image processor prepares: as it is, in [0, 1].
 PLAIN = Picture(grey=False, preprocessing=Preprocessing())
+MAP = Picture(grey=False, preprocessing=Preprocessing(resize="stretch", resample="bicubic"), map=True)
 
 
 class Unprepared(BaseException):  # an event; and no pipeline shall catch it
@@ -83,6 +88,21 @@ class Shown(Image.Image):
         raise Several(next(iter(origins(self.content)), "") if isinstance(self.content, Tensor) else "")
 
 
+def pil(pixels: np.ndarray) -> Image.Image:
+    """A picture of uint8 (height, width, channels)."""
+    return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+
+
+def in_hand(pictures: Mapping[str, np.ndarray], shared: Collection[str]) -> dict[str, list[Image.Image]]:
+    """Pictures of PIL of uint8 (B, height, width, channels) by input; the first alone of what all of a call share."""
+    return {name: [pil(each) for each in (own[:1] if name in shared else own)] for name, own in pictures.items()}
+
+
+def piled(pictures: Mapping[str, Any], *, piles: bool) -> dict[str, Any]:
+    """Pictures of PIL by input, or in one pile each, which no pipeline takes apart: some take a list for one prompt's."""
+    return {name: Shown(own) if piles and isinstance(own, list) else own for name, own in pictures.items()}
+
+
 def as_numbers(content: Tensor) -> Tensor:
     """A picture in the hands of a pipeline that prepares none: its numbers."""
     return content
@@ -91,8 +111,25 @@ def as_numbers(content: Tensor) -> Tensor:
 def arguments(pipeline: Any) -> Mapping[str, str]:  # noqa: ANN401 - a pipeline of diffusers
     """Name of an input → the argument of the pipeline's call that is a picture."""
     takes = dry_run.arguments(pipeline)
-    named = (name for name, about in takes.items() if "PIL.Image" in str(about.annotation) and name not in _OTHERS)
-    return {**{_WORDS.get(name, name): name for name in named}, **ip_adapters.words(pipeline)}
+    named = (name for name, about in takes.items() if "PIL.Image" in str(about.annotation) and name not in {*_OTHERS, *_MAPS})
+    return {**{_WORDS.get(name, name): name for name in (*named, *maps(pipeline))}, **ip_adapters.words(pipeline)}
+
+
+def maps(pipeline: Any) -> list[str]:  # noqa: ANN401 - a pipeline of diffusers
+    """Those that are tensors of one channel."""
+    return [name for name in dry_run.arguments(pipeline) if name in _MAPS]
+
+
+def mapped(pictures: Mapping[str, str]) -> dict[str, Picture]:
+    """What is made of those that are, of pictures by input and their arguments."""
+    return {name: MAP for name, argument in pictures.items() if argument in _MAPS}
+
+
+def as_map(picture: Any) -> Tensor:  # noqa: ANN401 - (B, channels, height, width), or pictures of PIL
+    """A picture as an argument that is a map is given: (B, height, width)."""
+    if isinstance(picture, Tensor):
+        return marked(picture[:, 0], *origins(picture))
+    return torch.stack([torch.from_numpy(np.asarray(each.convert("L"), np.float32) / 255) for each in picture])
 
 
 def numbered(named: Mapping[str, str], lists: Mapping[str, int]) -> dict[str, str]:
@@ -107,7 +144,8 @@ def by_argument(pictures: Mapping[str, Any], words: Mapping[str, str], lists: Co
     """What stands for each picture, by its argument: in a list where that is among `lists`."""
     found = dict[str, list[Any]]()
     for name, each in pictures.items():
-        found.setdefault(words[name], []).append(each)
+        one = each.content if isinstance(each, Shown) else each
+        found.setdefault(words[name], []).append(as_map(one) if words[name] in _MAPS else each)
     return {name: each if name in lists else each[0] for name, each in found.items()}
 
 
@@ -190,7 +228,7 @@ def taking(pipeline: Any, seen: dict[str, Picture]) -> dict[str, Any]:  # noqa: 
             note(given, about)
             return given[:, :1] if about.grey else given
 
-        found[name] = standins.stand_in(real, preprocess=preprocess, resize=resize)
+        found[name] = standins.stand_in(real, preprocess=own_start.beside_blanks(pipeline, preprocess), resize=resize)
 
     for name, real in feature_extractors.of(pipeline).items():
 
@@ -211,6 +249,8 @@ def noting(pipeline: Any, note: Callable[[Any, Tensor], Tensor]) -> dict[str, An
     for name, real in processors(pipeline).items():
 
         def preprocess(_self: object, image: Any, *args: Any, real: VaeImageProcessor = real, **kwargs: Any) -> Tensor:  # noqa: ANN401
+            if isinstance(image, own_start.Blank):
+                return own_start.begun(pipeline, image)
             shown: Any = image.content if isinstance(image, Shown) else image
             return note(shown, real.preprocess(shown, *args, **kwargs))
 
@@ -257,15 +297,3 @@ def _about(processor: VaeImageProcessor, resize_mode: str, *, cropped: bool, own
         std=(1 - middle,),
     )
     return Picture(config.do_convert_grayscale, preprocessing)
-
-
-def piled(pictures: Mapping[str, Any], survey: Any) -> dict[str, Any]:  # noqa: ANN401 - which knows this module
-    """Pictures of PIL by input, in one pile each, which no pipeline takes apart: some take a list for one prompt's."""
-    if not survey.piles:
-        return dict(pictures)
-    return {name: Shown(own) if isinstance(own, list) else own for name, own in pictures.items()}
-
-
-def pil(pixels: np.ndarray) -> Image.Image:
-    """A picture of uint8 (height, width, channels)."""
-    return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)

@@ -41,5 +41,10 @@ def checked(check: Callable[..., None]) -> Callable[..., None]:
     return judged
 
 
+def plain(value: Any) -> Any:  # noqa: ANN401 - an argument
+    """Such a list as any other, for who compares the types of prompts; else the value itself."""
+    return list(value) if isinstance(value, TextList) else value
+
+
 def _text(value: Any) -> Any:  # noqa: ANN401 - an argument
     return value[0] if isinstance(value, TextList) else value

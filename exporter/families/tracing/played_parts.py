@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from exporter.families.tracing import class_labels, dry_run, image_arguments, neutral, text_processors, two_stages
+from exporter.families.tracing import dry_run, image_arguments, neutral, text_processors, two_stages, whole_numbers
 from exporter.families.tracing.blocks import Blocks
 from exporter.families.tracing.crossings import Conditions
 from exporter.families.tracing.dry_run import Leaf, Play
@@ -86,14 +86,14 @@ class PlayedPart(nn.Module):
         latent: Tensor,
         scale: Any,  # noqa: ANN401 - as `steering`
         pictures: Mapping[str, Tensor] | None = None,
-        labels: Tensor | None = None,
+        values: Mapping[str, Tensor] | None = None,
     ) -> dict[str, Any]:
-        """Arguments of the pipeline's call for a latent; pictures (B, channels, height, width) by input, or black ones."""
+        """Arguments of the pipeline's call for a latent; pictures (B, channels, height, width) and numbers, or blanks."""
         count, *sides = latent.shape[0], *(length * self._factor for length in latent.shape[2:])
         size = dict(zip(("height", "width"), sides, strict=True))
         given = prompted(play.pipeline, self._survey, encoded, count) | steering(self._pipeline, self._survey.mode, scale)
         shown = self._survey.shown(count, sides[0], sides[1], pictures)
-        shown |= class_labels.labelled(self._pipeline, count, labels)
+        shown |= whole_numbers.given(self._pipeline, count, values or {})
         return {**self._asked, **shown, **given, **size, "num_inference_steps": 1}
 
     def _bare(self, count: Any) -> list[Any]:  # noqa: ANN401 - an open length
@@ -204,7 +204,7 @@ class PlayedStep(PlayedPart):
         others = {name: OpenScale(scales[name], on=default > 0) for name, default in survey.scales.items()}
         try:
             with sized(latent):
-                play(**self._call(play, encoded, latent, scale, labels=values.get(class_labels.LABELS)) | others)
+                play(**self._call(play, encoded, latent, scale, values=values) | others)
         except Stepped as event:
             return dry_run.unpacked(survey.way, event.output, latent).float()
         raise RuntimeError(f"{survey.name} returned without a step")
@@ -226,8 +226,9 @@ class PlayedConditions(PlayedPart):
 
         pictures = {name: picture.permute(0, 3, 1, 2) for name, picture in values.items()}
         drawn = (picture.shape[2:] for name, picture in pictures.items() if self._survey.own_sides(name) is None)
-        first, size = next(iter(pictures.values())), next(drawn, self._survey.size)
-        count, sides = first.shape[0], [length // self._factor for length in size]
+        asked = [length // self._survey.enlarges for length in self._survey.size]
+        first, size = next(iter(pictures.values())), next(drawn, asked)
+        count, sides = first.shape[0], [length * self._survey.enlarges // self._factor for length in size]
         latent = torch.zeros(count, self._survey.latent[0], *sides)
         play = self._play(self._drawing(latent, noise), torch.zeros(count), Origins(crossing, "pictures"))
         play.place(**self._survey.unasked(self._pipeline, but=self._conditions.begun))

@@ -4,33 +4,41 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import itertools
 from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from engines.errors import UnsupportedError
 from exporter.families import Saw
-from exporter.families.tracing import dry_run, image_arguments, played_parts, siblings, standins, starts, text_processors
+from exporter.families.tracing import (
+    dry_run,
+    image_arguments,
+    own_start,
+    played_parts,
+    siblings,
+    standins,
+    starts,
+    text_processors,
+    two_stages,
+    whole_numbers,
+)
 from exporter.families.tracing.cached_steps import CutFamily, cached
 from exporter.families.tracing.call import as_taken
+from exporter.families.tracing.condition_values import condition_values
 from exporter.families.tracing.dry_run import Leaf, Play
 from exporter.families.tracing.facts import replayed
-from exporter.families.tracing.one_text import TextList
-from exporter.families.tracing.origins import DRAW, STEP, Origins, marked
 from exporter.families.tracing.own_grid import own_grid
 from exporter.families.tracing.own_texts import without_padding
 from exporter.families.tracing.readings import AskedTokens, branch_of
 from exporter.families.tracing.scales import steering
 from exporter.families.tracing.standins import Stepped
-from exporter.families.tracing.two_stages import NOISE, answered
 
 if TYPE_CHECKING:
+    from engines.manifest import StartsFrom
     from exporter.families.tracing.crossings import Conditions
     from exporter.families.tracing.facts import Survey
     from exporter.families.tracing.starts import Start
@@ -52,7 +60,7 @@ class TracedFamily(CutFamily, Protocol):
         ...
 
     @property
-    def starts(self) -> Mapping[str, Start]:
+    def starts(self) -> Mapping[StartsFrom, Start]:
         """How pipelines start from an `image`, and within a `mask`."""
         ...
 
@@ -142,7 +150,7 @@ class TracedReference:
                 for name, each in text_processors.of(self.pipeline).items()
             }
         )
-        play.place(**answered(noise))
+        play.place(**two_stages.answered(noise))
         method = getattr(type(play.pipeline), play.encoder)
 
         def encode(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - the pipeline's
@@ -154,8 +162,8 @@ class TracedReference:
         play.encode_by(encode)
         shapes = self._family.recipe.shapes
         height, width = shapes.height[1], shapes.width[1]
-        texts = {"prompt": TextList(prompts)}
-        texts |= {"negative_prompt": TextList([negative or ""] * count)} if survey.branches == 2 else {}
+        texts = {"prompt": survey.texts(prompts)}
+        texts |= {"negative_prompt": survey.texts([negative or ""] * count)} if survey.branches == 2 else {}
         scale = standins.OpenScale(torch.ones(count), on=survey.mode != "none")
         asked = {**self._family.arguments, **texts, **steering(self.pipeline, survey.mode, scale)}
         with contextlib.suppress(Stepped):
@@ -249,65 +257,15 @@ class TracedReference:
         before, count = (self._family.conditions.draw, survey.drawn), survey.draws
         if self._started:
             before, count = self._started[1].drawn, self._started[1].draws
-        return [*(draws[number] for number in before if number is not None), *draws[count:]]
+        taken = [*(draws[number] for number in before if number is not None), *draws[count:]]
+        most = survey.latent[0]
+        return [
+            np.pad(each, [(0, 0), (0, most - each.shape[1])] + [(0, 0)] * 2) if each.shape[1] < most else each for each in taken
+        ]
 
     def conditions(self, pictures: Mapping[str, np.ndarray], noise: np.ndarray) -> dict[str, np.ndarray]:
-        """What the pipeline's own code makes of pictures for its steps, float32 by port, and the pictures as it prepares them.
-
-        Args:
-            pictures: uint8 (B, height, width, channels) by input.
-            noise: what it draws for them, where it does.
-
-        """
-        survey, about, family = self._family.survey, self._family.conditions, self._family
-        if not about.crossings:
-            return {}
-        count = len(next(iter(pictures.values())))
-        sizes = (own.shape[1:3] for name, own in pictures.items() if survey.own_sides(name) is None)
-        height, width = next(sizes, survey.size)
-        found: dict[str, Tensor] = {}
-        shown: dict[str, Any] = self._in_hand(pictures)
-        names = {id(image): name for name, own in shown.items() for image in own}
-        for name in shown.keys() - survey.prepared:  # what no processor prepares is taken as numbers too
-            found[name] = torch.from_numpy(pictures[name].astype(np.float32) / 255)
-            shown[name] = marked(found[name].permute(0, 3, 1, 2), name)
-
-        def note(image: Any, made: Tensor) -> Tensor:  # noqa: ANN401 - as the pipeline hands it on
-            name = names[id(image[0])]
-            found[name] = made.permute(0, 2, 3, 1)
-            return marked(made, name)
-
-        def crossing(number: int, made: Tensor) -> Tensor:
-            own = about.crossings[number]
-            found.setdefault(own.name, own.folded(made, width // family.factor))
-            return made
-
-        def draw(shape: Sequence[Any]) -> Tensor:
-            number = next(drawn)
-            if number == survey.drawn:
-                return marked(torch.zeros(tuple(shape)), STEP)
-            return marked(torch.from_numpy(noise.copy()).reshape(tuple(shape)), f"{DRAW}{number}")
-
-        drawn = itertools.count()
-        play = Play(self.pipeline, draw, marked(torch.zeros(count), STEP), Origins(crossing, "pictures"))
-        play.place(**image_arguments.noting(self.pipeline, note), **survey.unasked(self.pipeline, but=about.begun))
-        leaves = (leaf for each in survey.conditioning for leaf in each if isinstance(leaf, Leaf))
-        zeros = {leaf.name: torch.zeros(count, *leaf.seen_shape) for leaf in leaves}
-        encoded = played_parts.restored(survey, zeros, torch.float32)
-        play.encode_by(replayed(encoded))
-        asked = {**family.arguments, **played_parts.prompted(self.pipeline, survey, encoded, count), **survey.others}
-        asked |= steering(self.pipeline, survey.mode, survey.scale) | survey.called_by(image_arguments.piled(shown, survey))
-        with contextlib.suppress(Stepped):
-            play(**asked, height=height, width=width, num_inference_steps=1)
-        made = {name: value.numpy().copy() for name, value in found.items()}
-        made |= {name: np.repeat(made[name], count, axis=0) for name in survey.shared}
-        return {"noise": noise, **made}
-
-    def _in_hand(self, pictures: Mapping[str, np.ndarray]) -> dict[str, list[Image.Image]]:
-        """Pictures of PIL of uint8 (B, height, width, channels) by input; the first alone of what all of a call share."""
-        shared = self._family.survey.shared
-        taken = {name: own[:1] if name in shared else own for name, own in pictures.items()}
-        return {name: [image_arguments.pil(each) for each in own] for name, own in taken.items()}
+        """What the pipeline's own code makes of pictures for its steps; as `condition_values`."""
+        return condition_values(self._family, self.pipeline, pictures, noise)
 
     def call(self, conditioning: Mapping[str, np.ndarray], guidance_scale: float | None, **options: Any) -> Any:  # noqa: ANN401
         """Run the pipeline on conditioning that `encode` returned; pictures are `images` of what it returns.
@@ -318,9 +276,10 @@ class TracedReference:
         cache = options.pop("cache", self._family.recipe.sampler.cache)
         if self._started and self._started[0] is not played:
             self._started = None
-        given = {name: own for name, own in options.pop("pictures", {}).items() if name != NOISE}
-        pictures = self._in_hand({name: own for name, own in given.items() if own.ndim > 1})
-        shown = survey.called_by(image_arguments.piled(pictures, survey), self._started[1].shown if self._started else None)
+        given = {name: own for name, own in options.pop("pictures", {}).items() if name != two_stages.NOISE}
+        pictures = image_arguments.in_hand({name: own for name, own in given.items() if own.ndim > 1}, survey.shared)
+        piled = image_arguments.piled(pictures, piles=survey.piles)
+        shown = survey.called_by(piled, self._started[1].shown if self._started else None)
         tensors = {name: torch.from_numpy(array.copy()) for name, array in conditioning.items()}
         scale = survey.off if guidance_scale is None else guidance_scale
         off = survey.mode == "classifier_free" and scale <= survey.off and not survey.always_guided
@@ -334,7 +293,11 @@ class TracedReference:
         recipe = self._family.recipe
         asked = as_taken(played, recipe.model.call) | recipe.sampler.asked(options.get("num_inference_steps"))
         asked |= {**dry_run.off(options["height"], options["width"]), **shown, **options}
-        asked |= {name: own.tolist() for name, own in given.items() if own.ndim == 1}
+        begins = contextlib.nullcontext() if self._started else own_start.from_noise(played)
+        if not self._started:
+            running.__dict__.update(own_start.processors(played))
+            asked |= own_start.blank(played, count, options["height"], options["width"])
+        asked |= whole_numbers.as_called(played, {name: own for name, own in given.items() if own.ndim == 1})
         asked |= steering(played, survey.mode, scale)
         asked |= played_parts.prompted(played, survey, encoded, count)
         # Pipelines that start from pictures have other defaults of further scales.
@@ -344,7 +307,7 @@ class TracedReference:
         unseeded = standins.Unseeded() if "generator" in takes else contextlib.nullcontext()
         shape = self._family.latent_shape(count, asked["height"], asked["width"])
         stepped = cached(running, self._family, cache, shape[2:])
-        with dry_run.quiet(), unseeded, own_grid(running, asked) as left, stepped as self.features:
+        with dry_run.quiet(), unseeded, begins, own_grid(running, asked) as left, stepped as self.features:
             found = dry_run.image_of(running(**{name: left[name] for name in left if name in takes}))
         if self._started and isinstance(found, Tensor):  # as every latent becomes a picture, which some pipelines do not do right
             found = self.decode(self.unpacked(found, shape).numpy())

@@ -10,7 +10,8 @@ from typing import Any
 
 import transformers
 
-from exporter.families.tracing import dry_run, image_arguments, ip_adapters
+from engines.manifest import StartsFrom
+from exporter.families.tracing import dry_run, image_arguments, ip_adapters, own_start
 
 #: A share of the schedule: who takes it starts from the picture, others are conditioned on it.
 _STRENGTH = "strength"
@@ -19,22 +20,26 @@ _DENOISERS, _CHANNELS = ("transformer", "unet"), ("latent_channels", "z_dim")
 
 
 @cache
-def _lists() -> tuple[Mapping[str, type], Mapping[str, Mapping[str, type]]]:
+def _lists() -> tuple[Mapping[str, type], Mapping[StartsFrom, Mapping[str, type]]]:
     """Diffusers' lists: who draws from text; and by what a pipeline is given to start from, those that do."""
     # Pipelines name image processors that this model has not, and transformers warns that they lack torchvision.
     transformers.logging.set_verbosity_error()
     from diffusers.pipelines import auto_pipeline  # noqa: PLC0415 - after that
 
     lists: Any = auto_pipeline  # typed by every name in them
-    edits = {"image": lists.AUTO_IMAGE2IMAGE_PIPELINES_MAPPING, "mask": lists.AUTO_INPAINT_PIPELINES_MAPPING}
+    edits: dict[StartsFrom, Mapping[str, type]] = {
+        "image": lists.AUTO_IMAGE2IMAGE_PIPELINES_MAPPING, "mask": lists.AUTO_INPAINT_PIPELINES_MAPPING,
+    }  # fmt: skip
     return lists.AUTO_TEXT2IMAGE_PIPELINES_MAPPING, edits
 
 
-def starting(kind: type) -> dict[str, type]:
+def starting(kind: type) -> dict[StartsFrom, type]:
     """The pipelines that start from an `image`, and within a `mask`, of one that draws from text."""
     plain, edits = _lists()
     names = [name for name, own in plain.items() if own is ip_adapters.plain(kind)]
-    found = {given: known[name] for given, known in edits.items() for name in names if name in known}
+    if own_start.alone(kind):
+        return {"image": kind}
+    found: dict[StartsFrom, type] = {given: known[name] for given, known in edits.items() for name in names if name in known}
     return {given: ip_adapters.like(kind, own) for given, own in found.items() if _starts(own)}
 
 
@@ -43,7 +48,8 @@ def from_text(kind: type, configs: Mapping[str, Mapping[str, Any]]) -> type:
 
     A network of inpainting, which has further channels for mask and picture, is conditioned on them at every step instead.
     """
-    if not _starts(kind) or _has_further_channels(configs):
+    refines = configs.get("model_index", {}).get("requires_aesthetics_score")  # what only SDXL's refiner is told
+    if not _starts(kind) or _has_further_channels(configs) or refines:
         return kind
     plain, edits = _lists()
     names = (name for known in edits.values() for name, own in known.items() if own is kind)

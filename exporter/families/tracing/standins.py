@@ -199,6 +199,10 @@ class Answered(TorchFunctionMode):
         self._numbers.append(numbers.to(dtype or (torch.get_default_dtype() if numbers.is_floating_point() else numbers.dtype)))
         return self._numbers[-1]
 
+    def _joins(self, values: Any) -> bool:  # noqa: ANN401 - what is concatenated
+        """Whether one of the numbers is repeated for a batch: there is one a picture already."""
+        return isinstance(values, list | tuple) and any(values[0] is each for each in self._numbers)
+
     def __torch_function__(
         self,
         func: Callable[..., Any],
@@ -215,6 +219,8 @@ class Answered(TorchFunctionMode):
         func = of_any_length(name, func, args, kwargs)
         if name == "tolist" and args[0].ndim > 1:
             return list(args[0].unbind())
+        if name == "cat" and self._joins(args[0]):
+            return _a_picture_each(args[0])
         filled = kwargs.get("fill_value", args[-1] if args else None)
         if name in ("full", "tensor") and (made := self._filled(filled, kwargs.get("dtype"))) is not None:
             return made

@@ -15,7 +15,7 @@ from torch.utils import _pytree as pytree
 
 from engines.errors import RecipeError, UnsupportedError
 from engines.images.init_image import InitImage
-from engines.manifest import PartialStep
+from engines.manifest import PartialStep, StartsFrom
 from exporter.families.tracing import dry_run, image_arguments, siblings
 from exporter.families.tracing.dry_run import Play
 from exporter.families.tracing.facts import replayed
@@ -68,6 +68,11 @@ class Start:
     drawn: tuple[int | None, int | None, int]
     draws: int
     partial: PartialStep
+
+    @property
+    def order(self) -> tuple[int, ...]:
+        """Which of its noises are taken, as they are drawn."""
+        return tuple(number for number in self.drawn if number is not None)
 
 
 class PlayedEncoder(PlayedPart):
@@ -152,14 +157,14 @@ def meeting(play: Play, met: Callable[[Met], Tensor], steps: int = _STEPS) -> No
     play.place(scheduler=stand_in(real, set_timesteps=set_timesteps, **methods))
 
 
-def starts(survey: Survey) -> tuple[dict[str, Start], list[str]]:
+def starts(survey: Survey) -> tuple[dict[StartsFrom, Start], list[str]]:
     """By what is given, `image` or `mask`, how the pipelines start that play the surveyed one's networks; and why others do not.
 
     Raises:
         UnsupportedError: the code of none can be followed.
 
     """
-    found, refusals = dict[str, Start](), list[UnsupportedError]()
+    found, refusals = dict[StartsFrom, Start](), list[UnsupportedError]()
     for given, kind in siblings.starting(type(survey.pipeline)).items():
         try:
             found[given] = _Followed(survey, kind).start()
@@ -168,8 +173,8 @@ def starts(survey: Survey) -> tuple[dict[str, Start], list[str]]:
     if refusals and not found:
         raise refusals[0]
     notes = [f"not held to diffusers: {' '.join(str(error).split())}" for error in refusals]
-    idle = [start.kind.__name__ for start in found.values() if 0 not in start.drawn]
-    notes += [f"seeds: {name} first draws a noise that changes nothing, so a seed is not diffusers' there" for name in idle]
+    idle = [start.kind.__name__ for start in found.values() if start.draws > max(start.order) + 1]
+    notes += [f"seeds: {name} at last draws a noise that changes nothing, so a seed is not diffusers' there" for name in idle]
     return found, notes
 
 

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from engines.errors import UnsupportedError
-from exporter.families.tracing import image_arguments, ip_adapters
+from exporter.families.tracing import dry_run, image_arguments, ip_adapters
 from exporter.families.tracing.facts import Survey
 from exporter.families.tracing.standins import within
 
@@ -21,7 +21,8 @@ def surveyed(
 ) -> Survey:
     """Survey a pipeline, without pictures if it draws without and none are to be `shown`, else with those that its call takes.
 
-    Where its network asks how many of a text's ids are its own, texts come without what pads them.
+    Where its network asks how many of a text's ids are its own, texts come without what pads them. Where it draws a
+    multiple of the size that its pictures have, they come as small as that asks for.
 
     Raises:
         UnsupportedError: it can be followed in neither way; of the two the one in which it comes farther is told.
@@ -42,8 +43,32 @@ def _pictured(survey: Any, pipeline: Any, words: Mapping[str, str] | None, *, sh
         except UnsupportedError as error:
             alone = error
     try:
-        return image_arguments.handed(pipeline, partial(survey, words=words), words)
+        found = image_arguments.handed(pipeline, partial(survey, words=words), words)
+        return (
+            image_arguments.handed(pipeline, partial(survey, words=words, enlarges=times), words)
+            if (times := _enlarges(found)) > 1
+            else found
+        )
     except UnsupportedError:
         if alone and within(alone.__cause__, pipeline.components):  # it asked for no picture before
             raise alone from alone.__cause__
         raise
+
+
+def _enlarges(survey: Survey) -> int:
+    """How many times as large as its pictures is what a pipeline draws, whose call is asked for no size.
+
+    Raises:
+        UnsupportedError: no whole number.
+
+    """
+    called = survey.called(1)
+    if "height" in dry_run.arguments(survey.pipeline) or not survey.pictures:
+        return 1
+    times = [made / asked for made, asked in zip(survey.image, (called["height"], called["width"]), strict=False)]
+    if times[0] != times[1] or not times[0].is_integer() or times[0] < 1:
+        sizes = " and ".join(f"{each:g}" for each in times)
+        raise UnsupportedError(
+            f"{survey.name} draws {sizes} times the height and width of its pictures; a whole number is built."
+        )
+    return int(times[0])

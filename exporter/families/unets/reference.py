@@ -151,8 +151,12 @@ class LatentDiffusionReference:
         """
         # Its scheduler is set afterwards, as in `pipeline`; and it would tell of casts to float32 that change nothing here.
         diffusers.utils.logging.set_verbosity_error()
-        kind = diffusers.AutoPipelineForImage2Image if anew is None else diffusers.AutoPipelineForInpainting
-        played = kind.from_pipe(self.pipeline, scheduler=None)
+        if anew is None and self._family.partial_step == "spread":
+            used = {name: module for name, module in self.pipeline.components.items() if name != "image_encoder"}
+            played = diffusers.LatentConsistencyModelImg2ImgPipeline(**used, requires_safety_checker=False)
+        else:
+            kind = diffusers.AutoPipelineForImage2Image if anew is None else diffusers.AutoPipelineForInpainting
+            played = kind.from_pipe(self.pipeline, scheduler=None)
         played.scheduler = self.pipeline.scheduler
         played.set_progress_bar_config(disable=True)
         own: dict[str, Any] = {"image": Image.fromarray(pixels, "RGB"), "strength": strength}

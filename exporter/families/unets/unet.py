@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from engines.errors import RecipeError, UnsupportedError
 from engines.guidance import BRANCHES, Guidance
 from engines.inputs import Input
-from engines.manifest import PartialStep, Role, Tokenizer
+from engines.manifest import PartialStep, Role, StartsFrom, Tokenizer
 from engines.plugins import did_you_mean
 from engines.signature import Dim, Port, Range, Signature
 from exporter.families import Driving, edits
-from exporter.families.unets import depths, step_problems
+from exporter.families.unets import depths, step_problems, strengths
 from exporter.families.unets.sizes import LatentSizes, tiled
 from exporter.models import embeddings, kinds, leftovers
 from exporter.models.checkpoint import network
@@ -47,7 +47,7 @@ class LatentDiffusion:
     general: ClassVar[bool] = False
     sized = False
     noise_order: Sequence[int] = ()
-    partial_step: PartialStep = "dropped"
+    start_order: Mapping[StartsFrom, Sequence[int]] = {}
     starts = ("image", "mask")
     #: Class name of the pipeline in diffusers.
     pipeline_class = ""
@@ -220,6 +220,11 @@ class LatentDiffusion:
     def claims(configs: Mapping[str, Mapping[str, Any]]) -> bool:
         """Whether a model with these component configs belongs to this family."""
         raise NotImplementedError
+
+    @property
+    def partial_step(self) -> PartialStep:
+        """As the pipelines count that start from a picture."""
+        return strengths.partial_step(self.configs, self.recipe.sampler)
 
     def text(self, tower: str, network: nn.Module) -> nn.Module:
         """Wrap one text tower."""

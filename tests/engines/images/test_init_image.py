@@ -1,5 +1,6 @@
 import struct
 import zlib
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -59,6 +60,23 @@ def test_the_encoder_draws_before_the_sampler(with_encoder):
     np.testing.assert_array_equal(array(made[1]), array(again[1]))
     with pytest.raises(UnsupportedError, match=r"more noise than was given.*one more in front, for the encoder"):
         with_encoder.generate(["a", "red"], image=image(), noise=draws[0])
+
+
+@pytest.mark.parametrize(("given", "skipped"), [({"image": (1, 2)}, (1, 0)), ({"mask": (1, 3)}, (0, 1)), ({}, (0, 0))])
+def test_draws_that_the_source_throws_away_are_thrown_away(with_encoder, given, skipped):
+    """`start_order` of an image alone and within a mask: the encoder's draw, and then the latent's."""
+    bundle, seen = with_encoder.bundle, []
+    about = bundle.manifest.model_copy(update={"start_order": given})
+    networks = small.networks(bundle)
+    encode = networks["vae_encoder"]
+    networks["vae_encoder"] = lambda inputs: seen.append(inputs["noise"][0].copy()) or encode(inputs)
+    changed = SimpleNamespace(manifest=about, path=bundle.path, folder=bundle.folder)
+    pipeline = Pipeline(changed, networks)
+    for wishes, skips in (({}, skipped[0]), ({"mask": mask()}, skipped[1])):
+        pipeline.generate("a", image=image(), strength=1.0, seed=7, **wishes)
+        stream = np.random.Generator(np.random.Philox(key=7))
+        drawn = [stream.standard_normal((4, 4, 4), np.float32) for _ in range(skips + 1)]
+        np.testing.assert_array_equal(seen.pop(), drawn[-1])
 
 
 def test_a_masked_picture_keeps_every_pixel_outside(with_encoder):

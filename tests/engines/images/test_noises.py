@@ -7,6 +7,8 @@ import pytest
 
 from engines.errors import UnsupportedError
 from engines.images import noises
+from engines.signature import Port
+from tests.engines import conditioned, small
 
 
 @pytest.mark.parametrize(
@@ -42,6 +44,25 @@ def test_a_seed_is_a_stream_of_its_own():
         stream = np.random.Generator(np.random.Philox(key=7 + index))
         np.testing.assert_array_equal(first[index], stream.standard_normal((4, 2, 2), np.float32))
         np.testing.assert_array_equal(second[index], stream.standard_normal((4, 2, 2), np.float32))
+
+
+def test_a_draw_of_fewer_channels_takes_no_more_of_its_stream():
+    draw = noises.seeded([7], (1, 4, 2, 2), "numpy", {1: 3})
+    stream = np.random.Generator(np.random.Philox(key=7))
+    for channels in (4, 3, 4):
+        made = draw()[0]
+        np.testing.assert_array_equal(made[:channels], stream.standard_normal((channels, 2, 2), np.float32))
+        assert not made[channels:].any()
+
+
+@pytest.mark.parametrize(("order", "place"), [((), 0), ((1, 0), 1)])
+def test_a_part_of_fewer_channels_narrows_its_own_draw(order, place):
+    noise = Port(name="noise", shape=("batch", 3, *small.LATENT[2:]))
+    added = conditioned.named(small.part("condition", (noise,), (conditioned.GATE,), conditioned.SIDES), "hint")
+    made = small.draft().model_copy(update={"parts": {**small.draft().parts, "hint": added}, "noise_order": order})
+    assert noises.narrow(made, 4) == {place: 3}
+    assert noises.narrow(made, 3) == {}
+    assert noises.narrow(small.draft(), 4) == {}
 
 
 def test_given_draws_come_in_order_and_end():

@@ -201,6 +201,25 @@ def test_starts_are_tables_in_one_file(tmp_path):
             Table.load_start(path, 0)
 
 
+def test_starts_of_strengths_are_found_by_the_strength(tmp_path):
+    table, path = edit(), tmp_path / "2-image.json"
+    later = (*table.ops[:2], Emit(row=(1.0,), kept=(1.0,)))
+    provenance = table.provenance.model_copy(update={"steps": 4})
+    starts = Starts(provenance=provenance, alone=small.table(2).ops, starts=(table.ops, later), strengths=(0.08, 0.5))
+    starts.dump(path)
+    for strength, ops in ((0.08, table.ops), (0.499, table.ops), (0.5, later), (1.0, later)):
+        assert Table.load_start(path, 0, strength=strength).ops == ops
+    assert Table.load_start(path, 0, alone=True, strength=1.0).ops == small.table(2).ops
+    told = r"strength 0\.07: 4 steps cannot be spread over so little\. Give at least 0\.08, or fewer steps"
+    with pytest.raises(UnsupportedError, match=told):
+        Table.load_start(path, 0, strength=0.07)
+    content = json.loads(path.read_text())
+    for strengths in ([0.5, 0.08], [0.08], [0.5, 0.5]):
+        path.write_text(json.dumps(content | {"strengths": strengths}))
+        with pytest.raises(BundleError, match="a start of each strength, in ascending order"):
+            Table.load_start(path, 0)
+
+
 def test_half_precision_outputs_are_mixed_in_float32():
     played = small.table(2).play(lambda latent, t: model(latent, t).astype(np.float16), draws(0))
     assert played.dtype == np.float32

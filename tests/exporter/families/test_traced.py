@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +61,7 @@ def family(source: Path, mode: str = "classifier_free", *, text: str = RECIPE) -
         ("flux-control", "embedded"),
         ("stable-diffusion-controlnets", "classifier_free"),
         ("if", "classifier_free"),
+        ("stable-diffusion-x4-upscaler", "classifier_free"),
     ],
 )
 def test_every_part_answers_as_diffusers_with_guidance_on_and_off(model, name, mode):
@@ -199,6 +201,19 @@ def test_pictures_scales_and_noise_of_an_editing_model_are_declared(model):
     assert filled.inputs["mask"].preprocessing.binarize
     assert [port.name for port in filled.signature("condition").inputs] == ["image", "mask", "noise"]
     assert list(filled.noise_order) == [1, 0]  # diffusers draws the latent first
+
+
+def test_an_upscaler_s_picture_noise_and_level_are_declared(model):
+    made = family(model("stable-diffusion-x4-upscaler"))
+    assert made.factor == 4
+    assert made.inputs["image"].shape == ("batch", "latent_height", "latent_width", 3)  # a quarter of what is drawn
+    level = made.inputs["noise_level"]
+    assert (level.kind, level.minimum, level.maximum, level.default) == ("integer", 0, 350, 20)
+    assert {port.name: port.shape[1] for port in made.signature("condition").inputs} == {"image": "latent_height", "noise": 3}
+    assert made.signature("unet").port("noise_level").dtype == "int64"
+    other = replace(made.checkpoint, configs={**made.checkpoint.configs, "low_res_scheduler": {"beta_start": 0.5}})
+    assert other.configs != made.checkpoint.configs
+    assert made.replacing(checkpoint=other).digest("unet") != made.digest("unet")
 
 
 def test_several_controlnets_take_a_picture_each(model):

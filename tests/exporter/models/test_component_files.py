@@ -11,6 +11,7 @@ from exporter.models import component_files
         ("unet", (), "config.json"),
         ("tokenizer_2", (), "tokenizer_config.json"),
         ("scheduler", (), "scheduler_config.json"),
+        ("low_res_scheduler", (), "scheduler_config.json"),
         ("image_encoder", ("config.json", "preprocessor_config.json"), "config.json"),
         ("feature_extractor", ("preprocessor_config.json",), "preprocessor_config.json"),
         ("processor", ("tokenizer_config.json", "preprocessor_config.json"), "tokenizer_config.json"),

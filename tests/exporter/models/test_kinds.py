@@ -211,6 +211,9 @@ INDEX = {
 }
 
 
+REFINES = {"text_encoder": [None, None], "requires_aesthetics_score": True}
+
+
 @pytest.mark.parametrize(
     ("changes", "name"),
     [
@@ -219,7 +222,9 @@ INDEX = {
         ({"unet": [None, None], "tokenizer": None}, "a pipeline without its unet and its tokenizer"),
         ({"text_encoder": [None, None]}, "a pipeline without its text_encoder"),
         ({"text_encoder_2": [None, None], "tokenizer_2": None}, "a pipeline without its text_encoder_2 and its tokenizer_2"),
-        ({"text_encoder": [None, None], "requires_aesthetics_score": True}, "SDXL's refiner"),
+        (REFINES, "SDXL's refiner"),
+        ({**REFINES, "_class_name": "StableDiffusionXLImg2ImgPipeline"}, None),  # which only starts from a picture
+        ({**REFINES, "_class_name": "StableDiffusionXLImg2ImgPipeline", "vae": [None, None]}, "SDXL's refiner"),
         ({"_class_name": "StableDiffusion3Pipeline", "unet": None}, None),
         ({"_class_name": "FluxPipeline", "unet": None}, None),
         ({"_class_name": ["x", "y"], "unet": None}, None),

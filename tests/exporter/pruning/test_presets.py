@@ -149,6 +149,33 @@ def test_depth_skip_of_sd(sd, depth, share, gone, parameters):
     }
 
 
+#: The x4 upscaler's UNet as it is published: 473,398,020 parameters, of which its class embedding stays.
+UPSCALER = {
+    "in_channels": 7, "out_channels": 4, "block_out_channels": [256, 512, 512, 1024], "cross_attention_dim": 1024,
+    "num_class_embeds": 1000, "only_cross_attention": [True, True, True, False], "use_linear_projection": True,
+    "down_block_types": ["DownBlock2D", *["CrossAttnDownBlock2D"] * 3],
+    "up_block_types": [*["CrossAttnUpBlock2D"] * 3, "UpBlock2D"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("depth", "share", "gone", "parameters"),
+    [
+        (12, 13.30, ("mid_block",), 410_447_620),
+        (11, 33.91, ("mid_block", "down_blocks.3.*.1", "up_blocks.0.*.0"), 312_869_636),
+        (10, 53.64, ("mid_block", "down_blocks.3", "up_blocks.0.*.0", "up_blocks.0.*.1"), 219_485_956),
+        (9, 66.55, (*_INNER, "down_blocks.2.downsamplers"), 158_374_148),
+        (8, 72.81, (*_INNER, "down_blocks.2.downsamplers", "down_blocks.2.*.1", "up_blocks.1.*.0"), 128_720_644),
+        (7, 78.52, (*_INNER, "down_blocks.2", "up_blocks.1.*.0", "up_blocks.1.*.1"), 101_689_604),
+        (6, 82.68, (*_INNER, "down_blocks.2", "down_blocks.1.downsamplers", "up_blocks.1"), 82_011_908),
+    ],
+)
+def test_depth_skip_of_the_upscaler(depth, share, gone, parameters):
+    whole = weights.skeleton("diffusers", "UNet2DConditionModel", {"_class_name": "UNet2DConditionModel", **UPSCALER})
+    assert sum(value.numel() for value in whole.parameters()) == 473_398_020
+    test_depth_skip_of_sd(whole, depth, share, gone, parameters)
+
+
 @pytest.mark.parametrize(("depth", "channels"), [(12, 1280), (9, 1280), (6, 1280), (5, 640), (3, 640)])
 def test_depth_skip_begins_with_zeros_in_the_channels_that_were_there(sd, depth, channels):
     made = weights.skeleton("diffusers", "DepthSkipUNet", Prune(preset="depth-skip", depth=depth).config(sd.config))

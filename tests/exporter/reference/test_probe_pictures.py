@@ -19,11 +19,14 @@ def test_every_picture_is_another_and_of_the_size_of_its_input():
     made = probe_pictures(inputs, 2, SIDES, np.random.default_rng(0))
     assert {name: (array.shape, array.dtype) for name, array in made.items()} == {
         "image": ((2, 32, 48, 3), np.uint8), "depth": ((2, 10, 10, 1), np.uint8), "mask": ((2, 32, 48, 1), np.uint8),
+        "label": ((2,), np.int64),
     }  # fmt: skip
     asked = {"class": Input(kind="integer", shape=("batch",), minimum=2, maximum=4)}
     numbers = probe_pictures(asked, 50, SIDES, np.random.default_rng(0))["class"]
     assert (numbers.dtype, {*numbers.tolist()}) == (np.int64, {2, 3, 4})
-    for array in made.values():
+    level = {"level": Input(kind="integer", shape=("batch",), minimum=0, maximum=350, default=20)}
+    assert len({*probe_pictures(level, 9, SIDES, np.random.default_rng(0))["level"].tolist()}) == 1  # diffusers takes one a call
+    for array in (made[name] for name in ("image", "depth", "mask")):
         assert array[0].std() > 10
         assert (array[0] != array[1]).any()
     assert [np.unique(mask).tolist() for mask in made["mask"]] == [[0, 255], [0, 255]]

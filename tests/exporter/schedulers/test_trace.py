@@ -28,6 +28,7 @@ CASES = {
     "pndm": ("PNDMScheduler", {**SD, "skip_prk_steps": True}),
     "heun": ("HeunDiscreteScheduler", SD),
     "lcm": ("LCMScheduler", SD),
+    "lcm-few": ("LCMScheduler", {**SD, "original_inference_steps": 10}),
     "dpm++": ("DPMSolverMultistepScheduler", {**SD, "use_karras_sigmas": True}),
     "unipc": ("UniPCMultistepScheduler", SD),
 }
@@ -42,12 +43,15 @@ def starts(case, steps):
     return configure(name, config, steps, 512, 512).starts()
 
 
-def diffusers_way(case, steps, strength, image, draws, mask):
-    """`__call__` of StableDiffusionImg2ImgPipeline, and with a mask of StableDiffusionInpaintPipeline, between the networks."""
+def diffusers_way(case, steps, strength, image, draws, mask, *, spread=False):
+    """`__call__` of StableDiffusionImg2ImgPipeline, and with a mask of StableDiffusionInpaintPipeline, between the networks.
+
+    `spread`: of LatentConsistencyModelImg2ImgPipeline.
+    """
     name, config = CASES[case]
     scheduler = getattr(diffusers, name)(**config)
-    scheduler.set_timesteps(steps)
-    skipped = max(steps - min(int(steps * strength), steps), 0)
+    scheduler.set_timesteps(steps, **({"strength": strength} if spread else {}))
+    skipped = 0 if spread else max(steps - min(int(steps * strength), steps), 0)
     timesteps = scheduler.timesteps[skipped * scheduler.order :]
     if hasattr(scheduler, "set_begin_index"):
         scheduler.set_begin_index(skipped * scheduler.order)
@@ -85,6 +89,24 @@ def test_every_strength_is_what_diffusers_does(case, masked, tmp_path):
         np.testing.assert_allclose(played, wanted, atol=2e-5 * np.abs(wanted).max())
         if masked:
             np.testing.assert_array_equal(np.where(mask, 0, played), np.where(mask, 0, image))
+
+
+def test_steps_that_are_spread_over_a_strength_are_those_of_lcm_s_own_pipeline(tmp_path):
+    random, steps = np.random.default_rng(5), 5
+    made = configure("LCMScheduler", {**SD, "original_inference_steps": 10}, steps, 512, 512).starts(spread=True)
+    made.dump(tmp_path / "t.json")
+    assert made.strengths == (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)  # of 10 times of the training 5 to 10
+    image, noise = random.standard_normal(SHAPE, np.float32), random.standard_normal((20, *SHAPE), np.float32)
+    for strength in (0.5, 0.58, 0.6, 0.999, 1.0):
+        table, draws = Table.load_start(tmp_path / "t.json", 0, strength=strength), iter(noise)
+        played = table.play(answer, lambda: next(draws), given={"image": image})  # noqa: B023 - within this turn
+        wanted = diffusers_way("lcm-few", steps, strength, image, iter(noise), None, spread=True)
+        np.testing.assert_allclose(played, wanted, atol=2e-5 * np.abs(wanted).max())
+
+
+def test_more_steps_than_any_strength_has_are_refused_in_diffusers_words():
+    with pytest.raises(UnsupportedError, match="LCMScheduler failed in set_timesteps"):
+        configure("LCMScheduler", {**SD, "original_inference_steps": 4}, 5, 512, 512).starts(spread=True)
 
 
 def test_a_table_of_a_start_leaves_out_that_many_evaluations():

@@ -60,6 +60,7 @@ class Shelf:
             guidance=small.draft().guidance,
             inputs={},
             noise_order=(),
+            start_order={},
             partial_step="dropped",
             roles={name: part.role for name, part in parts.items()},
         )

@@ -78,11 +78,16 @@ def test_what_is_made_anew(override, anew):
 @pytest.fixture
 def compiler(monkeypatch):
     """What compiles, in the place of what needs torch; it writes down what it is asked for."""
-    asked = SimpleNamespace(table=[], configured=[], refused=[], process=[])
+    asked = SimpleNamespace(table=[], configured=[], spread=[], refused=[], process=[])
 
     def configure(name, **arguments):
         asked.configured.append((name, arguments))
-        return SimpleNamespace(make=lambda: "a scheduler", starts=lambda: small.starts(arguments["steps"]))
+
+        def starts(*, spread):
+            asked.spread.append(spread)
+            return small.starts(arguments["steps"])
+
+        return SimpleNamespace(make=lambda: "a scheduler", starts=starts)
 
     def compile_sampler(name, **arguments):
         asked.table.append((name, arguments))
@@ -150,6 +155,16 @@ def test_a_bundle_that_starts_from_images_refuses_given_times_first(compiler, tm
     assert starts.file.name == "2-image.json"
     assert Starts.model_validate_json(starts.file.read_text()) == small.starts(2)
     assert [(name, given["steps"]) for name, given in compiler.configured] == [("EulerDiscreteScheduler", 2)] * 2
+    assert compiler.spread == [False]
+
+
+def test_tables_of_steps_that_are_spread_over_the_strength_are_others(compiler, tmp_path, monkeypatch):
+    usual = plan(ENCODER).tables.starts[2].key
+    monkeypatch.setattr(type(plan().family), "partial_step", "spread")
+    chosen = plan(ENCODER).tables.starts[2]
+    assert chosen.key != usual
+    assert Results(Store(tmp_path))[chosen].file.exists()
+    assert compiler.spread == [True]
 
 
 def test_a_process_is_written_or_why_there_is_none(compiler, tmp_path):

@@ -17,7 +17,7 @@ def entry(kind, resize="stretch"):
 
 def test_pictures_are_larger_than_what_is_drawn_where_the_bundle_resizes_them():
     inputs = {"image": entry("image"), "mask": entry("mask"), "fits": entry("image", "none")}
-    made = trial._pictures(inputs, 2, (48, 32), resized=True)
+    made = trial._pictures(inputs, 2, {}, resized=True)
     assert {name: [each.size for each in own] for name, own in made.items()} == {
         "image": [(72, 48)] * 2,
         "mask": [(72, 48)] * 2,
@@ -25,7 +25,7 @@ def test_pictures_are_larger_than_what_is_drawn_where_the_bundle_resizes_them():
     }
     assert np.unique(np.asarray(made["mask"][0])).tolist() == [0, 255]
     assert not np.array_equal(*map(np.asarray, made["image"]))
-    assert {each.size for own in trial._pictures(inputs, 2, (48, 32), resized=False).values() for each in own} == {(48, 32)}
+    assert {each.size for own in trial._pictures(inputs, 2, {}, resized=False).values() for each in own} == {(48, 32)}
 
 
 def test_diffusers_is_handed_them_by_its_own_words_and_those_that_are_numbered_as_lists():
@@ -55,3 +55,11 @@ def test_a_pipeline_to_which_a_list_is_one_prompt_s_is_called_for_each():
         StableDiffusionXLControlNetUnionPipeline(), ["a", "b"], ["x", "y"], {"control_image": [1, 2]}, ["control_image"]
     )
     assert found[:, 0, 0, 0].tolist() == [1, 2]
+
+
+def test_pictures_follow_the_sides_of_the_latent():
+    open_sides = Input(
+        kind="image", shape=("batch", "2*latent_height", "8*latent_width", 3), preprocessing=Preprocessing(resize="none")
+    )
+    (made,) = trial._pictures({"image": open_sides}, 1, {"latent_height": 16, "latent_width": 6}, resized=True)["image"]
+    assert made.size == (48, 32)

@@ -26,6 +26,14 @@ def test_a_list_that_is_written_into_a_text_is_the_text_and_known_to_have_been()
     assert "{}!".format(TextList(["a cat"])) == "a cat!"
 
 
+def test_a_pipeline_that_compares_the_types_of_its_prompts_is_given_lists(model):
+    survey = family(model("lumina2")).survey
+    assert (survey.lone, survey.texts) == (False, list)
+    assert all(
+        type(each) is list for call in survey.encodings for each in (*call.args, *call.kwargs.values()) if isinstance(each, list)
+    )
+
+
 def _single(prompt, *, height):
     if not isinstance(prompt, str):
         raise TypeError("a text, please")

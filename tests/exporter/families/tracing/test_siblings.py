@@ -18,6 +18,7 @@ PACKED = {"transformer": {"in_channels": 64}, "vae": {"latent_channels": 16}}
         ("StableDiffusionControlNetPAGPipeline", None, "StableDiffusionControlNetPAGInpaintPipeline"),
         ("PixArtSigmaPipeline", None, None),
         ("FluxKontextPipeline", None, None),  # takes a picture, and no strength
+        ("StableDiffusionDepth2ImgPipeline", "StableDiffusionDepth2ImgPipeline", None),  # which draws from no text alone
     ],
 )
 def test_those_that_start_from_a_picture_by_a_strength_are_diffusers_own_lists(kind, image, mask):
@@ -40,6 +41,12 @@ def test_those_that_start_from_a_picture_by_a_strength_are_diffusers_own_lists(k
             "StableDiffusionInpaintPipeline",
         ),
         ("FluxPipeline", PACKED, "FluxPipeline"),
+        ("StableDiffusionXLImg2ImgPipeline", {"unet": {}, "vae": {}}, "StableDiffusionXLPipeline"),
+        (
+            "StableDiffusionXLImg2ImgPipeline",
+            {"unet": {}, "vae": {}, "model_index": {"requires_aesthetics_score": True}},
+            "StableDiffusionXLImg2ImgPipeline",
+        ),
         ("FluxKontextPipeline", PACKED, "FluxKontextPipeline"),
     ],
 )

@@ -33,6 +33,14 @@ def test_a_scheduler_tells_what_it_was_told_and_changes_nothing():
     assert real.timesteps is not made.timesteps
 
 
+def test_a_number_that_is_joined_for_a_batch_is_one_a_picture_already():
+    asked = torch.tensor([3, 4])
+    with Answered(nothing):
+        levels = torch.tensor([asked])
+        assert torch.cat([levels] * 4).tolist() == [3, 4, 3, 4]  # two branches of two pictures
+        assert torch.cat([torch.tensor([1]), torch.tensor([2])]).tolist() == [1, 2]
+
+
 def test_what_stands_in_goes_before_what_was_put_on_the_real_one():
     real = FlowMatchEulerDiscreteScheduler()
     real.step = lambda *_, **__: "recorded"

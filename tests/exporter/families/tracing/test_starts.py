@@ -1,5 +1,6 @@
 """Pipelines that start from a picture, followed: what they make of it, where they begin, and that a bundle begins there too."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -132,12 +133,22 @@ def test_times_of_its_own_are_refused(monkeypatch):
         starts.starts(survey)
 
 
-def test_a_condition_s_own_noise_comes_before_the_encoder_s_and_one_that_changes_nothing_is_a_note():
+def test_a_condition_s_own_noise_comes_before_the_encoder_s_and_one_that_changes_nothing_is_left_out():
     """FLUX.1's control is encoded; within a mask diffusers first encodes what is kept, for which it has no use."""
     survey = surveyed(models.MADE["flux-control"], "embedded")
     found, notes = starts.starts(survey)
     assert (found["image"].drawn, found["image"].draws) == ((0, 1, 2), 3)
     assert (found["mask"].drawn, found["mask"].draws) == ((1, 2, 3), 4)
-    assert notes == [
-        "seeds: FluxControlInpaintPipeline first draws a noise that changes nothing, so a seed is not diffusers' there"
-    ]
+    assert (found["image"].order, found["mask"].order) == ((0, 1, 2), (1, 2, 3))
+    assert notes == []
+
+
+def test_a_noise_that_changes_nothing_and_comes_last_is_a_note(monkeypatch):
+    found = starts._Followed.start
+
+    def later(self):
+        return dataclasses.replace(found(self), draws=9)
+
+    monkeypatch.setattr(starts._Followed, "start", later)
+    _, notes = starts.starts(surveyed(models.MADE["flux-guided"], "embedded"))
+    assert notes[0] == "seeds: FluxImg2ImgPipeline at last draws a noise that changes nothing, so a seed is not diffusers' there"

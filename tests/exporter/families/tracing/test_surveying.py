@@ -1,12 +1,16 @@
 """In which way a pipeline is surveyed: shown pictures, and given texts without what pads them."""
 
+from types import SimpleNamespace
+
 import pytest
 from torch import nn
 
 from engines.errors import UnsupportedError
+from exporter.families.tracing import surveying
 from exporter.families.tracing.dry_run import Leaf
 from exporter.families.tracing.own_texts import Ones
 from exporter.families.tracing.surveying import surveyed
+from tools.coverage import beside
 from tools.coverage.models import MADE
 
 
@@ -92,3 +96,22 @@ def test_a_prompt_that_becomes_a_list_is_refused():
         getattr(made, each).to("meta")
     with pytest.raises(UnsupportedError, match="ZImageOmniPipeline encodes each prompt to a list of tensors"):
         surveyed(made, {}, "classifier_free", 32, 32, 2).conditioning  # noqa: B018 - which is found when it is asked for
+
+
+def test_pictures_that_are_enlarged_come_as_small_as_what_is_asked_for_needs():
+    made = beside.MADE["stable-diffusion-x4-upscaler"]()
+    for name in ("unet", "vae", "text_encoder"):
+        getattr(made, name).to("meta")
+    found = surveyed(made, {}, "classifier_free", 32, 64, 2)
+    assert (found.enlarges, found.image, found.latent) == (4, (32, 64, 3), (4, 8, 16))
+    assert found.noises == [(1, 3, 8, 16), (1, 4, 8, 16)]  # of the picture itself, before the latent's
+
+
+def test_pictures_that_are_enlarged_by_no_whole_number_are_refused():
+    survey = SimpleNamespace(
+        name="OddPipeline", pictures={"image": "image"}, image=(48, 32, 3),
+        called=lambda _: {"height": 32, "width": 32},
+    )  # fmt: skip
+    survey.pipeline = beside.MADE["stable-diffusion-x4-upscaler"]()
+    with pytest.raises(UnsupportedError, match=r"OddPipeline draws 1\.5 and 1 times the height and width of its pictures"):
+        surveying._enlarges(survey)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from exporter.families.tracing.class_labels import classes, entries, labelled
+from exporter.families.tracing.whole_numbers import as_called, classes, entries, given, levels
 from exporter.reference.part_outputs import measure
 from exporter.reference.record import record
 from tests.exporter import equality
@@ -21,14 +21,24 @@ def test_the_number_of_classes_is_the_network_s(made):
     name, pipeline = made
     count = {"dit": 1000, "consistency-model": 10, "ddpm": 0}[name]
     assert classes(pipeline) == count
-    asked = labelled(pipeline, 2, torch.tensor([3, 4]))
+    asked = given(pipeline, 2, {"class_labels": torch.tensor([3, 4])})
     if not count:
         assert entries(pipeline) == asked == {}
         return
     (entry,) = entries(pipeline).values()
     assert (entry.kind, entry.minimum, entry.maximum, entry.default) == ("integer", 0, count - 1, None)
     assert asked["class_labels"].tolist() == [3, 4]
-    assert labelled(pipeline, 2)["class_labels"].tolist() == [0, 0]
+    assert given(pipeline, 2, {})["class_labels"].tolist() == [0, 0]
+
+
+def test_a_level_has_a_default_and_ends_where_the_pipeline_says():
+    pipeline = beside.MADE["stable-diffusion-x4-upscaler"]()
+    assert levels(pipeline) == {"noise_level": (20, 350)}
+    (entry,) = entries(pipeline).values()
+    assert (entry.kind, entry.minimum, entry.maximum, entry.default) == ("integer", 0, 350, 20)
+    assert given(pipeline, 2, {})["noise_level"].tolist() == [0, 0]
+    assert as_called(pipeline, {"noise_level": np.array([7, 7])}) == {"noise_level": 7}  # diffusers takes one for all
+    assert as_called(beside.MADE["dit"](), {"class_labels": np.array([7, 8])}) == {"class_labels": [7, 8]}
 
 
 #: Model → mode of guidance; consistency models draw pixels, DiT steps two branches as one batch.

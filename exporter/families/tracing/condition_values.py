@@ -1,0 +1,113 @@
+"""What a pipeline's own code makes of pictures for its steps: what a condition part is held to."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from exporter.families.tracing import dry_run, image_arguments, own_start, played_parts, whole_numbers
+from exporter.families.tracing.dry_run import Leaf, Play
+from exporter.families.tracing.facts import replayed
+from exporter.families.tracing.origins import DRAW, STEP, Origins, marked
+from exporter.families.tracing.scales import steering
+from exporter.families.tracing.standins import Stepped
+
+if TYPE_CHECKING:
+    from exporter.families.tracing.crossings import Conditions
+    from exporter.families.tracing.facts import Survey
+
+
+class Conditioned(Protocol):
+    """A family that knows a survey of its pipeline, and what of its steps is made of pictures alone."""
+
+    survey: Survey
+
+    @property
+    def conditions(self) -> Conditions:
+        """What of a step is made of pictures alone."""
+        ...
+
+    @property
+    def factor(self) -> int:
+        """Pixels to a side of a cell of the latent."""
+        ...
+
+    @property
+    def arguments(self) -> Mapping[str, Any]:
+        """Arguments of the pipeline's call beside prompts, size, steps and guidance."""
+        ...
+
+
+def condition_values(
+    family: Conditioned,
+    pipeline: Any,  # noqa: ANN401 - of diffusers
+    pictures: Mapping[str, np.ndarray],
+    noise: np.ndarray,
+) -> dict[str, np.ndarray]:
+    """Run a pipeline up to its first step, and keep what it made of its pictures.
+
+    Args:
+        family: that follows it.
+        pipeline: with its networks in memory.
+        pictures: uint8 (B, height, width, channels) by input.
+        noise: what it draws for them, where it does.
+
+    Returns:
+        float32 by port, the pictures as it prepares them among them; nothing where no step takes any of pictures alone.
+
+    """
+    survey, about = family.survey, family.conditions
+    if not about.crossings:
+        return {}
+    count = len(next(iter(pictures.values())))
+    sizes = (own.shape[1:3] for name, own in pictures.items() if survey.own_sides(name) is None)
+    size = next(sizes, None)
+    height, width = survey.size if size is None else (side * survey.enlarges for side in size)
+    found: dict[str, Tensor] = {}
+    shown: dict[str, Any] = image_arguments.in_hand(pictures, survey.shared)
+    names = {id(image): name for name, own in shown.items() for image in own}
+    plain = {name for name, about in survey.prepared.items() if about.map} | (shown.keys() - survey.prepared)
+    for name in plain:  # what no processor prepares is taken as numbers too
+        found[name] = torch.from_numpy(pictures[name].astype(np.float32) / 255)
+        shown[name] = marked(found[name].permute(0, 3, 1, 2), name)
+
+    def note(image: Any, made: Tensor) -> Tensor:  # noqa: ANN401 - as the pipeline hands it on
+        name = names[id(image[0])]
+        found[name] = made.permute(0, 2, 3, 1)
+        return marked(made, name)
+
+    def crossing(number: int, made: Tensor) -> Tensor:
+        own = about.crossings[number]
+        found.setdefault(own.name, own.folded(made, width // family.factor))
+        return made
+
+    def draw(shape: Sequence[Any]) -> Tensor:
+        number = next(drawn)
+        if number == survey.drawn:
+            return marked(torch.zeros(tuple(shape)), STEP)
+        own = noise[:, : dry_run.flat(tuple(shape), survey.name)[0]]
+        return marked(torch.from_numpy(own.copy()).reshape(tuple(shape)), f"{DRAW}{number}")
+
+    drawn = itertools.count()
+    play = Play(pipeline, draw, marked(torch.zeros(count), STEP), Origins(crossing, "pictures"))
+    play.place(**image_arguments.noting(pipeline, note), **survey.unasked(pipeline, but=about.begun))
+    leaves = (leaf for each in survey.conditioning for leaf in each if isinstance(leaf, Leaf))
+    zeros = {leaf.name: torch.zeros(count, *leaf.seen_shape) for leaf in leaves}
+    encoded = played_parts.restored(survey, zeros, torch.float32)
+    play.encode_by(replayed(encoded))
+    asked = {**family.arguments, **played_parts.prompted(pipeline, survey, encoded, count), **survey.others}
+    asked |= whole_numbers.given(pipeline, count, {})
+    asked |= steering(pipeline, survey.mode, survey.scale) | survey.called_by(image_arguments.piled(shown, piles=survey.piles))
+    asked |= own_start.blank(pipeline, count, height, width)
+    with contextlib.suppress(Stepped):
+        play(**asked, height=height, width=width, num_inference_steps=1)
+    noise = noise if about.draw is None else noise[:, : dry_run.flat(survey.noises[about.draw], survey.name)[0]]
+    made = {name: value.numpy().copy() for name, value in found.items()}
+    made |= {name: np.repeat(made[name], count, axis=0) for name in survey.shared}
+    return {"noise": noise, **made}

@@ -1,0 +1,42 @@
+"""What users feed a bundle beside prompts, of what a survey found."""
+
+from types import SimpleNamespace
+
+import torch
+
+from exporter.families.tracing import image_arguments, inputs
+
+
+class Pipeline:
+    def __init__(self):
+        self.components = {"unet": torch.nn.Identity()}
+
+    def __call__(self, prompt):
+        """Draw."""
+
+
+def survey(**changes):
+    made = {
+        "pipeline": Pipeline(),
+        "earlier": (),
+        "prepared": {},
+        "pictures": {"image": "image", "depth": "depth_map"},
+        "name": "P",
+    }
+    return SimpleNamespace(**{**made, **changes})
+
+
+def test_pictures_are_as_large_as_what_is_drawn_unless_they_have_a_size_of_their_own():
+    own = image_arguments.Picture(grey=False, preprocessing=image_arguments.PLAIN.preprocessing, sides=(224, 224))
+    found = inputs.entries(survey(prepared={"image": own, "depth": image_arguments.MAP}), ["image", "depth"], ("8*h", "8*w"))
+    assert {name: (each.kind, each.shape) for name, each in found.items()} == {
+        "image": ("image", ("batch", 224, 224, 3)),
+        "depth": ("image", ("batch", "8*h", "8*w", 1)),
+    }
+    assert found["depth"].about == "depth_map of P"
+
+
+def test_the_noise_of_an_earlier_stage_comes_first():
+    found = inputs.entries(survey(earlier=(2, 8)), ["image"], ("h", "w"))
+    assert [(name, each.kind) for name, each in found.items()] == [("prior_noise", "noise"), ("image", "image")]
+    assert found["prior_noise"].shape == ("batch", 2, 8)
