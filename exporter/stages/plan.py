@@ -164,8 +164,10 @@ class Plan:
     @cached_property
     def search(self) -> Stage[FoundSchedule] | None:
         """What finds the schedule of step caching, where the recipe leaves that open; all that hangs on it waits."""
+        if self._open is None:
+            return None
         depths = tuple(self.passes.expected_family.cache_depths)
-        return cache_search.searched(self.family, self._open, depths, self.networks.last) if self._open else None
+        return cache_search.searched(self.family, self._open, depths, self.networks.last)
 
     def decided(self, results: Results) -> Plan:
         """The plan itself, or where it has a search, that of the same recipe with the schedule that was found, written out."""
