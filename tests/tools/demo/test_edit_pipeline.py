@@ -3,10 +3,13 @@
 from pathlib import Path
 
 import torch
+from click.testing import CliRunner
 from diffusers import StableDiffusionXLInstructPix2PixPipeline, StableDiffusionXLPipeline
 from safetensors.torch import save_file
 
-from tools.demo.edit_pipeline import assemble
+from exporter.recipe.schema import Recipe
+from exporter.stages.plan import Plan
+from tools.demo.edit_pipeline import assemble, main
 from tools.demo.train_edit import adapt, learned
 
 DEMO = Path("recipes/demo")
@@ -39,3 +42,12 @@ def test_the_change_is_in_the_weights_and_nothing_of_the_training_s_layers_is_le
     # What is written is float16.
     assert (made - changed).norm() < 0.1 * (changed - before).norm()
     assert (tmp_path / "edit.safetensors").stat().st_size < 5e6
+
+
+def test_the_weights_here_are_a_pipeline_and_a_recipe_beside_it(tmp_path):
+    done = CliRunner().invoke(main, ["--output", str(tmp_path / "demo-edit")])
+    assert done.exit_code == 0, done.output
+    recipe = Recipe.load(tmp_path / "demo-edit.yaml")
+    plan = Plan(recipe)
+    assert plan.family.inputs.keys() == {"image"}
+    assert [scale.name for scale in plan.family.guidance.scales] == ["guidance_scale", "image_guidance_scale"]
