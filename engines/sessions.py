@@ -90,14 +90,30 @@ def opened(
                     for opening_one in [threads.submit(once) for once in waiting.values()]:
                         opening_one.result()
                 break
-            except MissingDependency as error:
-                lacking = lacking or error  # where none is here, the one that is taken by default is what to install
+            except (MissingDependency, UnsupportedError) as error:
+                lacking = _absent(error, lacking)
                 engines.clear()
                 more.clear()
         else:
             if lacking:
                 raise lacking
         yield networks, ", ".join(engines), more
+
+
+def _absent(error: MissingDependency | UnsupportedError, before: MissingDependency | None) -> MissingDependency:
+    """What to install where no library is here: the one that is taken by default.
+
+    A library that runs on other machines alone is no reason to stop at: it would advise the very one that is absent.
+
+    Raises:
+        MissingDependency, UnsupportedError: a library refused; says what was absent before it, if something was.
+
+    """
+    if isinstance(error, MissingDependency):
+        return before or error
+    if before:
+        raise before from error
+    raise error
 
 
 class _Turns(ExitStack):

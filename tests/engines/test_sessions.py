@@ -152,6 +152,22 @@ def test_the_first_backend_whose_library_is_here_is_taken(tmp_path, monkeypatch)
         pass
 
 
+def test_what_is_absent_is_told_before_what_runs_on_other_machines_alone(tmp_path, monkeypatch):
+    bundle = with_backends(tmp_path / "b", "beta", "onnxruntime")
+
+    class Elsewhere(Recorder):
+        def open(self, *_):
+            if self.log == "onnxruntime":
+                raise MissingDependency(self.log, self.log)
+            raise UnsupportedError("it needs a GPU; run it with the backend onnxruntime.")
+
+    monkeypatch.setattr(plugins, "load", lambda _, name: lambda: Elsewhere(bundle, name))
+    with pytest.raises(MissingDependency, match="onnxruntime"), Pipeline.open(bundle.folder):
+        pass
+    with pytest.raises(UnsupportedError, match="GPU"), Pipeline.open(bundle.folder, "beta"):
+        pass
+
+
 def test_a_part_with_a_backend_of_its_own_runs_on_it(tmp_path, monkeypatch):
     bundle, tried = with_backends(tmp_path / "b", "alpha", "onnxruntime", vae_decoder=["beta"]), []
     load = plugins.load
