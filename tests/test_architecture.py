@@ -107,6 +107,25 @@ def test_no_file_imports_itself_in_a_circle():
     assert not graph
 
 
+#: Folders that have rooms, but for the run time's, whose rooms are its plugins.
+FOLDERS = sorted({path.parent.parent for path in SOURCES if "exporter" in path.parent.parent.parts})
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=str)
+def test_the_rooms_of_a_folder_import_each_other_in_no_circle(folder):
+    """Rooms, and the files beside them, as one each."""
+    above = ".".join(folder.relative_to(ROOT).parts) + "."
+    graph: dict[str, set[str]] = {}
+    for name, others in arrows().items():
+        if name.startswith(above):
+            room = name.removeprefix(above).partition(".")[0]
+            reached = {other.removeprefix(above).partition(".")[0] for other in others if other.startswith(above)}
+            graph.setdefault(room, set()).update(reached - {room})
+    while free := [room for room, others in graph.items() if not others & graph.keys()]:
+        graph = {room: others for room, others in graph.items() if room not in free}
+    assert not graph
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=str)
 def test_what_a_folder_keeps_to_itself_is_imported_nowhere_else(path):
     for node in ast.walk(ast.parse(path.read_text())):

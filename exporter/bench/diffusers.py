@@ -78,8 +78,8 @@ class Baseline:
             wishes: steps, height, width, guidance_scale (None where the model takes none).
 
         """
-        from exporter.families.tracing.call import as_taken  # noqa: PLC0415 - torch
-        from exporter.families.tracing.own_grid import own_grid  # noqa: PLC0415
+        from exporter.families.tracing.pipelines.call import as_taken  # noqa: PLC0415 - torch
+        from exporter.families.tracing.steps.own_grid import own_grid  # noqa: PLC0415
 
         scale = wishes["guidance_scale"]
         grid = own_grid(self._pipeline, self._recipe.sampler.asked(wishes["steps"]))

@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import nn
 
-    from exporter.families.tracing.blocks import Blocks
-    from exporter.families.tracing.crossings import Conditions
     from exporter.families.tracing.facts import Survey
     from exporter.families.tracing.reference import TracedReference
     from exporter.families.tracing.starts import Start
+    from exporter.families.tracing.steps.blocks import Blocks
+    from exporter.families.tracing.steps.crossings import Conditions
     from exporter.models.checkpoint import Checkpoint
     from exporter.recipe.schema import Recipe
 
@@ -80,7 +80,8 @@ class Traced:
 
     def _surveyed(self) -> Survey:
         """The pipeline at the recipe's typical size."""
-        from exporter.families.tracing import call, image_arguments, siblings  # noqa: PLC0415 - torch
+        from exporter.families.tracing.pictures import image_arguments  # noqa: PLC0415 - torch
+        from exporter.families.tracing.pipelines import call, siblings  # noqa: PLC0415 - torch
         from exporter.families.tracing.surveying import surveyed  # noqa: PLC0415
 
         shapes = self.recipe.shapes
@@ -122,7 +123,7 @@ class Traced:
 
     @cached_property
     def _conditions(self) -> Conditions:
-        from exporter.families.tracing import crossings  # noqa: PLC0415 - torch
+        from exporter.families.tracing.steps import crossings  # noqa: PLC0415 - torch
 
         return crossings.conditions(self.survey, self.recipe.shapes, self.factor)
 
@@ -141,7 +142,7 @@ class Traced:
     @property
     def arguments(self) -> dict[str, Any]:
         """Arguments of the pipeline's call beside prompts, size, steps and guidance: those that the recipe states."""
-        from exporter.families.tracing import assemble, call  # noqa: PLC0415 - torch
+        from exporter.families.tracing.pipelines import assemble, call  # noqa: PLC0415 - torch
 
         own = call.as_taken(assemble.kind_of(self.checkpoint), self.recipe.model.call) if self.recipe.model.call else {}
         return {**own, **self.recipe.sampler.asked()}
@@ -204,7 +205,7 @@ class Traced:
     @property
     def _extractors(self) -> set[str]:
         """Image processors of transformers, where they prepare a picture."""
-        from exporter.families.tracing import feature_extractors  # noqa: PLC0415 - torch
+        from exporter.families.tracing.pictures import feature_extractors  # noqa: PLC0415 - torch
 
         shown = any(self.survey.own_sides(name) for name in self.survey.pictures)
         return set(feature_extractors.of(self.survey.pipeline)) if shown else set()
@@ -246,7 +247,7 @@ class Traced:
 
     @cached_property
     def _blocks(self) -> Blocks:
-        from exporter.families.tracing import blocks  # noqa: PLC0415 - torch
+        from exporter.families.tracing.steps import blocks  # noqa: PLC0415 - torch
 
         return blocks.found(self.survey, self.survey.components["denoiser"][-1], self.recipe.shapes, self.factor)
 
@@ -293,7 +294,7 @@ class Traced:
 
     @property
     def _conditioning(self) -> list[Port]:
-        from exporter.families.tracing.dry_run import Leaf  # noqa: PLC0415 - torch
+        from exporter.families.tracing.following.dry_run import Leaf  # noqa: PLC0415 - torch
 
         return [
             Port(name=leaf.name, dtype="float32" if leaf.dtype.is_floating_point else "int64", shape=("batch", *leaf.port_shape))
@@ -305,8 +306,8 @@ class Traced:
     @property
     def _one_by_one(self) -> bool:
         """Whether the pipeline wants to know in Python how many pictures there are."""
-        from exporter.families.tracing import image_arguments  # noqa: PLC0415 - torch
-        from exporter.families.tracing.dry_run import Leaf, arguments  # noqa: PLC0415
+        from exporter.families.tracing.following.dry_run import Leaf, arguments  # noqa: PLC0415
+        from exporter.families.tracing.pictures import image_arguments  # noqa: PLC0415 - torch
 
         lists = any(leaf.rows for leaves in self.survey.conditioning for leaf in leaves if isinstance(leaf, Leaf))
         takes = arguments(self.survey.pipeline)
@@ -357,14 +358,14 @@ class Traced:
 
     def tokenizers(self) -> Mapping[str, tuple[Tokenizer, str]]:
         """Per tokenizer: manifest entry, and the text of its `tokenizers` JSON file, which says how it pads."""
-        from exporter.families.tracing import tokenizer_files  # noqa: PLC0415 - torch
+        from exporter.families.tracing.texts import tokenizer_files  # noqa: PLC0415 - torch
 
         readings = self.survey.readings
         return {name: tokenizer_files.written(name, readings[name], self.tokenizer(name)) for name in self.tokenizer_names}
 
     def tokenizer(self, name: str) -> Any:  # noqa: ANN401 - transformers'
         """One tokenizer as transformers has it, and as the pipeline leaves it."""
-        from exporter.families.tracing import text_processors  # noqa: PLC0415 - torch
+        from exporter.families.tracing.texts import text_processors  # noqa: PLC0415 - torch
 
         return text_processors.tokenizer(getattr(self.survey.pipeline, self.survey.readings[name].tokenizer))
 
@@ -376,7 +377,7 @@ class Traced:
 
     def pipeline(self, *, loaded: Sequence[str] | None = None, precision: Precision = "fp32") -> Any:  # noqa: ANN401 - diffusers'
         """The pipeline of diffusers; those networks that are not `loaded` are on the meta device, None loads them all."""
-        from exporter.families.tracing import assemble  # noqa: PLC0415 - torch
+        from exporter.families.tracing.pipelines import assemble  # noqa: PLC0415 - torch
 
         return assemble.pipeline(self.checkpoint, self.recipe.sampler, loaded, precision)
 

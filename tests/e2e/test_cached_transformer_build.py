@@ -9,7 +9,7 @@ from exporter.recipe.schema import Recipe
 from exporter.stages.store import Store
 from tests.e2e.conftest import silent
 from tests.exporter.families.test_traced import MODES
-from tests.exporter.families.tracing.test_blocks import CACHED
+from tests.exporter.families.tracing.steps.test_blocks import CACHED
 from tools.coverage.models import MADE
 
 pytestmark = [pytest.mark.timeout(2400), pytest.mark.long]

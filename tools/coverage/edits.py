@@ -28,7 +28,7 @@ from PIL import Image
 from engines.errors import ParityError, T2IError, UnsupportedError
 from engines.pipeline import Pipeline
 from engines.request import Request
-from exporter.families.tracing import image_arguments
+from exporter.families.tracing.pictures import image_arguments
 from exporter.report import pipelines as report
 from exporter.stages import worker
 from tools.coverage import __main__ as coverage

@@ -10,7 +10,7 @@ import diffusers as library
 import transformers
 from diffusers import DiffusionPipeline
 
-from exporter.families.tracing.text_processors import TextProcessor
+from exporter.families.tracing.texts.text_processors import TextProcessor
 from tools.coverage import readers
 from tools.coverage.parts import VOCABULARY, alive, flow, qwen_vl, spelling_tokenizer
 

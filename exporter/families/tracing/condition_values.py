@@ -11,16 +11,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from exporter.families.tracing import dry_run, image_arguments, own_start, played_parts, whole_numbers
-from exporter.families.tracing.dry_run import Leaf, Play
+from exporter.families.tracing import played_parts, whole_numbers
 from exporter.families.tracing.facts import replayed
-from exporter.families.tracing.origins import DRAW, STEP, Origins, marked
-from exporter.families.tracing.scales import steering
-from exporter.families.tracing.standins import Stepped
+from exporter.families.tracing.following import dry_run, own_start
+from exporter.families.tracing.following.dry_run import Leaf, Play
+from exporter.families.tracing.following.origins import DRAW, STEP, Origins, marked
+from exporter.families.tracing.following.standins import Stepped
+from exporter.families.tracing.pictures import image_arguments
+from exporter.families.tracing.pipelines.scales import steering
 
 if TYPE_CHECKING:
-    from exporter.families.tracing.crossings import Conditions
     from exporter.families.tracing.facts import Survey
+    from exporter.families.tracing.steps.crossings import Conditions
 
 
 class Conditioned(Protocol):

@@ -12,24 +12,18 @@ from torch.utils import _pytree as pytree
 
 from engines.errors import UnsupportedError
 from engines.signature import Range
-from exporter.families.tracing import (
-    conditioning,
-    dry_run,
-    image_arguments,
-    own_start,
-    own_texts,
-    readings,
-    text_processors,
-    two_stages,
-    whole_numbers,
-)
-from exporter.families.tracing.dry_run import NEGATIVE, POSITIVE, Encoding, Leaf, Play, TokenCall
-from exporter.families.tracing.lengths import OpenLengths
-from exporter.families.tracing.one_text import TextList, checked, plain
-from exporter.families.tracing.origins import DRAW, STEP, Origins, drawn_of, marked
-from exporter.families.tracing.readings import AskedTokens, Reading
-from exporter.families.tracing.scales import open_scales, other_scales, steering
-from exporter.families.tracing.standins import Absent, Finished, OpenScale, Stepped, idle, outlined, refused
+from exporter.families.tracing import whole_numbers
+from exporter.families.tracing.following import dry_run, own_start, own_texts
+from exporter.families.tracing.following.dry_run import NEGATIVE, POSITIVE, Encoding, Leaf, Play, TokenCall
+from exporter.families.tracing.following.origins import DRAW, STEP, Origins, drawn_of, marked
+from exporter.families.tracing.following.standins import Absent, Finished, OpenScale, Stepped, idle, outlined, refused
+from exporter.families.tracing.pictures import image_arguments
+from exporter.families.tracing.pipelines import two_stages
+from exporter.families.tracing.pipelines.one_text import TextList, checked, plain
+from exporter.families.tracing.pipelines.scales import open_scales, other_scales, steering
+from exporter.families.tracing.texts import conditioning, readings, text_processors
+from exporter.families.tracing.texts.lengths import OpenLengths
+from exporter.families.tracing.texts.readings import AskedTokens, Reading
 
 #: A text that whoever mends texts changes.
 _ODD = "salt &amp; pepper"

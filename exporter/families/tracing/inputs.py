@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from engines.inputs import Input
-from exporter.families.tracing import image_arguments, whole_numbers
-from exporter.families.tracing.two_stages import NOISE
+from exporter.families.tracing import whole_numbers
+from exporter.families.tracing.pictures import image_arguments
+from exporter.families.tracing.pipelines.two_stages import NOISE
 
 if TYPE_CHECKING:
     from exporter.families.tracing.facts import Survey

@@ -12,19 +12,24 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from exporter.families.tracing import dry_run, image_arguments, neutral, text_processors, two_stages, whole_numbers
-from exporter.families.tracing.blocks import Blocks
-from exporter.families.tracing.crossings import Conditions
-from exporter.families.tracing.dry_run import Leaf, Play
+from exporter.families.tracing import whole_numbers
 from exporter.families.tracing.facts import Survey, replayed
-from exporter.families.tracing.open_lengths import one_batch
-from exporter.families.tracing.open_texts import OpenTexts, padded, uniform
-from exporter.families.tracing.origins import DRAW, STEP, Origins, marked
-from exporter.families.tracing.own_texts import Ones, as_long
-from exporter.families.tracing.readings import AskedTokens, branch_of
-from exporter.families.tracing.scales import steering
-from exporter.families.tracing.standins import Finished, OpenScale, Stepped, outlined
-from exporter.families.tracing.text_pairs import paired
+from exporter.families.tracing.following import dry_run
+from exporter.families.tracing.following.dry_run import Leaf, Play
+from exporter.families.tracing.following.open_lengths import one_batch
+from exporter.families.tracing.following.open_texts import OpenTexts, padded, uniform
+from exporter.families.tracing.following.origins import DRAW, STEP, Origins, marked
+from exporter.families.tracing.following.own_texts import Ones, as_long
+from exporter.families.tracing.following.standins import Finished, OpenScale, Stepped, outlined
+from exporter.families.tracing.following.text_pairs import paired
+from exporter.families.tracing.pictures import image_arguments
+from exporter.families.tracing.pipelines import two_stages
+from exporter.families.tracing.pipelines.scales import steering
+from exporter.families.tracing.steps import neutral
+from exporter.families.tracing.steps.blocks import Blocks
+from exporter.families.tracing.steps.crossings import Conditions
+from exporter.families.tracing.texts import text_processors
+from exporter.families.tracing.texts.readings import AskedTokens, branch_of
 from exporter.part import DEEP
 
 

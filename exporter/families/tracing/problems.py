@@ -19,7 +19,7 @@ def problems(survey: Survey, recipe: Recipe, factor: int) -> list[str]:
 
 
 def _of_shapes(survey: Survey, recipe: Recipe, factor: int) -> Iterator[str]:
-    from exporter.families.tracing import neighbours  # noqa: PLC0415 - torch
+    from exporter.families.tracing.steps import neighbours  # noqa: PLC0415 - torch
 
     shapes = recipe.shapes
     typical = shapes.height[1], shapes.width[1]

@@ -14,34 +14,27 @@ from torch import Tensor, nn
 
 from engines.errors import UnsupportedError
 from exporter.families import Saw
-from exporter.families.tracing import (
-    dry_run,
-    image_arguments,
-    own_start,
-    played_parts,
-    siblings,
-    standins,
-    starts,
-    text_processors,
-    two_stages,
-    whole_numbers,
-)
-from exporter.families.tracing.cached_steps import CutFamily, cached
-from exporter.families.tracing.call import as_taken
+from exporter.families.tracing import played_parts, starts, whole_numbers
 from exporter.families.tracing.condition_values import condition_values
-from exporter.families.tracing.dry_run import Leaf, Play
 from exporter.families.tracing.facts import replayed
-from exporter.families.tracing.own_grid import own_grid
-from exporter.families.tracing.own_texts import without_padding
-from exporter.families.tracing.readings import AskedTokens, branch_of
-from exporter.families.tracing.scales import steering
-from exporter.families.tracing.standins import Stepped
+from exporter.families.tracing.following import dry_run, own_start, standins
+from exporter.families.tracing.following.dry_run import Leaf, Play
+from exporter.families.tracing.following.own_texts import without_padding
+from exporter.families.tracing.following.standins import Stepped
+from exporter.families.tracing.pictures import image_arguments
+from exporter.families.tracing.pipelines import siblings, two_stages
+from exporter.families.tracing.pipelines.call import as_taken
+from exporter.families.tracing.pipelines.scales import steering
+from exporter.families.tracing.steps.cached_steps import CutFamily, cached
+from exporter.families.tracing.steps.own_grid import own_grid
+from exporter.families.tracing.texts import text_processors
+from exporter.families.tracing.texts.readings import AskedTokens, branch_of
 
 if TYPE_CHECKING:
     from engines.manifest import StartsFrom
-    from exporter.families.tracing.crossings import Conditions
     from exporter.families.tracing.facts import Survey
     from exporter.families.tracing.starts import Start
+    from exporter.families.tracing.steps.crossings import Conditions
 
 
 class TracedFamily(CutFamily, Protocol):

@@ -16,13 +16,15 @@ from torch.utils import _pytree as pytree
 from engines.errors import RecipeError, UnsupportedError
 from engines.images.init_image import InitImage
 from engines.manifest import PartialStep, StartsFrom
-from exporter.families.tracing import dry_run, image_arguments, siblings
-from exporter.families.tracing.dry_run import Play
 from exporter.families.tracing.facts import replayed
-from exporter.families.tracing.origins import DRAW, Origins, marked, origins, owners
+from exporter.families.tracing.following import dry_run
+from exporter.families.tracing.following.dry_run import Play
+from exporter.families.tracing.following.origins import DRAW, Origins, marked, origins, owners
+from exporter.families.tracing.following.standins import Stepped, outlined, refused, stand_in
+from exporter.families.tracing.pictures import image_arguments
+from exporter.families.tracing.pipelines import siblings
+from exporter.families.tracing.pipelines.scales import steering
 from exporter.families.tracing.played_parts import PlayedPart, sized
-from exporter.families.tracing.scales import steering
-from exporter.families.tracing.standins import Stepped, outlined, refused, stand_in
 
 if TYPE_CHECKING:
     from exporter.families.tracing.facts import Survey

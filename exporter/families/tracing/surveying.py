@@ -7,9 +7,10 @@ from functools import partial
 from typing import Any
 
 from engines.errors import UnsupportedError
-from exporter.families.tracing import dry_run, image_arguments, ip_adapters
 from exporter.families.tracing.facts import Survey
-from exporter.families.tracing.standins import within
+from exporter.families.tracing.following import dry_run
+from exporter.families.tracing.following.standins import within
+from exporter.families.tracing.pictures import image_arguments, ip_adapters
 
 
 def surveyed(

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from engines.inputs import Input
-from exporter.families.tracing import dry_run
-from exporter.families.tracing.origins import STEP, marked
+from exporter.families.tracing.following import dry_run
+from exporter.families.tracing.following.origins import STEP, marked
 
 #: diffusers' word for the argument that is a class of each picture, and the name of the input.
 LABELS = "class_labels"

@@ -2,9 +2,9 @@
 
 import pytest
 
-from exporter.families.tracing import dry_run
-from exporter.families.tracing.dry_run import Leaf
 from exporter.families.tracing.facts import Survey
+from exporter.families.tracing.following import dry_run
+from exporter.families.tracing.following.dry_run import Leaf
 from tools.coverage.models import MADE
 
 

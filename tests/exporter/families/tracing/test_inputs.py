@@ -4,7 +4,8 @@ from types import SimpleNamespace
 
 import torch
 
-from exporter.families.tracing import image_arguments, inputs
+from exporter.families.tracing import inputs
+from exporter.families.tracing.pictures import image_arguments
 
 
 class Pipeline:

@@ -7,8 +7,8 @@ from torch import nn
 
 from engines.errors import UnsupportedError
 from exporter.families.tracing import surveying
-from exporter.families.tracing.dry_run import Leaf
-from exporter.families.tracing.own_texts import Ones
+from exporter.families.tracing.following.dry_run import Leaf
+from exporter.families.tracing.following.own_texts import Ones
 from exporter.families.tracing.surveying import surveyed
 from tools.coverage import beside
 from tools.coverage.models import MADE

@@ -1,0 +1,300 @@
+"""Pictures among the arguments of a pipeline's call, and what its image processors do to them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, NoReturn, TypeVar, cast
+
+import numpy as np
+import torch
+from diffusers.image_processor import VaeImageProcessor
+from PIL import Image
+from torch import Tensor, nn
+from transformers import BatchFeature
+
+from engines.errors import UnsupportedError
+from engines.inputs import Preprocessing
+from exporter.families.tracing.following import dry_run, own_start, standins
+from exporter.families.tracing.following.origins import STEP, marked, origins
+from exporter.families.tracing.pictures import feature_extractors, ip_adapters
+
+#: Arguments that are pictures by their annotation, of networks that a pipeline may have.
+_OTHERS = (ip_adapters.IMAGE, f"negative_{ip_adapters.IMAGE}")
+#: Of which one call takes one, for all its prompts.
+SHARED = ip_adapters.IMAGE
+#: Tensors (B, height, width) that are pictures of one channel, in any unit.
+_MAPS = ("depth_map",)
+#: What users call an argument, where that is another word.
+_WORDS = {"mask_image": "mask"}
+#: What a survey is, which knows this module.
+Surveyed = TypeVar("Surveyed")
+_FILTERS = ("nearest", "bilinear", "bicubic", "lanczos")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What a pipeline makes of one of its pictures.
+
+    Attributes:
+        grey: whether it is a mask, of one channel.
+        preprocessing: what is done to it.
+        sides: its height and width, where they are its network's own, and not the drawn picture's.
+        map: whether it has one channel of levels.
+
+    """
+
+    grey: bool
+    preprocessing: Preprocessing
+    sides: tuple[int, int] | None = None
+    map: bool = False
+
+
+#: Of one that no image processor prepares: as it is, in [0, 1].
+PLAIN = Picture(grey=False, preprocessing=Preprocessing())
+MAP = Picture(grey=False, preprocessing=Preprocessing(resize="stretch", resample="bicubic"), map=True)
+
+
+class Unprepared(BaseException):  # an event; and no pipeline shall catch it
+    """The pipeline looks into one of its pictures itself, without an image processor."""
+
+
+class Several(BaseException):
+    """The pipeline takes one of its pictures for a list of them, of which `name` is the first."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+
+
+class Shown(Image.Image):
+    """A picture in the hands of a pipeline, that only an image processor may look into: pipelines take tensors as prepared.
+
+    Attributes:
+        content: (B, channels, height, width), or B pictures of PIL.
+
+    """
+
+    def __init__(self, content: Tensor | list[Image.Image]) -> None:
+        super().__init__()
+        size = (content.shape[3], content.shape[2]) if isinstance(content, Tensor) else content[0].size
+        self.content, self._size = content, size
+
+    def load(self) -> NoReturn:
+        """Whatever looks into a picture of PIL begins here."""
+        raise Unprepared
+
+    def __getitem__(self, _place: object) -> NoReturn:
+        """So begins whatever goes through a list."""
+        raise Several(next(iter(origins(self.content)), "") if isinstance(self.content, Tensor) else "")
+
+
+def pil(pixels: np.ndarray) -> Image.Image:
+    """A picture of uint8 (height, width, channels)."""
+    return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+
+
+def in_hand(pictures: Mapping[str, np.ndarray], shared: Collection[str]) -> dict[str, list[Image.Image]]:
+    """Pictures of PIL of uint8 (B, height, width, channels) by input; the first alone of what all of a call share."""
+    return {name: [pil(each) for each in (own[:1] if name in shared else own)] for name, own in pictures.items()}
+
+
+def piled(pictures: Mapping[str, Any], *, piles: bool) -> dict[str, Any]:
+    """Pictures of PIL by input, or in one pile each, which no pipeline takes apart: some take a list for one prompt's."""
+    return {name: Shown(own) if piles and isinstance(own, list) else own for name, own in pictures.items()}
+
+
+def as_numbers(content: Tensor) -> Tensor:
+    """A picture in the hands of a pipeline that prepares none: its numbers."""
+    return content
+
+
+def arguments(pipeline: Any) -> Mapping[str, str]:  # noqa: ANN401 - a pipeline of diffusers
+    """Name of an input → the argument of the pipeline's call that is a picture."""
+    takes = dry_run.arguments(pipeline)
+    named = (name for name, about in takes.items() if "PIL.Image" in str(about.annotation) and name not in {*_OTHERS, *_MAPS})
+    return {**{_WORDS.get(name, name): name for name in (*named, *maps(pipeline))}, **ip_adapters.words(pipeline)}
+
+
+def maps(pipeline: Any) -> list[str]:  # noqa: ANN401 - a pipeline of diffusers
+    """Those that are tensors of one channel."""
+    return [name for name in dry_run.arguments(pipeline) if name in _MAPS]
+
+
+def mapped(pictures: Mapping[str, str]) -> dict[str, Picture]:
+    """What is made of those that are, of pictures by input and their arguments."""
+    return {name: MAP for name, argument in pictures.items() if argument in _MAPS}
+
+
+def as_map(picture: Any) -> Tensor:  # noqa: ANN401 - (B, channels, height, width), or pictures of PIL
+    """A picture as an argument that is a map is given: (B, height, width)."""
+    if isinstance(picture, Tensor):
+        return marked(picture[:, 0], *origins(picture))
+    return torch.stack([torch.from_numpy(np.asarray(each.convert("L"), np.float32) / 255) for each in picture])
+
+
+def numbered(named: Mapping[str, str], lists: Mapping[str, int]) -> dict[str, str]:
+    """Inputs and their arguments: of an argument that is a list as many as it has pictures, as image, image_2 and so on."""
+    found: dict[str, str] = {}
+    for name, argument in named.items():
+        found |= {f"{name}_{number}" if number > 1 else name: argument for number in range(1, lists.get(argument, 1) + 1)}
+    return found
+
+
+def by_argument(pictures: Mapping[str, Any], words: Mapping[str, str], lists: Collection[str]) -> dict[str, Any]:
+    """What stands for each picture, by its argument: in a list where that is among `lists`."""
+    found = dict[str, list[Any]]()
+    for name, each in pictures.items():
+        one = each.content if isinstance(each, Shown) else each
+        found.setdefault(words[name], []).append(as_map(one) if words[name] in _MAPS else each)
+    return {name: each if name in lists else each[0] for name, each in found.items()}
+
+
+def count(pipeline: Any) -> int:  # noqa: ANN401
+    """How many pictures a pipeline takes at once: as many as it has networks under one name.
+
+    Raises:
+        UnsupportedError: no component is a list of networks.
+
+    """
+    networks = (list(each.children()) for each in pipeline.components.values() if isinstance(each, nn.Module))
+    several = [inner[0] for inner in networks if len(inner) == 1 and isinstance(inner[0], nn.ModuleList)]
+    if len(several) != 1:
+        raise UnsupportedError(f"{type(pipeline).__name__} takes several pictures at once, and nothing says how many.")
+    return len(several[0])
+
+
+def handed(pipeline: Any, survey: Callable[..., Surveyed], words: Mapping[str, str] | None = None) -> Surveyed:  # noqa: ANN401
+    """Survey a pipeline with what it takes for a picture: one, a list of several, or numbers.
+
+    Of one that counts its pictures, as they are all that it draws of, numbers that are prepared are handed to it: there may be
+    any number of them, and a picture of PIL's is one.
+    """
+    lists, hand = dict[str, int](), cast("Callable[[Tensor], Any]", Shown)
+    while True:
+        try:
+            found = survey(hand=hand, lists=lists)
+        except Unprepared:
+            hand = as_numbers
+        except Several as event:
+            lists[(words or arguments(pipeline))[event.name]] = count(pipeline)
+        else:
+            if not counted(pipeline) or hand is as_numbers:
+                return found
+            about = prepared_by(found)
+            return survey(hand=as_numbers, lists=lists, prepared=about) if all(each.sides for each in about.values()) else found
+
+
+def counted(pipeline: Any) -> bool:  # noqa: ANN401
+    """Whether a pipeline draws as many pictures as it is shown, without a prompt."""
+    return bool(arguments(pipeline)) and not {"prompt", "batch_size"} & dry_run.arguments(pipeline).keys()
+
+
+def prepared_by(survey: Any) -> Mapping[str, Picture]:  # noqa: ANN401 - a `Survey`
+    """What is made of each picture of a surveyed pipeline."""
+    return {name: survey.prepared.get(name, PLAIN) for name in survey.pictures}
+
+
+def processors(pipeline: Any) -> Mapping[str, VaeImageProcessor]:  # noqa: ANN401
+    """The image processors of a pipeline, by its attribute."""
+    return {name: value for name, value in vars(pipeline).items() if isinstance(value, VaeImageProcessor)}
+
+
+def taking(pipeline: Any, seen: dict[str, Picture]) -> dict[str, Any]:  # noqa: ANN401
+    """Stand-ins for a pipeline's image processors, which take pictures as prepared and note, in `seen`, what they would do."""
+    found, own_sized = {}, set[str]()
+
+    def note(given: Tensor, about: Picture) -> None:
+        for own in origins(given):
+            if seen.setdefault(own, about) != about:
+                raise UnsupportedError(f"{type(pipeline).__name__} prepares its picture {own} in two ways.")
+
+    def resize(_self: object, image: Any, *_: object, **__: object) -> Any:  # noqa: ANN401 - as the pipeline has it
+        own_sized.update(origins(_one(image)))
+        return image
+
+    for name, real in processors(pipeline).items():
+
+        def preprocess(
+            _self: object,
+            image: Any,  # noqa: ANN401
+            height: int | None = None,  # noqa: ARG001 - a picture comes in the right size
+            width: int | None = None,  # noqa: ARG001
+            resize_mode: str = "default",
+            crops_coords: object = None,
+            real: VaeImageProcessor = real,
+        ) -> Tensor:
+            given = _one(image)
+            about = _about(real, resize_mode, cropped=crops_coords is not None, own_sized=bool(origins(given) & own_sized))
+            note(given, about)
+            return given[:, :1] if about.grey else given
+
+        found[name] = standins.stand_in(real, preprocess=own_start.beside_blanks(pipeline, preprocess), resize=resize)
+
+    for name, real in feature_extractors.of(pipeline).items():
+
+        def extract(_self: object, images: Any, *_: object, real: Any = real, **__: object) -> BatchFeature:  # noqa: ANN401
+            given, about = _one(images), Picture(False, *feature_extractors.prepares(real))  # noqa: FBT003
+            note(given, about)
+            if tuple(given.shape[2:]) != about.sides:  # of the first look, which does not know them yet
+                given = marked(torch.zeros(given.shape[0], 3, *cast("tuple[int, int]", about.sides)), *origins(given))
+            return BatchFeature({"pixel_values": given})
+
+        found[name] = standins.stand_in(real, __call__=extract)
+    return found
+
+
+def noting(pipeline: Any, note: Callable[[Any, Tensor], Tensor]) -> dict[str, Any]:  # noqa: ANN401
+    """Image processors that do their work, and hand `note` the picture and what they made of it, for what takes its place."""
+    found = {}
+    for name, real in processors(pipeline).items():
+
+        def preprocess(_self: object, image: Any, *args: Any, real: VaeImageProcessor = real, **kwargs: Any) -> Tensor:  # noqa: ANN401
+            if isinstance(image, own_start.Blank):
+                return own_start.begun(pipeline, image)
+            shown: Any = image.content if isinstance(image, Shown) else image
+            return note(shown, real.preprocess(shown, *args, **kwargs))
+
+        def resize(_self: object, image: Any, *args: Any, real: VaeImageProcessor = real, **kwargs: Any) -> Any:  # noqa: ANN401
+            return image if isinstance(image, Shown) else real.resize(image, *args, **kwargs)
+
+        found[name] = standins.stand_in(real, preprocess=preprocess, resize=resize)
+
+    for name, real in feature_extractors.of(pipeline).items():
+
+        def extract(_self: object, images: Any, *args: Any, real: Any = real, **kwargs: Any) -> BatchFeature:  # noqa: ANN401
+            shown: Any = images.content if isinstance(images, Shown) else images
+            return BatchFeature({"pixel_values": note(shown, real(shown, *args, **kwargs)["pixel_values"])})
+
+        found[name] = standins.stand_in(real, __call__=extract)
+    return found
+
+
+def _one(image: Any) -> Tensor:  # noqa: ANN401
+    if isinstance(image, list) and len(cast("list[Any]", image)) == 1:
+        return _one(image[0])
+    image = image.content if isinstance(image, Shown) else image
+    if not isinstance(image, Tensor) or STEP in origins(image):
+        raise UnsupportedError(f"a {type(image).__name__} is prepared as a picture, which none of the inputs is.")
+    return image
+
+
+def _about(processor: VaeImageProcessor, resize_mode: str, *, cropped: bool, own_sized: bool) -> Picture:
+    """What is done to a picture; `own_sized`: in a size of its own, and not resized to that of what is drawn."""
+    config: Any = processor.config
+    own_sized |= resize_mode == "crop"  # of what has the right size nothing is
+    if resize_mode not in {"default", "crop"} or cropped:
+        raise UnsupportedError(f"a picture is cut out by {resize_mode!r}, which is not built.")
+    if config.resample not in _FILTERS:
+        raise UnsupportedError(f"a picture is resized by {config.resample!r}; there are {', '.join(_FILTERS)}.")
+    if config.do_normalize and config.do_binarize:
+        raise UnsupportedError("a picture is normalised and then made black and white, which is not built.")
+    middle = 0.5 if config.do_normalize else 0.0  # [-1, 1] of [0, 1]
+    preprocessing = Preprocessing(
+        resize="stretch" if config.do_resize and not own_sized else "none",
+        resample=config.resample,
+        binarize=config.do_binarize,
+        mean=(middle,),
+        std=(1 - middle,),
+    )
+    return Picture(config.do_convert_grayscale, preprocessing)

@@ -1,0 +1,116 @@
+"""Pipelines of two stages: what the first one draws is to the second what other pipelines' encoders of prompts return.
+
+The first stage is sampled within the part that reads the texts, step by step with its own scheduler, and its noise is an input.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import _disable_current_modes
+
+from engines.errors import UnsupportedError
+from exporter.families.tracing.following.standins import stand_in
+
+#: The input that is the first stage's noise, and what such stages' components and arguments are called by.
+NOISE, PREFIX = "prior_noise", "prior_"
+_STAGES = ("prior_pipe", "decoder_pipe")
+_ANSWERS = "_earlier_noise"
+
+
+class EarlierNoise(TorchFunctionMode):
+    """Within it every noise is the next of those that are `given`, (pictures, draws, …), or 0.
+
+    Attributes:
+        shapes: of the noises, as they were asked for.
+
+    """
+
+    def __init__(self, given: Tensor | None = None) -> None:
+        super().__init__()
+        self._given, self.shapes = given, list[tuple[int, ...]]()
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:  # noqa: ANN401 - whatever torch's function returns
+        kwargs = kwargs or {}
+        if getattr(func, "__name__", "") != "randn":
+            return func(*args, **kwargs)
+        size = kwargs.get("size", args)
+        shape = tuple(size[0] if len(size) == 1 and not isinstance(size[0], int) else size)
+        self.shapes.append(shape)
+        dtype = kwargs.get("dtype") or torch.get_default_dtype()
+        if self._given is None:
+            return torch.zeros(shape, dtype=dtype)
+        return self._given[0, len(self.shapes) - 1].reshape(shape).to(dtype)
+
+    def of_a_picture(self, where: str) -> tuple[int, ...]:
+        """How many there were, and the shape of each; () of none.
+
+        Raises:
+            UnsupportedError: they are of several shapes.
+
+        """
+        if len(set(self.shapes)) > 1:
+            raise UnsupportedError(f"{where}: its first stage draws noises of several shapes, which is not built.")
+        return (len(self.shapes), *self.shapes[0]) if self.shapes else ()
+
+
+def answered(noise: Tensor | None) -> dict[str, EarlierNoise]:
+    """What is placed into a pipeline so that its first stage draws these noises, (1, draws, …); or 0."""
+    return {_ANSWERS: EarlierNoise(noise)}
+
+
+def asked(pipeline: Any) -> EarlierNoise | None:  # noqa: ANN401 - of diffusers
+    """What was placed so into a pipeline."""
+    return vars(pipeline).get(_ANSWERS)
+
+
+def staged(pipeline: Any) -> Any:  # noqa: ANN401 - of diffusers
+    """A pipeline of two stages with the first as its encoder of prompts; any other as it is."""
+    if not all(name in vars(pipeline) for name in _STAGES):
+        return pipeline
+    earlier, later = (vars(pipeline)[name] for name in _STAGES)
+
+    def encode_prompt(self: Any, **given: Any) -> Any:  # noqa: ANN401
+        """Sample the first stage."""
+        stage = _stage(self, earlier, PREFIX, progress_bar=lambda times: times)
+        stage.__dict__["scheduler"] = _in_numbers(stage.scheduler)
+        with vars(self).get(_ANSWERS) or EarlierNoise():
+            return inspect.unwrap(type(stage).__call__)(stage, **given)
+
+    def prior_pipe(self: Any) -> Callable[..., Any]:  # noqa: ANN401
+        return self.encode_prompt
+
+    def decoder_pipe(self: Any) -> Callable[..., Any]:  # noqa: ANN401
+        hooks = {name: vars(self)[name] for name in ("progress_bar", "check_inputs") if name in vars(self)}
+        stage = _stage(self, later, "", **hooks)
+        return lambda **given: inspect.unwrap(type(stage).__call__)(stage, **given)
+
+    return stand_in(pipeline, encode_prompt=encode_prompt, prior_pipe=property(prior_pipe), decoder_pipe=property(decoder_pipe))
+
+
+def _stage(own: Any, stage: Any, prefix: str, **hooks: Any) -> Any:  # noqa: ANN401
+    """One stage over the components that the whole pipeline has now, under names with a prefix."""
+    found = stand_in(stage, _execution_device=torch.device("cpu"))
+    found.__dict__.update({name: getattr(own, prefix + name) for name in stage.components if hasattr(own, prefix + name)})
+    found.__dict__.update(hooks)
+    return found
+
+
+def _in_numbers(real: Any) -> Any:  # noqa: ANN401 - a scheduler of diffusers
+    """The same scheduler with times that are numbers, as its steps are unrolled: none of them is an input of the graph."""
+    real = copy.copy(real)
+
+    def set_timesteps(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        with torch._C.DisableTorchFunction(), _disable_current_modes():  # noqa: SLF001 - they would make tensors of a graph of them
+            real.set_timesteps(*args, **kwargs)
+            vars(self).update(vars(real), timesteps=real.timesteps.numpy())
+
+    return stand_in(real, set_timesteps=set_timesteps)

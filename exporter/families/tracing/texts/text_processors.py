@@ -1,0 +1,103 @@
+"""What reads texts in a pipeline: tokenizers, and processors of texts and pictures, which have a tokenizer and a chat."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoTokenizer, ProcessorMixin
+
+from engines.errors import UnsupportedError
+from exporter.families.tracing.following import standins
+from exporter.families.tracing.texts.readings import MULTIPLE
+
+
+class TextProcessor(ProcessorMixin):
+    """What transformers' processors do with texts alone, without the libraries that their pictures and videos need."""
+
+    def __init__(self, tokenizer: Any = None, chat_template: str | None = None) -> None:  # noqa: ANN401 - transformers'
+        super().__init__(tokenizer, chat_template=chat_template)
+
+    def prepare_inputs_layout(
+        self,
+        images: Any = None,  # noqa: ANN401 - transformers'
+        text: Any = None,  # noqa: ANN401
+        videos: Any = None,  # noqa: ANN401
+        audio: Any = None,  # noqa: ANN401
+        **others: Any,  # noqa: ANN401
+    ) -> Any:  # noqa: ANN401
+        """Take one text for a list of one, as every processor does that takes pictures too."""
+        return super().prepare_inputs_layout(images, [text] if isinstance(text, str) else text, videos, audio, **others)
+
+    @classmethod
+    def of(cls, folder: Path) -> TextProcessor:
+        """That of a processor's folder."""
+        stated, _ = cls.get_processor_dict(folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        return cls(tokenizer, stated.get("chat_template") or tokenizer.chat_template)
+
+
+def is_processor(kind: str) -> bool:
+    """Whether a class of transformers' that has a tokenizer has more beside it."""
+    return kind.endswith("Processor")
+
+
+def of(pipeline: Any) -> dict[str, Any]:  # noqa: ANN401 - a pipeline of diffusers
+    """The components of a pipeline that make ids of texts, by name."""
+    return {name: each for name, each in pipeline.components.items() if hasattr(tokenizer(each), "convert_tokens_to_ids")}
+
+
+def tokenizer(component: Any) -> Any:  # noqa: ANN401 - transformers'
+    """The tokenizer that it is or has."""
+    return component.tokenizer if isinstance(component, ProcessorMixin) and hasattr(component, "tokenizer") else component
+
+
+def tokenized(component: Any, texts: Sequence[str], options: Mapping[str, Any]) -> Any:  # noqa: ANN401
+    """What one that is not replaced makes of texts.
+
+    What fills a text up to a multiple of ids behind its end is left out: it is masked, and a bundle's text is as long as it is.
+    """
+    left = {name: value for name, value in options.items() if not (name == MULTIPLE and _fills_up(component, options))}
+    return component(text=list(texts), **left)
+
+
+def _fills_up(component: Any, options: Mapping[str, Any]) -> bool:  # noqa: ANN401
+    """Whether a text is padded to a multiple and no further.
+
+    Raises:
+        UnsupportedError: it is so before its beginning, where its own ids have other places then.
+
+    """
+    if options.get("padding") not in (True, "longest"):
+        return False
+    if (options.get("padding_side") or tokenizer(component).padding_side) == "left":
+        raise UnsupportedError(f"{type(component).__name__} fills texts up to a multiple on their left, which is not built.")
+    return True
+
+
+def answering(real: Any, answer: Callable[[Sequence[str], Mapping[str, Any]], Any]) -> Any:  # noqa: ANN401 - transformers'
+    """One of the same class whose calls `answer` answers; pictures that it is called with are refused."""
+    own = tokenizer(real)
+
+    def read(text: Any, options: Mapping[str, Any]) -> Any:  # noqa: ANN401
+        return answer([text] if isinstance(text, str) else list(text), options)
+
+    def called(self: Any, text: Any = None, *_: Any, **options: Any) -> Any:  # noqa: ANN401
+        own.padding_side = self.padding_side  # which some pipelines set before they call
+        return read(text, options)
+
+    # What was cut off is told to whoever reads a log.
+    reads = standins.stand_in(own, __call__=called, batch_decode=lambda _self, ids, *_, **__: [""] * len(ids))
+    if own is real:
+        return reads
+
+    def processed(_self: Any, images: Any = None, text: Any = None, videos: Any = None, audio: Any = None, **options: Any) -> Any:  # noqa: ANN401
+        if any(each is not None for each in (images, videos, audio)):
+            raise UnsupportedError(
+                "The text encoder of this model sees its pictures too, and a bundle's is given a prompt alone.\n"
+                "  This is a gap in t2iexport."
+            )
+        return read(text, options)
+
+    return standins.stand_in(real, __call__=processed, tokenizer=reads)

@@ -1,0 +1,98 @@
+"""Pipelines of two stages: the first within the part that reads texts, its noise an input."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from engines.errors import RecipeError, UnsupportedError
+from exporter.families.tracing.pipelines.scales import other_scales
+from exporter.families.tracing.pipelines.two_stages import NOISE, EarlierNoise, answered, asked, staged
+from exporter.reference.part_outputs import measure
+from exporter.reference.record import record
+from tests.exporter import equality
+from tests.exporter.families.test_traced import RECIPE, family
+from tools.coverage import trial
+from tools.coverage.stages import kandinsky22
+
+WHOLE = RECIPE.replace("{source: %s}", "{source: %s, call: {prior_num_inference_steps: 3}}")
+
+
+def test_noise_of_the_first_stage_is_what_was_given_in_order_and_else_zeros():
+    given = torch.rand(1, 2, 3, 4)
+    with EarlierNoise(given) as found:
+        assert torch.equal(torch.randn(3, 4), given[0, 0])
+        assert torch.equal(torch.randn((3, 4), dtype=torch.float64), given[0, 1].double())
+    assert found.of_a_picture("it") == (2, 3, 4)
+    with EarlierNoise() as zeros:
+        assert not torch.randn((1, 2)).any()
+        torch.randn(5)
+    with pytest.raises(UnsupportedError, match="it: its first stage draws noises of several shapes"):
+        zeros.of_a_picture("it")
+    assert EarlierNoise().of_a_picture("it") == ()
+
+
+def test_a_pipeline_of_one_stage_stays_as_it_is():
+    alone = SimpleNamespace(prior_pipe=None)
+    assert staged(alone) is alone
+
+
+@pytest.fixture(scope="module")
+def pipeline():
+    return staged(kandinsky22())
+
+
+def test_the_first_stage_computes_with_the_components_that_the_whole_has_now(pipeline):
+    texts = {"prompt": ["a cat"], "negative_prompt": ["b"], "num_inference_steps": 3, "return_dict": False}
+    pipeline.__dict__.update(answered(None))
+    with torch.no_grad():
+        first, _ = pipeline.encode_prompt(**texts)
+        shapes = asked(pipeline).shapes
+        pipeline.prior_prior.clip_mean.data += 1.0
+        other, _ = pipeline.encode_prompt(**texts)
+        pipeline.prior_prior.clip_mean.data -= 1.0
+    assert shapes[:3] == [(2, 32)] * 3, "prompt and negative prompt are drawn side by side"
+    assert torch.allclose(other - first, torch.ones_like(first), atol=1e-5)
+
+
+def test_it_draws_what_diffusers_draws_of_the_same_noise(pipeline):
+    source = kandinsky22().prior_pipe
+    source.set_progress_bar_config(disable=True)
+    texts = {"prompt": ["a cat"], "negative_prompt": ["b"], "num_inference_steps": 3}
+    seeded = torch.Generator().manual_seed(3)
+    wanted = source(**texts, generator=torch.Generator().manual_seed(3)).image_embeds
+    pipeline.__dict__.update(answered(torch.stack([torch.randn(2, 32, generator=seeded) for _ in range(3)])[None]))
+    with torch.no_grad():
+        found, _ = pipeline.encode_prompt(**texts, return_dict=False)
+    assert torch.allclose(found, wanted, atol=1e-5)
+
+
+def test_scales_of_the_first_stage_are_no_inputs_of_a_step(pipeline):
+    assert other_scales(pipeline) == {}
+
+
+def test_every_part_answers_as_diffusers_and_the_noise_is_an_input(model):
+    made = family(model("kandinsky22"), text=WHOLE)
+    assert made.inputs[NOISE].shape == ("batch", 3, 2, 32)
+    assert [port.name for port in made.signature("text_encoder").inputs][-1] == NOISE
+    assert made.components("text_encoder") == ("prior_text_encoder", "prior_prior")
+    recording = record(made, made.recipe)
+    assert {run.inputs[NOISE].shape[1:] for run in recording.runs} == {(3, 2, 32)}
+    for part in made.roles:
+        for case in measure(made.part(part, "fp32"), recording.cases[part]):
+            for port, wanted in case.source.items():
+                assert wanted.std() > 1e-4, "a dead network proves nothing"
+                error = np.linalg.norm(case.passes[port] - wanted) / np.linalg.norm(wanted)
+                assert error < equality.ROUNDING, f"{part}, {case.label}: {port} {error:.1e}"
+
+
+def test_pictures_to_start_from_are_refused(model):
+    with pytest.raises(RecipeError, match="a pipeline of two stages is built from text alone"):
+        family(model("kandinsky22"), text=WHOLE + "components: {vae_encoder: {}}")
+
+
+@pytest.mark.long
+def test_a_bundle_of_both_stages_draws_what_diffusers_draws_of_a_seed():
+    found = trial.row("kandinsky22")
+    assert (found["state"], found["guidance"]) == ("works", "classifier_free")
