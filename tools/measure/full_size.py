@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,7 @@ def measure(name: str, work: Path | None, assignments: tuple[str, ...] = (), sto
         notes = [note for note in Bundle.open(out).manifest.notes if ": quantize: " in note]
         engines = [file.stat().st_size for file in out.glob("engines/*/unet.engine")]
     stages = json.loads(printed)["stages"]
-    unet: dict[str, float] = {**_counted(name)}
+    unet: dict[str, float] = {**_counted(name, assignments)}
     unet["engine_mb"] = sum(engines) / 1e6
     unet["engine_seconds"] = sum(
         row["seconds"] for row in stages if row["stage"] == "engine" and row["subject"].startswith("unet,")
@@ -111,13 +112,13 @@ def _made_up(name: str) -> list[str]:
     return [*re.findall(r"--set (\S+)", told), "model.revision=null"]
 
 
-def _counted(name: str) -> dict[str, int]:
-    """Parameters and multiply-adds of a recipe's UNet, after its passes."""
+def _counted(name: str, assignments: Sequence[str] = ()) -> dict[str, int]:
+    """Parameters and multiply-adds of a recipe's UNet with changes to the recipe, after its passes."""
     from exporter.recipe.schema import Recipe  # noqa: PLC0415
     from exporter.reference.cost import count  # noqa: PLC0415 - torch, which shall not stand in the memory of a build
     from exporter.stages.plan import Plan  # noqa: PLC0415
 
-    size = count(Plan(Recipe.load(Path(f"recipes/{name}.yaml"), _made_up(name))).passes.expected_family)["unet"]
+    size = count(Plan(Recipe.load(Path(f"recipes/{name}.yaml"), [*_made_up(name), *assignments])).passes.expected_family)["unet"]
     return {"parameters": size.parameters, "multiply_adds": size.multiply_adds}
 
 
