@@ -112,9 +112,9 @@ def distill_command(recipe: Path, assignments: tuple[str, ...]) -> None:
 def reward_command(model: str, output: Path, processor: str | None, revision: str | None, targets: tuple[str, ...]) -> None:
     """Make what `generate --best-of` chooses by.
 
-    CLIP, PickScore, or another pair of encoders of pictures and texts.
+    CLIP, PickScore or another pair of encoders of pictures and texts, or ImageReward: a folder, a hub id, ImageReward.pt.
     """
-    from exporter import reward
+    from exporter.reward import folder
 
-    about = reward.make(model, output, targets, processor=processor, revision=revision)
-    click.echo(f"{output}: off by {about.off:.2g} at most, in hundredths of a cosine")
+    about, unit = folder.make(model, output, targets, processor=processor, revision=revision)
+    click.echo(f"{output}: off by {about.off:.2g} at most, {unit}")
