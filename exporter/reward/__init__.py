@@ -1,14 +1,15 @@
-"""Rewards: what says how well a picture fits its prompt, of two kinds that are found by the same words, and their folders."""
+"""Rewards: what says how well a picture fits its prompt, of three kinds that are found by the same words, and their folders."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
-from engines.errors import UnsupportedError
+from engines.errors import RecipeError, UnsupportedError
 from exporter.models import blip_reward, locate
 from exporter.models.blip_reward import BlipReward
 from exporter.models.dual_encoder import DualEncoder
+from exporter.reward import own
 from exporter.reward.cosine import CosineReward
 from exporter.reward.preference import PreferenceReward
 
@@ -72,13 +73,17 @@ class RewardSource(Protocol):
 
 
 def find(model: str, processor: str | None, revision: str | None, root: Path) -> RewardSource:
-    """Find what a reward is made of: an ImageReward, known by its file or its med_config.json, else a pair of encoders.
+    """Find what a reward is made of: a Python file, an ImageReward, known by its file or its config, or a pair of encoders.
 
     Raises:
         RecipeError: there is nothing under a name.
         UnsupportedError: what is there is neither, or the hub is not reached.
 
     """
+    if model.endswith(own.SUFFIX):
+        if processor or revision:
+            raise RecipeError(f"{model}: a reward of one's own takes no processor and no revision")
+        return own.OwnReward.find(model, root)
     if blip_reward.is_one(model, revision, root):
         return PreferenceReward(BlipReward.find(model, processor, revision, root))
     return CosineReward(DualEncoder.find(model, processor, revision, root))
@@ -96,10 +101,14 @@ def source_of(about: RewardManifest, folder: Path) -> RewardSource:
     """
     named = about.source
     near = (Path.cwd(), *folder.resolve().parents[:_ABOVE])
-    held = (place for place in near if locate.holds_model(place / named["source"]) or blip_reward.holds(place / named["source"]))
+    held = (place for place in near if _is_there(place / named["source"]))
     found = find(named["source"], named.get("processor"), named.get("revision"), next(held, Path.cwd()))
     if found.digest != named["digest"]:
         raise UnsupportedError(
             f"{found.place} holds other networks than those that {folder} was made of. Make the reward again, or bring them back."
         )
     return found
+
+
+def _is_there(place: Path) -> bool:
+    return locate.holds_model(place) or blip_reward.holds(place) or (place.suffix == own.SUFFIX and place.is_file())
