@@ -112,8 +112,8 @@ def distill_command(recipe: Path, assignments: tuple[str, ...]) -> None:
 def reward_command(model: str, output: Path, processor: str | None, revision: str | None, targets: tuple[str, ...]) -> None:
     """Make what `generate --best-of` chooses by.
 
-    MODEL is CLIP, PickScore or another pair of encoders of pictures and texts, or ImageReward: a folder, a hub id, ImageReward.pt;
-    or a Python file of your own.
+    MODEL is CLIP, PickScore or another pair of encoders of pictures and texts, or ImageReward (a folder, a hub id, or the file
+    ImageReward.pt); or a Python file of your own.
     """
     from exporter.reward import folder
 
