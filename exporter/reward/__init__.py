@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from engines.errors import RecipeError, UnsupportedError
 from exporter.models import blip_reward, locate
@@ -28,16 +28,17 @@ _ABOVE = 3
 
 
 class RewardSource(Protocol):
-    """The networks that a reward is made of, in torch.
+    """The networks that a reward is made of, in torch."""
 
-    Attributes:
-        limit: how far an engine's numbers may be from the source's.
-        unit: of its numbers, in words.
+    @property
+    def limit(self) -> float:
+        """How far an engine's numbers may be from the source's."""
+        ...
 
-    """
-
-    limit: ClassVar[float]
-    unit: ClassVar[str]
+    @property
+    def unit(self) -> str:
+        """Of its numbers, in words."""
+        ...
 
     @property
     def digest(self) -> str:

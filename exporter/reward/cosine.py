@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -26,8 +26,16 @@ class CosineReward:
     """CLIP's score, PickScore's, HPSv2's."""
 
     encoder: DualEncoder
-    limit: ClassVar[float] = 0.1
-    unit: ClassVar[str] = "hundredths of a cosine"
+
+    @property
+    def limit(self) -> float:
+        """How far an engine's numbers may be from the source's."""
+        return 0.1
+
+    @property
+    def unit(self) -> str:
+        """Of its numbers, in words."""
+        return "hundredths of a cosine"
 
     @property
     def digest(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,8 +25,16 @@ class PreferenceReward:
     """How much people like a picture for a prompt: near N(0, 1) over many pictures."""
 
     judge: BlipReward
-    limit: ClassVar[float] = 0.01
-    unit: ClassVar[str] = "of a reward whose standard deviation is near 1"
+
+    @property
+    def limit(self) -> float:
+        """How far an engine's numbers may be from the source's."""
+        return 0.01
+
+    @property
+    def unit(self) -> str:
+        """Of its numbers, in words."""
+        return "of a reward whose standard deviation is near 1"
 
     @property
     def digest(self) -> str:

@@ -107,9 +107,8 @@ def _copy(function: Callable[..., None], *arguments: object) -> NoReturn:
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
         os._exit(0)
-    except BaseException:  # noqa: BLE001 - nobody is there to hear of it
-        traceback.print_exc()
     finally:
+        traceback.print_exc()
         os._exit(1)
 
 
@@ -140,14 +139,32 @@ def _serve(channel: Connection) -> None:
 
 def _done(function: Callable[..., Any], arguments: tuple[Any, ...]) -> bytes:
     """What a task gave, spelled: its result, or what it raised and where."""
-    try:
+    with _Told() as raised:
         return pickle.dumps((function(*arguments), None, ""))
-    except BaseException as error:  # noqa: BLE001 - which is told to whoever asked
-        where = traceback.format_exc()
-        try:
-            return pickle.dumps((None, error, where))
-        except Exception:  # noqa: BLE001 - whatever its class does when it is spelled
-            return pickle.dumps((None, RuntimeError(f"{type(error).__name__}: {error}"), where))
+    with _Told():  # whatever an error's class does when it is spelled
+        return pickle.dumps((None, raised.error, raised.where))
+    return pickle.dumps((None, RuntimeError(f"{type(raised.error).__name__}: {raised.error}"), raised.where))
+
+
+class _Told:
+    """What a task raises is for whoever asked, and ends nothing here.
+
+    Attributes:
+        error: that was raised.
+        where: its traceback.
+
+    """
+
+    error: BaseException | None = None
+    where = ""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> bool:
+        self.error = error
+        self.where = "".join(traceback.format_exception(kind, error, trace))
+        return True
 
 
 def enter(environment: Mapping[str, str]) -> None:
