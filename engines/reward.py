@@ -23,8 +23,8 @@ from engines.strict import Frozen, describe
 from engines.tokenizer import TextTokenizer
 
 MANIFEST = "reward.json"
-#: Ports: the picture and the prompt's ids go in, a number a picture comes out.
-IMAGE, IDS, REWARD = "image", "prompt_ids", "reward"
+#: Ports: the picture and the prompt's ids go in, with their mask where the network wants it; a number a picture comes out.
+IMAGE, IDS, MASK, REWARD = "image", "prompt_ids", "prompt_mask", "reward"
 #: Bytes of a manifest.
 LIMIT = 2**20
 
@@ -71,8 +71,11 @@ class RewardManifest(Frozen):
         if missing := named - set(self.files):
             raise ValueError(f"not in files: {sorted(missing)}")
         ports = [[port.name for port in side] for side in (self.signature.inputs, self.signature.outputs)]
-        if ports != [[IMAGE, IDS], [REWARD]] or self.tokenizer.feeds != IDS or self.signature.inputs[0] != self.image.port(IMAGE):
-            raise ValueError(f"a reward takes {IMAGE} and {IDS} and gives {REWARD}")
+        read = [name for name in (self.tokenizer.feeds, self.tokenizer.mask) if name]
+        if read not in ([IDS], [IDS, MASK]) or ports != [[IMAGE, *read], [REWARD]]:
+            raise ValueError(f"a reward takes {IMAGE} and {IDS}, with {MASK} where its tokenizer feeds one, and gives {REWARD}")
+        if self.signature.inputs[0] != self.image.port(IMAGE):
+            raise ValueError(f"the port {IMAGE} is not as the picture is prepared")
         if not self.image.pictured or not all(isinstance(side, int) for side in self.image.shape[1:3]):
             raise ValueError("a reward's picture must have one size")
         return self
@@ -127,7 +130,8 @@ class Reward:
         """A number for each picture and its own prompt, more is better: float32 (pictures,)."""
         height, width = (int(side) for side in self.about.image.shape[1:3])
         pixels = np.stack([preprocess.fed(IMAGE, self.about.image, picture, height, width) for picture in pictures])
-        inputs = {IMAGE: pixels, IDS: self._tokenizer.encode(prompts).ids}
+        read = self._tokenizer.encode(prompts)
+        inputs = {IMAGE: pixels, IDS: read.ids} | ({MASK: read.mask} if self.about.tokenizer.mask else {})
         return sessions.run([self._network], self.about.signature, inputs)[REWARD]
 
     def best(self, pictures: Sequence[Image.Image], prompt: str) -> Image.Image:

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import importlib
-import os
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from engines.errors import MachineError, MissingDependency, UnsupportedError
+from engines import ray_cluster
+from engines.errors import MachineError, UnsupportedError
 from engines.picture_set.drawer import Drawer
 from engines.picture_set.shards import Shard
-
-#: What --ray takes for a cluster on this machine, which ends with the work.
-LOCAL = "local"
 
 
 def draw(
@@ -23,7 +19,7 @@ def draw(
     """Have shards drawn, each by whichever actor is free; an actor that dies is replaced, and what it was at begun again.
 
     Args:
-        address: `auto` for the cluster that this machine belongs to, the address of another, or LOCAL.
+        address: `auto` for the cluster that this machine belongs to, the address of another, or `local`.
         shards: what is drawn.
         arguments: of a `Drawer`.
         cpus: that an actor has; so many actors there are as have room.
@@ -38,24 +34,11 @@ def draw(
         MachineError: actors died again and again.
 
     """
+    ray = ray_cluster.join(address, "data")
     try:
-        ray, data = importlib.import_module("ray"), importlib.import_module("ray.data")
-    except ImportError as error:
-        raise MissingDependency("ray[data]", "ray") from error
-    where = {} if address == LOCAL else {"address": address}
-    paths = {"env_vars": {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}}
-    try:
-        ray.init(**where, runtime_env=paths, log_to_driver=False, include_dashboard=False if address == LOCAL else None)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        told = str(error).splitlines()[0]
-        raise UnsupportedError(
-            f"--ray {address}: no cluster answers ({told}). Start one with `ray start --head`, name its address, or take "
-            f"--ray {LOCAL}."
-        ) from error
-    try:
-        context = data.DataContext.get_current()
+        context = ray.data.DataContext.get_current()
         context.enable_progress_bars = context.print_on_execution_start = False
-        rows = data.from_items([asdict(shard) for shard in shards], override_num_blocks=len(shards))
+        rows = ray.data.from_items([asdict(shard) for shard in shards], override_num_blocks=len(shards))
         needs = {"num_cpus": cpus, **({"num_gpus": gpus} if gpus else {})}
         room = _room(ray.nodes(), cpus, gpus)
         if not room:

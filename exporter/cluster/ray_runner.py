@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import importlib
-import os
-import sys
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from engines.errors import MissingDependency, UnsupportedError
+from engines import ray_cluster
+from engines.errors import UnsupportedError
 from exporter.cluster.resources import ANYTHING, Resources
 from exporter.cluster.runner import RETRIES, NoSuchMachine, died, failed
 
 R = TypeVar("R")
-#: What --ray takes for a cluster on this machine, which ends with whoever asked for it.
-LOCAL = "local"
 #: How a resource is called by which users say of a machine what its GPU's compute capability is.
 _CAPABILITY = "compute_capability:"
 #: Compute capability → GPUs by Ray's names (ray.util.accelerators), which it finds by itself.
@@ -45,7 +42,7 @@ class RayRunner:
     """Builds side by side, each on one CPU unless more are asked for; a measurement on all CPUs of a machine, and so alone there.
 
     Args:
-        address: `auto` for the cluster that this machine belongs to, the address of another, or LOCAL.
+        address: `auto` for the cluster that this machine belongs to, the address of another, or `local`.
 
     Raises:
         MissingDependency: Ray is not installed.
@@ -54,20 +51,7 @@ class RayRunner:
     """
 
     def __init__(self, address: str) -> None:
-        try:
-            self._ray = importlib.import_module("ray")
-        except ModuleNotFoundError as error:
-            raise MissingDependency("ray", "ray") from error
-        paths = {"env_vars": {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}}
-        where = {} if address == LOCAL else {"address": address}
-        try:
-            self._ray.init(**where, runtime_env=paths, log_to_driver=False, include_dashboard=False if address == LOCAL else None)
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            told = str(error).splitlines()[0]
-            raise UnsupportedError(
-                f"--ray {address}: no cluster answers ({told}). Start one with `ray start --head`, name its address, or take "
-                f"--ray {LOCAL}."
-            ) from error
+        self._ray = ray_cluster.join(address)
         self.width = max(1, sum(int(node["Resources"].get("CPU", 0)) for node in self._ray.nodes() if node["Alive"]))
 
     def __enter__(self) -> Self:

@@ -46,7 +46,9 @@ class DualEncoder:
 
         """
         folder, _ = locate.network(name, revision, root, "model", "dual_encoder", _BESIDE)
-        beside = folder if processor is None else locate.network(processor, None, root, "processor", "processor", _BESIDE)[0]
+        beside = folder
+        if processor is not None:
+            beside, _ = locate.network(processor, None, root, "processor", "processor", _BESIDE, weights=False)
         config = read_json(folder / "config.json")
         if "auto_map" in config or not {"text_config", "vision_config"} <= config.keys():
             raise UnsupportedError(

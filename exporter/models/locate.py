@@ -20,7 +20,7 @@ _CONFIGS = ("model_index.json", "config.json")
 #: As the `datasets` library saves one split or several.
 _SAVED = ("dataset_info.json", "dataset_dict.json")
 #: Endings of weights: under a name with one a file is meant, never a repository of the hub.
-_WEIGHTS = (".safetensors", ".ckpt")
+_WEIGHTS = (".safetensors", ".ckpt", ".pt")
 
 
 def holds_model(place: Path) -> bool:
@@ -97,9 +97,11 @@ def _meant(name: str) -> str:
 
 
 def network(
-    name: str, revision: str | None, root: Path, where: str, component: str, beside: Sequence[str]
+    name: str, revision: str | None, root: Path, where: str, component: str, beside: Sequence[str], *, weights: bool = True
 ) -> tuple[Path, dict[str, str]]:
     """The folder of a network that stands alone, and where it is from: beside `root`, in the working directory, or on the hub.
+
+    Without `weights` only what lies beside them is fetched.
 
     Raises:
         RecipeError: there is nothing under that name.
@@ -108,7 +110,7 @@ def network(
     """
     if (place := find(name, root, where, folder_only=True)) is not None:
         return place, {"source": name}
-    fetched = hub.fetch_network(name, revision, component, beside=beside)
+    fetched = hub.fetch_network(name, revision, component, weights=weights, beside=beside)
     return fetched.place, {"source": name, "revision": fetched.commit}
 
 

@@ -1,4 +1,4 @@
-"""A reward as torch computes it, with a gradient: the encoders that its folder was made of, and pictures prepared as there."""
+"""A reward as torch computes it, with a gradient: the networks that its folder was made of, and pictures prepared as there."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class TorchReward:
-    """The encoders of a reward's folder.
+    """The networks of a reward's folder.
 
     Attributes:
         about: what the folder says.
@@ -35,19 +35,22 @@ class TorchReward:
 
         Raises:
             BundleError: the folder is damaged, or no reward's.
-            RecipeError: the encoders are not found.
+            RecipeError: the networks are not found.
             UnsupportedError: what is there are others.
 
         """
         self.about = RewardManifest.of(folder)
-        network, _, self.device = reward.encoders(self.about, folder).opened
-        self._module = reward.cosine(network).requires_grad_(requires_grad=False)
+        source = reward.source_of(self.about, folder)
+        self.device = source.device
+        self._module = source.network().requires_grad_(requires_grad=False)
         self._tokenizer = TextTokenizer.of(folder / self.about.tokenizer.file, self.about.tokenizer)
 
     def rate(self, prompts: Sequence[str]) -> Callable[[Tensor], Tensor]:
         """What rates images, float32 (images, height, width, 3) in [0, 1], each for its prompt: (images,)."""
-        ids = torch.from_numpy(self._tokenizer.encode(prompts).ids).to(self.device)
-        return lambda images: self._module(prepared(images, self.about.image), ids)
+        read = self._tokenizer.encode(prompts)
+        given = [read.ids, *([read.mask] if self.about.tokenizer.mask else [])]
+        texts = [torch.from_numpy(each).to(self.device) for each in given]
+        return lambda images: self._module(prepared(images, self.about.image), *texts)
 
 
 def prepared(images: Tensor, entry: Input) -> Tensor:

@@ -24,7 +24,7 @@ from exporter.parity.metrics import METRICS
 from exporter.recipe.messages import sentences
 from exporter.recipe.yaml_source import dotted
 
-__all__ = ["MetricScore", "Score", "digest", "kept_of", "load", "name_of", "notes", "root_of"]
+__all__ = ["MetricScore", "Score", "digest", "from_file", "kept_of", "load", "name_of", "notes", "root_of"]
 
 
 class Score(Protocol):
@@ -105,7 +105,7 @@ def load(spelled: str, options: Mapping[str, Any], root: Path, kept: Path | None
         if options:
             raise RecipeError(f"{spelled}: it takes no options")
         return MetricScore(spelled)
-    made = _from_file(root / spelled) if spelled.endswith(".py") else _plugin(spelled)
+    made = from_file(root / spelled, "a score") if spelled.endswith(".py") else _plugin(spelled)
     try:
         return made.model_validate_json(json.dumps(dict(options)), strict=True, context={"root": root, "kept": kept})
     except ValidationError as error:
@@ -146,15 +146,22 @@ def _plugin(name: str) -> Any:  # noqa: ANN401 - a class with the protocol above
     return plugins.load("scores", name)
 
 
-def _from_file(file: Path) -> Any:  # noqa: ANN401 - as above
+def from_file(file: Path, what: str) -> Any:  # noqa: ANN401 - as above
+    """What a user's file calls by its one public name, `what` in words.
+
+    Raises:
+        RecipeError: there is no such file.
+        UnsupportedError: it is no Python module, or has not one public name.
+
+    """
     if not file.is_file():
-        raise RecipeError(f"{file} is not a file; a score's file counts from the folder of what names it")
-    spec = importlib.util.spec_from_file_location(f"t2iexport_score_{file.stem}", file)
+        raise RecipeError(f"{file} is not a file; {what}'s file counts from the folder of what names it")
+    spec = importlib.util.spec_from_file_location(f"t2iexport_{what.rsplit(maxsplit=1)[-1]}_{file.stem}", file)
     if spec is None or spec.loader is None:
-        raise UnsupportedError(f"{file} is no Python module. Write one whose __all__ has one name, a score.")
+        raise UnsupportedError(f"{file} is no Python module. Write one whose __all__ has one name, {what}.")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     public = getattr(module, "__all__", [])
     if len(public) != 1:
-        raise UnsupportedError(f"{file} must state __all__ with one name, that of its score.")
+        raise UnsupportedError(f"{file} must state __all__ with one name, that of {what}.")
     return getattr(module, public[0])

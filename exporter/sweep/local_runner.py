@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import multiprocessing
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import nullcontext
@@ -15,11 +16,12 @@ from typing import Self, TypeVar
 from exporter import machine
 from exporter.cluster.resources import ANYTHING, Resources
 from exporter.cluster.runner import RETRIES, NoSuchMachine, died, failed
+from exporter.sweep import nursery
 
 R = TypeVar("R")
-#: Imported by the server that forks the processes, and by no other of them: half a second of each.
+#: Half a second of imports, which a process has from the one that it is forked from.
 _TASKS = ("exporter.sweep.build_point", "exporter.sweep.measure_point")
-#: Where that is safe: the server has loaded these modules, and has no thread, nor a library that computes on any.
+#: Where a server may fork processes if this one cannot be copied: it has these modules, no thread, and no library that has some.
 _FORKS = sys.platform == "linux"
 
 
@@ -29,13 +31,18 @@ class LocalRunner:
     width = 1
 
     def __init__(self) -> None:
-        self._pool = _pool()
+        for name in _TASKS:
+            importlib.import_module(name)  # so that it is there in copies of this process
+        self._nursery = nursery.Nursery() if nursery.possible() else None
+        self._pool = self._process()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._pool.shutdown(cancel_futures=True)
+        if self._nursery:
+            self._nursery.close()
 
     def run(self, function: Callable[..., R], *arguments: object, alone: bool = False, asked: Resources = ANYTHING) -> Future[R]:
         """Run a task here."""
@@ -44,14 +51,14 @@ class LocalRunner:
         except NoSuchMachine as error:
             return failed(error)
         for _ in range(RETRIES + 1):
-            with _pool() if alone else nullcontext(self._pool) as pool:
+            with self._process() if alone else nullcontext(self._pool) as pool:
                 future = pool.submit(function, *arguments)
                 broken = isinstance(future.exception(), BrokenProcessPool)
             if not broken:
                 return future
             if not alone:
                 self._pool.shutdown()
-                self._pool = _pool()
+                self._pool = self._process()
         return died()
 
     def refuse(self, asked: Resources) -> None:
@@ -59,19 +66,17 @@ class LocalRunner:
         if asked != ANYTHING and (told := _lacks(asked)):
             raise NoSuchMachine(f"{asked} is asked for, and {told}. Leave it out, or name a cluster by --ray.")
 
+    def _process(self) -> ProcessPoolExecutor | nursery.OwnProcess:
+        """One process that shares no thread with this one, nor one that measures any with one that built."""
+        return self._nursery.process() if self._nursery else _pool()
+
 
 def _pool() -> ProcessPoolExecutor:
-    """One process that shares no thread with this one, nor one that measures any with one that built."""
+    """One that is forked from a server, which imports what this process has imported, or imports it itself."""
     context = multiprocessing.get_context("forkserver" if _FORKS else "spawn")
     if _FORKS:
         context.set_forkserver_preload(list(_TASKS))
-    return ProcessPoolExecutor(1, mp_context=context, initializer=_enter, initargs=(dict(os.environ),))
-
-
-def _enter(environment: Mapping[str, str]) -> None:
-    """Take over the sweep's environment, which may be another than when the server was started that forks the processes."""
-    os.environ.clear()
-    os.environ.update(environment)
+    return ProcessPoolExecutor(1, mp_context=context, initializer=nursery.enter, initargs=(dict(os.environ),))
 
 
 def _lacks(asked: Resources) -> str:

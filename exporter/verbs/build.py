@@ -112,9 +112,10 @@ def distill_command(recipe: Path, assignments: tuple[str, ...]) -> None:
 def reward_command(model: str, output: Path, processor: str | None, revision: str | None, targets: tuple[str, ...]) -> None:
     """Make what `generate --best-of` chooses by.
 
-    CLIP, PickScore, or another pair of encoders of pictures and texts.
+    MODEL is CLIP, PickScore or another pair of encoders of pictures and texts, or ImageReward (a folder, a hub id, or the file
+    ImageReward.pt); or a Python file of your own.
     """
-    from exporter import reward
+    from exporter.reward import folder
 
-    about = reward.make(model, output, targets, processor=processor, revision=revision)
-    click.echo(f"{output}: off by {about.off:.2g} at most, in hundredths of a cosine")
+    about, unit = folder.make(model, output, targets, processor=processor, revision=revision)
+    click.echo(f"{output}: off by {about.off:.2g} at most, {unit}")

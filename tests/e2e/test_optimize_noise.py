@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from exporter import reward
 from exporter.noise.ascent import AscentOptions
 from exporter.noise.optimize import optimize
+from exporter.reward import folder as reward
 from exporter.stages.store import Store
 from tests.e2e.conftest import silent
 from tests.exporter import models

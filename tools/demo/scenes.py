@@ -197,10 +197,10 @@ def _outline(shape: str) -> list[tuple[float, float]]:
     raise ValueError(f"{shape!r} is not a polygon; expected square, triangle, cross or star")
 
 
-def _coverage(thing: Thing) -> np.ndarray:
-    """Share of each pixel that an object covers, float32 (SIDE, SIDE) in 0..1."""
-    size, factor = SIZES[thing.size], _SUPERSAMPLE
-    left, top = thing.x - size / 2, thing.y - size / 2
+def coverage(shape: str, size: int, x: float, y: float, side: int = SIDE) -> np.ndarray:
+    """Share of each pixel that an object covers, float32 (side, side) in 0..1; x and y are the middle of its box."""
+    factor = _SUPERSAMPLE
+    left, top = x - size / 2, y - size / 2
     column, row = math.floor(left), math.floor(top)
     patch = size + 2
     mask = Image.new("L", (patch * factor, patch * factor), 0)
@@ -214,17 +214,17 @@ def _coverage(thing: Thing) -> np.ndarray:
         near = span * inset
         return [shift_x + near, shift_y + near, shift_x + far, shift_y + far]
 
-    if thing.shape in {"circle", "ring"}:
+    if shape in {"circle", "ring"}:
         pen.ellipse(box(0), fill=255)
-        if thing.shape == "ring":
+        if shape == "ring":
             pen.ellipse(box(0.25), fill=0)
     else:
-        corners = [(shift_x + x * span, shift_y + y * span) for x, y in _outline(thing.shape)]
+        corners = [(shift_x + across * span, shift_y + down * span) for across, down in _outline(shape)]
         pen.polygon(corners, fill=255)
     small = np.asarray(mask.reduce(factor), dtype=np.float32) / 255
-    padded = np.zeros((SIDE + patch, SIDE + patch), np.float32)
+    padded = np.zeros((side + patch, side + patch), np.float32)
     padded[row : row + patch, column : column + patch] = small
-    return padded[:SIDE, :SIDE]
+    return padded[:side, :side]
 
 
 def draw(scene: Scene) -> np.ndarray:
@@ -237,6 +237,6 @@ def draw(scene: Scene) -> np.ndarray:
     picture = np.empty((SIDE, SIDE, 3), np.float32)
     picture[:] = BACKGROUNDS[scene.background]
     for thing in scene.things:
-        cover = _coverage(thing)[..., None]
+        cover = coverage(thing.shape, SIZES[thing.size], thing.x, thing.y)[..., None]
         picture += cover * (np.array(COLOURS[thing.colour], np.float32) - picture)
     return np.round(picture).astype(np.uint8)

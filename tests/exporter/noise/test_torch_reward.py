@@ -11,8 +11,8 @@ from engines.errors import RecipeError, UnsupportedError
 from engines.images import preprocess
 from engines.inputs import Input, Preprocessing
 from engines.reward import Reward
-from exporter import reward
 from exporter.noise.torch_reward import TorchReward, prepared, resampling
+from exporter.reward import folder as reward
 from tests.exporter import models
 
 pytest.importorskip("onnxruntime")
@@ -66,7 +66,7 @@ def test_encoders_are_found_from_elsewhere_and_no_others_are_taken(root, tmp_pat
         TorchReward(moved)
     models.save_dual_encoder(tmp_path / "pair", seed=1)
     (tmp_path / "beside").symlink_to(root / "beside")
-    with pytest.raises(UnsupportedError, match="holds other encoders than those"):
+    with pytest.raises(UnsupportedError, match="holds other networks than those"):
         TorchReward(moved)
 
 

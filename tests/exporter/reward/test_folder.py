@@ -1,4 +1,4 @@
-"""A reward of a pair of encoders: the score's own numbers on engines without torch, or nothing."""
+"""A reward's folder: the score's own numbers on engines without torch, or nothing."""
 
 import json
 import shutil
@@ -9,8 +9,11 @@ from PIL import Image
 
 from engines.errors import ParityError, UnsupportedError
 from engines.reward import Reward
-from exporter import cli, reward, scores
+from exporter import cli, scores
+from exporter.reward import folder as module
+from exporter.reward.cosine import CosineReward
 from tests.exporter import models
+from tests.exporter.models import image_rewards
 
 pytest.importorskip("onnxruntime")
 
@@ -42,16 +45,16 @@ def test_its_numbers_are_the_clip_scores(root, judge):
 
 
 def test_numbers_that_are_not_the_sources_are_not_written(root, monkeypatch):
-    monkeypatch.setattr(reward, "_LIMIT", 0.0)
+    monkeypatch.setattr(CosineReward, "limit", 0.0)
     with pytest.raises(ParityError, match=r"from the source's, and 0\.0 is allowed; nothing was written"):
-        reward.make(str(root / "pair"), root / "off", ["onnxruntime"], processor=None, revision=None)
+        module.make(str(root / "pair"), root / "off", ["onnxruntime"], processor=None, revision=None)
     assert sorted(path.name for path in root.iterdir() if "off" in path.name) == []
 
 
 def test_what_is_not_a_rewards_is_not_replaced(root, tmp_path):
     (tmp_path / "mine").write_text("")
     with pytest.raises(UnsupportedError, match="is no reward's folder, so it is not replaced"):
-        reward.make(str(root / "pair"), tmp_path, ["onnxruntime"], processor=None, revision=None)
+        module.make(str(root / "pair"), tmp_path, ["onnxruntime"], processor=None, revision=None)
 
 
 def test_what_lies_beside_a_reward_is_its_owners(root, judge):
@@ -59,11 +62,11 @@ def test_what_lies_beside_a_reward_is_its_owners(root, judge):
     mine.parent.mkdir()
     mine.write_text("mine")
     with pytest.raises(UnsupportedError, match=r"mine\.txt is not of the reward that lies there"):
-        reward.make(str(root / "pair"), judge, ["onnxruntime"], processor=None, revision=None)
+        module.make(str(root / "pair"), judge, ["onnxruntime"], processor=None, revision=None)
     assert mine.read_text() == "mine"
     shutil.rmtree(mine.parent)
     before = json.loads((judge / "reward.json").read_text())["files"]
-    reward.make(str(root / "pair"), judge, ["onnxruntime"], processor=None, revision=None)
+    module.make(str(root / "pair"), judge, ["onnxruntime"], processor=None, revision=None)
     assert json.loads((judge / "reward.json").read_text())["files"] == before
     assert [path.name for path in judge.parent.iterdir() if "partial" in path.name] == []
 
@@ -75,4 +78,20 @@ def test_pictures_that_are_prepared_otherwise_are_refused(root, tmp_path):
     told.get("image_processor", told)["do_center_crop"] = False
     file.write_text(json.dumps(told))
     with pytest.raises(UnsupportedError, match=r"crop none\. Those of a reward are resized to one size"):
-        reward.make(str(folder), tmp_path / "judge", ["onnxruntime"], processor=None, revision=None)
+        module.make(str(folder), tmp_path / "judge", ["onnxruntime"], processor=None, revision=None)
+
+
+def test_an_image_reward_is_one_too(root, tmp_path, capsys):
+    image_rewards.save(root / "tiny")
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["reward", str(root / "tiny" / "ImageReward.pt"), "-o", str(tmp_path / "liked")])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.strip().endswith("at most, of a reward whose standard deviation is near 1")
+    images = np.random.default_rng(1).integers(0, 256, (3, 32, 32, 3)).astype(np.uint8)
+    texts = ["a red circle", "the star of the blue squares", "nothing " * 40]
+    wanted = scores.load("image_reward", {"model": "tiny"}, root).of(images, texts, None)
+    with Reward.open(tmp_path / "liked") as opened:
+        found = opened.scores([Image.fromarray(each) for each in images], texts)
+        assert (opened.about.tokenizer.mask, opened.about.tokenizer.length) == ("prompt_mask", 35)
+    np.testing.assert_allclose(found, wanted, atol=0.01)
+    assert np.ptp(found) > 1
