@@ -15,6 +15,7 @@ import onnx_ir as ir
 from torch import nn
 
 from engines.errors import RecipeError, UnsupportedError
+from engines.guidance import BRANCHES
 from engines.lora import spelling
 from engines.lora.layers import CONV_SCALE, RANK, SCALE, LoraLayer, LoraLimits, extended
 from engines.plugins import did_you_mean
@@ -184,7 +185,7 @@ class _Writer:
         value = self._port(port, ("batch", length))
         if self._repeats > 1:
             value = self._node("Unsqueeze", [value, self._ints("lora.one", [1])], f"{label}/row")
-            value = self._node("Expand", [value, self._ints("lora.repeats", [1, self._repeats, 1])], f"{label}/rows")
+            value = self._node("Expand", [value, self._rows(label)], f"{label}/rows")
             value = self._node("Flatten", [value], f"{label}/all", axis=2)
         value = self._cast(value, dtype, label)
         if axes:
@@ -194,6 +195,14 @@ class _Writer:
         self._nodes = before
         self._scales[label] = value
         return value
+
+    def _rows(self, label: str) -> ir.Value:
+        """How an item's scales are repeated: for as many branches as a call has, where their number is open."""
+        for port in self._graph.inputs:
+            if port.shape is not None and len(port.shape) > 1 and str(port.shape[1]) == BRANCHES:
+                count, one = self._node("Shape", [port], f"{label}/branches", start=1, end=2), self._ints("lora.one", [1])
+                return self._node("Concat", [one, count, one], f"{label}/repeats", axis=0)
+        return self._ints("lora.repeats", [1, self._repeats, 1])
 
     def _port(self, name: str, shape: Sequence[int | str]) -> ir.Value:
         if name not in self._ports:

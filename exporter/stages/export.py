@@ -124,8 +124,9 @@ class Exported:
     def repeats(self) -> int:
         """Rows that its network has for one item of the batch: branches of guidance, and of a prompt its chunks."""
         family = self.source.family
-        branches = family.guidance.branches
-        return branches * family.recipe.prompts.chunks if family.roles[self.source.name] == "text" else branches
+        if family.roles[self.source.name] == "text":
+            return family.guidance.branches * family.recipe.prompts.chunks
+        return family.guidance.rows
 
 
 def measured(

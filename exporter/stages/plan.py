@@ -306,6 +306,7 @@ class Plan:
         options |= {"guidance": sampler.guidance.mode}
         options |= {"call": dict(self.recipe.model.call)} if self.recipe.model.call else {}
         options |= {"rescale": sampler.guidance.rescale} if sampler.guidance.rescale else {}
+        options |= {"pag": sampler.guidance.pag.model_dump(mode="json", exclude={"scale"})} if sampler.guidance.pag else {}
         options |= {"prompts": self.recipe.prompts.model_dump(mode="json")} if self.family.roles[name] == "text" else {}
         return options | ({"depth": sampler.cache.depth} if sampler.cache and DEEP in str(options["signature"]) else {})
 

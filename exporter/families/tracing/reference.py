@@ -71,12 +71,13 @@ class TracedReference:
 
     Attributes:
         pipeline: of diffusers.
-        scales: none: guidance is the same at every step.
+        scales: none: guidance is the same at every step; nor `pag_scales`.
         features: deep features that the steps of the last `call` left or were given, (branches*B, h, w, C); empty uncached.
 
     """
 
     scales: Sequence[float] = ()
+    pag_scales: Sequence[float] = ()
 
     def __init__(self, family: TracedFamily, pipeline: Any) -> None:  # noqa: ANN401 - a diffusers pipeline
         self._family, self.pipeline = family, pipeline
