@@ -335,12 +335,12 @@ class Traced:
         pipeline = self.pipeline(loaded=self.components(name), precision=precision)
         return Part(name, self.roles[name], self.played(name, pipeline), self.signature(name), precision)
 
-    def played(self, part: str, pipeline: Any) -> nn.Module:  # noqa: ANN401 - diffusers'
-        """A part as the pipeline's own code, over a pipeline that has its networks."""
+    def played(self, part: str, pipeline: Any, depth: int | None = None) -> nn.Module:  # noqa: ANN401 - diffusers'
+        """A part as the pipeline's own code, over a pipeline that has its networks; a denoiser is cut at the recipe's depth."""
         from exporter.families.tracing import played_parts, starts  # noqa: PLC0415 - torch
 
         role, ports = self.roles[part], [port.name for port in self.signature(part).inputs]
-        depth = self.recipe.sampler.depth
+        depth = self.recipe.sampler.depth if depth is None else depth
         step = partial(played_parts.PlayedStep, cut=None if depth is None else (self.blocks, depth))
         kinds: Any = {"text": played_parts.PlayedText, "condition": played_parts.PlayedConditions}
         kinds |= {"denoiser": step, "shallow": step}

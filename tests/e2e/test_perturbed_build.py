@@ -14,7 +14,7 @@ from tests.e2e.conftest import RECIPE, silent
 pytestmark = [pytest.mark.timeout(2400), pytest.mark.long]
 PAG = (
     RECIPE.replace("5.0}", "5.0, interval: [0.0, 0.7], pag: {scale: 3.0, layers: [mid, up_blocks]}}")
-    .replace("{vae_encoder: {}}", "{vae_encoder: {}, unet: {lora: {slots: 1, max_rank: 4}}}")
+    .replace("{vae_encoder: {}}", "{vae_encoder: {}, unet: {lora: {slots: 1, max_rank: 8}}}")
     .replace("[onnxruntime, tensorrt_rtx]", "[onnxruntime]")
 )
 
