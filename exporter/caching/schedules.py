@@ -9,7 +9,6 @@ import numpy as np
 from engines.sampler_ops import Eval
 from engines.samplers.table import Table
 
-
 #: Depths up to which all are tried: a UNet has three at most, a transformer as many as blocks.
 _ALL = 3
 
@@ -27,7 +26,7 @@ def influence(table: Table) -> np.ndarray:
 
 
 def tried(depths: Sequence[int]) -> list[int]:
-    """The depths of which schedules are searched: all of a few; of many the first, and each twice as deep, to half of the blocks."""
+    """The depths that are searched: all of a few; of many the first, and each twice as deep, to half of the blocks."""
     if len(depths) <= _ALL:
         return list(depths)
     return [depth for depth in depths if (depth + 1).bit_count() == 1 and 2 * (depth + 1) <= len(depths) + 1]

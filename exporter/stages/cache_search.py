@@ -80,7 +80,8 @@ def refuse(family: Family, passes: Passes) -> None:
 def about(asked: CacheOptions, family: Family) -> str:
     """What a search looks for, and on what; a note for whoever plans."""
     (steps,), count = family.recipe.sampler.steps, len(family.recipe.checks.prompts)
-    where = f"on {steps} steps of {count} prompt{'s' * (count != 1)}, at depth {' and '.join(map(str, schedules.tried(family.cache_depths)))}"
+    depths = " and ".join(map(str, schedules.tried(family.cache_depths)))
+    where = f"on {steps} steps of {count} prompt{'s' * (count != 1)}, at depth {depths}"
     return f"sampler.cache: {_wish(asked)} is searched first, {where}; the stages after it are planned of what it finds"
 
 

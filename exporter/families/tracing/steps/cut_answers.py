@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 
 from exporter.families.tracing.steps.cached_steps import CutFamily
-from exporter.part import DEEP
 
 if TYPE_CHECKING:
     from torch import nn
@@ -71,11 +70,11 @@ class NotedSteps:
 
 def compared(
     family: SearchedFamily,
-    pipeline: Any,
+    pipeline: Any,  # noqa: ANN401 - diffusers'
     noted: NotedSteps,
     depths: Sequence[int],
     reach: int,
-    saw: Saw,  # noqa: ANN401
+    saw: Saw,
 ) -> None:
     """Tell how far the shallow answers of a run are off from the whole ones.
 
