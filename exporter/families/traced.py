@@ -14,7 +14,7 @@ from engines.manifest import PartialStep, Role, StartsFrom, Tokenizer
 from engines.plugins import did_you_mean
 from engines.signature import Port, Range, Signature
 from exporter.families import Driving, edits
-from exporter.families.tracing.problems import problems
+from exporter.families.tracing.problems import problems, refuse
 from exporter.part import SHALLOW, Part
 from exporter.part import Precision as Precision  # noqa: PLC0414 - the families' own argument type
 
@@ -49,6 +49,7 @@ class Traced:
     towers: Mapping[str, str] = {}
 
     def __init__(self, checkpoint: Checkpoint, recipe: Recipe) -> None:
+        refuse(recipe)
         self.checkpoint, self.recipe = checkpoint, recipe
         self._editing = self.image_encoder in recipe.components or edits(checkpoint.configs, recipe)
         self.survey: Survey = self._surveyed()
