@@ -101,5 +101,5 @@ def part(dtype=torch.float32):
     return Part("unet", "denoiser", Guided().eval().to(dtype).requires_grad_(requires_grad=False), SIGNATURE)
 
 
-def graph_pass(of, limits=LIMITS, patterns=()):
-    return LoraGraphPass(limits, "other", of.network, {}, 2, patterns)
+def graph_pass(of, limits=LIMITS, patterns=(), repeats=2):
+    return LoraGraphPass(limits, "other", of.network, {}, repeats, patterns)

@@ -104,7 +104,7 @@ def test_as_inputs_they_are_what_they_are_in_the_weights(graphs, wanted, tmp_pat
 
 def test_every_branch_of_a_call_has_them_where_their_number_is_open(tmp_path):
     whole, file = open_part(), tmp_path / "unet.onnx"
-    adding = graph_pass(whole)
+    adding = graph_pass(whole, repeats="factors")
     exporting.save(exporting.export(whole, 20, processor=True, lora=adding), file)
     loras = probes(adding.found, LIMITS)
     target, signature = LoraTarget.of("other", LIMITS, LoraLayers(layers=tuple(adding.found))), adding.signature(whole.signature)
