@@ -60,7 +60,7 @@ def test_only_the_branches_that_count_are_computed(perturbed, tmp_path):
             assert calls == counts
         pair = pipeline.generate("a red circle", seed=[0, 0], images_per_prompt=2, pag_scale=[3.0, 0.0])
         assert [image.info["input_pag_scale"] for image in pair] == ["3.0", "0.0"]
-    assert len({image.tobytes() for image in drawn.values()}) == 4
+    assert not np.array_equal(drawn[5.0, 3.0], drawn[1.0, 0.0])
     for image, scale in zip(pair, (3.0, 0.0), strict=True):
         assert np.abs(np.asarray(image).astype(int) - drawn[5.0, scale]).max() <= 1
     path = tmp_path / "off.png"
