@@ -52,6 +52,7 @@ _LORA = "LoRA of a bundle that was built for it; scales: for all, one a prompt, 
 @click.option("--height", type=int, help="In pixels.")
 @click.option("--width", type=int, help="In pixels.")
 @click.option("--guidance-scale", type=float, multiple=True, help=f"How strictly the prompt steers; up to 1 is off. {_MANY}")
+@click.option("--pag-scale", type=float, multiple=True, help=f"How far from perturbed attention; 0 is off. {_MANY}")
 @click.option("--image", type=_FILE, multiple=True, help=f"Picture to start from; needs a bundle with a VAE encoder. {_MANY}")
 @click.option("--mask", type=_FILE, multiple=True, help=f"Of the image's size: white is made anew, black stays. {_MANY}")
 @click.option("--input", "inputs", metavar="NAME=FILE|NUMBER", multiple=True, help=f"What else the bundle takes. {_MANY}")
@@ -160,10 +161,7 @@ def _wishes(pipeline: Pipeline, source: Path | None, options: dict[str, Any]) ->
     if "noise" in wishes:
         wishes["noise"] = noises.read(wishes["noise"])
     inputs, loras = _inputs(manifest, wishes.pop("inputs", ())), wishes.pop("loras", ())
-    for name in ("image", "mask", "strength", "guidance_scale"):  # each where it belongs, however it was given
-        own, other = (inputs, wishes) if name in manifest.inputs else (wishes, inputs)
-        if name in other and name not in own:
-            own[name] = other.pop(name)
+    _place(manifest, wishes, inputs)
     wishes, inputs = {**_alone(wishes), "loras": loras}, _alone(inputs)
     if source is None:
         return {**wishes, "inputs": inputs}
@@ -183,6 +181,18 @@ def _wishes(pipeline: Pipeline, source: Path | None, options: dict[str, Any]) ->
     for note in made.doubts(pipeline.engine):
         click.echo(f"note: {note}", err=True)
     return wishes
+
+
+def _place(manifest: Manifest, wishes: dict[str, Any], inputs: dict[str, Any]) -> None:
+    """Move what has an option of its own and is also an input to where the bundle takes it, however it was given."""
+    for name in ("image", "mask", "strength", "guidance_scale"):
+        own, other = (inputs, wishes) if name in manifest.inputs else (wishes, inputs)
+        if name in other and name not in own:
+            own[name] = other.pop(name)
+    if "pag_scale" in wishes and "pag_scale" in inputs:
+        raise UnsupportedError("pag_scale is given twice, by its own option and as an input. Leave one out.")
+    if "pag_scale" in wishes:  # a picture tells it among its inputs
+        inputs["pag_scale"] = wishes.pop("pag_scale")
 
 
 def _alone(given: Mapping[str, Any]) -> dict[str, Any]:

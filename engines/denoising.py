@@ -22,8 +22,9 @@ Run = Callable[[str, Mapping[str, np.ndarray]], dict[str, np.ndarray]]
 class BoundDenoiser:
     """Called by samplers as `engines.samplers.Denoise` says.
 
-    Where guidance is off for every picture and the network's conditioning has an open number of branches, the prompt's own
-    branch is computed alone. What a whole call leaves beside its answer, its deep features, is kept for the shallow ones.
+    Where the network's conditioning has an open number of branches, those are computed that some picture's guidance needs; where
+    it is off for all, the prompt's own alone. What a whole call leaves beside its answer, its deep features, is kept for the
+    shallow ones.
 
     Args:
         run: runs a part, in batches that it can take.
@@ -49,7 +50,7 @@ class BoundDenoiser:
         self._branched, self._shared = _branched(entry), entry.signature.shared
         # With how long texts of open length are, one number a picture.
         self._bound = {name: still(array) for name, array in lengths.taken(entry.signature, conditioning).items()}
-        self._alone = self._last(self._bound)
+        self._taken: dict[tuple[int, ...], Mapping[str, np.ndarray]] = {}
         self._kept: dict[str, np.ndarray] = {}
 
     def __call__(
@@ -67,13 +68,13 @@ class BoundDenoiser:
         scales = {name: scale if which is None or not scale.ndim else scale[which] for name, scale in self._scales.items()}
         if guided is not None:
             scales = self._guidance.at(scales, guided)
-        alone = bool(self._branched) and self._guidance.is_off(scales)
-        bound = self._alone if alone else self._bound
+        branches = self._guidance.taken(scales) if self._branched else ()
+        bound = self._of(branches) if branches else self._bound
         own = bound if which is None else {name: each if name in self._shared else each[which] for name, each in bound.items()}
         numbers = {**scales, "timestep": np.asarray(timestep)}
         pool = {**own, **{name: np.full(len(latent), number, np.float32) for name, number in numbers.items()}, "latent": latent}
         if shallow:
-            return self._run(self._shallow_part(), {**pool, **self._features(alone=alone)})[self._answer]
+            return self._run(self._shallow_part(), {**pool, **self._features(len(branches))})[self._answer]
         found = self._run(self._whole, pool)
         self._kept = {name: still(found[name]) for name in self._deep}
         return found[self._answer]
@@ -83,15 +84,23 @@ class BoundDenoiser:
             raise UnsupportedError("this sampler asks for shallow steps, which this bundle's denoiser has not. Build it again.")
         return self._shallow
 
-    def _features(self, *, alone: bool) -> Mapping[str, np.ndarray]:
+    def _features(self, branches: int) -> Mapping[str, np.ndarray]:
         """The deep features, of the last branch where that is computed alone; once cut, they stay so until a whole call."""
-        if alone and any(array.shape[1] > 1 for name, array in self._kept.items() if name in self._branched):
-            self._kept = self._last(self._kept)
+        if branches == 1 and any(array.shape[1] > 1 for name, array in self._kept.items() if name in self._branched):
+            self._kept = self._cut(self._kept, (-1,))
         return self._kept
 
-    def _last(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The last branch alone, (pictures, 1, …), of those that have branches."""
-        cut = {name: np.ascontiguousarray(array[:, -1:]) for name, array in arrays.items() if name in self._branched}
+    def _of(self, branches: tuple[int, ...]) -> Mapping[str, np.ndarray]:
+        """What is bound, of these branches of the texts, (pictures, branches, …)."""
+        if branches not in self._taken:
+            self._taken[branches] = self._cut(self._bound, branches)
+        return self._taken[branches]
+
+    def _cut(self, arrays: Mapping[str, np.ndarray], branches: tuple[int, ...]) -> dict[str, np.ndarray]:
+        """These branches, of those that have any, and the others as they are."""
+        if branches == tuple(range(self._guidance.branches)):
+            return dict(arrays)
+        cut = {name: np.take(array, branches, axis=1) for name, array in arrays.items() if name in self._branched}
         return {name: still(cut.get(name, array)) for name, array in arrays.items()}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from numbers import Real
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from pydantic import model_validator
@@ -18,6 +18,8 @@ from engines.strict import Frozen
 Mode = Literal["none", "classifier_free", "embedded"]
 #: The scale that `--guidance-scale` sets; a denoiser can have others beside it or instead of it.
 USUAL = "guidance_scale"
+#: The scale that `--pag-scale` sets, of a prompt's branch whose self-attention is perturbed.
+PERTURBED = "pag_scale"
 #: Second axis of a denoiser's conditioning where some steps do without guidance: all branches, or the last, the prompt's own.
 BRANCHES = "branches"
 #: Of one scale: a number for all pictures, or one per picture.
@@ -30,18 +32,28 @@ class Scale(Frozen):
     `off`: at this value the network answers as if the scale were not there, and whoever asks for less gets this value: in
     diffusers a classifier-free scale of 1 or less switches guidance off. Null for a scale that is never off.
     `follows`: whether it is off where the usual scale is, whatever was asked for.
+    `perturbs`: whether a branch is its own, the prompt's once more, which the network perturbs: the first of the branches, and
+    left out where the scale is off.
     """
 
     name: Name
     default: float
     off: float | None = None
     follows: bool = False
+    perturbs: bool = False
 
     @model_validator(mode="after")
     def _following(self) -> Self:
         if self.follows and (self.off is None or self.name == USUAL):
             raise ValueError(f"{self.name} follows the usual scale, so it must be another, and say at which value it is off")
+        if self.perturbs and (self.off is None or self.name == USUAL):
+            raise ValueError(f"{self.name} has a branch of its own, so it must be another than the usual scale, and can be off")
         return self
+
+    def told(self) -> dict[str, Any]:
+        """As JSON, without what it need not say."""
+        usual = {name for name in ("follows", "perturbs") if not getattr(self, name)}
+        return self.model_dump(mode="json", exclude=usual)
 
 
 class Guidance(Frozen):
@@ -75,6 +87,11 @@ class Guidance(Frozen):
         return 2 if self.mode == "classifier_free" else 1
 
     @property
+    def rows(self) -> int:
+        """Branches that the denoiser computes for a picture where every scale is on."""
+        return self.branches + any(scale.perturbs for scale in self.scales)
+
+    @property
     def scale(self) -> float | None:
         """Default of the usual scale; None where there is none."""
         return next((scale.default for scale in self.scales if scale.name == USUAL), None)
@@ -88,6 +105,11 @@ class Guidance(Frozen):
         """
         known = [scale.name for scale in self.scales]
         for name in asked:
+            if name == PERTURBED and name not in known:
+                raise UnsupportedError(
+                    "this bundle has no perturbed attention, so it takes no pag_scale. Leave it out, or build the bundle with "
+                    "sampler.guidance.pag."
+                )
             if not known:
                 raise UnsupportedError("this bundle was built without guidance, so it takes no guidance scale. Leave it out.")
             if name not in known:
@@ -129,7 +151,17 @@ class Guidance(Frozen):
 
         return {name: taken(value, offs[name]) for name, value in fed.items()}
 
-    def is_off(self, fed: Mapping[str, np.ndarray]) -> bool:
-        """Whether every scale is off for every picture, so that the prompt's own branch is enough."""
-        offs = {scale.name: scale.off for scale in self.scales}
-        return all(offs[name] is not None and bool(np.all(value == np.float32(offs[name] or 0.0))) for name, value in fed.items())
+    def taken(self, fed: Mapping[str, np.ndarray]) -> tuple[int, ...]:
+        """Which of the text parts' branches a call computes, in its order: what is perturbed, the negative one, the prompt's own.
+
+        The prompt's own, the last, is always there; another only where a scale that needs it is on for some picture.
+        """
+        last = self.branches - 1
+        on = [scale.perturbs for scale in self.scales if scale.name in fed and not _all_off(scale, fed[scale.name])]
+        perturbed = (last,) if True in on else ()
+        return (*perturbed, *(range(last) if False in on else ()), last)
+
+
+def _all_off(scale: Scale, value: np.ndarray) -> bool:
+    """Whether a scale is off for every picture."""
+    return scale.off is not None and bool(np.all(value == np.float32(scale.off)))

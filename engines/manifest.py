@@ -21,7 +21,7 @@ from engines.wiring import Role
 
 #: 2: samplers that start from an image. 3: decoders that work tile by tile. 4: inputs that users feed, condition parts, several
 #: guidance scales, attention masks. 5: LoRAs as inputs; shallow parts, and samplers that ask for guidance and caching by step;
-#: texts of open length; inputs that are noise.
+#: texts of open length; inputs that are noise; guidance scales with a branch of their own.
 #: Manifests of earlier formats are read too: `engines.upgrade`.
 FORMAT = 5
 #: Relative, contained, without `.` or `..` segments; the file behind it must not be a link.
@@ -373,8 +373,7 @@ class Manifest(Draft):
         if tiles := {name: part.tile.model_dump() for name, part in self.parts.items() if part.tile}:
             told["tiles"] = tiles
         if self.guidance != Guidance.of(self.guidance.mode, self.guidance.scale):
-            usually = {scale.name: set[str]() if scale.follows else {"follows"} for scale in self.guidance.scales}
-            told["scales"] = [scale.model_dump(mode="json", exclude=usually[scale.name]) for scale in self.guidance.scales]
+            told["scales"] = [scale.told() for scale in self.guidance.scales]
         framed = {name: [entry.before, entry.after, entry.lower] for name, entry in self.tokenizers.items()}
         if any(how != ["", "", False] for how in framed.values()):
             told["framed"] = framed

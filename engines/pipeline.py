@@ -112,6 +112,7 @@ class Pipeline(DiffusersCall):
         height: int | None = None,
         width: int | None = None,
         guidance_scale: Numbers | None = None,
+        pag_scale: Numbers | None = None,
         inputs: Mapping[str, Any] | None = None,
         noise: Iterable[np.ndarray] | None = None,
         image: Image.Image | Sequence[Image.Image] | None = None,
@@ -140,6 +141,7 @@ class Pipeline(DiffusersCall):
             height: in pixels, within `sizes`.
             width: in pixels, within `sizes`.
             guidance_scale: of the guidance that was compiled in. At 1 and below classifier-free guidance is off.
+            pag_scale: of perturbed attention, where the bundle has it (`sampler.guidance.pag`). At 0 it is off.
             inputs: what the bundle takes by name: images (PIL), masks, numbers, and guidance scales by their own names.
             noise: draws to use instead of the seed's, float32 (pictures, channels, latent height, latent width) each;
                 a sampler that draws once takes the bare array too. Those of condition parts come first, then the encoder's.
@@ -170,6 +172,7 @@ class Pipeline(DiffusersCall):
             generator=generator,
             inputs=inputs,
             guidance_scale=guidance_scale,
+            pag_scale=pag_scale,
             image=image,
             mask=mask,
             strength=strength,

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from engines.errors import UnsupportedError
 from engines.feed import Feed
-from engines.guidance import USUAL
+from engines.guidance import PERTURBED, USUAL
 from engines.lora.choice import LoraChoice, Wish, chosen
 from engines.manifest import Draft, Generator
 from engines.plugins import did_you_mean
@@ -77,7 +77,7 @@ class Request:
         def each(name: str, value: Any) -> list[Any]:  # noqa: ANN401 - numbers, texts or pictures
             return spread(name.replace("_", " "), value, len(asked), images_per_prompt)
 
-        steered = {name: value for name, value in given.items() if name == USUAL or name in scales}
+        steered = {name: value for name, value in given.items() if name in {USUAL, PERTURBED, *scales}}
         start = {name: None if name in manifest.inputs else given.get(name) for name in _START}
         if "image" in manifest.inputs and (loose := [name for name, value in start.items() if value is not None]):
             raise UnsupportedError(f"this bundle's image is a condition, and nothing starts from it. Leave {loose[0]} out.")

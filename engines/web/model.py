@@ -41,7 +41,7 @@ def described(bundle: Bundle) -> dict[str, Any]:
         "facts": provenance.facts(about, ""),
         "defaults": {"height": about.defaults.height, "width": about.defaults.width, "steps": about.defaults.steps},
         "branches": about.guidance.branches,
-        "scales": [scale.model_dump(mode="json") for scale in about.guidance.scales],
+        "scales": [scale.told() for scale in about.guidance.scales],
         "sizes": _sizes(bundle),
         "tokenizers": [entry.model_dump(mode="json") for _, entry in sorted(about.tokenizers.items())],
         "parts": {name: _part(name, part) for name, part in parts.items()},
@@ -99,6 +99,10 @@ def _refuse(bundle: Bundle) -> None:
     problems += [f"{name} reads weights as compel writes them, and a page only those of a1111" for name in compel]
     problems += [f"{name} reads texts as long as they are, and a page those of one length" for name in lengths]
     problems += [f"{name} computes in bf16, for which browsers have no kernels" for name in bf16]
+    if any(scale.perturbs for scale in about.guidance.scales) and not about.with_role("pipeline"):
+        problems.append(
+            "its guidance has a branch of its own, which a page draws in one graph alone: build it with pipeline: fused"
+        )
     if about.defaults.generator != "numpy":
         problems.append(f"its seeds are those of {about.defaults.generator}, and a page has numpy's")
     size = sum(about.files[file].size for file in {file for part in running.values() for file in _files(part)})

@@ -9,6 +9,9 @@ import numpy as np
 from engines.sampler_ops import Eval
 from engines.samplers.table import Table
 
+#: Depths up to which all are tried: a UNet has three at most, a transformer as many as blocks.
+_ALL = 3
+
 
 def influence(table: Table) -> np.ndarray:
     """What each evaluation's answer counts in the final latent, all other answers being what they are, float64 (evaluations,)."""
@@ -20,6 +23,13 @@ def influence(table: Table) -> np.ndarray:
         return float(table.play(lambda *_, **__: zero + next(answers), zero.copy)[0, 0, 0, 0])
 
     return np.array([final(index) for index in range(count)])
+
+
+def tried(depths: Sequence[int]) -> list[int]:
+    """The depths that are searched: all of a few; of many the first, and each twice as deep, to half of the blocks."""
+    if len(depths) <= _ALL:
+        return list(depths)
+    return [depth for depth in depths if (depth + 1).bit_count() == 1 and 2 * (depth + 1) <= len(depths) + 1]
 
 
 def even(count: int) -> list[tuple[int, ...]]:

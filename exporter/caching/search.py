@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from engines.errors import RecipeError
+from engines.guidance import PERTURBED, USUAL
 from exporter.caching import schedules
 from exporter.parity.metrics import psnr
 from exporter.recipe.sampling import CacheOptions
@@ -158,14 +159,18 @@ class _Trials:
                 f"sampler.cache: a search is of schedulers that call the network once a step, and this one calls it "
                 f"{len(self._weights)} times in {self._steps} steps; take every: 3, or another scheduler"
             )
+        self._depths = schedules.tried(family.cache_depths)
         self._shares = recipe.sampler.guidance.shares(self._steps) or (1.0,) * self._steps
-        guided = recipe.sampler.guidance.mode == "classifier_free" and (recipe.sampler.guidance.scale or 1.0) > 1
-        self._branches = [2 if guided and share > 0 else 1 for share in self._shares]
+        self._branches = [len(family.guidance.taken(self._steered(share))) for share in self._shares]
+
+    def _steered(self, share: float) -> dict[str, np.ndarray]:
+        """The scales of guidance where a share of it counts."""
+        return self._family.guidance.at(self._family.guidance.fed(None), share)
 
     @property
     def fewest(self) -> float:
         """The smallest share of the multiply-adds that caching can come to."""
-        return min(found[0].share for found in map(self._even, self._family.cache_depths))
+        return min(found[0].share for found in map(self._even, self._depths))
 
     @cached_property
     def candidates(self) -> list[list[CacheSchedule]]:
@@ -199,7 +204,7 @@ class _Trials:
     def _costs(self) -> Mapping[int, float]:
         """Depth → multiply-adds of the shallow denoiser, as a share of the whole one's."""
         found, whole = {}, 0
-        for depth in self._family.cache_depths:
+        for depth in self._depths:
             sampler = self._recipe.sampler.model_copy(update={"cache": CacheOptions(every=2, depth=depth)})
             family = self._family.replacing(recipe=self._recipe.model_copy(update={"sampler": sampler}))
             name = {role: name for name, role in family.roles.items()}
@@ -211,17 +216,18 @@ class _Trials:
     @cached_property
     def _trials(self) -> tuple[list[_Trial], Mapping[int, np.ndarray]]:
         """A trial for each prompt; depth → error of the steps between j and i, shallow on what step j left, at [j, i]."""
-        recipe, reference, depths = self._recipe, opened(self._family, self._recipe), self._family.cache_depths
+        recipe, reference, depths = self._recipe, opened(self._family, self._recipe), self._depths
         between = {depth: self._possible() for depth in depths}
         trials = list[_Trial]()
         scale = recipe.sampler.guidance.scale if recipe.sampler.guidance.mode != "none" else None
         height, width = recipe.shapes.height[1], recipe.shapes.width[1]
+        negative = recipe.checks.negative_prompt if recipe.sampler.guidance.mode == "classifier_free" else None
         for number, prompt in enumerate(recipe.checks.prompts):
-            setting = Setting(prompt, (prompt,), recipe.checks.negative_prompt, self._steps, height, width, scale)
+            setting = Setting(prompt, (prompt,), negative, self._steps, height, width, scale)
             with torch.no_grad():
                 conditioning = reference.encode(setting.prompts, setting.negative_prompt)
             one = partial(_played, self._family, reference, setting, conditioning, number)
-            with reference.reusing(depths, REACH, self._adding(reference, scale or 1.0, between)):
+            with reference.reusing(depths, REACH, self._adding(between)):
                 trials.append(_Trial(one(None).image, one))
         return trials, between
 
@@ -236,17 +242,26 @@ class _Trials:
                 found[start, end] = 0.0
         return found
 
-    def _adding(self, reference: Reference, scale: float, between: Mapping[int, np.ndarray]) -> Saw:
+    def _adding(self, between: Mapping[int, np.ndarray]) -> Saw:
         """What adds the errors of one run to those between two whole steps."""
         sums: dict[tuple[int, int], np.ndarray] = {}
 
         def add(depth: int, origin: int, step: int, error: np.ndarray) -> None:
-            own = max(reference.scales[-1] if reference.scales else scale, 1.0)
-            mixed = self._weights[step] * (error[-1] if len(error) == 1 else own * error[1] + (1 - own) * error[0])
+            mixed = self._weights[step] * self._mixed(error, self._steered(self._shares[step]))
             sums[depth, origin] = sums.get((depth, origin), 0.0) + mixed
             between[depth][origin, step + 1] += float(np.linalg.norm(sums[depth, origin]))
 
         return add
+
+    def _mixed(self, error: np.ndarray, scales: Mapping[str, np.ndarray]) -> np.ndarray:
+        """What guidance makes of the errors of a call's branches: the negative one, the prompt's own, what is perturbed."""
+        free = USUAL in scales and self._family.guidance.branches > 1
+        perturbed = PERTURBED in scales and bool(self._family.guidance.rows > self._family.guidance.branches)
+        if len(error) == 1:
+            return error[0]
+        own = error[len(error) - 1 - perturbed]
+        found = own + (float(scales[USUAL]) - 1) * (own - error[0]) if free else own
+        return found + float(scales[PERTURBED]) * (own - error[-1]) if perturbed else found
 
 
 def _played(

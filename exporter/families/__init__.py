@@ -41,6 +41,7 @@ class Reference(Protocol):
         components: part → the module whose values are the part's.
         calls: part → whose method the pipeline calls for it, and its name.
         scales: of guidance, at every call of the denoiser in the last `call`; empty where they are all alike.
+        pag_scales: of perturbed attention, as `scales`.
         features: deep features that these calls left or were given, (branches*B, …) as their port has them behind the branches,
             the branches in the order of the port; empty without step caching.
 
@@ -48,6 +49,7 @@ class Reference(Protocol):
 
     pipeline: Any
     scales: Sequence[float]
+    pag_scales: Sequence[float]
     features: Sequence[Tensor]
 
     def reordered(self, draws: Sequence[np.ndarray]) -> list[np.ndarray]:

@@ -53,9 +53,7 @@ class Sd(LatentDiffusion):
         """Wrap the UNet."""
         from exporter.families.unets.wrappers import Denoiser  # noqa: PLC0415 - torch
 
-        guidance = self.recipe.sampler.guidance
-        embedded = guidance.mode == "embedded"
-        return Denoiser(network, embedded=embedded, rescale=guidance.rescale, depth=self.recipe.sampler.depth)
+        return Denoiser(network, self.recipe.sampler.guidance, depth=self.recipe.sampler.depth)
 
     def pipeline_options(self) -> Mapping[str, Any]:
         """No safety checker: it is a filter behind the model, not part of it."""

@@ -64,9 +64,7 @@ class Sdxl(LatentDiffusion):
         """Wrap the UNet."""
         from exporter.families.unets.wrappers import DenoiserXL  # noqa: PLC0415 - torch
 
-        sampler = self.recipe.sampler
-        embedded, rescale = sampler.guidance.mode == "embedded", sampler.guidance.rescale
-        return DenoiserXL(network, embedded=embedded, factor=self.factor, rescale=rescale, depth=sampler.depth)
+        return DenoiserXL(network, self.recipe.sampler.guidance, factor=self.factor, depth=self.recipe.sampler.depth)
 
     def pipeline_options(self) -> Mapping[str, Any]:
         """No watermark: it is drawn onto the picture, not by the model."""

@@ -14,7 +14,7 @@ from engines.manifest import PartialStep, Role, StartsFrom, Tokenizer
 from engines.plugins import did_you_mean
 from engines.signature import Port, Range, Signature
 from exporter.families import Driving, edits
-from exporter.families.tracing.problems import problems
+from exporter.families.tracing.problems import problems, refuse
 from exporter.part import SHALLOW, Part
 from exporter.part import Precision as Precision  # noqa: PLC0414 - the families' own argument type
 
@@ -49,6 +49,7 @@ class Traced:
     towers: Mapping[str, str] = {}
 
     def __init__(self, checkpoint: Checkpoint, recipe: Recipe) -> None:
+        refuse(recipe)
         self.checkpoint, self.recipe = checkpoint, recipe
         self._editing = self.image_encoder in recipe.components or edits(checkpoint.configs, recipe)
         self.survey: Survey = self._surveyed()
@@ -336,12 +337,12 @@ class Traced:
         pipeline = self.pipeline(loaded=self.components(name), precision=precision)
         return Part(name, self.roles[name], self.played(name, pipeline), self.signature(name), precision)
 
-    def played(self, part: str, pipeline: Any) -> nn.Module:  # noqa: ANN401 - diffusers'
-        """A part as the pipeline's own code, over a pipeline that has its networks."""
+    def played(self, part: str, pipeline: Any, depth: int | None = None) -> nn.Module:  # noqa: ANN401 - diffusers'
+        """A part as the pipeline's own code, over a pipeline that has its networks; a denoiser is cut at the recipe's depth."""
         from exporter.families.tracing import played_parts, starts  # noqa: PLC0415 - torch
 
         role, ports = self.roles[part], [port.name for port in self.signature(part).inputs]
-        depth = self.recipe.sampler.depth
+        depth = self.recipe.sampler.depth if depth is None else depth
         step = partial(played_parts.PlayedStep, cut=None if depth is None else (self.blocks, depth))
         kinds: Any = {"text": played_parts.PlayedText, "condition": played_parts.PlayedConditions}
         kinds |= {"denoiser": step, "shallow": step}

@@ -27,6 +27,8 @@ def require(pipeline: str, manifest: Manifest, out: Path) -> None:
 
     `pipeline` is the class in diffusers that draws with the model.
     """
+    if any(scale.perturbs for scale in manifest.guidance.scales):
+        raise UnsupportedError("these layouts have no perturbed attention. Build without sampler.guidance.pag.")
     if pipeline not in _PIPELINES:
         raise UnsupportedError(f"a folder is written of {' and '.join(_PIPELINES)}, and this model is drawn with by {pipeline}.")
     for name, entry in manifest.tokenizers.items():

@@ -19,8 +19,9 @@ from onnxscript.optimizer import fold_constants_ir
 
 from engines import plugins
 from engines.errors import UnsupportedError
-from engines.guidance import BRANCHES
+from engines.guidance import BRANCHES, Guidance
 from engines.samplers.table import Draw, Emit, Eval, Table
+from exporter.part import DEEP
 
 if TYPE_CHECKING:
     from engines.signature import Signature
@@ -36,6 +37,7 @@ def unroll(
     decoder: tuple[str, ir.Model],
     table: Table,
     signature: Signature,
+    guidance: Guidance,
     shallow: ir.Model | None = None,
 ) -> ir.Model:
     """Join the graphs of one pipeline, at the one size that its dimensions have.
@@ -45,8 +47,9 @@ def unroll(
         denoiser: part and graph.
         decoder: part and graph.
         table: the sampler, which starts from noise.
-        signature: of the result. Inputs: token ids by name; `noise`, float32 (batch, draws, C, H, W); `guidance_scale`, float32
-            (batch,), where the denoiser takes one. Output: `image`.
+        signature: of the result. Inputs: token ids by name; `noise`, float32 (batch, draws, C, H, W); scales of
+            guidance, float32 (batch,). Output: `image`.
+        guidance: which scales the denoiser takes, and which branches.
         shallow: the denoiser's outermost layers, of the same weights, where the table asks for them alone.
 
     Raises:
@@ -69,7 +72,7 @@ def unroll(
             case Eval():
                 known = {"latent": sheet.mix(op.row, history), "timestep": sheet.constant(np.full(batch, op.t, np.float32))}
                 part, network = denoiser[0], shallow if op.shallow and shallow is not None else denoiser[1]
-                known |= {} if op.guided is None else sheet.steered(network, values | kept, op.guided)
+                known |= sheet.steered(network, values | kept, op.guided, guidance)
                 answer, *left = sheet.copy(part, network, values | kept | known).items()
                 history.append(answer[1])
                 kept = kept if op.shallow else dict(left)
@@ -116,18 +119,26 @@ class _GraphBuilder:
             mixed = self.node("Add", [mixed, term])
         return mixed
 
-    def steered(self, model: ir.Model, values: Mapping[str, ir.Value], share: float) -> dict[str, ir.Value]:
-        """What a denoiser takes where a share of the guidance counts: its scale, and of text the last branch where none does."""
-        scale = values["guidance_scale"]
-        one = self.constant(np.float32(1))
-        excess = self.node("Mul", [self.node("Sub", [scale, one]), self.constant(np.float32(share))])
-        found = {"guidance_scale": self.node("Add", [one, excess])}
-        if share:
-            return found
+    def steered(
+        self, model: ir.Model, values: Mapping[str, ir.Value], share: float | None, guidance: Guidance
+    ) -> dict[str, ir.Value]:
+        """What a denoiser takes where a share of the guidance counts, None being all: its scales, and branches of the text."""
+        found = dict[str, ir.Value]()
+        for scale in guidance.scales if share is not None else ():
+            if scale.off is not None:
+                off = self.constant(np.float32(scale.off))
+                excess = self.node("Mul", [self.node("Sub", [values[scale.name], off]), self.constant(np.float32(share))])
+                found[scale.name] = self.node("Add", [off, excess])
         ports = {str(value.name): value.shape for value in model.graph.inputs}
         open_ones = [name for name, shape in ports.items() if shape is not None and len(shape) > 1 and str(shape[1]) == BRANCHES]
-        last = [self.constant(np.array([bound], np.int64)) for bound in (-1, 2**31, 1)]
-        return found | {name: self.node("Slice", [values[name], *last]) for name in open_ones}
+        if share == 0 and all(scale.off is not None for scale in guidance.scales):
+            last = [self.constant(np.array([bound], np.int64)) for bound in (-1, 2**31, 1)]
+            return found | {name: self.node("Slice", [values[name], *last]) for name in open_ones}
+        if guidance.rows > guidance.branches:  # the perturbed one, always: its scale is known when the graph runs
+            rows = self.constant(np.array([guidance.branches - 1, *range(guidance.branches)], np.int64))
+            texts = [name for name in open_ones if name != DEEP]
+            found |= {name: self.node("Gather", [values[name], rows], axis=1) for name in texts}
+        return found
 
     def copy(self, part: str, model: ir.Model, values: Mapping[str, ir.Value]) -> dict[str, ir.Value]:
         """Copy one part's nodes, fed by name; its weights are shared by all copies. Returns its outputs by name."""

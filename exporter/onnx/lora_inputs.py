@@ -36,7 +36,8 @@ class LoraGraphPass:
         component: the network's name in the pipeline.
         network: diffusers' or transformers' model.
         config: of the pipeline's UNet, whose blocks the original layout numbers.
-        repeats: rows of the network for one item of the batch: branches of guidance, chunks of a prompt.
+        repeats: rows of the network for one item of the batch: branches of guidance, chunks of a prompt; or name of the input
+            whose second axis counts them, where their number is open.
         patterns: layers that the recipe names; none is every layer inside a block.
 
     Attributes:
@@ -48,7 +49,7 @@ class LoraGraphPass:
     component: str
     network: nn.Module
     config: Mapping[str, Any]
-    repeats: int
+    repeats: int | str
     patterns: Sequence[str] = ()
     found: list[LoraLayer] = field(default_factory=list)
     when: When = "always"
@@ -128,7 +129,7 @@ def _plain(node: ir.Node) -> bool:
 class _Writer:
     """Writes the low-rank path of layers into a graph."""
 
-    def __init__(self, model: ir.Model, limits: LoraLimits, repeats: int) -> None:
+    def __init__(self, model: ir.Model, limits: LoraLimits, repeats: int | str) -> None:
         self._graph, self._limits, self._repeats = model.graph, limits, repeats
         self._named: set[str] = set()
         self._ports: dict[str, ir.Value] = {}
@@ -182,9 +183,9 @@ class _Writer:
         before, self._nodes = self._nodes, []
         length = RANK if port == SCALE else self._limits.slots * self._limits.conv_rank
         value = self._port(port, ("batch", length))
-        if self._repeats > 1:
+        if self._repeats != 1:
             value = self._node("Unsqueeze", [value, self._ints("lora.one", [1])], f"{label}/row")
-            value = self._node("Expand", [value, self._ints("lora.repeats", [1, self._repeats, 1])], f"{label}/rows")
+            value = self._node("Expand", [value, self._rows(label)], f"{label}/rows")
             value = self._node("Flatten", [value], f"{label}/all", axis=2)
         value = self._cast(value, dtype, label)
         if axes:
@@ -194,6 +195,14 @@ class _Writer:
         self._nodes = before
         self._scales[label] = value
         return value
+
+    def _rows(self, label: str) -> ir.Value:
+        """How an item's scales are repeated: for as many branches as a call has, where their number is open."""
+        if isinstance(self._repeats, int):
+            return self._ints("lora.repeats", [1, self._repeats, 1])
+        port = next(value for value in self._graph.inputs if value.name == self._repeats)
+        count, one = self._node("Shape", [port], f"{label}/branches", start=1, end=2), self._ints("lora.one", [1])
+        return self._node("Concat", [one, count, one], f"{label}/repeats", axis=0)
 
     def _port(self, name: str, shape: Sequence[int | str]) -> ir.Value:
         if name not in self._ports:

@@ -301,7 +301,7 @@ def _end_to_end(pipeline: Pipeline, run: Run, backend: str, precision: str, limi
     try:
         if fused := pipeline.bundle.manifest.fused(setting.steps):
             ids, _ = pipeline.tokenize(setting.prompts, setting.negative_prompt or "")
-            image = pipeline.at_once(fused, ids, lambda: next(draws), setting.guidance_scale)
+            image = pipeline.at_once(fused, ids, lambda: next(draws), setting.scales)
         else:
             conditioning = _conditioning(pipeline, run, lambda: next(draws))
             latent = _stepped(pipeline, run, conditioning, lambda: next(draws), inputs)
@@ -353,7 +353,7 @@ def _stepped(
         conditioning,
         draw,
         pipeline.sampler(setting.steps, setting.height, setting.width, original),
-        setting.guidance_scale,
+        setting.scales,
         on_step=lambda step: inputs.append(step.latent.copy()),
         original=original,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
@@ -50,6 +51,37 @@ def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
     return values
 
 
+class PagOptions(Frozen):
+    """Perturbed-attention guidance (2403.17377): away from what the network says where some self-attention sees nothing."""
+
+    scale: float = Field(
+        default=3.0, gt=0, allow_inf_nan=False, description="default of the run-time input pag_scale, which at 0 is off"
+    )
+    layers: tuple[Text, ...] = Field(
+        default=("mid",),
+        min_length=1,
+        description="whose self-attention is the identity: parts of names in the UNet, such as mid or up_blocks.1.attentions.0, "
+        "or patterns (pag_applied_layers in diffusers)",
+    )
+    adaptive: float = Field(
+        default=0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="how much less the scale is for each timestep below 1000, down to 0 (pag_adaptive_scale)",
+    )
+
+    @model_validator(mode="after")
+    def _patterned(self) -> Self:
+        for layer in self.layers:
+            try:
+                re.compile(layer)
+            except re.error as error:
+                raise ValueError(
+                    f"layers: {layer!r} is no pattern: {error}; write a part of a layer's name, such as mid"
+                ) from error
+        return self
+
+
 class GuidanceOptions(Frozen):
     """How the prompt steers."""
 
@@ -63,6 +95,10 @@ class GuidanceOptions(Frozen):
     )
     scales: tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...] | None = Field(
         default=None, min_length=1, description="a scale of each step; a request for another scale moves all of them along"
+    )
+    pag: PagOptions | None = Field(
+        default=None,
+        description="one branch more, the prompt's with perturbed self-attention, in any mode; of Stable Diffusion and SDXL",
     )
 
     @property
@@ -99,9 +135,10 @@ class GuidanceOptions(Frozen):
         if len(given) > 1:
             raise ValueError("has both an interval and a scale of each step; write the interval as scales of 1 outside of it")
         for name in given:
-            if self.mode != "classifier_free":
+            paused = name == "interval" and self.pag is not None
+            if self.mode != "classifier_free" and not paused:
                 raise ValueError(f"{name} has no effect in mode {self.mode!r}; leave it out, or set mode: classifier_free")
-            if self.scale is not None and self.scale <= 1:
+            if self.mode == "classifier_free" and self.scale is not None and self.scale <= 1 and not paused:
                 raise ValueError(f"{name} has no effect at scale {self.scale:g}, where guidance is off; raise the scale above 1")
         if self.interval and self.interval[0] >= self.interval[1]:
             right = f"sorted it is {sorted(self.interval)}" if self.interval[0] > self.interval[1] else "write [0.15, 0.85]"
@@ -207,8 +244,8 @@ class SamplerOptions(Frozen):
 
     @property
     def opens(self) -> bool:
-        """Whether the denoiser is to take either both branches or the prompt's own alone."""
-        return self.guidance.pauses or self.cache is not None
+        """Whether the denoiser is to take all branches or some of them, at least the prompt's own."""
+        return self.guidance.pauses or self.guidance.pag is not None or self.cache is not None
 
     @property
     def depth(self) -> int | None:
@@ -240,7 +277,9 @@ class SamplerOptions(Frozen):
         times = self.times_over(steps or self.steps[0])
         given: dict[str, Sequence[float] | None] = {"timesteps": times, "sigmas": self.sigmas}
         grids = {name: list(grid) for name, grid in given.items() if grid}
-        return {**grids, **({"guidance_rescale": self.guidance.rescale} if self.guidance.rescale else {})}
+        pag = self.guidance.pag
+        more = {"pag_scale": pag.scale, "pag_adaptive_scale": pag.adaptive} if pag else {}
+        return {**grids, **more, **({"guidance_rescale": self.guidance.rescale} if self.guidance.rescale else {})}
 
     @model_validator(mode="after")
     def _gridded(self) -> Self:

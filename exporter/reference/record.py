@@ -59,6 +59,11 @@ def settings(
             Setting(f"guidance {word}, {steps} steps", prompts[-1:], negative, steps, height, width, other_scale)
             for steps in sampler.steps
         ]
+    if sampler.guidance.pag:
+        fewest_guided = prompts[-1:], negative, fewest, height, width
+        chosen.append(Setting("pag off", *fewest_guided, scale, pag_scale=0.0))
+        if sampler.guidance.mode == "classifier_free":
+            chosen.append(Setting("guidance and pag off", *fewest_guided, off, pag_scale=0.0))
     if recipe.prompts.chunks > 1 or recipe.prompts.weights:
         chosen.append(Setting("long and weighted", (_long(recipe),), negative, fewest, height, width, scale))
     given = prompts[-1:], negative, fewest, height, width, scale
@@ -219,6 +224,7 @@ def play(
                 callback_on_step_end=saw_latent,
                 output_type="np",
                 **({"pictures": pictures} if pictures else {}),
+                **({} if setting.pag_scale is None else {"pag_scale": setting.pag_scale}),
                 **({} if conditioning else {"batch_size": batch}),
                 **asked,
             ).images
@@ -242,6 +248,7 @@ def play(
         np.array(reference.scales) if reference.scales else None,
         _given(reference.features) if reference.features else None,
         inputs=pictures,
+        pag_scales=np.array(reference.pag_scales) if reference.pag_scales else None,
     )
 
 
@@ -277,12 +284,14 @@ def _in_tiles(decode: Callable[..., Any], tile: Tile, factor: int) -> Callable[.
 def _steering(
     guidance: Guidance, signature: Signature, values: Mapping[str, np.ndarray], run: Run, index: int
 ) -> dict[str, np.ndarray]:
-    """What the run time feeds for a call's guidance: scales (batch,), and one branch alone where that is off and can be."""
-    fed = guidance.fed(run.scale(index))
-    alone = bool(fed) and guidance.is_off(fed)
-    ports = (*signature.inputs, *signature.outputs)
-    open_ones = {port.name for port in ports if alone and port.shape[1:2] == (BRANCHES,)}
-    branches = {name: values[name][:, -1:] for name in open_ones}
+    """What the run time feeds for a call's guidance: scales (batch,), and the branches that they need, where those are open."""
+    fed = guidance.fed(run.asked(index))
+    taken = list(guidance.taken(fed)) if fed else [*range(guidance.branches)]
+    texts = {port.name for port in signature.inputs if port.shape[1:2] == (BRANCHES,) and port.name != DEEP}
+    branches = {name: values[name][:, taken] for name in texts}
+    # The source computes all branches at every step, and all that are on in the run.
+    left = {port.name for port in (*signature.inputs, *signature.outputs) if port.name == DEEP and port.shape[1] == BRANCHES}
+    branches |= {name: values[name][:, -len(taken) :] for name in left if name in values}
     return {**branches, **{name: np.full(len(run.setting.prompts), scale, np.float32) for name, scale in fed.items()}}
 
 

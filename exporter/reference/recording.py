@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from engines.guidance import PERTURBED, USUAL
 from exporter.part import Case
 
 #: Largest finite float16.
@@ -22,7 +23,8 @@ class Setting:
     """The arguments of one run of the source pipeline.
 
     `guidance_scale` is None where the model takes none; 1.0 is guidance switched off. Sizes in pixels. `strength` is that of a
-    run that starts from an image, else None; `masked` tells whether a part of it is kept.
+    run that starts from an image, else None; `masked` tells whether a part of it is kept. `pag_scale` is None where it is the
+    bundle's own, or there is none.
     """
 
     label: str
@@ -34,6 +36,13 @@ class Setting:
     guidance_scale: float | None
     strength: float | None = None
     masked: bool = False
+    pag_scale: float | None = None
+
+    @property
+    def scales(self) -> dict[str, float]:
+        """The scales of guidance that are asked for, by name."""
+        given = {USUAL: self.guidance_scale, PERTURBED: self.pag_scale}
+        return {name: scale for name, scale in given.items() if scale is not None}
 
 
 @dataclass(frozen=True)
@@ -67,6 +76,7 @@ class Run:
         image: float32 (B, height, width, 3) in [0, 1].
         source: what it starts from; None is noise alone.
         scales: float64 (evaluations,), the scale of guidance at every call; None where it is the setting's at all.
+        pag_scales: the same of perturbed attention.
         shallow: bool (evaluations,), whether a call used the outermost layers alone; None without step caching.
         uncached: float32 as `image`, what the same noise gives without step caching; None where that was not made.
         inputs: pictures that users feed, uint8 (B, height, width, channels) by name, and whole numbers, int64 (B,).
@@ -85,14 +95,16 @@ class Run:
     shallow: np.ndarray | None = None
     uncached: np.ndarray | None = None
     inputs: Mapping[str, np.ndarray] = field(default_factory=dict)
+    pag_scales: np.ndarray | None = None
 
     def calls(self, *, shallow: bool = False) -> list[int]:
         """Indices of the calls of the whole denoiser, or of its outermost layers alone."""
         return [index for index in range(len(self.times)) if shallow == (self.shallow is not None and bool(self.shallow[index]))]
 
-    def scale(self, index: int) -> float | None:
-        """The scale of guidance at a call."""
-        return self.setting.guidance_scale if self.scales is None else float(self.scales[index])
+    def asked(self, index: int) -> dict[str, float]:
+        """The scales of guidance at a call, by name, beside those that are the bundle's own."""
+        single = {USUAL: self.scales, PERTURBED: self.pag_scales}
+        return self.setting.scales | {name: float(each[index]) for name, each in single.items() if each is not None}
 
 
 @dataclass(frozen=True)
@@ -113,8 +125,8 @@ def trajectory(run: Run, case: Case) -> tuple[Case, ...]:
     for index in run.calls():
         inputs = {**case.inputs, "latent": run.model_inputs[index]}
         inputs["timestep"] = np.full_like(case.inputs["timestep"], run.times[index])
-        if run.scales is not None and "guidance_scale" in inputs:
-            inputs["guidance_scale"] = np.full_like(case.inputs["timestep"], run.scales[index])
+        asked = run.asked(index)
+        inputs |= {name: np.full_like(each, asked[name]) for name, each in case.inputs.items() if name in asked}
         where = f"{run.setting.label}, step {index + 1} of {len(run.times)}"
         found.append(Case(where, inputs, {"model_output": run.model_outputs[index]}))
     return tuple(found)

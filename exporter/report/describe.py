@@ -147,7 +147,9 @@ def recipe(chosen: Recipe, store: Store) -> dict[str, Any]:
 def _asked_guidance(sampler: SamplerOptions) -> str:
     guidance = sampler.guidance
     words = [guidance.mode] if guidance.scale is None else [guidance.mode, f"{guidance.scale}"]
-    return " ".join([*words, f"rescaled by {guidance.rescale:g}"] if guidance.rescale else words)
+    words += [f"rescaled by {guidance.rescale:g}"] if guidance.rescale else []
+    words += [f"with perturbed attention {guidance.pag.scale:g} in {', '.join(guidance.pag.layers)}"] if guidance.pag else []
+    return " ".join(words)
 
 
 def dry_run(plan: Plan, store: Store) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engines.errors import RecipeError
+from exporter.caching import schedules
 from exporter.recipe.sampling import CacheOptions, GuidanceOptions, SamplerOptions
 from exporter.stages.networks import MadeNetwork, family_of
 from exporter.stages.stage import Results, Stage
@@ -61,8 +62,10 @@ def supposed(recipe: Recipe) -> Recipe:
 
 def refuse(family: Family, passes: Passes) -> None:
     """Raise RecipeError for networks of which what is searched would change what they are, and of which nothing is searched."""
-    if family.general:
-        told = "are searched for Stable Diffusion and SDXL alone; write the schedule, such as every: 3"
+    if family.inputs:
+        told = (
+            f"are searched on prompts alone, and this model takes {', '.join(family.inputs)}; write a schedule, such as every: 3"
+        )
         raise RecipeError([f"sampler.cache: floor and budget {told}"])
     if problems := [
         f"components.{part}.passes: {name} looks at what is recorded with the cache, and a search of the cache looks at what it "
@@ -77,7 +80,8 @@ def refuse(family: Family, passes: Passes) -> None:
 def about(asked: CacheOptions, family: Family) -> str:
     """What a search looks for, and on what; a note for whoever plans."""
     (steps,), count = family.recipe.sampler.steps, len(family.recipe.checks.prompts)
-    where = f"on {steps} steps of {count} prompt{'s' * (count != 1)}, at depth {' and '.join(map(str, family.cache_depths))}"
+    depths = " and ".join(map(str, schedules.tried(family.cache_depths)))
+    where = f"on {steps} steps of {count} prompt{'s' * (count != 1)}, at depth {depths}"
     return f"sampler.cache: {_wish(asked)} is searched first, {where}; the stages after it are planned of what it finds"
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engines import plugins
+from engines.guidance import BRANCHES
 from engines.lora.layers import LoraLayers, LoraLimits, extended
 from exporter.reference.recording import RecordingFolder, load_cases, save_cases
 from exporter.stages.stage import NamedFile, Results, Stage
@@ -121,11 +122,13 @@ class Exported:
         return *self.source.makers, type(self.last), type(self.precision)
 
     @property
-    def repeats(self) -> int:
-        """Rows that its network has for one item of the batch: branches of guidance, and of a prompt its chunks."""
+    def repeats(self) -> int | str:
+        """Rows of its network for one item of the batch: branches of guidance, of a prompt its chunks; or a port with as many."""
         family = self.source.family
-        branches = family.guidance.branches
-        return branches * family.recipe.prompts.chunks if family.roles[self.source.name] == "text" else branches
+        if family.roles[self.source.name] == "text":
+            return family.guidance.branches * family.recipe.prompts.chunks
+        ports = family.signature(self.source.name).inputs
+        return next((port.name for port in ports if port.shape[1:2] == (BRANCHES,)), family.guidance.rows)
 
 
 def measured(

@@ -90,7 +90,7 @@ def signature(family: Family, table: Table) -> Signature:
     for port in denoiser.inputs:
         if port.name == "latent":
             inputs.append(Port(name="noise", shape=(port.shape[0], draws, *port.shape[1:])))
-        elif port.name == "guidance_scale":
+        elif port.name in [scale.name for scale in family.guidance.scales]:
             inputs.append(port)
     dims = {name: allowed for name, allowed in denoiser.dims.items() if name != BRANCHES}
     return Signature(inputs=tuple(inputs), outputs=decoder.outputs, dims=dims)
@@ -118,7 +118,7 @@ def _unroll(
     towers = {tower: models[tower] for tower in family.towers}
     whole = (denoiser, models[denoiser]), (decoder, models[decoder])
     shallow = next((models[part] for part, role in family.roles.items() if role == "shallow"), None)
-    model, made = unroll(towers, *whole, table, signature(family, table), shallow), GraphFiles(folder, name)
+    model, made = unroll(towers, *whole, table, signature(family, table), family.guidance, shallow), GraphFiles(folder, name)
     ir.save(model, made.file)
     made.tell({"nodes_exported": sum(len(each.graph) for each in models.values()), "nodes": len(model.graph)})
 

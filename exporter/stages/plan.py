@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from engines import plugins
 from engines.errors import RecipeError
+from exporter.caching import schedules
 from exporter.families import claim
 from exporter.models.resolve import resolve
 from exporter.models.sampler_compat import judge
@@ -166,7 +167,7 @@ class Plan:
         """What finds the schedule of step caching, where the recipe leaves that open; all that hangs on it waits."""
         if self._open is None:
             return None
-        depths = tuple(self.passes.expected_family.cache_depths)
+        depths = tuple(schedules.tried(self.passes.expected_family.cache_depths))
         return cache_search.searched(self.family, self._open, depths, self.networks.last)
 
     def decided(self, results: Results) -> Plan:
@@ -306,6 +307,10 @@ class Plan:
         options |= {"guidance": sampler.guidance.mode}
         options |= {"call": dict(self.recipe.model.call)} if self.recipe.model.call else {}
         options |= {"rescale": sampler.guidance.rescale} if sampler.guidance.rescale else {}
+        denoises = self.family.roles[name] in {"denoiser", "shallow"}
+        options |= (
+            {"pag": sampler.guidance.pag.model_dump(mode="json", exclude={"scale"})} if denoises and sampler.guidance.pag else {}
+        )
         options |= {"prompts": self.recipe.prompts.model_dump(mode="json")} if self.family.roles[name] == "text" else {}
         return options | ({"depth": sampler.cache.depth} if sampler.cache and DEEP in str(options["signature"]) else {})
 

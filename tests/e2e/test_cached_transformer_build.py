@@ -58,9 +58,9 @@ def test_a_stale_residual_is_blamed_on_the_step_that_used_it(cached, monkeypatch
     bundle, _ = cached
     features = denoising.BoundDenoiser._features
 
-    def first(self, *, alone):
+    def first(self, branches):
         kept = self.__dict__.setdefault("first", dict(self._kept))  # what the first whole step left, for ever
-        own = features(self, alone=alone)
+        own = features(self, branches)
         return kept if own["deep_feature"].shape == kept["deep_feature"].shape else own
 
     monkeypatch.setattr(denoising.BoundDenoiser, "_features", first)

@@ -72,7 +72,7 @@ def test_a_scale_that_follows_is_off_where_the_usual_one_is():
     fed = guidance.fed({"guidance_scale": [0.5, 2.0], "image_guidance_scale": [1.8, 1.8]})
     assert fed["image_guidance_scale"].tolist() == pytest.approx([1.0, 1.8])
     assert fed["image_guidance_scale"].dtype == np.float32
-    assert guidance.is_off(guidance.fed(1.0))
+    assert guidance.taken(guidance.fed(1.0)) == (1,)
     assert guidance.fed(None)["image_guidance_scale"] == 1.5
     for wrong in ({"name": "guidance_scale", "off": 1.0}, {"name": "x", "off": None}):
         with pytest.raises(ValueError, match="follows the usual scale, so it must be another"):
@@ -85,8 +85,36 @@ def test_a_share_of_the_guidance_of_scales_that_can_be_off():
     fed = guidance.fed(None)
     half = {name: float(value) for name, value in guidance.at(fed, 0.5).items()}
     assert half == {"guidance_scale": 2.0, "other": 2.0}
-    assert not guidance.is_off(guidance.at(fed, 0.0))  # the other one still counts
+    assert guidance.taken(guidance.at(fed, 0.0)) == (0, 1)  # the other one still counts
     usual = Guidance.of("classifier_free", 3.0)
-    assert usual.is_off(usual.at(usual.fed([3.0, 7.0]), 0.0))
-    assert not usual.is_off(usual.fed([1.0, 7.0]))
-    assert not Guidance.of("embedded", 1.0).is_off(Guidance.of("embedded", 1.0).fed(None))
+    assert usual.taken(usual.at(usual.fed([3.0, 7.0]), 0.0)) == (1,)
+    assert usual.taken(usual.fed([1.0, 7.0])) == (0, 1)
+    assert Guidance.of("embedded", 1.0).taken(Guidance.of("embedded", 1.0).fed(None)) == (0,)
+
+
+PAG = Scale(name="pag_scale", default=3.0, off=0.0, perturbs=True)
+
+
+@pytest.mark.parametrize(
+    ("scales", "taken"),
+    [
+        ({}, (1, 0, 1)),
+        ({"guidance_scale": 1.0}, (1, 1)),
+        ({"pag_scale": 0.0}, (0, 1)),
+        ({"guidance_scale": 0.5, "pag_scale": -1.0}, (1,)),
+        ({"guidance_scale": [1.0, 5.0], "pag_scale": [2.0, 0.0]}, (1, 0, 1)),
+    ],
+)
+def test_a_scale_may_have_a_branch_of_its_own_which_comes_first_and_only_where_it_is_on(scales, taken):
+    guidance = Guidance(mode="classifier_free", scales=(*Guidance.of("classifier_free", 5.0).scales, PAG))
+    assert guidance.rows == 3
+    assert guidance.taken(guidance.fed(scales)) == taken
+
+
+def test_a_branch_of_its_own_needs_no_other_guidance():
+    guidance = Guidance(mode="none", scales=(PAG,))
+    assert (guidance.branches, guidance.rows) == (1, 2)
+    assert guidance.taken(guidance.fed(None)) == (0, 0)
+    assert guidance.taken(guidance.fed({"pag_scale": 0.0})) == (0,)
+    with pytest.raises(ValueError, match="can be off"):
+        Scale(name="pag_scale", default=3.0, perturbs=True)

@@ -6,11 +6,19 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from engines import plugins
+from engines.errors import RecipeError
 from exporter.recipe.pass_options import REMAKING
 
 if TYPE_CHECKING:
     from exporter.families.tracing.facts import Survey
     from exporter.recipe.schema import Recipe
+
+
+def refuse(recipe: Recipe) -> None:
+    """Raise RecipeError for what would be asked of the pipeline's call, which takes nothing of the kind."""
+    if recipe.sampler.guidance.pag:
+        told = "is of Stable Diffusion's and SDXL's own pipelines; leave it out, or take one with PAG in its name"
+        raise RecipeError([f"sampler.guidance.pag: {told}, whose pag_scale is an input"])
 
 
 def problems(survey: Survey, recipe: Recipe, factor: int) -> list[str]:

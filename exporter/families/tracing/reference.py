@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -26,7 +26,8 @@ from exporter.families.tracing.pictures import image_arguments
 from exporter.families.tracing.pipelines import siblings, two_stages
 from exporter.families.tracing.pipelines.call import as_taken
 from exporter.families.tracing.pipelines.scales import steering
-from exporter.families.tracing.steps.cached_steps import CutFamily, cached
+from exporter.families.tracing.steps import cut_answers
+from exporter.families.tracing.steps.cached_steps import cached
 from exporter.families.tracing.steps.own_grid import own_grid
 from exporter.families.tracing.texts import text_processors
 from exporter.families.tracing.texts.readings import AskedTokens, branch_of
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from exporter.families.tracing.steps.crossings import Conditions
 
 
-class TracedFamily(CutFamily, Protocol):
+class TracedFamily(cut_answers.SearchedFamily, Protocol):
     """A family that knows a survey of its pipeline."""
 
     survey: Survey
@@ -62,26 +63,24 @@ class TracedFamily(CutFamily, Protocol):
         """Networks that compute in a part."""
         ...
 
-    def played(self, part: str, pipeline: Any) -> nn.Module:  # noqa: ANN401 - diffusers'
-        """A part as the pipeline's own code, over a pipeline that has its networks."""
-        ...
-
 
 class TracedReference:
     """The pipeline whole, its networks in memory.
 
     Attributes:
         pipeline: of diffusers.
-        scales: none: guidance is the same at every step.
+        scales: none: guidance is the same at every step; nor `pag_scales`.
         features: deep features that the steps of the last `call` left or were given, (branches*B, h, w, C); empty uncached.
 
     """
 
     scales: Sequence[float] = ()
+    pag_scales: Sequence[float] = ()
 
     def __init__(self, family: TracedFamily, pipeline: Any) -> None:  # noqa: ANN401 - a diffusers pipeline
         self._family, self.pipeline = family, pipeline
         self.features: Sequence[Tensor] = ()
+        self._noted: cut_answers.NotedSteps | None = None
         self._started: tuple[Any, Start] | None = None  # the pipeline of the last run, where that started from a picture
 
     @property
@@ -300,16 +299,26 @@ class TracedReference:
         asked = {"generator": torch.Generator(), **asked}
         unseeded = standins.Unseeded() if "generator" in takes else contextlib.nullcontext()
         shape = self._family.latent_shape(count, asked["height"], asked["width"])
-        stepped = cached(running, self._family, cache, shape[2:])
-        with dry_run.quiet(), unseeded, begins, own_grid(running, asked) as left, stepped as self.features:
+        stepped, noting = cached(running, self._family, cache, shape[2:]), contextlib.nullcontext()
+        if self._noted is not None:
+            fed = self._family.guidance.fed(guidance_scale)
+            values = tensors | {name: torch.from_numpy(np.full(count, each, np.float32)) for name, each in fed.items()}
+            noting = self._noted.of(running.scheduler, values, functools.partial(self.unpacked, shape=shape))
+        with dry_run.quiet(), unseeded, begins, own_grid(running, asked) as left, stepped as self.features, noting:
             found = dry_run.image_of(running(**{name: left[name] for name in left if name in takes}))
         if self._started and isinstance(found, Tensor):  # as every latent becomes a picture, which some pipelines do not do right
             found = self.decode(self.unpacked(found, shape).numpy())
         return SimpleNamespace(images=found)
 
-    def reusing(self, depths: Sequence[int], reach: int, saw: Saw) -> contextlib.AbstractContextManager[None]:  # noqa: ARG002
-        """Nothing: no call can be answered by outermost layers alone."""
-        return contextlib.nullcontext()
+    @contextlib.contextmanager
+    def reusing(self, depths: Sequence[int], reach: int, saw: Saw) -> Iterator[None]:
+        """Behind it, every step of the run within it is answered by its first blocks too, on what earlier steps left."""
+        self._noted = noted = cut_answers.NotedSteps()
+        try:
+            yield
+        finally:
+            self._noted = None
+        cut_answers.compared(self._family, self.pipeline, noted, depths, reach, saw)
 
     def from_image(
         self, pixels: np.ndarray, anew: np.ndarray | None, strength: float | None, size: Mapping[str, int]

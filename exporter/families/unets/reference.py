@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from exporter.families.unets import chunked, tokens
+from exporter.families.unets.perturbed import perturbed_first
 from exporter.families.unets.shallow import cached, compared
 from exporter.families.unets.steered import steered
 
@@ -27,7 +28,8 @@ class LatentDiffusionReference:
     Attributes:
         pipeline: the diffusers pipeline.
         scales: of guidance, at every call of the denoiser in the last `call`; empty where they are all alike.
-        features: deep features that these calls left or were given, in diffusers' order of branches; empty without caching.
+        pag_scales: the same of perturbed attention.
+        features: deep features that these calls left or were given; empty without caching.
 
     """
 
@@ -36,6 +38,7 @@ class LatentDiffusionReference:
         self.pipeline = pipeline
         self.pipeline.set_progress_bar_config(disable=True)
         self.scales: Sequence[float] = ()
+        self.pag_scales: Sequence[float] = ()
         self.features: Sequence[Tensor] = ()
 
     @property
@@ -116,7 +119,7 @@ class LatentDiffusionReference:
         Args:
             conditioning: by port.
             guidance_scale: None where the model takes none; diffusers runs it as at 1, guidance off, as all below.
-            options: the pipeline's own arguments; `cache` stands in for the recipe's step caching.
+            options: the pipeline's own arguments; `cache` stands in for the recipe's step caching, and `pag_scale` for its own.
 
         """
         states, pooled = self._ports
@@ -129,9 +132,13 @@ class LatentDiffusionReference:
         sampler = sampler.model_copy(update={"cache": options.pop("cache", sampler.cache)})
         scale = 1.0 if guidance_scale is None else guidance_scale
         own = pipeline, self.pipeline.unet
-        with steered(*own, sampler.guidance) as self.scales, cached(*own, sampler) as self.features:
-            asked = sampler.asked(options.get("num_inference_steps"))
-            return pipeline(**arguments, **asked, **options, guidance_scale=scale)
+        with steered(*own, sampler.guidance) as steps, cached(*own, sampler) as features:
+            self.scales, self.pag_scales = steps.scales, steps.pag_scales
+            asked = sampler.asked(options.get("num_inference_steps")) | options
+            found = pipeline(**arguments, **asked, guidance_scale=scale)
+        perturbs = asked.get("pag_scale", 0.0) > 0
+        self.features = perturbed_first(features, len(joined)) if perturbs else features
+        return found
 
     def reusing(self, depths: Sequence[int], reach: int, saw: Saw) -> AbstractContextManager[None]:
         """Within it, every call of the UNet is answered by its outermost layers too, on what earlier calls left."""

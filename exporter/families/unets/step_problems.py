@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from exporter.families.unets import depths
+from exporter.families.unets import depths, self_attentions
 from exporter.models.sampler_compat import made_by_passes
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ def problems(recipe: Recipe, config: Mapping[str, Any], pipeline_class: str, *, 
     found = []
     if sampler.cache and (told := depths.problem(config, sampler.cache.depth)):
         found.append(f"sampler.cache.depth: {told}")
+    if (pag := sampler.guidance.pag) and (told := self_attentions.problem(config, pag.layers)):
+        found.append(f"sampler.guidance.pag.layers: {told}")
     if rescale and "vae_encoder" in recipe.components and not rescales_from_images:
         other = pipeline_class.replace("Pipeline", "Img2ImgPipeline")
         told = f"{rescale}, but diffusers' {other} has none to check it against; leave it out, or leave vae_encoder out"

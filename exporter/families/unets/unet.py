@@ -13,7 +13,7 @@ from engines.manifest import PartialStep, Role, StartsFrom, Tokenizer
 from engines.plugins import did_you_mean
 from engines.signature import Dim, Port, Range, Signature
 from exporter.families import Driving, edits
-from exporter.families.unets import depths, step_problems, strengths
+from exporter.families.unets import depths, steering, step_problems, strengths
 from exporter.families.unets.sizes import LatentSizes, tiled
 from exporter.models import embeddings, kinds, leftovers
 from exporter.models.checkpoint import network
@@ -68,9 +68,7 @@ class LatentDiffusion:
             roles[f"unet{SHALLOW}"] = "shallow"
         self.roles: Mapping[str, Role] = roles
         self._refuse_model()
-        steps = step_problems.problems(
-            recipe, self.configs["unet"], self.pipeline_class, rescales_from_images=self.rescales_from_images
-        )
+        steps = step_problems.problems(recipe, self.configs["unet"], self._played, rescales_from_images=self.rescales_from_images)
         problems = [*self._component_problems(), *steps]
         # What is made of the sizes, tiles too, is made of sizes that fit.
         problems += list(self.sizes.problems()) or self._tile_problems()
@@ -91,7 +89,7 @@ class LatentDiffusion:
     @property
     def driving(self) -> Driving:
         """How the pipelines drive a scheduler: eta is 0 unless they are told otherwise, whatever the scheduler's default is."""
-        return Driving(self.pipeline_class, self.begins, ("init_noise_sigma", "scale_model_input"), {"eta": 0.0})
+        return Driving(self._played, self.begins, ("init_noise_sigma", "scale_model_input"), {"eta": 0.0})
 
     @property
     def tokenizer_names(self) -> Sequence[str]:
@@ -131,8 +129,8 @@ class LatentDiffusion:
 
     @property
     def guidance(self) -> Guidance:
-        """The recipe's, with the one scale that these pipelines have."""
-        return Guidance.of(self.recipe.sampler.guidance.mode, self.recipe.sampler.guidance.scale)
+        """The recipe's."""
+        return steering.guidance(self.recipe.sampler.guidance)
 
     @property
     def branches(self) -> int:
@@ -162,17 +160,16 @@ class LatentDiffusion:
                 inputs.append(Port(name=f"{self.towers[name]}_weights", shape=shape))
             return self._signed(inputs, self.conditioning(name))
         if role in {"denoiser", "shallow"}:
-            cache, answer = self.recipe.sampler.cache, Port(name="model_output", shape=latent.shape)
+            sampler, answer = self.recipe.sampler, Port(name="model_output", shape=latent.shape)
             inputs = [
                 latent,
                 Port(name="timestep", shape=("batch",)),
-                *(self._steering(port) for t in self.towers for port in self.conditioning(t)),
+                *(steering.steered(port, self.guidance, sampler) for t in self.towers for port in self.conditioning(t)),
+                *steering.scales(self.guidance),
             ]
-            if self.recipe.sampler.guidance.mode != "none":
-                inputs.append(Port(name="guidance_scale", shape=("batch",)))
-            if cache is None:
+            if (cache := sampler.cache) is None:
                 return self._signed(inputs, [answer])
-            deep = depths.deep_feature(self.configs["unet"], latent, self.branches)
+            deep = depths.deep_feature(self.configs["unet"], latent, self.guidance.rows)
             cut = depths.shallow_inputs(self.configs["unet"], inputs, cache, deep)
             return self._signed(cut, [answer]) if role == "shallow" else self._signed(inputs, [answer, deep])
         if role == "decoder":
@@ -330,8 +327,10 @@ class LatentDiffusion:
             if half in self.configs:
                 wrappers.transplant(networks["vae"], half, self.checkpoint.module(half, "fp32"))
         tokenizers = {name: self.tokenizer(name) for name in self.towers.values()}
-        cls = getattr(diffusers, self.pipeline_class)
-        found = cls(**networks, **tokenizers, scheduler=None, feature_extractor=None, **self.pipeline_options())
+        cls = getattr(diffusers, self._played)
+        pag = self.recipe.sampler.guidance.pag
+        options = {**self.pipeline_options(), **({"pag_applied_layers": list(pag.layers)} if pag else {})}
+        found = cls(**networks, **tokenizers, scheduler=None, feature_extractor=None, **options)
         # Set afterwards: the constructor would rewrite fields of the scheduler's config that it deems outdated.
         found.scheduler = self.scheduler()
         return found
@@ -369,18 +368,18 @@ class LatentDiffusion:
         return signature if component is None or component.tile is None else tiled(signature, component.tile.size)
 
     @property
+    def _played(self) -> str:
+        """Class name of the pipeline in diffusers that plays the recipe's guidance."""
+        return steering.pipeline_name(self.pipeline_class, self.recipe.sampler.guidance)
+
+    @property
     def _tiny(self) -> bool:
         return self.configs["vae"].get("_class_name", self.configs["model_index"]["vae"][1]) == "AutoencoderTiny"
-
-    def _steering(self, port: Port) -> Port:
-        """A text tower's output as the denoiser takes it: with an open number of branches, where some steps take one alone."""
-        opens = self.branches > 1 and self.recipe.sampler.opens
-        return port.model_copy(update={"shape": ("batch", BRANCHES, *port.shape[2:])}) if opens else port
 
     @cached_property
     def _dims(self) -> Mapping[str, Range]:
         batch = Range(**dict(zip(("min", "typical", "max"), self.recipe.shapes.batch, strict=True)))
-        return {"batch": batch, BRANCHES: Range(min=1, typical=self.branches, max=self.branches), **self.sizes.dims}
+        return {"batch": batch, BRANCHES: Range(min=1, typical=self.guidance.rows, max=self.guidance.rows), **self.sizes.dims}
 
     def _latent(self) -> Port:
         return Port(name="latent", shape=("batch", self.channels, "latent_height", "latent_width"))

@@ -7,16 +7,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
+from engines.guidance import PERTURBED, USUAL
+from exporter.families.unets.perturbed import Branches, effective, perturbing
 from exporter.families.unets.shallow import shallow, watched
 from exporter.part import DEEP
 
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel
+
+    from exporter.recipe.sampling import GuidanceOptions
 
 
 class _GuidedUNet(nn.Module):
@@ -24,59 +29,82 @@ class _GuidedUNet(nn.Module):
 
     Args:
         unet: diffusers' UNet2DConditionModel.
-        embedded: guidance_scale is an input of the network (`timestep_cond`) instead of a mix of two branches.
-        rescale: how far the mix of two branches gets the standard deviation of the positive one back, 0 to 1.
+        guidance: of a recipe: whether guidance_scale is an input of the network (`timestep_cond`) instead of a mix of two
+            branches; how far a mix gets the standard deviation of the positive branch back; what a perturbed branch is.
         depth: of the deep feature that a call leaves as a second output; None leaves none.
 
     """
 
-    def __init__(self, unet: nn.Module, *, embedded: bool, rescale: float = 0.0, depth: int | None = None) -> None:
+    def __init__(self, unet: nn.Module, guidance: GuidanceOptions, *, depth: int | None = None) -> None:
         super().__init__()
         self.unet = cast("UNet2DConditionModel", unet)
-        self.embedded, self.rescale, self.depth = embedded, rescale, depth
+        self.guidance, self.depth = guidance, depth
 
     def texts(self, latent: Tensor, given: Mapping[str, Tensor]) -> tuple[Tensor | None, dict[str, Tensor] | None]:
         """Hidden states (batch, branches, length, channels), None where they are not given, and further conditioning."""
         raise NotImplementedError
 
-    def guided(
-        self, latent: Tensor, timestep: Tensor, scale: Tensor | None, given: Mapping[str, Tensor]
-    ) -> Tensor | tuple[Tensor, Tensor]:
-        """Answer on conditioning by name; on a deep feature among it with the outermost layers alone."""
+    def scaled(self, *scales: Tensor | None) -> dict[str, Tensor]:
+        """Scales by name, of those that are given in the order of the network's guidance."""
+        names = [*([USUAL] if self.guidance.mode != "none" else []), *([PERTURBED] if self.guidance.pag else [])]
+        return {name: scale for name, scale in zip(names, scales, strict=False) if scale is not None}
+
+    def guided(self, latent: Tensor, timestep: Tensor, given: Mapping[str, Tensor]) -> Tensor | tuple[Tensor, Tensor]:
+        """Answer on conditioning and scales by name; on a deep feature among it with the outermost layers alone."""
+        scales = {name: given[name] for name in (USUAL, PERTURBED) if name in given}
+        given = {name: each for name, each in given.items() if name not in scales}
         branches, dtype = next(iter(given.values())).shape[1], self.unet.dtype
         states, added = self.texts(latent, given)
         arguments = {
             "sample": _branched(latent, branches).to(dtype),
             "timestep": _branched(timestep, branches),
             "encoder_hidden_states": None if states is None else states.flatten(0, 1).to(dtype),
-            "timestep_cond": self._condition(timestep, scale),
+            "timestep_cond": self._condition(timestep, scales),
             "added_cond_kwargs": added,
         }
-        if DEEP in given:
-            return self._mixed(
-                shallow(self.unet, self.depth or 0, given[DEEP].flatten(0, 1).to(dtype), **arguments), latent, branches, scale
-            )
-        if self.depth is None:
-            return self._mixed(self.unet(**arguments, return_dict=False)[0], latent, branches, scale)
-        with watched(self.unet, self.depth) as kept:
-            output = self.unet(**arguments, return_dict=False)[0]
-        return self._mixed(output, latent, branches, scale), kept[0].float().unflatten(0, (latent.shape[0], branches))
+        with self._perturbing(latent, branches, scales):
+            if DEEP in given:
+                output = shallow(self.unet, self.depth or 0, given[DEEP].flatten(0, 1).to(dtype), **arguments)
+                return self._mixed(output, latent, timestep, branches, scales)
+            if self.depth is None:
+                output = self.unet(**arguments, return_dict=False)[0]
+                return self._mixed(output, latent, timestep, branches, scales)
+            with watched(self.unet, self.depth) as kept:
+                output = self.unet(**arguments, return_dict=False)[0]
+        mixed = self._mixed(output, latent, timestep, branches, scales)
+        return mixed, kept[0].float().unflatten(0, (latent.shape[0], branches))
 
-    def _mixed(self, output: Tensor, latent: Tensor, branches: int, scale: Tensor | None) -> Tensor:
-        output = output.float()
+    def _perturbing(self, latent: Tensor, branches: int, scales: Mapping[str, Tensor]) -> AbstractContextManager[None]:
+        if self.guidance.pag is None:
+            return nullcontext()
+        chosen = Branches(latent, branches, self._free(scales)).perturbed
+        return perturbing(self.unet, self.guidance.pag.layers, chosen)
+
+    def _free(self, scales: Mapping[str, Tensor]) -> Tensor | None:
+        """The scale of classifier-free guidance, where there is such."""
+        return _asked(scales, USUAL) if self.guidance.mode == "classifier_free" else None
+
+    def _mixed(self, output: Tensor, latent: Tensor, timestep: Tensor, branches: int, scales: Mapping[str, Tensor]) -> Tensor:
+        output, pag, share = output.float(), self.guidance.pag, self.guidance.rescale
+        if pag is not None:
+            scale, free = effective(_asked(scales, PERTURBED), timestep, pag), self._free(scales)
+            mixed, positive = Branches(latent, branches, free).mixed(output, scale)
+            if free is None or not share:
+                return mixed
+            return torch.where((free > 1).reshape(-1, 1, 1, 1), _rescaled(mixed, positive, share), mixed)
         if branches == 1:
             return output
         both = output.unflatten(0, (latent.shape[0], branches))
         negative, positive = both[:, 0], both[:, -1]
-        mixed = negative + _asked(scale).reshape(-1, 1, 1, 1) * (positive - negative)
-        return _rescaled(mixed, positive, self.rescale) if self.rescale else mixed
+        mixed = negative + _asked(scales, USUAL).reshape(-1, 1, 1, 1) * (positive - negative)
+        return _rescaled(mixed, positive, share) if share else mixed
 
-    def _condition(self, timestep: Tensor, scale: Tensor | None) -> Tensor | None:
+    def _condition(self, timestep: Tensor, scales: Mapping[str, Tensor]) -> Tensor | None:
         width = self.unet.config["time_cond_proj_dim"]
         if width is None:
             return None
         # A network that was made for embedded guidance and is used without gets scale 1, as the pipelines give it.
-        excess = _asked(scale) - 1 if self.embedded else torch.zeros_like(timestep)
+        excess = _asked(scales, USUAL) - 1 if self.guidance.mode == "embedded" else torch.zeros_like(timestep)
         return sinusoid(excess, width).to(self.unet.dtype)
 
 
@@ -87,10 +115,15 @@ class Denoiser(_GuidedUNet):
     """
 
     def forward(
-        self, latent: Tensor, timestep: Tensor, prompt_embeds: Tensor, guidance_scale: Tensor | None = None
+        self,
+        latent: Tensor,
+        timestep: Tensor,
+        prompt_embeds: Tensor,
+        scale: Tensor | None = None,
+        second_scale: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """Predict noise, velocity or sample, whichever the network was trained for."""
-        return self.guided(latent, timestep, guidance_scale, {"prompt_embeds": prompt_embeds})
+        """Predict noise, velocity or sample, whichever the network was trained for; scales come in the order of its guidance."""
+        return self.guided(latent, timestep, {"prompt_embeds": prompt_embeds, **self.scaled(scale, second_scale)})
 
     def texts(self, latent: Tensor, given: Mapping[str, Tensor]) -> tuple[Tensor | None, dict[str, Tensor] | None]:  # noqa: ARG002
         """The hidden states alone."""
@@ -102,15 +135,14 @@ class DenoiserXL(_GuidedUNet):
 
     Args:
         unet: diffusers' UNet2DConditionModel with `text_time` embedding.
-        embedded: as for `Denoiser`.
+        guidance: as for `Denoiser`.
         factor: pixels per latent cell.
-        rescale: as for `Denoiser`.
         depth: as for `Denoiser`.
 
     """
 
-    def __init__(self, unet: nn.Module, *, embedded: bool, factor: int, rescale: float = 0.0, depth: int | None = None) -> None:
-        super().__init__(unet, embedded=embedded, rescale=rescale, depth=depth)
+    def __init__(self, unet: nn.Module, guidance: GuidanceOptions, *, factor: int, depth: int | None = None) -> None:
+        super().__init__(unet, guidance, depth=depth)
         self.factor = factor
 
     def forward(
@@ -120,11 +152,12 @@ class DenoiserXL(_GuidedUNet):
         prompt_embeds: Tensor,
         prompt_embeds_2: Tensor,
         pooled_prompt_embeds: Tensor,
-        guidance_scale: Tensor | None = None,
+        scale: Tensor | None = None,
+        second_scale: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Predict as `Denoiser` does."""
         given = {"prompt_embeds": prompt_embeds, "prompt_embeds_2": prompt_embeds_2, "pooled_prompt_embeds": pooled_prompt_embeds}
-        return self.guided(latent, timestep, guidance_scale, given)
+        return self.guided(latent, timestep, given | self.scaled(scale, second_scale))
 
     def texts(self, latent: Tensor, given: Mapping[str, Tensor]) -> tuple[Tensor | None, dict[str, Tensor] | None]:
         """The towers' hidden states joined; pooled text and sizes."""
@@ -159,9 +192,7 @@ class ShallowDenoiser(nn.Module):
 
     def forward(self, latent: Tensor, timestep: Tensor, *others: Tensor) -> Tensor:
         """Predict as the whole one does."""
-        given = dict(zip(self._inputs[2:], others, strict=True))
-        scale = given.pop("guidance_scale", None)
-        return cast("Tensor", self._guided(latent, timestep, scale, given))
+        return cast("Tensor", self._guided(latent, timestep, dict(zip(self._inputs[2:], others, strict=True))))
 
 
 class _Autoencoder(Protocol):
@@ -318,11 +349,11 @@ def sinusoid(excess: Tensor, width: int) -> Tensor:
     return nn.functional.pad(torch.cat([angles.sin(), angles.cos()], dim=1), (0, width % 2))
 
 
-def _asked(scale: Tensor | None) -> Tensor:
-    """The scale of guidance, where there is something to guide."""
-    if scale is None:
-        raise TypeError("guidance_scale is missing, and there are two branches or an input for it")
-    return scale
+def _asked(scales: Mapping[str, Tensor], name: str) -> Tensor:
+    """A scale of guidance, where there is something to guide."""
+    if name not in scales:
+        raise TypeError(f"{name} is missing, and there are branches or an input for it")
+    return scales[name]
 
 
 def _rescaled(mixed: Tensor, positive: Tensor, share: float) -> Tensor:

@@ -36,7 +36,7 @@ def test_what_a_page_must_know(tmp_path):
     }
     assert found["sizes"] == {"factors": [8, 8], "channels": 4, "ranges": [[16, 64, 16], [16, 64, 16]]}
     assert found["branches"] == 2
-    assert found["scales"] == [{"name": "guidance_scale", "default": 2.0, "off": 1.0, "follows": False}]
+    assert found["scales"] == [{"name": "guidance_scale", "default": 2.0, "off": 1.0}]
     assert [entry["file"] for entry in found["samplers"]] == ["samplers/2.json", "samplers/4.json"]
     assert found["pipelines"] == {}
 

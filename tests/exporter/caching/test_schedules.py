@@ -56,3 +56,11 @@ def test_even_schedules_are_every_so_many_where_that_fits():
     assert found[2] == (0, 3, 6)
     assert [len(whole) for whole in found] == list(range(1, 9))
     assert all(whole[0] == 0 and len(set(whole)) == len(whole) for whole in found)
+
+
+@pytest.mark.parametrize(
+    ("depths", "tried"),
+    [(range(2), [0, 1]), (range(3), [0, 1, 2]), (range(4), [0, 1]), (range(18), [0, 1, 3, 7]), (range(56), [0, 1, 3, 7, 15])],
+)
+def test_of_many_depths_a_few_are_tried(depths, tried):
+    assert schedules.tried(depths) == tried

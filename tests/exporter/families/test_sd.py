@@ -250,7 +250,7 @@ def test_rescaling_adds_its_own_operators_and_is_not_there_when_off():
     inputs = (torch.randn(1, 4, 8, 8), torch.zeros(1), torch.randn(1, 2, 3, 5), torch.ones(1))
 
     def operators(**options):
-        program = torch.export.export(Denoiser(Stub(), embedded=False, **options), inputs)
+        program = torch.export.export(Denoiser(Stub(), GuidanceOptions(mode="classifier_free", scale=3.0, **options)), inputs)
         return Counter(str(node.target) for node in program.graph.nodes if node.op == "call_function")
 
     plain, off, on = operators(), operators(rescale=0.0), operators(rescale=0.7)

@@ -75,10 +75,31 @@ class Guided(nn.Module):
         return one + 2.0 * (two - one)
 
 
+class Open(nn.Module):
+    """As many rows for each item as there are factors, added up: a network whose number of branches is open."""
+
+    def __init__(self):
+        super().__init__()
+        self.unet = Network()
+
+    def forward(self, latent, timestep, factors):
+        rows = (latent[:, None] * factors[:, :, None, None, None]).flatten(0, 1)
+        time = timestep[:, None].expand(-1, factors.shape[1]).flatten(0, 1)[:, None].expand(-1, 4)
+        return self.unet(rows, time).unflatten(0, (latent.shape[0], factors.shape[1])).sum(1)
+
+
+def open_part():
+    torch.manual_seed(1)
+    inputs = (*SIGNATURE.inputs, Port(name="factors", shape=("batch", "branches")))
+    dims = {**SIGNATURE.dims, "branches": Range(min=1, typical=3, max=3)}
+    signature = Signature(inputs=inputs, outputs=SIGNATURE.outputs, dims=dims)
+    return Part("unet", "denoiser", Open().eval().requires_grad_(requires_grad=False), signature)
+
+
 def part(dtype=torch.float32):
     torch.manual_seed(1)
     return Part("unet", "denoiser", Guided().eval().to(dtype).requires_grad_(requires_grad=False), SIGNATURE)
 
 
-def graph_pass(of, limits=LIMITS, patterns=()):
-    return LoraGraphPass(limits, "other", of.network, {}, 2, patterns)
+def graph_pass(of, limits=LIMITS, patterns=(), repeats=2):
+    return LoraGraphPass(limits, "other", of.network, {}, repeats, patterns)

@@ -8,10 +8,12 @@ from hypothesis import strategies as st
 
 from engines import plugins
 from engines.errors import UnsupportedError
+from engines.guidance import Guidance
 from engines.samplers.table import Draw, Emit, Eval, GivenLatent, Table, TableProvenance
 from engines.signature import Port, Signature
 from exporter.onnx.fuse_pipeline import unroll
 
+GUIDANCE = Guidance.of("classifier_free", 5.0)
 SIGNATURE = Signature(
     inputs=(
         Port(name="tokenizer_ids", dtype="int64", shape=(1, 2, 3)),
@@ -74,6 +76,7 @@ def fused(sampler, denoiser=DENOISER):
         ("vae_decoder", ir.from_proto(graph(DECODER))),
         sampler,
         SIGNATURE,
+        GUIDANCE,
     )
 
 
@@ -160,7 +163,7 @@ def test_weights_stay_where_they_lie(tmp_path):
     ir.save(ir.from_proto(large), tmp_path / "unet.onnx", external_data="unet.onnx.data", size_threshold_bytes=0)
     unet = ir.load(tmp_path / "unet.onnx")
     parts = {"text_encoder": ir.from_proto(graph(TEXT))}
-    model = unroll(parts, ("unet", unet), ("vae_decoder", ir.from_proto(graph(DECODER))), MULTISTEP, SIGNATURE)
+    model = unroll(parts, ("unet", unet), ("vae_decoder", ir.from_proto(graph(DECODER))), MULTISTEP, SIGNATURE, GUIDANCE)
     ir.save(model, tmp_path / "pipeline.onnx")
     saved = onnx.load(tmp_path / "pipeline.onnx", load_external_data=False)
     tensors = {tensor.name: tensor for tensor in saved.graph.initializer}

@@ -13,7 +13,7 @@ from exporter.parity.probe_lora import probes, scales
 from exporter.part import Case
 from exporter.reference.lora_outputs import fused
 from tests.arithmetic import needs_bf16, needs_openvino
-from tests.exporter.onnx.adapted import LIMITS, SIGNATURE, graph_pass, part
+from tests.exporter.onnx.adapted import LIMITS, SIGNATURE, graph_pass, open_part, part
 
 FORMS = {"time": "rows", "to_q": "rows", "to_out": "rows", "proj": "pixels", "down": "convolution", "up": "convolution"}
 
@@ -100,6 +100,23 @@ def test_as_inputs_they_are_what_they_are_in_the_weights(graphs, wanted, tmp_pat
     assert relative(first, base) < limit
     assert relative(at_zero, first) < limit
     assert np.array_equal(first, again)
+
+
+def test_every_branch_of_a_call_has_them_where_their_number_is_open(tmp_path):
+    whole, file = open_part(), tmp_path / "unet.onnx"
+    adding = graph_pass(whole, repeats="factors")
+    exporting.save(exporting.export(whole, 20, processor=True, lora=adding), file)
+    loras = probes(adding.found, LIMITS)
+    target, signature = LoraTarget.of("other", LIMITS, LoraLayers(layers=tuple(adding.found))), adding.signature(whole.signature)
+    arrays = stacked(target, loras)
+    opener = plugins.load("backends", "onnxruntime")()
+    with opener.open(opener.build(file, signature, tmp_path), signature) as engine:
+        for count in (1, 2, 3):
+            given = case().inputs | {"factors": np.linspace(0.5, 2, 3 * count, dtype=np.float32).reshape(3, count)}
+            strengths = scales(3, len(loras))
+            (want,) = fused(whole, whole, [Case("a call", given, {})], loras, lambda items: scales(items, len(loras)))
+            got = engine(given | arrays | scaled(target, loras, strengths))["model_output"]
+            assert relative(got, want.source["model_output"]) < 1e-5
 
 
 def test_an_engine_of_tensorrt_rtx_builds(graphs, tmp_path):

@@ -31,6 +31,7 @@ FLAGS = {
         *("--image", "--mask", "--lora", "--strength", "--noise", "--from", "--previews"),
         *("--input", "--images-per-prompt", "--generator", "--no-metadata"),  # a wish for a picture, not for a bundle
         *("--prompt-2", "--negative-prompt-2", "--parallel", "--best-of", "--reward"),  # what chooses is no part of what draws
+        "--pag-scale",  # as --guidance-scale, of what the recipe compiled in
         "--sampler",  # a recipe has no say: any bundle of a variance-preserving model takes any of them
     },
     "inspect": {"--json", "--as-recipe"},  # a choice that was measured, back as a choice that is written

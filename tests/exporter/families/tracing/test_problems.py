@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from exporter.families.tracing.problems import problems
+from engines.errors import RecipeError
+from exporter.families.tracing.problems import problems, refuse
 from exporter.recipe.schema import Recipe
 
 RECIPE = """
@@ -42,3 +43,9 @@ def test_each_is_a_line_that_says_what_to_write(guidance: str, more: str, facts:
     found = problems(survey(**facts), Recipe.parse(RECIPE % (guidance, more), "micro"), 2)
     assert len(found) == len(told)
     assert all(words in line for words, line in zip(told, found, strict=True))
+
+
+def test_perturbed_attention_of_a_followed_pipeline_is_its_own():
+    refuse(Recipe.parse(RECIPE % (GUIDED, ""), "micro"))
+    with pytest.raises(RecipeError, match="take one with PAG in its name, whose pag_scale is an input"):
+        refuse(Recipe.parse(RECIPE % ("{mode: none, pag: {scale: 3.0}}", ""), "micro"))

@@ -9,6 +9,9 @@ from diffusers import LatentConsistencyModelPipeline
 from torch import nn
 
 from exporter.families.unets import wrappers
+from exporter.recipe.sampling import GuidanceOptions
+
+FREE, EMBEDDED = (GuidanceOptions(mode=mode, scale=3.0) for mode in ("classifier_free", "embedded"))
 
 
 class Unet(nn.Module):
@@ -34,7 +37,7 @@ def states(branches, channels=3):
 
 def test_guidance_mixes_negative_and_positive():
     unet = Unet()
-    found = wrappers.Denoiser(unet, embedded=False)(LATENT, TIME, states(2), torch.tensor([1.0, 3.0]))
+    found = wrappers.Denoiser(unet, FREE)(LATENT, TIME, states(2), torch.tensor([1.0, 3.0]))
     torch.testing.assert_close(found, LATENT + torch.tensor([1.0, 2 + 3 * (3 - 2)]).reshape(2, 1, 1, 1))
     torch.testing.assert_close(unet.asked["latent"], LATENT.repeat_interleave(2, 0))
     assert unet.asked["timestep"].tolist() == [9, 9, 7, 7]
@@ -42,23 +45,23 @@ def test_guidance_mixes_negative_and_positive():
 
 
 def test_one_branch_is_the_network_itself():
-    found = wrappers.Denoiser(Unet(), embedded=False)(LATENT, TIME, states(1))
+    found = wrappers.Denoiser(Unet(), FREE)(LATENT, TIME, states(1))
     torch.testing.assert_close(found, LATENT + torch.tensor([0.0, 1.0]).reshape(2, 1, 1, 1))
 
 
 @pytest.mark.parametrize("width", [8, 9])
 def test_embedded_guidance_is_that_of_lcm(width):
     unet, scale = Unet(width), torch.tensor([1.0, 7.5])
-    wrappers.Denoiser(unet, embedded=True)(LATENT, TIME, states(1), scale)
+    wrappers.Denoiser(unet, EMBEDDED)(LATENT, TIME, states(1), scale)
     theirs = LatentConsistencyModelPipeline.get_guidance_scale_embedding(None, scale - 1, width)
     torch.testing.assert_close(unet.asked["timestep_cond"], theirs, rtol=1e-4, atol=1e-4)
-    wrappers.Denoiser(unet, embedded=False)(LATENT, TIME, states(1))
+    wrappers.Denoiser(unet, FREE)(LATENT, TIME, states(1))
     torch.testing.assert_close(unet.asked["timestep_cond"], wrappers.sinusoid(torch.zeros(2), width))
 
 
 def test_xl_reads_the_picture_s_size_off_the_latent():
     unet, pooled = Unet(), torch.arange(8.0).reshape(2, 2, 2)
-    wrappers.DenoiserXL(unet, embedded=False, factor=8)(LATENT, TIME, states(2), states(2, 5), pooled, torch.ones(2))
+    wrappers.DenoiserXL(unet, FREE, factor=8)(LATENT, TIME, states(2), states(2, 5), pooled, torch.ones(2))
     added = unet.asked["added_cond_kwargs"]
     assert added["time_ids"].tolist() == [[24, 40, 0, 0, 24, 40]] * 4
     torch.testing.assert_close(added["text_embeds"], pooled.reshape(4, 2))
