@@ -56,8 +56,6 @@ CALLING: Mapping[str, Word] = {
     "max_sequence_length": Word(_COMPILED.format("prompts")),
     "guidance_rescale": Word(_COMPILED.format("sampler.guidance.rescale"), (None, 0)),
     "true_cfg_scale": Word(_COMPILED.format("sampler.guidance"), (None, 1)),
-    "denoising_end": Word("would leave steps to another model; a bundle takes all of them", (None, 1)),
-    "denoising_start": Word("would begin where another model ended; give image and strength"),
     "original_size": Word(_SIZES),
     "target_size": Word(_SIZES),
     "negative_original_size": Word(_SIZES),
