@@ -20,7 +20,7 @@ from engines.errors import UnsupportedError
 from engines.feed import Feed
 from engines.generate_call import GenerateCall
 from engines.guidance import Numbers
-from engines.images import noises, provenance, tiling
+from engines.images import init_latent, noises, provenance, tiling
 from engines.images.drawn import Drawn
 from engines.images.init_image import InitImage
 from engines.images.init_latent import InitLatent
@@ -181,7 +181,7 @@ class Pipeline(GenerateCall, DiffusersCall):
         if denoising_start is not None:
             if mask is not None or strength is not None:
                 raise UnsupportedError(f"{'a mask' if mask else 'strength'} is of an image, and latents are given. Leave it out.")
-            found = InitLatent.of(image, denoising_start, self._sizes.latent(1, 1, 1)[1], self._sizes.factors)  # pyright: ignore[reportArgumentType] - it finds out
+            found = InitLatent.of(init_latent.each(image), denoising_start, self._sizes.latent(1, 1, 1)[1], self._sizes.factors)  # pyright: ignore[reportArgumentType] - it finds out
             self._sizes.fit(*found.size)
             return found
         if any(isinstance(one, np.ndarray) for one in (image if isinstance(image, list | tuple) else [image])):
