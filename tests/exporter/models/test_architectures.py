@@ -40,6 +40,8 @@ COUNTS = {
     "micro-sdxl": (449_972, [60_160, 61_184], 261_079),  # ours
 }
 
+#: Those whose pipelines are followed, with what is counted of them here.
+FOLLOWED = {"sdxl-controlnet": {}, "sdxl-refiner": {"unet": 2_259_526_660, "text_encoder_2": OPENCLIP_G, "vae": KL}}
 #: Whose pipelines take pictures at every step.
 PICTURED = ("sd-v1-5-inpainting", "instruct-pix2pix")
 
@@ -53,7 +55,13 @@ def checkpoint(name: str):
 
 
 def test_the_table_is_complete():
-    assert sorted(COUNTS) == architectures.names()
+    assert sorted([*COUNTS, *FOLLOWED]) == architectures.names()
+
+
+@pytest.mark.parametrize("name", FOLLOWED)
+def test_parameters_of_those_that_are_followed(name):
+    source = checkpoint(name)
+    assert {part: size(source.skeleton(part)) for part in FOLLOWED[name]} == FOLLOWED[name]
 
 
 @pytest.mark.parametrize("name", COUNTS)
@@ -90,7 +98,7 @@ def test_an_unknown_name_is_answered_with_the_nearest():
 
 def test_files_hold_nothing_unknown():
     known = {*architectures.ABOUT, "model_index", "unet", "vae", "scheduler"}
-    known |= {"text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2"}
+    known |= {"text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "controlnet"}
     for name in architectures.names():
         assert known >= json.loads((architectures.FOLDER / f"{name}.json").read_text()).keys(), name
 
