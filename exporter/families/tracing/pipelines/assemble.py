@@ -69,7 +69,9 @@ def _whole(checkpoint: Checkpoint, sampler: SamplerOptions, loaded: Sequence[str
             parts[name] = text_processors.TextProcessor.of(checkpoint.folders[name])
         elif hasattr(_class(*entry), "forward"):
             here = loaded is None or name in loaded
-            parts[name] = checkpoint.module(name, precision) if here else checkpoint.skeleton(name).eval()
+            absent = None if here else checkpoint.skeleton(name).eval()
+            # In the format of those that are here: of what it gives, a pipeline makes what these are handed.
+            parts[name] = checkpoint.module(name, precision) if absent is None else absent.to(weights.DTYPES[precision])
         elif entry[0] == "transformers" and feature_extractors.kind(entry[1]) is not None:
             parts[name] = feature_extractors.load(entry[1], checkpoint.configs[name])
         elif name in checkpoint.folders:
