@@ -27,11 +27,13 @@ if TYPE_CHECKING:
 #: More than a machine has.
 _DEVICES = 64
 
+#: Where a run begins and stops that another bundle's goes before, or after.
+_BETWEEN = ("denoising_start", "denoising_end")
 #: What a second text encoder reads.
 _SECONDS = ("prompt_2", "negative_prompt_2")
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-_OUTPUT = "PNG, JPEG or WebP to write, by its ending."
+_OUTPUT = "PNG, JPEG or WebP to write, by its ending; or .npy: latents, nothing decoded."
 _MANY = "May be repeated."
 _LORA = "LoRA of a bundle that was built for it; scales: for all, one a prompt, or one a picture."
 
@@ -54,6 +56,8 @@ _LORA = "LoRA of a bundle that was built for it; scales: for all, one a prompt, 
 @click.option("--guidance-scale", type=float, multiple=True, help=f"How strictly the prompt steers; up to 1 is off. {_MANY}")
 @click.option("--pag-scale", type=float, multiple=True, help=f"How far from perturbed attention; 0 is off. {_MANY}")
 @click.option("--image", type=_FILE, multiple=True, help=f"Picture to start from; needs a bundle with a VAE encoder. {_MANY}")
+@click.option("--denoising-start", type=float, help="Go on from latents, --image FILE.npy, that another left here.")
+@click.option("--denoising-end", type=float, help="Stop at this share of the noise's way, for another bundle to go on.")
 @click.option("--mask", type=_FILE, multiple=True, help=f"Of the image's size: white is made anew, black stays. {_MANY}")
 @click.option("--input", "inputs", metavar="NAME=FILE|NUMBER", multiple=True, help=f"What else the bundle takes. {_MANY}")
 @click.option("--lora", "loras", metavar="FILE[:SCALE[,SCALE...]]", multiple=True, help=f"{_LORA} {_MANY}")
@@ -86,6 +90,7 @@ def generate(
     What may be repeated is given once for all, once a prompt, or once a picture.
     """
     from engines.bundle import Bundle  # noqa: PLC0415 - --help stays quick
+    from engines.images import noises  # noqa: PLC0415
     from engines.images.png import places, write  # noqa: PLC0415
     from engines.pipeline import Pipeline  # noqa: PLC0415
 
@@ -95,7 +100,11 @@ def generate(
         raise click.UsageError("--best-of N and --reward FOLDER go together, and without --previews.")
     if not prompts and not source and Bundle.open(bundle).manifest.tokenizers:
         raise click.UsageError("Missing argument 'PROMPTS...': what to draw, or --from a picture.")
-    paths = places(output, (len(prompts) or 1) * options["images_per_prompt"])
+    undecoded = output.suffix.lower() == ".npy"
+    if undecoded and (best_of or previews or source):
+        raise click.UsageError("-o FILE.npy takes latents, without --from, --previews and --best-of.")
+    count = (len(prompts) or 1) * options["images_per_prompt"]
+    paths = [output] if undecoded else places(output, count)
     for path in paths:
         require_file(path)
     if previews:
@@ -104,6 +113,10 @@ def generate(
     with Pipeline.open(bundle, backend, devices=devices) as pipeline, _choosing(best_of, reward) as chosen:
         options["images_per_prompt"] *= best_of or 1
         wishes = _wishes(pipeline, source, {"prompts": prompts or None, "parallel": picard, **options})
+        if undecoded:
+            noises.write([pipeline.latents(**batch, on_step=_progress()) for batch in _batches(pipeline, wishes)], output)
+            click.echo(output)
+            return
         for batch in _batches(pipeline, wishes):
             on_step = _progress() if previews is None else _previews(pipeline, previews, shown, len(infos))
             for picture in chosen(pipeline.generate(**batch, on_step=on_step)):
@@ -112,12 +125,17 @@ def generate(
                 click.echo(path)
     if previews and not shown:
         click.echo("note: this sampler does not say which picture a step is towards, so there are no previews", err=True)
+    _tell(infos, counted=bool(wishes.get("sampler")))
+
+
+def _tell(infos: list[dict[Any, Any]], *, counted: bool) -> None:
+    """What pictures took that were sampled in parallel, and, where they are `counted`, how many evaluations each."""
     if "iterations" in infos[0]:
         iterations, steps = (max(int(info[key]) for info in infos) for key in ("iterations", "sequential"))
         evaluations = sum(int(info["evaluations"]) for info in infos)
         text = f"{iterations} iterations, {evaluations} evaluations; one after the other: {steps}, {steps * len(infos)}"
         click.echo(f"{text}; {steps - iterations} steps saved", err=True)
-    if wishes.get("sampler"):
+    if counted:
         counts = [int(info["evaluations"]) for info in infos]
         most = f"; median {statistics.median(counts):g}, most {max(counts)}"
         click.echo(f"evaluations: {', '.join(map(str, counts))}{most if len(counts) > 1 else ''}", err=True)
@@ -150,14 +168,14 @@ def _choosing(count: int | None, reward: Path | None) -> Generator[Callable[[lis
 
 def _wishes(pipeline: Pipeline, source: Path | None, options: dict[str, Any]) -> dict[str, Any]:
     """Arguments of `Pipeline.generate`: what the options say, and before them what a picture says of how it was made."""
-    from engines.images import init_image, noises  # noqa: PLC0415
+    from engines.images import noises  # noqa: PLC0415
     from engines.images.provenance import ImageProvenance  # noqa: PLC0415
 
     manifest = pipeline.bundle.manifest
     wishes: dict[str, Any] = {name: value for name, value in options.items() if value not in (None, ())}
     for name in ("image", "mask"):
         if name in wishes:
-            wishes[name] = tuple(init_image.read(path) for path in wishes[name])
+            wishes[name] = tuple(one for path in wishes[name] for one in _shown(path))
     if "noise" in wishes:
         wishes["noise"] = noises.read(wishes["noise"])
     inputs, loras = _inputs(manifest, wishes.pop("inputs", ())), wishes.pop("loras", ())
@@ -175,8 +193,8 @@ def _wishes(pipeline: Pipeline, source: Path | None, options: dict[str, Any]) ->
     if "steps" in wishes or "sampler" in wishes:  # one takes the place of the other
         before |= {"steps": None, "sampler": None}
     wishes = {**before, **wishes, "inputs": inputs}
-    given = [wishes.get(name) for name in ("image", "mask", "strength", "height", "width")]
-    made.compare(pipeline.original(*given) if wishes.get("image") else None)
+    given = [wishes.get(name) for name in ("image", "mask", "strength", "height", "width", "denoising_start")]
+    made.compare(pipeline.original(*given) if wishes.get("image") is not None else None)
     wishes["noise"] = made.own_noise(wishes.get("noise"))
     for note in made.doubts(pipeline.engine):
         click.echo(f"note: {note}", err=True)
@@ -193,6 +211,13 @@ def _place(manifest: Manifest, wishes: dict[str, Any], inputs: dict[str, Any]) -
         raise UnsupportedError("pag_scale is given twice, by its own option and as an input. Leave one out.")
     if "pag_scale" in wishes:  # a picture tells it among its inputs
         inputs["pag_scale"] = wishes.pop("pag_scale")
+
+
+def _shown(path: Path) -> list[Any]:
+    """A picture, or the latents of a `.npy` file, one each."""
+    from engines.images import init_image, init_latent, noises  # noqa: PLC0415 - --help stays quick
+
+    return init_latent.each(noises.read_array(path)) if path.suffix.lower() == ".npy" else [init_image.read(path)]
 
 
 def _alone(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -251,7 +276,8 @@ def _batches(pipeline: Pipeline, wishes: dict[str, Any]) -> Iterator[dict[str, A
     whole: dict[str, Any] = {**wishes, **lists, "inputs": inputs}
     # Refuses what is wrong with any of them before the first is made.
     taken: dict[str, Any] = {
-        name: whole.get(name) for name in ("seed", "generator", "inputs", "guidance_scale", "image", "mask", "strength")
+        name: whole.get(name)
+        for name in ("seed", "generator", "inputs", "guidance_scale", "image", "mask", "strength", *_BETWEEN)
     }
     taken["seconds"] = {name: whole.get(name) for name in _SECONDS}
     loras = chosen(wishes.get("loras", ()), lambda name, value: spread(name, value, len(prompts), each))

@@ -105,9 +105,11 @@ class DiffusersCall(ABC):
         num_images_per_prompt: int = 1,
         generator: Any = None,  # noqa: ANN401 - a seed, or torch's own class, which is not imported here
         latents: Any = None,  # noqa: ANN401 - an array, or a tensor that numpy can read
-        image: Images | None = None,
+        image: Images | np.ndarray | None = None,
         mask_image: Images | None = None,
         strength: float | None = None,
+        denoising_start: float | None = None,
+        denoising_end: float | None = None,
         loras: Sequence[Wish] = (),
         output_type: Literal["pil", "np", "latent"] = "pil",
         return_dict: bool = True,  # noqa: ARG002 - the output is both
@@ -134,6 +136,8 @@ class DiffusersCall(ABC):
             image: to start from; strength says how much of it may change, and `mask_image`, white, where.
             mask_image: of the image's size; what is black keeps the image's pixels exactly.
             strength: above 0 and up to 1.
+            denoising_start: where another pipeline has stopped; `image` is then its latents, an array or a tensor.
+            denoising_end: where to stop, for another pipeline to go on.
             loras: as `Pipeline.generate` takes them; diffusers has methods for that.
             output_type: `pil` pictures, `np` arrays, or `latent`, nothing decoded.
             return_dict: makes no difference.
@@ -152,7 +156,10 @@ class DiffusersCall(ABC):
             raise UnsupportedError(f"output_type {output_type!r}: there are pil, np (float32 arrays) and latent.")
         own = [*about.inputs, *(scale.name for scale in about.guidance.scales if scale.name != USUAL)]
         inputs = words.known(others, words.CALLING, own)
-        for name, given in (("image", image), ("mask_image", mask_image)):
+        if denoising_start is not None and not isinstance(image, Image.Image | list | tuple | None):
+            image = np.asarray(image, np.float32)
+        shown = None if denoising_start is not None else image  # latents are looked at where they are taken
+        for name, given in (("image", shown), ("mask_image", mask_image)):
             for one in [given] if not isinstance(given, list | tuple) else given:
                 if one is not None and not isinstance(one, Image.Image):
                     raise UnsupportedError(f"{name} is a {type(one).__name__}; give a PIL image, or a list of them.")
@@ -170,6 +177,8 @@ class DiffusersCall(ABC):
             image=image,
             mask=mask_image,
             strength=strength,
+            denoising_start=denoising_start,
+            denoising_end=denoising_end,
             loras=loras,
         )
         noise = None

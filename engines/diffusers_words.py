@@ -58,8 +58,6 @@ CALLING: Mapping[str, Word] = {
     "pag_scale": Word("is of perturbed attention, and this bundle has none; sampler.guidance.pag in its recipe has", (None, 0)),
     "pag_adaptive_scale": Word(_COMPILED.format("sampler.guidance.pag.adaptive"), (None, 0)),
     "true_cfg_scale": Word(_COMPILED.format("sampler.guidance"), (None, 1)),
-    "denoising_end": Word("would leave steps to another model; a bundle takes all of them", (None, 1)),
-    "denoising_start": Word("would begin where another model ended; give image and strength"),
     "original_size": Word(_SIZES),
     "target_size": Word(_SIZES),
     "negative_original_size": Word(_SIZES),

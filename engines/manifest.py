@@ -21,7 +21,8 @@ from engines.wiring import Role
 
 #: 2: samplers that start from an image. 3: decoders that work tile by tile. 4: inputs that users feed, condition parts, several
 #: guidance scales, attention masks. 5: LoRAs as inputs; shallow parts, and samplers that ask for guidance and caching by step;
-#: texts of open length; inputs that are noise; guidance scales with a branch of their own.
+#: texts of open length; inputs that are noise; guidance scales with a branch of their own; samplers that stop or begin between
+#: two steps.
 #: Manifests of earlier formats are read too: `engines.upgrade`.
 FORMAT = 5
 #: Relative, contained, without `.` or `..` segments; the file behind it must not be a link.
@@ -189,6 +190,7 @@ class SamplerEntry(Frozen):
     """A compiled sampler. `height` and `width` in pixels where the table depends on the size, else null.
 
     `image` is the file of its tables that start from an image, where the bundle has an encoder.
+    `handover` is the file of those that stop or begin between two steps, where its recipe asks for them.
     """
 
     kind: Name = "table"
@@ -197,6 +199,7 @@ class SamplerEntry(Frozen):
     width: int | None = None
     file: RelativePath
     image: RelativePath | None = None
+    handover: RelativePath | None = None
 
 
 class Verdict(Frozen):
@@ -272,7 +275,7 @@ class Draft(Frozen):
         onnx = [file for part in self.parts.values() for graph in part.onnx.values() for file in graph.files]
         engines = [file for part in self.parts.values() for engine in part.engines.values() for file in engine.files]
         small = [entry.file for entry in (*self.samplers, *self.tokenizers.values())]
-        starts = [entry.image for entry in self.samplers if entry.image]
+        starts = [file for entry in self.samplers for file in (entry.image, entry.handover) if file]
         evidence = [part.quantized.calibration for part in self.parts.values() if part.quantized]
         evidence += [part.lora.layers for part in self.parts.values() if part.lora]
         process = [self.process, *evidence] if self.process else evidence
@@ -366,7 +369,7 @@ class Manifest(Draft):
 
         graphs = {name: {key: content(onnx.files) for key, onnx in part.onnx.items()} for name, part in self.parts.items()}
         tokenizers = {name: [entry.length, entry.feeds, *content([entry.file])] for name, entry in self.tokenizers.items()}
-        tables = [content(file for file in (entry.file, entry.image) if file) for entry in self.samplers]
+        tables = [content(file for file in (each.file, each.image, each.handover) if file) for each in self.samplers]
         # What only later formats hold counts where it is there: a bundle that is written in a newer format stays the same model.
         usual = {"mode": self.guidance.mode, "scale": self.guidance.scale}
         told: dict[str, Any] = {"graphs": graphs, "tokenizers": tokenizers, "samplers": tables, "guidance": usual}

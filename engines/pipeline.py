@@ -18,12 +18,13 @@ from engines.denoising import BoundDenoiser
 from engines.diffusers_call import DiffusersCall
 from engines.errors import UnsupportedError
 from engines.feed import Feed
+from engines.generate_call import GenerateCall
 from engines.guidance import Numbers
-from engines.images import noises, provenance, tiling
+from engines.images import init_latent, noises, provenance, tiling
 from engines.images.drawn import Drawn
 from engines.images.init_image import InitImage
+from engines.images.init_latent import InitLatent
 from engines.lora.adapters import Adapters, BoundLoras
-from engines.lora.choice import Wish
 from engines.lora.stacking import Arrays
 from engines.parallel.picard import Parallel, Picard
 from engines.request import Request
@@ -34,7 +35,7 @@ from engines.sizes import Sizes, axes
 from engines.tokenizer import Tokenizers
 
 
-class Pipeline(DiffusersCall):
+class Pipeline(GenerateCall, DiffusersCall):
     """A bundle at work, for as many threads as like: each call's images are those that it makes alone.
 
     ONNX Runtime on a CPU runs calls side by side; else one network's run in turn, and under `low_memory` whole images do.
@@ -97,90 +98,6 @@ class Pipeline(DiffusersCall):
         with sessions.opened(bundle, backend, options, wrap, devices) as (found, engine, denoisers):
             yield cls(bundle, found, engine, denoisers)
 
-    def generate(
-        self,
-        prompts: str | Sequence[str] = "",
-        *,
-        negative_prompt: str | Sequence[str] = "",
-        prompt_2: str | Sequence[str] | None = None,
-        negative_prompt_2: str | Sequence[str] | None = None,
-        images_per_prompt: int = 1,
-        seed: int | Sequence[int] = 0,
-        generator: manifest.Generator | None = None,
-        steps: int | None = None,
-        sampler: str | None = None,
-        height: int | None = None,
-        width: int | None = None,
-        guidance_scale: Numbers | None = None,
-        pag_scale: Numbers | None = None,
-        inputs: Mapping[str, Any] | None = None,
-        noise: Iterable[np.ndarray] | None = None,
-        image: Image.Image | Sequence[Image.Image] | None = None,
-        mask: Image.Image | Sequence[Image.Image] | None = None,
-        strength: float | None = None,
-        on_step: OnStep | None = None,
-        parallel: Picard | None = None,
-        loras: Sequence[Wish] = (),
-    ) -> list[Image.Image]:
-        """Make pictures, `images_per_prompt` of each prompt in turn, from noise or from images.
-
-        What may be a list holds one for all, one a prompt, or one a picture.
-
-        Args:
-            prompts: one text or several; none of a model that reads no text.
-            negative_prompt: what to stay away from; only where guidance is classifier-free.
-            prompt_2: what the second text encoder reads, where there are two, instead of the prompt.
-            negative_prompt_2: what it reads instead of the negative prompt.
-            images_per_prompt: pictures of each prompt.
-            seed: of the first picture; picture i is that of seed + i alone, whatever the batch. -1 is a random one. A list holds
-                one a picture, or one a prompt, whose pictures count on from it.
-            generator: whose noise a seed is: `numpy`; or `torch-cpu` or `torch-cuda`, of which a seed makes the picture that it
-                makes in diffusers with `torch.Generator(device).manual_seed(seed)`. By default what the bundle says.
-            steps: of the sampler; must be among those that were compiled.
-            sampler: instead of a compiled one, such as `adaptive:relative=0.1,absolute=0.1`; it chooses its own steps.
-            height: in pixels, within `sizes`.
-            width: in pixels, within `sizes`.
-            guidance_scale: of the guidance that was compiled in. At 1 and below classifier-free guidance is off.
-            pag_scale: of perturbed attention, where the bundle has it (`sampler.guidance.pag`). At 0 it is off.
-            inputs: what the bundle takes by name: images (PIL), masks, numbers, and guidance scales by their own names.
-            noise: draws to use instead of the seed's, float32 (pictures, channels, latent height, latent width) each;
-                a sampler that draws once takes the bare array too. Those of condition parts come first, then the encoder's.
-            image: to start from instead of noise alone; its size is the pictures', unless another is given, which it takes.
-            mask: of the image's size: white is made anew, black keeps the image's pixels exactly.
-            strength: how much of the image may change, above 0 and up to 1: the share of the steps that is taken. Left out
-                it is 0.8, or 1 with a mask.
-            on_step: called after every step; what it raises ends the sampling and is raised here. A fused pipeline has none.
-            parallel: evaluate several steps of a picture in one batch of the denoiser.
-            loras: `style.safetensors:0.8` or (file, scale) each, of a bundle that was built for them; a scale may be a list too.
-
-        Returns:
-            Pictures, whose `info` says how they were made.
-
-        Raises:
-            UnsupportedError: the bundle cannot do what is asked; the text says what it can.
-
-        """
-        if not isinstance(prompts, str) and not len(prompts):
-            return []
-        asked = Request.of(
-            self.bundle.manifest,
-            prompts,
-            images_per_prompt,
-            negative_prompt=negative_prompt,
-            seconds={"prompt_2": prompt_2, "negative_prompt_2": negative_prompt_2},
-            seed=seed,
-            generator=generator,
-            inputs=inputs,
-            guidance_scale=guidance_scale,
-            pag_scale=pag_scale,
-            image=image,
-            mask=mask,
-            strength=strength,
-            loras=loras,
-        )
-        how: dict[str, Any] = {"steps": steps, "sampler": sampler, "height": height, "width": width}
-        return self.draw(asked, **how, noise=noise, on_step=on_step, parallel=parallel).pictures()
-
     @in_turn
     def draw(
         self,
@@ -200,18 +117,22 @@ class Pipeline(DiffusersCall):
             raise UnsupportedError(f"steps {steps} are those of a compiled sampler; {sampler!r} has its own. Leave one out.")
         if sampler is not None and parallel is not None:
             raise UnsupportedError(f"only compiled samplers run in parallel; {sampler!r} is none. Leave one out.")
+        if sampler is not None and (asked.denoising_end or asked.start["denoising_start"] is not None):
+            raise UnsupportedError(f"only compiled samplers stop or begin between two steps; {sampler!r} is none. Leave one out.")
         about = self.bundle.manifest
         original = self.original(**asked.start, height=height, width=width)
         steps = about.defaults.steps if steps is None else steps
         height, width = original.size if original else self._sizes.chosen(asked.feed, about.defaults, height, width)
         size = len(asked.prompts), height, width
         # First, because it refuses what cannot be had.
-        adapted = self._adapters.bind(asked.loras)
-        player = self.sampler(steps, height, width, original) if sampler is None else self.solver(sampler, height, width)
+        adapted, end = self._adapters.bind(asked.loras), asked.denoising_end
+        player = self.sampler(steps, height, width, original, end) if sampler is None else self.solver(sampler, height, width)
         player = parallel.over(player) if parallel else player
         drawn, first = self._drawn(asked, size, noise)
         # Arrays come in the bundle's own order; what is drawn comes as the source draws it.
-        order = about.start_order.get("image" if original.anew is None else "mask", ()) if original else about.noise_order
+        began = isinstance(original, InitLatent)  # whoever made it has drawn
+        started = about.start_order.get("image" if original.anew is None else "mask", ()) if original and not began else ()
+        order = started if original else about.noise_order
         drawn = noises.reordered(drawn, order) if noise is None or callable(noise) else drawn
         draw, used = noises.hashed(drawn, size[0])
         ids, unread = self.tokenize(asked.prompts, asked.negative_prompts, **asked.seconds)
@@ -251,8 +172,20 @@ class Pipeline(DiffusersCall):
         strength: float | None = None,
         height: int | None = None,
         width: int | None = None,
-    ) -> InitImage | None:
-        """Check an image to start from, or one a picture, or that there is none; raise UnsupportedError for what cannot be."""
+        denoising_start: float | None = None,
+    ) -> InitImage | InitLatent | None:
+        """Check an image to start from, or one a picture, or that there is none; raise UnsupportedError for what cannot be.
+
+        `denoising_start`: where it is no image, but the latents that another run has left there, one a picture.
+        """
+        if denoising_start is not None:
+            if mask is not None or strength is not None:
+                raise UnsupportedError(f"{'a mask' if mask else 'strength'} is of an image, and latents are given. Leave it out.")
+            found = InitLatent.of(init_latent.each(image), denoising_start, self._sizes.latent(1, 1, 1)[1], self._sizes.factors)  # pyright: ignore[reportArgumentType] - it finds out
+            self._sizes.fit(*found.size)
+            return found
+        if any(isinstance(one, np.ndarray) for one in (image if isinstance(image, list | tuple) else [image])):
+            raise UnsupportedError("the image is an array. Give a PIL image; or denoising_start with it, if these are latents.")
         if image is not None and self._encoder is None:
             raise UnsupportedError(
                 "this bundle has no VAE encoder, so it starts from noise only. Build it with `vae_encoder: {}` among the "
@@ -297,10 +230,12 @@ class Pipeline(DiffusersCall):
         taken = {name for each in takers for name in (*(port.name for port in each.inputs), *each.dims)}
         return {name: array for name, array in known.items() if name in taken}
 
-    def sampler(self, steps: int, height: int, width: int, original: InitImage | None = None) -> Sampler:
-        """Load the sampler of that many steps for that size in pixels, or say which there are."""
+    def sampler(
+        self, steps: int, height: int, width: int, original: InitImage | InitLatent | None = None, end: float | None = None
+    ) -> Sampler:
+        """Load the sampler of that many steps for that size in pixels, that stops at `end`, or say which there are."""
         self._sizes.fit(height, width)
-        return self._samplers.load(steps, height, width, original)
+        return self._samplers.load(steps, height, width, original, end)
 
     def solver(self, wish: str, height: int, width: int) -> Player:
         """The sampler that is wished for, `NAME:key=value,…`, over the bundle's noise process; or say which there are."""
@@ -315,7 +250,7 @@ class Pipeline(DiffusersCall):
         sampler: Player,
         guidance_scale: Numbers | Mapping[str, Numbers] | None = None,
         on_step: OnStep | None = None,
-        original: InitImage | None = None,
+        original: InitImage | InitLatent | None = None,
         evaluations: np.ndarray | None = None,
     ) -> np.ndarray:
         """Return the final latent, float32 (pictures, channels, latent height, latent width).
@@ -348,8 +283,10 @@ class Pipeline(DiffusersCall):
             )
         return images
 
-    def latent(self, original: InitImage, count: int, draw: Draw) -> np.ndarray:
+    def latent(self, original: InitImage | InitLatent, count: int, draw: Draw) -> np.ndarray:
         """Encode a picture `count` times, float32 (count, channels, latent height, latent width); a random encoder draws once."""
+        if isinstance(original, InitLatent):
+            return original.latents
         if self._encoder is None:
             raise UnsupportedError("this bundle has no VAE encoder, so there is no latent of a picture.")
         pool = {"image": original.images(count)}

@@ -10,6 +10,7 @@ from typing import Any, cast
 from engines.errors import UnsupportedError
 from engines.feed import Feed
 from engines.guidance import PERTURBED, USUAL
+from engines.images import init_latent
 from engines.lora.choice import LoraChoice, Wish, chosen
 from engines.manifest import Draft, Generator
 from engines.plugins import did_you_mean
@@ -20,6 +21,9 @@ _SEEDS = 2**64
 _ANY, _TYPED = -1, 2**32
 #: What `--input` and `inputs` may name where the bundle starts from an image, beside its own inputs.
 _START = ("image", "mask", "strength")
+#: What of that, and of latents to go on from, there is one of for all pictures.
+_BETWEEN = "denoising_start"
+_ONE = ("strength", _BETWEEN)
 
 
 @dataclass(frozen=True)
@@ -32,8 +36,10 @@ class Request:
         generator: whose noise the seeds are.
         scales: every guidance scale's value per picture, by name.
         feed: what the bundle's own inputs are fed.
-        start: `image` and `mask` per picture, and `strength`, of pictures to start from; None where not given.
+        start: `image` and `mask` per picture, and `strength`, of pictures to start from, or `denoising_start` of latents, which
+            `image` then is; None where not given.
         loras: each with a scale per picture.
+        denoising_end: share of the noise's way at which to stop; None is its end.
 
     """
 
@@ -46,6 +52,7 @@ class Request:
     feed: Feed
     start: Mapping[str, Any]
     loras: Sequence[LoraChoice] = ()
+    denoising_end: float | None = None
 
     @classmethod
     def of(
@@ -78,7 +85,8 @@ class Request:
             return spread(name.replace("_", " "), value, len(asked), images_per_prompt)
 
         steered = {name: value for name, value in given.items() if name in {USUAL, PERTURBED, *scales}}
-        start = {name: None if name in manifest.inputs else given.get(name) for name in _START}
+        start = {name: None if name in manifest.inputs else given.get(name) for name in (*_START, _BETWEEN)}
+        start["image"] = init_latent.each(start["image"])
         if "image" in manifest.inputs and (loose := [name for name, value in start.items() if value is not None]):
             raise UnsupportedError(f"this bundle's image is a condition, and nothing starts from it. Leave {loose[0]} out.")
         return cls(
@@ -89,8 +97,9 @@ class Request:
             generator=generator or manifest.defaults.generator,
             scales={name: each(name, value) for name, value in manifest.guidance.chosen(steered).items()},
             feed=Feed(manifest.inputs, {name: each(name, given.get(name)) for name in manifest.inputs}),
-            start={name: value if value is None or name == "strength" else each(name, value) for name, value in start.items()},
+            start={name: value if value is None or name in _ONE else each(name, value) for name, value in start.items()},
             loras=chosen(loras, each),
+            denoising_end=_end(given.get("denoising_end"), start[_BETWEEN]),
         )
 
     def facts(self, index: int, noise: str | None) -> dict[str, str]:
@@ -102,6 +111,7 @@ class Request:
         for name, values in self.scales.items():
             facts[name if name == USUAL else f"input_{name}"] = repr(float(values[index]))
         facts |= self.feed.facts(index)
+        facts |= {"denoising_end": repr(float(self.denoising_end))} if self.denoising_end else {}
         return facts | ({"batch": f"{index + 1} of {len(self.prompts)}"} if len(self.prompts) > 1 else {})
 
 
@@ -114,6 +124,17 @@ def _named(arguments: Mapping[str, Any], inputs: Mapping[str, Any], known: list[
     if twice := sorted(set(given) & set(inputs)):
         raise UnsupportedError(f"{twice[0]} is given twice, by its own argument and among the inputs. Leave one out.")
     return {**inputs, **given}
+
+
+def _end(end: float | None, start: float | None) -> float | None:
+    """Where to stop; None at the end. Raise UnsupportedError for a number that is no such share, or not behind the start."""
+    if end is None or end == 1:
+        return None
+    if not 0 < end < 1:  # also refuses NaN
+        raise UnsupportedError(f"denoising_end {end:g} is out of range. Give a number between 0 and 1, such as 0.8.")
+    if start is not None and not start < end:
+        raise UnsupportedError(f"denoising_start {start:g} is not before denoising_end {end:g}. Give a smaller one.")
+    return end
 
 
 def spread(what: str, value: Any, prompts: int, each: int) -> list[Any]:  # noqa: ANN401 - numbers, texts or pictures

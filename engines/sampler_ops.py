@@ -35,7 +35,8 @@ class Eval(Frozen):
     `kept` is the row where a mask keeps the given latent. `preview` are two numbers: that many times the model's input, and
     that many times its output, are the clean latent that it points to. `guided` is the share of the guidance that counts here:
     0 is the prompt alone, for which one branch is enough; null is all of it. Where it is `shallow`, the model's outermost layers
-    answer alone, on the deep feature that the last eval which is not has left.
+    answer alone, on the deep feature that the last eval which is not has left. So many times what the model is given is the
+    sampler's `own` latent, which a run that stops here returns; null where nobody is to stop.
     """
 
     op: Literal["eval"] = "eval"
@@ -45,6 +46,7 @@ class Eval(Frozen):
     preview: tuple[float, float] | None = None
     guided: float | None = Field(default=None, ge=0)
     shallow: Literal[True] | None = None
+    own: float | None = Field(default=None, gt=0)
 
     def asks(self) -> dict[str, Any]:
         """What the denoiser is asked for beside latent and time, by the names of its arguments."""

@@ -6,9 +6,11 @@ import hashlib
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 
+from engines.disk import writing
 from engines.errors import UnsupportedError
 from engines.images.torch_cuda_noise import TorchCudaNoise
 from engines.images.torch_noise import TorchNoise
@@ -177,3 +179,20 @@ def read_array(path: Path) -> np.ndarray:
             return np.lib.format.read_array(file, allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
         raise UnsupportedError(f"{path} cannot be read as an array: {error}. Write it with numpy.save.") from error
+
+
+def write(latents: Sequence[np.ndarray], path: Path) -> None:
+    """Write latents, float32 (pictures, channels, latent height, latent width) each, as one `.npy` file of all their pictures.
+
+    Raises:
+        MachineError: the disk is full, or the like.
+
+    """
+    beside = path.with_name(f".{path.name}-{uuid4().hex[:8]}")
+    try:
+        with writing(path, "writing latents"):
+            with beside.open("wb") as file:
+                np.lib.format.write_array(file, np.concatenate(latents), allow_pickle=False)
+            beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)

@@ -20,6 +20,7 @@ from engines.strict import describe
 if TYPE_CHECKING:
     from engines.bundle import Manifest
     from engines.images.init_image import InitImage
+    from engines.images.init_latent import InitLatent
 
 #: What a picture says of the bundle's own inputs, and of scales other than the usual one, begins so.
 _INPUT = "input_"
@@ -44,6 +45,8 @@ class ImageProvenance(BaseModel):
         generator: whose noise the seed is; pictures of before there were several do not say, and are of numpy's.
         inputs: what else was fed: numbers as written, and of pictures the SHA-256.
         strength: where it was made from an image; then `image_sha256` is that of its pixels, and `mask_sha256` of the mask's.
+        denoising_start: where it went on from a latent; then `image_sha256` is that of its numbers.
+        denoising_end: where it was stopped.
         loras: scale, SHA-256 and name of the file of each LoRA.
         noise_sha256: of the draws that were used, where they were given; then there is no seed.
         parallel: how it was sampled in parallel, such as `window=32,tolerance=0.03,anderson=1`; empty where it was not.
@@ -66,6 +69,8 @@ class ImageProvenance(BaseModel):
     height: int = Field(ge=1)
     width: int = Field(ge=1)
     strength: float | None = None
+    denoising_start: float | None = None
+    denoising_end: float | None = None
     image_sha256: str | None = None
     mask_sha256: str | None = None
     noise_sha256: str | None = None
@@ -106,7 +111,8 @@ class ImageProvenance(BaseModel):
                 f"{manifest.model[:12]}…). Name the bundle that made it."
             )
         wishes = self.model_dump(include={"negative_prompt", "steps", "sampler", "guidance_scale", "height", "width", "strength"})
-        wishes |= self.model_dump(include={"prompt_2", "negative_prompt_2"}, exclude_none=True)
+        others = {"prompt_2", "negative_prompt_2", "denoising_start", "denoising_end"}
+        wishes |= self.model_dump(include=others, exclude_none=True)
         wishes |= {"prompts": (self.prompt,), "seed": self.seed or 0, "generator": self.generator}
         entries, scales = manifest.inputs, [scale.name for scale in manifest.guidance.scales]
         try:
@@ -138,7 +144,7 @@ class ImageProvenance(BaseModel):
             asked = " ".join(f"--lora {name}:{scale} (SHA-256 {digest[:12]}…)" for scale, digest, name in told)
             raise UnsupportedError(f"the picture was made with LoRAs. Give them again: {asked}")
 
-    def compare(self, original: InitImage | None) -> None:
+    def compare(self, original: InitImage | InitLatent | None) -> None:
         """Raise UnsupportedError unless the image and the mask are those that the picture was made from."""
         given = {} if original is None else original.facts()
         for name in ("image", "mask"):

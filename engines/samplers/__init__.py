@@ -107,3 +107,11 @@ class Sampler(Player, Protocol):
         Asked only of a sampler whose entry in the manifest has a file for it.
         """
         ...
+
+    @classmethod
+    def load_between(cls, path: Path, start: float | None, end: float | None) -> Self:
+        """Read one that goes on from a given latent, `image`, at a share of the noise's way, or that stops at one.
+
+        Asked only of a sampler whose entry in the manifest has a file for it.
+        """
+        ...

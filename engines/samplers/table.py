@@ -55,17 +55,19 @@ class TableProvenance(Frozen):
 class Table(Frozen):
     """A sampler as data. A row may be shorter than the history: the rest counts nothing.
 
-    Format 1 had only rows, no `given`; of format 3 are tables whose evals ask for more than latent and time.
+    Format 1 had only rows, no `given`; of format 3 are tables whose evals ask for more than latent and time, and of format 4
+    those that go on from a latent which another run has left, and draw nothing first.
     """
 
-    format: Literal[1, 2, 3] = 2
+    format: Literal[1, 2, 3, 4] = 2
     provenance: TableProvenance
     ops: Ops
 
     @model_validator(mode="after")
     def _closed(self) -> Self:
-        if [op.op for op in self.ops[:1] + self.ops[-1:]] != ["draw", "emit"]:
-            raise ValueError("a table must begin with draw and end with emit")
+        first = ("draw", "given") if self.format >= 4 else ("draw",)
+        if len(self.ops) < 2 or self.ops[0].op not in first or self.ops[-1].op != "emit":
+            raise ValueError(f"a table must begin with {' or '.join(first)} and end with emit")
         for index, op in enumerate(self.ops):
             if isinstance(op, Emit) and index + 1 != len(self.ops):
                 raise ValueError(f"op {index} is a second emit")
@@ -101,6 +103,18 @@ class Table(Frozen):
         if not 0 <= start < len(found.starts) or (alone and start):
             raise UnsupportedError(f"{path} has no table that leaves out {start} of {len(found.starts)} steps.")
         return cls(format=found.format, provenance=found.provenance, ops=found.alone if alone else found.starts[start])
+
+    @classmethod
+    def load_between(cls, path: Path, start: float | None, end: float | None) -> Self:
+        """Read, of what `Handovers` wrote, the table that begins at a share of the noise's way, or stops at one.
+
+        Raises:
+            BundleError: the file is damaged.
+            UnsupportedError: nothing is left between the two.
+
+        """
+        found = Handovers.read(path, _LIMIT)
+        return cls(format=4, provenance=found.provenance, ops=found.between(start, end))
 
     def play(
         self,
@@ -190,6 +204,86 @@ class Starts(Frozen):
         rest = self.model_dump(mode="json", exclude={"alone", "starts", *({"strengths"} if self.strengths is None else ())})
         starts = ",\n  ".join(_lines(ops) for ops in self.starts)
         path.write_text(f'{_head(rest)},\n  "alone": {_lines(self.alone)},\n  "starts": [{starts}]\n}}\n', encoding="utf-8")
+
+
+class Handovers(Frozen):
+    """Tables of runs that stop, or begin, between two evaluations, where one model hands its latent over to another.
+
+    `whole` begins with noise. `starts[k]` leaves out the first k evaluations, and begins with the latent that another run has
+    left there, `image`. Evaluations are at the `times`, and `training_times` is how many the noise's whole way has.
+
+    `paired`: whether the scheduler is of second order, whose evaluations but the first are two and two at a time.
+    """
+
+    format: Literal[4] = 4
+    provenance: TableProvenance
+    training_times: int = Field(ge=1)
+    paired: bool
+    times: tuple[float, ...] = Field(min_length=1)
+    whole: Ops
+    starts: dict[int, Ops]
+
+    @staticmethod
+    def left_out(count: int, below: int, *, paired: bool) -> int:
+        """How many of `count` evaluations are left out where so many lie below the cut, as diffusers has it."""
+        return count - (below + (paired and below % 2 == 0))
+
+    @classmethod
+    def reached(cls, count: int, *, paired: bool) -> list[int]:
+        """How many of so many evaluations some cut leaves out, but for all of them."""
+        found = {cls.left_out(count, below, paired=paired) for below in range(count + 1)}
+        return sorted(left for left in found if 0 <= left < count)
+
+    def between(self, start: float | None, end: float | None) -> Ops:
+        """The ops from one share of the noise's way to another; None is all the way, from noise and to the end.
+
+        Raises:
+            UnsupportedError: nothing is left between them; says what there is.
+
+        """
+        ops, times = self.whole, self.times
+        if start is not None:
+            below = sum(time < self._cut(start) for time in times)
+            left = self.left_out(len(times), below, paired=self.paired)
+            if left not in self.starts:
+                last = 1 - self.times[-1] / self.training_times
+                raise UnsupportedError(f"denoising_start {start:g} leaves no step. The last one begins before {last:.3g}.")
+            ops, times = self.starts[left], times[left:]
+        if end is None:
+            return ops
+        taken = sum(time >= self._cut(end) for time in times)
+        if not taken:
+            first = 1 - times[0] / self.training_times
+            raise UnsupportedError(f"denoising_end {end:g} takes no step. The first one is at {first:.3g}.")
+        return _stopped(ops, taken)
+
+    def _cut(self, share: float) -> int:
+        """The time of a share, as diffusers rounds it."""
+        return round(self.training_times - share * self.training_times)
+
+    @model_validator(mode="after")
+    def _each_is_a_table(self) -> Self:
+        for left, ops in ((0, self.whole), *self.starts.items()):
+            Table(format=4, provenance=self.provenance, ops=ops)
+            evals = [op for op in ops if isinstance(op, Eval)]
+            if [op.t for op in evals] != list(self.times[left:]) or any(op.own is None for op in evals):
+                raise ValueError(f"what leaves out {left} must evaluate at all times after them, and say what is its own")
+        return self
+
+    def dump(self, path: Path) -> None:
+        """Write the JSON file that `Table.load_between` reads, one op a line."""
+        rest = self.model_dump(mode="json", exclude={"whole", "starts"})
+        starts = ",\n  ".join(f'"{left}": {_lines(ops)}' for left, ops in self.starts.items())
+        path.write_text(f'{_head(rest)},\n  "whole": {_lines(self.whole)},\n  "starts": {{{starts}}}\n}}\n', encoding="utf-8")
+
+
+def _stopped(ops: Ops, taken: int) -> Ops:
+    """The ops up to so many evaluations, and then what the next one would see, as the sampler's own latent."""
+    evals = [(index, op) for index, op in enumerate(ops) if isinstance(op, Eval)]
+    if taken == len(evals):
+        return ops
+    index, seen = evals[taken]
+    return (*ops[:index], Emit(row=tuple((seen.own or 1.0) * number for number in seen.row)))
 
 
 def _head(rest: Mapping[str, Any]) -> str:

@@ -73,9 +73,13 @@ def outline(shapes: Shapes) -> Outline | None:
 
 @functools.cache
 def known() -> Mapping[str, Outline]:
-    """Outline of every architecture that a file with one UNet can be of: not of those that have a ControlNet beside it."""
+    """Outline of every architecture that a file with one UNet can be of: not of those that are built of their folders alone.
+
+    They have a ControlNet beside it, or refine.
+    """
     found = {name: architectures.configs(name) for name in architectures.names()}
-    return {name: of_config(configs["unet"]) for name, configs in found.items() if "controlnet" not in configs}
+    apart = {name for name, each in found.items() if "controlnet" in each or each["model_index"].get("requires_aesthetics_score")}
+    return {name: of_config(configs["unet"]) for name, configs in found.items() if name not in apart}
 
 
 def same(found: Outline) -> list[str]:

@@ -229,6 +229,9 @@ class SamplerOptions(Frozen):
     )
     guidance: GuidanceOptions = GuidanceOptions()
     cache: CacheOptions | None = Field(default=None, description="step caching: which steps run the whole denoiser")
+    handover: bool = Field(
+        default=False, description="tables of runs that stop or begin between two steps: denoising_end and denoising_start"
+    )
     force: bool = Field(default=False, description="build although the model was made for another sampler; the bundle says so")
 
     @property

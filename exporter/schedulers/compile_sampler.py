@@ -16,7 +16,7 @@ from diffusers import SchedulerMixin, schedulers
 
 from engines.errors import MissingDependency, RecipeError, UnsupportedError
 from engines.plugins import did_you_mean
-from engines.samplers.table import Draw, Eval, Starts, Table, TableProvenance
+from engines.samplers.table import Draw, Eval, Handovers, Starts, Table, TableProvenance
 from exporter.families import Driving
 from exporter.recipe import aliases
 from exporter.recipe.yaml_source import brief
@@ -82,6 +82,32 @@ class Configured:
         ops = tuple(table.ops for table, _ in starts)
         return Starts(provenance=provenance, alone=alone[0].ops, starts=ops, strengths=strengths)
 
+    def handovers(self) -> Handovers:
+        """The tables that stop, or begin, between two evaluations, each proved.
+
+        Raises:
+            UnsupportedError: the scheduler is not linear, or its config does not say how many times the noise's whole way has.
+
+        """
+        scheduler = self.make()
+        training = scheduler.config.get("num_train_timesteps")
+        if not training:
+            raise UnsupportedError(
+                f"{self.settings.kind.__name__} does not say how many times it was trained at (num_train_timesteps), by which "
+                "denoising_start and denoising_end count.\n  Leave sampler.handover out, or choose another scheduler."
+            )
+        whole = self._proved(self.loop, stops=True)
+        times, paired = tuple(op.t for op in whole[0].ops if isinstance(op, Eval)), getattr(scheduler, "order", 1) == 2
+        starts = {
+            left: self._proved(replace(self.loop, goes_on=left), stops=True)
+            for left in Handovers.reached(len(times), paired=paired)
+        }
+        worst = max(deviation for _, deviation in (whole, *starts.values()))
+        return Handovers(
+            provenance=self.provenance.model_copy(update={"deviation": worst}), training_times=training, paired=paired,
+            times=times, whole=whole[0].ops, starts={left: table.ops for left, (table, _) in starts.items()},
+        )  # fmt: skip
+
     def _strengths(self) -> tuple[float, ...]:
         """The smallest strength, in thousandths, of each grid of times that the scheduler makes of strengths."""
         found, last = list[float](), None
@@ -98,17 +124,18 @@ class Configured:
             set_times(self.make(), replace(self.loop, strength=1.0))
         return tuple(found)
 
-    def _proved(self, loop: Loop) -> tuple[Table, float]:
+    def _proved(self, loop: Loop, *, stops: bool = False) -> tuple[Table, float]:
+        read = functools.partial(_read, loop=loop, provenance=self.provenance, stops=stops)
         try:
-            return _read(self.make, loop, self.provenance)
+            return read(self.make)
         except FailedError as error:
             kind = self.settings.kind
-            raise self.settings.explained(error, lambda config: _read(_maker(kind, config), loop, self.provenance)) from error
+            raise self.settings.explained(error, lambda config: read(_maker(kind, config))) from error
 
 
-def _read(make: Callable[[], Any], loop: Loop, provenance: TableProvenance) -> tuple[Table, float]:
+def _read(make: Callable[[], Any], loop: Loop, provenance: TableProvenance, *, stops: bool) -> tuple[Table, float]:
     """A table and how far it is off in its proof."""
-    table = trace(make, loop, provenance)
+    table = trace(make, loop, provenance, stops=stops)
     return table, prove(table, make, loop)
 
 

@@ -63,6 +63,7 @@ class Loop:
         noised: whether it then begins with the given latent under noise, as image to image does, or, as inpainting at full
             strength, with noise alone.
         strength: over which the steps are spread, where the pipeline tells the scheduler.
+        goes_on: evaluations that are left out, where it goes on from a latent that another run has left; None begins one.
         driving: how the pipeline does it.
 
     """
@@ -75,7 +76,13 @@ class Loop:
     start: int | None = None
     noised: bool = True
     strength: float | None = None
+    goes_on: int | None = None
     driving: Driving = field(default_factory=Driving)
+
+    @property
+    def given(self) -> bool:
+        """Whether there is a given latent."""
+        return self.start is not None or self.goes_on is not None
 
 
 class InjectedNoise(TorchFunctionMode):
@@ -177,6 +184,7 @@ def drive(
     given: Callable[[], torch.Tensor] | None = None,
     mask: torch.Tensor | None = None,
     peek: Callable[[torch.Tensor | None], None] | None = None,
+    own: Callable[[torch.Tensor], None] = lambda _: None,
 ) -> torch.Tensor:
     """Denoise as diffusers' pipelines do, with the model and the dice as arguments.
 
@@ -184,12 +192,14 @@ def drive(
         scheduler: a fresh diffusers scheduler; it is used up.
         loop: what the pipeline would be asked for.
         model: called once per evaluation, with the scaled latent and the model time.
-        draw: called for the initial noise first, then for every noise that the scheduler draws; its type is the loop's.
+        draw: called for the initial noise first, where the loop begins with one, then for every noise that the scheduler draws;
+            its type is the loop's.
         shape: of the latent.
-        given: called once, after the initial noise, where `loop.start` says that there is a given latent.
+        given: called once, after the initial noise, where `loop.given` says that there is a given latent.
         mask: 1 where inpainting makes the latent anew, 0 where it keeps the given one; broadcasts to the shape.
         peek: told after every step which clean latent the step was towards; None where neither the scheduler nor its
             configuration says.
+        own: told before every evaluation what the scheduler's latent is, before it is scaled for the model.
 
     Returns:
         The final latent, of the type of the noise.
@@ -209,24 +219,27 @@ def drive(
             return call(scheduler.scale_noise, _needed(original), time, noise)
         return call(scheduler.add_noise, _needed(original), noise, time)
 
-    advice, noise = "", draw(shape)
+    advice, noise = "", None if loop.goes_on is not None else draw(shape)
     original = given() if given else None
     with InjectedNoise(draw, type(scheduler).__name__):
         set_times(scheduler, loop)
     times, first = _times(scheduler, loop, quirk)
     if first is not None:
         call(scheduler.set_begin_index, first)
-    latent, advice = noise, "" if first is not None or not hasattr(scheduler, "set_begin_index") else _two_at_once(times, loop)
+    latent = _needed(original) if noise is None else noise
+    advice = "" if first is not None or not hasattr(scheduler, "set_begin_index") else _two_at_once(times, loop)
+    kind = latent.dtype
     if loop.start is not None and loop.noised:
         latent = noised(times[:1])
-    else:
+    elif loop.goes_on is None:
         with blame(type(scheduler).__name__, "the scale of its first noise"):
-            own = scheduler.config[quirk.scale] if quirk.scale else 1.0
-            latent = latent * getattr(scheduler, "init_noise_sigma", 1.0) * own
+            unit = scheduler.config[quirk.scale] if quirk.scale else 1.0
+            latent = latent * getattr(scheduler, "init_noise_sigma", 1.0) * unit
     look = Preview(scheduler) if peek else None
     for index, time in enumerate(times):
         scaled = call(scheduler.scale_model_input, latent, time) if hasattr(scheduler, "scale_model_input") else latent
-        output = model(scaled.to(noise.dtype), float(time))
+        own(latent.to(kind))
+        output = model(scaled.to(kind), float(time))
         result = call(scheduler.step, output, time, latent, **loop.step, return_dict=True)
         latent = result.prev_sample
         if look and peek:
@@ -236,15 +249,16 @@ def drive(
         if mask is not None:
             kept = noised(times[index + 1 : index + 2]) if index + 1 < len(times) else _needed(original)
             latent = (1 - mask) * kept + mask * latent
-    return latent.to(noise.dtype)
+    return latent.to(kind)
 
 
 def _times(scheduler: Any, loop: Loop, quirk: Quirk) -> tuple[torch.Tensor, int | None]:  # noqa: ANN401 - a diffusers scheduler
     """Times that the model sees, and the index of the first where the pipeline tells the scheduler."""
-    first = (loop.start or 0) * getattr(scheduler, "order", 1)  # a scheduler of order 2 lists each of its times twice
+    # A scheduler of order 2 lists each of its times twice.
+    first = (loop.start or 0) * getattr(scheduler, "order", 1) if loop.goes_on is None else loop.goes_on
     if loop.start is not None:
         refuse_given(scheduler)
-    told = loop.driving.begins or loop.start is not None  # from a given latent, every pipeline says so
+    told = loop.driving.begins or loop.given  # from a given latent, every pipeline says so
     index = first if told and hasattr(scheduler, "set_begin_index") else None
     return scheduler.timesteps[first : -1 if quirk.arrival else None], index
 

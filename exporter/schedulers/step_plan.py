@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from engines.errors import RecipeError
 from engines.sampler_ops import Eval, Ops
-from engines.samplers.table import Starts, Table
+from engines.samplers.table import Handovers, Starts, Table
 
 if TYPE_CHECKING:
     from exporter.recipe.sampling import SamplerOptions
@@ -32,6 +32,16 @@ def planned_starts(starts: Starts, options: SamplerOptions) -> Starts:
     tables = (_with(ops, _asks(options, count, count - _evaluations(ops))) for ops in (starts.alone, *starts.starts))
     alone, *others = tables
     return starts.model_copy(update={"format": 3, "alone": alone, "starts": tuple(others)})
+
+
+def planned_handovers(handovers: Handovers, options: SamplerOptions) -> Handovers:
+    """The same of tables that stop or begin between two steps: of one that begins there the first runs whole."""
+    count = _evaluations(handovers.whole)
+    if not any(_asks(options, count)):
+        return handovers
+    whole = _with(handovers.whole, _asks(options, count))
+    starts = {left: _with(ops, _asks(options, count, left)) for left, ops in handovers.starts.items()}
+    return handovers.model_copy(update={"whole": whole, "starts": starts})
 
 
 def _asks(options: SamplerOptions, count: int, skipped: int = 0) -> list[Mapping[str, Any]]:

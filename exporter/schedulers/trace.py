@@ -34,7 +34,7 @@ BENDS = ("clip_sample", "clip_denoised", "thresholding")
 IMAGE = "image"
 
 
-def trace(make: Callable[[], Any], loop: Loop, provenance: TableProvenance) -> Table:
+def trace(make: Callable[[], Any], loop: Loop, provenance: TableProvenance, *, stops: bool = False) -> Table:
     """Read the table off: one run on the identity matrix.
 
     Where the loop starts from a given latent, the identity comes twice, once inside of a mask and once outside.
@@ -43,6 +43,7 @@ def trace(make: Callable[[], Any], loop: Loop, provenance: TableProvenance) -> T
         make: returns a fresh scheduler.
         loop: what the pipeline would be asked for.
         provenance: goes into the table.
+        stops: whether each evaluation is to say what the scheduler's own latent is, for runs that stop before it.
 
     Returns:
         The table, not yet proved; coefficients are float32, as short as they can be read back.
@@ -53,10 +54,11 @@ def trace(make: Callable[[], Any], loop: Loop, provenance: TableProvenance) -> T
     """
     probes = _Probes(provenance.scheduler, loop, make)
     masked = torch.tensor([1.0, 0.0]).reshape(1, 1, 2, 1) if loop.start is not None else None
-    given = None if masked is None else probes.given
-    final = drive(make(), loop, probes.model, probes.draw, probes.shape, given=given, mask=masked, peek=probes.peek)
+    given = probes.given if loop.given else None
+    own = {"own": probes.own} if stops else {}
+    final = drive(make(), loop, probes.model, probes.draw, probes.shape, given=given, mask=masked, peek=probes.peek, **own)
     row, kept = probes.mixed(final)
-    return Table(provenance=provenance, ops=(*probes.ops, Emit(row=row, kept=kept)))
+    return Table(format=4 if stops else 2, provenance=provenance, ops=(*probes.ops, Emit(row=row, kept=kept)))
 
 
 class _Probes:
@@ -65,6 +67,7 @@ class _Probes:
     def __init__(self, name: str, loop: Loop, make: Callable[[], Any]) -> None:
         self._name, self._steps, self._make = name, loop.steps, make
         self.ops: list[Draw | GivenLatent | Eval | Emit] = []
+        self._latent: torch.Tensor | None = None
         # Two evaluations and two noises a step, and a slow start.
         self.shape = (1, 1, 1 if loop.start is None else 2, 4 * loop.steps + 16)
 
@@ -83,7 +86,24 @@ class _Probes:
         if not math.isfinite(time):
             raise FailedError(f"{self._name} asks the model at time {time}.\nChoose other steps or another scheduler.")
         row, kept = self.mixed(latent)
-        return self._append(Eval(t=time, row=row, kept=kept))
+        return self._append(Eval(t=time, row=row, kept=kept, own=self._factor(latent, time)))
+
+    def own(self, latent: torch.Tensor) -> None:
+        """Keep the scheduler's own latent, of which the next evaluation is told a multiple."""
+        self._latent = latent
+
+    def _factor(self, scaled: torch.Tensor, time: float) -> float | None:
+        """How many times the model's input the scheduler's own latent is; None where nobody asks."""
+        if self._latent is None:
+            return None
+        own, seen = self._latent.flatten().numpy(), scaled.flatten().numpy()
+        factor = float(own @ seen / (seen @ seen)) if seen.any() else 0.0
+        if not factor > 0 or not np.allclose(own, factor * seen, rtol=TOLERANCE, atol=TOLERANCE * np.abs(own).max()):
+            raise UnsupportedError(
+                f"{self._name} shows the model no multiple of its latent at time {time:g}, so a run cannot stop there.\n"
+                "Leave sampler.handover out, or choose another scheduler."
+            )
+        return _short(np.array([factor]))[0]
 
     def peek(self, clean: torch.Tensor | None) -> None:
         """Write down what the clean latent of the last evaluation consists of."""
@@ -143,6 +163,7 @@ class _Events:
     times: list[float | None] = field(default_factory=list)  # of an evaluation; None for what was drawn or given
     history: list[np.ndarray] = field(default_factory=list)
     seen: list[np.ndarray] = field(default_factory=list)
+    own: list[np.ndarray] = field(default_factory=list)
     clean: list[np.ndarray | None] = field(default_factory=list)
 
 
@@ -196,8 +217,12 @@ def _replay(scheduler: Any, loop: Loop, random: np.random.Generator, scale: floa
         events.clean.append(None if clean is None else clean.numpy().copy())
 
     made_anew = None if mask is None else torch.from_numpy(mask.astype(np.float64))
-    given = None if loop.start is None else fresh
-    final = drive(scheduler, loop, model, lambda _: fresh(), shape, given=given, mask=made_anew, peek=peek)
+    given = fresh if loop.given else None
+
+    def own(latent: torch.Tensor) -> None:
+        events.own.append(latent.numpy().copy())
+
+    final = drive(scheduler, loop, model, lambda _: fresh(), shape, given=given, mask=made_anew, peek=peek, own=own)
     events.seen.append(final.numpy())
     return events
 
@@ -221,6 +246,9 @@ def _deviation(table: Table, events: _Events, mask: np.ndarray | None) -> float:
     for index, (op, got, wanted) in enumerate(zip(asked, (*(step.latent for step in steps), result), events.seen, strict=True)):
         rows = [row for row in (op.row, op.kept if mask is not None else None) if row is not None]
         shares.append(_share(got, wanted, [(row, events.history) for row in rows]))
+        if isinstance(op, Eval) and op.own is not None:
+            row = tuple(op.own * number for number in op.row)
+            shares.append(_share(got * np.float32(op.own), events.own[index], [(row, events.history)]))
         clean = events.clean[index] if index < len(steps) else None
         if clean is not None and isinstance(op, Eval) and op.preview:
             sums = [(op.preview, (wanted, latents[Eval][index]))]

@@ -62,7 +62,7 @@ class Contents:
     Attributes:
         family: of the recipe.
         tokenizers: by name.
-        samplers: number of steps, the table, and where it starts from an image, if it can.
+        samplers: number of steps, the table from noise, and further ones by what they are, as `SamplerEntry` names them.
         process: what adaptive samplers solve.
         parts: by name, in the order in which they run.
         pipelines: the whole ones, by name.
@@ -75,7 +75,7 @@ class Contents:
 
     family: Family
     tokenizers: Mapping[str, TokenizerFiles]
-    samplers: Sequence[tuple[int, SamplerFile, SamplerFile | None]]
+    samplers: Sequence[tuple[int, SamplerFile, Mapping[str, SamplerFile]]]
     process: ProcessFile
     parts: Mapping[str, PartContents]
     pipelines: Mapping[str, PartContents]
@@ -142,12 +142,14 @@ def _tokenizer(made: TokenizerFiles, folder: Path) -> Tokenizer:
     return made.entry.model_copy(update={"file": _put(made.file, folder, f"tokenizers/{made.file.name}")})
 
 
-def _sampler(steps: int, made: SamplerFile, starts: SamplerFile | None, folder: Path) -> SamplerEntry:
+def _sampler(steps: int, made: SamplerFile, further: Mapping[str, SamplerFile], folder: Path) -> SamplerEntry:
     height, width = made.size
     suffix = "" if (height, width) == (None, None) else f"-{height}x{width}"
     file = _put(made.file, folder, f"samplers/{steps}{suffix}.json")
-    image = _put(starts.file, folder, f"samplers/{steps}{suffix}-image.json") if starts else None
-    return SamplerEntry(steps=steps, height=height, width=width, file=file, image=image)
+    others: dict[str, Any] = {
+        kind: _put(each.file, folder, f"samplers/{steps}{suffix}-{kind}.json") for kind, each in further.items()
+    }
+    return SamplerEntry(steps=steps, height=height, width=width, file=file, **others)
 
 
 def _part(family: Family, name: str, part: PartContents, folder: Path, whole: PartEntry | None) -> PartEntry:

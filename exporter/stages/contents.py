@@ -28,14 +28,12 @@ def opened(plan: Plan, results: Results) -> Contents:
         family=plan.family,
         tokenizers={name: results[stage] for name, stage in tables.tokenizers.items()},
         samplers=[
-            *(
-                (steps, results[stage], results[tables.starts[steps]] if steps in tables.starts else None)
-                for steps, stage in tables.samplers.items()
-            ),
-            *(
-                (size[0], results[stage], results[tables.sized_starts[size]] if size in tables.sized_starts else None)
-                for size, stage in tables.sized.items()
-            ),
+            (steps, results[stage], {kind: results[found[steps]] for kind, found in tables.further.items()})
+            for steps, stage in tables.samplers.items()
+        ]
+        + [
+            (size[0], results[stage], {kind: results[found[size]] for kind, found in tables.further.items()})
+            for size, stage in tables.sized.items()
         ],
         process=results[tables.process],
         parts={name: _part(plan, name, part, results) for name, part in parts.items()},

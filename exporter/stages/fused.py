@@ -52,6 +52,8 @@ def pipelines(recipe: Recipe, family: Family) -> Mapping[str, int]:
     if "encoder" in family.roles.values():
         where = "components.vae_encoder"
         problems.append(f"{where}: a fused pipeline starts from noise only; leave it out, or write pipeline: stepped")
+    if recipe.sampler.handover:
+        problems.append("sampler.handover: a fused pipeline takes all steps at once; leave it out, or write pipeline: stepped")
     if problems:
         raise RecipeError(problems)
     return {f"pipeline_{steps}": steps for steps in recipe.sampler.steps}

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from exporter.families import Family
 
 _PROCESS = "process.json"
+#: Tables that a sampler has beside the one from noise: which, how their stage is called, and the ending of their file's name.
+_FURTHER = {"image": " from an image", "handover": " between two steps"}
 #: What says at which times a sampler evaluates, and how much of the guidance counts there.
 _GRIDS = SamplerOptions, GuidanceOptions
 
@@ -45,7 +47,7 @@ class TokenizerFiles(NamedFile):
 
 
 class SamplerFile(NamedFile):
-    """A sampler at one number of steps, or where it starts when it starts from an image: its table."""
+    """A sampler at one number of steps: its table from noise, or those from an image, or between two steps."""
 
     @property
     def table(self) -> Table:
@@ -79,7 +81,8 @@ class Tables:
         tokenizers: by name.
         samplers: by number of steps, at the recipe's typical size.
         sized: the same at its other sizes, by steps, height and width, where the times depend on the size.
-        starts: the same for runs that start from an image; empty where the bundle has no image encoder.
+        further: the same of tables beside the one from noise, by what they are, then as in `samplers` and in `sized`: `image`,
+            where the bundle has an image encoder, and `handover`, where the recipe asks for it.
         process: of the scheduler.
         stages: all of them.
 
@@ -95,37 +98,26 @@ class Tables:
             )
             for name in family.tokenizer_names
         }  # fmt: skip
-        self.samplers, self.starts = dict[int, Stage[SamplerFile]](), dict[int, Stage[SamplerFile]]()
+        self.samplers, self.sized = dict[int, Stage[SamplerFile]](), dict[tuple[int, int, int], Stage[SamplerFile]]()
+        asked = {"image": edits(family), "handover": recipe.sampler.handover}
+        self.further: Mapping[str, dict[int | tuple[int, int, int], Stage[SamplerFile]]] = {
+            kind: {} for kind, wanted in asked.items() if wanted
+        }
         schedule = {"scheduler": checkpoint.digest("scheduler")}
-        self.sized = dict[tuple[int, int, int], Stage[SamplerFile]]()
-        self.sized_starts = dict[tuple[int, int, int], Stage[SamplerFile]]()
         typical, *others = _sizes(family)
-        stages: list[Stage[Any]] = [*self.tokenizers.values()]
         for steps in recipe.sampler.steps:
-            options = recipe.sampler.model_dump(mode="json", exclude={"steps", "guidance", "force"}) | {"steps": steps}
+            options = recipe.sampler.model_dump(mode="json", exclude={"steps", "guidance", "force", "handover"})
+            options |= {"steps": steps}
             options |= {"shares": recipe.sampler.guidance.shares(steps)} if recipe.sampler.guidance.shares(steps) else {}
             options |= {"size": [*typical], "edits": edits(family), "driving": asdict(family.driving)}
-            options |= {"times": dict(family.times(steps, *typical))}
-            spread = edits(family) and family.partial_step == "spread"
-            options |= {"spread": True} if spread else {}
-            given = {"family": family, "steps": steps, "size": typical, "times": options["times"]}
-            self.samplers[steps] = Stage.keyed(
-                "compile", f"{steps} steps", partial(_compile, **given), partial(SamplerFile, name=f"{steps}.json"),
-                options=options, inputs=schedule, makers=_GRIDS,
-            )  # fmt: skip
-            stages.append(self.samplers[steps])
-            if edits(family):
-                self.starts[steps] = Stage.keyed(
-                    "compile", f"{steps} steps from an image", partial(_compile_starts, **given, spread=spread),
-                    partial(SamplerFile, name=f"{steps}-image.json"), options=options, inputs=schedule, makers=_GRIDS,
-                )  # fmt: skip
-                stages.append(self.starts[steps])
-            self.sized |= {(steps, *size): _sized(family, steps, size, options, schedule) for size in others}
-            if edits(family):
-                self.sized_starts |= {
-                    (steps, *size): _sized(family, steps, size, options, schedule, starts=True) for size in others
-                }
-        stages += [*self.sized.values(), *self.sized_starts.values()]
+            options |= {"spread": True} if edits(family) and family.partial_step == "spread" else {}
+            of = partial(_sampled, family, steps, options=options, schedule=schedule)
+            self.samplers[steps] = of(typical)
+            self.sized |= {(steps, *size): of(size) for size in others}
+            for kind, found in self.further.items():
+                found |= {steps: of(typical, kind), **{(steps, *size): of(size, kind) for size in others}}
+        stages: list[Stage[Any]] = [*self.tokenizers.values(), *self.samplers.values()]
+        stages += [*self.sized.values(), *(stage for found in self.further.values() for stage in found.values())]
         self.process = Stage.keyed(
             "process", "scheduler", partial(_process, family=family), ProcessFile,
             options=recipe.sampler.model_dump(mode="json", include={"scheduler", "config"}), inputs=schedule,
@@ -145,23 +137,23 @@ def _sizes(family: Family) -> list[tuple[int, int]]:
     return [*dict.fromkeys([typical, *every])] if family.sized else [typical]
 
 
-def _sized(
+def _sampled(
     family: Family,
     steps: int,
     size: tuple[int, int],
+    kind: str = "",
+    *,
     options: Mapping[str, Any],
     schedule: Mapping[str, str],
-    *,
-    starts: bool = False,
 ) -> Stage[SamplerFile]:
-    times = dict(family.times(steps, *size))
-    spreading = partial(_compile_starts, spread=bool(options.get("spread")))
-    compile_, words, suffix = (spreading, " from an image", "-image") if starts else (_compile, "", "")
+    """The stage of one number of steps at a size: of the table from noise, or of a further `kind`."""
+    times, sized = dict(family.times(steps, *size)), f" at {size[0]}x{size[1]}" if [*size] != options["size"] else ""
+    making = partial(_compile_further, kind=kind, spread=bool(options.get("spread"))) if kind else _compile
     return Stage.keyed(
-        "compile", f"{steps} steps at {size[0]}x{size[1]}{words}",
-        partial(compile_, family=family, steps=steps, size=size, times=times),
-        partial(SamplerFile, name=f"{steps}{suffix}.json"),
-        options={**options, "size": [*size], "times": times}, inputs=schedule,
+        "compile", f"{steps} steps{sized}{_FURTHER.get(kind, '')}",
+        partial(making, family=family, steps=steps, size=size, times=times),
+        partial(SamplerFile, name=f"{steps}{kind and f'-{kind}'}.json"),
+        options={**options, "size": [*size], "times": times}, inputs=schedule, makers=_GRIDS,
     )  # fmt: skip
 
 
@@ -206,7 +198,7 @@ def _compile(folder: Path, _: Results, family: Family, steps: int, size: tuple[i
     _compiled(family, steps, size, times).dump(folder / f"{steps}.json")
 
 
-def _compile_starts(
+def _compile_further(
     folder: Path,
     _: Results,
     family: Family,
@@ -214,14 +206,19 @@ def _compile_starts(
     size: tuple[int, int],
     times: Mapping[str, Any],
     *,
+    kind: str,
     spread: bool,
 ) -> None:
     from exporter.schedulers.compile_sampler import configure  # noqa: PLC0415 - torch
-    from exporter.schedulers.step_plan import planned_starts  # noqa: PLC0415
+    from exporter.schedulers.step_plan import planned_handovers, planned_starts  # noqa: PLC0415
 
     name, arguments = _sampler(family, steps, size, times)
-    starts = planned_starts(configure(name, steps=steps, **arguments).starts(spread=spread), family.recipe.sampler)
-    starts.dump(folder / f"{steps}-image.json")
+    configured, options = configure(name, steps=steps, **arguments), family.recipe.sampler
+    if kind == "handover":
+        made: Any = planned_handovers(configured.handovers(), options)
+    else:
+        made = planned_starts(configured.starts(spread=spread), options)
+    made.dump(folder / f"{steps}-{kind}.json")
 
 
 def _process(folder: Path, _: Results, family: Family) -> None:

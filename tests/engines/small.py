@@ -6,7 +6,7 @@ from tokenizers import models, normalizers, pre_tokenizers, processors
 
 from engines.bundle import Defaults, Draft, EngineFiles, Guidance, Onnx, PartEntry, SamplerEntry, Tokenizer, write
 from engines.noise_process import Process, ProcessProvenance
-from engines.samplers.table import Draw, Emit, Eval, GivenLatent, Starts, Table, TableProvenance
+from engines.samplers.table import Draw, Emit, Eval, GivenLatent, Handovers, Starts, Table, TableProvenance
 from engines.signature import Port, Range, Signature
 
 LENGTH, CHANNELS, FACTOR = 6, 4, 8
@@ -54,6 +54,21 @@ def starts(steps=2):
     return Starts(provenance=table(steps).provenance, alone=ops(0, alone=True), starts=tables)
 
 
+def handovers(steps=2):
+    """Tables that stop or begin between two steps, at 1.0 and then every 0.4 before it; the model sees half the latent."""
+    times = [999.0 - 400 * step for step in range(steps)]
+
+    def ops(first):
+        made = [Draw() if first is None else GivenLatent(name="image")]
+        for time in times[first or 0 :]:
+            made.append(Eval(t=time, row=(0.5, *[-0.25] * (len(made) - 1)), own=2.0))
+        return (*made, Emit(row=(1.0, *[-0.5] * (len(made) - 1))))
+
+    starts = {left: ops(left) for left in range(steps)}
+    provenance = table(steps).provenance
+    return Handovers(provenance=provenance, training_times=1000, paired=False, times=times, whole=ops(None), starts=starts)
+
+
 def process(times=20, prediction="epsilon"):
     provenance = ProcessProvenance(scheduler="Toy", config={"shift": 3}, library="none")
     logs = tuple(-0.001 - 5 * (time / (times - 1)) ** 2 for time in range(times))
@@ -75,7 +90,7 @@ def part(role, inputs, outputs, dims):
     )
 
 
-def draft(mode="classifier_free", *, encoder=False, **changes):
+def draft(mode="classifier_free", *, encoder=False, handover=False, **changes):
     branches = 2 if mode == "classifier_free" else 1
     scale = () if mode == "none" else (Port(name="guidance_scale", shape=("batch",)),)
     embeds = Port(name="prompt_embeds", shape=("batch", branches, 1))
@@ -107,6 +122,10 @@ def draft(mode="classifier_free", *, encoder=False, **changes):
         content["samplers"] = tuple(
             entry.model_copy(update={"image": f"samplers/{entry.steps}-image.json"}) for entry in content["samplers"]
         )
+    if handover:
+        content["samplers"] = tuple(
+            entry.model_copy(update={"handover": f"samplers/{entry.steps}-handover.json"}) for entry in content["samplers"]
+        )
     return Draft(**{**content, **changes})
 
 
@@ -135,6 +154,8 @@ def make(folder, *, graphs=None, **changes):
         table(sampler.steps).dump(folder / sampler.file)
         if sampler.image:
             starts(sampler.steps).dump(folder / sampler.image)
+        if sampler.handover:
+            handovers(sampler.steps).dump(folder / sampler.handover)
     if content.process:
         process().dump(folder / content.process)
     return write(folder, content)

@@ -28,7 +28,7 @@ from engines.request import Request
 from exporter.report import pipelines
 from exporter.stages import worker
 from tools.coverage import __main__ as coverage
-from tools.coverage import dreamlite, edits, prompted, trial
+from tools.coverage import dreamlite, edits, handover, prompted, trial, unets
 from tools.coverage.conditioned import SIZED, unet
 from tools.coverage.parts import alive, clip, clip_tokenizer, vae
 
@@ -121,6 +121,8 @@ _CLASSES = (3, 7)
 _SIDE = 32
 #: Those that take texts and pictures, and draw more than one size.
 _PICTURED = ("stable-diffusion-x4-upscaler",)
+#: A refiner that goes on where its base has stopped.
+_REFINED = "stable-diffusion-xl-base-and-refiner"
 #: Those that start from a picture.
 _EDITED = ("stable-diffusion-depth2img", "stable-diffusion-xl-refiner")
 #: Name → what makes the pipeline.
@@ -133,6 +135,7 @@ MADE: Mapping[str, Callable[[], DiffusionPipeline]] = {
     "stable-diffusion-x4-upscaler": upscale,
     "stable-diffusion-depth2img": depth_to_image,
     "stable-diffusion-xl-refiner": refiner,
+    _REFINED: refiner,
     **prompted.MADE,
     **dreamlite.MADE,
 }
@@ -144,6 +147,8 @@ def row(name: str) -> dict[str, Any]:
     """How it went, as `trial.row` has it; `pipeline` is its class."""
     made: Any = MADE[name]()
     found = {"pipeline": type(made).__name__}
+    if name == _REFINED:
+        return handover.row(name, unets.stable_diffusion_xl(), made)
     if name in dreamlite.MADE:  # which draw from text
         return {**found, **trial.row(name, made)}
     with tempfile.TemporaryDirectory() as folder:

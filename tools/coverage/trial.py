@@ -51,7 +51,7 @@ MODES = {"classifier_free": (4.0, 1.0), "embedded": (3.5, 2.0), "none": (None, N
 PROMPTS, NEGATIVE = ["A red circle", "the blue square"], "Blurry"
 _RECIPE = """
 model: %s
-sampler: {steps: [%d], guidance: %s}
+sampler: {steps: [%d], guidance: %s%s}
 shapes: {height: [%d, %d, %d], width: [%d, %d, %d], batch: [1, 1, %d]}
 checks: {prompts: [A red circle, the blue square], negative_prompt: Blurry}
 %s"""
@@ -168,10 +168,11 @@ def built(
     steps: int = 2,
     more: str = "",
     model: Mapping[str, Any] | None = None,
+    sampler: str = "",
 ) -> tuple[str, Path]:
     """Build it with the first mode of guidance that the pipeline has.
 
-    `more` are further lines of its recipe, and `model` further fields of its model.
+    `more` are further lines of its recipe, `model` further fields of its model, and `sampler` those of its sampler, as text.
     """
     refusals: list[RecipeError] = []
     out = folder / f"bundle-{widths[0]}-{batch}"
@@ -179,7 +180,7 @@ def built(
         guidance = f"{{mode: {mode}, scale: {scale}}}" if scale else f"{{mode: {mode}}}"
         sizes = *[height] * 3, widths[0], widths[0], widths[-1], batch
         stated = {"source": str(folder / "model"), "call": CALLS.get(name, {}), **(model or {})}
-        text = _RECIPE % (json.dumps(stated), steps, guidance, *sizes, more)
+        text = _RECIPE % (json.dumps(stated), steps, guidance, sampler and f", {sampler}", *sizes, more)
         try:
             bundle, _ = build(Recipe.parse(text, name), out, Store(folder / "store"), silent)
         except RecipeError as error:

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from engines.errors import BundleError, UnsupportedError
 from engines.samplers import Cancelled
-from engines.samplers.table import Draw, Emit, Eval, GivenLatent, Starts, Table
+from engines.samplers.table import Draw, Emit, Eval, GivenLatent, Handovers, Starts, Table
 from tests.engines import small
 
 SHAPE = (2, 4, 3, 5)
@@ -278,7 +278,7 @@ def test_a_table_that_is_no_sampler_is_refused(ops):
         (("ops", 1, "row"), "11"),
         (("ops", 0, "op"), "import"),
         (("ops", 0, "more"), 1),
-        (("format",), 4),
+        (("format",), 5),
         (("ops", 1, "guided"), -1.0),
         (("provenance", "deviation"), -1),
     ],
@@ -303,3 +303,46 @@ def test_a_table_of_the_first_format_is_read(tmp_path):
 def test_a_missing_file_is_a_bundle_error(tmp_path):
     with pytest.raises(BundleError, match="missing"):
         Table.load(tmp_path / "t.json")
+
+
+def test_a_run_that_stops_and_one_that_goes_on_are_the_whole(tmp_path):
+    small.handovers(4).dump(tmp_path / "h.json")
+    assert Handovers.read(tmp_path / "h.json", 2**20) == small.handovers(4)
+    whole = Table(format=4, provenance=small.table().provenance, ops=small.handovers(4).whole).play(model, draws(3))
+    for share, taken in ((0.3, 1), (0.5, 2), (0.95, 3)):  # times 999, 599, 199 and -201 of 1000
+        first, last = (Table.load_between(tmp_path / "h.json", *between) for between in ((None, share), (share, None)))
+        assert [sum(op.op == "eval" for op in table.ops) for table in (first, last)] == [taken, 4 - taken]
+        assert last.ops[0] == GivenLatent(name="image")
+        left = first.play(model, draws(3))
+        np.testing.assert_allclose(last.play(model, lambda: 1 / 0, given={"image": left}), whole, atol=1e-6)
+    both = Table.load_between(tmp_path / "h.json", 0.3, 0.9)
+    assert [op.t for op in both.ops if op.op == "eval"] == [599.0, 199.0]
+
+
+def test_what_leaves_no_step_is_told(tmp_path):
+    table = small.handovers(2)
+    table.dump(tmp_path / "h.json")
+    with pytest.raises(UnsupportedError, match=r"denoising_start 0.9 leaves no step. The last one begins before 0.401"):
+        Table.load_between(tmp_path / "h.json", 0.9, None)
+    with pytest.raises(UnsupportedError, match=r"denoising_end 0.0004 takes no step. The first one is at 0.001"):
+        Table.load_between(tmp_path / "h.json", None, 0.0004)
+
+
+@pytest.mark.parametrize("damage", ["own", "times"])
+def test_tables_that_do_not_say_where_they_stop_are_damaged(tmp_path, damage):
+    small.handovers(2).dump(tmp_path / "h.json")
+    content = json.loads((tmp_path / "h.json").read_text())
+    if damage == "own":
+        del content["starts"]["1"][1]["own"]
+    else:
+        content["times"][1] = 3.0
+    (tmp_path / "h.json").write_text(json.dumps(content))
+    with pytest.raises(BundleError, match="must evaluate at all times after them"):
+        Table.load_between(tmp_path / "h.json", 0.3, None)
+
+
+def test_only_a_table_of_format_4_begins_without_noise():
+    ops = (GivenLatent(name="image"), Emit(row=(1.0,)))
+    with pytest.raises(ValidationError, match="must begin with draw and end"):
+        Table(provenance=small.table().provenance, ops=ops)
+    assert Table(format=4, provenance=small.table().provenance, ops=ops).ops == ops

@@ -41,6 +41,8 @@ COUNTS = {
     "micro-sdxl": (449_972, [60_160, 61_184], 261_079),  # ours
 }
 
+#: Those whose pipelines are followed, with what is counted of them here.
+FOLLOWED = {"sdxl-refiner": {"unet": 2_259_526_660, "text_encoder_2": OPENCLIP_G, "vae": KL}}
 #: Whose pipelines take pictures at every step.
 PICTURED = ("sd-v1-5-inpainting", "instruct-pix2pix", "sdxl-controlnet")
 #: What steers a UNet in some of them, counted from the config.
@@ -56,7 +58,13 @@ def checkpoint(name: str):
 
 
 def test_the_table_is_complete():
-    assert sorted(COUNTS) == architectures.names()
+    assert sorted([*COUNTS, *FOLLOWED]) == architectures.names()
+
+
+@pytest.mark.parametrize("name", FOLLOWED)
+def test_parameters_of_those_that_are_followed(name):
+    source = checkpoint(name)
+    assert {part: size(source.skeleton(part)) for part in FOLLOWED[name]} == FOLLOWED[name]
 
 
 @pytest.mark.parametrize("name", COUNTS)

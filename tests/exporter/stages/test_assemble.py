@@ -101,7 +101,7 @@ class Shelf:
         provenance = table.provenance.model_copy(update={"height": height, "width": width})
         made = SamplerFile(folder(self.root), f"{steps}.json")
         table.model_copy(update={"provenance": provenance}).dump(made.file)
-        return steps, made, None
+        return steps, made, {}
 
     def process(self):
         made = ProcessFile(folder(self.root))
@@ -247,14 +247,14 @@ def test_what_passes_found_out_lies_beside(shelf, out):
 def test_a_sampler_for_one_size_says_so_in_its_name(shelf, out):
     steps, sized, _ = shelf.sampler(4, (32, 48))
     _, starts, _ = shelf.sampler(3)  # whatever is in it
-    samplers = [(steps, sized, starts), shelf.sampler(2)]
+    samplers = [(steps, sized, {"image": starts, "handover": starts}), shelf.sampler(2)]
     encoder = small.draft(encoder=True).parts["vae_encoder"]
     shelf.family.roles["vae_encoder"] = "encoder"
     shelf.signatures["vae_encoder"] = encoder.signature
     found = lay_out(shelf.contents(samplers=samplers), out).samplers
-    assert [(entry.steps, entry.height, entry.width, entry.file, entry.image) for entry in found] == [
-        (4, 32, 48, "samplers/4-32x48.json", "samplers/4-32x48-image.json"),
-        (2, None, None, "samplers/2.json", None),
+    assert [(entry.steps, entry.height, entry.width, entry.file, entry.image, entry.handover) for entry in found] == [
+        (4, 32, 48, "samplers/4-32x48.json", "samplers/4-32x48-image.json", "samplers/4-32x48-handover.json"),
+        (2, None, None, "samplers/2.json", None, None),
     ]
 
 

@@ -49,7 +49,7 @@ def test_of_a_plain_recipe_all_that_was_made_is_there(tmp_path):
     found = opened(chosen, results)
     assert found.family is chosen.family
     assert folders(found.tokenizers) == {"tokenizer": "tokenize tokenizer"}
-    assert [(steps, table.folder.name, starts.folder.name) for steps, table, starts in found.samplers] == [
+    assert [(steps, table.folder.name, further["image"].folder.name) for steps, table, further in found.samplers] == [
         (steps, f"compile {steps} steps", f"compile {steps} steps from an image") for steps in (2, 4)
     ]
     assert found.process.folder.name == "process scheduler"
@@ -72,7 +72,7 @@ def test_of_a_plain_recipe_all_that_was_made_is_there(tmp_path):
 
 def test_without_an_encoder_no_sampler_starts_from_an_image(tmp_path):
     found = opened(*make(tmp_path))
-    assert [starts for *_, starts in found.samplers] == [None, None]
+    assert [further for *_, further in found.samplers] == [{}, {}]
 
 
 def test_without_checks_nothing_was_recorded(tmp_path):

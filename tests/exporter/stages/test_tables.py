@@ -7,7 +7,7 @@ import pytest
 
 from engines.bundle import Tokenizer
 from engines.errors import UnsupportedError
-from engines.samplers.table import Starts
+from engines.samplers.table import Handovers, Starts
 from exporter.stages import tables
 from exporter.stages.stage import Results
 from exporter.stages.store import Store
@@ -48,10 +48,20 @@ def test_a_scheduler_may_have_no_process(tmp_path):
 def test_starts_are_compiled_where_there_is_an_encoder():
     made = plan().tables
     assert names(made.stages) == ["tokenize tokenizer", "compile 2 steps", "compile 4 steps", "process scheduler"]
-    assert (list(made.samplers), made.starts) == ([2, 4], {})
+    assert (list(made.samplers), made.further) == ([2, 4], {})
     made = plan(ENCODER).tables
-    assert list(made.starts) == [2, 4]
-    assert made.starts[2].name == ("compile", "2 steps from an image")
+    assert list(made.further["image"]) == [2, 4]
+    assert made.further["image"][2].name == ("compile", "2 steps from an image")
+
+
+def test_handovers_are_compiled_where_the_recipe_asks_for_them(tmp_path):
+    made = plan("sampler.handover=true").tables
+    assert made.further.keys() == {"handover"}
+    stage = made.further["handover"][2]
+    assert (stage.name, stage in made.stages) == (("compile", "2 steps between two steps"), True)
+    found = Handovers.read(Results(Store(tmp_path))[stage].file, 2**20)
+    assert (found.provenance.steps, list(found.starts)) == (2, [0, 1])
+    assert made.samplers[2].key == plan().tables.samplers[2].key
 
 
 TABLES = {"tokenize tokenizer", "compile 2 steps", "compile 4 steps", "process scheduler"}
@@ -151,7 +161,7 @@ def test_a_bundle_that_starts_from_images_refuses_given_times_first(compiler, tm
     results = Results(Store(tmp_path))
     assert results[chosen.tables.samplers[2]].size == (None, None)
     assert compiler.refused == ["a scheduler"]
-    starts = results[chosen.tables.starts[2]]
+    starts = results[chosen.tables.further["image"][2]]
     assert starts.file.name == "2-image.json"
     assert Starts.model_validate_json(starts.file.read_text()) == small.starts(2)
     assert [(name, given["steps"]) for name, given in compiler.configured] == [("EulerDiscreteScheduler", 2)] * 2
@@ -159,9 +169,9 @@ def test_a_bundle_that_starts_from_images_refuses_given_times_first(compiler, tm
 
 
 def test_tables_of_steps_that_are_spread_over_the_strength_are_others(compiler, tmp_path, monkeypatch):
-    usual = plan(ENCODER).tables.starts[2].key
+    usual = plan(ENCODER).tables.further["image"][2].key
     monkeypatch.setattr(type(plan().family), "partial_step", "spread")
-    chosen = plan(ENCODER).tables.starts[2]
+    chosen = plan(ENCODER).tables.further["image"][2]
     assert chosen.key != usual
     assert Results(Store(tmp_path))[chosen].file.exists()
     assert compiler.spread == [True]

@@ -30,6 +30,7 @@ FLAGS = {
         *("-o", "--output", "--negative-prompt", "--seed", "--steps", "--height", "--width", "--guidance-scale", "--backend"),
         *("--image", "--mask", "--lora", "--strength", "--noise", "--from", "--previews"),
         *("--input", "--images-per-prompt", "--generator", "--no-metadata"),  # a wish for a picture, not for a bundle
+        *("--denoising-start", "--denoising-end"),  # which of a recipe's tables is played, as --strength
         *("--prompt-2", "--negative-prompt-2", "--parallel", "--best-of", "--reward"),  # what chooses is no part of what draws
         "--pag-scale",  # as --guidance-scale, of what the recipe compiled in
         "--sampler",  # a recipe has no say: any bundle of a variance-preserving model takes any of them

@@ -33,3 +33,9 @@ def test_a_scheduler_without_a_step_is_named():
 def test_a_pipeline_without_text_draws_what_diffusers_draws(name):
     found = beside.row(name)
     assert (found["state"], found["psnr"] > 90) == ("works", True)
+
+
+@pytest.mark.long
+def test_a_refiner_goes_on_where_its_base_has_stopped():
+    found = beside.row("stable-diffusion-xl-base-and-refiner")
+    assert (found["state"], found["psnr"] > 90) == ("works", True)

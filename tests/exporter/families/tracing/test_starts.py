@@ -61,8 +61,8 @@ def test_where_times_depend_on_the_size_each_size_has_tables_that_start_from_an_
     text = FROM_IMAGES % (model("flux"), MODES["none"])
     made = Plan(Recipe.parse(text, "micro")).tables
     assert made.sized
-    assert made.sized_starts.keys() == made.sized.keys()
-    assert not Plan(Recipe.parse(text.replace("components: {vae_encoder: {}}", ""), "micro")).tables.sized_starts
+    assert made.further["image"].keys() == {*made.samplers, *made.sized}
+    assert not Plan(Recipe.parse(text.replace("components: {vae_encoder: {}}", ""), "micro")).tables.further
 
 
 def test_a_model_that_is_saved_to_start_from_a_picture_has_an_encoder_unasked(model, tmp_path):
