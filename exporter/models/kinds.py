@@ -87,7 +87,8 @@ OTHER_INPUTS = Kind("a model with other inputs than text", _BASE)
 PACKED = Kind("packed in 4 bits (nf4 or fp4)", "Take the file in fp16, bf16, fp32 or fp8.")
 CLASSES = Kind(
     "a model whose UNet has an input that is neither text, time nor size",
-    "Take a plain text-to-image model; unCLIP, class-conditional and audio models have such an input.",
+    "Take a plain text-to-image model; unCLIP, class-conditional and audio models have such an input. unCLIP's builds as the "
+    "diffusers folder of its StableUnCLIPImg2ImgPipeline.",
 )
 TEXT = Kind("a model whose text encoder is none of CLIP's", "Take a model with CLIP text encoders.")
 LDM3D = Kind("a VAE whose pictures have other channels than red, green and blue", "Take a plain text-to-image model.")

@@ -20,6 +20,7 @@ from torch.utils import _pytree as pytree
 from engines.errors import UnsupportedError
 from engines.signature import Dim
 from exporter.families.tracing.following import open_lengths, own_start, standins
+from exporter.families.tracing.following.class_labels import met_at_the_door
 from exporter.families.tracing.following.open_positions import OpenPositions
 from exporter.families.tracing.following.open_texts import OpenTexts
 from exporter.families.tracing.following.origins import Origins
@@ -173,10 +174,11 @@ class Play:
         # Origins outermost: what the answers put in the place of scales and noise is followed too.
         followed, kept = self._origins or nullcontext(), open_lengths.open_lengths(self.pipeline)
         answered = Answered(self._draw)
+        labelled = met_at_the_door(self.pipeline) if self._origins else nullcontext()
         known, largest = OpenTexts(), OpenPositions()  # innermost: what is known of a mask is not to be asked of torch
         with (
             standins.real(), torch.no_grad(), followed, answered, unseeded, kept, known, largest, kept_types(self.pipeline),
-            quiet(),
+            labelled, quiet(),
         ):  # fmt: skip
             return call(self.pipeline, **given)
 

@@ -143,7 +143,7 @@ def test_a_pipeline_that_draws_as_many_as_it_is_shown_is_handed_numbers_that_are
     assert image_arguments.counted(made)
     assert not image_arguments.counted(conditioned.MADE["instruct-pix2pix"]())
     about = image_arguments.Picture(grey=False, preprocessing=image_arguments.PLAIN.preprocessing, sides=(32, 32))
-    found = SimpleNamespace(pictures={"image": "image"}, prepared={"image": about})
+    found = SimpleNamespace(pictures={"image": "image"}, prepared={"image": about}, shared=())
 
     def survey(hand, lists, prepared=None):
         asked.append((hand, lists, prepared))
@@ -151,6 +151,9 @@ def test_a_pipeline_that_draws_as_many_as_it_is_shown_is_handed_numbers_that_are
 
     assert image_arguments.handed(made, survey) is found
     assert asked == [(image_arguments.Shown, {}, None), (image_arguments.as_numbers, {}, {"image": about})]
+    found.shared = ("image",)  # of which one call takes one for all prompts, which a picture of PIL's then is
+    assert image_arguments.handed(made, survey) is found
+    assert len(asked) == 3
 
 
 def test_what_a_network_of_transformers_is_shown_has_its_own_size():
