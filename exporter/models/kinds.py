@@ -65,6 +65,10 @@ UPSCALER = Kind("an upscaler, which enlarges finished pictures", "Take a text-to
 IMAGE_TOWER = Kind("CLIP's image tower, which reads pictures", "Take a text-to-image model.")
 LANGUAGE = Kind("a language model or a text encoder that is none of CLIP's", "Take a model with CLIP text encoders.")
 CASCADE = Kind("a stage of Stable Cascade or Würstchen", "Take a text-to-image model of SD's or SDXL's kind.")
+KARLO = Kind(
+    "Karlo's unCLIP, which draws in three stages, the last of which enlarges what the second draws",
+    "A bundle samples one stage, and one before it. Take a StableUnCLIPPipeline, or a StableUnCLIPImg2ImgPipeline for pictures.",
+)
 HYPERNETWORK = Kind("a hypernetwork", "It changes a model while it draws, and is not built; take a LoRA of the same purpose.")
 TINY = Kind(
     "a tiny autoencoder in its own repository's names",
@@ -163,7 +167,9 @@ def of_outline(found: Outline, known: Collection[Outline] = ()) -> Kind | None:
 
 
 def of_index(index: Mapping[str, Any]) -> Kind | None:
-    """What a pipeline of SD's or SDXL's is that lacks a network, by its model_index.json; None for a whole one, and others."""
+    """What a pipeline is by its model_index.json: one of three stages, or SD's or SDXL's that lacks a network; None: others."""
+    if {"decoder_scheduler", "super_res_scheduler"} <= index.keys():
+        return KARLO
     if not re.fullmatch(r"StableDiffusion(XL)?(?!3)[A-Za-z0-9]*Pipeline", str(index.get("_class_name"))):
         return None
     has = {name for name, value in index.items() if isinstance(value, list | tuple) and value and value[-1] is not None}

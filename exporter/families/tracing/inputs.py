@@ -44,7 +44,7 @@ def entries(survey: Survey, pictures: Sequence[str], sides: tuple[int | str, ...
 
 
 def ports(entries: Mapping[str, Input], role: Role, made_once: Collection[str]) -> list[Port]:
-    """What of them a part takes, in order; numbers and noise that are `made_once` into what steps take are the condition part's."""
+    """What of them a part takes, in order; numbers and noise of which what steps take is `made_once` are the condition part's."""
 
     def taker(name: str, entry: Input) -> Role:
         if entry.pictured or name in made_once:

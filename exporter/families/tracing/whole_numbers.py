@@ -11,6 +11,7 @@ from torch import Tensor
 from engines.inputs import Input
 from exporter.families.tracing.following import dry_run
 from exporter.families.tracing.following.origins import STEP, marked
+from exporter.families.tracing.pipelines.own_prior import has_own_prior
 
 #: diffusers' word for the argument that is a class of each picture, and the name of the input.
 LABELS = "class_labels"
@@ -36,12 +37,15 @@ def levels(pipeline: Any) -> dict[str, tuple[int, int]]:  # noqa: ANN401
 
 
 def noising(pipeline: Any) -> set[str]:  # noqa: ANN401
-    """The schedulers among its components that say how much noise a level is."""
-    return {name for name in pipeline.components if name.endswith("_scheduler")} if levels(pipeline) else set()
+    """The schedulers among its components that say how much noise a level is, or by which a first stage is sampled."""
+    asked = levels(pipeline) or has_own_prior(pipeline)
+    return {name for name in pipeline.components if name.endswith("_scheduler")} if asked else set()
 
 
 def _most(pipeline: Any, name: str) -> Any:  # noqa: ANN401 - None of what is no level
     """The largest level: as the pipeline's config has it, or the last time of the scheduler that adds so much noise."""
+    if has_own_prior(pipeline):
+        return None  # what its first stage leaves is noised there, which knows no inputs but noise
     found = pipeline.config.get(f"max_{name}")
     noising = [each for part, each in pipeline.components.items() if part.endswith(_NOISING)]
     return noising[0].config.num_train_timesteps - 1 if found is None and noising and name == _LEVEL else found

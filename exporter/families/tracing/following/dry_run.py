@@ -23,7 +23,7 @@ from exporter.families.tracing.following import open_lengths, own_start, standin
 from exporter.families.tracing.following.class_labels import met_at_the_door
 from exporter.families.tracing.following.open_positions import OpenPositions
 from exporter.families.tracing.following.open_texts import OpenTexts
-from exporter.families.tracing.following.origins import Origins
+from exporter.families.tracing.following.origins import Origins, Weights, owners
 from exporter.families.tracing.following.standins import Absent, Answered, Finished, Grid, OpenScale, Stepped
 
 #: What the survey has encoded: words that no template holds, so that they are found again.
@@ -284,6 +284,7 @@ def watched(pipeline: Any, phase: Callable[[], str], seen: dict[str, list[str]])
     for name, network in pipeline.components.items():
         for module in network.modules() if isinstance(network, nn.Module) else ():
             stack.callback(module.register_forward_pre_hook(noting(name)).remove)
+    stack.enter_context(Weights(owners(pipeline), lambda name: noting(name)()))
     return stack
 
 

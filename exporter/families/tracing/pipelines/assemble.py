@@ -14,6 +14,7 @@ from engines.plugins import did_you_mean
 from exporter.families.tracing.following.standins import real
 from exporter.families.tracing.pictures import feature_extractors, ip_adapters
 from exporter.families.tracing.pipelines import siblings
+from exporter.families.tracing.pipelines.own_prior import divided
 from exporter.families.tracing.pipelines.two_stages import staged
 from exporter.families.tracing.texts import text_processors
 from exporter.families.unets import tokens
@@ -45,7 +46,7 @@ def pipeline(checkpoint: Checkpoint, sampler: SamplerOptions, loaded: Sequence[s
     # diffusers' pipelines name image processors that this model has not, and transformers warns that they lack torchvision.
     transformers.logging.set_verbosity_error()
     with real():
-        return staged(_whole(checkpoint, sampler, loaded, precision))
+        return divided(staged(_whole(checkpoint, sampler, loaded, precision)))
 
 
 def _whole(checkpoint: Checkpoint, sampler: SamplerOptions, loaded: Sequence[str] | None, precision: Precision) -> Any:  # noqa: ANN401
