@@ -62,13 +62,14 @@ class Traced:
             raise RecipeError(found)
         if recipe.sampler.cache and (told := self.blocks.problem(recipe.sampler.cache.depth)):
             raise RecipeError([told])
-        names = [*dict.fromkeys(self.roles), *self.checkpoint.configs]
         if unknown := [name for name in recipe.components if self.roles.get(name, "shallow") == "shallow"]:
             none = f"diffusers starts {self.survey.name} from no picture"
             none = "a pipeline of two stages is built from text alone" if self.survey.earlier else none
-            told = {self.image_encoder: f"; {none}"}
+            played = {name for names in self.survey.components.values() for name in names}
+            told = {name: f" of its own: it plays within one of {', '.join(self.roles)}" for name in played}
+            told[self.image_encoder] = f"; {none}"
             raise RecipeError(
-                [f"components.{name}: this model has none{told.get(name, did_you_mean(name, names))}" for name in unknown]
+                [f"components.{name}: this model has none{told.get(name, did_you_mean(name, self.roles))}" for name in unknown]
             )
 
     @staticmethod

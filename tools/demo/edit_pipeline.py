@@ -15,10 +15,8 @@ from typing import Any
 import click
 import torch
 from diffusers import StableDiffusionXLInstructPix2PixPipeline, StableDiffusionXLPipeline
-from peft.utils import set_peft_model_state_dict
-from safetensors.torch import load_file
 
-from tools.demo.train_edit import WHOLE, adapt
+from tools.demo.train_edit import adapt, taught
 
 CHANGE = Path("recipes/demo-edit/edit.safetensors")
 RECIPE = """\
@@ -48,13 +46,10 @@ def assemble(source: Path, change: Path) -> StableDiffusionXLInstructPix2PixPipe
 
     """
     demo: Any = StableDiffusionXLPipeline.from_pretrained(source, dtype=torch.float32)
-    unet, learned = demo.unet, {name: value.float() for name, value in load_file(change).items()}
-    adapt(unet)
-    whole = {name: learned.pop(name) for name in tuple(learned) if name.startswith(WHOLE)}
-    unet.load_state_dict(whole, strict=False)
-    set_peft_model_state_dict(unet, learned)
-    unet.fuse_lora()
-    unet.unload_lora()
+    adapt(demo.unet)
+    taught(demo.unet, change)
+    demo.unet.fuse_lora()
+    demo.unet.unload_lora()
     networks = {name: network for name, network in demo.components.items() if network is not None}
     return StableDiffusionXLInstructPix2PixPipeline(
         **networks, force_zeros_for_empty_prompt=False, add_watermarker=False, is_cosxl_edit=False

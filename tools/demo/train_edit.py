@@ -4,7 +4,8 @@
 
 The denoiser gets four more channels, for the latent of the picture that is given. Its outermost blocks, which copy what stays as
 it is, are trained whole, every layer between them by a change of low rank, so that what is learned is a small file beside the
-demo's own weights. Everything comes from seeds, and `--resume` goes on where a cut training stopped.
+demo's own weights. Everything comes from seeds, and `--resume` goes on where a cut training stopped; `--change FILE` starts a
+new one from what an earlier one learned.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ import numpy as np
 import torch
 from diffusers import StableDiffusionXLPipeline
 from peft import LoraConfig
-from peft.utils import get_peft_model_state_dict
-from safetensors.torch import save_file
+from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors.torch import load_file, save_file
 
 from tools.demo import scenes
 from tools.demo.edits import edit
@@ -76,6 +77,13 @@ def learned(unet: Any) -> dict[str, torch.Tensor]:  # noqa: ANN401 - diffusers'
     return {name: value.detach().to(torch.float16).contiguous() for name, value in changed.items()}
 
 
+def taught(unet: Any, change: Path) -> None:  # noqa: ANN401 - diffusers'
+    """Give a denoiser that is adapted what an earlier training has learned."""
+    values = {name: value.float() for name, value in load_file(change).items()}
+    unet.load_state_dict({name: values.pop(name) for name in tuple(values) if name.startswith(WHOLE)}, strict=False)
+    set_peft_model_state_dict(unet, values)
+
+
 class Pool:
     """Edits with what the frozen networks make of them, computed once.
 
@@ -120,6 +128,8 @@ def train(
     *,
     batch: int = BATCH,
     pool: int = POOL,
+    rate: float = _RATE,
+    change: Path | None = None,
     resume: bool = False,
     stop_at: int | None = None,
 ) -> Path:
@@ -131,6 +141,8 @@ def train(
         steps: Steps of the optimizer.
         batch: Pictures a step.
         pool: Different edits in all.
+        rate: Highest learning rate.
+        change: What an earlier training learned, to start from; None to start from the demo.
         resume: Continue from the latest checkpoint; without one, start.
         stop_at: Step at which to stop as if cut, for tests.
 
@@ -141,6 +153,8 @@ def train(
     pipeline: Any = StableDiffusionXLPipeline.from_pretrained(source, dtype=torch.float32)
     torch.manual_seed(0)
     adapt(pipeline.unet)
+    if change:
+        taught(pipeline.unet, change)
     lessons = Pool(pipeline, pool)
     time_ids = torch.tensor([TIME_IDS]).repeat(batch, 1)
 
@@ -155,7 +169,7 @@ def train(
         extra = {"text_embeds": pooled, "time_ids": time_ids}
         return error(pipeline.unet(both, at, states, added_cond_kwargs=extra, return_dict=False)[0], noise, at), {}
 
-    plan = Plan(steps, peak=_RATE, warmup=_WARMUP, save_every=stop_at or _SAVE_EVERY, stop_at=stop_at)
+    plan = Plan(steps, peak=rate, warmup=_WARMUP, save_every=stop_at or _SAVE_EVERY, stop_at=stop_at)
     fit(Run({"unet": pipeline.unet}, folder), plan, loss_at, resume=resume)
     save_file(learned(pipeline.unet), folder / "edit.safetensors")
     return folder / "edit.safetensors"
@@ -165,10 +179,13 @@ def train(
 @click.option("--source", type=click.Path(path_type=Path, exists=True), default=Path("recipes/demo"), show_default=True)
 @click.option("--work", type=click.Path(path_type=Path), default=Path(".train"), show_default=True)
 @click.option("--steps", default=STEPS, show_default=True)
+@click.option("--pool", default=POOL, show_default=True, help="Different edits.")
+@click.option("--rate", default=_RATE, show_default=True, help="Highest learning rate.")
+@click.option("--change", type=click.Path(path_type=Path, exists=True), help="Start from what an earlier training learned.")
 @click.option("--resume", is_flag=True, help="Continue from the latest checkpoint.")
-def main(source: Path, work: Path, steps: int, *, resume: bool) -> None:
+def main(source: Path, work: Path, steps: int, pool: int, rate: float, change: Path | None, *, resume: bool) -> None:
     """Trains the demo model to change pictures."""
-    click.echo(train(source, work / "edit", steps, resume=resume))
+    click.echo(train(source, work / "edit", steps, pool=pool, rate=rate, change=change, resume=resume))
 
 
 if __name__ == "__main__":

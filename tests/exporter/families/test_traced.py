@@ -149,6 +149,10 @@ def test_a_size_that_the_pipeline_rounds_is_a_problem(model):
 def test_a_component_that_is_none_of_its_parts_is_a_problem(model):
     with pytest.raises(RecipeError, match=r"components\.unet: this model has none"):
         family(model("pixart-sigma"), text=RECIPE + "components: {unet: {precision: fp16}}\n")
+    with pytest.raises(
+        RecipeError, match=r"text_encoder_2: this model has none of its own: it plays within one of text_encoder, tr"
+    ):
+        family(model("flux"), text=RECIPE + "components: {text_encoder_2: {precision: fp16}}\n")
 
 
 def test_a_pipeline_that_diffusers_does_not_know_is_refused_by_name(model, tmp_path):

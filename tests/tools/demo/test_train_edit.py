@@ -7,8 +7,9 @@ import pytest
 import torch
 from diffusers import StableDiffusionXLPipeline
 from safetensors.numpy import load_file
+from safetensors.torch import save_file
 
-from tools.demo.train_edit import SEEN, WHOLE, Pool, adapt, learned, train, widen
+from tools.demo.train_edit import SEEN, WHOLE, Pool, adapt, learned, taught, train, widen
 
 DEMO = Path("recipes/demo")
 
@@ -50,6 +51,20 @@ def test_the_pool_has_a_text_for_each_edit_and_none_where_it_is_not_said(demo):
     assert pooled.shape == (3, 96)
     assert torch.equal(states[1], states[2])
     assert not torch.equal(states[0], states[1])
+
+
+def test_a_training_starts_from_what_an_earlier_one_learned(tmp_path):
+    first, second = (StableDiffusionXLPipeline.from_pretrained(DEMO, dtype=torch.float32).unet for _ in range(2))
+    adapt(first)
+    with torch.no_grad():
+        for weight in first.parameters():
+            weight.add_(0.5 * weight.requires_grad)
+    save_file(learned(first), tmp_path / "edit.safetensors")
+    adapt(second)
+    taught(second, tmp_path / "edit.safetensors")
+    both = [(one, other) for one, other in zip(learned(first).values(), learned(second).values(), strict=True)]
+    assert both
+    assert all(torch.equal(one, other) for one, other in both)
 
 
 @pytest.mark.long
