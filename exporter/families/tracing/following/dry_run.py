@@ -131,7 +131,8 @@ class Play:
         time: Tensor,
         origins: Origins | None = None,
     ) -> None:
-        self.pipeline = standins.stand_in(pipeline, _execution_device=torch.device("cpu"))
+        here = torch.device("cpu")
+        self.pipeline = standins.stand_in(pipeline, _execution_device=here, device=here)
         self.grid, self.phase, self._draw, self._origins = Grid(), "before", draw, origins
         self.prepares, self.unseeded = False, standins.Unseeded()
         self.on_step: Callable[[Any, Any, Any, Mapping[str, Any]], Any] = self._stop
