@@ -73,8 +73,9 @@ def outline(shapes: Shapes) -> Outline | None:
 
 @functools.cache
 def known() -> Mapping[str, Outline]:
-    """Outline of every architecture that has a UNet."""
-    return {name: of_config(architectures.configs(name)["unet"]) for name in architectures.names()}
+    """Outline of every architecture that a file with one UNet can be of: not of those that have a ControlNet beside it."""
+    found = {name: architectures.configs(name) for name in architectures.names()}
+    return {name: of_config(configs["unet"]) for name, configs in found.items() if "controlnet" not in configs}
 
 
 def same(found: Outline) -> list[str]:

@@ -107,6 +107,7 @@ def _translated(program: torch.export.ExportedProgram, signature: Signature, ops
         _prune(program.graph)
         _leave_out(program.graph)
         _spell(program.graph)
+        _widen(program.graph)
     # Decomposing counts them: weights of a side of shapes alone are gone.
     left = {node.name for node in program.graph.find_nodes(op="placeholder")}
     specs = program.graph_signature.input_specs
@@ -167,17 +168,33 @@ def _spell(graph: torch.fx.Graph) -> None:
         if given.meta["val"].shape[axis] != 1:  # nothing to torch, and to ONNX an error
             node.replace_all_uses_with(given)
             graph.erase_node(node)
+
+
+#: What makes one tensor of a list. Of these torch itself widens the narrower ones, and its ONNX export does not.
+_LISTED = (
+    torch.ops.aten.cat.default,
+    torch.ops.aten.concat.default,
+    torch.ops.aten.concatenate.default,
+    torch.ops.aten.stack.default,
+)
+
+
+def _widen(graph: torch.fx.Graph) -> None:
+    """Give tensors the number format in which ONNX takes them: places as int64, and in a list all the same one."""
     for node in graph.find_nodes(op="call_function", target=torch.ops.aten.index.Tensor):
+        with graph.inserting_before(node):  # an axis that is taken whole is None
+            node.args = node.args[0], [each and _as(graph, each, torch.int64, torch.int32) for each in node.args[1]]
+    for node in [node for listed in _LISTED for node in graph.find_nodes(op="call_function", target=listed)]:
         with graph.inserting_before(node):
-            node.args = node.args[0], [_wide(graph, each) for each in node.args[1]]
+            node.args = [_as(graph, each, node.meta["val"].dtype) for each in node.args[0]], *node.args[1:]
 
 
-def _wide(graph: torch.fx.Graph, index: Any) -> Any:  # noqa: ANN401 - a node, or None of an axis that is taken whole
-    """Numbers of places as int64, the only ones that ONNX takes."""
-    if index is None or index.meta["val"].dtype != torch.int32:
-        return index
-    found = graph.call_function(torch.ops.aten._to_copy.default, (index,), {"dtype": torch.int64})  # noqa: SLF001 - its name
-    found.meta["val"] = index.meta["val"].to(torch.int64)
+def _as(graph: torch.fx.Graph, node: torch.fx.Node, dtype: torch.dtype, narrow: torch.dtype | None = None) -> torch.fx.Node:
+    """A node in another number format, or itself where it has that, or another one than the `narrow`."""
+    if node.meta["val"].dtype == dtype or (narrow and node.meta["val"].dtype != narrow):
+        return node
+    found = graph.call_function(torch.ops.aten._to_copy.default, (node,), {"dtype": dtype})  # noqa: SLF001 - its name
+    found.meta["val"] = node.meta["val"].to(dtype)
     return found
 
 

@@ -15,8 +15,9 @@ from engines.signature import Range
 from exporter.families.tracing import whole_numbers
 from exporter.families.tracing.following import dry_run, own_start, own_texts
 from exporter.families.tracing.following.dry_run import NEGATIVE, POSITIVE, Encoding, Leaf, Play, TokenCall
+from exporter.families.tracing.following.open_scale import OpenScale
 from exporter.families.tracing.following.origins import DRAW, STEP, Origins, drawn_of, marked
-from exporter.families.tracing.following.standins import Absent, Finished, OpenScale, Stepped, idle, outlined, refused
+from exporter.families.tracing.following.standins import Absent, Finished, Stepped, idle, outlined, refused
 from exporter.families.tracing.pictures import image_arguments, own_noise
 from exporter.families.tracing.pipelines import two_stages
 from exporter.families.tracing.pipelines.one_text import TextList, checked, plain

@@ -17,10 +17,11 @@ from exporter.families.tracing.facts import Survey, replayed
 from exporter.families.tracing.following import dry_run
 from exporter.families.tracing.following.dry_run import Leaf, Play
 from exporter.families.tracing.following.open_lengths import one_batch
+from exporter.families.tracing.following.open_scale import OpenScale
 from exporter.families.tracing.following.open_texts import OpenTexts, padded, uniform
 from exporter.families.tracing.following.origins import DRAW, STEP, Origins, marked
 from exporter.families.tracing.following.own_texts import Ones, as_long
-from exporter.families.tracing.following.standins import Finished, OpenScale, Stepped, outlined
+from exporter.families.tracing.following.standins import Finished, Stepped, outlined
 from exporter.families.tracing.following.text_pairs import paired
 from exporter.families.tracing.pictures import image_arguments, own_noise
 from exporter.families.tracing.pipelines import two_stages

@@ -19,6 +19,7 @@ from exporter.families.tracing.condition_values import condition_values
 from exporter.families.tracing.facts import replayed
 from exporter.families.tracing.following import dry_run, own_start, standins
 from exporter.families.tracing.following.dry_run import Leaf, Play
+from exporter.families.tracing.following.open_scale import OpenScale
 from exporter.families.tracing.following.own_texts import without_padding
 from exporter.families.tracing.following.standins import Stepped
 from exporter.families.tracing.pictures import image_arguments, own_noise
@@ -157,7 +158,7 @@ class TracedReference:
         height, width = shapes.height[1], shapes.width[1]
         texts = {"prompt": survey.texts(prompts)}
         texts |= {"negative_prompt": survey.texts([negative or ""] * count)} if survey.branches == 2 else {}
-        scale = standins.OpenScale(torch.ones(count), on=survey.mode != "none")
+        scale = OpenScale(torch.ones(count), on=survey.mode != "none")
         asked = {**self._family.arguments, **texts, **steering(self.pipeline, survey.mode, scale)}
         with contextlib.suppress(Stepped):
             play(**asked, **survey.shown(count, height, width), height=height, width=width)
@@ -188,7 +189,7 @@ class TracedReference:
         shapes = self._family.recipe.shapes
         height, width = shapes.height[1], shapes.width[1]
         asked = {**self._family.arguments, **survey.shown(1, height, width), "height": height, "width": width}
-        asked |= steering(self.pipeline, survey.mode, standins.OpenScale(torch.ones(1), on=False))
+        asked |= steering(self.pipeline, survey.mode, OpenScale(torch.ones(1), on=False))
         with contextlib.suppress(Stepped):
             play(prompt=["a"], negative_prompt=["b"], **asked)
         both, alone = self.encode(["a"], "b"), zip(survey.conditioning[0], dry_run.leaves(found[0], 1)[0], strict=True)

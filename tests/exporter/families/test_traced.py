@@ -13,6 +13,7 @@ from engines.errors import RecipeError, UnsupportedError
 from exporter.families import claim
 from exporter.families.traced import Traced
 from exporter.models.resolve import resolve
+from exporter.onnx.capture import traced
 from exporter.recipe.schema import Recipe, Shapes
 from exporter.reference.cost import count
 from exporter.reference.part_outputs import measure
@@ -153,6 +154,23 @@ def test_a_component_that_is_none_of_its_parts_is_a_problem(model):
         RecipeError, match=r"text_encoder_2: this model has none of its own: it plays within one of text_encoder, tr"
     ):
         family(model("flux"), text=RECIPE + "components: {text_encoder_2: {precision: fp16}}\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "precision"),
+    [
+        ("stable-diffusion-controlnet", "fp16"),
+        pytest.param("stable-diffusion-adapter", "bf16", marks=pytest.mark.long),
+        pytest.param("stable-diffusion-xl-controlnet", "fp16", marks=pytest.mark.long),
+    ],
+)
+def test_scales_that_are_inputs_leave_a_network_its_number_format(name, precision, model):
+    program = traced(family(model(name)).part("unet", precision))
+    wide = [
+        node.name for node in program.graph.find_nodes(op="call_function", target=torch.ops.aten.conv2d.default)
+        if node.meta["val"].dtype == torch.float32
+    ]  # fmt: skip
+    assert not wide
 
 
 def test_a_pipeline_that_diffusers_does_not_know_is_refused_by_name(model, tmp_path):

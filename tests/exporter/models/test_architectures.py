@@ -37,11 +37,14 @@ COUNTS = {
     "instruct-pix2pix": (859_532_484, [CLIP_L], KL),
     "lcm-dreamshaper-v7": (859_602_884, [CLIP_L], KL),
     "lcm-sdxl": (2_567_545_604, [CLIP_L, OPENCLIP_G], KL),
+    "sdxl-controlnet": (2_567_463_684, [CLIP_L, OPENCLIP_G], KL),
     "micro-sdxl": (449_972, [60_160, 61_184], 261_079),  # ours
 }
 
 #: Whose pipelines take pictures at every step.
-PICTURED = ("sd-v1-5-inpainting", "instruct-pix2pix")
+PICTURED = ("sd-v1-5-inpainting", "instruct-pix2pix", "sdxl-controlnet")
+#: What steers a UNet in some of them, counted from the config.
+CONTROLNETS = {"sdxl-controlnet": {"controlnet": 1_251_014_160}}
 
 
 def size(module) -> int:
@@ -62,6 +65,8 @@ def test_parameters(name):
     source = checkpoint(name)
     found = {part: size(source.skeleton(part)) for part in source.configs if part in {"unet", "vae"} or part.startswith("text_")}
     assert found == {"unet": unet, "vae": vae, **dict(zip(("text_encoder", "text_encoder_2"), towers, strict=False))}
+    found |= {part: size(source.skeleton(part)) for part in source.configs if part == "controlnet"}
+    assert {part: count for part, count in found.items() if part == "controlnet"} == CONTROLNETS.get(name, {})
     assert found == architectures.parameters(name), "what recognises single files"
 
 
@@ -90,7 +95,7 @@ def test_an_unknown_name_is_answered_with_the_nearest():
 
 def test_files_hold_nothing_unknown():
     known = {*architectures.ABOUT, "model_index", "unet", "vae", "scheduler"}
-    known |= {"text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2"}
+    known |= {"text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "controlnet"}
     for name in architectures.names():
         assert known >= json.loads((architectures.FOLDER / f"{name}.json").read_text()).keys(), name
 

@@ -20,6 +20,16 @@ class Functional(torch.nn.Module):
         return 1000 - (latent.to(torch.float64) * 3).to(torch.float32).to(torch.float32)
 
 
+class Mixed(torch.nn.Module):
+    """Lists of tensors in several number formats, of which torch makes the widest."""
+
+    def forward(self, latent):
+        narrow = latent.to(torch.float16)
+        first, second = torch.cat([narrow, latent], 1).chunk(2, 1)
+        third, fourth = torch.concat([latent * 3, narrow], 1).chunk(2, 1)
+        return first + second + third + fourth + torch.stack([narrow, latent]).sum(0)
+
+
 class Placed(torch.nn.Module):
     def forward(self, latent):
         places = torch.arange(2, dtype=torch.int32, device="cpu").to(device="cpu", dtype=torch.int32)
@@ -104,6 +114,10 @@ def test_a_list_that_becomes_a_tensor_needs_none(tmp_path, monkeypatch):
 
 def test_numbers_of_places_are_as_wide_as_onnx_has_them(tmp_path, monkeypatch):
     assert run(Placed(), tmp_path, monkeypatch) == 1
+
+
+def test_a_list_is_as_wide_as_its_widest(tmp_path, monkeypatch):
+    assert run(Mixed(), tmp_path, monkeypatch) == 1
 
 
 def test_a_number_that_the_graph_computes_of_lengths_is_decomposed_too(tmp_path, monkeypatch):

@@ -22,9 +22,10 @@ from engines.signature import Dim
 from exporter.families.tracing.following import open_lengths, own_start, standins
 from exporter.families.tracing.following.class_labels import met_at_the_door
 from exporter.families.tracing.following.open_positions import OpenPositions
+from exporter.families.tracing.following.open_scale import OpenScale
 from exporter.families.tracing.following.open_texts import OpenTexts
 from exporter.families.tracing.following.origins import Origins, Weights, owners
-from exporter.families.tracing.following.standins import Absent, Answered, Finished, Grid, OpenScale, Stepped
+from exporter.families.tracing.following.standins import Absent, Answered, Finished, Grid, Stepped
 
 #: What the survey has encoded: words that no template holds, so that they are found again.
 POSITIVE, NEGATIVE = "A Xylophone 7", "A Quokka 3"

@@ -140,7 +140,8 @@ class _Missing:
         """The number that is `left` of a negative length."""
         where = left.node.expr, multiple
         if where not in self._known:
-            found: Any = torch.full((), left, dtype=torch.long).item()
+            with torch._C.DisableTorchFunction():  # noqa: SLF001 - what is known of a tensor shall not answer: this is a number anew
+                found: Any = torch.full((), left, dtype=torch.long).item()
             torch._check(found >= 0)  # noqa: SLF001 - as torch documents it
             torch._check(found < multiple)  # noqa: SLF001
             self._known[where] = found

@@ -6,7 +6,7 @@ import inspect
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import SymInt, Tensor, nn
@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from engines.errors import UnsupportedError
 from exporter.families.tracing.following import correctors
 from exporter.families.tracing.following.open_lengths import Repeated, of_any_length
+from exporter.families.tracing.following.open_scale import OpenScale, as_a_number, spread
 
 
 def stand_in(real: Any, **attributes: Any) -> Any:  # noqa: ANN401 - any object of diffusers or transformers
@@ -100,76 +101,6 @@ class Unreached:
         return False
 
 
-class OpenScale(float):
-    """A guidance scale, one a picture, that the recipe has decided to be on or off: comparisons answer so.
-
-    torch takes it where it takes a number, and `Answered` puts the tensor in its place.
-
-    Attributes:
-        compared: whether something was decided by it.
-        threshold: the number that it was last compared with.
-        used: whether it was computed with.
-
-    """
-
-    compared = used = False
-    threshold: float | None = None
-
-    def __new__(cls, value: Tensor, *, on: bool) -> Self:
-        """Its value as Python's number only says whether guidance is on: 2 or 1."""
-        found = super().__new__(cls, 2.0 if on else 1.0)
-        found.value, found.on = value, on
-        return found
-
-    value: Tensor
-    on: bool
-
-    def _above(self, other: object) -> bool:
-        self.compared, self.threshold = True, float(other) if isinstance(other, int | float) else None
-        return self.on
-
-    def _below(self, other: object) -> bool:
-        return not self._above(other)
-
-    __gt__ = __ge__ = __ne__ = _above  # type: ignore[assignment]
-    __lt__ = __le__ = __eq__ = _below  # type: ignore[assignment]
-    __hash__ = float.__hash__
-
-    def __float__(self) -> float:
-        raise TypeError("the guidance scale is read as one number, and is an input of the graph")
-
-    def tensor(self) -> Tensor:
-        """One number a picture."""
-        self.used = True
-        return self.value
-
-    def beside(self, other: Tensor) -> Tensor:
-        """The same for a tensor to compute with: as many as it has rows, with further axes of length 1."""
-        numbers = _spread(self.tensor(), other.shape[0]) if other.ndim else self.tensor()
-        return numbers.reshape(-1, *[1] * (other.ndim - 1))
-
-    def _with(self, combine: Callable[[Tensor], Tensor]) -> OpenScale:
-        self.used = True
-        return OpenScale(combine(self.value), on=self.on)
-
-    def __mul__(self, other: Any) -> Any:  # noqa: ANN401 - a number or a tensor
-        return self.beside(other) * other if isinstance(other, Tensor) else self._with(lambda own: own * other)
-
-    def __add__(self, other: Any) -> Any:  # noqa: ANN401
-        return self.beside(other) + other if isinstance(other, Tensor) else self._with(lambda own: own + other)
-
-    def __sub__(self, other: Any) -> Any:  # noqa: ANN401
-        return self.beside(other) - other if isinstance(other, Tensor) else self._with(lambda own: own - other)
-
-    def __rsub__(self, other: Any) -> Any:  # noqa: ANN401
-        return self._with(lambda own: other - own)
-
-    def __truediv__(self, other: Any) -> Any:  # noqa: ANN401
-        return self._with(lambda own: own / other)
-
-    __rmul__, __radd__ = __mul__, __add__
-
-
 class Answered(TorchFunctionMode):
     """Within it noise is what `draw` answers, scales become tensors, and the batch stays open where Python would divide it.
 
@@ -224,7 +155,8 @@ class Answered(TorchFunctionMode):
             return made
         if any(isinstance(each, OpenScale) for each in args):
             other = max((each for each in args if isinstance(each, Tensor)), key=lambda each: each.ndim)
-            args = [each.beside(other) if isinstance(each, OpenScale) else each for each in args]
+            args, wide = [each.beside(other) if isinstance(each, OpenScale) else each for each in args], func
+            func = lambda *given, **options: as_a_number(wide(*given, **options), other)  # noqa: E731
         if name == "chunk" and _outer(args, kwargs):
             count = args[1] if len(args) > 1 else kwargs["chunks"]
             length = args[0].shape[0] // count
@@ -232,7 +164,7 @@ class Answered(TorchFunctionMode):
         spreads = name == "expand" and len(args) == 2 and args[0].ndim == 1 and not isinstance(args[1], tuple)
         # Of two axes: the first of all times, of which there is one a picture.
         repeats = name == "repeat" and len(args) == 2 and (args[0].ndim == 2 or any(args[0] is each for each in self._numbers))
-        return _spread(args[0].reshape(-1), args[1]) if spreads or repeats else func(*args, **kwargs)
+        return spread(args[0].reshape(-1), args[1]) if spreads or repeats else func(*args, **kwargs)
 
 
 class Unseeded(TorchFunctionMode):
@@ -263,13 +195,6 @@ def _outer(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
     return axis in (0, -args[0].ndim)
 
 
-def _spread(times: Tensor, count: Any) -> Tensor:  # noqa: ANN401 - a length, which may be open
-    """One number a picture → as many as the guided batch has, in its order."""
-    if isinstance(count, int) and (count == -1 or times.shape[0] == 1):
-        return times.expand(count)
-    return times if times.shape[0] == count else times.repeat(count // times.shape[0])
-
-
 def _a_picture_each(value: Any) -> Tensor | None:  # noqa: ANN401 - data of a tensor
     """The numbers, one a picture, of which a pipeline makes a tensor as if they were one; None of anything else."""
     count: Any = 1
@@ -280,7 +205,7 @@ def _a_picture_each(value: Any) -> Tensor | None:  # noqa: ANN401 - data of a te
     numbers = value.tensor() if isinstance(value, OpenScale) else value
     if not isinstance(numbers, Tensor) or numbers.ndim != 1:
         return None
-    return numbers if isinstance(count, int) and count == 1 else _spread(numbers, count)
+    return numbers if isinstance(count, int) and count == 1 else spread(numbers, count)
 
 
 class Outlined(TorchDispatchMode):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import diffusers
 import transformers
+from torch import nn
 
 from engines.errors import RecipeError, UnsupportedError
 from engines.plugins import did_you_mean
@@ -70,7 +71,7 @@ def _whole(checkpoint: Checkpoint, sampler: SamplerOptions, loaded: Sequence[str
             parts[name] = text_processors.TextProcessor.of(checkpoint.folders[name])
         elif hasattr(_class(*entry), "forward"):
             here = loaded is None or name in loaded
-            parts[name] = checkpoint.module(name, precision) if here else checkpoint.skeleton(name).eval()
+            parts[name] = checkpoint.module(name, precision) if here else _absent(checkpoint, name, precision)
         elif entry[0] == "transformers" and feature_extractors.kind(entry[1]) is not None:
             parts[name] = feature_extractors.load(entry[1], checkpoint.configs[name])
         elif name in checkpoint.folders:
@@ -84,6 +85,14 @@ def _whole(checkpoint: Checkpoint, sampler: SamplerOptions, loaded: Sequence[str
     # Set afterwards: the constructor would rewrite fields of the scheduler's config that it deems outdated.
     found.scheduler = scheduler(checkpoint, sampler)
     return found
+
+
+def _absent(checkpoint: Checkpoint, name: str, precision: Precision) -> nn.Module:
+    """A network without memory, in the format of those that are there: of what it gives, a pipeline makes what these are handed.
+
+    By torch's own method: that of diffusers' networks tells of weights to be kept in float32, and names none.
+    """
+    return nn.Module.to(checkpoint.skeleton(name).eval(), weights.DTYPES[precision])
 
 
 def _refuse_absent(checkpoint: Checkpoint, kind: Any, name: str, entry: Sequence[str]) -> None:  # noqa: ANN401 - a class

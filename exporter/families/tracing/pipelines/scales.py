@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from exporter.families.tracing.following import dry_run
+from exporter.families.tracing.following.open_scale import OpenScale
 from exporter.families.tracing.following.origins import STEP, marked
-from exporter.families.tracing.following.standins import OpenScale
 from exporter.families.tracing.pipelines.two_stages import PREFIX
 
 _GUIDING = ("guidance_scale", "true_cfg_scale")

@@ -10,7 +10,8 @@ from torch.utils import _pytree as pytree
 
 from exporter.families.tracing.facts import replayed
 from exporter.families.tracing.following.dry_run import Play
-from exporter.families.tracing.following.standins import Absent, OpenScale, Stepped, idle, outlined
+from exporter.families.tracing.following.open_scale import OpenScale
+from exporter.families.tracing.following.standins import Absent, Stepped, idle, outlined
 from exporter.families.tracing.pictures import image_arguments
 from exporter.families.tracing.pipelines.scales import steering
 

@@ -10,6 +10,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from exporter.families.tracing.following.open_lengths import Area, Repeated, joined, one_batch, open_lengths
 from exporter.families.tracing.following.open_lengths import pad_sequence as padded_rows
+from exporter.families.tracing.following.open_positions import OpenPositions
+from exporter.families.tracing.following.open_texts import OpenTexts
 from exporter.families.tracing.following.standins import Answered
 
 
@@ -129,7 +131,7 @@ class Filled(nn.Module):
     """What a network does that fills texts up to a multiple of 4, and the shorter one up to the longer."""
 
     def forward(self, first, second):
-        with open_lengths(bare()), Answered(nothing):
+        with open_lengths(bare()), Answered(nothing), OpenTexts(), OpenPositions():  # what a pipeline is followed within
             own = vars(pipeline_flux)
             rows = []
             for row in (first, second):

@@ -8,7 +8,8 @@ from diffusers import EulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler
 from torch import nn
 
 from exporter.families.tracing.following import standins
-from exporter.families.tracing.following.standins import Absent, Answered, Finished, Grid, OpenScale, Unreached, outlined
+from exporter.families.tracing.following.open_scale import OpenScale
+from exporter.families.tracing.following.standins import Absent, Answered, Finished, Grid, Unreached, outlined
 
 
 def nothing(_shape):
@@ -53,18 +54,6 @@ def test_an_euler_scheduler_neither_scales_nor_multiplies_noise():
     assert made.init_noise_sigma == 1.0
     assert made.scale_model_input("sample", 7) == "sample"
     assert grid.scales
-
-
-def test_a_scale_is_on_or_off_whatever_it_is_compared_with_and_one_number_a_picture():
-    on, off = OpenScale(torch.tensor([2.0, 3.0]), on=True), OpenScale(torch.tensor([2.0]), on=False)
-    assert on > 1.0
-    assert not on <= 5
-    assert not off > 1.0
-    assert (on.compared, on.used, on.threshold) == (True, False, 5)
-    mixed = on * torch.ones(2, 1, 2) - torch.ones(2, 1, 2)
-    assert mixed.tolist() == [[[1.0, 1.0]], [[2.0, 2.0]]]
-    assert on.used
-    assert (on - 1).value.tolist() == [1.0, 2.0]
 
 
 def test_noise_that_no_seed_reaches_is_its_mean():
