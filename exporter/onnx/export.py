@@ -150,9 +150,7 @@ def _spell(graph: torch.fx.Graph) -> None:
     """Give operators the spelling that ONNX has a form of."""
     for node in graph.find_nodes(op="call_function", target=torch.ops.aten.rsub.Scalar):
         if len(node.args) == 2:
-            with graph.inserting_before(node):
-                negative = graph.call_function(torch.ops.aten.neg.default, node.args[:1])
-            negative.meta["val"] = node.args[0].meta["val"]
+            negative = _before(node, torch.ops.aten.neg.default, node.args[:1], node.args[0].meta["val"])
             node.target, node.args = torch.ops.aten.add.Scalar, (negative, node.args[1])
     for node in graph.find_nodes(op="call_function", target=torch.ops.aten.detach_.default):  # of a list that becomes a tensor
         node.replace_all_uses_with(node.args[0])
@@ -182,19 +180,25 @@ _LISTED = (
 def _widen(graph: torch.fx.Graph) -> None:
     """Give tensors the number format in which ONNX takes them: places as int64, and in a list all the same one."""
     for node in graph.find_nodes(op="call_function", target=torch.ops.aten.index.Tensor):
-        with graph.inserting_before(node):  # an axis that is taken whole is None
-            node.args = node.args[0], [each and _as(graph, each, torch.int64, torch.int32) for each in node.args[1]]
+        wide = {torch.int32: torch.int64}
+        node.args = node.args[0], [each and _as(node, each, wide.get(each.meta["val"].dtype)) for each in node.args[1]]
     for node in [node for listed in _LISTED for node in graph.find_nodes(op="call_function", target=listed)]:
-        with graph.inserting_before(node):
-            node.args = [_as(graph, each, node.meta["val"].dtype) for each in node.args[0]], *node.args[1:]
+        node.args = [_as(node, each, node.meta["val"].dtype) for each in node.args[0]], *node.args[1:]
 
 
-def _as(graph: torch.fx.Graph, node: torch.fx.Node, dtype: torch.dtype, narrow: torch.dtype | None = None) -> torch.fx.Node:
-    """A node in another number format, or itself where it has that, or another one than the `narrow`."""
-    if node.meta["val"].dtype == dtype or (narrow and node.meta["val"].dtype != narrow):
-        return node
-    found = graph.call_function(torch.ops.aten._to_copy.default, (node,), {"dtype": dtype})  # noqa: SLF001 - its name
-    found.meta["val"] = node.meta["val"].to(dtype)
+def _as(user: torch.fx.Node, given: torch.fx.Node, dtype: torch.dtype | None) -> torch.fx.Node:
+    """What a node is given in another number format; itself where it has that, or none is asked for."""
+    value = given.meta["val"]
+    if dtype in {None, value.dtype}:
+        return given
+    return _before(user, torch.ops.aten._to_copy.default, (given,), value.to(dtype), {"dtype": dtype})  # noqa: SLF001 - its name
+
+
+def _before(user: torch.fx.Node, target: Any, args: Any, value: Any, kwargs: Any = None) -> torch.fx.Node:  # noqa: ANN401 - torch's
+    """A call before a node, which belongs where that one does."""
+    with user.graph.inserting_before(user):
+        found = user.graph.call_function(target, args, kwargs)
+    found.meta = {**user.meta, "val": value}
     return found
 
 

@@ -31,5 +31,7 @@ def state(row: Mapping[str, Any]) -> str:
     """One row's state in words."""
     if "psnr" in row:
         told = "works" if row["state"] == "works" else "differs from diffusers"
-        return f"{told}: {row['psnr']} dB, guidance {row['guidance']}" + (f", {row['only']}" if "only" in row else "")
+        half = f", in fp16 {row['fp16']} dB" if isinstance(row.get("fp16"), float) else ""
+        half = f", not in fp16: {row['fp16']}" if isinstance(row.get("fp16"), str) else half
+        return f"{told}: {row['psnr']} dB{half}, guidance {row['guidance']}" + (f", {row['only']}" if "only" in row else "")
     return f"{row['state']}: {row['why']}"

@@ -2,7 +2,8 @@
 
 The product builds it for ONNX Runtime and holds it to its own recordings; then the run time draws on torch's noise what
 diffusers' untouched pipeline draws of the same prompts: one picture and two, two sizes, guidance on and off. A pipeline that
-takes pictures is given the same ones, of another size than it draws where the bundle resizes them.
+takes pictures is given the same ones, of another size than it draws where the bundle resizes them. What works is built and
+compared once more with every part in fp16.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import transformers
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from PIL import Image
 
+from engines.bundle import Bundle
 from engines.errors import ParityError, RecipeError, T2IError, UnsupportedError
 from engines.guidance import USUAL
 from engines.inputs import Input
@@ -122,9 +124,25 @@ def row(name: str, source: Any = None) -> dict[str, Any]:  # noqa: ANN401 - diff
                 continue
             psnr = min(value for mode, bundle, widths in made for value in compared(source, name, bundle, mode, side, widths))
             state = "works" if psnr >= LIMIT else "differs"
-            left = limits(name, only, refusals, folder)
-            return {"state": state, "psnr": round(psnr, 1), "guidance": made[0][0], **left}
+            found = {"state": state, "psnr": round(psnr, 1), "guidance": made[0][0], **limits(name, only, refusals, folder)}
+            return {**found, "fp16": halved(source, name, Path(folder), side, made[0], more)} if state == "works" else found
         return {"state": "refused", "why": sentence(refusals[-1], folder)}
+
+
+def halved(source: Any, name: str, folder: Path, height: int, made: tuple[str, Path, tuple[int, ...]], more: str) -> Any:  # noqa: ANN401
+    """PSNR in dB of the worst picture with every part in fp16, or the product's sentence where that does not build.
+
+    `made` is the mode of guidance of the bundle that works, its folder, and its widths.
+    """
+    mode, bundle, widths = made
+    manifest = Bundle.open(bundle).manifest
+    parts = {part: {"precision": "fp16"} for part in manifest.parts} | ({"condition": {"precision": "fp16"}} if more else {})
+    batch = max(int(bundle.name.rpartition("-")[2]), 1)
+    try:
+        _, half = built(name, folder, height, widths, batch, more=f"components: {json.dumps(parts)}\n")
+    except (RecipeError, UnsupportedError, ParityError) as error:
+        return sentence(error, str(folder))
+    return round(min(compared(source, name, half, mode, height, widths)), 1)
 
 
 def limits(name: str, only: str, refusals: Sequence[T2IError], folder: str) -> dict[str, str]:

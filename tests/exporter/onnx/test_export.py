@@ -116,8 +116,9 @@ def test_numbers_of_places_are_as_wide_as_onnx_has_them(tmp_path, monkeypatch):
     assert run(Placed(), tmp_path, monkeypatch) == 1
 
 
-def test_a_list_is_as_wide_as_its_widest(tmp_path, monkeypatch):
+def test_a_list_is_as_wide_as_its_widest(tmp_path, monkeypatch, caplog):
     assert run(Mixed(), tmp_path, monkeypatch) == 1
+    assert not [each.message for each in caplog.records if each.levelname == "WARNING"], "torch misses nothing in what was added"
 
 
 def test_a_number_that_the_graph_computes_of_lengths_is_decomposed_too(tmp_path, monkeypatch):

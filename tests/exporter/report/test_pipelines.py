@@ -9,6 +9,11 @@ from exporter.report import pipelines
     ("row", "words"),
     [
         ({"state": "works", "psnr": 113.9, "guidance": "none"}, "works: 113.9 dB, guidance none"),
+        ({"state": "works", "psnr": 113.9, "fp16": 60.1, "guidance": "none"}, "works: 113.9 dB, in fp16 60.1 dB, guidance none"),
+        (
+            {"state": "works", "psnr": 113.9, "fp16": "its graph …", "guidance": "none"},
+            "works: 113.9 dB, not in fp16: its graph …, guidance none",
+        ),
         (
             {"state": "works", "psnr": 113.9, "guidance": "embedded", "only": "a bundle for each size"},
             "works: 113.9 dB, guidance embedded, a bundle for each size",

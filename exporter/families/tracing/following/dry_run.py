@@ -21,6 +21,7 @@ from engines.errors import UnsupportedError
 from engines.signature import Dim
 from exporter.families.tracing.following import open_lengths, own_start, standins
 from exporter.families.tracing.following.class_labels import met_at_the_door
+from exporter.families.tracing.following.kept_types import kept_types
 from exporter.families.tracing.following.open_positions import OpenPositions
 from exporter.families.tracing.following.open_scale import OpenScale
 from exporter.families.tracing.following.open_texts import OpenTexts
@@ -231,23 +232,6 @@ def arguments(pipeline: Any) -> Mapping[str, inspect.Parameter]:  # noqa: ANN401
     """What the call of a pipeline, or of a class of them, takes."""
     kind = pipeline if isinstance(pipeline, type) else type(pipeline)
     return inspect.signature(inspect.unwrap(kind.__call__)).parameters
-
-
-@contextmanager
-def kept_types(pipeline: Any) -> Iterator[None]:  # noqa: ANN401 - a pipeline of diffusers
-    """Within it the pipeline's networks stay of the type that they have, as one that is of that type already does."""
-    networks = [each for each in pipeline.components.values() if isinstance(each, nn.Module)]
-    for network in networks:
-        vars(network)["to"] = _kept(network)
-    try:
-        yield
-    finally:
-        for network in networks:
-            vars(network).pop("to", None)
-
-
-def _kept(network: nn.Module) -> Callable[..., nn.Module]:
-    return lambda *_, **__: network
 
 
 def quiet() -> AbstractContextManager[Any]:

@@ -77,14 +77,6 @@ def test_a_list_of_one_tensor_a_picture_is_one_leaf():
     assert len(dry_run.leaves((rows, torch.zeros(1), None), 3)[0]) == 4
 
 
-def test_networks_stay_of_their_type_while_a_pipeline_is_followed():
-    network = torch.nn.Linear(2, 2)
-    with dry_run.kept_types(SimpleNamespace(components={"vae": network, "scheduler": None})):
-        assert network.to(torch.float16) is network
-        assert network.weight.dtype == torch.float32
-    assert network.to(torch.float16).weight.dtype == torch.float16
-
-
 def test_what_networks_return_of_several_things_is_noted_as_it_is():
     class Listing(torch.nn.Module):
         def forward(self, value):
