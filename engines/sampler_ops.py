@@ -1,4 +1,4 @@
-"""What an unrolled sampler is made of: four ops over a history of latents, and the checks that every player makes."""
+"""What an unrolled sampler is made of: five ops over a history of latents, and the checks that every player makes."""
 
 from __future__ import annotations
 
@@ -61,7 +61,20 @@ class Emit(Frozen):
     kept: Row | None = None
 
 
-Ops = tuple[Annotated[Draw | GivenLatent | Eval | Emit, Field(discriminator="op")], ...]
+class Scaled(Frozen):
+    """Append `row` · history times, for each picture, (‖`over` · history‖ / ‖`under` · history‖) to the `power`.
+
+    What a Langevin correction is made of, whose step is as long as noise and the model's answer are in proportion.
+    """
+
+    op: Literal["scaled"] = "scaled"
+    row: Row
+    over: Row
+    under: Row
+    power: Literal[1, 2]
+
+
+Ops = tuple[Annotated[Draw | GivenLatent | Eval | Scaled | Emit, Field(discriminator="op")], ...]
 
 
 def append(
@@ -73,6 +86,12 @@ def append(
     if op.name not in (given or {}):
         raise UnsupportedError(f"this sampler starts from a given latent named {op.name!r}. Give it.")
     return fitting((given or {})[op.name], history, f"the given {op.name}")
+
+
+def norms(latent: np.ndarray) -> np.ndarray:
+    """The norm of each picture, float64 (B, 1, …)."""
+    axes = tuple(range(1, latent.ndim))
+    return np.sqrt(np.square(latent, dtype=np.float64).sum(axis=axes, keepdims=True))
 
 
 def fitting(array: np.ndarray, history: Sequence[np.ndarray], where: str) -> np.ndarray:

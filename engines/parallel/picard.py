@@ -17,7 +17,18 @@ from pydantic import Field
 
 from engines.errors import BundleError, UnsupportedError
 from engines.parallel.dense import DenseProgram
-from engines.sampler_ops import Draw, Eval, GivenLatent, Ops, append, fitting, no_rows_for_a_mask, not_finite, step_name
+from engines.sampler_ops import (
+    Draw,
+    Eval,
+    GivenLatent,
+    Ops,
+    Scaled,
+    append,
+    fitting,
+    no_rows_for_a_mask,
+    not_finite,
+    step_name,
+)
 from engines.samplers import Denoise, OnStep, Player, Step
 from engines.samplers import Draw as Drawing
 from engines.strict import Frozen
@@ -83,6 +94,11 @@ class Picard(Frozen):
             raise UnsupportedError(
                 "this sampler caches: its steps use what earlier ones left, so they cannot run side by side. Leave parallel out, "
                 "or build without sampler.cache."
+            )
+        if any(isinstance(op, Scaled) for op in ops):
+            raise UnsupportedError(
+                "this sampler corrects by how large the model's answers are, so its steps cannot run side by side. "
+                "Leave parallel out."
             )
         return Parallel(self, ops, start)
 

@@ -2,7 +2,7 @@
 
 The history is a list that only grows. `draw` appends noise, `given` a latent that the caller has, `eval` mixes the history
 into a model input and appends the model's output, `emit` mixes the history into the result. Every linear sampler is a
-sequence of these.
+sequence of these. `scaled` appends a mix of the history by a ratio of two norms, which each picture has.
 """
 
 from __future__ import annotations
@@ -23,9 +23,11 @@ from engines.sampler_ops import (
     GivenLatent,
     Ops,
     Row,
+    Scaled,
     append,
     fitting,
     no_rows_for_a_mask,
+    norms,
     not_finite,
     step_name,
 )
@@ -56,7 +58,7 @@ class Table(Frozen):
     """A sampler as data. A row may be shorter than the history: the rest counts nothing.
 
     Format 1 had only rows, no `given`; of format 3 are tables whose evals ask for more than latent and time, and of format 4
-    those that go on from a latent which another run has left, and draw nothing first.
+    those that go on from a latent which another run has left, and draw nothing first, and those that have a `scaled`.
     """
 
     format: Literal[1, 2, 3, 4] = 2
@@ -73,8 +75,12 @@ class Table(Frozen):
                 raise ValueError(f"op {index} is a second emit")
             if isinstance(op, Eval) and op.shallow and not any(isinstance(each, Eval) for each in self.ops[:index]):
                 raise ValueError(f"op {index} is shallow, and no eval before it has left a deep feature")
-            if isinstance(op, Eval | Emit) and (most := max(len(op.row), len(op.kept or ()))) > index:
+            rows = (op.row, op.over, op.under) if isinstance(op, Scaled) else ()
+            rows = (op.row, op.kept or ()) if isinstance(op, Eval | Emit) else rows
+            if (most := max(map(len, rows), default=0)) > index:
                 raise ValueError(f"op {index} mixes {most} latents, and only {index} exist")  # each op before appended one
+        if any(isinstance(op, Scaled) for op in self.ops) and any(isinstance(op, GivenLatent) for op in self.ops):
+            raise ValueError("a table that starts from a given latent has no scaled")
         if len({op.kept is None for op in self.ops if isinstance(op, Eval | Emit)}) > 1:
             raise ValueError("either every eval and emit says what a mask keeps, or none does")
         return self
@@ -158,6 +164,8 @@ class Table(Frozen):
                     if on_step:
                         preview = op.preview and _mix(op.preview, [latent, output])
                         on_step(Step(step, total, latent, preview, op.t))
+                case Scaled():
+                    history.append(_scaled(op, history))
                 case Emit():
                     break
         return _mixed(self.ops[-1], history, mask)  # pyright: ignore[reportArgumentType] - validated: the last op is the emit
@@ -302,6 +310,13 @@ def _mixed(op: Eval | Emit, history: Sequence[np.ndarray], mask: np.ndarray | No
     if op.kept is None:
         raise no_rows_for_a_mask()
     return np.where(mask, _mix(op.row, history), _mix(op.kept, history))
+
+
+def _scaled(op: Scaled, history: Sequence[np.ndarray]) -> np.ndarray:
+    """What is appended; NaN or infinity of nothing at all, which the denoiser's check finds."""
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        ratio = norms(_mix(op.over, history)) / norms(_mix(op.under, history))
+        return _mix(op.row, history) * (ratio**op.power).astype(np.float32)
 
 
 def _mix(row: Row, history: Sequence[np.ndarray]) -> np.ndarray:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 #: they answered, and how far they are off from the whole one's answer, float32 (branches*B, numbers), the negative branch first.
 Saw = Callable[[int, int, int, "np.ndarray"], None]
 #: In the name of a pipeline of diffusers: that it runs more than Stable Diffusion's or SDXL's own networks on text alone.
-_CONDITIONED = ("PAG", "ControlNet", "Adapter", "Pix2Pix", "Upscale", "Depth2Img")
+_CONDITIONED = ("PAG", "ControlNet", "Adapter", "Pix2Pix", "Upscale", "Depth2Img", "UnCLIP")
 #: In the name of one: that it starts from a picture, so that its VAE's encoder is wanted too.
 _EDITING = ("Img2Img", "Inpaint", "Depth2Img")
 
@@ -56,8 +56,11 @@ class Reference(Protocol):
         """The noises that a run drew in the order in which a bundle draws them, without those that change nothing."""
         ...
 
-    def conditions(self, pictures: Mapping[str, np.ndarray], noise: np.ndarray) -> dict[str, np.ndarray]:
-        """What the source makes of pictures, uint8 (B, height, width, channels), once: float32 by port; and what goes into it."""
+    def conditions(self, fed: Mapping[str, np.ndarray], noise: np.ndarray) -> dict[str, np.ndarray]:
+        """What the source makes of what it is fed once, pictures, uint8 (B, height, width, channels), and numbers.
+
+        float32 by port; and what goes into it.
+        """
         ...
 
     @property

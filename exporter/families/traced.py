@@ -196,11 +196,12 @@ class Traced:
     @property
     def notes(self) -> Sequence[str]:
         """What is left out."""
-        from exporter.families.tracing import left_out  # noqa: PLC0415 - torch
+        from exporter.families.tracing import left_out, whole_numbers  # noqa: PLC0415 - torch
 
         used = {name for part in self.roles for name in self.components(part)} | {"scheduler"}
         used |= {reading.tokenizer for reading in self.survey.readings.values()} | self._extractors
         index = self.checkpoint.configs["model_index"]
+        used |= whole_numbers.noising(self.survey.pipeline)
         found = [*left_out.components(self.survey, index, used), *left_out.abilities(self.survey)]
         return [*found, *self._started[1]]
 
@@ -273,17 +274,17 @@ class Traced:
                 for each, reading in self.survey.readings.items()
                 for what in (("ids", "mask") if reading.masked else ("ids",))
             ]
-            inputs += [entry.port(each) for each, entry in self.inputs.items() if entry.kind == "noise"]
+            inputs += self._fed("text")
             return self._signed(inputs, self._conditioning, alone=True)
         made = [Port(name=crossing.name, shape=crossing.port_shape) for crossing in self.conditions.crossings]
         if role == "condition":
             channels = self.conditions.channels(self.survey)
             noise = [Port(name="noise", shape=("batch", channels, *self._sides))] if channels else []
-            inputs = [*(entry.port(each) for each, entry in self.inputs.items() if entry.pictured), *noise]
+            inputs = [*self._fed("condition"), *noise]
             return self._signed(inputs, made, alone=self._one_by_one or bool(self.survey.shared))
         if role in {"denoiser", "shallow"}:
             scales = [Port(name=scale.name, shape=("batch",)) for scale in self.guidance.scales]
-            labels = [entry.port(each) for each, entry in self.inputs.items() if not entry.pictured and entry.kind != "noise"]
+            labels = self._fed("denoiser")
             inputs = [latent, Port(name="timestep", shape=("batch",)), *labels, *self._conditioning, *made, *scales]
             deep, answer = [self.blocks.port] if self.recipe.sampler.cache else [], Port(name="model_output", shape=latent.shape)
             taken, left = ([*inputs, *deep], [answer]) if role == "shallow" else (inputs, [answer, *deep])
@@ -293,6 +294,12 @@ class Traced:
             noise = [Port(name="noise", shape=latent.shape)] if self._start.drawn[1] is not None else []
             return self._signed([image, *noise], [latent], alone=True)
         return self._signed([latent], [image], alone=True)
+
+    def _fed(self, role: Role) -> list[Port]:
+        """What users feed of what a role takes."""
+        from exporter.families.tracing import inputs  # noqa: PLC0415 - torch
+
+        return inputs.ports(self.inputs, role, self.conditions.fed)
 
     @property
     def _conditioning(self) -> list[Port]:

@@ -267,7 +267,7 @@ def _folder(folder: Path, provenance: dict[str, str], seed: int | None, variant:
             f"{folder} has no model_index.json, so it is not a diffusers pipeline.\n"
             "  Name the folder that save_pretrained wrote, or a single .safetensors file; of a network alone a model.base too."
         )
-    index = read_json(index_file)
+    index = component_files.of_diffusers(read_json(index_file))
     configs: dict[str, Mapping[str, Any]] = {"model_index": index}
     files: dict[str, tuple[Path, ...]] = {}
     folders: dict[str, Path] = {}

@@ -295,7 +295,7 @@ def _components(load: Callable[[str], Path], repo: str, files: list[str]) -> lis
             f"{repo} on the hub has no model_index.json, so it is not a diffusers pipeline.\n"
             "  Take a repository in diffusers format, or download its .safetensors file and name that."
         )
-    index = json.loads(load("model_index.json").read_text(encoding="utf-8"))
+    index = component_files.of_diffusers(json.loads(load("model_index.json").read_text(encoding="utf-8")))
     return [name for name, entry in index.items() if isinstance(entry, list) and entry[0] in {"diffusers", "transformers"}]
 
 

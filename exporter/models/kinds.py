@@ -65,6 +65,10 @@ UPSCALER = Kind("an upscaler, which enlarges finished pictures", "Take a text-to
 IMAGE_TOWER = Kind("CLIP's image tower, which reads pictures", "Take a text-to-image model.")
 LANGUAGE = Kind("a language model or a text encoder that is none of CLIP's", "Take a model with CLIP text encoders.")
 CASCADE = Kind("a stage of Stable Cascade or Würstchen", "Take a text-to-image model of SD's or SDXL's kind.")
+KARLO = Kind(
+    "Karlo's unCLIP, which draws in three stages, the last of which enlarges what the second draws",
+    "A bundle samples one stage, and one before it. Take a StableUnCLIPPipeline, or a StableUnCLIPImg2ImgPipeline for pictures.",
+)
 HYPERNETWORK = Kind("a hypernetwork", "It changes a model while it draws, and is not built; take a LoRA of the same purpose.")
 TINY = Kind(
     "a tiny autoencoder in its own repository's names",
@@ -87,7 +91,8 @@ OTHER_INPUTS = Kind("a model with other inputs than text", _BASE)
 PACKED = Kind("packed in 4 bits (nf4 or fp4)", "Take the file in fp16, bf16, fp32 or fp8.")
 CLASSES = Kind(
     "a model whose UNet has an input that is neither text, time nor size",
-    "Take a plain text-to-image model; unCLIP, class-conditional and audio models have such an input.",
+    "Take a plain text-to-image model; unCLIP, class-conditional and audio models have such an input. unCLIP's builds as the "
+    "diffusers folder of its StableUnCLIPImg2ImgPipeline.",
 )
 TEXT = Kind("a model whose text encoder is none of CLIP's", "Take a model with CLIP text encoders.")
 LDM3D = Kind("a VAE whose pictures have other channels than red, green and blue", "Take a plain text-to-image model.")
@@ -162,7 +167,9 @@ def of_outline(found: Outline, known: Collection[Outline] = ()) -> Kind | None:
 
 
 def of_index(index: Mapping[str, Any]) -> Kind | None:
-    """What a pipeline of SD's or SDXL's is that lacks a network, by its model_index.json; None for a whole one, and others."""
+    """What a pipeline is by its model_index.json: one of three stages, or SD's or SDXL's that lacks a network; None: others."""
+    if {"decoder_scheduler", "super_res_scheduler"} <= index.keys():
+        return KARLO
     if not re.fullmatch(r"StableDiffusion(XL)?(?!3)[A-Za-z0-9]*Pipeline", str(index.get("_class_name"))):
         return None
     has = {name for name, value in index.items() if isinstance(value, list | tuple) and value and value[-1] is not None}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import importlib
 import inspect
 import math
 import textwrap
@@ -22,7 +23,7 @@ from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightRenaming, rename_source_key
 
 from engines.errors import UnsupportedError
-from exporter.models import leftovers
+from exporter.models import component_files, leftovers
 from exporter.models.depth_skip import DepthSkipUNet
 from exporter.models.grouped_attention import GroupedAttentionUNet
 
@@ -71,6 +72,8 @@ def named(library: str, name: str) -> Any:  # noqa: ANN401 - a class
     """A library's class of that name, or the network that is made of one of its own; None where there is none."""
     if name in _OWN:
         return _OWN[name]
+    if library == "diffusers" and name in component_files.BESIDE:
+        return getattr(importlib.import_module(f"diffusers.pipelines.{component_files.BESIDE[name]}"), name, None)
     return getattr({"diffusers": diffusers, "transformers": transformers}.get(library), name, None)
 
 

@@ -16,7 +16,7 @@ from engines.denoising import BoundDenoiser
 from engines.errors import UnsupportedError
 from engines.images import noises
 from engines.pipeline import Pipeline
-from engines.sampler_ops import Draw, Eval, GivenLatent
+from engines.sampler_ops import Draw, Eval, GivenLatent, Scaled
 from engines.samplers.table import Table
 
 if TYPE_CHECKING:
@@ -70,6 +70,8 @@ class TorchPipeline:
             raise UnsupportedError("only samplers of fixed steps have a gradient, and this bundle's chooses its own.")
         if any(isinstance(op, GivenLatent) or (isinstance(op, Eval) and op.shallow) for op in found.ops):
             raise UnsupportedError("this sampler caches steps, which torch does not do here. Build without sampler.cache.")
+        if any(isinstance(op, Scaled) for op in found.ops):
+            raise UnsupportedError("this sampler corrects by norms, which is not played in torch. Build with another scheduler.")
         return found
 
     def drawing(self, asked: Request, table: Table, size: tuple[int, int]) -> tuple[Callable[[Tensor], Tensor], np.ndarray, int]:

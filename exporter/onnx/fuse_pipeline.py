@@ -20,7 +20,7 @@ from onnxscript.optimizer import fold_constants_ir
 from engines import plugins
 from engines.errors import UnsupportedError
 from engines.guidance import BRANCHES, Guidance
-from engines.samplers.table import Draw, Emit, Eval, Table
+from engines.samplers.table import Draw, Emit, Eval, Scaled, Table
 from exporter.part import DEEP
 
 if TYPE_CHECKING:
@@ -78,6 +78,8 @@ def unroll(
                 kept = kept if op.shallow else dict(left)
             case Emit():
                 values |= sheet.copy(*decoder, {"latent": sheet.mix(op.row, history)})
+            case Scaled():
+                raise UnsupportedError("a sampler that corrects by norms cannot be fused. Set pipeline: stepped.")
             case _:
                 raise UnsupportedError("a sampler that starts from a given picture cannot be fused. Set pipeline: stepped.")
     model = sheet.model([values[port.name] for port in signature.inputs], [values[port.name] for port in signature.outputs])

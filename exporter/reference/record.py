@@ -110,6 +110,8 @@ def record(family: Family, recipe: Recipe, report: Callable[[str], None] = lambd
     cases: dict[str, list[Case]] = {name: [] for name in family.roles}
     with torch.no_grad(), _ranges(reference) as ranges:
         starts = family.starts if "encoder" in family.roles.values() else ()
+        texts_of = (family.signature(name) for name, role in family.roles.items() if role == "text")
+        read = {port.name for signature in texts_of for port in signature.inputs}
         off = next((scale.off for scale in family.guidance.scales if scale.name == USUAL), 1.0)
         for number, setting in enumerate(settings(recipe, starts, alike=_of_open_length(family), off=off)):
             report(setting.label)
@@ -117,7 +119,7 @@ def record(family: Family, recipe: Recipe, report: Callable[[str], None] = lambd
                 setting = replace(setting, prompts=("",) * len(setting.prompts), negative_prompt=None)  # noqa: PLW2901
             texts = setting.prompts, setting.negative_prompt
             pictures = _pictures(family, setting, np.random.Generator(np.random.Philox([recipe.checks.seed, number, 1])))
-            drawn = [fed for name, fed in pictures.items() if family.inputs[name].kind == "noise"]
+            drawn = [fed for name, fed in pictures.items() if name in read]
             conditioning, ids = reference.encode(*texts, *drawn), reference.tokenize(*texts)
             noise = noises(recipe, number)
             one = functools.partial(play, family, reference, setting, conditioning, pictures)
@@ -128,8 +130,7 @@ def record(family: Family, recipe: Recipe, report: Callable[[str], None] = lambd
             run = replace(one(noise, runs[0].image[0] if setting.strength else None), uncached=uncached)
             runs.append(run)
             numbers = {name: fed for name, fed in pictures.items() if not family.inputs[name].pictured}
-            shown = {name: fed for name, fed in pictures.items() if name not in numbers}
-            known = {**ids, **conditioning, **numbers, **reference.conditions(shown, run.draws[0])}
+            known = {**ids, **conditioning, **numbers, **reference.conditions(pictures, run.draws[0])}
             for name, role in family.roles.items():
                 signature = family.signature(name)
                 most = signature.lengths(signature.inputs[0].shape[0])[1]

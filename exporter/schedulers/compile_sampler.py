@@ -18,6 +18,7 @@ from engines.errors import MissingDependency, RecipeError, UnsupportedError
 from engines.plugins import did_you_mean
 from engines.samplers.table import Draw, Eval, Handovers, Starts, Table, TableProvenance
 from exporter.families import Driving
+from exporter.models import predictor_corrector
 from exporter.recipe import aliases
 from exporter.recipe.yaml_source import brief
 from exporter.schedulers.loop import FailedError, Loop, blame, refuse_given, refuse_undriven, set_times, shift
@@ -188,6 +189,11 @@ def configure(
 
     """
     kind, step = _scheduler(name), dict(step or {})
+    if predictor_corrector.of_scores(kind) and own and own.get("_class_name", name) != name:
+        raise UnsupportedError(
+            f"{name} takes scores from its network, and the model's own scheduler is {own['_class_name']}, whose network gives "
+            "none. Choose another: `t2iexport list samplers`."
+        )
     known = list(inspect.signature(kind.__init__).parameters)[1:]
     takes = [key for key in inspect.signature(kind.step).parameters if key not in _STEP]
     problems = [*_unknown(f"sampler.config: {name}", config, known), *_unknown(f"sampler.step: {name}", step, takes)]
@@ -264,7 +270,7 @@ def _scheduler(name: str) -> Any:  # noqa: ANN401 - a class of diffusers'
     """Look the class up; by name, so that whatever diffusers adds is there without a line here."""
     if name in _REFUSED:
         raise UnsupportedError(f"{name} cannot be a table: {_REFUSED[name]}.")
-    found = getattr(schedulers, name, None)
+    found = predictor_corrector.stepped(getattr(schedulers, name, None))
     if isinstance(found, type) and issubclass(found, SchedulerMixin) and found is not SchedulerMixin:
         if hasattr(found, "step") and hasattr(found, "set_timesteps"):
             return found

@@ -54,10 +54,10 @@ def order(scheduler: str, config: Mapping[str, Any]) -> float | None:
 def worst(table: Table) -> float | None:
     """Largest distance of a model input from the exact path, in standard deviations; None as for `order`."""
     history, error, path, before = list[np.ndarray](), 0.0, None, math.inf
-    for index, op in enumerate(table.ops):
+    if any(isinstance(op, Draw) for op in table.ops[1:]):
+        return None
+    for op in table.ops:
         if isinstance(op, Draw):
-            if index:
-                return None
             history.append(np.array(_NOISES))
         elif isinstance(op, Eval):
             if op.preview is None or op.preview[1] == 0:

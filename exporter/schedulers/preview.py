@@ -46,7 +46,7 @@ class Preview:
     def _meant(self, seen: torch.Tensor, output: torch.Tensor, time: torch.Tensor) -> torch.Tensor | None:
         """From the prediction type and the noise level: the model sees alpha * clean + sigma * noise."""
         scheduler, config = self._scheduler, self._scheduler.config
-        if hasattr(scheduler, "sigmas"):
+        if hasattr(scheduler, "sigmas") and hasattr(scheduler, "step_index"):
             level = float(scheduler.sigmas[scheduler.step_index - 1])  # the index is already that of the next step
         elif hasattr(scheduler, "alphas_cumprod"):
             kept = float(scheduler.alphas_cumprod[int(time)])

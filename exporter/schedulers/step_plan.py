@@ -21,7 +21,7 @@ def planned(table: Table, options: SamplerOptions) -> Table:
 
     """
     asks = _asks(options, _evaluations(table.ops))
-    return table.model_copy(update={"format": 3, "ops": _with(table.ops, asks)}) if any(asks) else table
+    return table.model_copy(update={"format": max(3, table.format), "ops": _with(table.ops, asks)}) if any(asks) else table
 
 
 def planned_starts(starts: Starts, options: SamplerOptions) -> Starts:

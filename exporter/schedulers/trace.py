@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -21,7 +21,9 @@ import torch
 from engines.errors import UnsupportedError
 from engines.sampler_ops import Row
 from engines.samplers import Step
-from engines.samplers.table import Draw, Emit, Eval, GivenLatent, Table, TableProvenance
+from engines.samplers.table import Draw, Emit, Eval, GivenLatent, Scaled, Table, TableProvenance
+from exporter.models.predictor_corrector import corrects
+from exporter.schedulers.corrections import own_share
 from exporter.schedulers.loop import FailedError, Loop, drive
 
 #: How far the table may be from the scheduler, as a share of the terms summed: linear ones stay near 1e-6, clipping shows 0.1.
@@ -56,9 +58,13 @@ def trace(make: Callable[[], Any], loop: Loop, provenance: TableProvenance, *, s
     masked = torch.tensor([1.0, 0.0]).reshape(1, 1, 2, 1) if loop.start is not None else None
     given = probes.given if loop.given else None
     own = {"own": probes.own} if stops else {}
-    final = drive(make(), loop, probes.model, probes.draw, probes.shape, given=given, mask=masked, peek=probes.peek, **own)
+    scheduler = make()
+    if corrects(scheduler):
+        scheduler.ratio_scaled = probes.scaled
+    final = drive(scheduler, loop, probes.model, probes.draw, probes.shape, given=given, mask=masked, peek=probes.peek, **own)
     row, kept = probes.mixed(final)
-    return Table(format=4 if stops else 2, provenance=provenance, ops=(*probes.ops, Emit(row=row, kept=kept)))
+    form = 4 if stops or any(isinstance(op, Scaled) for op in probes.ops) else 2
+    return Table(format=form, provenance=provenance, ops=(*probes.ops, Emit(row=row, kept=kept)))
 
 
 class _Probes:
@@ -66,10 +72,12 @@ class _Probes:
 
     def __init__(self, name: str, loop: Loop, make: Callable[[], Any]) -> None:
         self._name, self._steps, self._make = name, loop.steps, make
-        self.ops: list[Draw | GivenLatent | Eval | Emit] = []
+        self.ops: list[Draw | GivenLatent | Eval | Scaled | Emit] = []
         self._latent: torch.Tensor | None = None
-        # Two evaluations and two noises a step, and a slow start.
-        self.shape = (1, 1, 1 if loop.start is None else 2, 4 * loop.steps + 16)
+        # Two evaluations and two noises a step, and a slow start; of each correction an evaluation, a noise, and two that scale.
+        scheduler = make()
+        most = 4 + (4 * scheduler.config.correct_steps if corrects(scheduler) else 0)
+        self.shape = (1, 1, 1 if loop.start is None else 2, most * loop.steps + 16)
 
     def draw(self, wanted: tuple[int, ...]) -> torch.Tensor:
         """Answer with noise."""
@@ -105,6 +113,11 @@ class _Probes:
             )
         return _short(np.array([factor]))[0]
 
+    def scaled(self, value: torch.Tensor, over: torch.Tensor, under: torch.Tensor, power: Literal[1, 2]) -> torch.Tensor:
+        """Answer with what is scaled by a ratio of norms."""
+        rows = [self.mixed(each)[0] for each in (value, over, under)]
+        return self._append(Scaled(row=rows[0], over=rows[1], under=rows[2], power=power))
+
     def peek(self, clean: torch.Tensor | None) -> None:
         """Write down what the clean latent of the last evaluation consists of."""
         index = max(index for index, op in enumerate(self.ops) if isinstance(op, Eval))
@@ -127,7 +140,7 @@ class _Probes:
         row, *kept = (_short(np.trim_zeros(each[:width], "b")) for each in rows)
         return row, kept[0] if kept else None
 
-    def _append(self, op: Draw | GivenLatent | Eval) -> torch.Tensor:
+    def _append(self, op: Draw | GivenLatent | Eval | Scaled) -> torch.Tensor:
         self.ops.append(op)
         if len(self.ops) > self.shape[-1]:
             raise UnsupportedError(
@@ -180,7 +193,7 @@ def prove(table: Table, make: Callable[[], Any], loop: Loop) -> float:
         UnsupportedError: it is above `TOLERANCE`, or a time differs; says which option to change.
 
     """
-    name, worst = table.provenance.scheduler, 0.0
+    name, worst = table.provenance.scheduler, own_share(make(), loop)
     planned = [op.t if isinstance(op, Eval) else None for op in table.ops[:-1]]
     for seed, scale in enumerate(SCALES):
         for masked in (False, True) if loop.start is not None else (False,):
@@ -222,13 +235,23 @@ def _replay(scheduler: Any, loop: Loop, random: np.random.Generator, scale: floa
     def own(latent: torch.Tensor) -> None:
         events.own.append(latent.numpy().copy())
 
+    if corrects(scheduler):
+        real = scheduler.ratio_scaled
+
+        def ratio_scaled(*given: Any) -> torch.Tensor:  # noqa: ANN401 - three latents and a power
+            found = real(*given)
+            events.times.append(None)
+            events.history.append(found.numpy().astype(np.float32))
+            return found
+
+        scheduler.ratio_scaled = ratio_scaled
     final = drive(scheduler, loop, model, lambda _: fresh(), shape, given=given, mask=made_anew, peek=peek, own=own)
     events.seen.append(final.numpy())
     return events
 
 
 def _deviation(table: Table, events: _Events, mask: np.ndarray | None) -> float:
-    latents: dict[type, list[np.ndarray]] = {Draw: [], GivenLatent: [], Eval: []}
+    latents: dict[type, list[np.ndarray]] = {Draw: [], GivenLatent: [], Eval: [], Scaled: []}
     for op, latent in zip(table.ops, events.history, strict=False):
         latents[type(op)].append(latent)
     draws, answers, times, steps = iter(latents[Draw]), iter(latents[Eval]), list[float](), list[Step]()

@@ -5,7 +5,20 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from engines.errors import UnsupportedError
-from engines.sampler_ops import Draw, Emit, Eval, GivenLatent, Ops, append, fitting, no_rows_for_a_mask, not_finite, step_name
+from engines.sampler_ops import (
+    Draw,
+    Emit,
+    Eval,
+    GivenLatent,
+    Ops,
+    Scaled,
+    append,
+    fitting,
+    no_rows_for_a_mask,
+    norms,
+    not_finite,
+    step_name,
+)
 
 SHAPE = (1, 4, 2, 3)
 
@@ -15,7 +28,15 @@ def test_an_op_is_told_by_its_word():
         [{"op": "draw"}, {"op": "given", "name": "image"}, {"op": "eval", "t": 1, "row": [1]}, {"op": "emit", "row": []}]
     )
     assert [type(op) for op in ops] == [Draw, GivenLatent, Eval, Emit]
-    for wrong in ({"op": "noise"}, {"row": [1]}, {"op": "draw", "row": [1]}, {"op": "eval", "t": float("nan"), "row": []}):
+    scaled = {"op": "scaled", "row": [1], "over": [1], "under": [1], "power": 2}
+    assert TypeAdapter(Ops).validate_python([scaled]) == (Scaled(row=(1,), over=(1,), under=(1,), power=2),)
+    for wrong in (
+        {"op": "noise"},
+        scaled | {"power": 3},
+        {"row": [1]},
+        {"op": "draw", "row": [1]},
+        {"op": "eval", "t": float("nan"), "row": []},
+    ):
         with pytest.raises(ValidationError):
             TypeAdapter(Ops).validate_python([wrong])
 
@@ -58,3 +79,10 @@ def test_what_is_said_of_a_step():
     assert str(not_finite(step_name(1, 1, 0.5))).startswith("step 1 of 1 (t = 0.5): the denoiser returned NaN or infinity.")
     assert "Play it without a mask" in str(no_rows_for_a_mask())
     assert isinstance(no_rows_for_a_mask(), UnsupportedError)
+
+
+def test_a_norm_is_a_picture_s():
+    latent = np.zeros((2, 4, 2, 3), np.float32)
+    latent[0, 0, 0, :2] = 3, 4
+    assert norms(latent).tolist() == [[[[5.0]]], [[[0.0]]]]
+    assert norms(latent).dtype == np.float64

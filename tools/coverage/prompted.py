@@ -9,36 +9,19 @@ from typing import Any
 
 import diffusers as library
 import torch
-import transformers
 from diffusers import DiffusionPipeline
-from diffusers.pipelines.stable_diffusion.stable_unclip_image_normalizer import StableUnCLIPImageNormalizer
 from safetensors.torch import save_file
 
-from tools.coverage import conditioned, controlnets, unets
-from tools.coverage.parts import alive, clip, clip_tokenizer, vae
+from tools.coverage import conditioned, controlnets, unclip, unets
+from tools.coverage.clip_images import PROJECTED, WIDTH, image_encoder, image_processor
+from tools.coverage.parts import alive, vae
 
 #: Whose classes are typed for models of their own size and kind.
 diffusers: Any = library
-#: Pixels of a side that the image encoder sees, and how wide its states and its answer are.
-SIDE, WIDTH, PROJECTED = 32, 32, 16
 #: Tokens that an adapter makes of a picture: a plain one, and one of `plus`.
 _TOKENS, _QUERIES = 4, 6
 #: Of a resampler: layers, and the width of an attention head, both of which diffusers' code has as numbers.
 _LAYERS, _HEAD = 4, 64
-
-
-def image_encoder() -> Any:  # noqa: ANN401 - transformers'
-    """CLIP's image tower of two layers, with its projection."""
-    config = transformers.CLIPVisionConfig(
-        hidden_size=WIDTH, projection_dim=PROJECTED, num_hidden_layers=2, num_attention_heads=4, image_size=SIDE, patch_size=8,
-        intermediate_size=37,
-    )  # fmt: skip
-    return alive(transformers.CLIPVisionModelWithProjection(config))
-
-
-def image_processor() -> Any:  # noqa: ANN401 - transformers'
-    """What prepares its pictures."""
-    return transformers.CLIPImageProcessorPil(crop_size=SIDE, size={"shortest_edge": SIDE})
 
 
 def image_variation() -> DiffusionPipeline:
@@ -46,17 +29,6 @@ def image_variation() -> DiffusionPipeline:
     return diffusers.StableDiffusionImageVariationPipeline(
         vae(), image_encoder(), conditioned.unet(cross_attention_dim=PROJECTED), diffusers.DDIMScheduler(clip_sample=False),
         None, image_processor(), requires_safety_checker=False,
-    )  # fmt: skip
-
-
-def stable_unclip() -> DiffusionPipeline:
-    """CLIP's answer to a picture beside the text, normalised and with noise in it."""
-    network = conditioned.unet(class_embed_type="projection", projection_class_embeddings_input_dim=2 * PROJECTED)
-    return diffusers.StableUnCLIPImg2ImgPipeline(
-        feature_extractor=image_processor(), image_encoder=image_encoder(),
-        image_normalizer=alive(StableUnCLIPImageNormalizer(embedding_dim=PROJECTED)),
-        image_noising_scheduler=diffusers.DDPMScheduler(beta_schedule="squaredcos_cap_v2"), tokenizer=clip_tokenizer(),
-        text_encoder=clip(), unet=network, scheduler=diffusers.DDIMScheduler(clip_sample=False), vae=vae(),
     )  # fmt: skip
 
 
@@ -120,7 +92,7 @@ def stable_diffusion_xl_adapter() -> DiffusionPipeline:
 #: Name → what makes the pipeline, which may be given an adapter.
 MADE: Mapping[str, Callable[[], DiffusionPipeline]] = {
     "stable-diffusion-image-variation": image_variation,
-    "stable-unclip-img2img": stable_unclip,
+    **unclip.MADE,
     "instruct-pix2pix": conditioned.instruct_pix2pix,
     "instruct-pix2pix-xl": instruct_pix2pix_xl,
     "t2i-adapter": conditioned.stable_diffusion_adapter,

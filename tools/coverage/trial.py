@@ -77,6 +77,7 @@ CALLS: Mapping[str, Mapping[str, Any]] = {
     "dreamlite": {"max_sequence_length": 260},
     "dreamlite-mobile": {"max_sequence_length": 260},
     "kandinsky22": {"prior_num_inference_steps": 3},
+    "stable-unclip": {"prior_num_inference_steps": 3, "noise_level": 100},
 }
 #: What a micro model has in another way than the models of that name.
 _WITH = {

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import click
 
-from engines.sampler_ops import Draw, Emit, Eval, GivenLatent
+from engines.sampler_ops import Draw, Emit, Eval, GivenLatent, Scaled
 from engines.samplers.table import Table
 
-Op = Draw | GivenLatent | Eval | Emit
+Op = Draw | GivenLatent | Eval | Scaled | Emit
 
 
 def line(op: Op | None, digits: int) -> str:
@@ -24,6 +24,8 @@ def line(op: Op | None, digits: int) -> str:
             return f"given {op.name}"
         case Eval():
             return f"eval {op.t:<8g} {row(op.row, digits)}"
+        case Scaled():
+            return f"scaled ^{op.power}     {row(op.row, digits)}"
         case Emit():
             return f"emit          {row(op.row, digits)}"
 

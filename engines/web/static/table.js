@@ -13,10 +13,15 @@ function mix(row, history) {
   return mixed;
 }
 
+/** The norm of a latent. */
+function norm(latent) {
+  return Math.sqrt(latent.reduce((sum, value) => sum + value * value, 0));
+}
+
 /**
  * Run a table that starts from noise.
  *
- * @param {object[]} ops of the table: `draw`, `eval` and, last, `emit`
+ * @param {object[]} ops of the table: `draw`, `eval`, `scaled` and, last, `emit`
  * @param {(latent: Float32Array, time: number) => Promise<Float32Array>} denoise the model, asked once per `eval`
  * @param {() => Float32Array} draw the next noise
  * @param {(step: number, total: number) => Promise<void>} onStep awaited after every `eval`; what it throws ends the sampling
@@ -26,10 +31,15 @@ export async function play(ops, denoise, draw, onStep = async () => {}) {
   const history = [];
   const total = ops.filter(({ op }) => op === "eval").length;
   let step = 0;
-  for (const { op, row, t } of ops) {
+  for (const { op, row, t, over, under, power } of ops) {
     if (op === "emit") return mix(row, history);
     if (op === "draw") {
       history.push(draw());
+      continue;
+    }
+    if (op === "scaled") {
+      const ratio = fround((norm(mix(over, history)) / norm(mix(under, history))) ** power);
+      history.push(mix(row, history).map((value) => fround(value * ratio)));
       continue;
     }
     if (op !== "eval") throw new Error(`this sampler has an op ${op}, which starts from something else than noise.`);

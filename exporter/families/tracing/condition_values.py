@@ -17,7 +17,7 @@ from exporter.families.tracing.following import dry_run, own_start
 from exporter.families.tracing.following.dry_run import Leaf, Play
 from exporter.families.tracing.following.origins import DRAW, STEP, Origins, marked
 from exporter.families.tracing.following.standins import Stepped
-from exporter.families.tracing.pictures import image_arguments
+from exporter.families.tracing.pictures import image_arguments, own_noise
 from exporter.families.tracing.pipelines.scales import steering
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Conditioned(Protocol):
 def condition_values(
     family: Conditioned,
     pipeline: Any,  # noqa: ANN401 - of diffusers
-    pictures: Mapping[str, np.ndarray],
+    fed: Mapping[str, np.ndarray],
     noise: np.ndarray,
 ) -> dict[str, np.ndarray]:
     """Run a pipeline up to its first step, and keep what it made of its pictures.
@@ -57,8 +57,8 @@ def condition_values(
     Args:
         family: that follows it.
         pipeline: with its networks in memory.
-        pictures: uint8 (B, height, width, channels) by input.
-        noise: what it draws for them, where it does.
+        fed: by input pictures, uint8 (B, height, width, channels), numbers, int64 (B,), and noise of its own for pictures.
+        noise: what else it draws for them, where it does.
 
     Returns:
         float32 by port, the pictures as it prepares them among them; nothing where no step takes any of pictures alone.
@@ -67,6 +67,8 @@ def condition_values(
     survey, about = family.survey, family.conditions
     if not about.crossings:
         return {}
+    pictures = {name: own for name, own in fed.items() if name in survey.pictures}
+    numbers = {name: torch.from_numpy(own.copy()) for name, own in fed.items() if own.ndim == 1}
     count = len(next(iter(pictures.values())))
     sizes = (own.shape[1:3] for name, own in pictures.items() if survey.own_sides(name) is None)
     size = next(sizes, None)
@@ -96,15 +98,16 @@ def condition_values(
         own = noise[:, : dry_run.flat(tuple(shape), survey.name)[0]]
         return marked(torch.from_numpy(own.copy()).reshape(tuple(shape)), f"{DRAW}{number}")
 
-    drawn = itertools.count()
-    play = Play(pipeline, draw, marked(torch.zeros(count), STEP), Origins(crossing, "pictures"))
+    drawn, own = itertools.count(), fed.get(own_noise.NOISE)
+    drawing = own_noise.beside(draw, None if own is None else torch.from_numpy(own.copy()))
+    play = Play(pipeline, drawing, marked(torch.zeros(count), STEP), Origins(crossing, "pictures"))
     play.place(**image_arguments.noting(pipeline, note), **survey.unasked(pipeline, but=about.begun))
     leaves = (leaf for each in survey.conditioning for leaf in each if isinstance(leaf, Leaf))
     zeros = {leaf.name: torch.zeros(count, *leaf.seen_shape) for leaf in leaves}
     encoded = played_parts.restored(survey, zeros, torch.float32)
     play.encode_by(replayed(encoded))
     asked = {**family.arguments, **played_parts.prompted(pipeline, survey, encoded, count), **survey.others}
-    asked |= whole_numbers.given(pipeline, count, {})
+    asked |= whole_numbers.given(pipeline, count, numbers)
     asked |= steering(pipeline, survey.mode, survey.scale) | survey.called_by(image_arguments.piled(shown, piles=survey.piles))
     asked |= own_start.blank(pipeline, count, height, width)
     with contextlib.suppress(Stepped):

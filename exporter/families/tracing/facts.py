@@ -18,7 +18,7 @@ from exporter.families.tracing.following.dry_run import NEGATIVE, POSITIVE, Enco
 from exporter.families.tracing.following.open_scale import OpenScale
 from exporter.families.tracing.following.origins import DRAW, STEP, Origins, drawn_of, marked
 from exporter.families.tracing.following.standins import Absent, Finished, Stepped, idle, outlined, refused
-from exporter.families.tracing.pictures import image_arguments
+from exporter.families.tracing.pictures import image_arguments, own_noise
 from exporter.families.tracing.pipelines import two_stages
 from exporter.families.tracing.pipelines.one_text import TextList, checked, plain
 from exporter.families.tracing.pipelines.scales import open_scales, other_scales, steering
@@ -64,6 +64,7 @@ class Survey:
         scale: of guidance; `others` are the pipeline's further scales.
         options: what `step` was given beside output, time and sample.
         earlier: how many noises a first stage draws for a picture, and the shape of each; () without one.
+        owned: the same of noises for its pictures that are no latent's.
         texts: what its prompts are a list of, as its call is given them.
         lone: whether it writes its prompt into a text of its own, and so draws one at a time.
         counts: whether a network asks masks that pad texts how many ids are a text's own.
@@ -107,7 +108,8 @@ class Survey:
         self.others = open_scales(other_scales(pipeline))
         self._read: dict[str, set[str]] = {}
         self.texts: type[list[str]] = TextList
-        play, noises = self._play(1)
+        self.owned, owned = (), list[tuple[int, ...]]()
+        play, noises = self._play(1, owned=owned)
         self.encodings = self._recorded(play)
         masks, called = own_texts.AskedMasks(), self.called(1)
         play.place(**(first := two_stages.answered(None)))
@@ -129,6 +131,7 @@ class Survey:
         self.texts = TextList if self.lone else list
         (earlier,) = first.values()
         self.earlier = earlier.of_a_picture(self.name)
+        self.owned = own_noise.of_a_picture(owned, self.name)
         pads = any(not call.mask.all() for each in self.encodings for call in each.tokens)
         self.counts = masks.asked and pads
         self.draws, self.unseeded = len(noises), play.unseeded.drawn
@@ -226,7 +229,9 @@ class Survey:
         except Exception as error:
             raise refused(self.name, error, self.pipeline.components) from error
 
-    def _play(self, batch: int, follow: Origins | None = None) -> tuple[Play, list[Tensor]]:
+    def _play(
+        self, batch: int, follow: Origins | None = None, owned: list[tuple[int, ...]] | None = None
+    ) -> tuple[Play, list[Tensor]]:
         noises: list[Tensor] = []
 
         def draw(shape: Sequence[int]) -> Tensor:
@@ -235,7 +240,8 @@ class Survey:
             return marked(noises[-1], STEP if number == self.drawn else f"{DRAW}{number}")
 
         follow = follow or (Origins() if self.pictures else None)
-        play = Play(self.pipeline, draw, marked(torch.full((batch,), 500.0), STEP), follow)
+        drawing = own_noise.beside(draw, seen=owned)
+        play = Play(self.pipeline, drawing, marked(torch.full((batch,), 500.0), STEP), follow)
         play.place(**(image_arguments.taking(self.pipeline, self.prepared) if self.pictures else {}))
         return play, noises
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from engines.inputs import Input
 from exporter.families.tracing import whole_numbers
-from exporter.families.tracing.pictures import image_arguments
+from exporter.families.tracing.pictures import image_arguments, own_noise
 from exporter.families.tracing.pipelines.two_stages import NOISE
 
 if TYPE_CHECKING:
+    from engines.signature import Port
+    from engines.wiring import Role
     from exporter.families.tracing.facts import Survey
 
 
@@ -27,6 +29,9 @@ def entries(survey: Survey, pictures: Sequence[str], sides: tuple[int | str, ...
     if survey.earlier:
         told = f"noise of the first stage of {survey.name}; a seed draws it before all other"
         found[NOISE] = Input(kind="noise", shape=("batch", *survey.earlier), about=told)
+    if survey.owned:
+        told = f"noise for the pictures of {survey.name}; a seed draws it before the latent's"
+        found[own_noise.NOISE] = Input(kind="noise", shape=("batch", *survey.owned), about=told)
     for name in pictures:
         about = survey.prepared.get(name, image_arguments.PLAIN)
         found[name] = Input(
@@ -36,3 +41,14 @@ def entries(survey: Survey, pictures: Sequence[str], sides: tuple[int | str, ...
             about=f"{survey.pictures[name]} of {survey.name}",
         )
     return found
+
+
+def ports(entries: Mapping[str, Input], role: Role, made_once: Collection[str]) -> list[Port]:
+    """What of them a part takes, in order; numbers and noise of which what steps take is `made_once` are the condition part's."""
+
+    def taker(name: str, entry: Input) -> Role:
+        if entry.pictured or name in made_once:
+            return "condition"
+        return "text" if entry.kind == "noise" else "denoiser"
+
+    return [entry.port(name) for name, entry in entries.items() if taker(name, entry) == role]

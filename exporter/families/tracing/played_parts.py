@@ -23,7 +23,7 @@ from exporter.families.tracing.following.origins import DRAW, STEP, Origins, mar
 from exporter.families.tracing.following.own_texts import Ones, as_long
 from exporter.families.tracing.following.standins import Finished, Stepped, outlined
 from exporter.families.tracing.following.text_pairs import paired
-from exporter.families.tracing.pictures import image_arguments
+from exporter.families.tracing.pictures import image_arguments, own_noise
 from exporter.families.tracing.pipelines import two_stages
 from exporter.families.tracing.pipelines.scales import steering
 from exporter.families.tracing.steps import neutral
@@ -70,8 +70,10 @@ class PlayedPart(nn.Module):
         play.place(**(image_arguments.taking(self._pipeline, {}) if self._survey.pictures else {}))
         return play
 
-    def _drawing(self, latent: Tensor, noise: Tensor | None = None) -> Callable[[Sequence[Any]], Tensor]:
-        """Answer the pipeline's draws: its latent, and zeros or the noise that is given for the others."""
+    def _drawing(
+        self, latent: Tensor, noise: Tensor | None = None, own: Tensor | None = None
+    ) -> Callable[[Sequence[Any]], Tensor]:
+        """Answer the pipeline's draws: its latent, and zeros or the noise that is given for others; `own` is no latent's."""
         drawn = itertools.count()
 
         def draw(shape: Sequence[Any]) -> Tensor:
@@ -79,7 +81,7 @@ class PlayedPart(nn.Module):
                 return marked((latent / self._survey.factor).reshape(tuple(shape)), STEP)
             return marked((torch.zeros(tuple(shape)) if noise is None else noise).reshape(tuple(shape)), f"{DRAW}{number}")
 
-        return draw
+        return own_noise.beside(draw, own)
 
     @property
     def _dtype(self) -> torch.dtype:
@@ -222,7 +224,8 @@ class PlayedConditions(PlayedPart):
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...] | Tensor:
         """Call the pipeline up to its scheduler's `step`, without the networks that come after all of them."""
         values = dict(zip(self._ports, inputs, strict=True))
-        noise, found = values.pop("noise", None), dict[int, Tensor]()
+        noise, own, found = values.pop("noise", None), values.pop(own_noise.NOISE, None), dict[int, Tensor]()
+        numbers = {name: values.pop(name) for name in self._conditions.fed if name in values}
         one_batch(inputs)
 
         def crossing(number: int, made: Tensor) -> Tensor:
@@ -236,13 +239,13 @@ class PlayedConditions(PlayedPart):
         first, size = next(iter(pictures.values())), next(drawn, asked)
         count, sides = first.shape[0], [length * self._survey.enlarges // self._factor for length in size]
         latent = torch.zeros(count, self._survey.latent[0], *sides)
-        play = self._play(self._drawing(latent, noise), torch.zeros(count), Origins(crossing, "pictures"))
+        play = self._play(self._drawing(latent, noise, own), torch.zeros(count), Origins(crossing, "pictures"))
         play.place(**self._survey.unasked(self._pipeline, but=self._conditions.begun))
         encoded = self._bare(count)
         play.encode_by(replayed(encoded))
         # Not before: what ends a network's call halfway leaves a trace of it open.
         with contextlib.suppress(Stepped), sized(first):
-            play(**self._call(play, encoded, latent, self._survey.scale, pictures) | self._survey.others)
+            play(**self._call(play, encoded, latent, self._survey.scale, pictures, numbers) | self._survey.others)
         ordered = tuple(found[number] for number in range(len(self._conditions.crossings)))
         return ordered if len(ordered) != 1 else ordered[0]
 

@@ -28,6 +28,7 @@ def problems(survey: Survey, recipe: Recipe, factor: int) -> list[str]:
 
 def _of_shapes(survey: Survey, recipe: Recipe, factor: int) -> Iterator[str]:
     from exporter.families.tracing.steps import neighbours  # noqa: PLC0415 - torch
+    from exporter.models import predictor_corrector  # noqa: PLC0415 - torch
 
     shapes = recipe.shapes
     typical = shapes.height[1], shapes.width[1]
@@ -39,6 +40,9 @@ def _of_shapes(survey: Survey, recipe: Recipe, factor: int) -> Iterator[str]:
                 yield f"shapes.{axis}: {length} px, of which {survey.name} makes {made}; write that"
     if shapes.batch[2] > 1 and survey.lone:
         yield f"shapes.batch: {survey.name} takes one prompt, for one picture; write [1, 1, 1], and they are drawn one by one"
+    elif shapes.batch[2] > 1 and predictor_corrector.corrects(survey.pipeline.scheduler):
+        told = "corrects pictures by the mean over a batch, so that those drawn together change each other"
+        yield f"shapes.batch: the scheduler of {survey.name} {told}; write [1, 1, 1], and they are drawn one by one"
     elif shapes.batch[2] > 1 and neighbours.along_the_batch(survey, *typical):
         told = "attends along the batch, so that pictures drawn together change each other"
         yield f"shapes.batch: a network of {survey.name} {told}; write [1, 1, 1], and they are drawn one by one"

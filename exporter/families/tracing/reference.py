@@ -22,7 +22,7 @@ from exporter.families.tracing.following.dry_run import Leaf, Play
 from exporter.families.tracing.following.open_scale import OpenScale
 from exporter.families.tracing.following.own_texts import without_padding
 from exporter.families.tracing.following.standins import Stepped
-from exporter.families.tracing.pictures import image_arguments
+from exporter.families.tracing.pictures import image_arguments, own_noise
 from exporter.families.tracing.pipelines import siblings, two_stages
 from exporter.families.tracing.pipelines.call import as_taken
 from exporter.families.tracing.pipelines.scales import steering
@@ -256,9 +256,9 @@ class TracedReference:
             np.pad(each, [(0, 0), (0, most - each.shape[1])] + [(0, 0)] * 2) if each.shape[1] < most else each for each in taken
         ]
 
-    def conditions(self, pictures: Mapping[str, np.ndarray], noise: np.ndarray) -> dict[str, np.ndarray]:
+    def conditions(self, fed: Mapping[str, np.ndarray], noise: np.ndarray) -> dict[str, np.ndarray]:
         """What the pipeline's own code makes of pictures for its steps; as `condition_values`."""
-        return condition_values(self._family, self.pipeline, pictures, noise)
+        return condition_values(self._family, self.pipeline, fed, noise)
 
     def call(self, conditioning: Mapping[str, np.ndarray], guidance_scale: float | None, **options: Any) -> Any:  # noqa: ANN401
         """Run the pipeline on conditioning that `encode` returned; pictures are `images` of what it returns.
@@ -270,7 +270,8 @@ class TracedReference:
         if self._started and self._started[0] is not played:
             self._started = None
         given = {name: own for name, own in options.pop("pictures", {}).items() if name != two_stages.NOISE}
-        pictures = image_arguments.in_hand({name: own for name, own in given.items() if own.ndim > 1}, survey.shared)
+        own = own_noise.OwnNoise(torch.from_numpy(given.pop(own_noise.NOISE))) if own_noise.NOISE in given else None
+        pictures = image_arguments.in_hand({name: each for name, each in given.items() if each.ndim > 1}, survey.shared)
         piled = image_arguments.piled(pictures, piles=survey.piles)
         shown = survey.called_by(piled, self._started[1].shown if self._started else None)
         tensors = {name: torch.from_numpy(array.copy()) for name, array in conditioning.items()}
@@ -290,7 +291,7 @@ class TracedReference:
         if not self._started:
             running.__dict__.update(own_start.processors(played))
             asked |= own_start.blank(played, count, options["height"], options["width"])
-        asked |= whole_numbers.as_called(played, {name: own for name, own in given.items() if own.ndim == 1})
+        asked |= whole_numbers.as_called(played, {name: each for name, each in given.items() if each.ndim == 1})
         asked |= steering(played, survey.mode, scale)
         asked |= played_parts.prompted(played, survey, encoded, count)
         # Pipelines that start from pictures have other defaults of further scales.
@@ -300,11 +301,12 @@ class TracedReference:
         unseeded = standins.Unseeded() if "generator" in takes else contextlib.nullcontext()
         shape = self._family.latent_shape(count, asked["height"], asked["width"])
         stepped, noting = cached(running, self._family, cache, shape[2:]), contextlib.nullcontext()
+        dealt = contextlib.nullcontext() if own is None else own
         if self._noted is not None:
             fed = self._family.guidance.fed(guidance_scale)
             values = tensors | {name: torch.from_numpy(np.full(count, each, np.float32)) for name, each in fed.items()}
             noting = self._noted.of(running.scheduler, values, functools.partial(self.unpacked, shape=shape))
-        with dry_run.quiet(), unseeded, begins, own_grid(running, asked) as left, stepped as self.features, noting:
+        with dry_run.quiet(), dealt, unseeded, begins, own_grid(running, asked) as left, stepped as self.features, noting:
             found = dry_run.image_of(running(**{name: left[name] for name in left if name in takes}))
         if self._started and isinstance(found, Tensor):  # as every latent becomes a picture, which some pipelines do not do right
             found = self.decode(self.unpacked(found, shape).numpy())

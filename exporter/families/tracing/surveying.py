@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+from torch import nn
+
 from engines.errors import UnsupportedError
 from exporter.families.tracing.facts import Survey
 from exporter.families.tracing.following import dry_run
@@ -51,7 +53,8 @@ def _pictured(survey: Any, pipeline: Any, words: Mapping[str, str] | None, *, sh
             else found
         )
     except UnsupportedError:
-        if alone and within(alone.__cause__, pipeline.components):  # it asked for no picture before
+        networks = {name: each for name, each in pipeline.components.items() if isinstance(each, nn.Module)}
+        if alone and within(alone.__cause__, networks):  # it asked for no picture before
             raise alone from alone.__cause__
         raise
 

@@ -11,9 +11,12 @@ from torch import Tensor
 from engines.inputs import Input
 from exporter.families.tracing.following import dry_run
 from exporter.families.tracing.following.origins import STEP, marked
+from exporter.families.tracing.pipelines.own_prior import has_own_prior
 
 #: diffusers' word for the argument that is a class of each picture, and the name of the input.
 LABELS = "class_labels"
+#: diffusers' word for how much noise a picture is given, and what a scheduler is called that adds it to an embedding.
+_LEVEL, _NOISING = "noise_level", "noising_scheduler"
 #: Fields of a network's config that hold the number of its classes.
 _FIELDS = ("num_class_embeds", "num_embeds_ada_norm")
 
@@ -27,16 +30,35 @@ def classes(pipeline: Any) -> int:  # noqa: ANN401 - of diffusers
 
 
 def levels(pipeline: Any) -> dict[str, tuple[int, int]]:  # noqa: ANN401
-    """Arguments of a pipeline's call of which its config knows the largest: their defaults and that, from 0 on."""
+    """Arguments of a pipeline's call of which it knows the largest: their defaults and that, from 0 on."""
     takes = {name: about.default for name, about in dry_run.arguments(pipeline).items() if type(about.default) is int}
-    most = {name: pipeline.config.get(f"max_{name}") for name in takes}
+    most = {name: _most(pipeline, name) for name in takes}
     return {name: (min(takes[name], most[name]), most[name]) for name in takes if isinstance(most[name], int)}
 
 
+def noising(pipeline: Any) -> set[str]:  # noqa: ANN401
+    """The schedulers among its components that say how much noise a level is, or by which a first stage is sampled."""
+    asked = levels(pipeline) or has_own_prior(pipeline)
+    return {name for name in pipeline.components if name.endswith("_scheduler")} if asked else set()
+
+
+def _most(pipeline: Any, name: str) -> Any:  # noqa: ANN401 - None of what is no level
+    """The largest level: as the pipeline's config has it, or the last time of the scheduler that adds so much noise."""
+    if has_own_prior(pipeline):
+        return None  # what its first stage leaves is noised there, which knows no inputs but noise
+    found = pipeline.config.get(f"max_{name}")
+    noising = [each for part, each in pipeline.components.items() if part.endswith(_NOISING)]
+    return noising[0].config.num_train_timesteps - 1 if found is None and noising and name == _LEVEL else found
+
+
 def given(pipeline: Any, count: Any, values: Mapping[str, Tensor]) -> dict[str, Any]:  # noqa: ANN401 - an open length
-    """Arguments of the pipeline's call that are such numbers, int64 (count,) each: those of `values`, else class 0 or level 0."""
-    names = [*([LABELS] if classes(pipeline) else []), *levels(pipeline)]
-    return {name: marked(values[name] if name in values else torch.zeros(count, dtype=torch.int64), STEP) for name in names}
+    """Arguments of the pipeline's call that are such numbers, int64 (count,) each: those of `values`, else class 0 or level 0.
+
+    A class is the step's; a level, of the noise in a picture, is of the pictures' side.
+    """
+    sides = {**({LABELS: STEP} if classes(pipeline) else {}), **{name: name for name in levels(pipeline)}}
+    zeros = torch.zeros(count, dtype=torch.int64)
+    return {name: marked(values[name] if name in values else zeros.clone(), side) for name, side in sides.items()}
 
 
 def as_called(pipeline: Any, fed: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ANN401

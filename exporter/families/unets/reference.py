@@ -57,7 +57,7 @@ class LatentDiffusionReference:
         """The noises of a run as the pipeline draws them, which is as a bundle does."""
         return list(draws)
 
-    def conditions(self, pictures: Mapping[str, np.ndarray], noise: np.ndarray) -> dict[str, np.ndarray]:  # noqa: ARG002
+    def conditions(self, fed: Mapping[str, np.ndarray], noise: np.ndarray) -> dict[str, np.ndarray]:  # noqa: ARG002
         """Nothing: these pipelines start from pictures, and are not conditioned on any."""
         return {}
 

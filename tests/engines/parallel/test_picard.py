@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from engines.errors import BundleError, UnsupportedError
 from engines.parallel.picard import Picard
-from engines.sampler_ops import Draw, Emit, Eval, GivenLatent
+from engines.sampler_ops import Draw, Emit, Eval, GivenLatent, Scaled
 from engines.samplers import Cancelled
 from engines.samplers.table import Table
 from tests.engines import small
@@ -291,6 +291,12 @@ def test_options_out_of_range_are_refused(options):
 def test_only_tables_are_played():
     with pytest.raises(UnsupportedError, match="only compiled samplers"):
         Picard().over(object())
+
+
+def test_a_sampler_that_corrects_is_not_played_side_by_side():
+    ops = (Draw(), Scaled(row=(1,), over=(1,), under=(1,), power=1), Emit(row=(0, 1)))
+    with pytest.raises(UnsupportedError, match="corrects by how large the model's answers are"):
+        Picard().over(Table(format=4, provenance=small.table().provenance, ops=ops))
 
 
 def test_it_is_no_kind_of_sampler_file(tmp_path):

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from engines.errors import BundleError, UnsupportedError
 from engines.samplers import Cancelled
-from engines.samplers.table import Draw, Emit, Eval, GivenLatent, Handovers, Starts, Table
+from engines.samplers.table import Draw, Emit, Eval, GivenLatent, Handovers, Scaled, Starts, Table
 from tests.engines import small
 
 SHAPE = (2, 4, 3, 5)
@@ -257,6 +257,8 @@ def test_numbers_that_overflow_are_found_by_the_check():
         [Draw(), Emit(row=(1, 1))],
         [Draw(), Eval(t=1, row=(1, 1)), Emit(row=(1,))],
         [GivenLatent(name="image"), Emit(row=(1,))],
+        [Draw(), Scaled(row=(1,), over=(1, 1), under=(1,), power=1), Emit(row=(1,))],
+        [Draw(), GivenLatent(name="image"), Scaled(row=(1,), over=(1,), under=(1,), power=1), Emit(row=(1,))],
         [Draw(), Eval(t=1, row=(1,), kept=(1, 1)), Emit(row=(1,), kept=(1,))],
         [Draw(), Eval(t=1, row=(1,), kept=(1,)), Emit(row=(1,))],
     ],
@@ -346,3 +348,27 @@ def test_only_a_table_of_format_4_begins_without_noise():
     with pytest.raises(ValidationError, match="must begin with draw and end"):
         Table(provenance=small.table().provenance, ops=ops)
     assert Table(format=4, provenance=small.table().provenance, ops=ops).ops == ops
+
+
+@pytest.mark.parametrize("power", [1, 2])
+def test_what_is_scaled_is_so_by_each_picture_s_own_norms(tmp_path, power):
+    """Which a picture beside another does not change."""
+    ops = (Draw(), Draw(), Scaled(row=(0, 3), over=(2,), under=(0, 1), power=power), Emit(row=(1, 0, 1)))
+    Table(format=4, provenance=small.table().provenance, ops=ops).dump(tmp_path / "t.json")
+    table = Table.load(tmp_path / "t.json")
+    assert table.ops == ops
+    first, second = (draws(3)() * np.float32([1, 5]).reshape(-1, 1, 1, 1) for _ in range(2))
+    second[0] *= 7
+    norms = [np.sqrt(np.square(2 * one.astype(np.float64)).sum(axis=(1, 2, 3))) for one in (first, second / 2)]
+    wanted = first + 3 * second * ((norms[0] / norms[1]) ** power).reshape(-1, 1, 1, 1)
+    taken = iter((first, second))
+    played = table.play(model, lambda: next(taken))
+    np.testing.assert_allclose(played, wanted, rtol=1e-5, atol=1e-5)
+    alone = iter((first[:1], second[:1]))
+    assert np.array_equal(table.play(model, lambda: next(alone)), played[:1])
+
+
+def test_nothing_has_no_proportion():
+    ops = (Draw(), Scaled(row=(1,), over=(1,), under=(0,), power=1), Eval(t=1, row=(0, 1)), Emit(row=(0, 1)))
+    with pytest.raises(UnsupportedError, match=r"step 1 of 1 .* returned NaN or infinity"):
+        Table(format=4, provenance=small.table().provenance, ops=ops).play(lambda latent, _: latent, draws(0))

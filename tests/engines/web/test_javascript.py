@@ -16,7 +16,7 @@ from engines.errors import UnsupportedError
 from engines.images.noises import seeded
 from engines.images.png import picture
 from engines.manifest import Tokenizer
-from engines.sampler_ops import Draw, Emit, Eval
+from engines.sampler_ops import Draw, Emit, Eval, Scaled
 from engines.samplers.table import Table, TableProvenance
 from engines.tokenizer import TextTokenizer
 from tests.engines.web import javascript
@@ -206,6 +206,18 @@ def test_a_table_is_played_as_python_plays_it():
     assert np.array_equal(floats(ours["latent"]), expected.ravel())
     assert ours["times"] == times
     assert ours["steps"] == [[step, 6] for step in range(1, 7)]
+
+
+def test_a_ratio_of_norms_is_python_s():
+    ops = [Draw(), Draw(), Scaled(row=(0.5, 2.0), over=(1.0,), under=(0.0, 3.0), power=2), Emit(row=(0.0, 0.0, 1.0))]
+    provenance = TableProvenance(scheduler="Toy", config={}, library="none", steps=1, deviation=0)
+    expected = Table(format=4, provenance=provenance, ops=tuple(ops)).play(None, seeded([3], (1, 4, 4, 4), "numpy"))
+    code = """
+    const stream = new noise.Noise(3n);
+    return base64(await table.play(ops, null, () => stream.draw(64)));
+    """
+    ours = floats(javascript.run(BASE64 + code, ops=[op.model_dump(mode="json") for op in ops]))
+    np.testing.assert_allclose(ours, expected.ravel(), rtol=3e-7)  # sums of squares are rounded in another order
 
 
 @pytest.mark.parametrize(

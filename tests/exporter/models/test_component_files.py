@@ -2,7 +2,7 @@
 
 import pytest
 
-from exporter.models import component_files
+from exporter.models import component_files, weights
 
 
 @pytest.mark.parametrize(
@@ -21,6 +21,19 @@ def test_a_component_s_config_is_in_the_file_of_its_kind(tmp_path, name, files, 
     for file in files:
         (tmp_path / file).touch()
     assert component_files.of(tmp_path, name) == config
+
+
+def test_a_network_that_diffusers_keeps_beside_a_pipeline_is_diffusers():
+    index = {
+        "image_normalizer": ["stable_diffusion", "StableUnCLIPImageNormalizer"],
+        "safety_checker": ["stable_diffusion", "StableDiffusionSafetyChecker"],
+        "mine": ["own", "StableUnCLIPImageNormalizer"],
+        "requires_safety_checker": False,
+    }
+    found = component_files.of_diffusers(index)
+    assert found == {**index, "image_normalizer": ["diffusers", "StableUnCLIPImageNormalizer"]}
+    for name, module in component_files.BESIDE.items():
+        assert weights.named("diffusers", name).__module__.startswith(f"diffusers.pipelines.{module}")
 
 
 def test_what_every_pipeline_has_is_read_and_of_the_rest_what_is_there(tmp_path):

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from engines.errors import RecipeError, UnsupportedError
 from exporter.models.resolve import resolve
 from exporter.recipe.schema import ModelOptions
-from tools.coverage import pipelines, prompted, unets
+from tools.coverage import clip_images, pipelines, prompted, unets
 
 
 @pytest.fixture(scope="module")
@@ -39,16 +39,16 @@ def found(place, **asked):
 def test_its_picture_is_read_by_the_image_encoder_beside_it(place, name):
     checkpoint = found(place, weight_name=name)
     assert checkpoint.ip_adapter.file == place / "adapter/models" / name
-    assert checkpoint.configs["image_encoder"]["projection_dim"] == prompted.PROJECTED
+    assert checkpoint.configs["image_encoder"]["projection_dim"] == clip_images.PROJECTED
     assert checkpoint.files["image_encoder"] == (place / "adapter/models/image_encoder/model.safetensors",)
     index = checkpoint.configs["model_index"]
     assert index["image_encoder"] == ["transformers", "CLIPVisionModelWithProjection"]
     assert index["feature_extractor"] == ["transformers", "CLIPImageProcessor"]
-    side = prompted.SIDE
+    side = clip_images.SIDE
     assert checkpoint.configs["feature_extractor"]["crop_size"] == {"height": side, "width": side}
     assert checkpoint.configs["unet"]["encoder_hid_dim_type"] == "ip_image_proj"
     assert checkpoint.provenance["ip_adapter"] == f"adapter models/{name}"
-    assert checkpoint.module("image_encoder").config.hidden_size == prompted.WIDTH
+    assert checkpoint.module("image_encoder").config.hidden_size == clip_images.WIDTH
 
 
 def test_what_it_depends_on_is_the_adapter_s_file(place):

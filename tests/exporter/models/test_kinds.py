@@ -239,3 +239,11 @@ def test_an_index_tells_what_a_pipeline_lacks(changes, name):
 def test_unets_with_more_channels_that_have_an_architecture_are_built(name):
     found = recognition.known()[name]
     assert kinds.of_outline(found, [found]) is None
+
+
+def test_a_pipeline_of_three_stages_is_told_by_its_schedulers():
+    index = {"_class_name": "UnCLIPPipeline", "decoder_scheduler": ["diffusers", "UnCLIPScheduler"]}
+    assert kinds.of_index(index) is None
+    found = kinds.of_index({**index, "super_res_scheduler": ["diffusers", "UnCLIPScheduler"]})
+    assert found is kinds.KARLO
+    assert "three stages" in found.sentence("it")

@@ -22,14 +22,8 @@ def test_a_row_is_kept_beside_the_lists_and_stays_there(monkeypatch, tmp_path):
     assert pipelines.read()["rows"][beside.TASK] == {"ddpm": row, "dit": row}
 
 
-def test_a_scheduler_without_a_step_is_named():
-    found = beside.row("score-sde-ve")
-    assert found["state"] == "refused"
-    assert found["why"].startswith("ScoreSdeVeScheduler has no step, by which every sampler is compiled")
-
-
 @pytest.mark.long
-@pytest.mark.parametrize("name", ["dit", "ddpm"])
+@pytest.mark.parametrize("name", ["dit", "ddpm", "score-sde-ve"])
 def test_a_pipeline_without_text_draws_what_diffusers_draws(name):
     found = beside.row(name)
     assert (found["state"], found["psnr"] > 90) == ("works", True)

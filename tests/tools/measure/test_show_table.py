@@ -2,7 +2,7 @@
 
 from click.testing import CliRunner
 
-from engines.sampler_ops import Draw, Emit, Eval, GivenLatent
+from engines.sampler_ops import Draw, Emit, Eval, GivenLatent, Scaled
 from engines.samplers.table import Table, TableProvenance
 from tools.measure import show_table
 
@@ -11,6 +11,7 @@ OPS = (Draw(), GivenLatent(name="image"), Eval(t=500.0, row=(1.0, 0.5)), Emit(ro
 
 def test_every_op_has_its_line():
     assert [show_table.line(op, 2).split()[0] for op in OPS] == ["draw", "given", "eval", "emit"]
+    assert show_table.line(Scaled(row=(0.0, 1.0), over=(1.0,), under=(1.0,), power=2), 2).split()[:2] == ["scaled", "^2"]
     assert show_table.line(None, 2) == ""
 
 

@@ -20,11 +20,12 @@ from torch.utils import _pytree as pytree
 from engines.errors import UnsupportedError
 from engines.signature import Dim
 from exporter.families.tracing.following import open_lengths, own_start, standins
+from exporter.families.tracing.following.class_labels import met_at_the_door
 from exporter.families.tracing.following.kept_types import kept_types
 from exporter.families.tracing.following.open_positions import OpenPositions
 from exporter.families.tracing.following.open_scale import OpenScale
 from exporter.families.tracing.following.open_texts import OpenTexts
-from exporter.families.tracing.following.origins import Origins
+from exporter.families.tracing.following.origins import Origins, Weights, owners
 from exporter.families.tracing.following.standins import Absent, Answered, Finished, Grid, Stepped
 
 #: What the survey has encoded: words that no template holds, so that they are found again.
@@ -132,7 +133,8 @@ class Play:
         time: Tensor,
         origins: Origins | None = None,
     ) -> None:
-        self.pipeline = standins.stand_in(pipeline, _execution_device=torch.device("cpu"))
+        here = torch.device("cpu")
+        self.pipeline = standins.stand_in(pipeline, _execution_device=here, device=here)
         self.grid, self.phase, self._draw, self._origins = Grid(), "before", draw, origins
         self.prepares, self.unseeded = False, standins.Unseeded()
         self.on_step: Callable[[Any, Any, Any, Mapping[str, Any]], Any] = self._stop
@@ -175,10 +177,11 @@ class Play:
         # Origins outermost: what the answers put in the place of scales and noise is followed too.
         followed, kept = self._origins or nullcontext(), open_lengths.open_lengths(self.pipeline)
         answered = Answered(self._draw)
+        labelled = met_at_the_door(self.pipeline) if self._origins else nullcontext()
         known, largest = OpenTexts(), OpenPositions()  # innermost: what is known of a mask is not to be asked of torch
         with (
             standins.real(), torch.no_grad(), followed, answered, unseeded, kept, known, largest, kept_types(self.pipeline),
-            quiet(),
+            labelled, quiet(),
         ):  # fmt: skip
             return call(self.pipeline, **given)
 
@@ -267,6 +270,7 @@ def watched(pipeline: Any, phase: Callable[[], str], seen: dict[str, list[str]])
     for name, network in pipeline.components.items():
         for module in network.modules() if isinstance(network, nn.Module) else ():
             stack.callback(module.register_forward_pre_hook(noting(name)).remove)
+    stack.enter_context(Weights(owners(pipeline), lambda name: noting(name)()))
     return stack
 
 

@@ -63,6 +63,26 @@ def owners(pipeline: Any) -> dict[int, tuple[str, ...]]:  # noqa: ANN401 - a pip
     return found
 
 
+class Weights(TorchFunctionMode):
+    """Within it `saw` is told of each component with whose weights, by `owners`, something is computed.
+
+    Of some no `forward` is called. A weight that one network lends another says nothing.
+    """
+
+    def __init__(self, owners: Mapping[int, Sequence[str]], saw: Callable[[str], None]) -> None:
+        super().__init__()
+        self._owners, self._saw = {number: names[0] for number, names in owners.items() if len(names) == 1}, saw
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:  # noqa: ANN401 - whatever torch's function returns
+        if getattr(func, "__name__", "") != "__get__":  # of what a tensor is, not of what it holds
+            for each in args:
+                if isinstance(each, Tensor) and (name := self._owners.get(id(each))):
+                    self._saw(name)
+        return func(*args, **(kwargs or {}))
+
+
 class Origins(TorchFunctionMode):
     """Within it what is made of a marked tensor is marked.
 

@@ -16,6 +16,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from engines.errors import UnsupportedError
+from exporter.families.tracing.following import correctors
 from exporter.families.tracing.following.open_lengths import Repeated, of_any_length
 from exporter.families.tracing.following.open_scale import OpenScale, as_a_number, spread
 
@@ -61,11 +62,7 @@ class Grid:
 
 def scheduler(real: Any, time: Tensor, step: Callable[[Any, Any, Any, Mapping[str, Any]], Any], grid: Grid) -> Any:  # noqa: ANN401
     """A scheduler of the same class whose only time is `time`, and that changes nothing; `step` is called for its own."""
-    if not hasattr(real, "step"):
-        raise UnsupportedError(
-            f"{type(real).__name__} has no step, by which every sampler is compiled: it predicts and corrects in two methods of "
-            "its own.\n  Take a pipeline whose scheduler has one."
-        )
+    correctors.refuse_unstepped(real)
 
     def set_timesteps(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
         bound = inspect.signature(real.set_timesteps).bind(*args, **kwargs).arguments
@@ -84,6 +81,7 @@ def scheduler(real: Any, time: Tensor, step: Callable[[Any, Any, Any, Mapping[st
         grid.begins = True
 
     methods: dict[str, Any] = {"set_timesteps": set_timesteps, "step": called, "init_noise_sigma": 1.0}
+    methods |= correctors.methods(real, time, step)
     methods |= {"scale_model_input": scale_model_input} if hasattr(real, "scale_model_input") else {}
     methods |= {"set_begin_index": set_begin_index} if hasattr(real, "set_begin_index") else {}
     for name in ("set_timesteps", "step"):  # pipelines look at what the real one takes

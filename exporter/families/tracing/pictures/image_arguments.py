@@ -167,8 +167,8 @@ def count(pipeline: Any) -> int:  # noqa: ANN401
 def handed(pipeline: Any, survey: Callable[..., Surveyed], words: Mapping[str, str] | None = None) -> Surveyed:  # noqa: ANN401
     """Survey a pipeline with what it takes for a picture: one, a list of several, or numbers.
 
-    Of one that counts its pictures, as they are all that it draws of, numbers that are prepared are handed to it: there may be
-    any number of them, and a picture of PIL's is one.
+    Where a network's own image processor prepares them, for a size of its own, numbers that are prepared are handed to it: there
+    may be any number of them, and a picture of PIL's is one. But not where one call takes one for all its prompts.
     """
     lists, hand = dict[str, int](), cast("Callable[[Tensor], Any]", Shown)
     while True:
@@ -179,10 +179,11 @@ def handed(pipeline: Any, survey: Callable[..., Surveyed], words: Mapping[str, s
         except Several as event:
             lists[(words or arguments(pipeline))[event.name]] = count(pipeline)
         else:
-            if not counted(pipeline) or hand is as_numbers:
+            if hand is as_numbers or cast("Any", found).shared:
                 return found
             about = prepared_by(found)
-            return survey(hand=as_numbers, lists=lists, prepared=about) if all(each.sides for each in about.values()) else found
+            known = bool(about) and all(each.sides for each in about.values())
+            return survey(hand=as_numbers, lists=lists, prepared=about) if known else found
 
 
 def counted(pipeline: Any) -> bool:  # noqa: ANN401

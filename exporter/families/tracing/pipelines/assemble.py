@@ -15,10 +15,11 @@ from engines.plugins import did_you_mean
 from exporter.families.tracing.following.standins import real
 from exporter.families.tracing.pictures import feature_extractors, ip_adapters
 from exporter.families.tracing.pipelines import siblings
+from exporter.families.tracing.pipelines.own_prior import divided
 from exporter.families.tracing.pipelines.two_stages import staged
 from exporter.families.tracing.texts import text_processors
 from exporter.families.unets import tokens
-from exporter.models import component_files, weights
+from exporter.models import component_files, predictor_corrector, weights
 
 if TYPE_CHECKING:
     from exporter.models.checkpoint import Checkpoint
@@ -46,7 +47,7 @@ def pipeline(checkpoint: Checkpoint, sampler: SamplerOptions, loaded: Sequence[s
     # diffusers' pipelines name image processors that this model has not, and transformers warns that they lack torchvision.
     transformers.logging.set_verbosity_error()
     with real():
-        return staged(_whole(checkpoint, sampler, loaded, precision))
+        return divided(staged(_whole(checkpoint, sampler, loaded, precision)))
 
 
 def _whole(checkpoint: Checkpoint, sampler: SamplerOptions, loaded: Sequence[str] | None, precision: Precision) -> Any:  # noqa: ANN401
@@ -117,7 +118,7 @@ def scheduler(checkpoint: Checkpoint, sampler: SamplerOptions) -> Any:  # noqa: 
     """Build the recipe's scheduler: its class, with the model's own config and the recipe's changes."""
     config = checkpoint.configs["scheduler"]
     name = sampler.scheduler or config["_class_name"]
-    found = getattr(diffusers, name, None)
+    found = predictor_corrector.stepped(getattr(diffusers, name, None))
     if found is None or not hasattr(found, "set_timesteps"):
         known = sorted(each for each in dir(diffusers) if each.endswith("Scheduler"))
         raise RecipeError(f"sampler.scheduler: diffusers has no scheduler named {name!r}{did_you_mean(name, known)}")

@@ -80,31 +80,31 @@ def staged(pipeline: Any) -> Any:  # noqa: ANN401 - of diffusers
 
     def encode_prompt(self: Any, **given: Any) -> Any:  # noqa: ANN401
         """Sample the first stage."""
-        stage = _stage(self, earlier, PREFIX, progress_bar=lambda times: times)
-        stage.__dict__["scheduler"] = _in_numbers(stage.scheduler)
+        own = stage(self, earlier, PREFIX, progress_bar=lambda times: times)
+        own.__dict__["scheduler"] = in_numbers(own.scheduler)
         with vars(self).get(_ANSWERS) or EarlierNoise():
-            return inspect.unwrap(type(stage).__call__)(stage, **given)
+            return inspect.unwrap(type(own).__call__)(own, **given)
 
     def prior_pipe(self: Any) -> Callable[..., Any]:  # noqa: ANN401
         return self.encode_prompt
 
     def decoder_pipe(self: Any) -> Callable[..., Any]:  # noqa: ANN401
         hooks = {name: vars(self)[name] for name in ("progress_bar", "check_inputs") if name in vars(self)}
-        stage = _stage(self, later, "", **hooks)
-        return lambda **given: inspect.unwrap(type(stage).__call__)(stage, **given)
+        own = stage(self, later, "", **hooks)
+        return lambda **given: inspect.unwrap(type(own).__call__)(own, **given)
 
     return stand_in(pipeline, encode_prompt=encode_prompt, prior_pipe=property(prior_pipe), decoder_pipe=property(decoder_pipe))
 
 
-def _stage(own: Any, stage: Any, prefix: str, **hooks: Any) -> Any:  # noqa: ANN401
-    """One stage over the components that the whole pipeline has now, under names with a prefix."""
-    found = stand_in(stage, _execution_device=torch.device("cpu"))
-    found.__dict__.update({name: getattr(own, prefix + name) for name in stage.components if hasattr(own, prefix + name)})
+def stage(own: Any, real: Any, prefix: str, **hooks: Any) -> Any:  # noqa: ANN401
+    """One stage, a pipeline of diffusers, over the components that the whole pipeline has now, under names with a prefix."""
+    found = stand_in(real, _execution_device=torch.device("cpu"))
+    found.__dict__.update({name: getattr(own, prefix + name) for name in real.components if hasattr(own, prefix + name)})
     found.__dict__.update(hooks)
     return found
 
 
-def _in_numbers(real: Any) -> Any:  # noqa: ANN401 - a scheduler of diffusers
+def in_numbers(real: Any) -> Any:  # noqa: ANN401 - a scheduler of diffusers
     """The same scheduler with times that are numbers, as its steps are unrolled: none of them is an input of the graph."""
     real = copy.copy(real)
 

@@ -12,8 +12,10 @@ from torch.nn import functional
 
 from engines.errors import UnsupportedError
 from engines.signature import Dim
+from exporter.families.tracing import whole_numbers
 from exporter.families.tracing.following import dry_run
 from exporter.families.tracing.following.origins import DRAW, Origins, origins, owners
+from exporter.families.tracing.pictures import own_noise
 
 if TYPE_CHECKING:
     from exporter.families.tracing.facts import Survey
@@ -72,7 +74,7 @@ class Conditions:
         crossings: in the order in which the step first takes them.
         components: networks that compute in it, in order.
         begun: networks that have begun to compute when the last of them is taken.
-        pictures: names of the inputs that it is made of.
+        pictures: names of the inputs that it is made of; so are numbers, and noise that is no latent's, in `fed`.
         draw: which of the pipeline's noises it is made of; None: of none.
 
     """
@@ -82,6 +84,7 @@ class Conditions:
     begun: tuple[str, ...]
     pictures: tuple[str, ...]
     draw: int | None
+    fed: tuple[str, ...] = ()
 
     def channels(self, survey: Survey) -> int:
         """Channels of that noise, 0 where there is none; raise UnsupportedError where it has more than the latent's."""
@@ -114,9 +117,10 @@ def conditions(survey: Survey, shapes: Shapes, factor: int) -> Conditions:
         side: (length // factor, (far or length) // factor)
         for side, length, far in zip(SIDES, (height, width), other, strict=True)
     }
-    found, taken = [], list[str]()
+    found, taken, fed = [], list[str](), (*whole_numbers.levels(survey.pipeline), own_noise.NOISE)
     for number, tensor in enumerate(seen):
-        own = "_".join((*(each for each in survey.pictures if each in origins(tensor)), "condition"))
+        shown = [each for each in survey.pictures if each in origins(tensor)]
+        own = "_".join((*(shown or [each for each in fed if each in origins(tensor)]), "condition"))
         taken.append(own)
         name = own if taken.count(own) == 1 else f"{own}_{taken.count(own)}"
         lengths = {each: tuple(tensors[number].shape) for each, tensors in at.items()}
@@ -125,7 +129,8 @@ def conditions(survey: Survey, shapes: Shapes, factor: int) -> Conditions:
     if len(draws) > 1:
         raise UnsupportedError(f"{survey.name} draws {len(draws)} noises for its pictures, and one is fed.")
     pictures = tuple(name for name in survey.pictures if name in made)
-    return Conditions(tuple(found), tuple(used), tuple(begun), pictures, draws[0] if draws else None)
+    fed = tuple(name for name in fed if name in made)
+    return Conditions(tuple(found), tuple(used), tuple(begun), pictures, draws[0] if draws else None, fed)
 
 
 def _followed(

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import torch
 
+from engines.inputs import Input
 from exporter.families.tracing import inputs
 from exporter.families.tracing.pictures import image_arguments
 
@@ -20,6 +21,7 @@ def survey(**changes):
     made = {
         "pipeline": Pipeline(),
         "earlier": (),
+        "owned": (),
         "prepared": {},
         "pictures": {"image": "image", "depth": "depth_map"},
         "name": "P",
@@ -41,3 +43,20 @@ def test_the_noise_of_an_earlier_stage_comes_first():
     found = inputs.entries(survey(earlier=(2, 8)), ["image"], ("h", "w"))
     assert [(name, each.kind) for name, each in found.items()] == [("prior_noise", "noise"), ("image", "image")]
     assert found["prior_noise"].shape == ("batch", 2, 8)
+
+
+def test_noise_for_pictures_is_drawn_behind_an_earlier_stage_s():
+    found = inputs.entries(survey(earlier=(2, 8), owned=(1, 4)), ["image"], ("h", "w"))
+    assert [(name, each.kind) for name, each in found.items()][:2] == [("prior_noise", "noise"), ("image_noise", "noise")]
+    assert found["image_noise"].shape == ("batch", 1, 4)
+
+
+def test_a_part_is_fed_what_is_of_its_side():
+    entries = inputs.entries(survey(earlier=(2, 8), owned=(1, 4)), ["image"], ("h", "w"))
+    entries["level"] = Input(kind="integer", shape=("batch",), default=0)
+    entries["label"] = Input(kind="integer", shape=("batch",))
+    named = {
+        role: [port.name for port in inputs.ports(entries, role, ("image_noise", "level"))]
+        for role in ("text", "condition", "denoiser")
+    }
+    assert named == {"text": ["prior_noise"], "condition": ["image_noise", "image", "level"], "denoiser": ["label"]}

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from exporter.families.tracing.whole_numbers import as_called, classes, entries, given, levels
+from exporter.families.tracing.following.origins import STEP, origins
+from exporter.families.tracing.whole_numbers import as_called, classes, entries, given, levels, noising
 from exporter.reference.part_outputs import measure
 from exporter.reference.record import record
 from tests.exporter import equality
@@ -38,6 +39,7 @@ def test_a_level_has_a_default_and_ends_where_the_pipeline_says():
     assert (entry.kind, entry.minimum, entry.maximum, entry.default) == ("integer", 0, 350, 20)
     assert given(pipeline, 2, {})["noise_level"].tolist() == [0, 0]
     assert as_called(pipeline, {"noise_level": np.array([7, 7])}) == {"noise_level": 7}  # diffusers takes one for all
+    assert noising(pipeline) == {"low_res_scheduler"}
     assert as_called(beside.MADE["dit"](), {"class_labels": np.array([7, 8])}) == {"class_labels": [7, 8]}
 
 
@@ -65,3 +67,14 @@ def test_parts_answer_as_diffusers_for_the_classes_that_were_asked_for(name, tmp
             for port, wanted in case.source.items():
                 assert wanted.std() > 1e-4, "a dead network proves nothing"
                 assert np.linalg.norm(case.passes[port] - wanted) / np.linalg.norm(wanted) < equality.ROUNDING, case.label
+
+
+def test_a_level_of_noise_in_an_embedding_ends_where_its_scheduler_s_times_do():
+    assert levels(beside.MADE["stable-unclip-img2img"]()) == {"noise_level": (0, 999)}
+    assert noising(beside.MADE["dit"]()) == set()
+
+
+def test_a_class_is_the_step_s_and_a_level_of_the_pictures_side():
+    level = given(beside.MADE["stable-diffusion-x4-upscaler"](), 1, {})["noise_level"]
+    label = given(beside.MADE["dit"](), 1, {})["class_labels"]
+    assert (origins(level), origins(label)) == ({"noise_level"}, {STEP})

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from engines.errors import UnsupportedError
-from exporter.families.tracing.following.origins import DRAW, STEP, Origins, drawn_of, marked, origins, owners, pictured
+from exporter.families.tracing.following.origins import DRAW, STEP, Origins, Weights, drawn_of, marked, origins, owners, pictured
 
 
 def test_marks_follow_arithmetic_views_and_lists():
@@ -95,3 +95,15 @@ def test_a_latent_is_made_of_one_noise_and_nothing_else():
         drawn_of([], 2, "Some")
     with pytest.raises(UnsupportedError, match=r"its latent is made of image too; one is fed"):
         drawn_of(marked(torch.ones(1), f"{DRAW}0", "image"), 2, "Some")
+
+
+def test_weights_with_which_something_is_computed_tell_their_component():
+    network, lent, seen = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2), []
+    owned = {id(network.weight): ("a",), id(lent.weight): ("b", "c")}
+    with Weights(owned, seen.append):
+        _ = network.weight.shape, network.weight.dtype
+        assert seen == []
+        lent.weight + 1.0
+        assert seen == []
+        torch.ones(2) * network.weight
+    assert seen == ["a"]

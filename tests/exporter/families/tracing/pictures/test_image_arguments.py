@@ -14,7 +14,7 @@ from engines.images.preprocess import fed
 from engines.inputs import Input
 from exporter.families.tracing.following.origins import marked, origins
 from exporter.families.tracing.pictures import image_arguments
-from tools.coverage import conditioned, prompted
+from tools.coverage import clip_images, conditioned, prompted
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +143,7 @@ def test_a_pipeline_that_draws_as_many_as_it_is_shown_is_handed_numbers_that_are
     assert image_arguments.counted(made)
     assert not image_arguments.counted(conditioned.MADE["instruct-pix2pix"]())
     about = image_arguments.Picture(grey=False, preprocessing=image_arguments.PLAIN.preprocessing, sides=(32, 32))
-    found = SimpleNamespace(pictures={"image": "image"}, prepared={"image": about})
+    found = SimpleNamespace(pictures={"image": "image"}, prepared={"image": about}, shared=())
 
     def survey(hand, lists, prepared=None):
         asked.append((hand, lists, prepared))
@@ -151,6 +151,9 @@ def test_a_pipeline_that_draws_as_many_as_it_is_shown_is_handed_numbers_that_are
 
     assert image_arguments.handed(made, survey) is found
     assert asked == [(image_arguments.Shown, {}, None), (image_arguments.as_numbers, {}, {"image": about})]
+    found.shared = ("image",)  # of which one call takes one for all prompts, which a picture of PIL's then is
+    assert image_arguments.handed(made, survey) is found
+    assert len(asked) == 3
 
 
 def test_what_a_network_of_transformers_is_shown_has_its_own_size():
@@ -158,10 +161,10 @@ def test_what_a_network_of_transformers_is_shown_has_its_own_size():
     extract = image_arguments.taking(prompted.image_variation(), seen)["feature_extractor"]
     drawn = image_arguments.Shown(marked(torch.zeros(1, 3, 48, 64), "image"))
     given = extract(images=drawn, return_tensors="pt").pixel_values
-    assert given.shape == (1, 3, prompted.SIDE, prompted.SIDE)
+    assert given.shape == (1, 3, clip_images.SIDE, clip_images.SIDE)
     assert origins(given) == {"image"}
-    assert seen["image"].sides == (prompted.SIDE, prompted.SIDE)
-    prepared = marked(torch.ones(2, 3, prompted.SIDE, prompted.SIDE), "image")
+    assert seen["image"].sides == (clip_images.SIDE, clip_images.SIDE)
+    prepared = marked(torch.ones(2, 3, clip_images.SIDE, clip_images.SIDE), "image")
     assert extract(prepared).pixel_values is prepared
 
 
