@@ -76,7 +76,7 @@ class OwnReward:
         """Where the network is."""
         return "cpu"
 
-    @cached_property
+    @property
     def digest(self) -> str:
         """Of the file and of the tokenizer; what else the file reads is its own."""
         return hashlib.sha256(self.place.read_bytes() + self.tokenizer()[1].encode()).hexdigest()
