@@ -11,10 +11,9 @@ from engines.errors import RecipeError, UnsupportedError
 from engines.guidance import Guidance, Scale
 from engines.inputs import Input
 from engines.manifest import PartialStep, Role, StartsFrom, Tokenizer
-from engines.plugins import did_you_mean
 from engines.signature import Port, Range, Signature
 from exporter.families import Driving, edits
-from exporter.families.tracing.problems import problems, refuse
+from exporter.families.tracing.problems import problems, refuse, strangers
 from exporter.part import SHALLOW, Part
 from exporter.part import Precision as Precision  # noqa: PLC0414 - the families' own argument type
 
@@ -63,15 +62,8 @@ class Traced:
             raise RecipeError(found)
         if recipe.sampler.cache and (told := self.blocks.problem(recipe.sampler.cache.depth)):
             raise RecipeError([told])
-        if unknown := [name for name in recipe.components if self.roles.get(name, "shallow") == "shallow"]:
-            none = f"diffusers starts {self.survey.name} from no picture"
-            none = "a pipeline of two stages is built from text alone" if self.survey.earlier else none
-            played = {name for names in self.survey.components.values() for name in names}
-            told = {name: f" of its own: it plays within one of {', '.join(self.roles)}" for name in played}
-            told[self.image_encoder] = f"; {none}"
-            raise RecipeError(
-                [f"components.{name}: this model has none{told.get(name, did_you_mean(name, self.roles))}" for name in unknown]
-            )
+        if found := strangers(self.survey, recipe, self.roles, self.image_encoder):
+            raise RecipeError(found)
 
     @staticmethod
     def claims(configs: Mapping[str, Mapping[str, Any]]) -> bool:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from engines import plugins
 from engines.errors import RecipeError
+from engines.plugins import did_you_mean
 from exporter.recipe.pass_options import REMAKING
 
 if TYPE_CHECKING:
@@ -72,3 +73,13 @@ def _of_others(recipe: Recipe) -> Iterator[str]:
     for name, asked in steps.items():
         if asked:
             yield f"sampler.{name}: is for Stable Diffusion and SDXL alone; leave it out"
+
+
+def strangers(survey: Survey, recipe: Recipe, roles: Mapping[str, str], encoder: str) -> list[str]:
+    """A sentence on every component of the recipe that is none of the pipeline's parts, which `roles` has by name."""
+    none = f"diffusers starts {survey.name} from no picture"
+    none = "a pipeline of two stages is built from text alone" if survey.earlier else none
+    played = {name for names in survey.components.values() for name in names}
+    told = {name: f" of its own: it plays within one of {', '.join(roles)}" for name in played} | {encoder: f"; {none}"}
+    unknown = (name for name in recipe.components if roles.get(name, "shallow") == "shallow")
+    return [f"components.{name}: this model has none{told.get(name, did_you_mean(name, roles))}" for name in unknown]
