@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from engines.bundle import place
 from exporter.stages.engine_work import EngineWork
+from exporter.stages.memory import release
 from exporter.stages.stage import Elsewhere, Results, Stage
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def _one(
 
 
 def _build(folder: Path, results: Results, work: Callable[[Results], EngineWork]) -> None:
-    gc.collect()  # the exported network is a knot of references, as large as the memory that a builder may want
+    release()
     work(results).build(folder)
 
 

@@ -33,7 +33,7 @@ def row(name: str, base: Any, refiner: Any) -> dict[str, Any]:  # noqa: ANN401 -
             except T2IError as error:
                 return {**found, "state": "refused", "why": trial.sentence(error, folder)}
             bundles.append(bundle)
-        psnr = min(compared(base, refiner, *bundles, mode))
+        psnr = min(compared(base, refiner, bundles[0], bundles[1], mode))
     return {**found, "state": "works" if psnr >= trial.LIMIT else "differs", "psnr": round(psnr, 1), "guidance": mode}
 
 

@@ -82,4 +82,4 @@ def strangers(survey: Survey, recipe: Recipe, roles: Mapping[str, str], encoder:
     played = {name for names in survey.components.values() for name in names}
     told = {name: f" of its own: it plays within one of {', '.join(roles)}" for name in played} | {encoder: f"; {none}"}
     unknown = (name for name in recipe.components if roles.get(name, "shallow") == "shallow")
-    return [f"components.{name}: this model has none{told.get(name, did_you_mean(name, roles))}" for name in unknown]
+    return [f"components.{name}: this model has none{told.get(name, did_you_mean(name, list(roles)))}" for name in unknown]

@@ -155,7 +155,8 @@ class Answered(TorchFunctionMode):
             return made
         if any(isinstance(each, OpenScale) for each in args):
             other = max((each for each in args if isinstance(each, Tensor)), key=lambda each: each.ndim)
-            args, wide = [each.beside(other) if isinstance(each, OpenScale) else each for each in args], func
+            numbers: list[Any] = [each.beside(other) if isinstance(each, OpenScale) else each for each in args]
+            args, wide = numbers, func
             func = lambda *given, **options: as_a_number(wide(*given, **options), other)  # noqa: E731
         if name == "chunk" and _outer(args, kwargs):
             count = args[1] if len(args) > 1 else kwargs["chunks"]
