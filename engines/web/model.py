@@ -47,6 +47,7 @@ def described(bundle: Bundle) -> dict[str, Any]:
         "parts": {name: _part(name, part) for name, part in parts.items()},
         "order": list(about.encoding_order()),
         "denoiser": denoiser,
+        "shallow": next(iter(about.with_role("shallow")), None),
         "output": about.parts[denoiser].signature.outputs[0].name,
         "decoder": decoder,
         "samplers": [entry.model_dump(mode="json", include={"steps", "height", "width", "file"}) for entry in about.samplers],

@@ -72,7 +72,7 @@ export class Pipeline {
   }
 
   async #stepByStep(wish, { fed, scales }, draw, shape, onStep) {
-    const { order, denoiser, decoder, output } = this.#model;
+    const { order, denoiser, shallow: outermost, decoder, output } = this.#model;
     const latentOf = (data) => this.#tensor("float32", data, shape);
     const known = { ...fed };
     for (const name of order) {
@@ -80,9 +80,13 @@ export class Pipeline {
       Object.assign(known, await this.#run(name, { ...known, ...noise }));
     }
     const ops = await this.#ops(wish);
-    const denoise = async (latent, time) => {
+    let deep = {};
+    const denoise = async (latent, time, { guided, shallow }) => {
       const timestep = this.#tensor("float32", [time], [1]);
-      return (await this.#run(denoiser, { ...known, ...scales, timestep, latent: latentOf(latent) }))[output].data;
+      const pool = { ...known, ...this.#share(scales, guided), timestep, latent: latentOf(latent) };
+      const { [output]: answer, ...rest } = await (shallow ? this.#run(outermost, { ...pool, ...deep }) : this.#run(denoiser, pool));
+      if (!shallow) deep = rest;
+      return answer.data;
     };
     const latent = await play(ops, denoise, draw, onStep);
     return (await this.#run(decoder, { ...known, latent: latentOf(latent) })).image.data;
@@ -118,6 +122,13 @@ export class Pipeline {
     const value = ({ name, default: usual, off }) =>
       Math.max(fround((name === "guidance_scale" ? guidanceScale : null) ?? usual), fround(off ?? -Infinity));
     return Object.fromEntries(this.#model.scales.map((scale) => [scale.name, this.#tensor("float32", [value(scale)], [1])]));
+  }
+
+  /** The scales where a share of the guidance counts: at 0 each that can be off is so. */
+  #share(scales, guided) {
+    const taken = ({ name, off }) => fround(off + fround(fround(guided) * fround(scales[name].data[0] - off)));
+    const offs = this.#model.scales.filter(({ off }) => (guided ?? null) !== null && (off ?? null) !== null);
+    return { ...scales, ...Object.fromEntries(offs.map((scale) => [scale.name, this.#tensor("float32", [taken(scale)], [1])])) };
   }
 
   #tensor(type, numbers, shape) {
@@ -158,8 +169,8 @@ export class Pipeline {
 }
 
 /** Names of the networks that a picture of so many steps runs. */
-function running({ pipelines, order, denoiser, decoder }, steps) {
-  return steps in pipelines ? [pipelines[steps].name] : [...order, denoiser, decoder];
+function running({ pipelines, order, denoiser, shallow, decoder }, steps) {
+  return steps in pipelines ? [pipelines[steps].name] : [...order, denoiser, ...(shallow ? [shallow] : []), decoder];
 }
 
 /** The files that a picture of the default number of steps needs. */

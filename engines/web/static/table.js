@@ -22,7 +22,8 @@ function norm(latent) {
  * Run a table that starts from noise.
  *
  * @param {object[]} ops of the table: `draw`, `eval`, `scaled` and, last, `emit`
- * @param {(latent: Float32Array, time: number) => Promise<Float32Array>} denoise the model, asked once per `eval`
+ * @param {(latent: Float32Array, time: number, asks: {guided?: number, shallow?: boolean}) => Promise<Float32Array>} denoise the model,
+ *   asked once per `eval`: for so much of its guidance, of its outermost layers alone
  * @param {() => Float32Array} draw the next noise
  * @param {(step: number, total: number) => Promise<void>} onStep awaited after every `eval`; what it throws ends the sampling
  * @returns {Promise<Float32Array>} the final latent
@@ -31,7 +32,7 @@ export async function play(ops, denoise, draw, onStep = async () => {}) {
   const history = [];
   const total = ops.filter(({ op }) => op === "eval").length;
   let step = 0;
-  for (const { op, row, t, over, under, power } of ops) {
+  for (const { op, row, t, over, under, power, ...asks } of ops) {
     if (op === "emit") return mix(row, history);
     if (op === "draw") {
       history.push(draw());
@@ -43,7 +44,7 @@ export async function play(ops, denoise, draw, onStep = async () => {}) {
       continue;
     }
     if (op !== "eval") throw new Error(`this sampler has an op ${op}, which starts from something else than noise.`);
-    const output = await denoise(mix(row, history), t);
+    const output = await denoise(mix(row, history), t, asks);
     step += 1;
     if (!output.every(Number.isFinite)) {
       throw new Error(`Step ${step} of ${total} gave NaN or infinity. If the model is in fp16, build it with precision fp32.`);

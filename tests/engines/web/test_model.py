@@ -28,6 +28,7 @@ def test_what_a_page_must_know(tmp_path):
     assert found["facts"] == provenance.facts(bundle.manifest, "")
     assert (found["order"], found["denoiser"], found["decoder"]) == (["text_encoder"], "unet", "vae_decoder")
     assert found["output"] == "model_output"
+    assert found["shallow"] is None
     assert set(found["parts"]) == {"text_encoder", "unet", "vae_decoder"}  # no encoder: a page starts from noise
     assert found["parts"]["unet"] == {
         "inputs": ["latent", "timestep", "guidance_scale", "prompt_embeds"],

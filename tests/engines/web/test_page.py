@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from engines.bundle import draft, write
 from engines.images.provenance import ImageProvenance
 from engines.manifest import SamplerEntry
 from engines.pipeline import Pipeline
+from engines.samplers.table import Draw, Emit, Eval, Table
 from tests.engines import small
 from tests.engines.web import sites
 
@@ -99,6 +101,67 @@ def test_step_by_step_it_draws_what_python_draws(stepped, serve, visit, tmp_path
         assert sites.psnr(ours, expected) >= 60
         assert {**ours.text, "engine": pipeline.engine, "evaluations": "4"} == expected.info
         assert re.fullmatch(r"onnxruntime-web [\d.]+ wasm", ours.text["engine"])
+
+
+def cached():
+    """Graphs of a denoiser that leaves a deep feature, for any number of branches, and of its outermost layers."""
+    from tests.engines.test_real_engines import graph
+
+    parts = small.caching()["parts"]
+    steered = [
+        ("Gather", "embeds zero", "negative", {"axis": 1}),
+        ("Gather", "embeds last", "positive", {"axis": 1}),
+        ("Sub", "positive negative", "difference", {}),
+        ("Unsqueeze", "guidance_scale axes", "scale", {}),
+        ("Mul", "difference scale", "much", {}),
+        ("Add", "negative much", "steer", {}),
+        ("Unsqueeze", "timestep axes", "time4", {}),
+        ("Div", "time4 thousand", "time", {}),
+        ("Add", "latent steer", "moved", {}),
+        ("Add", "moved time", "late", {}),
+        ("Tanh", "late", "model_output", {}),
+    ]
+    places = {"axes": [1, 2, 3], "ends": [3, 4], "after": [1], "front": [0], "three": [3], "channel": [1]}
+    numbers = {name: np.array(value, np.int64) for name, value in places.items()}
+    numbers |= {"zero": np.int64(0), "last": np.int64(-1), "thousand": np.float32(1000)}
+    deep = [
+        ("Div", "prompt_embeds thousand", "small", {}),  # ids of CLIP are large
+        ("Unsqueeze", "small ends", "wide", {}),
+        ("Slice", "latent front three channel", "some", {}),
+        ("Unsqueeze", "some after", "each", {}),
+        ("Mul", "wide each", "deep_feature", {}),
+    ]
+    taken = [("ReduceMean", "deep_feature two", "embeds3", {"keepdims": 0}), ("Unsqueeze", "embeds3 two", "embeds", {})]
+    numbers["two"] = np.array([2], np.int64)
+    nodes = {"unet": [*deep, *taken, *steered], "unet_shallow": [*taken, *steered]}
+    return {name: graph(parts[name], each, **numbers) for name, each in nodes.items()}
+
+
+@pytest.fixture(scope="module")
+def reusing(graphs, library, tmp_path_factory):
+    """A bundle whose sampler has shallow steps, and steps of which a part of the guidance counts, and its site."""
+    folder = tmp_path_factory.mktemp("reusing")
+    bundle = sites.clip(folder / "bundle", {**graphs, **cached()}, **small.caching())
+    row = (0.4, 0.3, 0.2, 0.1, 0.2, 0.3)
+    asked = [{}, {"guided": 0.5, "shallow": True}, {"guided": 0.0}, {"guided": 0.0, "shallow": True}, {}]
+    evals = [Eval(t=900 - 150 * step, row=row[: step + 1], **each) for step, each in enumerate(asked)]
+    Table(format=3, provenance=small.table().provenance, ops=(Draw(), *evals, Emit(row=row))).dump(
+        bundle.folder / "samplers/2.json"
+    )
+    bundle = write(bundle.folder, draft(bundle.manifest))
+    return bundle, sites.written(bundle, folder / "site", library)
+
+
+def test_shallow_steps_and_shares_of_guidance_are_python_s(reusing, serve, visit, tmp_path):
+    bundle, folder = reusing
+    file = drawn(visit(serve(folder)), tmp_path, prompt=PROMPT, negative_prompt="sea", seed=5, guidance_scale=200, steps=2)
+    with Pipeline.open(bundle.folder, threads=1) as pipeline, Image.open(file) as ours:
+        asked = {"negative_prompt": "sea", "seed": 5, "guidance_scale": 200, "steps": 2}
+        (expected,) = pipeline.generate(PROMPT, **asked)
+        assert sites.psnr(ours, expected) >= 60
+        small.table(2).dump(bundle.folder / "samplers/2.json")
+    with Pipeline.open(write(bundle.folder, draft(bundle.manifest)).folder, threads=1) as pipeline:
+        assert sites.psnr(pipeline.generate(PROMPT, **asked)[0], expected) < 40, "what is asked for shows"
 
 
 def test_noise_of_every_step_is_python_s(stepped, serve, visit, tmp_path):
