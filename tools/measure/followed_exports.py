@@ -3,7 +3,8 @@
     python -m tools.measure.followed_exports sd-v1-5 sdxl-base --rounds 3
 
 Both ways export the same architecture with random weights in fp16 into an empty store, each in a process of its own, in turns.
-Measured are the plan, which follows the pipeline once, and every export.
+Measured are the plan, which follows the pipeline once, and every export, in seconds of processors, which other work on the
+machine hardly lengthens.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def exported(name: str, way: str) -> dict[str, float]:
         way: one of `WAYS`.
 
     Returns:
-        Seconds of the plan, and of each part's export.
+        Seconds of processors of the plan, and of each part's export.
 
     """
     from exporter import families  # noqa: PLC0415 - torch, in a process that ends
@@ -50,16 +51,16 @@ def exported(name: str, way: str) -> dict[str, float]:
             family = families.plugins.load("families", each)
             if not family.general:
                 family.claims = staticmethod(lambda _: False)
-    start, seconds = time.perf_counter(), dict[str, float]()
+    start, seconds = time.process_time(), dict[str, float]()
     plan = Plan(Recipe.parse(_RECIPE % name, name))
     stages = plan.stages
-    seconds["plan"] = time.perf_counter() - start
+    seconds["plan"] = time.process_time() - start
     with tempfile.TemporaryDirectory() as folder:
         results = Results(Store(Path(folder)))
         for stage in (each for each in stages if each.verb == "export"):
-            start = time.perf_counter()
+            start = time.process_time()
             results[stage]
-            seconds[stage.subject.partition(",")[0]] = time.perf_counter() - start
+            seconds[stage.subject.partition(",")[0]] = time.process_time() - start
     return seconds
 
 

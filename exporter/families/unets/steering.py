@@ -30,8 +30,3 @@ def steered(port: Port, found: Guidance, sampler: SamplerOptions) -> Port:
     """A text tower's output as the denoiser takes it: with an open number of branches, where calls take fewer, or one more."""
     opens = found.rows > 1 and sampler.opens
     return port.model_copy(update={"shape": ("batch", BRANCHES, *port.shape[2:])}) if opens else port
-
-
-def pipeline_name(usual: str, options: GuidanceOptions) -> str:
-    """The class of diffusers that plays such guidance, of a family's usual one."""
-    return usual if options.pag is None else usual.replace("Pipeline", "PAGPipeline")

@@ -370,7 +370,8 @@ class LatentDiffusion:
     @property
     def _played(self) -> str:
         """Class name of the pipeline in diffusers that plays the recipe's guidance."""
-        return steering.pipeline_name(self.pipeline_class, self.recipe.sampler.guidance)
+        usual, perturbed = self.pipeline_class, self.recipe.sampler.guidance.pag
+        return usual if perturbed is None else usual.replace("Pipeline", "PAGPipeline")
 
     @property
     def _tiny(self) -> bool:

@@ -38,7 +38,7 @@ def test_a_hub_id_is_fetched_with_its_preprocessor(tmp_path, monkeypatch):
     monkeypatch.setattr(hub, "fetch_network", lambda *given, **more: asked.append((given, more)) or fetched)
     found = classifier.find("owner/eye", "main", tmp_path / "root", "x")
     assert dict(found.provenance) == {"source": "owner/eye", "revision": "c0ffee"}
-    assert asked == [(("owner/eye", "main", "classifier"), {"beside": ["preprocessor_config.json"]})]
+    assert asked == [(("owner/eye", "main", "classifier"), {"weights": True, "beside": ["preprocessor_config.json"]})]
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ def test_a_plain_recipe_stage_by_stage():
 def test_with_a_pass_a_quantized_part_islands_and_a_target_of_its_own():
     found = names(plan(*ALL).stages)
     assert found == [
-        "tokenize tokenizer", "compile 2 steps", "compile 2 steps from an image", "compile 4 steps",
+        "tokenize tokenizer", "compile 2 steps", "compile 4 steps", "compile 2 steps from an image",
         "compile 4 steps from an image", "process scheduler", "record source", "pass unet, prune", "record passes",
         "islands text_encoder", *part("text_encoder", "onnxruntime"),
         *part("vae_decoder"), "calibrate vae_decoder, opset 20", "quantize vae_decoder, opset 20",

@@ -47,6 +47,8 @@ CHANGES = {
     "sampler.guidance.scale": "4.0",
     "sampler.guidance.rescale": None,
     "sampler.cache": None,
+    "sampler.handover": "true",
+    "sampler.guidance.pag": "{scale: 2.0, layers: [down_blocks.0]}",
     "sampler.guidance.interval": "[0.0, 0.5]",
     "sampler.guidance.scales": "[3.0, 1.0]",
     "sampler.force": "true",
@@ -90,7 +92,20 @@ CHANGES = {
 #: Who hands results on, and keeps them.
 HANDS = {"exporter.stages.stage", "exporter.stages.store"}
 #: Functions whose results the keys hold: properties of plugins, of the family and of the recipe.
-VALUES = {"runs_on_cpu", "driving", "fused", "guides", "purpose", "root", "source", "_one_way", "pauses", "opens", "depth"}
+VALUES = {
+    "runs_on_cpu",
+    "driving",
+    "fused",
+    "guides",
+    "purpose",
+    "root",
+    "source",
+    "_one_way",
+    "pauses",
+    "opens",
+    "depth",
+    "_played",
+}
 #: A training reads the recipe for its networks' signatures, and no signature after that.
 TRAINING = ("pass", "unet, distill")
 

@@ -21,11 +21,6 @@ def test_scales_are_inputs_and_what_perturbs_opens_the_branches():
     assert steering.steered(port, Guidance.of("none", None), SamplerOptions(steps=(4,))) == port
 
 
-def test_diffusers_has_a_pipeline_of_its_own_for_it():
-    assert steering.pipeline_name("StableDiffusionXLPipeline", PAG) == "StableDiffusionXLPAGPipeline"
-    assert steering.pipeline_name("StableDiffusionXLPipeline", GuidanceOptions()) == "StableDiffusionXLPipeline"
-
-
 def test_a_layer_that_is_not_there_is_a_problem_of_the_recipe(tiny_sd):
     guidance = GuidanceOptions(mode="none", pag=PagOptions(layers=("transformer_blocks.7",)))
     told = equality.problems(Sd, tiny_sd, sampler=SamplerOptions(steps=(4,), guidance=guidance))
