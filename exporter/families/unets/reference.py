@@ -164,6 +164,8 @@ class LatentDiffusionReference:
         else:
             kind = diffusers.AutoPipelineForImage2Image if anew is None else diffusers.AutoPipelineForInpainting
             played = kind.from_pipe(self.pipeline, scheduler=None)
+            if pag := self._family.recipe.sampler.guidance.pag:  # of which diffusers hands on those of some pipelines alone
+                played.set_pag_applied_layers(list(pag.layers))
         played.scheduler = self.pipeline.scheduler
         played.set_progress_bar_config(disable=True)
         own: dict[str, Any] = {"image": Image.fromarray(pixels, "RGB"), "strength": strength}
