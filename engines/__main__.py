@@ -203,14 +203,16 @@ def _wishes(pipeline: Pipeline, source: Path | None, options: dict[str, Any]) ->
 
 def _place(manifest: Manifest, wishes: dict[str, Any], inputs: dict[str, Any]) -> None:
     """Move what has an option of its own and is also an input to where the bundle takes it, however it was given."""
+    from engines.guidance import PERTURBED  # noqa: PLC0415 - --help stays quick
+
     for name in ("image", "mask", "strength", "guidance_scale"):
         own, other = (inputs, wishes) if name in manifest.inputs else (wishes, inputs)
         if name in other and name not in own:
             own[name] = other.pop(name)
-    if "pag_scale" in wishes and "pag_scale" in inputs:
-        raise UnsupportedError("pag_scale is given twice, by its own option and as an input. Leave one out.")
-    if "pag_scale" in wishes:  # a picture tells it among its inputs
-        inputs["pag_scale"] = wishes.pop("pag_scale")
+    if PERTURBED in wishes and PERTURBED in inputs:
+        raise UnsupportedError(f"{PERTURBED} is given twice, by its own option and as an input. Leave one out.")
+    if PERTURBED in wishes and any(scale.name == PERTURBED for scale in manifest.guidance.scales):
+        inputs[PERTURBED] = wishes.pop(PERTURBED)  # a picture tells it among its inputs
 
 
 def _shown(path: Path) -> list[Any]:
@@ -277,7 +279,7 @@ def _batches(pipeline: Pipeline, wishes: dict[str, Any]) -> Iterator[dict[str, A
     # Refuses what is wrong with any of them before the first is made.
     taken: dict[str, Any] = {
         name: whole.get(name)
-        for name in ("seed", "generator", "inputs", "guidance_scale", "image", "mask", "strength", *_BETWEEN)
+        for name in ("seed", "generator", "inputs", "guidance_scale", "pag_scale", "image", "mask", "strength", *_BETWEEN)
     }
     taken["seconds"] = {name: whole.get(name) for name in _SECONDS}
     loras = chosen(wishes.get("loras", ()), lambda name, value: spread(name, value, len(prompts), each))

@@ -145,7 +145,7 @@ def known(given: Mapping[str, Any], table: Mapping[str, Word], own: Sequence[str
             kept[name] = value
         elif word is None:
             if own is not None:
-                raise UnsupportedError(f"no argument {name!r}{did_you_mean(name, [*own, *table])}.")
+                raise UnsupportedError(f"no argument {name!r}{did_you_mean(name, [*own, *table])}")
             kept[name] = value
         elif not any(_same(value, one) for one in word.nothing):
             raise UnsupportedError(f"{name} {word.instead}.")

@@ -113,7 +113,7 @@ class Guidance(Frozen):
             if not known:
                 raise UnsupportedError("this bundle was built without guidance, so it takes no guidance scale. Leave it out.")
             if name not in known:
-                raise UnsupportedError(f"this bundle has no {name}{did_you_mean(name, known)}.")
+                raise UnsupportedError(f"this bundle has no {name}{did_you_mean(name, known)}")
         chosen = {scale.name: asked.get(scale.name, scale.default) for scale in self.scales}
         for name, value in chosen.items():
             for number in value if isinstance(value, list | tuple) else [value]:

@@ -119,7 +119,7 @@ def _named(arguments: Mapping[str, Any], inputs: Mapping[str, Any], known: list[
     """Everything that was given, by name; raise UnsupportedError for a name that is not known, or that is given twice."""
     for name in inputs:
         if name not in known:
-            raise UnsupportedError(f"this bundle has no input {name!r}{did_you_mean(name, known) if known else ': it has none'}.")
+            raise UnsupportedError(f"this bundle has no input {name!r}{did_you_mean(name, known) if known else ': it has none.'}")
     given = {name: value for name, value in arguments.items() if value is not None}
     if twice := sorted(set(given) & set(inputs)):
         raise UnsupportedError(f"{twice[0]} is given twice, by its own argument and among the inputs. Leave one out.")

@@ -29,7 +29,7 @@ def solver(wish: str, process: Path | None) -> Player:
     """
     name, colon, text = wish.partition(":")
     if name not in (known := names()):
-        raise UnsupportedError(f"no sampler is named {name!r}{plugins.did_you_mean(name, known)}.")
+        raise UnsupportedError(f"no sampler is named {name!r}{plugins.did_you_mean(name, known)}")
     kind: type[Continuous] = plugins.load("samplers", name)
     options: dict[str, str] = {}
     takes = [field for field in kind.model_fields if field != "process"]
@@ -39,7 +39,7 @@ def solver(wish: str, process: Path | None) -> Player:
             twice = " once" if key in options else ""
             raise UnsupportedError(f"sampler {wish!r}: write {name}:key=value,key=value, every key{twice}.\n{kind.options()}")
         if key not in takes:
-            raise UnsupportedError(f"sampler {name} has no option {key!r}{plugins.did_you_mean(key, takes)}.\n{kind.options()}")
+            raise UnsupportedError(f"sampler {name} has no option {key!r}{plugins.did_you_mean(key, takes)}\n{kind.options()}")
         options[key] = value
     if process is None:
         raise UnsupportedError(

@@ -40,7 +40,7 @@ class Desk:
         if not model:
             return next(iter(self.bundles.values()))
         if model not in self.bundles:
-            raise Refusal(404, f"no model {model!r}{did_you_mean(model, list(self.bundles))}.", "model_not_found", "model")
+            raise Refusal(404, f"no model {model!r}{did_you_mean(model, list(self.bundles))}", "model_not_found", "model")
         return self.bundles[model]
 
     def seeds(self, first: int | None, count: int) -> tuple[int, ...]:

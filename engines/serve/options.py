@@ -55,7 +55,7 @@ class ServeOptions(Frozen):
         known = [name for name in cls.model_fields if name not in _FLAGGED]
         for key in pairs:
             if key not in known:
-                raise UnsupportedError(f"--set: no key {key!r}{did_you_mean(key, known)}. There are:\n{cls.told()}")
+                raise UnsupportedError(f"--set: no key {key!r}{did_you_mean(key, known)}\nThere are:\n{cls.told()}")
         try:
             return cls.model_validate_strings({**pairs}).model_copy(update=given)
         except ValidationError as error:

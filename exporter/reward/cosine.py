@@ -14,6 +14,7 @@ from engines.errors import UnsupportedError
 from engines.inputs import Input, Preprocessing
 from engines.manifest import Tokenizer
 from engines.reward import IDS
+from exporter.models.tokenizer_text import padded
 
 if TYPE_CHECKING:
     from torch import nn
@@ -83,10 +84,7 @@ class CosineReward:
         network, prepare, _ = self.encoder.opened
         source: Any = prepare.tokenizer
         length = min(int(source.model_max_length), int(network.config.text_config.max_position_embeddings))
-        own = type(source.backend_tokenizer).from_str(source.backend_tokenizer.to_str())
-        own.no_truncation()
-        own.enable_padding(length=length, pad_id=source.pad_token_id, pad_token=source.pad_token)
-        return Tokenizer(file="tokenizer.json", length=length, feeds=IDS), own.to_str()
+        return Tokenizer(file="tokenizer.json", length=length, feeds=IDS), padded(source, length)
 
     def network(self) -> nn.Module:
         """Prepared pictures and ids → a number each."""

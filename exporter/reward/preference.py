@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from engines.manifest import Tokenizer
 from engines.reward import IDS, MASK
 from exporter.models.blip_reward import LENGTH
+from exporter.models.tokenizer_text import padded
 
 if TYPE_CHECKING:
     from torch import nn
@@ -58,11 +59,8 @@ class PreferenceReward:
 
     def tokenizer(self) -> tuple[Tokenizer, str]:
         """What reads the prompt, and the text of its file."""
-        source: Any = self.judge.tokenizer
-        own = type(source.backend_tokenizer).from_str(source.backend_tokenizer.to_str())
-        own.no_truncation()
-        own.enable_padding(length=LENGTH, pad_id=source.pad_token_id, pad_token=source.pad_token)
-        return Tokenizer(file="tokenizer.json", length=LENGTH, feeds=IDS, mask=MASK), own.to_str()
+        entry = Tokenizer(file="tokenizer.json", length=LENGTH, feeds=IDS, mask=MASK)
+        return entry, padded(self.judge.tokenizer, LENGTH)
 
     def network(self) -> nn.Module:
         """Prepared pictures, ids and mask → a number each."""

@@ -45,6 +45,13 @@ def test_a_picture_is_written(run, pipeline, tmp_path):
         np.testing.assert_array_equal(np.asarray(read), np.asarray(same))
 
 
+def test_perturbed_attention_where_there_is_none_is_told_as_to_python(run, tmp_path):
+    done = run("a", "b", "-o", tmp_path / "p.png", "--pag-scale", 2, "--pag-scale", 3)
+    assert isinstance(done.exception, UnsupportedError)
+    assert "has no perturbed attention" in str(done.exception)
+    assert not list(tmp_path.glob("*.png"))
+
+
 def test_several_prompts(run, tmp_path):
     assert run("a", "red", "-o", tmp_path / "p.png").exit_code == 0
     assert {"p-1.png", "p-2.png"} <= {path.name for path in tmp_path.iterdir()}

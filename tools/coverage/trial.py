@@ -125,24 +125,31 @@ def row(name: str, source: Any = None) -> dict[str, Any]:  # noqa: ANN401 - diff
             psnr = min(value for mode, bundle, widths in made for value in compared(source, name, bundle, mode, side, widths))
             state = "works" if psnr >= LIMIT else "differs"
             found = {"state": state, "psnr": round(psnr, 1), "guidance": made[0][0], **limits(name, only, refusals, folder)}
-            return {**found, "fp16": halved(source, name, Path(folder), side, made[0], more)} if state == "works" else found
+            return {**found, "fp16": halved(source, name, Path(folder), side, made, batch)} if state == "works" else found
         return {"state": "refused", "why": sentence(refusals[-1], folder)}
 
 
-def halved(source: Any, name: str, folder: Path, height: int, made: tuple[str, Path, tuple[int, ...]], more: str) -> Any:  # noqa: ANN401
+def halved(
+    source: Any,  # noqa: ANN401 - diffusers'
+    name: str,
+    folder: Path,
+    height: int,
+    made: Sequence[tuple[str, Path, tuple[int, ...]]],
+    batch: int,
+) -> float | str:
     """PSNR in dB of the worst picture with every part in fp16, or the product's sentence where that does not build.
 
-    `made` is the mode of guidance of the bundle that works, its folder, and its widths.
+    `made` is the mode of guidance of each bundle that works, its folder, and its widths.
     """
-    mode, bundle, widths = made
-    manifest = Bundle.open(bundle).manifest
-    parts = {part: {"precision": "fp16"} for part in manifest.parts} | ({"condition": {"precision": "fp16"}} if more else {})
-    batch = max(int(bundle.name.rpartition("-")[2]), 1)
-    try:
-        _, half = built(name, folder, height, widths, batch, more=f"components: {json.dumps(parts)}\n")
-    except (RecipeError, UnsupportedError, ParityError) as error:
-        return sentence(error, str(folder))
-    return round(min(compared(source, name, half, mode, height, widths)), 1)
+    found = list[float]()
+    for mode, bundle, widths in made:
+        parts = {part: {"precision": "fp16"} for part in Bundle.open(bundle).manifest.parts}
+        try:
+            _, half = built(name, folder, height, widths, batch, more=f"components: {json.dumps(parts)}\n")
+        except (RecipeError, UnsupportedError, ParityError) as error:
+            return sentence(error, str(folder))
+        found += compared(source, name, half, mode, height, widths)
+    return round(min(found), 1)
 
 
 def limits(name: str, only: str, refusals: Sequence[T2IError], folder: str) -> dict[str, str]:

@@ -18,6 +18,8 @@ from pathlib import Path
 
 import click
 
+from engines import plugins
+
 _RECIPE = """
 model: {source: %s, weights: random}
 sampler: {steps: [2], guidance: {mode: classifier_free, scale: 5.0}}
@@ -40,15 +42,14 @@ def exported(name: str, way: str) -> dict[str, float]:
         Seconds of processors of the plan, and of each part's export.
 
     """
-    from exporter import families  # noqa: PLC0415 - torch, in a process that ends
-    from exporter.recipe.schema import Recipe  # noqa: PLC0415
+    from exporter.recipe.schema import Recipe  # noqa: PLC0415 - torch, in a process that ends
     from exporter.stages.plan import Plan  # noqa: PLC0415
     from exporter.stages.stage import Results  # noqa: PLC0415
     from exporter.stages.store import Store  # noqa: PLC0415
 
     if way == "followed":
-        for each in families.plugins.names("families"):
-            family = families.plugins.load("families", each)
+        for each in plugins.names("families"):
+            family = plugins.load("families", each)
             if not family.general:
                 family.claims = staticmethod(lambda _: False)
     start, seconds = time.process_time(), dict[str, float]()

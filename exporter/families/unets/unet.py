@@ -17,6 +17,7 @@ from exporter.families.unets import depths, steering, step_problems, strengths
 from exporter.families.unets.sizes import LatentSizes, tiled
 from exporter.models import embeddings, kinds, leftovers
 from exporter.models.checkpoint import network
+from exporter.models.tokenizer_text import padded
 from exporter.part import SHALLOW, Part
 from exporter.part import Precision as Precision  # noqa: PLC0414 - the families' own argument type
 
@@ -235,10 +236,7 @@ class LatentDiffusion:
         """Per tokenizer: manifest entry, and the text of its `tokenizers` JSON file, which says how it pads."""
         found: dict[str, tuple[Tokenizer, str]] = {}
         for tower, name in self.towers.items():
-            source, length, prompts = self.tokenizer(name), self.chunk(tower), self.recipe.prompts
-            own = type(source.backend_tokenizer).from_str(source.backend_tokenizer.to_str())
-            own.no_truncation()
-            own.enable_padding(length=length, pad_id=source.pad_token_id, pad_token=source.pad_token)
+            prompts = self.recipe.prompts
             entry = Tokenizer(
                 file=f"tokenizers/{name}.json",
                 length=self.length(tower),
@@ -248,7 +246,7 @@ class LatentDiffusion:
                 syntax=prompts.weights,
                 downweighted=prompts.downweighted if prompts.weights == "compel" else 0,
             )
-            found[name] = (entry, own.to_str())
+            found[name] = (entry, padded(self.tokenizer(name), self.chunk(tower)))
         return found
 
     def tokenizer(self, name: str) -> transformers.CLIPTokenizer:

@@ -1,11 +1,13 @@
 """A trial gives a bundle and diffusers the same pictures."""
 
+import json
 from types import SimpleNamespace
 
 import numpy as np
 
 from engines.errors import UnsupportedError
 from engines.inputs import Input, Preprocessing
+from tests.engines import small
 from tools.coverage import trial
 
 SIZE = {"image": ("batch", 32, 48, 3), "mask": ("batch", 32, 48, 1)}
@@ -63,3 +65,25 @@ def test_pictures_follow_the_sides_of_the_latent():
     )
     (made,) = trial._pictures({"image": open_sides}, 1, {"latent_height": 16, "latent_width": 6}, resized=True)["image"]
     assert made.size == (48, 32)
+
+
+def test_in_half_precision_every_bundle_counts_and_a_refusal_is_told(monkeypatch, tmp_path):
+    folders = [small.make(tmp_path / each).folder for each in ("first", "second")]
+    asked, psnr = [], iter([(70.04, 61.0), (55.26, 80.0)])
+
+    def build(*given, more):
+        asked.append((*given[3:], json.loads(more.removeprefix("components: "))))
+        return "none", given[1]
+
+    monkeypatch.setattr(trial, "built", build)
+    monkeypatch.setattr(trial, "compared", lambda *_: next(psnr))
+    made = [("none", folders[0], (32,)), ("none", folders[1], (48,))]
+    assert trial.halved(None, "flux", tmp_path, 32, made, 2) == 55.3
+    parts = {part: {"precision": "fp16"} for part in ("text_encoder", "unet", "vae_decoder")}
+    assert asked == [((32,), 2, parts), ((48,), 2, parts)]
+
+    def refuse(*_, **__):
+        raise UnsupportedError("unet: no such kernel")
+
+    monkeypatch.setattr(trial, "built", refuse)
+    assert trial.halved(None, "flux", tmp_path, 32, made, 2) == "unet: no such kernel"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 from engines.manifest import Tokenizer
+from exporter.models.tokenizer_text import padded
 
 if TYPE_CHECKING:
     from exporter.families.tracing.texts.readings import Reading
@@ -20,13 +20,9 @@ def written(name: str, reading: Reading, source: Any) -> tuple[Tokenizer, str]: 
         source: as transformers has it.
 
     """
-    content = json.loads(source.backend_tokenizer.to_str())
-    own = type(source.backend_tokenizer).from_str(json.dumps(content if reading.special else content | {"post_processor": None}))
-    own.no_truncation()
-    own.enable_padding(length=reading.most, pad_id=source.pad_token_id, pad_token=source.pad_token, direction=source.padding_side)
     entry = Tokenizer(
         file=f"tokenizers/{name}.json", length=reading.most, feeds=f"{name}_ids",
         mask=f"{name}_mask" if reading.masked else None,
         before=reading.before, after=reading.after, lower=reading.lower, open=reading.entry(name),
     )  # fmt: skip
-    return entry, own.to_str()
+    return entry, padded(source, reading.most, special=reading.special)

@@ -1,0 +1,22 @@
+"""The file of a tokenizer of transformers, by which the run time reads texts without it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+
+def padded(source: Any, length: int, *, special: bool = True) -> str:  # noqa: ANN401 - transformers'
+    """Text of a `tokenizers` JSON file that pads to a length, on the source's own side, and cuts nothing off.
+
+    Args:
+        source: as transformers has it.
+        length: in ids.
+        special: whether it puts ids around a text, such as that of its beginning.
+
+    """
+    content = json.loads(source.backend_tokenizer.to_str())
+    own = type(source.backend_tokenizer).from_str(json.dumps(content if special else content | {"post_processor": None}))
+    own.no_truncation()
+    own.enable_padding(length=length, pad_id=source.pad_token_id, pad_token=source.pad_token, direction=source.padding_side)
+    return own.to_str()
