@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from engines.images.png import Format
-from engines.serve import received
+from engines.serve import received, refining
 from engines.serve.described import samplers
 from engines.serve.desk import Desk, given, owner
 from engines.serve.jobs import ImageRequest, Job
@@ -34,7 +34,6 @@ _UNCHANGED: Mapping[str, tuple[Any, ...]] = {
     "script_name": ("", "None"),
     "styles": ([],),
     "subseed_strength": (0,),
-    "refiner_checkpoint": ("", "None"),
     "alwayson_scripts": ({},),
     "s_churn": (0,),
     "mask_blur": (0, 4),
@@ -68,6 +67,8 @@ class A1111Body(BaseModel):
     denoising_strength: float | None = None
     override_settings: dict[str, Any] = Field(default_factory=dict)
     send_images: bool = True
+    refiner_checkpoint: str | None = None
+    refiner_switch_at: float | None = Field(default=None, gt=0, le=1)
 
 
 class A1111Routes:
@@ -134,10 +135,27 @@ class A1111Routes:
             **images,
         }
         seeds = self._desk.seeds(asked.seed, asked.batch_size * asked.n_iter)
-        jobs = await self._desk.draw(request, ImageRequest(served.name, given(arguments), seeds, _FORMS[form]))
+        wish = ImageRequest(served.name, given(arguments), seeds, _FORMS[form])
+        refiner, share = self._refiner(asked, served)
+        drawing = refining.draw(self._desk, request, wish, refiner, share) if refiner else self._desk.draw(request, wish)
+        jobs = await drawing
         pictures = [base64.b64encode(job.data).decode() for job in jobs] if asked.send_images else []
         sent = asked.model_dump(exclude={"init_images", "mask"})
-        return JSONResponse({"images": pictures, "parameters": sent, "info": json.dumps(_info(jobs, served))})
+        info = _info(jobs, served)
+        if refiner:
+            info["extra_generation_params"] = {"Refiner": _model(refiner)["title"], "Refiner switch at": share}
+        return JSONResponse({"images": pictures, "parameters": sent, "info": json.dumps(info)})
+
+    def _refiner(self, asked: A1111Body, served: ServedBundle) -> tuple[ServedBundle | None, float]:
+        """The bundle that is to end what `served` begins, and from where on; None where it is to end it itself."""
+        if asked.refiner_checkpoint in {None, "", "None", "none"} or asked.refiner_switch_at == 1:
+            return None, 1.0
+        if asked.refiner_switch_at is None:
+            raise invalid("say from which share of the steps on the refiner draws, such as 0.8.", "refiner_switch_at")
+        refiner = self._served(asked.refiner_checkpoint)
+        if refiner is served:
+            raise invalid(f"{served.name} is the model itself. Name the bundle of a refiner, or none.", "refiner_checkpoint")
+        return refiner, asked.refiner_switch_at
 
     def _sampler(self, served: ServedBundle, name: str | None) -> str | None:
         """None for the compiled sampler, else one that chooses its own steps; raise Refusal for one that is not there."""

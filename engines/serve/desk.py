@@ -67,6 +67,12 @@ class Desk:
         jobs = [event.job async for event in self.events(request, drawing) if event.kind == "done"]
         return sorted(jobs, key=lambda job: job.index)
 
+    async def check(self, wish: ImageRequest) -> None:
+        """Raise what is wrong with a request, before anything is drawn."""
+        served = self.bundles[wish.model]
+        self._within_limits(served, wish)
+        await asyncio.to_thread(served.check, wish)
+
     async def begin(self, request: Request, wish: ImageRequest) -> Drawing:
         """Check a request and put it into the queue; raise what is wrong with it, or Refusal where there is no place."""
         served = self.bundles[wish.model]
@@ -81,7 +87,7 @@ class Desk:
 
         told: dict[str, Any] = {"request_id": request.state.request_id, "owner": owner(request), "tell": tell}
         jobs = [Job(wish, index, **told) for index in range(len(wish.seeds))]
-        request.state.jobs = jobs
+        request.state.jobs = [*getattr(request.state, "jobs", ()), *jobs]
         self.dispatcher.submit(jobs)
         return Drawing(jobs, news)
 
@@ -97,7 +103,8 @@ class Desk:
         seconds = min(self.options.deadline, _wanted(request.headers.get("prefer", "")))
         gone = asyncio.ensure_future(_disconnected(request))
         left = {job.number for job in drawing.jobs}
-        until = asyncio.get_running_loop().time() + seconds
+        # One for the whole request, whose pictures another bundle may have begun.
+        until = request.state.until = getattr(request.state, "until", asyncio.get_running_loop().time() + seconds)
         try:
             while left:
                 following = asyncio.ensure_future(drawing.news.get())

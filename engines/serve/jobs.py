@@ -29,6 +29,8 @@ class ImageRequest:
         form: of the files.
         quality: of JPEG and WebP; None for the best that is reasonable.
         previews: how many pictures to tell on the way, spread over the steps.
+        latents: one per picture, float32 (channels, latent height, latent width), where another bundle has begun them and
+            `arguments` have `denoising_start`.
 
     """
 
@@ -38,16 +40,19 @@ class ImageRequest:
     form: Format = "PNG"
     quality: int | None = None
     previews: int = 0
+    latents: tuple[np.ndarray, ...] = ()
 
     @property
     def company(self) -> tuple[object, ...]:
         """What requests share that can be drawn in one call of `Pipeline.generate`."""
         own = self.arguments
-        plain = tuple(own.get(name) for name in ("steps", "sampler", "height", "width", "generator", "strength"))
+        numbers = ("steps", "sampler", "height", "width", "generator", "strength", "denoising_start", "denoising_end")
+        plain = tuple(own.get(name) for name in numbers)
         images = tuple((name, getattr(own.get(name), "size", None)) for name in ("image", "mask"))
+        begun = {latent.shape for latent in self.latents}
         texts = tuple(name for name in ("prompt_2", "negative_prompt_2") if own.get(name) is not None)
         scaled = own.get("guidance_scale") is None
-        return (*plain, *images, texts, scaled, tuple(sorted(own.get("inputs") or {})), tuple(own.get("loras") or ()))
+        return (*plain, *images, *begun, texts, scaled, tuple(sorted(own.get("inputs") or {})), tuple(own.get("loras") or ()))
 
     @property
     def preview_steps(self) -> frozenset[int]:
@@ -82,6 +87,7 @@ class Job:
         steps: of them in all; 0 while nobody knows.
         latest: the clean latent that the last step points to, float32 (1, C, H, W).
         data: the finished file.
+        left: what there is instead of a file where the request stops before the end, as the next request's `latents`.
         info: what it says of how it was made.
         error: why there is none.
         times: seconds of `time.perf_counter` by what happened: created, started, ended.
@@ -100,6 +106,7 @@ class Job:
     steps: int = 0
     latest: np.ndarray | None = None
     data: bytes = b""
+    left: np.ndarray | None = None
     info: dict[str, str] = field(default_factory=dict[str, str])
     error: BaseException | None = None
     times: dict[str, float] = field(default_factory=lambda: {"created": time.perf_counter()})

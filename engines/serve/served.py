@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -32,6 +33,11 @@ class _Passed(Exception):  # noqa: N818 - what happened, and no error
 
 def _passed(_: Mapping[str, np.ndarray]) -> NoReturn:
     raise _Passed
+
+
+def _begun(latents: Sequence[np.ndarray]) -> dict[str, Any]:
+    """The argument of `Pipeline.generate` for pictures that another bundle has begun."""
+    return {"image": [*latents]} if latents else {}
 
 
 def ignored(_part: str, _items: int, _seconds: float) -> None:
@@ -105,20 +111,20 @@ class ServedBundle:
     def check(self, request: ImageRequest) -> None:
         """Raise UnsupportedError for what the bundle cannot do, before anything runs."""
         try:
-            self.checker.generate(**request.arguments, seed=request.seeds[0])
+            self.checker.generate(**request.arguments, **_begun(request.latents[:1]), seed=request.seeds[0])
         except _Passed:
             return
         raise AssertionError("a picture was drawn without a network")
 
     def draw(self, jobs: Sequence[Job]) -> None:
-        """Draw pictures of one company in one call, and end every job with its file.
+        """Draw pictures of one company in one call, and end every job with its file, or with what is left where it stops early.
 
         Raises:
             Exception: what the pipeline raises; then none was ended.
 
         """
         first = jobs[0].request.arguments
-        together: dict[str, Any] = {**first}
+        together: dict[str, Any] = {**first, **_begun([job.request.latents[job.index] for job in jobs if job.request.latents])}
         if len(jobs) > 1:
             together |= {"prompts": [job.request.arguments["prompts"] for job in jobs]}
             for name in ("negative_prompt", "prompt_2", "negative_prompt_2", "guidance_scale", "image", "mask"):
@@ -126,10 +132,14 @@ class ServedBundle:
                     together[name] = [job.request.arguments.get(name) for job in jobs]
             fed: list[dict[str, Any]] = [job.request.arguments.get("inputs") or {} for job in jobs]
             together["inputs"] = {name: [one[name] for one in fed] for name in fed[0]}
+        together |= {"seed": [job.seed for job in jobs], "on_step": functools.partial(self._stepped, jobs)}
         with self.batcher.drawing(jobs):
-            pictures = self.pipeline.generate(
-                **together, seed=[job.seed for job in jobs], on_step=lambda step: self._stepped(jobs, step)
-            )
+            if "denoising_end" in first:
+                for job, left in zip(jobs, self.pipeline.latents(**together), strict=True):
+                    job.left = left
+                    job.end()
+                return
+            pictures = self.pipeline.generate(**together)
         for job, picture in zip(jobs, pictures, strict=True):
             self._finish(job, picture)
 

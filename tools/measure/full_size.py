@@ -49,9 +49,10 @@ def main(
     """Measure `t2iexport build recipes/NAME.yaml`, with random weights as the recipe's header says."""
     for name in names:
         result = measure(name, work, assignments, store)
-        print(f"{'model':<14}{'seconds':>9}{'CPU s':>9}{'peak RSS':>11}{'bundle':>11}")
+        print(f"{'model':<14}{'seconds':>9}{'CPU s':>9}{'peak RSS':>11}{'own':>11}{'bundle':>11}")
         times = f"{result['seconds']:>9.0f}{result['cpu_seconds']:>9.0f}"
-        print(f"{name:<14}{times}{result['peak_gb']:>8.1f} GB{result['bundle_gb']:>8.2f} GB", flush=True)
+        memory = f"{result['peak_gb']:>8.1f} GB{result['own_gb']:>8.1f} GB"
+        print(f"{name:<14}{times}{memory}{result['bundle_gb']:>8.2f} GB", flush=True)
         unet, told = result["unet"], PUBLISHED.get(name)
         beside = f"; published {told[0]} M, {told[1]} MB in half precision" if told else ""
         size = f"{unet['parameters'] / 1e6:,.0f} M parameters, {unet['multiply_adds'] / 1e9:,.0f} G multiply-adds a call"
@@ -70,7 +71,8 @@ def measure(name: str, work: Path | None, assignments: tuple[str, ...] = (), sto
 
     Returns:
         Wall-clock and processor seconds; the peak of the resident memory of all its processes together, in GB, mapped weights
-        included and shared pages counted once per process; the bundle's size in GB; the stages; of the UNet what one call of the
+        included and shared pages counted once per process, and the peak of what is their own: pages of mapped files are given
+        back where memory is short; the bundle's size in GB; the stages; of the UNet what one call of the
         pipeline costs, guidance's two branches included, and its engine; the bundle's notes on what was quantized.
 
     """
@@ -85,7 +87,7 @@ def measure(name: str, work: Path | None, assignments: tuple[str, ...] = (), sto
                 [*command, *(f"--set={setting}" for setting in settings)],
                 stdout=subprocess.PIPE, stderr=errors, env={**os.environ, "XDG_CACHE_HOME": cache},
             )  # fmt: skip
-            peak, cpu = _watch(psutil.Process(process.pid))
+            peak, own, cpu = _watch(psutil.Process(process.pid))
         printed, _ = process.communicate()
         seconds = time.perf_counter() - start
         if process.returncode:
@@ -99,7 +101,7 @@ def measure(name: str, work: Path | None, assignments: tuple[str, ...] = (), sto
     unet["engine_seconds"] = sum(
         row["seconds"] for row in stages if row["stage"] == "engine" and row["subject"].startswith("unet,")
     )
-    figures = {"seconds": seconds, "cpu_seconds": cpu, "peak_gb": peak / 1e9, "bundle_gb": size / 1e9}
+    figures = {"seconds": seconds, "cpu_seconds": cpu, "peak_gb": peak / 1e9, "own_gb": own / 1e9, "bundle_gb": size / 1e9}
     return {"model": name, "set": list(assignments), **figures, "unet": unet, "notes": notes, "stages": stages}
 
 
@@ -122,19 +124,20 @@ def _counted(name: str, assignments: Sequence[str] = ()) -> dict[str, int]:
     return {"parameters": size.parameters, "multiply_adds": size.multiply_adds}
 
 
-def _watch(process: psutil.Process) -> tuple[int, float]:
-    """Peak memory in bytes and processor seconds of a process and its children, until it ends."""
-    peak, cpu = 0, 0.0
+def _watch(process: psutil.Process) -> tuple[int, int, float]:
+    """Peak of resident memory and of that which no file backs, bytes, and processor seconds, of a process and its children."""
+    peak, own, cpu = 0, 0, 0.0
     while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
         try:
             family = [process, *process.children(recursive=True)]
-            peak = max(peak, sum(member.memory_info().rss for member in family))
+            memory = [member.memory_info() for member in family]
+            peak, own = max(peak, sum(each.rss for each in memory)), max(own, sum(each.rss - each.shared for each in memory))
             times = process.cpu_times()
             cpu = max(cpu, times.user + times.system + times.children_user + times.children_system)
         except psutil.NoSuchProcess:  # a child ended while it was looked at
             continue
         time.sleep(PACE)
-    return peak, cpu
+    return peak, own, cpu
 
 
 if __name__ == "__main__":

@@ -49,10 +49,10 @@ def serve(tmp_path):
 
 @pytest.fixture(scope="session")
 def small_bundles(tmp_path_factory):
-    """Two bundles, the second of which can start from an image."""
+    """Two bundles, the second of which can start from an image; both hand over and take over between two steps."""
     folder = tmp_path_factory.mktemp("bundles")
     for name, encoder in (("small", False), ("editor", True)):
-        small.make(folder / name, encoder=encoder)
+        small.make(folder / name, encoder=encoder, handover=True)
     return {name: folder / name for name in ("small", "editor")}
 
 
@@ -75,8 +75,8 @@ def server(small_bundles):
 def alone(small_bundles):
     """Draw with no server at all."""
 
-    def draw(name="small", **arguments):
+    def draw(name="small", *, decoded=True, **arguments):
         with opened(small_bundles[name], lambda _part, _backend, network: network) as pipeline:
-            return pipeline.generate(**arguments)
+            return pipeline.generate(**arguments) if decoded else pipeline.latents(**arguments)
 
     return draw

@@ -28,7 +28,8 @@ def test_what_is_wrong_is_told(pairs, text):
 def test_who_mistypes_a_key_is_told_every_one_that_can_be_set():
     with pytest.raises(UnsupportedError) as caught:
         ServeOptions.of({"quee": "3"})
-    told = [line.strip() for line in str(caught.value).splitlines()[1:]]
+    first, second, *told = [line.strip() for line in str(caught.value).splitlines()]
+    assert (first, second) == ("--set: no key 'quee'; did you mean 'queue'?", "There are:")
     names = [line.partition("=")[0] for line in told]
     assert "queue=64  pictures that may wait; what would be more is refused with status 429" in told
     assert set(names) == set(ServeOptions.model_fields) - {"keys", "cors", "loras"}
