@@ -122,6 +122,8 @@ class Driving:
             is not told looks its first time up, and takes the second of two steps at one time.
         needs: what it reads off the scheduler, beside what every scheduler has.
         step: the arguments of `scheduler.step` that it gives to a scheduler which has them.
+        levels: whether a step is computed from the noise's level, the scheduler's sigma, and from no time. The network's graph is
+            then told that in the time's place, and is shown the latent as the scheduler has it, which it scales itself.
 
     """
 
@@ -129,6 +131,11 @@ class Driving:
     begins: bool = True
     needs: tuple[str, ...] = ()
     step: Mapping[str, float] = field(default_factory=dict)
+    levels: bool = False
+
+    def shown(self, scheduler: Any, latent: Any, scaled: Any, time: Any, step: int) -> tuple[Any, float]:  # noqa: ANN401 - tensors
+        """What the network's graph is shown of a latent at a step, counted from 0, and what it is told of the time."""
+        return (latent, float(scheduler.sigmas[step])) if self.levels else (scaled, float(time))
 
 
 class Family(Protocol):

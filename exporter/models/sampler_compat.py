@@ -120,7 +120,9 @@ def made_for(recipe: Recipe, checkpoint: Checkpoint) -> ModelPurpose:
     known = [*_recognised([*lora_names(recipe), *titles]), *_recognised(_names(recipe, checkpoint))]
     if known:
         return known[0]
-    if checkpoint.configs.get("unet", {}).get("time_cond_proj_dim") is not None:
+    unet = checkpoint.configs.get("unet", {})
+    # Of an upscaler whose time is embedded by random waves it is what else steers, and no guidance.
+    if unet.get("time_cond_proj_dim") is not None and unet.get("time_embedding_type") != "fourier":
         return ModelPurpose("lcm", "unet.time_cond_proj_dim")
     return ModelPurpose()
 

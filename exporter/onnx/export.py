@@ -17,6 +17,7 @@ from torch._guards import detect_fake_mode
 from engines.errors import UnsupportedError
 from exporter import graph
 from exporter.onnx.capture import traced
+from exporter.onnx.rooted_lengths import root
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -105,6 +106,7 @@ def _translated(program: torch.export.ExportedProgram, signature: Signature, ops
     fake: Any = detect_fake_mode([node.meta["val"] for node in program.graph.find_nodes(op="placeholder")])
     with fake:
         _prune(program.graph)
+        root(program.graph)
         _leave_out(program.graph)
         _spell(program.graph)
         _widen(program.graph)

@@ -239,7 +239,8 @@ def drive(
     for index, time in enumerate(times):
         scaled = call(scheduler.scale_model_input, latent, time) if hasattr(scheduler, "scale_model_input") else latent
         own(latent.to(kind))
-        output = model(scaled.to(kind), float(time))
+        scaled, told = loop.driving.shown(scheduler, latent, scaled, time, index + (first or 0))
+        output = model(scaled.to(kind), told)
         result = call(scheduler.step, output, time, latent, **loop.step, return_dict=True)
         latent = result.prev_sample
         if look and peek:

@@ -118,10 +118,11 @@ class Tables:
                 found |= {steps: of(typical, kind), **{(steps, *size): of(size, kind) for size in others}}
         stages: list[Stage[Any]] = [*self.tokenizers.values(), *self.samplers.values()]
         stages += [*self.sized.values(), *(stage for found in self.further.values() for stage in found.values())]
+        options = recipe.sampler.model_dump(mode="json", include={"scheduler", "config"})
+        options |= {"levels": True} if family.driving.levels else {}
         self.process = Stage.keyed(
-            "process", "scheduler", partial(_process, family=family), ProcessFile,
-            options=recipe.sampler.model_dump(mode="json", include={"scheduler", "config"}), inputs=schedule,
-        )  # fmt: skip
+            "process", "scheduler", partial(_process, family=family), ProcessFile, options=options, inputs=schedule
+        )
         self.stages = (*stages, self.process)
 
 
@@ -225,6 +226,10 @@ def _process(folder: Path, _: Results, family: Family) -> None:
     from exporter.schedulers.noise_schedule import compile_process  # noqa: PLC0415 - torch
 
     sampler, own = family.recipe.sampler, family.checkpoint.configs["scheduler"]
+    if family.driving.levels:
+        told = "steps are computed from the noise's level, and solvers that choose their own tell times.\n"
+        (folder / "absent.txt").write_text(told, encoding="utf-8")
+        return
     try:
         process = compile_process(sampler.scheduler or own["_class_name"], sampler.config, own)
     except UnsupportedError as error:

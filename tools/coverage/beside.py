@@ -1,7 +1,7 @@
 """Micro models of pipelines that stand beside diffusers' lists: without text, with class labels, or made to change a picture.
 
 `python -m tools.coverage.beside NAME` builds one, holds what the run time draws without text to diffusers, one picture and two,
-guidance on and off, and keeps its row.
+guidance on and off, with every part in fp16 once more, and keeps its row.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import json
 import logging
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,20 @@ def upscale() -> DiffusionPipeline:
     )
 
 
+def latent_upscale() -> DiffusionPipeline:
+    """A small latent beside the latent, and a step that is computed from the noise's level."""
+    crossed = ("KCrossAttnDownBlock2D",) * 3, ("KCrossAttnUpBlock2D",) * 3
+    network = diffusers.UNet2DConditionModel(
+        act_fn="gelu", attention_head_dim=8, norm_num_groups=None, block_out_channels=(32, 32, 64, 64), time_cond_proj_dim=160,
+        conv_in_kernel=1, conv_out_kernel=1, cross_attention_dim=32, in_channels=8, out_channels=5, mid_block_type=None,
+        down_block_types=("KDownBlock2D", *crossed[0]), up_block_types=(*crossed[1], "KUpBlock2D"),
+        only_cross_attention=False, resnet_time_scale_shift="scale_shift", time_embedding_type="fourier",
+        timestep_post_act="gelu", sample_size=32,
+    )  # fmt: skip
+    scheduler = diffusers.EulerDiscreteScheduler(prediction_type="sample", beta_schedule="scaled_linear")
+    return diffusers.StableDiffusionLatentUpscalePipeline(vae(), clip(), clip_tokenizer(), alive(network), scheduler)
+
+
 def depth_to_image() -> DiffusionPipeline:
     """A picture to start from, and its depth beside the latent."""
     config = transformers.DPTConfig(
@@ -121,7 +136,7 @@ TASK = "beside the lists"
 _CLASSES = (3, 7)
 _SIDE = 32
 #: Those that take texts and pictures, and draw more than one size.
-_PICTURED = ("stable-diffusion-x4-upscaler",)
+_PICTURED = ("stable-diffusion-x4-upscaler", "stable-diffusion-latent-upscaler")
 #: A refiner that goes on where its base has stopped.
 _REFINED = "stable-diffusion-xl-base-and-refiner"
 #: Whose pictures of one call change each other: diffusers draws each in its own.
@@ -136,6 +151,7 @@ MADE: Mapping[str, Callable[[], DiffusionPipeline]] = {
     "consistency-model": consistency,
     "dit": dit,
     "stable-diffusion-x4-upscaler": upscale,
+    "stable-diffusion-latent-upscaler": latent_upscale,
     "stable-diffusion-depth2img": depth_to_image,
     "stable-diffusion-xl-refiner": refiner,
     _REFINED: refiner,
@@ -154,25 +170,28 @@ def row(name: str) -> dict[str, Any]:
         return handover.row(name, unets.stable_diffusion_xl(), made)
     if name in dreamlite.MADE:  # which draw from text
         return {**found, **trial.row(name, made)}
+    shown, alone = name in prompted.MADE or name in _PICTURED, name in _ALONE
+    widths, steps = (_WIDTHS if shown or name in _EDITED else (_SIDE,)), edits.STEPS if name in _EDITED else 2
+
+    def compare(bundle: Path, mode: str, widths: tuple[int, ...]) -> Iterator[float]:
+        if name in _EDITED:
+            return edits.compared(made, name, bundle, "image-to-image", mode, _SIDE, widths)
+        if shown:
+            return trial.compared(made, name, bundle, mode, _SIDE, widths)
+        return _compared(made, bundle, mode, alone=alone)
+
     with tempfile.TemporaryDirectory() as folder:
         made.save_pretrained(f"{folder}/model")
         model = _adapted(name, made, Path(folder)) if name in prompted.ADAPTED else {}
-        shown = name in prompted.MADE or name in _PICTURED
-        widths, steps = (_WIDTHS if shown or name in _EDITED else (_SIDE,)), edits.STEPS if name in _EDITED else 2
+        of = partial(trial.built, name, Path(folder), _SIDE, batch=1 if alone else 2, steps=steps, model=model)
         try:
-            mode, bundle = trial.built(name, Path(folder), _SIDE, widths, 1 if name in _ALONE else 2, steps=steps, model=model)
+            mode, bundle = of(widths)
         except T2IError as error:
             return {**found, "state": "refused", "why": trial.sentence(error, folder)}
-        if name in _EDITED:
-            psnr = min(edits.compared(made, name, bundle, "image-to-image", mode, _SIDE, widths))
-        else:
-            psnr = min(
-                trial.compared(made, name, bundle, mode, _SIDE, widths)
-                if shown
-                else _compared(made, bundle, mode, alone=name in _ALONE)
-            )
-    only = {"only": "one picture at a time"} if name in _ALONE else {}
-    return {**found, "state": "works" if psnr >= trial.LIMIT else "differs", "psnr": round(psnr, 1), "guidance": mode, **only}
+        psnr = min(compare(bundle, mode, widths))
+        found |= {"state": "works" if psnr >= trial.LIMIT else "differs", "psnr": round(psnr, 1), "guidance": mode}
+        found |= {"only": "one picture at a time"} if alone else {}
+        return {**found, "fp16": trial.halved([(mode, bundle, widths)], of, compare)} if found["state"] == "works" else found
 
 
 def _adapted(name: str, source: Any, folder: Path) -> dict[str, Any]:  # noqa: ANN401 - diffusers'

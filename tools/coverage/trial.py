@@ -17,7 +17,8 @@ import re
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -118,37 +119,37 @@ def row(name: str, source: Any = None) -> dict[str, Any]:  # noqa: ANN401 - diff
         for only, bundles, batch in ladder(side, wide):
             try:
                 more = _PICTURED[1] if name.endswith(_PICTURED[0]) else ""
-                made = [(*built(name, Path(folder), side, widths, batch, more=more), widths) for widths in bundles]
+                of = partial(built, name, Path(folder), side, batch=batch)
+                made = [(*of(widths, more=more), widths) for widths in bundles]
             except (UnsupportedError, ParityError) as error:
                 refusals.append(error)
                 continue
-            psnr = min(value for mode, bundle, widths in made for value in compared(source, name, bundle, mode, side, widths))
+            compare = partial(compared, source, name, height=side)
+            psnr = min(value for mode, bundle, widths in made for value in compare(bundle=bundle, mode=mode, widths=widths))
             state = "works" if psnr >= LIMIT else "differs"
             found = {"state": state, "psnr": round(psnr, 1), "guidance": made[0][0], **limits(name, only, refusals, folder)}
-            return {**found, "fp16": halved(source, name, Path(folder), side, made, batch)} if state == "works" else found
+            return {**found, "fp16": halved(made, of, compare)} if state == "works" else found
         return {"state": "refused", "why": sentence(refusals[-1], folder)}
 
 
 def halved(
-    source: Any,  # noqa: ANN401 - diffusers'
-    name: str,
-    folder: Path,
-    height: int,
     made: Sequence[tuple[str, Path, tuple[int, ...]]],
-    batch: int,
+    build: Callable[..., tuple[str, Path]],
+    compare: Callable[..., Iterable[float]],
 ) -> float | str:
     """PSNR in dB of the worst picture with every part in fp16, or the product's sentence where that does not build.
 
-    `made` is the mode of guidance of each bundle that works, its folder, and its widths.
+    `made` is the mode of guidance of each bundle that works, its folder, and its widths, of which `build` builds it anew with
+    `more` lines of its recipe. `compare` gives the PSNR of a `bundle`'s pictures, of its `mode` and `widths`.
     """
     found = list[float]()
     for mode, bundle, widths in made:
         parts = {part: {"precision": "fp16"} for part in Bundle.open(bundle).manifest.parts}
         try:
-            _, half = built(name, folder, height, widths, batch, more=f"components: {json.dumps(parts)}\n")
+            _, half = build(widths, more=f"components: {json.dumps(parts)}\n")
         except (RecipeError, UnsupportedError, ParityError) as error:
-            return sentence(error, str(folder))
-        found += compared(source, name, half, mode, height, widths)
+            return sentence(error, str(bundle.parent))
+        found += compare(bundle=half, mode=mode, widths=widths)
     return round(min(found), 1)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from exporter.families.tracing import played_parts, whole_numbers
 from exporter.families.tracing.facts import replayed
-from exporter.families.tracing.following import dry_run, own_start
+from exporter.families.tracing.following import own_start
 from exporter.families.tracing.following.dry_run import Leaf, Play
 from exporter.families.tracing.following.origins import DRAW, STEP, Origins, marked
 from exporter.families.tracing.following.standins import Stepped
@@ -95,12 +95,12 @@ def condition_values(
         number = next(drawn)
         if number == survey.drawn:
             return marked(torch.zeros(tuple(shape)), STEP)
-        own = noise[:, : dry_run.flat(tuple(shape), survey.name)[0]]
+        own = noise[:, : about.channels(survey)]
         return marked(torch.from_numpy(own.copy()).reshape(tuple(shape)), f"{DRAW}{number}")
 
     drawn, own = itertools.count(), fed.get(own_noise.NOISE)
     drawing = own_noise.beside(draw, None if own is None else torch.from_numpy(own.copy()))
-    play = Play(pipeline, drawing, marked(torch.zeros(count), STEP), Origins(crossing, "pictures"))
+    play = Play(pipeline, drawing, marked(torch.zeros(count), STEP), Origins(crossing, "pictures"), leveled=survey.leveled)
     play.place(**image_arguments.noting(pipeline, note), **survey.unasked(pipeline, but=about.begun))
     leaves = (leaf for each in survey.conditioning for leaf in each if isinstance(leaf, Leaf))
     zeros = {leaf.name: torch.zeros(count, *leaf.seen_shape) for leaf in leaves}
@@ -112,7 +112,7 @@ def condition_values(
     asked |= own_start.blank(pipeline, count, height, width)
     with contextlib.suppress(Stepped):
         play(**asked, height=height, width=width, num_inference_steps=1)
-    noise = noise if about.draw is None else noise[:, : dry_run.flat(survey.noises[about.draw], survey.name)[0]]
+    noise = noise if about.draw is None else noise[:, : about.channels(survey)]
     made = {name: value.numpy().copy() for name, value in found.items()}
     made |= {name: np.repeat(made[name], count, axis=0) for name in survey.shared}
     return {"noise": noise, **made}

@@ -47,6 +47,7 @@ class Survey:
         judged: whether the pipeline itself checks what it is asked, as it does for whoever calls it.
         cut: whether tokenizers leave out what pads a text.
         enlarges: how many times as large as its pictures is what it draws.
+        leveled: whether its step is computed from the noise's level; that it is so is told by `levels`.
 
     Attributes:
         pictures: name of an input → the argument of the call that is that picture.
@@ -90,8 +91,9 @@ class Survey:
         judged: bool = False,
         cut: bool = False,
         enlarges: int = 1,
+        leveled: bool = False,
     ) -> None:
-        self.pipeline, self.mode, self.cut, self.enlarges = pipeline, mode, cut, enlarges
+        self.pipeline, self.mode, self.cut, self.enlarges, self.leveled = pipeline, mode, cut, enlarges, leveled
         self.lists, self._hand = dict(lists or {}), hand or image_arguments.as_numbers
         named = image_arguments.arguments(pipeline) if words is None else words
         self.pictures = image_arguments.numbered(named, self.lists) if hand else {}
@@ -112,9 +114,8 @@ class Survey:
         play, noises = self._play(1, owned=owned)
         self.encodings = self._recorded(play)
         masks, called = own_texts.AskedMasks(), self.called(1)
-        play.place(**(first := two_stages.answered(None)))
-        if judged:
-            play.place(check_inputs=checked(play.own("check_inputs")))
+        own = {"check_inputs": checked(play.own("check_inputs"))} if judged else {}
+        play.place(**(first := two_stages.answered(None)), **own)
         try:
             watched = dry_run.watched(play.pipeline, lambda: play.phase, self.components)
             with outlined(), watched, dry_run.returning(play.pipeline, self.returned), masks:
@@ -134,7 +135,7 @@ class Survey:
         self.owned = own_noise.of_a_picture(owned, self.name)
         pads = any(not call.mask.all() for each in self.encodings for call in each.tokens)
         self.counts = masks.asked and pads
-        self.draws, self.unseeded = len(noises), play.unseeded.drawn
+        self.draws, self.unseeded, self.levels = len(noises), play.unseeded.drawn, play.levels.read
         self.drawn = drawn_of(self._kept, len(noises), self.name) if self.draws > 1 or self.pictures else 0
         noise = noises[self.drawn]
         self.noises, self.grid = [tuple(each.shape) for each in noises], play.grid
@@ -241,7 +242,7 @@ class Survey:
 
         follow = follow or (Origins() if self.pictures else None)
         drawing = own_noise.beside(draw, seen=owned)
-        play = Play(self.pipeline, drawing, marked(torch.full((batch,), 500.0), STEP), follow)
+        play = Play(self.pipeline, drawing, marked(torch.full((batch,), 500.0), STEP), follow, leveled=self.leveled)
         play.place(**(image_arguments.taking(self.pipeline, self.prepared) if self.pictures else {}))
         return play, noises
 

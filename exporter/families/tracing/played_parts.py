@@ -65,7 +65,7 @@ class PlayedPart(nn.Module):
         self._asked, self._factor, self._conditions = dict(asked), factor, conditions
 
     def _play(self, draw: Callable[[Sequence[Any]], Tensor], time: Tensor, watch: Origins | None = None) -> Play:
-        play = Play(self._pipeline, draw, marked(time, STEP), watch)
+        play = Play(self._pipeline, draw, marked(time, STEP), watch, leveled=self._survey.leveled)
         play.place(**{name: getattr(self, name) for name in self._names})  # a pass may have changed them
         play.place(**(image_arguments.taking(self._pipeline, {}) if self._survey.pictures else {}))
         return play
@@ -78,7 +78,8 @@ class PlayedPart(nn.Module):
 
         def draw(shape: Sequence[Any]) -> Tensor:
             if (number := next(drawn)) == self._survey.drawn:
-                return marked((latent / self._survey.factor).reshape(tuple(shape)), STEP)
+                own = latent / self._survey.factor  # its sides may be asked for as those of a picture that is not encoded here
+                return marked(own if own.ndim == len(shape) else own.reshape(tuple(shape)), STEP)
             return marked((torch.zeros(tuple(shape)) if noise is None else noise).reshape(tuple(shape)), f"{DRAW}{number}")
 
         return own_noise.beside(draw, own)

@@ -245,13 +245,14 @@ class TracedReference:
         return answer
 
     def reordered(self, draws: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """The pictures' noise before the latent's, and no other that the pipeline draws before its first step."""
+        """The pictures' noise before the latent's, in its sides, and no other that the pipeline draws before its first step."""
         survey = self._family.survey
         before, count = (self._family.conditions.draw, survey.drawn), survey.draws
         if self._started:
             before, count = self._started[1].drawn, self._started[1].draws
         taken = [*(draws[number] for number in before if number is not None), *draws[count:]]
-        most = survey.latent[0]
+        most, sides = survey.latent[0], draws[before[-1] or 0].shape[2:]
+        taken = [each if each.shape[2:] == sides else each.reshape(len(each), -1, *sides) for each in taken]
         return [
             np.pad(each, [(0, 0), (0, most - each.shape[1])] + [(0, 0)] * 2) if each.shape[1] < most else each for each in taken
         ]

@@ -24,7 +24,8 @@ def surveyed(
 ) -> Survey:
     """Survey a pipeline, without pictures if it draws without and none are to be `shown`, else with those that its call takes.
 
-    Where its network asks how many of a text's ids are its own, texts come without what pads them. Where it draws a
+    Where its network asks how many of a text's ids are its own, texts come without what pads them. Where its step is computed
+    from the noise's level, that is followed in the place of its time. Where it draws a
     multiple of the size that its pictures have, they come as small as that asks for.
 
     Raises:
@@ -33,7 +34,8 @@ def surveyed(
     """
     survey = partial(Survey, pipeline, *asked, judged=judged)
     found = _pictured(survey, pipeline, words, shown=shown)
-    return _pictured(partial(survey, cut=True), pipeline, words, shown=shown) if found.counts else found
+    known = ({"cut": True} if found.counts else {}) | ({"leveled": True} if found.levels else {})
+    return _pictured(partial(survey, **known), pipeline, words, shown=shown) if known else found
 
 
 def _pictured(survey: Any, pipeline: Any, words: Mapping[str, str] | None, *, shown: bool) -> Survey:  # noqa: ANN401

@@ -196,6 +196,16 @@ def test_a_local_folder_is_known_by_the_names_in_its_configs(tiny_sdxl, tmp_path
         assert made.told_by == f"{component}'s _name_or_path {name!r}"
 
 
+@pytest.mark.parametrize(("embedding", "kind"), [("positional", "lcm"), ("fourier", "")])
+def test_what_steers_beside_the_time_is_guidance_but_of_an_upscaler_of_random_waves(tiny_sdxl, tmp_path, embedding, kind):
+    folder = Path(shutil.copytree(tiny_sdxl, tmp_path / "model"))
+    file = folder / "unet/config.json"
+    config = json.loads(file.read_text())
+    file.write_text(json.dumps(config | {"time_cond_proj_dim": 896, "time_embedding_type": embedding}))
+    recipe = parsed(folder)
+    assert sampler_compat.made_for(recipe, resolve(recipe.model, recipe.root)).kind == kind
+
+
 def test_a_file_made_for_four_steps_is_noted_at_eight(tiny_sdxl, tmp_path):
     folder = Path(shutil.copytree(tiny_sdxl, tmp_path / "model"))
     file = folder / "unet" / "config.json"

@@ -144,3 +144,17 @@ def test_the_rounding_of_a_schedule_of_zero_signal_is_not_taken_for_a_bend(name,
         wanted = as_a_pipeline(getattr(diffusers, name)(**ZERO_SNR), steps, noise, lambda latent, _: torch.tanh(latent), iter(()))
         got = table.play(lambda latent, _: np.tanh(latent), noise.numpy)
         assert np.abs(got - wanted).max() < 1e-3
+
+
+def test_a_model_may_be_told_the_noises_level_and_shown_the_latent_unscaled():
+    given = "EulerDiscreteScheduler", {"beta_schedule": "scaled_linear"}, 4, 512, 512
+    usual, leveled = (compile_sampler(*given, driving=Driving(levels=levels)) for levels in (False, True))
+    scheduler = diffusers.EulerDiscreteScheduler(beta_schedule="scaled_linear")
+    scheduler.set_timesteps(4)
+    told, times = ([op.t for op in table.ops if isinstance(op, Eval)] for table in (leveled, usual))
+    np.testing.assert_allclose(told, scheduler.sigmas[:4], rtol=1e-6)
+    np.testing.assert_allclose(times, scheduler.timesteps, rtol=1e-6)
+    for op, same in zip(leveled.ops, usual.ops, strict=True):
+        if isinstance(op, Eval):
+            np.testing.assert_allclose(op.row, np.asarray(same.row) * (op.t**2 + 1) ** 0.5, rtol=1e-4)
+    assert leveled.ops[-1] == usual.ops[-1]

@@ -8,6 +8,7 @@ import pytest
 from engines.bundle import Tokenizer
 from engines.errors import UnsupportedError
 from engines.samplers.table import Handovers, Starts
+from exporter.families import Driving
 from exporter.stages import tables
 from exporter.stages.stage import Results
 from exporter.stages.store import Store
@@ -184,6 +185,16 @@ def test_a_process_is_written_or_why_there_is_none(compiler, tmp_path):
     absent = results[plan("sampler.scheduler=LCMScheduler", "sampler.force=true").tables.process]
     assert absent.file is None
     assert (absent.folder / "absent.txt").read_text() == "it undoes nothing\n"
+
+
+def test_there_is_no_process_where_the_network_is_told_the_noises_level(compiler, tmp_path, monkeypatch):
+    usual = plan().tables.process.key
+    monkeypatch.setattr(type(plan().family), "driving", Driving(levels=True))
+    leveled = plan().tables.process
+    assert leveled.key != usual
+    absent = Results(Store(tmp_path))[leveled]
+    assert (absent.file, compiler.process) == (None, [])
+    assert "computed from the noise's level" in (absent.folder / "absent.txt").read_text()
 
 
 def test_a_tokenizer_s_stage_keeps_its_own(tmp_path):

@@ -23,10 +23,11 @@ def test_a_row_is_kept_beside_the_lists_and_stays_there(monkeypatch, tmp_path):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", ["dit", "ddpm", "score-sde-ve"])
-def test_a_pipeline_without_text_draws_what_diffusers_draws(name):
+@pytest.mark.parametrize("name", ["dit", "ddpm", "score-sde-ve", "stable-diffusion-latent-upscaler"])
+def test_what_is_drawn_is_what_diffusers_draws(name):
     found = beside.row(name)
     assert (found["state"], found["psnr"] > 90) == ("works", True)
+    assert found["fp16"] > 30
 
 
 @pytest.mark.long

@@ -67,23 +67,20 @@ def test_pictures_follow_the_sides_of_the_latent():
     assert made.size == (48, 32)
 
 
-def test_in_half_precision_every_bundle_counts_and_a_refusal_is_told(monkeypatch, tmp_path):
+def test_in_half_precision_every_bundle_counts_and_a_refusal_is_told(tmp_path):
     folders = [small.make(tmp_path / each).folder for each in ("first", "second")]
     asked, psnr = [], iter([(70.04, 61.0), (55.26, 80.0)])
 
-    def build(*given, more):
-        asked.append((*given[3:], json.loads(more.removeprefix("components: "))))
-        return "none", given[1]
+    def build(widths, more):
+        asked.append((widths, json.loads(more.removeprefix("components: "))))
+        return "none", tmp_path / "half"
 
-    monkeypatch.setattr(trial, "built", build)
-    monkeypatch.setattr(trial, "compared", lambda *_: next(psnr))
     made = [("none", folders[0], (32,)), ("none", folders[1], (48,))]
-    assert trial.halved(None, "flux", tmp_path, 32, made, 2) == 55.3
+    assert trial.halved(made, build, lambda **_: next(psnr)) == 55.3
     parts = {part: {"precision": "fp16"} for part in ("text_encoder", "unet", "vae_decoder")}
-    assert asked == [((32,), 2, parts), ((48,), 2, parts)]
+    assert asked == [((32,), parts), ((48,), parts)]
 
     def refuse(*_, **__):
         raise UnsupportedError("unet: no such kernel")
 
-    monkeypatch.setattr(trial, "built", refuse)
-    assert trial.halved(None, "flux", tmp_path, 32, made, 2) == "unet: no such kernel"
+    assert trial.halved(made, refuse, lambda **_: next(psnr)) == "unet: no such kernel"

@@ -19,9 +19,10 @@ from torch.utils import _pytree as pytree
 
 from engines.errors import UnsupportedError
 from engines.signature import Dim
-from exporter.families.tracing.following import open_lengths, own_start, standins
+from exporter.families.tracing.following import noise_levels, open_lengths, own_start, standins
 from exporter.families.tracing.following.class_labels import met_at_the_door
 from exporter.families.tracing.following.kept_types import kept_types
+from exporter.families.tracing.following.noise_levels import NoiseLevels
 from exporter.families.tracing.following.open_positions import OpenPositions
 from exporter.families.tracing.following.open_scale import OpenScale
 from exporter.families.tracing.following.open_texts import OpenTexts
@@ -117,9 +118,11 @@ class Play:
         draw: shape → noise.
         time: (B,), of the model.
         origins: what follows the pictures, where there are any.
+        leveled: whether it is known that its step is computed from the noise's level, and `time` is that.
 
     Attributes:
         grid: what the scheduler was told.
+        levels: whether it was asked for the noise's level.
         prepares: whether to end where the loop over the steps begins.
         unseeded: what answers draws of no generator.
         phase: where the pipeline is: `text` within its encoder of prompts, else `before`, `denoiser` or `decoder`.
@@ -132,13 +135,16 @@ class Play:
         draw: Callable[[Sequence[Any]], Tensor],
         time: Tensor,
         origins: Origins | None = None,
+        *,
+        leveled: bool = False,
     ) -> None:
         here = torch.device("cpu")
         self.pipeline = standins.stand_in(pipeline, _execution_device=here, device=here)
         self.grid, self.phase, self._draw, self._origins = Grid(), "before", draw, origins
         self.prepares, self.unseeded = False, standins.Unseeded()
         self.on_step: Callable[[Any, Any, Any, Mapping[str, Any]], Any] = self._stop
-        scheduler = standins.scheduler(pipeline.scheduler, time, self._stepped, self.grid)
+        scheduler, self.levels = standins.scheduler(pipeline.scheduler, time, self._stepped, self.grid), NoiseLevels()
+        scheduler = noise_levels.followed(scheduler, pipeline.scheduler, self.levels, time, known=leveled)
         begins = own_start.alone(pipeline)
         self._place(scheduler=standins.stand_in(scheduler, add_noise=own_start.noised) if begins else scheduler)
         self._place(**own_start.processors(pipeline))
@@ -180,8 +186,8 @@ class Play:
         labelled = met_at_the_door(self.pipeline) if self._origins else nullcontext()
         known, largest = OpenTexts(), OpenPositions()  # innermost: what is known of a mask is not to be asked of torch
         with (
-            standins.real(), torch.no_grad(), followed, answered, unseeded, kept, known, largest, kept_types(self.pipeline),
-            labelled, quiet(),
+            standins.real(), torch.no_grad(), followed, answered, unseeded, kept, known, largest, self.levels,
+            kept_types(self.pipeline), labelled, quiet(),
         ):  # fmt: skip
             return call(self.pipeline, **given)
 

@@ -15,7 +15,7 @@ class OpenScale(float):
 
     Attributes:
         compared: whether something was decided by it.
-        threshold: the number that it was last compared with.
+        threshold: the largest number that it was compared with: off, it is that.
         used: whether it was computed with.
 
     """
@@ -33,14 +33,23 @@ class OpenScale(float):
     on: bool
 
     def _above(self, other: object) -> bool:
-        self.compared, self.threshold = True, float(other) if isinstance(other, int | float) else None
+        self.compared = True
+        if isinstance(other, int | float):
+            self.threshold = float(other) if self.threshold is None else max(self.threshold, float(other))
         return self.on
 
     def _below(self, other: object) -> bool:
         return not self._above(other)
 
-    __gt__ = __ge__ = __ne__ = _above  # type: ignore[assignment]
-    __lt__ = __le__ = __eq__ = _below  # type: ignore[assignment]
+    __gt__ = __ge__ = _above  # type: ignore[assignment]
+    __lt__ = __le__ = _below  # type: ignore[assignment]
+
+    def __eq__(self, other: object) -> bool:
+        return self._below(other) and self.threshold == other
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
     __hash__ = float.__hash__
 
     def __float__(self) -> float:

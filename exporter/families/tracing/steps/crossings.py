@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -87,13 +88,18 @@ class Conditions:
     fed: tuple[str, ...] = ()
 
     def channels(self, survey: Survey) -> int:
-        """Channels of that noise, 0 where there is none; raise UnsupportedError where it has more than the latent's."""
+        """Channels of that noise, 0 where there is none; of one of other sides as if it had the latent's, row by row.
+
+        Raises:
+            UnsupportedError: it has more than the latent's, or those of no whole number of channels.
+
+        """
         if self.draw is None:
             return 0
-        channels, *sides = dry_run.flat(survey.noises[self.draw], survey.name)
-        if sides != list(survey.latent[1:]) or channels > survey.latent[0]:
-            raise UnsupportedError(f"{survey.name} draws noise for its pictures that is larger than its latent's.")
-        return channels
+        count, cells = (math.prod(shape) for shape in (dry_run.flat(survey.noises[self.draw], survey.name), survey.latent[1:]))
+        if count % cells or count // cells > survey.latent[0]:
+            raise UnsupportedError(f"{survey.name} draws noise for its pictures that is larger than its latent's, or odd.")
+        return count // cells
 
 
 def conditions(survey: Survey, shapes: Shapes, factor: int) -> Conditions:

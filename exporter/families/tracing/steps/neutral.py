@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,26 +21,31 @@ if TYPE_CHECKING:
 
 
 def scale(survey: Survey) -> float:
-    """What is handed to the formula where guidance is off, by a network whose branches answer 0 and 1.
+    """What is handed to the formula where guidance is off: a scale at which one branch of two counts, and the other does not.
 
     Most pipelines leave guidance out at the scale at which it does nothing. Kandinsky 3 leaves it out at 1 and less, and adds 1
     to the scale. Of a network that is not called once for two branches it is taken to be as with most.
     """
-    name = survey.components["denoiser"][-1]
-    answer = pytree.tree_map_only(Absent, _two, survey.returned.get(name, Absent()))
-    found = (value for value in (survey.off, 0.0) if _answers(survey, name, answer, value) in ({0.0}, {1.0}))
-    return next(found, survey.off)
+    return next((value for value in (survey.off, 0.0) if _is_of_one(survey, value)), survey.off)
 
 
-def _two(absent: Absent) -> Any:  # noqa: ANN401 - what stands for a tensor, or one
-    """Zeros and ones in the place of two branches."""
+def _is_of_one(survey: Survey, value: float) -> bool:
+    """Whether that scale gives of branches that answer 0 and 1 what it gives where both answer the same, one of these."""
+    apart = _answers(survey, value, (0.0, 1.0))
+    return bool(apart) and any(apart == _answers(survey, value, (same, same)) for same in (1.0, 0.0))
+
+
+def _two(absent: Absent, branches: tuple[float, float]) -> Any:  # noqa: ANN401 - what stands for a tensor, or one
+    """What branches answer, each one number throughout, in the place of two."""
     shape = Absent.lengths(absent)
-    return torch.stack([torch.zeros(shape[1:]), torch.ones(shape[1:])]) if shape[:1] == (2,) else absent
+    return torch.stack([torch.full(shape[1:], each) for each in branches]) if shape[:1] == (2,) else absent
 
 
-def _answers(survey: Survey, name: str, answer: Any, value: float) -> set[float]:  # noqa: ANN401
-    """The numbers in what the scheduler is handed of it, guided by that scale."""
-    play = Play(survey.pipeline, torch.zeros, torch.full((1,), 500.0))
+def _answers(survey: Survey, value: float, branches: tuple[float, float]) -> set[float]:
+    """The numbers in what the scheduler is handed of these, guided by that scale; none where it is of no such network."""
+    name = survey.components["denoiser"][-1]
+    answer = pytree.tree_map_only(Absent, partial(_two, branches=branches), survey.returned.get(name, Absent()))
+    play = Play(survey.pipeline, torch.zeros, torch.full((1,), 500.0), leveled=survey.leveled)
     play.encode_by(replayed([each.found for each in survey.encodings]))
     taking = image_arguments.taking(survey.pipeline, survey.prepared) if survey.pictures else {}
     play.place(**{**taking, **survey.unasked(survey.pipeline), name: idle(getattr(survey.pipeline, name), answer)})

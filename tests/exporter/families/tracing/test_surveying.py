@@ -9,6 +9,7 @@ from engines.errors import UnsupportedError
 from exporter.families.tracing import surveying
 from exporter.families.tracing.following.dry_run import Leaf
 from exporter.families.tracing.following.own_texts import Ones
+from exporter.families.tracing.steps import crossings, neutral
 from exporter.families.tracing.surveying import surveyed
 from tools.coverage import beside
 from tools.coverage.models import MADE
@@ -39,6 +40,19 @@ def test_a_network_that_computes_with_a_mask_alone_is_given_padded_texts():
     found = surveyed(made, {}, "classifier_free", 32, 32, 2)
     assert not found.cut
     assert not found.open
+
+
+def test_where_a_step_is_computed_from_the_noises_level_that_is_followed():
+    made = beside.MADE["stable-diffusion-latent-upscaler"]()
+    for name in ("unet", "vae", "text_encoder"):
+        getattr(made, name).to("meta")
+    found = surveyed(made, {}, "classifier_free", 32, 32, 2)
+    assert (found.leveled, found.enlarges) == (True, 2)
+    assert found.off == 1.0, "guidance is compared with 0 too, to leave the prompt out"
+    assert (found.noises, found.drawn) == ([(1, 4, 8, 8), (1, 4, 16, 16)], 1)
+    own = SimpleNamespace(draw=0)
+    assert crossings.Conditions.channels(own, found) == 1, "of a picture of half the sides, row by row"
+    assert neutral.scale(found) == 1.0
 
 
 def test_a_pipeline_that_adds_noise_of_no_seed_to_its_pictures_is_fed_none():

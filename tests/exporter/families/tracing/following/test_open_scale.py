@@ -19,6 +19,15 @@ def test_a_scale_is_on_or_off_whatever_it_is_compared_with_and_one_number_a_pict
     assert (on - 1).value.tolist() == [1.0, 2.0]
 
 
+def test_where_it_is_off_it_is_the_largest_number_that_it_was_compared_with():
+    on, off = OpenScale(torch.tensor([2.0]), on=True), OpenScale(torch.tensor([2.0]), on=False)
+    for scale in (on, off):
+        assert (scale > 1.0) is scale.on
+        assert scale != 0, "such as to leave the prompt out"
+        assert (scale == 1.0) is not scale.on
+        assert scale.threshold == 1.0
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_what_it_makes_of_a_tensor_is_no_wider_than_what_a_number_would_make(dtype):
     scale, given = OpenScale(torch.tensor([2.0, 3.0]), on=True), torch.full((2, 1, 2), 0.1, dtype=dtype)
