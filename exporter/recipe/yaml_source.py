@@ -44,6 +44,7 @@ class Document:
         self._lines: dict[Place, int] = {(): 1}
         self._overrides: dict[Place, str] = {}
         self._anchors: set[str] = set()
+        self._unread: set[Place] = set()  # where None stands for what cannot be read
         self.data: Any = self._read(text)
 
     @property
@@ -61,7 +62,9 @@ class Document:
         return f"{self.where(place)}  {dotted(place)}: {sentence}" if place else f"{self.where(place)}  {sentence}"
 
     def report(self, place: Place, sentence: str) -> None:
-        """Keep a problem."""
+        """Keep a problem, unless a value there, or within it, could not be read: then that is the problem, and told already."""
+        if any(unread[: len(place)] == place for unread in self._unread):
+            return
         self.found.append((self._origin(place)[0], self.problem(place, sentence)))
 
     def _origin(self, place: Place) -> tuple[int, str]:
@@ -77,6 +80,9 @@ class Document:
         given = Document(value, "")
         for problem in given.problems:
             self._refuse(assignment, f"its value {problem.partition('  ')[2]}")
+        # What it replaces is read no more.
+        self._unread = {each for each in self._unread if each[: len(place)] != place}
+        self._unread |= {(*place, *each) for each in given._unread}
         if not equals or not place:
             self._refuse(assignment, "must read path.to.field=value, such as sampler.steps=[8]")
             return
@@ -127,9 +133,10 @@ class Document:
     def _plain(self, node: Any, place: Place, constructor: Any) -> Any:  # noqa: ANN401
         self._lines.setdefault(place, node.start_mark.line + 1)
         if node.anchor:
-            self.report(place, f"the anchor &{node.anchor} is not part of a recipe; write the value where it is used")
+            told = f"the anchor &{node.anchor} is not part of a recipe; write the value where it is used"
             if node.anchor in self._anchors:  # read once: a few lines of aliases can stand for gigabytes
-                return None
+                return self._refuse_value(place, told)
+            self.report(place, told)
             self._anchors.add(node.anchor)
         kind = str(node.tag).removeprefix(_CORE)
         if kind == "map":
@@ -142,13 +149,15 @@ class Document:
         if kind in {"str", "timestamp"}:
             return node.value
         if kind not in {"int", "float", "bool", "null"}:
-            self.report(place, f"the tag {node.tag} is not part of a recipe; write a plain value")
-            return None
+            return self._refuse_value(place, f"the tag {node.tag} is not part of a recipe; write a plain value")
         value = getattr(constructor, f"construct_yaml_{kind}")(node)
         if isinstance(value, float) and not math.isfinite(value):
-            self.report(place, f"{node.value} is not a number that a recipe can hold")
-            return None
+            return self._refuse_value(place, f"{node.value} is not a number that a recipe can hold")
         return value
+
+    def _refuse_value(self, place: Place, sentence: str) -> None:
+        self.report(place, sentence)
+        self._unread.add(place)
 
     def _mapping(self, node: Any, place: Place, constructor: Any) -> dict[str, Any]:  # noqa: ANN401
         found: dict[str, Any] = {}

@@ -189,7 +189,7 @@ class PlayedStep(PlayedPart):
         if DEEP in values:
             with blocks.shallow(network, depth, blocks.of_port(values.pop(DEEP))):
                 return self._answer(values, inputs)
-        with blocks.whole(network, depth) as kept:
+        with blocks.whole(network, depth, values["latent"].shape[2:]) as kept:
             answer = self._answer(values, inputs)
         return answer, blocks.as_port(kept, values["latent"])
 

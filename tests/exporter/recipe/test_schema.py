@@ -193,6 +193,26 @@ def test_one_problem_is_one_plain_sentence(line, told):
     assert any(told in problem for problem in problems(text)), problems(text)
 
 
+@pytest.mark.parametrize(
+    ("line", "overrides", "told"),
+    [
+        ("sampler: {steps: [.nan]}", (), [r"sampler.steps[0]: .nan is not a number that a recipe can hold"]),
+        ("sampler: {steps: [8], guidance: {mode: classifier_free, scale: .inf}}", (), ["sampler.guidance.scale: .inf is not a"]),
+        ("sampler: {steps: [8], guidance: {rescale: 2, scale: .nan}}", (), ["scale: .nan is not", "rescale: must be at most 1"]),
+        ("checks: {seed: -.inf, prompts: []}", (), ["checks.seed: -.inf is not a", "checks.prompts: has 0 values"]),
+        ("checks: !!python/name:os.system {}", (), ["checks: the tag tag:yaml.org,2002:python/name:os.system is not"]),
+        ("checks: {}", ("checks.seed=.nan",), ["--set checks.seed=.nan:  its value .nan is not"]),
+        ("checks: {seed: .nan}", ("checks.seed=x",), ["checks.seed: must be a whole number", "checks.seed: .nan is not"]),
+    ],
+)
+def test_a_value_that_cannot_be_read_is_one_problem(line, overrides, told):
+    key = line.partition(":")[0]
+    text = "\n".join([*(kept for kept in GOOD.splitlines() if not kept.startswith(f"{key}:")), line])
+    found = problems(text, *overrides)
+    assert len(found) == len(told), found
+    assert all(any(each in problem for problem in found) for each in told), found
+
+
 @pytest.mark.timeout(20)
 def test_hostile_yaml_is_a_problem_and_not_a_crash():
     bomb = "\n".join(["a0: &a0 [x, x]", *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 30))])

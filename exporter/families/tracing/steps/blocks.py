@@ -12,11 +12,12 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from engines.errors import RecipeError
 from engines.signature import Port
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 #: What blocks call the tokens that they change.
 _TOKENS = "hidden_states"
+#: Where in a row of tokens the picture's are.
+Side = Literal["all", "first", "last"]
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ class Blocks:
         rows: per call in one step, rows of the tokens that are one picture's; all pictures of a branch follow each other.
         numbers: of the tokens, to a cell of the latent.
         skips: name of a block → what it was given in the shape of each thing that it returns; those that can be passed over.
+        side: where in a row of tokens the picture's are: all of it, or its `first` or `last` ones, beside those of the text.
 
     """
 
@@ -56,6 +60,7 @@ class Blocks:
     rows: tuple[int, ...]
     numbers: int
     skips: Mapping[str, Any]
+    side: Side = "all"
 
     @property
     def port(self) -> Port:
@@ -73,13 +78,17 @@ class Blocks:
         )
 
     @contextmanager
-    def whole(self, network: nn.Module, depth: int) -> Iterator[list[Tensor]]:
-        """Within it, every call of the network leaves its deep feature (rows, tokens, width) in the list."""
+    def whole(self, network: nn.Module, depth: int, sides: Sequence[Any]) -> Iterator[list[Tensor]]:
+        """Within it, every call of the network leaves its deep feature (rows, tokens, width) in the list.
+
+        `sides` are of the latent, in cells.
+        """
         kept: list[Tensor] = []
 
         def leave(shown: Tensor, last: Tensor) -> Tensor:
-            kept.append(last - shown)
-            return shown + kept[-1]  # so that the residual is a value with which the layers behind go on
+            count = sides[0] * sides[1] * self.numbers // last.shape[-1]
+            kept.append(self._parted(last, count)[0] - self._parted(shown, count)[0])
+            return self._added(shown, kept[-1])  # so that the residual is a value with which the layers behind go on
 
         with self._cut(network, depth, leave):
             yield kept
@@ -91,7 +100,7 @@ class Blocks:
 
         def take(shown: Tensor, last: Tensor) -> Tensor:  # noqa: ARG001 - what the blocks made that were not passed over
             given = waiting.pop(0)
-            return shown + given.reshape(shown.shape[0], -1, shown.shape[-1]).to(shown.dtype)
+            return self._added(shown, given.reshape(shown.shape[0], -1, shown.shape[-1]).to(shown.dtype))
 
         with self._cut(network, depth, take), ExitStack() as stack:
             for name, given in self.skips.items():
@@ -99,6 +108,21 @@ class Blocks:
                 if block != self.stack or int(number) > depth:
                     stack.enter_context(_passed_over(network.get_submodule(name), given))
             yield
+
+    def _parted(self, row: Tensor, count: int) -> tuple[Tensor, Tensor | None]:
+        """The picture's tokens of a row (rows, tokens, width), which are so many, and the others."""
+        if self.side == "all":
+            return row, None
+        own = slice(None, count) if self.side == "first" else slice(row.shape[1] - count, None)
+        others = slice(count, None) if self.side == "first" else slice(None, row.shape[1] - count)
+        return row[:, own], row[:, others]
+
+    def _added(self, row: Tensor, residual: Tensor) -> Tensor:
+        """A row with the residual added to the picture's tokens; of the others nothing is read behind the last block."""
+        own, others = self._parted(row, residual.shape[1])
+        if others is None:
+            return own + residual
+        return torch.cat([own + residual, others] if self.side == "first" else [others, own + residual], dim=1)
 
     @contextmanager
     def _cut(self, network: nn.Module, depth: int, join: Callable[[Tensor, Tensor], Tensor]) -> Iterator[None]:
@@ -154,10 +178,52 @@ def _passed_over(block: Any, given: Any) -> Iterator[None]:  # noqa: ANN401 - a 
 
 @dataclass
 class _Call:
-    """What one call of a network did at one size: its blocks in order, by name, with arguments and results; what came next."""
+    """What one call of a network did at one size.
+
+    Attributes:
+        blocks: in order, by name, with arguments and results.
+        final: what came next, and what it was given.
+        read: first and number of the tokens that the network read of the last row; None where it read all.
+
+    """
 
     blocks: list[tuple[str, Mapping[str, Any], Any]] = field(default_factory=list)
     final: tuple[str, Any] | None = None
+    read: tuple[int, int] | None = None
+
+    @property
+    def last(self) -> Tensor | None:
+        """The row of tokens that comes into the last layers, (rows, tokens, width); None where there is none."""
+        found = self.final[1] if self.final else None
+        return found if isinstance(found, Tensor) and found.ndim == 3 else None
+
+    @property
+    def side(self) -> Side | None:
+        """Where the picture's tokens are in the last row."""
+        if self.last is None or self.read is None:
+            return "all"
+        first, count = self.read
+        return "first" if first == 0 else "last" if first + count == self.last.shape[1] else None
+
+
+class _Reading(TorchDispatchMode):
+    """Within it the first part of the last row that a network takes by itself is noted in its call."""
+
+    def __init__(self, calls: Sequence[_Call]) -> None:
+        super().__init__()
+        self._calls = calls
+
+    def __torch_dispatch__(
+        self, func: Callable[..., Any], _types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:  # noqa: ANN401 - whatever torch's function returns
+        found = func(*args, **(kwargs or {}))
+        call = self._calls[-1] if self._calls else _Call()
+        if func is torch.ops.aten.slice.Tensor and call.read is None and call.last is not None:
+            row, axis, first = args[0], *(*args[1:3], 0, 0)[:2]
+            along = row.ndim - 2  # rows of tokens, and not their numbers
+            if axis % row.ndim == along and row.shape[along] == call.last.shape[1] != found.shape[along]:
+                call.read = int(first) % row.shape[along], int(found.shape[along])
+        return found
 
 
 def found(survey: Survey, name: str, shapes: Shapes, factor: int) -> Blocks:
@@ -177,7 +243,8 @@ def found(survey: Survey, name: str, shapes: Shapes, factor: int) -> Blocks:
         raise _refused(f"{about} has no list of blocks of which one gives what its last layers take")
     stack, output, final = place
     numbers = {_numbers(each, size, factor) for size, calls in seen.items() for each in calls}
-    if len(numbers) != 1 or None in numbers:
+    of_rows: set[Side | None] = {each.side for calls in seen.values() for each in calls}
+    if len(numbers) != 1 or None in numbers or len(of_rows) != 1 or None in of_rows:
         raise _refused(f"the tokens of {about} are not so many to each of the picture's cells")
     names = [block for block, _, _ in call.blocks]
     count = sum(block.rpartition(".")[0] == stack for block in names)
@@ -187,8 +254,9 @@ def found(survey: Survey, name: str, shapes: Shapes, factor: int) -> Blocks:
         raise _refused(f"{about} has one block")
     skips = {block: _same(given, made) for block, given, made in call.blocks if block in after}
     rows = tuple(int(each.final[1].shape[0]) for each in seen[sizes[0]] if each.final)
-    (each,) = numbers
-    return Blocks(stack, final, output, depths, rows, int(each or 0), {block: given for block, given in skips.items() if given})
+    (each,), (side,) = numbers, of_rows
+    passed = {block: given for block, given in skips.items() if given}
+    return Blocks(stack, final, output, depths, rows, int(each or 0), passed, side or "all")
 
 
 def _refused(told: str) -> RecipeError:
@@ -223,15 +291,17 @@ def _calls(survey: Survey, network: nn.Module, size: tuple[int, int]) -> list[_C
                 stack.callback(module.register_forward_hook(block(name, takes), with_kwargs=True).remove)
             elif name and first not in lists:
                 stack.callback(module.register_forward_pre_hook(other(name), with_kwargs=True).remove)
+        stack.callback(network.register_forward_hook(lambda *_: calls.append(_Call())).remove)  # what follows is the pipeline's
+        stack.enter_context(_Reading(calls))
         survey.follow(Origins(), {}, (1, *size))
-    return calls
+    return [call for call in calls if call.blocks]
 
 
 def _place(call: _Call) -> tuple[str, int | None, str] | None:
     """The list of blocks, which of the things that they return are the picture's tokens, and what follows the last block."""
-    if call.final is None or not isinstance(call.final[1], Tensor) or call.final[1].ndim != 3:
+    name, last = call.final[0] if call.final else "", call.last
+    if last is None:
         return None
-    name, last = call.final
     for place, (block, _, made) in enumerate(call.blocks):
         alike = [each for each, one in enumerate(_several(made)) if isinstance(one, Tensor) and one.shape == last.shape]
         if len(alike) > 1 and place + 1 < len(call.blocks):
@@ -248,10 +318,10 @@ def _several(made: Any) -> Sequence[Any]:  # noqa: ANN401 - what a block returns
 
 def _numbers(call: _Call, size: tuple[int, int], factor: int) -> int | None:
     """Numbers of the picture's tokens to a cell of the latent; None where they cannot be told apart like that."""
-    if call.final is None or not isinstance(call.final[1], Tensor) or call.final[1].ndim != 3:
+    if call.last is None:
         return None
-    cells = (size[0] // factor) * (size[1] // factor)
-    found, rest = divmod(call.final[1].shape[1] * call.final[1].shape[2], cells)
+    cells, count = (size[0] // factor) * (size[1] // factor), call.read[1] if call.read else call.last.shape[1]
+    found, rest = divmod(count * call.last.shape[2], cells)
     return None if rest else int(found)
 
 

@@ -58,7 +58,7 @@ def cached(pipeline: Any, family: CutFamily, cache: CacheOptions | None, sides: 
         if not plan:
             plan.extend(options.wholes(total := len(scheduler.timesteps), total - _played(pipeline, total)))
         if plan[len(features)]:
-            with blocks.whole(network, cache.depth) as kept:
+            with blocks.whole(network, cache.depth, sides) as kept:
                 found = forward(*args, **kwargs)
             left.extend(kept)
             return found

@@ -98,7 +98,7 @@ def compared(
             values = {**noted.values, "latent": latent, "timestep": timestep}
             given = [values[port] for port in ports]
             with ExitStack() as stack:
-                kept = {depth: stack.enter_context(blocks.whole(network, depth)) for depth in depths}
+                kept = {depth: stack.enter_context(blocks.whole(network, depth, latent.shape[2:])) for depth in depths}
                 answer = whole(*given)[0]
             for origin, features in earlier:
                 for depth, deep in features.items():

@@ -40,6 +40,8 @@ def given(made: Traced, part: str, sizes: dict[str, int]) -> dict[str, torch.Ten
         ("stable-diffusion-3", "classifier_free", (2,)),
         ("flux-guided", "embedded", (1,)),
         ("qwenimage", "classifier_free", (1, 1)),
+        ("lumina2", "classifier_free", (1, 1)),
+        ("z-image", "classifier_free", (2,)),
     ],
 )
 def test_on_its_own_residual_it_answers_as_the_whole(model, name, mode, rows):
@@ -90,7 +92,6 @@ def test_depths_are_of_the_blocks_that_leave_some_for_the_others():
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("lumina2", "the tokens of Lumina2Transformer2DModel of Lumina2Pipeline are not so many to each of the picture's cells"),
         ("stable-diffusion-pag", "UNet2DConditionModel of StableDiffusionPAGPipeline has no list of blocks of which one gives"),
     ],
 )

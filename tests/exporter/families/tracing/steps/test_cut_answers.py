@@ -38,7 +38,10 @@ def answers(reference, cache):
     return found
 
 
-@pytest.mark.parametrize(("name", "mode", "depth"), [("pixart-sigma", "classifier_free", 0), ("flux-guided", "embedded", 0)])
+@pytest.mark.parametrize(
+    ("name", "mode", "depth"),
+    [("pixart-sigma", "classifier_free", 0), ("flux-guided", "embedded", 0), ("z-image", "classifier_free", 0)],
+)
 def test_a_step_is_off_by_what_caching_makes_of_it(model, name, mode, depth):
     made = family(model(name), mode, text=CACHED)
     assert depth in made.cache_depths
