@@ -155,20 +155,20 @@ def network(folder: Path) -> Any:  # noqa: ANN401 - a model of diffusers
 
 @contextmanager
 def from_bundle(
-    path: Path, steps: int | None = None, guidance: float | None = None, loras: Sequence[Path] = ()
+    path: Path, steps: int | None = None, guidance: float | None = None, loras: Sequence[Path] = (), pag: float | None = None
 ) -> Iterator[Source]:
-    """Opens an exported bundle with this project's runtime, as it comes or with other steps, guidance, LoRAs; needs no torch."""
+    """Opens an exported bundle with this project's runtime, as it comes or with other steps, scales, LoRAs; needs no torch."""
     from engines.pipeline import Pipeline  # noqa: PLC0415 - the recipe is scored without the runtime
 
     with Pipeline.open(path) as pipeline:
 
         def pictures(prompts: list[str], seed: int) -> np.ndarray:
             drawn = pipeline.generate(
-                prompts, seed=seed, steps=steps, guidance_scale=guidance, loras=[str(file) for file in loras]
+                prompts, seed=seed, steps=steps, guidance_scale=guidance, pag_scale=pag, loras=[str(file) for file in loras]
             )
             return np.stack([np.asarray(image.convert("RGB")) for image in drawn])
 
-        given = {"steps": steps, "guidance": guidance}
+        given = {"steps": steps, "guidance": guidance, "pag": pag}
         yield Source(pictures, {name: value for name, value in given.items() if value is not None})
 
 

@@ -133,10 +133,11 @@ def opened(
     vae: Path | None = None,
     device: str = "cpu",
     loras: Sequence[Path] = (),
+    pag: float | None = None,
 ) -> AbstractContextManager[Source]:
     """What the options name: a bundle, a recipe's YAML, or a pipeline's folder, with other networks in place of its own."""
     if bundle:
-        return from_bundle(bundle, steps, guidance, loras)
+        return from_bundle(bundle, steps, guidance, loras, pag)
     if recipe.suffix in {".yaml", ".yml"}:
         return from_recipe(recipe, assignments, steps, guidance, unet=unet, vae=vae, device=device)
     steps = STEPS if steps is None else steps
@@ -159,6 +160,7 @@ def opened(
 )
 @click.option("--steps", type=int, help="[default: the first of recipe or bundle; 25 for a pipeline]")
 @click.option("--guidance", type=float, help="[default: that of recipe or bundle; 3 for a pipeline]")
+@click.option("--pag", type=float, help="Scale of perturbed attention, of a bundle that has it.  [default: that of the bundle]")
 @click.option("--count", default=500, show_default=True, help="Prompts of each kind.")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--batch", type=int, help="[default: 500 on a GPU, else 50]")
@@ -176,6 +178,7 @@ def main(
     loras: tuple[str, ...],
     steps: int | None,
     guidance: float | None,
+    pag: float | None,
     count: int,
     seed: int,
     batch: int | None,
@@ -188,8 +191,10 @@ def main(
     where = "cpu" if bundle else device or best_device()
     if loras and not bundle:
         raise click.UsageError("--lora is for a bundle; a recipe names its own in model.loras")
+    if pag is not None and not bundle:
+        raise click.UsageError("--pag is for a bundle; a recipe names its own in sampler.guidance.pag")
     files = [lora_file(name) for name in loras]
-    with opened(recipe, bundle, steps, guidance, assignments, unet=unet, vae=vae, device=where, loras=files) as source:
+    with opened(recipe, bundle, steps, guidance, assignments, unet=unet, vae=vae, device=where, loras=files, pag=pag) as source:
         batch = batch or (50 if where == "cpu" else 500)
         result = score(source.draw, evaluation_prompts(count), seed, batch, processes, together(*loras))
     click.echo(table(result))

@@ -1,9 +1,14 @@
 """Scoring: what counts as right, and what the table says."""
 
-import numpy as np
+from contextlib import contextmanager
 
+import numpy as np
+from click.testing import CliRunner
+from PIL import Image
+
+from engines.pipeline import Pipeline
 from tools.demo import captions, scenes
-from tools.demo.score import complaint, score, table
+from tools.demo.score import complaint, main, score, table
 
 PLACES = {
     "left of": ((16, 32), (48, 32)),
@@ -67,3 +72,27 @@ def test_reasons():
         ("a red circle above a blue circle", "wrong number of objects"),
     ):
         assert complaint(picture, captions.parse(text)) == reason
+
+
+def test_a_bundle_is_asked_for_the_scales_that_are_given(monkeypatch, tmp_path):
+    asked = []
+
+    class Drawing:
+        def generate(self, prompts, **wishes):
+            asked.append(wishes)
+            return [Image.fromarray(each) for each in honest(prompts, 0)]
+
+    @contextmanager
+    def opened(_path):
+        yield Drawing()
+
+    monkeypatch.setattr(Pipeline, "open", opened)
+    words = ["--count", "2", "--processes", "1", "--guidance", "1", "--pag", "3", "--json", str(tmp_path / "told.json")]
+    done = CliRunner().invoke(main, ["--bundle", str(tmp_path), *words])
+    assert done.exit_code == 0, done.output
+    assert "| all | 4 / 4 |" in done.output
+    assert [(each["guidance_scale"], each["pag_scale"]) for each in asked] == [(1.0, 3.0)]
+    assert '"pag": 3.0' in (tmp_path / "told.json").read_text()
+    refused = CliRunner().invoke(main, words)
+    assert refused.exit_code == 2
+    assert "--pag is for a bundle" in refused.output
