@@ -122,6 +122,7 @@ class Driving:
             is not told looks its first time up, and takes the second of two steps at one time.
         needs: what it reads off the scheduler, beside what every scheduler has.
         step: the arguments of `scheduler.step` that it gives to a scheduler which has them.
+        clean: whether it keeps what a mask keeps without noise at every step, and begins at full strength as at others.
 
     """
 
@@ -129,6 +130,7 @@ class Driving:
     begins: bool = True
     needs: tuple[str, ...] = ()
     step: Mapping[str, float] = field(default_factory=dict)
+    clean: bool = False
 
 
 class Family(Protocol):
