@@ -196,7 +196,7 @@ def play(
     def step(model_output: torch.Tensor, timestep: Any, sample: torch.Tensor, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - diffusers' own signature
         scaled = scheduler.scale_model_input(sample, timestep) if hasattr(scheduler, "scale_model_input") else sample
         tape.model_inputs.append(kept(scaled))
-        tape.times.append(float(timestep))
+        tape.times.append(float(torch.as_tensor(timestep).flatten()[0]))  # some have one a picture, all of them alike
         tape.model_outputs.append(kept(model_output))
         with InjectedNoise(draw, type(scheduler).__name__):
             result = original(model_output, timestep, sample, *args, **kwargs | family.recipe.sampler.step)

@@ -113,8 +113,8 @@ class Survey:
         self.encodings = self._recorded(play)
         masks, called = own_texts.AskedMasks(), self.called(1)
         play.place(**(first := two_stages.answered(None)))
-        if judged:
-            play.place(check_inputs=checked(play.own("check_inputs")))
+        if judged and (check := play.own("check_inputs")):  # which is a stage's where there are two
+            play.place(check_inputs=checked(check))
         try:
             watched = dry_run.watched(play.pipeline, lambda: play.phase, self.components)
             with outlined(), watched, dry_run.returning(play.pipeline, self.returned), masks:
