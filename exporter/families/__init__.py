@@ -124,6 +124,7 @@ class Driving:
         step: the arguments of `scheduler.step` that it gives to a scheduler which has them.
         levels: whether a step is computed from the noise's level, the scheduler's sigma, and from no time. The network's graph is
             then told that in the time's place, and is shown the latent as the scheduler has it, which it scales itself.
+        clean: whether it keeps what a mask keeps without noise at every step, and begins at full strength as at others.
 
     """
 
@@ -132,6 +133,7 @@ class Driving:
     needs: tuple[str, ...] = ()
     step: Mapping[str, float] = field(default_factory=dict)
     levels: bool = False
+    clean: bool = False
 
     def shown(self, scheduler: Any, latent: Any, scaled: Any, time: Any, step: int) -> tuple[Any, float]:  # noqa: ANN401 - tensors
         """What the network's graph is shown of a latent at a step, counted from 0, and what it is told of the time."""

@@ -15,8 +15,12 @@ TOKENIZERS = re.compile(r"tokenizer(_\d)?")
 SCHEDULERS = re.compile(r"(\w+_)?scheduler")
 #: The config of what makes ids of texts, and of what makes pixels of images alone.
 TOKENIZER, _PROCESSOR = "tokenizer_config.json", "preprocessor_config.json"
-#: Networks that diffusers keeps beside a pipeline, whose module the index then names instead of diffusers: class → module.
-BESIDE: Mapping[str, str] = {"StableUnCLIPImageNormalizer": "stable_diffusion"}
+#: Networks that diffusers keeps beside a pipeline, whose module the index then names instead of diffusers, by the last of its
+#: names: class → module.
+BESIDE: Mapping[str, str] = {
+    "StableUnCLIPImageNormalizer": "stable_diffusion",
+    **dict.fromkeys(("PaellaVQModel", "WuerstchenDiffNeXt", "WuerstchenPrior"), "deprecated.wuerstchen"),
+}
 #: And of a scheduler that is a stage's own.
 _SCHEDULER = "scheduler_config.json"
 
@@ -34,7 +38,7 @@ def of_diffusers(index: Mapping[str, Any]) -> dict[str, Any]:
     """An index in which networks that diffusers keeps beside a pipeline are diffusers'."""
 
     def own(entry: Any) -> Any:  # noqa: ANN401 - whatever somebody wrote there
-        beside = isinstance(entry, list) and any(entry == [module, name] for name, module in BESIDE.items())
+        beside = isinstance(entry, list) and entry in ([module.rpartition(".")[2], name] for name, module in BESIDE.items())
         return ["diffusers", entry[1]] if beside else entry
 
     return {name: own(entry) for name, entry in index.items()}

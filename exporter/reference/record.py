@@ -195,7 +195,8 @@ def play(
     @functools.wraps(scheduler.step)  # pipelines look at its arguments
     def step(model_output: torch.Tensor, timestep: Any, sample: torch.Tensor, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - diffusers' own signature
         scaled = scheduler.scale_model_input(sample, timestep) if hasattr(scheduler, "scale_model_input") else sample
-        scaled, told = family.driving.shown(scheduler, sample, scaled, timestep, len(tape.times))
+        at = torch.as_tensor(timestep).flatten()[0]  # some have one a picture, all of them alike
+        scaled, told = family.driving.shown(scheduler, sample, scaled, at, len(tape.times))
         tape.model_inputs.append(kept(scaled))
         tape.times.append(told)
         tape.model_outputs.append(kept(model_output))

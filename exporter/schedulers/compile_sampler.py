@@ -77,7 +77,8 @@ class Configured:
             loops = [replace(self.loop, start=start) for start in range(self.loop.steps)]
         else:
             loops = [replace(self.loop, start=0, strength=strength) for strength in strengths]
-        alone, *starts = [self._proved(loop) for loop in (replace(self.loop, start=0, noised=False), *loops)]
+        whole = replace(self.loop, start=0, noised=self.loop.driving.clean)
+        alone, *starts = [self._proved(loop) for loop in (whole, *loops)]
         worst = max(deviation for _, deviation in (alone, *starts))
         provenance = self.provenance.model_copy(update={"deviation": worst})
         ops = tuple(table.ops for table, _ in starts)

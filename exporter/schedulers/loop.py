@@ -30,12 +30,14 @@ class Quirk:
 
     Attributes:
         arrival: whether the last of `scheduler.timesteps` is where the loop arrives, which the model does not see.
+        each: whether `scheduler.step` wants a time for each picture.
         scale: the config's key for the standard deviation of the initial latent.
         arguments: steps, whether the times are the user's → further arguments of `set_timesteps`.
 
     """
 
     arrival: bool = False
+    each: bool = False
     scale: str | None = None
     arguments: Callable[[int, bool], Mapping[str, Any]] = lambda _steps, _own: {}
 
@@ -45,8 +47,12 @@ def _trig_flow(steps: int, own: bool) -> Mapping[str, Any]:  # noqa: FBT001 - ca
     return {**ends, "intermediate_timesteps": 1.3 if steps == 2 and not own else None}
 
 
-#: SCM's last time is where it arrives (diffusers' pipeline_sana_sprint.py); it works in units of the data, not of noise.
-_QUIRKS = {"SCMScheduler": Quirk(arrival=True, scale="sigma_data", arguments=_trig_flow)}
+#: SCM's last time is where it arrives (diffusers' pipeline_sana_sprint.py); it works in units of the data, not of noise. So is
+#: Würstchen's (pipeline_wuerstchen_prior.py), whose times are shares of the noise's way.
+_QUIRKS = {
+    "SCMScheduler": Quirk(arrival=True, scale="sigma_data", arguments=_trig_flow),
+    "DDPMWuerstchenScheduler": Quirk(arrival=True, each=True),
+}
 
 
 @dataclass(frozen=True)
@@ -235,22 +241,30 @@ def drive(
         with blame(type(scheduler).__name__, "the scale of its first noise"):
             unit = scheduler.config[quirk.scale] if quirk.scale else 1.0
             latent = latent * getattr(scheduler, "init_noise_sigma", 1.0) * unit
+    latent = _within(mask, latent, _needed(original)) if mask is not None and loop.driving.clean else latent
     look = Preview(scheduler) if peek else None
     for index, time in enumerate(times):
         scaled = call(scheduler.scale_model_input, latent, time) if hasattr(scheduler, "scale_model_input") else latent
         own(latent.to(kind))
         scaled, told = loop.driving.shown(scheduler, latent, scaled, time, index + (first or 0))
         output = model(scaled.to(kind), told)
-        result = call(scheduler.step, output, time, latent, **loop.step, return_dict=True)
+        at = time.expand(len(latent)) if quirk.each else time
+        result = call(scheduler.step, output, at, latent, **loop.step, return_dict=True)
         latent = result.prev_sample
         if look and peek:
             with blame(type(scheduler).__name__, "the clean latent of a step"):
                 clean = look(result, scaled, output, time)
             peek(clean)
         if mask is not None:
-            kept = noised(times[index + 1 : index + 2]) if index + 1 < len(times) else _needed(original)
-            latent = (1 - mask) * kept + mask * latent
+            last = index + 1 == len(times)
+            kept = _needed(original) if last or loop.driving.clean else noised(times[index + 1 : index + 2])
+            latent = _within(mask, latent, kept)
     return latent.to(kind)
+
+
+def _within(mask: torch.Tensor, anew: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
+    """One latent where a mask is 1, the other where it is 0."""
+    return (1 - mask) * kept + mask * anew
 
 
 def _times(scheduler: Any, loop: Loop, quirk: Quirk) -> tuple[torch.Tensor, int | None]:  # noqa: ANN401 - a diffusers scheduler

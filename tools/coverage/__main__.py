@@ -31,13 +31,8 @@ TASKS: Mapping[str, Mapping[str, type]] = {
 _TAILS = {"inpainting": "-inpaint", "image-to-image": "-pictured"}
 #: Of the lists that are not tried here: whose own tests hold them to diffusers.
 _TESTED = {"stable-diffusion": "sd", "stable-diffusion-xl": "sdxl", "lcm": "sd"}
-#: And of those with stages, what of them is not built.
-_STAGED = {
-    "kandinsky": "its second stage reads the text too, by an encoder of its own, which is not built",
-    **dict.fromkeys(
-        ("wuerstchen", "cascade"), "its first stage's scheduler looks its times up while it runs, which is not built"
-    ),
-}
+#: And of those with stages, why not.
+_STAGED = {"kandinsky": "no micro model of its own text encoder yet"}
 
 
 def place(model: str) -> tuple[str, str] | None:

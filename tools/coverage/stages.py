@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import diffusers as library
 import torch
 import transformers
 from diffusers import DiffusionPipeline
+from diffusers.pipelines.deprecated.wuerstchen import PaellaVQModel, WuerstchenDiffNeXt, WuerstchenPrior
 
 from tools.coverage.parts import alive, clip, clip_tokenizer
 
@@ -16,8 +18,8 @@ from tools.coverage.parts import alive, clip, clip_tokenizer
 diffusers: Any = library
 
 
-def kandinsky22() -> DiffusionPipeline:
-    """A transformer that draws CLIP's embedding of the picture, and a UNet that takes nothing else."""
+def kandinsky22(kind: str = "KandinskyV22CombinedPipeline", channels: int = 4) -> DiffusionPipeline:
+    """A transformer that draws CLIP's embedding of the picture, and a UNet of so many channels that takes nothing else."""
     width = 32
     prior = diffusers.PriorTransformer(num_attention_heads=2, attention_head_dim=8, num_layers=2, embedding_dim=width)
     torch.nn.init.ones_(alive(prior).clip_std)
@@ -26,7 +28,8 @@ def kandinsky22() -> DiffusionPipeline:
         intermediate_size=37,
     )  # fmt: skip
     network = diffusers.UNet2DConditionModel(
-        in_channels=4, out_channels=8, addition_embed_type="image", encoder_hid_dim=width, encoder_hid_dim_type="image_proj",
+        in_channels=channels, out_channels=8, addition_embed_type="image", encoder_hid_dim=width,
+        encoder_hid_dim_type="image_proj",
         down_block_types=("ResnetDownsampleBlock2D", "SimpleCrossAttnDownBlock2D"),
         mid_block_type="UNetMidBlock2DSimpleCrossAttn",
         up_block_types=("SimpleCrossAttnUpBlock2D", "ResnetUpsampleBlock2D"), block_out_channels=(8, 16), layers_per_block=1,
@@ -37,13 +40,67 @@ def kandinsky22() -> DiffusionPipeline:
         latent_channels=4, layers_per_block=1, norm_num_groups=4, norm_type="spatial", num_vq_embeddings=12, out_channels=3,
         up_block_types=("AttnUpDecoderBlock2D", "UpDecoderBlock2D"), vq_embed_dim=4,
     )  # fmt: skip
-    return diffusers.KandinskyV22CombinedPipeline(
-        alive(network), diffusers.DDPMScheduler(clip_sample=False, beta_end=0.002),  # more of a random network makes huge latents
+    return getattr(diffusers, kind)(
+        alive(network), diffusers.DDPMScheduler(clip_sample=False, beta_end=0.001),  # more of a random network makes huge latents
         alive(decoder), prior, alive(transformers.CLIPVisionModelWithProjection(pictures)), clip(width, projection=True),
         clip_tokenizer(), diffusers.UnCLIPScheduler(prediction_type="sample", clip_sample_range=5.0),
         transformers.CLIPImageProcessorPil(crop_size=32, size={"shortest_edge": 32}),
     )  # fmt: skip
 
 
+def stable_cascade() -> DiffusionPipeline:
+    """A UNet that draws a few cells of the picture, and another that draws its latent with them, for Paella's decoder."""
+
+    def unet(**own: Any) -> Any:  # noqa: ANN401 - diffusers'
+        small = {
+            "timestep_ratio_embedding_dim": 8, "conditioning_dim": 16, "block_out_channels": (16, 16),
+            "num_attention_heads": (2, 2), "down_num_layers_per_block": (1, 1), "up_num_layers_per_block": (1, 1),
+            "clip_text_pooled_in_channels": 32, "dropout": (0.0, 0.0),
+        }  # fmt: skip
+        return alive(diffusers.StableCascadeUNet(**{**small, **own}))
+
+    prior = unet(in_channels=4, out_channels=4, clip_text_in_channels=32, clip_image_in_channels=32, switch_level=(False,))
+    decoder = unet(
+        in_channels=4, out_channels=4, patch_size=2, effnet_in_channels=4, pixel_mapper_in_channels=3,
+        down_blocks_repeat_mappers=(1, 1), timestep_conditioning_type=("sca",),
+    )  # fmt: skip
+    text, reader = clip(projection=True), clip_tokenizer()
+    return diffusers.StableCascadeCombinedPipeline(
+        reader, text, decoder, diffusers.DDPMWuerstchenScheduler(), paella(), prior, text, reader,
+        diffusers.DDPMWuerstchenScheduler(),
+    )  # fmt: skip
+
+
+def wuerstchen() -> DiffusionPipeline:
+    """Würstchen's two stages, each with a text encoder of its own, over Paella's decoder."""
+    prior = WuerstchenPrior(c_in=4, c=16, c_cond=32, c_r=8, depth=1, nhead=2, dropout=0.0)
+    decoder = WuerstchenDiffNeXt(
+        c_cond=32, c_hidden=[8, 16], nhead=[-1, 2], blocks=[1, 1], level_config=["CT", "CTA"], inject_effnet=[False, True],
+        effnet_embd=4, clip_embd=32, c_r=8, dropout=[0.0, 0.0],
+    )  # fmt: skip
+    with torch.no_grad():  # both divide by something of their own answers, which shall not be near 0
+        for layer in (alive(prior).out[1], alive(decoder).clf[1]):
+            layer.weight.mul_(0.1)
+            layer.bias.mul_(0.1)
+    return diffusers.WuerstchenCombinedPipeline(
+        clip_tokenizer(), clip(), decoder, diffusers.DDPMWuerstchenScheduler(), paella(), clip_tokenizer("!"), clip(), prior,
+        diffusers.DDPMWuerstchenScheduler(),
+    )  # fmt: skip
+
+
+def paella() -> Any:  # noqa: ANN401 - a network of diffusers
+    """Paella's autoencoder, whose pictures are grey even of a random network's latents, which are a hundred times as large."""
+    made = alive(PaellaVQModel(levels=2, bottleneck_blocks=1, embed_dim=16, num_vq_embeddings=12))
+    with torch.no_grad():
+        made.out_block[0].weight.mul_(0.02)
+        made.out_block[0].bias.fill_(0.5)
+    return made
+
+
 #: Name → what makes the pipeline.
-MADE: Mapping[str, Callable[[], DiffusionPipeline]] = {"kandinsky22": kandinsky22}
+MADE: Mapping[str, Callable[[], DiffusionPipeline]] = {
+    "kandinsky22": kandinsky22,
+    "kandinsky22-inpaint": partial(kandinsky22, "KandinskyV22InpaintCombinedPipeline", 9),
+    "cascade": stable_cascade,
+    "wuerstchen": wuerstchen,
+}

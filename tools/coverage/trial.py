@@ -68,7 +68,7 @@ _PLAIN = {
 _PICTURED = ("-pictured", "components: {condition: {}}\n")
 #: Whose time is one a call, so that with guidance diffusers draws one picture; of which a list of pictures is one prompt's; and
 #: whose pictures are others beside a longer prompt.
-_ALONE = ("PRXPipeline", "StableDiffusionXLControlNetUnion", "Flux2", "Kandinsky3", "KandinskyV22", "DreamLite")
+_ALONE = ("PRXPipeline", "StableDiffusionXLControlNetUnion", "Flux2", "Kandinsky3", "KandinskyV22", "Wuerstchen", "DreamLite")
 #: Which take a text and no list of texts.
 _ONE_TEXT = ("DreamLite",)
 #: Arguments of the call without which some pipelines do nothing.
@@ -78,6 +78,8 @@ CALLS: Mapping[str, Mapping[str, Any]] = {
     "dreamlite": {"max_sequence_length": 260},
     "dreamlite-mobile": {"max_sequence_length": 260},
     "kandinsky22": {"prior_num_inference_steps": 3},
+    "cascade": {"prior_num_inference_steps": 3},
+    "wuerstchen": {"prior_num_inference_steps": 3},
     "stable-unclip": {"prior_num_inference_steps": 3, "noise_level": 100},
 }
 #: What a micro model has in another way than the models of that name.
@@ -93,6 +95,8 @@ _WORDS = {"mask": "mask_image"}
 #: Height and widths in pixels, where a micro model's network takes no smaller ones.
 SIDES = {
     "kandinsky3": (64, 128),
+    "cascade": (128, 256),
+    "wuerstchen": (128, 256),
     "pixart-sigma": (64, 128),
     "lumina": (32, 64),
     "lumina2": (64, 128),
@@ -204,6 +208,7 @@ def compared(source: Any, name: str, bundle: Path, mode: str, height: int, width
     source.set_progress_bar_config(disable=True)
     takes = inspect.signature(source.__call__).parameters
     own = "true_cfg_scale" if mode == "classifier_free" and "true_cfg_scale" in takes else "guidance_scale"
+    own = "decoder_guidance_scale" if "decoder_guidance_scale" in takes else own
     with Pipeline.open(bundle, "onnxruntime") as pipeline:
         switched = all(scale.off is not None for scale in pipeline.bundle.manifest.guidance.scales if scale.name == USUAL)
         scales = dict.fromkeys(MODES[mode] if switched or mode != "classifier_free" else MODES[mode][:1])

@@ -114,8 +114,9 @@ class Survey:
         play, noises = self._play(1, owned=owned)
         self.encodings = self._recorded(play)
         masks, called = own_texts.AskedMasks(), self.called(1)
-        own = {"check_inputs": checked(play.own("check_inputs"))} if judged else {}
-        play.place(**(first := two_stages.answered(None)), **own)
+        play.place(**(first := two_stages.answered(None)))
+        if judged and (check := play.own("check_inputs")):  # which is a stage's where there are two
+            play.place(check_inputs=checked(check))
         try:
             watched = dry_run.watched(play.pipeline, lambda: play.phase, self.components)
             with outlined(), watched, dry_run.returning(play.pipeline, self.returned), masks:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,7 @@ def problems(survey: Survey, recipe: Recipe, factor: int) -> list[str]:
 
 
 def _of_shapes(survey: Survey, recipe: Recipe, factor: int) -> Iterator[str]:
+    from exporter.families.tracing import earlier_sizes  # noqa: PLC0415 - torch
     from exporter.families.tracing.steps import neighbours  # noqa: PLC0415 - torch
     from exporter.models import predictor_corrector  # noqa: PLC0415 - torch
 
@@ -39,6 +41,10 @@ def _of_shapes(survey: Survey, recipe: Recipe, factor: int) -> Iterator[str]:
             made = survey.sides(*asked)[number] * factor
             if made != length:
                 yield f"shapes.{axis}: {length} px, of which {survey.name} makes {made}; write that"
+    sizes = [each for each in itertools.product(shapes.height, shapes.width) if each != typical]
+    if any(earlier_sizes.differ(survey, *size) for size in dict.fromkeys(sizes)):
+        told = f"[{typical[0]}, {typical[0]}, {typical[0]}] and [{typical[1]}, {typical[1]}, {typical[1]}]"
+        yield f"shapes: the first stage of {survey.name} draws as many cells as the size asks for; write one size, {told}"
     if shapes.batch[2] > 1 and survey.lone:
         yield f"shapes.batch: {survey.name} takes one prompt, for one picture; write [1, 1, 1], and they are drawn one by one"
     elif shapes.batch[2] > 1 and predictor_corrector.corrects(survey.pipeline.scheduler):
@@ -78,7 +84,6 @@ def _of_others(recipe: Recipe) -> Iterator[str]:
 def strangers(survey: Survey, recipe: Recipe, roles: Mapping[str, str], encoder: str) -> list[str]:
     """A sentence on every component of the recipe that is none of the pipeline's parts, which `roles` has by name."""
     none = f"diffusers starts {survey.name} from no picture"
-    none = "a pipeline of two stages is built from text alone" if survey.earlier else none
     played = {name for names in survey.components.values() for name in names}
     told = {name: f" of its own: it plays within one of {', '.join(roles)}" for name in played} | {encoder: f"; {none}"}
     unknown = (name for name in recipe.components if roles.get(name, "shallow") == "shallow")

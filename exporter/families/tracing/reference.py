@@ -298,9 +298,14 @@ class TracedReference:
         # Pipelines that start from pictures have other defaults of further scales.
         asked |= {"output_type": "latent", **survey.scales} if self._started else {}
         takes = dry_run.arguments(played)
+        if "callback_on_step_end" not in takes and "callback_on_step_end" in asked:  # diffusers' former way
+            saw = asked.pop("callback_on_step_end")
+            asked["callback"] = lambda index, time, latents: saw(played, index, time, {"latents": latents})
         asked = {"generator": torch.Generator(), **asked}
         unseeded = standins.Unseeded() if "generator" in takes else contextlib.nullcontext()
         shape = self._family.latent_shape(count, asked["height"], asked["width"])
+        if self._started and self._started[1].turned:
+            asked |= {"height": asked["width"], "width": asked["height"]}
         stepped, noting = cached(running, self._family, cache, shape[2:]), contextlib.nullcontext()
         dealt = contextlib.nullcontext() if own is None else own
         if self._noted is not None:

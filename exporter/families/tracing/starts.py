@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from diffusers.utils import BaseOutput
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
@@ -21,7 +22,7 @@ from exporter.families.tracing.following import dry_run
 from exporter.families.tracing.following.dry_run import Play
 from exporter.families.tracing.following.origins import DRAW, Origins, marked, origins, owners
 from exporter.families.tracing.following.standins import Stepped, outlined, refused, stand_in
-from exporter.families.tracing.pictures import image_arguments
+from exporter.families.tracing.pictures import image_arguments, own_preparation
 from exporter.families.tracing.pipelines import siblings
 from exporter.families.tracing.pipelines.scales import steering
 from exporter.families.tracing.played_parts import PlayedPart, sized
@@ -59,6 +60,8 @@ class Start:
             is none.
         draws: how many noises it draws before its first step.
         partial: what becomes of a step in which a strength ends.
+        turned: whether it takes its height for its width, as it has its picture resized.
+        clean: whether what a mask keeps is without noise at every step, and not under as much as the step has.
 
     """
 
@@ -70,6 +73,8 @@ class Start:
     drawn: tuple[int | None, int | None, int]
     draws: int
     partial: PartialStep
+    turned: bool = False
+    clean: bool = False
 
     @property
     def order(self) -> tuple[int, ...]:
@@ -204,7 +209,6 @@ class _Followed:
         self._pipeline = siblings.over(kind, survey.pipeline)
         usual = survey.called(1)
         self._size = usual["height"], usual["width"]
-        self._pictures = _black(_given(kind), 1, *self._size)
 
     def start(self) -> Start:
         """Follow it."""
@@ -214,7 +218,8 @@ class _Followed:
             where = f"sampler.guidance.mode: {survey.mode!r}"
             raise RecipeError(f"{where}, which {name} has not; use another, or leave vae_encoder out")
         prepared: dict[str, image_arguments.Picture] = {}
-        met, noises, asked_of, watch, play = self._run(_STEPS, _STRENGTH, prepared)
+        own_preparation.refuse_others(self._pipeline, *self._size)
+        (met, *_), noises, asked_of, watch, play = self._run(_STEPS, _STRENGTH, prepared)
         if IMAGE not in prepared:
             raise UnsupportedError(f"{name} prepares what it starts from by code of its own, without an image processor.")
         made = origins(met.encoded)
@@ -232,16 +237,25 @@ class _Followed:
         self._refuse_other_times(play)
         return Start(
             self._kind, dict(self._shown), prepared[IMAGE], tuple(watch.used), way,
-            (others[0] if others else None, drawn[0] if drawn else None, noise), len(noises), self._partial(),
+            (others[0] if others else None, drawn[0] if drawn else None, noise), len(noises), self._partial(), self._turned(),
+            clean=self._clean(),
         )  # fmt: skip
 
     def _run(
-        self, steps: int, strength: float, prepared: dict[str, image_arguments.Picture] | None = None
-    ) -> tuple[Met, list[Tensor], set[str], Origins, Play]:
-        """Run it to its first step.
+        self,
+        steps: int,
+        strength: float,
+        prepared: dict[str, image_arguments.Picture] | None = None,
+        sides: set[tuple[int | None, int | None]] | None = None,
+        size: tuple[int, int] | None = None,
+        on_step: Callable[..., Any] | None = None,
+    ) -> tuple[list[Met], list[Tensor], set[str], Origins, Play]:
+        """Run it to its first step, by default at the surveyed size, or to where `on_step` ends it.
 
-        What met first, every noise until then, what the step's networks were asked about was made of, and what the encoded
-        picture was computed with.
+        `sides` become the heights and widths that it resizes to.
+
+        Returned are what met, every noise until then, what the step's networks were asked about was made of, and what the
+        encoded picture was computed with.
         """
         survey, noises, found, asked_of = self._survey, list[Tensor](), list[Met](), set[str]()
         watch = Origins(owners=owners(self._pipeline))
@@ -257,12 +271,13 @@ class _Followed:
 
         play = Play(self._pipeline, draw, torch.zeros(1), watch)
         meeting(play, meet, steps)
+        play.on_step = on_step or play.on_step
         play.place(
-            **image_arguments.taking(self._pipeline, {} if prepared is None else prepared),
+            **image_arguments.taking(self._pipeline, {} if prepared is None else prepared, sides),
             **_noting(survey.unasked(self._pipeline), asked_of),
         )
         play.encode_by(replayed([each.found for each in survey.encodings]))
-        called = asked(survey, self._pipeline, self._shown, self._pictures)
+        called = asked(survey, self._pipeline, self._shown, _black(_given(self._kind), 1, *(size or self._size)))
         try:
             with outlined(), contextlib.suppress(Stepped):
                 play(**{**called, "num_inference_steps": steps, "strength": strength})
@@ -272,13 +287,38 @@ class _Followed:
             raise refused(self._kind.__name__, error, self._pipeline.components) from error
         if not found:
             raise UnsupportedError(f"{self._kind.__name__} adds no noise to what it starts from.")
-        return found[0], noises, asked_of, watch, play
+        return found, noises, asked_of, watch, play
+
+    def _turned(self) -> bool:
+        """Whether it has a picture that is wider than high resized to one that is higher than wide."""
+        length, sides = max(self._size), set[tuple[int | None, int | None]]()
+        self._run(_STEPS, _STRENGTH, {}, sides, size=(length, 2 * length))
+        return (2 * length, length) in sides
+
+    def _clean(self) -> bool:
+        """Whether its second step finds the clean picture again where a mask, which is black, keeps everything."""
+        if MASK not in _given(self._kind):
+            return False
+        begun = list[Any]()
+
+        def on_step(output: Any, _time: Any, sample: Any, options: Mapping[str, Any]) -> Any:  # noqa: ANN401
+            begun.append(sample)
+            if len(begun) == _STEPS:
+                raise Stepped(output, sample, options)
+            made = BaseOutput(prev_sample=torch.full_like(sample, 7.0))
+            return made if options.get("return_dict", True) else made.to_tuple()
+
+        met, *_ = self._run(2 * _STEPS, _STRENGTH, on_step=on_step)  # of which that leaves out half
+        last, picture = begun[-1], met[0].encoded
+        if len(met) > 1 or last.is_meta or picture.is_meta:
+            return False
+        return last.shape == picture.shape and torch.equal(last, picture)
 
     def _partial(self) -> PartialStep:
         """How it counts steps, by where it begins."""
         order, begun = getattr(self._pipeline.scheduler, "order", 1), list[float]()
         for steps, strength in _TOLD:
-            begun.append(float(self._run(steps, strength)[0].time.flatten()[0]) / order)
+            begun.append(float(self._run(steps, strength)[0][0].time.flatten()[0]) / order)
         ways: tuple[PartialStep, ...] = ("dropped", "taken")
         for way in ways:
             if begun == [InitImage.left_out(steps, strength, way) for steps, strength in _TOLD]:

@@ -10,6 +10,7 @@ import torch
 
 from engines.errors import UnsupportedError
 from engines.samplers.table import Draw, Eval, GivenLatent, Starts, Table
+from exporter.families import Driving
 from exporter.recipe.schema import Recipe
 from exporter.schedulers.compile_sampler import configure
 from exporter.schedulers.loop import InjectedNoise, Loop
@@ -25,6 +26,7 @@ CASES = {
     "euler-leading": ("EulerDiscreteScheduler", {**SD, "timestep_spacing": "leading"}),
     "euler-ancestral": ("EulerAncestralDiscreteScheduler", SD),
     "ddim": ("DDIMScheduler", {**SD, "clip_sample": False}),
+    "ddpm": ("DDPMScheduler", {**SD, "clip_sample": False}),
     "pndm": ("PNDMScheduler", {**SD, "skip_prk_steps": True}),
     "heun": ("HeunDiscreteScheduler", SD),
     "lcm": ("LCMScheduler", SD),
@@ -36,6 +38,34 @@ CASES = {
 
 def answer(latent, time):
     return np.tanh(latent) + np.float32(time / 1000)
+
+
+def clean_way(case, steps, strength, image, draws, mask):
+    """`__call__` of IFInpaintingPipeline between the networks: what the mask keeps never has noise."""
+    name, config = CASES[case]
+    scheduler = getattr(diffusers, name)(**config)
+    scheduler.set_timesteps(steps)
+    timesteps = scheduler.timesteps[steps - int(steps * strength) :]
+    noise, image = torch.from_numpy(next(draws)), torch.from_numpy(image)
+    latents = (1 - mask) * image + mask * scheduler.add_noise(image, noise, timesteps[:1].repeat(len(image)))
+    for t in timesteps:
+        output = torch.from_numpy(answer(latents.numpy(), float(t)))
+        with InjectedNoise(lambda _: torch.from_numpy(next(draws))):
+            latents = (1 - mask) * latents + mask * scheduler.step(output, t, latents, return_dict=False)[0]
+    return latents.numpy()
+
+
+@pytest.mark.parametrize("strength", [0.5, 1.0])
+@pytest.mark.parametrize("case", ["ddim", "ddpm"])
+def test_a_pipeline_that_keeps_a_picture_clean_has_it_so_in_its_tables(case, strength, tmp_path):
+    steps, random, (name, config) = 4, np.random.default_rng(0), CASES[case]
+    configure(name, config, steps, 512, 512, driving=Driving(clean=True)).starts().dump(tmp_path / "t.json")
+    image, *noise = (random.standard_normal(SHAPE, dtype=np.float32) for _ in range(2 + steps))
+    mask = random.random((2, 1, 6, 5)) < 0.5
+    table, draws = Table.load_start(tmp_path / "t.json", steps - int(steps * strength), alone=strength == 1.0), iter(noise)
+    played = table.play(answer, lambda: next(draws), given={"image": image}, mask=mask)
+    wanted = clean_way(case, steps, strength, image, iter(noise), torch.from_numpy(mask.astype(np.float32)))
+    np.testing.assert_allclose(played, wanted, rtol=1e-4, atol=1e-4)
 
 
 def starts(case, steps):

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
+from diffusers import DDPMWuerstchenScheduler
 from torch import SymInt, Tensor, nn
 from torch.fx.experimental import _config
 from torch.overrides import TorchFunctionMode
@@ -16,7 +17,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from engines.errors import UnsupportedError
-from exporter.families.tracing.following import correctors
+from exporter.families.tracing.following import correctors, smoothed
 from exporter.families.tracing.following.open_lengths import Repeated, of_any_length
 from exporter.families.tracing.following.open_scale import OpenScale, as_a_number, spread
 
@@ -63,18 +64,21 @@ class Grid:
 def scheduler(real: Any, time: Tensor, step: Callable[[Any, Any, Any, Mapping[str, Any]], Any], grid: Grid) -> Any:  # noqa: ANN401
     """A scheduler of the same class whose only time is `time`, and that changes nothing; `step` is called for its own."""
     correctors.refuse_unstepped(real)
+    # Of some the last time is where the loop arrives, which no network is told.
+    times = torch.stack([time, time]) if isinstance(real, DDPMWuerstchenScheduler) else time[None]
 
     def set_timesteps(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
         bound = inspect.signature(real.set_timesteps).bind(*args, **kwargs).arguments
         grid.asked = {name: value for name, value in bound.items() if value is not None and name not in ("device", "kwargs")}
-        self.timesteps, self.num_inference_steps = time[None], 1
+        self.timesteps, self.num_inference_steps = times, 1
 
     def scale_model_input(_self: Any, sample: Any, *_: Any, **__: Any) -> Any:  # noqa: ANN401
         grid.scales = True
         return sample
 
-    def called(_self: Any, output: Any, at: Any, sample: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
-        bound = inspect.signature(real.step).bind(output, at, sample, *args, **kwargs).arguments
+    def called(_self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        bound = inspect.signature(real.step).bind(*args, **kwargs).arguments
+        output, at, sample, *_ = bound.values()
         return step(output, at, sample, bound)
 
     def set_begin_index(_self: Any, *_: Any, **__: Any) -> None:  # noqa: ANN401
@@ -87,7 +91,7 @@ def scheduler(real: Any, time: Tensor, step: Callable[[Any, Any, Any, Mapping[st
     for name in ("set_timesteps", "step"):  # pipelines look at what the real one takes
         methods[name].__signature__ = inspect.signature(getattr(type(real), name))
     found = stand_in(real, **{**methods, "init_noise_sigma": property(lambda _: 1.0, lambda _self, _value: None)})
-    found.timesteps = time[None]
+    found.timesteps = times
     return found
 
 
@@ -145,6 +149,9 @@ class Answered(TorchFunctionMode):
             return self._noise(kwargs.get("size", args)).to(kwargs.get("dtype") or torch.get_default_dtype())
         if name == "numpy" and args[0].ndim == 4:
             raise Finished(args[0])
+        if smoothed.antialiased(name, kwargs):
+            func = smoothed.resized
+            kwargs.pop("antialias")
         func = of_any_length(name, func, args, kwargs)
         if name == "tolist" and args[0].ndim > 1:
             return list(args[0].unbind())
@@ -153,7 +160,7 @@ class Answered(TorchFunctionMode):
         filled = kwargs.get("fill_value", args[-1] if args else None)
         if name in ("full", "tensor") and (made := self._filled(filled, kwargs.get("dtype"))) is not None:
             return made
-        if any(isinstance(each, OpenScale) for each in args):
+        if any(isinstance(each, OpenScale) for each in args) and not any(isinstance(each, Absent) for each in args):
             other = max((each for each in args if isinstance(each, Tensor)), key=lambda each: each.ndim)
             numbers: list[Any] = [each.beside(other) if isinstance(each, OpenScale) else each for each in args]
             args, wide = numbers, func

@@ -17,7 +17,7 @@ from engines.errors import UnsupportedError
 from engines.inputs import Preprocessing
 from exporter.families.tracing.following import dry_run, own_start, standins
 from exporter.families.tracing.following.origins import STEP, marked, origins
-from exporter.families.tracing.pictures import feature_extractors, ip_adapters
+from exporter.families.tracing.pictures import feature_extractors, ip_adapters, own_preparation
 
 #: Arguments that are pictures by their annotation, of networks that a pipeline may have.
 _OTHERS = (ip_adapters.IMAGE, f"negative_{ip_adapters.IMAGE}")
@@ -201,8 +201,15 @@ def processors(pipeline: Any) -> Mapping[str, VaeImageProcessor]:  # noqa: ANN40
     return {name: value for name, value in vars(pipeline).items() if isinstance(value, VaeImageProcessor)}
 
 
-def taking(pipeline: Any, seen: dict[str, Picture]) -> dict[str, Any]:  # noqa: ANN401
-    """Stand-ins for a pipeline's image processors, which take pictures as prepared and note, in `seen`, what they would do."""
+def taking(
+    pipeline: Any,  # noqa: ANN401
+    seen: dict[str, Picture],
+    sides: set[tuple[int | None, int | None]] | None = None,
+) -> dict[str, Any]:
+    """Stand-ins for a pipeline's image processors, which take pictures as prepared and note, in `seen`, what they would do.
+
+    To which heights and widths pictures would be resized is put to `sides`.
+    """
     found, own_sized = {}, set[str]()
 
     def note(given: Tensor, about: Picture) -> None:
@@ -219,30 +226,42 @@ def taking(pipeline: Any, seen: dict[str, Picture]) -> dict[str, Any]:  # noqa: 
         def preprocess(
             _self: object,
             image: Any,  # noqa: ANN401
-            height: int | None = None,  # noqa: ARG001 - a picture comes in the right size
-            width: int | None = None,  # noqa: ARG001
+            height: int | None = None,  # which a picture has when it comes
+            width: int | None = None,
             resize_mode: str = "default",
             crops_coords: object = None,
             real: VaeImageProcessor = real,
         ) -> Tensor:
             given = _one(image)
+            if sides is not None:
+                sides.add((height, width))
             about = _about(real, resize_mode, cropped=crops_coords is not None, own_sized=bool(origins(given) & own_sized))
             note(given, about)
             return given[:, :1] if about.grey else given
 
         found[name] = standins.stand_in(real, preprocess=own_start.beside_blanks(pipeline, preprocess), resize=resize)
 
-    for name, real in feature_extractors.of(pipeline).items():
+    found |= {name: _extracting(real, note) for name, real in feature_extractors.of(pipeline).items()}
 
-        def extract(_self: object, images: Any, *_: object, real: Any = real, **__: object) -> BatchFeature:  # noqa: ANN401
-            given, about = _one(images), Picture(False, *feature_extractors.prepares(real))  # noqa: FBT003
-            note(given, about)
-            if tuple(given.shape[2:]) != about.sides:  # of the first look, which does not know them yet
-                given = marked(torch.zeros(given.shape[0], 3, *cast("tuple[int, int]", about.sides)), *origins(given))
-            return BatchFeature({"pixel_values": given})
+    def own(image: Any, preprocessing: Preprocessing, grey: bool) -> Tensor:  # noqa: ANN401, FBT001
+        given = _one(image)
+        note(given, Picture(grey, preprocessing))
+        return given[:, :1] if grey else given
 
-        found[name] = standins.stand_in(real, __call__=extract)
-    return found
+    return found | own_preparation.stand_ins(pipeline, own)
+
+
+def _extracting(real: Any, note: Callable[[Tensor, Picture], None]) -> Any:  # noqa: ANN401 - of transformers
+    """What takes the place of a network's own image processor."""
+
+    def extract(_self: object, images: Any, *_: object, **__: object) -> BatchFeature:  # noqa: ANN401
+        given, about = _one(images), Picture(False, *feature_extractors.prepares(real))  # noqa: FBT003
+        note(given, about)
+        if tuple(given.shape[2:]) != about.sides:  # of the first look, which does not know them yet
+            given = marked(torch.zeros(given.shape[0], 3, *cast("tuple[int, int]", about.sides)), *origins(given))
+        return BatchFeature({"pixel_values": given})
+
+    return standins.stand_in(real, __call__=extract)
 
 
 def noting(pipeline: Any, note: Callable[[Any, Tensor], Tensor]) -> dict[str, Any]:  # noqa: ANN401

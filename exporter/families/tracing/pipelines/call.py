@@ -17,6 +17,7 @@ _GIVEN: Mapping[str, str] = {
     "height": "shapes.height", "width": "shapes.width", "num_images_per_prompt": "shapes.batch",
     "num_inference_steps": "sampler.steps", "timesteps": "sampler.timesteps", "sigmas": "sampler.sigmas", "eta": "sampler.step",
     "guidance_scale": "sampler.guidance", "true_cfg_scale": "sampler.guidance", "guidance_rescale": "sampler.guidance",
+    "decoder_guidance_scale": "sampler.guidance", "decoder_timesteps": "sampler.timesteps",
 }  # fmt: skip
 #: And those that no recipe says: what becomes of the picture, and who looks on.
 _NONE = ("output_type", "return_dict", "callback_on_step_end", "callback_on_step_end_tensor_inputs")

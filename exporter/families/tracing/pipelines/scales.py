@@ -12,13 +12,14 @@ from exporter.families.tracing.following.open_scale import OpenScale
 from exporter.families.tracing.following.origins import STEP, marked
 from exporter.families.tracing.pipelines.two_stages import PREFIX
 
-_GUIDING = ("guidance_scale", "true_cfg_scale")
+#: Of which a pipeline's own is the first that its call takes; the last where another stage has one too.
+_GUIDING = ("true_cfg_scale", "guidance_scale", "decoder_guidance_scale")
 
 
 def steering(pipeline: Any, mode: str, scale: Any) -> dict[str, Any]:  # noqa: ANN401 - a number or what stands for one
     """Arguments that guide a pipeline. Where two branches have a scale of their own, `guidance_scale` is the network's."""
     takes = dry_run.arguments(pipeline)
-    own = "true_cfg_scale" if "true_cfg_scale" in takes else "guidance_scale"
+    own = next((name for name in _GUIDING if name in takes), "guidance_scale")
     if mode == "embedded":
         return {own: 1.0, "guidance_scale": scale}
     return {own: scale} if mode == "classifier_free" else {own: scale, "guidance_scale": scale}

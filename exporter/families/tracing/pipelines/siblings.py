@@ -13,6 +13,7 @@ import transformers
 from engines.manifest import StartsFrom
 from exporter.families.tracing.following import dry_run, own_start
 from exporter.families.tracing.pictures import image_arguments, ip_adapters
+from exporter.families.tracing.pipelines import two_stages
 
 #: A share of the schedule: who takes it starts from the picture, others are conditioned on it.
 _STRENGTH = "strength"
@@ -37,7 +38,8 @@ def _lists() -> tuple[Mapping[str, type], Mapping[StartsFrom, Mapping[str, type]
 def starting(kind: type) -> dict[StartsFrom, type]:
     """The pipelines that start from an `image`, and within a `mask`, of one that draws from text."""
     plain, edits = _lists()
-    names = [name for name, own in plain.items() if own is ip_adapters.plain(kind)]
+    own_kind = two_stages.whole(ip_adapters.plain(kind))
+    names = [name for name, own in plain.items() if own is own_kind]
     if own_start.alone(kind):
         return {"image": kind}
     found: dict[StartsFrom, type] = {given: known[name] for given, known in edits.items() for name in names if name in known}
@@ -85,7 +87,7 @@ def over(kind: Any, pipeline: Any) -> Any:  # noqa: ANN401 - a class of diffuser
     # Set afterwards: the constructor would rewrite fields of the scheduler's config that it deems outdated.
     found.scheduler = pipeline.scheduler
     found.set_progress_bar_config(disable=True)
-    return found
+    return two_stages.staged(found)
 
 
 def conditions(kind: type, sibling: type) -> dict[str, str]:

@@ -6,22 +6,28 @@ The first stage is sampled within the part that reads the texts, step by step wi
 from __future__ import annotations
 
 import copy
+import functools
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+from diffusers.image_processor import VaeImageProcessor
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import _disable_current_modes
 
 from engines.errors import UnsupportedError
 from exporter.families.tracing.following.standins import stand_in
+from exporter.families.tracing.pipelines.tabled_steps import looked_up, tabled
 
 #: The input that is the first stage's noise, and what such stages' components and arguments are called by.
 NOISE, PREFIX = "prior_noise", "prior_"
 _STAGES = ("prior_pipe", "decoder_pipe")
 _ANSWERS = "_earlier_noise"
+#: Where a class keeps the one that it was made of.
+_WHOLE = "_of_two_stages"
 
 
 class EarlierNoise(TorchFunctionMode):
@@ -77,9 +83,16 @@ def staged(pipeline: Any) -> Any:  # noqa: ANN401 - of diffusers
     if not all(name in vars(pipeline) for name in _STAGES):
         return pipeline
     earlier, later = (vars(pipeline)[name] for name in _STAGES)
+    _refuse_both(type(pipeline).__name__, type(later))
+    processors = {name: each for name, each in vars(later).items() if isinstance(each, VaeImageProcessor)}
 
-    def encode_prompt(self: Any, **given: Any) -> Any:  # noqa: ANN401
-        """Sample the first stage."""
+    def encode_prompt(self: Any, *args: Any, _second: bool = False, **given: Any) -> Any:  # noqa: ANN401
+        """Sample the first stage, or encode for the second, which may read texts with an encoder of its own."""
+        if _second:
+            own = stage(self, later, "")
+            bound = inspect.signature(own.encode_prompt).bind(*args, **given).arguments
+            # One, of each prompt: Würstchen hands on how many pictures there are.
+            return own.encode_prompt(**{**bound, "num_images_per_prompt": 1})
         own = stage(self, earlier, PREFIX, progress_bar=lambda times: times)
         own.__dict__["scheduler"] = in_numbers(own.scheduler)
         with vars(self).get(_ANSWERS) or EarlierNoise():
@@ -88,12 +101,40 @@ def staged(pipeline: Any) -> Any:  # noqa: ANN401 - of diffusers
     def prior_pipe(self: Any) -> Callable[..., Any]:  # noqa: ANN401
         return self.encode_prompt
 
-    def decoder_pipe(self: Any) -> Callable[..., Any]:  # noqa: ANN401
-        hooks = {name: vars(self)[name] for name in ("progress_bar", "check_inputs") if name in vars(self)}
+    def decoder_pipe(self: Any) -> Any:  # noqa: ANN401 - a pipeline of diffusers
+        hooks = {name: vars(self)[name] for name in ("progress_bar", "check_inputs", *processors) if name in vars(self)}
+        if hasattr(type(later), "encode_prompt"):
+            hooks["encode_prompt"] = functools.partial(_read, later, functools.partial(self.encode_prompt, _second=True))
         own = stage(self, later, "", **hooks)
-        return lambda **given: inspect.unwrap(type(own).__call__)(own, **given)
+        return stand_in(own, __call__=inspect.unwrap(type(own).__call__))
 
-    return stand_in(pipeline, encode_prompt=encode_prompt, prior_pipe=property(prior_pipe), decoder_pipe=property(decoder_pipe))
+    stages = {"prior_pipe": property(prior_pipe), "decoder_pipe": property(decoder_pipe)}
+    found = stand_in(pipeline, encode_prompt=encode_prompt, **stages, **{_WHOLE: type(pipeline)})
+    found.__dict__.update(processors)  # of pictures that the second stage starts from
+    return found
+
+
+def _refuse_both(name: str, later: type) -> None:
+    """Raise UnsupportedError where a second stage with a mask has it at every step, and shows it to its network too."""
+    takes = inspect.signature(inspect.unwrap(later.__call__)).parameters
+    if "mask_image" in takes and "strength" not in takes and "add_noise" in inspect.getsource(later):
+        raise UnsupportedError(
+            f"{name} puts back what its mask keeps after every step, and shows its network picture and mask as well. "
+            "A bundle does one of both.\n  This is a gap in t2iexport."
+        )
+
+
+def _read(later: Any, encode: Callable[..., Any], *args: Any, **given: Any) -> Any:  # noqa: ANN401
+    """What a second stage's encoder of prompts returns: nothing of the negative ones, its latter half, without guidance."""
+    found = encode(*args, **given)
+    bound = inspect.signature(later.encode_prompt).bind(*args, **given).arguments
+    half = len(found) // 2
+    return found if bound.get("do_classifier_free_guidance", True) else (*found[:half], *[None] * half)
+
+
+def whole(kind: Any) -> Any:  # noqa: ANN401 - a class of pipelines
+    """The class as diffusers has it."""
+    return getattr(kind, _WHOLE, kind)
 
 
 def stage(own: Any, real: Any, prefix: str, **hooks: Any) -> Any:  # noqa: ANN401
@@ -107,10 +148,19 @@ def stage(own: Any, real: Any, prefix: str, **hooks: Any) -> Any:  # noqa: ANN40
 def in_numbers(real: Any) -> Any:  # noqa: ANN401 - a scheduler of diffusers
     """The same scheduler with times that are numbers, as its steps are unrolled: none of them is an input of the graph."""
     real = copy.copy(real)
+    if looked_up(real):
+        return tabled(real, _apart)
 
     def set_timesteps(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
-        with torch._C.DisableTorchFunction(), _disable_current_modes():  # noqa: SLF001 - they would make tensors of a graph of them
+        with _apart():
             real.set_timesteps(*args, **kwargs)
             vars(self).update(vars(real), timesteps=real.timesteps.numpy())
 
     return stand_in(real, set_timesteps=set_timesteps)
+
+
+@contextmanager
+def _apart() -> Iterator[None]:
+    """Within it tensors are none of a graph that is being made."""
+    with torch._C.DisableTorchFunction(), _disable_current_modes():  # noqa: SLF001
+        yield

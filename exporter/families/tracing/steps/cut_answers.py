@@ -55,7 +55,7 @@ class NotedSteps:
         @functools.wraps(step)  # pipelines look at its arguments
         def stepped(output: Tensor, timestep: Any, sample: Tensor, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
             scaled = scheduler.scale_model_input(sample, timestep) if hasattr(scheduler, "scale_model_input") else sample
-            self.steps.append((unpacked(scaled.float()).clone(), torch.tensor([float(timestep)])))
+            self.steps.append((unpacked(scaled.float()).clone(), torch.as_tensor(timestep).flatten()[:1].float()))
             return step(output, timestep, sample, *args, **kwargs)
 
         scheduler.step = stepped

@@ -105,10 +105,53 @@ def surveyed(make, mode="none"):
     return surveying.surveyed(made, {}, mode, 32, 32, 2)
 
 
-def test_what_is_prepared_by_the_pipeline_s_own_code_is_refused():
-    """IF resizes and scales its picture itself, of which nothing is known."""
-    with pytest.raises(UnsupportedError, match="IFImg2ImgPipeline prepares what it starts from by code of its own"):
+def test_what_the_pipeline_s_own_methods_prepare_is_started_from_and_kept_without_noise(model):
+    """DeepFloyd's resize and scale pictures themselves, encode them with no network, and leave clean what a mask keeps."""
+    made = family(model("if"), text=FROM_IMAGES)
+    image, mask = made.starts["image"], made.starts["mask"]
+    assert (image.kind.__name__, mask.kind.__name__) == ("IFImg2ImgPipeline", "IFInpaintingPipeline")
+    assert image.components == mask.components == ()
+    assert (image.clean, mask.clean, made.driving.clean) == (False, True, True)
+    recording = record(made, made.recipe)
+    for part in ("vae_encoder", "vae_decoder"):
+        for case in measure(made.part(part, "fp32"), recording.cases[part]):
+            for port, source in case.source.items():
+                assert np.linalg.norm(case.passes[port] - source) / np.linalg.norm(source) < equality.ROUNDING, case.label
+    (run,) = [run for run in recording.runs if run.setting.masked]
+    kept = ~run.source.anew[0] if run.source.anew.ndim == 3 else ~run.source.anew
+    for seen in (*run.model_inputs, run.latent):
+        np.testing.assert_allclose(seen[0][:, kept], run.source.latent[0][:, kept], atol=1e-6)
+
+
+def test_a_picture_whose_noise_the_mask_keeps_is_not_clean(flux):
+    assert not flux.starts["mask"].clean
+    assert not flux.driving.clean
+
+
+def test_what_is_prepared_in_no_known_way_is_refused(monkeypatch):
+    monkeypatch.setattr("exporter.families.tracing.pictures.own_preparation._METHODS", {})
+    with pytest.raises(UnsupportedError, match="IFImg2ImgPipeline"):
         starts.starts(surveyed(models.MADE["if"], "classifier_free"))
+
+
+def test_a_picture_of_another_size_than_the_pipeline_makes_is_refused(model):
+    with pytest.raises(UnsupportedError, match="IFImg2ImgPipeline makes 32 x 32 px of a picture of 64 x 64"):
+        family(model("if"), text=FROM_IMAGES.replace("[32, 32, 48]", "[64, 64, 64]").replace("[32, 32, 32]", "[64, 64, 64]"))
+
+
+def test_a_pipeline_of_two_stages_starts_with_its_second_and_has_its_sides_swapped(model):
+    """diffusers hands Kandinsky 2.2's image processor width and height in the wrong order."""
+    text = FROM_IMAGES.replace("{source: %s}", "{source: %s, call: {prior_num_inference_steps: 3}}")
+    made = family(model("kandinsky22"), text=text)
+    assert list(made.starts) == ["image"]
+    start = made.starts["image"]
+    assert (start.kind.__name__, start.components) == ("KandinskyV22Img2ImgCombinedPipeline", ("movq",))
+    assert (start.drawn, start.turned, start.partial) == ((None, None, 0), True, "dropped")
+    assert not any(start.turned for start in family(model("if"), text=FROM_IMAGES).starts.values())
+    recording = record(made, made.recipe)
+    for case in measure(made.part("vae_encoder", "fp32"), recording.cases["vae_encoder"]):
+        for port, source in case.source.items():
+            assert np.linalg.norm(case.passes[port] - source) / np.linalg.norm(source) < equality.ROUNDING, case.label
 
 
 def test_steps_that_are_counted_in_no_known_way_are_refused(monkeypatch):

@@ -4,7 +4,7 @@ import inspect
 
 import pytest
 import torch
-from diffusers import EulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler
+from diffusers import DDPMWuerstchenScheduler, EulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler
 from torch import nn
 
 from exporter.families.tracing.following import standins
@@ -40,6 +40,20 @@ def test_a_number_that_is_joined_for_a_batch_is_one_a_picture_already():
         levels = torch.tensor([asked])
         assert torch.cat([levels] * 4).tolist() == [3, 4, 3, 4]  # two branches of two pictures
         assert torch.cat([torch.tensor([1]), torch.tensor([2])]).tolist() == [1, 2]
+
+
+def test_a_scheduler_that_lists_its_arrival_has_it_behind_its_time_and_is_called_by_name():
+    seen = []
+    made = standins.scheduler(DDPMWuerstchenScheduler(), torch.tensor([0.5]), lambda *args: seen.append(args[:3]), Grid())
+    made.set_timesteps(2)
+    assert [time.tolist() for time in made.timesteps[:-1]] == [[0.5]]
+    made.step(sample="sample", model_output="output", timestep="time")
+    assert seen == [("output", "time", "sample")]
+
+
+def test_what_a_network_that_is_not_asked_gives_is_guided_to_the_same():
+    with Answered(nothing):
+        assert isinstance(torch.lerp(Absent(), Absent(), OpenScale(torch.ones(1), on=True)), Absent)
 
 
 def test_what_stands_in_goes_before_what_was_put_on_the_real_one():

@@ -36,6 +36,15 @@ def test_of_one_scale_the_mode_decides_what_it_is():
     assert steering(Plain(), "none", 1.0) == {"guidance_scale": 1.0}
 
 
+def test_of_two_stages_the_second_s_guides():
+    class Staged:
+        def __call__(self, prompt, prior_guidance_scale=4.0, decoder_guidance_scale=0.0):
+            """Draw."""
+
+    assert steering(Staged(), "classifier_free", 2.0) == {"decoder_guidance_scale": 2.0}
+    assert other_scales(Staged()) == {}
+
+
 def test_further_scales_are_numbers_and_off_at_nothing():
     found = other_scales(Guided())
     assert found == {"pag_scale": 3.0, "adapter_conditioning_scale": 0.0}

@@ -17,6 +17,8 @@ PACKED = {"transformer": {"in_channels": 64}, "vae": {"latent_channels": 16}}
         ("StableDiffusion3PAGPipeline", "StableDiffusion3PAGImg2ImgPipeline", None),
         ("StableDiffusionControlNetPAGPipeline", None, "StableDiffusionControlNetPAGInpaintPipeline"),
         ("PixArtSigmaPipeline", None, None),
+        ("IFPipeline", "IFImg2ImgPipeline", "IFInpaintingPipeline"),
+        ("KandinskyV22CombinedPipeline", "KandinskyV22Img2ImgCombinedPipeline", None),  # whose mask has no strength
         ("FluxKontextPipeline", None, None),  # takes a picture, and no strength
         ("StableDiffusionDepth2ImgPipeline", "StableDiffusionDepth2ImgPipeline", None),  # which draws from no text alone
     ],

@@ -2,13 +2,14 @@
 
 from types import SimpleNamespace
 
+import diffusers
 import numpy as np
 import pytest
 import torch
 
 from engines.errors import RecipeError, UnsupportedError
 from exporter.families.tracing.pipelines.scales import other_scales
-from exporter.families.tracing.pipelines.two_stages import NOISE, EarlierNoise, answered, asked, staged
+from exporter.families.tracing.pipelines.two_stages import NOISE, EarlierNoise, answered, asked, staged, whole
 from exporter.reference.part_outputs import measure
 from exporter.reference.record import record
 from tests.exporter import equality
@@ -16,6 +17,8 @@ from tests.exporter.families.test_traced import RECIPE, family
 from tools.coverage import trial
 from tools.coverage.stages import kandinsky22
 
+LARGE = RECIPE.replace("{source: %s}", "{source: %s, call: {prior_num_inference_steps: 3}}")
+LARGE = LARGE.replace("[32, 32, 32]", "[128, 128, 128]").replace("[32, 32, 48]", "[128, 128, 128]")
 WHOLE = RECIPE.replace("{source: %s}", "{source: %s, call: {prior_num_inference_steps: 3}}")
 
 
@@ -87,9 +90,38 @@ def test_every_part_answers_as_diffusers_and_the_noise_is_an_input(model):
                 assert error < equality.ROUNDING, f"{part}, {case.label}: {port} {error:.1e}"
 
 
-def test_pictures_to_start_from_are_refused(model):
-    with pytest.raises(RecipeError, match="a pipeline of two stages is built from text alone"):
-        family(model("kandinsky22"), text=WHOLE + "components: {vae_encoder: {}}")
+def test_a_class_of_two_stages_is_diffusers_own_too(pipeline):
+    assert type(pipeline) is not diffusers.KandinskyV22CombinedPipeline
+    assert whole(type(pipeline)) is diffusers.KandinskyV22CombinedPipeline
+    assert whole(diffusers.FluxPipeline) is diffusers.FluxPipeline
+
+
+def test_pictures_to_start_from_are_refused_where_diffusers_starts_from_none(model):
+    with pytest.raises(RecipeError, match="diffusers starts StableCascadeCombinedPipeline from no picture"):
+        family(model("cascade"), text=LARGE + "components: {vae_encoder: {}}")
+
+
+def test_inpainting_that_puts_back_what_its_mask_keeps_is_refused():
+    with pytest.raises(UnsupportedError, match="puts back what its mask keeps after every step, and shows its network"):
+        staged(kandinsky22("KandinskyV22InpaintCombinedPipeline", 9))
+
+
+READERS = {"cascade": ["prior_tokenizer"], "wuerstchen": ["prior_tokenizer", "tokenizer"]}
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_a_first_stage_that_draws_cells_answers_as_diffusers(model, name):
+    """Its scheduler looks its times up; Würstchen's second stage reads the text again."""
+    made = family(model(name), text=LARGE)
+    assert list(made.tokenizer_names) == READERS[name]
+    assert made.inputs[NOISE].shape == ("batch", 4, 1, 4, 3, 3)
+    recording = record(made, made.recipe)
+    for part in made.roles:
+        for case in measure(made.part(part, "fp32"), recording.cases[part]):
+            for port, wanted in case.source.items():
+                assert wanted.std() > 1e-4, "a dead network proves nothing"
+                error = np.linalg.norm(case.passes[port] - wanted) / np.linalg.norm(wanted)
+                assert error < equality.ROUNDING, f"{part}, {case.label}: {port} {error:.1e}"
 
 
 @pytest.mark.long
