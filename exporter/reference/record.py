@@ -108,7 +108,8 @@ def record(family: Family, recipe: Recipe, report: Callable[[str], None] = lambd
     reference = opened(family, recipe)
     runs: list[Run] = []
     cases: dict[str, list[Case]] = {name: [] for name in family.roles}
-    with torch.no_grad(), _ranges(reference) as ranges:
+    whole = [name for name, role in family.roles.items() if role != "shallow"]
+    with torch.no_grad(), _ranges(reference, whole) as ranges:
         starts = family.starts if "encoder" in family.roles.values() else ()
         texts_of = (family.signature(name) for name, role in family.roles.items() if role == "text")
         read = {port.name for signature in texts_of for port in signature.inputs}
@@ -358,9 +359,12 @@ def _left(role: str, signature: Signature, features: Sequence[torch.Tensor], bat
 
 
 @contextmanager
-def _ranges(reference: Reference) -> Iterator[dict[str, float]]:
-    """Watch every module of every component for its largest finite or infinite output; NaN counts as infinite."""
-    largest: dict[str, float] = {}
+def _ranges(reference: Reference, parts: Sequence[str]) -> Iterator[dict[str, float]]:
+    """Watch every module of every component for its largest finite or infinite output; NaN counts as infinite.
+
+    Of parts without a network, such as a decoder that only scales, it is 0.
+    """
+    largest = dict.fromkeys(parts, 0.0)
     hooks = []
 
     def watch(name: str) -> Callable[..., None]:

@@ -65,7 +65,7 @@ class PlayedPart(nn.Module):
         self._asked, self._factor, self._conditions = dict(asked), factor, conditions
 
     def _play(self, draw: Callable[[Sequence[Any]], Tensor], time: Tensor, watch: Origins | None = None) -> Play:
-        play = Play(self._pipeline, draw, marked(time, STEP), watch, leveled=self._survey.leveled)
+        play = Play(self._pipeline, draw, marked(time, STEP), watch, leveled=self._survey.leveled, dtype=self._dtype)
         play.place(**{name: getattr(self, name) for name in self._names})  # a pass may have changed them
         play.place(**(image_arguments.taking(self._pipeline, {}) if self._survey.pictures else {}))
         return play

@@ -1,13 +1,16 @@
 """Runs of diffusers' own pipelines from noise, from an image and within a mask, and what their tables make of them."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+import torch
 
 from engines.samplers.table import Table
 from exporter.families.sd import Sd
 from exporter.families.sdxl import Sdxl
 from exporter.parity import compare
-from exporter.reference.record import record, settings
+from exporter.reference.record import _ranges, record, settings
 from exporter.reference.recording import load_run, save_run
 from exporter.schedulers.compile_sampler import configure
 from tests.exporter import equality, models
@@ -103,3 +106,10 @@ def test_a_scale_that_is_off_is_recorded_as_the_run_time_feeds_it(tmp_path):
     for off, one in zip(found[0.0].cases["unet"], found[1.0].cases["unet"], strict=True):
         for name, array in off.inputs.items():
             np.testing.assert_array_equal(array, one.inputs[name])
+
+
+def test_of_a_part_without_a_network_no_activation_is_seen():
+    network = torch.nn.Linear(2, 2)
+    with torch.no_grad(), _ranges(SimpleNamespace(components={"unet": network}), ["unet", "vae_decoder"]) as ranges:
+        made = network(torch.ones(1, 2))
+    assert ranges == {"unet": float(made.abs().amax()), "vae_decoder": 0.0}

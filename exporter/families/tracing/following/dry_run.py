@@ -119,6 +119,7 @@ class Play:
         time: (B,), of the model.
         origins: what follows the pictures, where there are any.
         leveled: whether it is known that its step is computed from the noise's level, and `time` is that.
+        dtype: of noise for which the pipeline asks for no number format; None: torch's own.
 
     Attributes:
         grid: what the scheduler was told.
@@ -137,10 +138,11 @@ class Play:
         origins: Origins | None = None,
         *,
         leveled: bool = False,
+        dtype: torch.dtype | None = None,
     ) -> None:
         here = torch.device("cpu")
         self.pipeline = standins.stand_in(pipeline, _execution_device=here, device=here)
-        self.grid, self.phase, self._draw, self._origins = Grid(), "before", draw, origins
+        self.grid, self.phase, self._answered, self._origins = Grid(), "before", Answered(draw, dtype), origins
         self.prepares, self.unseeded = False, standins.Unseeded()
         self.on_step: Callable[[Any, Any, Any, Mapping[str, Any]], Any] = self._stop
         scheduler, self.levels = standins.scheduler(pipeline.scheduler, time, self._stepped, self.grid), NoiseLevels()
@@ -182,11 +184,10 @@ class Play:
         call = inspect.unwrap(type(self.pipeline).__call__)
         # Origins outermost: what the answers put in the place of scales and noise is followed too.
         followed, kept = self._origins or nullcontext(), open_lengths.open_lengths(self.pipeline)
-        answered = Answered(self._draw)
         labelled = met_at_the_door(self.pipeline) if self._origins else nullcontext()
         known, largest = OpenTexts(), OpenPositions()  # innermost: what is known of a mask is not to be asked of torch
         with (
-            standins.real(), torch.no_grad(), followed, answered, unseeded, kept, known, largest, self.levels,
+            standins.real(), torch.no_grad(), followed, self._answered, unseeded, kept, known, largest, self.levels,
             kept_types(self.pipeline), labelled, quiet(),
         ):  # fmt: skip
             return call(self.pipeline, **given)

@@ -108,16 +108,16 @@ class Unreached:
 class Answered(TorchFunctionMode):
     """Within it noise is what `draw` answers, scales become tensors, and the batch stays open where Python would divide it.
 
-    `draw` answers a shape with noise.
+    `draw` answers a shape with noise, which is of `dtype` where the pipeline asks for no number format, by default torch's own.
 
     Raises:
         Finished: a tensor of pictures would become an array of numpy.
 
     """
 
-    def __init__(self, draw: Callable[[Sequence[Any]], Tensor]) -> None:
+    def __init__(self, draw: Callable[[Sequence[Any]], Tensor], dtype: torch.dtype | None = None) -> None:
         super().__init__()
-        self._draw = draw
+        self._draw, self._dtype = draw, dtype or torch.get_default_dtype()
         self._numbers: list[Tensor] = []
 
     def _noise(self, size: Sequence[Any]) -> Tensor:
@@ -146,7 +146,7 @@ class Answered(TorchFunctionMode):
         kwargs = dict(kwargs or {})
         name = getattr(func, "__name__", "")
         if name == "randn":
-            return self._noise(kwargs.get("size", args)).to(kwargs.get("dtype") or torch.get_default_dtype())
+            return self._noise(kwargs.get("size", args)).to(kwargs.get("dtype") or self._dtype)
         if name == "numpy" and args[0].ndim == 4:
             raise Finished(args[0])
         if smoothed.antialiased(name, kwargs):

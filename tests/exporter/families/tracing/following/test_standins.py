@@ -103,6 +103,12 @@ def test_noise_is_answered_and_a_picture_ends_the_call():
     assert event.value.image.shape == (1, 2, 2, 3)
 
 
+def test_noise_for_which_no_number_format_is_asked_is_of_the_part_s():
+    with Answered(torch.zeros, torch.float16):
+        assert torch.randn(2, 3).dtype == torch.float16
+        assert torch.randn(2, 3, dtype=torch.float32).dtype == torch.float32
+
+
 def test_networks_without_memory_give_shapes_and_the_rest_stays_real():
     network = nn.Linear(3, 2, device="meta")
     with torch.no_grad(), outlined():
