@@ -76,7 +76,7 @@ def wuerstchen() -> DiffusionPipeline:
     prior = WuerstchenPrior(c_in=4, c=16, c_cond=32, c_r=8, depth=1, nhead=2, dropout=0.0)
     decoder = WuerstchenDiffNeXt(
         c_cond=32, c_hidden=[8, 16], nhead=[-1, 2], blocks=[1, 1], level_config=["CT", "CTA"], inject_effnet=[False, True],
-        effnet_embd=4, clip_embd=32, c_r=8, dropout=[0.0, 0.0],
+        effnet_embd=4, clip_embd=32, c_r=8, dropout=0.0,
     )  # fmt: skip
     with torch.no_grad():  # both divide by something of their own answers, which shall not be near 0
         for layer in (alive(prior).out[1], alive(decoder).clf[1]):

@@ -163,6 +163,8 @@ class Answered(TorchFunctionMode):
         if any(isinstance(each, OpenScale) for each in args) and not any(isinstance(each, Absent) for each in args):
             other = max((each for each in args if isinstance(each, Tensor)), key=lambda each: each.ndim)
             numbers: list[Any] = [each.beside(other) if isinstance(each, OpenScale) else each for each in args]
+            if name == "lerp":  # which wants all of one number format
+                numbers = [each.float() for each in numbers]
             args, wide = numbers, func
             func = lambda *given, **options: as_a_number(wide(*given, **options), other)  # noqa: E731
         if name == "chunk" and _outer(args, kwargs):

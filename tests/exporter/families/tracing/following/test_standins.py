@@ -56,6 +56,15 @@ def test_what_a_network_that_is_not_asked_gives_is_guided_to_the_same():
         assert isinstance(torch.lerp(Absent(), Absent(), OpenScale(torch.ones(1), on=True)), Absent)
 
 
+def test_a_scale_is_as_wide_as_it_is_where_halves_are_mixed_by_it():
+    first, second = torch.rand(2, 3).half(), torch.rand(2, 3).half()
+    with Answered(nothing):
+        found = torch.lerp(first, second, OpenScale(torch.tensor([4.0, 0.5]), on=True))
+    assert found.dtype == torch.float16
+    wanted = torch.lerp(first.float(), second.float(), torch.tensor([[4.0], [0.5]]))
+    torch.testing.assert_close(found, wanted.half())
+
+
 def test_what_stands_in_goes_before_what_was_put_on_the_real_one():
     real = FlowMatchEulerDiscreteScheduler()
     real.step = lambda *_, **__: "recorded"
