@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from exporter.families.tracing.facts import replayed
+from exporter.families.tracing.following import dry_run
 from exporter.families.tracing.following.dry_run import Play
 from exporter.families.tracing.following.open_scale import OpenScale
 from exporter.families.tracing.following.standins import Absent, Stepped, idle, outlined
@@ -40,7 +40,7 @@ def _two(absent: Absent) -> Any:  # noqa: ANN401 - what stands for a tensor, or 
 def _answers(survey: Survey, name: str, answer: Any, value: float) -> set[float]:  # noqa: ANN401
     """The numbers in what the scheduler is handed of it, guided by that scale."""
     play = Play(survey.pipeline, torch.zeros, torch.full((1,), 500.0))
-    play.encode_by(replayed([each.found for each in survey.encodings]))
+    play.encode_by(dry_run.replayed([each.found for each in survey.encodings]))
     taking = image_arguments.taking(survey.pipeline, survey.prepared) if survey.pictures else {}
     play.place(**{**taking, **survey.unasked(survey.pipeline), name: idle(getattr(survey.pipeline, name), answer)})
     guided = steering(survey.pipeline, survey.mode, OpenScale(torch.tensor([value]), on=True))
