@@ -72,14 +72,19 @@ class Reference(Protocol):
         """The latent (B, C, H, W), of that shape, of what the pipeline hands to its scheduler."""
         ...
 
-    def tokenize(self, prompts: Sequence[str], negative: str | None) -> dict[str, np.ndarray]:
+    def tokenize(
+        self, prompts: Sequence[str], negative: str | None, fed: Mapping[str, np.ndarray] | None = None
+    ) -> dict[str, np.ndarray]:
         """Token ids as the source's own tokenizers make them, int64 (batch, branches, length), by input port."""
         ...
 
-    def encode(self, prompts: Sequence[str], negative: str | None, noise: np.ndarray | None = None) -> dict[str, np.ndarray]:
+    def encode(
+        self, prompts: Sequence[str], negative: str | None, fed: Mapping[str, np.ndarray] | None = None
+    ) -> dict[str, np.ndarray]:
         """Conditioning as the source makes it, float32 (batch, branches, …), by port.
 
-        `noise`, float32 (batch, draws, …), is of a first stage that is sampled for it, where there is one.
+        `fed` is what text parts take beside ids, by input: noise of a first stage, float32 (batch, draws, …), and pictures,
+        uint8 (batch, height, width, channels).
         """
         ...
 

@@ -292,7 +292,7 @@ class Traced:
         """What users feed of what a role takes."""
         from exporter.families.tracing import inputs  # noqa: PLC0415 - torch
 
-        return inputs.ports(self.inputs, role, self.conditions.fed)
+        return inputs.ports(self.inputs, role, {*self.conditions.pictures, *self.conditions.fed}, self.survey.seen)
 
     @property
     def _conditioning(self) -> list[Port]:

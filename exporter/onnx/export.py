@@ -109,6 +109,7 @@ def _translated(program: torch.export.ExportedProgram, signature: Signature, ops
         root(program.graph)
         _leave_out(program.graph)
         _spell(program.graph)
+        _bias(program.graph)
         _widen(program.graph)
     # Decomposing counts them: weights of a side of shapes alone are gone.
     left = {node.name for node in program.graph.find_nodes(op="placeholder")}
@@ -168,6 +169,16 @@ def _spell(graph: torch.fx.Graph) -> None:
         if given.meta["val"].shape[axis] != 1:  # nothing to torch, and to ONNX an error
             node.replace_all_uses_with(given)
             graph.erase_node(node)
+
+
+def _bias(graph: torch.fx.Graph) -> None:
+    """Give convolutions in three dimensions a bias of zeros where they have none, of which torch's ONNX export makes two axes."""
+    for node in graph.find_nodes(op="call_function", target=torch.ops.aten.conv3d.default):
+        given, weight, bias, *others = (*node.args, *[None] * (3 - len(node.args)))
+        if bias is None and "bias" not in node.kwargs:
+            zeros = weight.meta["val"].new_zeros(weight.meta["val"].shape[:1])
+            bias = _before(node, torch.ops.aten.full.default, (list(zeros.shape), 0.0), zeros, {"dtype": zeros.dtype})
+            node.args = given, weight, bias, *others
 
 
 #: What makes one tensor of a list. Of these torch itself widens the narrower ones, and its ONNX export does not.

@@ -120,8 +120,8 @@ def record(family: Family, recipe: Recipe, report: Callable[[str], None] = lambd
                 setting = replace(setting, prompts=("",) * len(setting.prompts), negative_prompt=None)  # noqa: PLW2901
             texts = setting.prompts, setting.negative_prompt
             pictures = _pictures(family, setting, np.random.Generator(np.random.Philox([recipe.checks.seed, number, 1])))
-            drawn = [fed for name, fed in pictures.items() if name in read]
-            conditioning, ids = reference.encode(*texts, *drawn), reference.tokenize(*texts)
+            own = {name: fed for name, fed in pictures.items() if name in read}
+            conditioning, ids = reference.encode(*texts, own), reference.tokenize(*texts, own)
             noise = noises(recipe, number)
             one = functools.partial(play, family, reference, setting, conditioning, pictures)
             if recipe.sampler.cache and not setting.strength:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import string
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -84,12 +85,17 @@ def flow(**changes: Any) -> FlowMatchEulerDiscreteScheduler:  # noqa: ANN401 - o
     return FlowMatchEulerDiscreteScheduler(**changes)
 
 
-def spelling_tokenizer(kind: str, template: str | None = None) -> Any:  # noqa: ANN401 - transformers'
-    """A tokenizer of Gemma's or Qwen's class over single characters, with the template of a chat where there is one."""
+def spelling_tokenizer(kind: str, template: str | None = None, more: Sequence[str] = ()) -> Any:  # noqa: ANN401 - transformers'
+    """A tokenizer of Gemma's or Qwen's class over single characters, with the template of a chat where there is one.
+
+    `more` are special tokens behind all others.
+    """
     signs = [*sorted(ByteLevel.alphabet()), "▁"]
     special = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "<|endoftext|>", "<|im_start|>", "<|im_end|>"]
     made = getattr(transformers, kind)(vocab={word: number for number, word in enumerate([*special, *signs])}, merges=[])
     made.chat_template = template
+    if more:
+        made.add_special_tokens({"extra_special_tokens": list(more)})
     return made
 
 
@@ -132,8 +138,11 @@ def t5gemma(width: int = 32) -> Any:  # noqa: ANN401 - a network of either libra
     return alive(transformers.T5GemmaEncoderModel(config).encoder)
 
 
-def qwen_vl(kind: str, width: int = 32, **changes: Any) -> Any:  # noqa: ANN401 - of the language model's config, and a network
-    """A language model of two layers that could read pictures too: Qwen2_5_VL or Qwen3VL; over `spelling_tokenizer`."""
+def qwen_vl(kind: str, width: int = 32, image_token: int | None = None, **changes: Any) -> Any:  # noqa: ANN401 - of the language model's config, and a network
+    """A language model of two layers that could read pictures too: Qwen2_5_VL or Qwen3VL; over `spelling_tokenizer`.
+
+    One that does has an id that stands for them, and a layer for them that looks within windows.
+    """
     text: dict[str, Any] = {
         "vocab_size": VOCABULARY, "hidden_size": width, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
         "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 1024,
@@ -143,5 +152,9 @@ def qwen_vl(kind: str, width: int = 32, **changes: Any) -> Any:  # noqa: ANN401 
         "depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": width,
         "deepstack_visual_indexes": [0], "fullatt_block_indexes": [0],
     }  # fmt: skip
-    config = getattr(transformers, f"{kind}Config")(text_config=text, vision_config=pictures)
+    own: dict[str, Any] = {}
+    if image_token is not None:
+        pictures |= {"depth": 2, "fullatt_block_indexes": [1]}
+        own = {"image_token_id": image_token}
+    config = getattr(transformers, f"{kind}Config")(text_config=text, vision_config=pictures, **own)
     return alive(getattr(transformers, f"{kind}ForConditionalGeneration")(config))

@@ -10,9 +10,10 @@ import diffusers as library
 import transformers
 from diffusers import DiffusionPipeline
 
+from exporter.families.tracing.texts import text_processors
 from exporter.families.tracing.texts.text_processors import TextProcessor
 from tools.coverage import readers
-from tools.coverage.parts import VOCABULARY, alive, flow, qwen_vl, spelling_tokenizer
+from tools.coverage.parts import CHAT, VOCABULARY, alive, flow, qwen_vl, spelling_tokenizer
 
 #: Whose classes are typed for models of their own size and kind.
 diffusers: Any = library
@@ -21,6 +22,8 @@ _MISTRAL = (
     "<bos>{% for message in messages %}{% if message['role'] == 'system' %}[SYSTEM]{{ message['content'][0]['text'] }}[/SYSTEM]"
     "{% else %}[INST]{{ message['content'][0]['text'] }}[/INST]{% endif %}{% endfor %}"
 )
+#: What stands around a picture in a text of Qwen's, and for it.
+_PLACES = ("<|vision_start|>", "<|image_pad|>", "<|vision_end|>")
 _QWEN = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{% if message['content'] is string %}"
     "{{ message['content'] }}{% else %}{{ message['content'][0]['text'] }}{% endif %}<|im_end|>\n{% endfor %}"
@@ -70,9 +73,17 @@ def nucleus_moe() -> DiffusionPipeline:
 
 
 def qwen_image_edit(kind: str = "QwenImageEditPipeline") -> DiffusionPipeline:
-    """Qwen-Image's networks under a pipeline whose text encoder sees the picture too."""
-    made = readers.qwen_image().components
-    return getattr(diffusers, kind)(**made, processor=processor("Qwen2VLProcessor", _QWEN))
+    """Qwen-Image's networks under a pipeline whose text encoder sees the picture too, of which it makes 10 by 10 patches.
+
+    The picture has a million pixels, whatever is drawn, and 16 of them to a cell's side.
+    """
+    made = readers.qwen_image(downsampled=4).components
+    tokenizer = spelling_tokenizer("Qwen2Tokenizer", CHAT, _PLACES)
+    reader = qwen_vl("Qwen2_5_VL", image_token=tokenizer.convert_tokens_to_ids(_PLACES[1]))
+    sizes = {"shortest_edge": 4 * 28**2, "longest_edge": 30 * 28**2}
+    pictures = transformers.Qwen2VLImageProcessorPil(size=sizes)
+    both = text_processors.pictured("Qwen2VLProcessor", pictures, tokenizer, _QWEN)
+    return getattr(diffusers, kind)(**{**made, "text_encoder": reader, "tokenizer": tokenizer}, processor=both)
 
 
 def qwen_image_21() -> DiffusionPipeline:

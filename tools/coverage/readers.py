@@ -70,29 +70,31 @@ def cogview4() -> DiffusionPipeline:
     return diffusers.CogView4Pipeline(tokenizer, language_model("Glm"), vae(), alive(network), scheduler)
 
 
-def _video_vae() -> Any:  # noqa: ANN401 - diffusers'
+def _video_vae(downsampled: int = 1) -> Any:  # noqa: ANN401 - diffusers'
     return alive(
         diffusers.AutoencoderKLQwenImage(
             base_dim=8,
             z_dim=4,
-            dim_mult=[1, 2],
+            dim_mult=[1] * downsampled + [2],
             num_res_blocks=1,
-            temperal_downsample=[False],
+            temperal_downsample=[False] * downsampled,
             latents_mean=[0.1] * 4,
             latents_std=[1.1, 0.9, 1.2, 1.0],
         )
     )
 
 
-def qwen_image() -> DiffusionPipeline:
-    """Qwen 2.5 VL, whose texts are as long as they are; and the VAE of a video."""
+def qwen_image(downsampled: int = 1) -> DiffusionPipeline:
+    """Qwen 2.5 VL, whose texts are as long as they are; and the VAE of a video, which halves the sides so many times."""
     network = diffusers.QwenImageTransformer2DModel(
         patch_size=2, in_channels=16, out_channels=4, num_layers=2, attention_head_dim=16, num_attention_heads=2,
         joint_attention_dim=32, axes_dims_rope=(8, 4, 4),
     )  # fmt: skip
     tokenizer = spelling_tokenizer("Qwen2Tokenizer", CHAT)
     reader = qwen_vl("Qwen2_5_VL")
-    return diffusers.QwenImagePipeline(flow(use_dynamic_shifting=True), _video_vae(), reader, tokenizer, alive(network))
+    return diffusers.QwenImagePipeline(
+        flow(use_dynamic_shifting=True), _video_vae(downsampled), reader, tokenizer, alive(network)
+    )
 
 
 def krea2() -> DiffusionPipeline:

@@ -66,11 +66,16 @@ _PLAIN = {
 }
 #: What the recipe of a micro model says that is shown a picture which it could do without.
 _PICTURED = ("-pictured", "components: {condition: {}}\n")
-#: Whose time is one a call, so that with guidance diffusers draws one picture; of which a list of pictures is one prompt's; and
-#: whose pictures are others beside a longer prompt.
-_ALONE = ("PRXPipeline", "StableDiffusionXLControlNetUnion", "Flux2", "Kandinsky3", "KandinskyV22", "Wuerstchen", "DreamLite")
+#: Whose time is one a call, so that with guidance diffusers draws one picture; of which a list of pictures is one prompt's, or is
+#: not resized for the text encoder; and whose pictures are others beside a longer prompt.
+_ALONE = (
+    "QwenImageEdit", "PRXPipeline", "StableDiffusionXLControlNetUnion", "Flux2",
+    "Kandinsky3", "KandinskyV22", "Wuerstchen", "DreamLite",
+)  # fmt: skip
 #: Which take a text and no list of texts.
 _ONE_TEXT = ("DreamLite",)
+#: Which take a picture and no list of pictures.
+_ONE_PICTURE = ("QwenImageEditPipeline", "QwenImageEditInpaintPipeline")
 #: Arguments of the call without which some pipelines do nothing.
 CALLS: Mapping[str, Mapping[str, Any]] = {
     "stable-diffusion-xl-controlnet-union": {"control_mode": [1]},
@@ -103,6 +108,8 @@ SIDES = {
     "flux2-klein-pictured": (64, 96),
     "flux2-pictured": (64, 96),
     "qwenimage21": (32, 64),
+    "qwenimage-edit-pictured": (64, 96),
+    "qwenimage-edit-plus-pictured": (64, 96),
     "sana": (32, 64),
     "sana-pag": (32, 64),
 }
@@ -252,6 +259,8 @@ def drawn_by(
         if type(source).__name__.startswith(_ONE_TEXT):
             texts |= {name: given.pop(name) for name in ("negative_prompt",) if name in given}
             texts = {name: value[0] for name, value in texts.items()}
+        if type(source).__name__ in _ONE_PICTURE:
+            given |= {name: shown[0] for name, shown in given.items() if name in ("image", "mask_image") and shown}
         found.append(source(**texts, **given, generator=list(noise[own]), output_type="np").images)
     return np.concatenate(found)
 

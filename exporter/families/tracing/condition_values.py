@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from exporter.families.tracing import played_parts, whole_numbers
-from exporter.families.tracing.facts import replayed
-from exporter.families.tracing.following import own_start
+from exporter.families.tracing.following import dry_run, own_start
 from exporter.families.tracing.following.dry_run import Leaf, Play
 from exporter.families.tracing.following.origins import DRAW, STEP, Origins, marked
 from exporter.families.tracing.following.standins import Stepped
@@ -105,7 +104,7 @@ def condition_values(
     leaves = (leaf for each in survey.conditioning for leaf in each if isinstance(leaf, Leaf))
     zeros = {leaf.name: torch.zeros(count, *leaf.seen_shape) for leaf in leaves}
     encoded = played_parts.restored(survey, zeros, torch.float32)
-    play.encode_by(replayed(encoded))
+    play.encode_by(dry_run.replayed(encoded))
     asked = {**family.arguments, **played_parts.prompted(pipeline, survey, encoded, count), **survey.others}
     asked |= whole_numbers.given(pipeline, count, numbers)
     asked |= steering(pipeline, survey.mode, survey.scale) | survey.called_by(image_arguments.piled(shown, piles=survey.piles))

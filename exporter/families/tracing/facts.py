@@ -22,7 +22,7 @@ from exporter.families.tracing.pictures import image_arguments, own_noise
 from exporter.families.tracing.pipelines import two_stages
 from exporter.families.tracing.pipelines.one_text import TextList, checked, plain
 from exporter.families.tracing.pipelines.scales import open_scales, other_scales, steering
-from exporter.families.tracing.texts import conditioning, readings, text_processors
+from exporter.families.tracing.texts import conditioning, readings, seen_pictures, text_processors
 from exporter.families.tracing.texts.lengths import OpenLengths
 from exporter.families.tracing.texts.readings import AskedTokens, Reading
 
@@ -253,13 +253,13 @@ class Survey:
         real = text_processors.of(self.pipeline)
 
         def answering(name: str) -> Callable[[Sequence[str], Mapping[str, Any]], AskedTokens]:
-            def answer(texts: Sequence[str], options: Mapping[str, Any]) -> AskedTokens:
-                given: Any = text_processors.tokenized(real[name], texts, options)
-                given = own_texts.cut(given) if self.cut else given
+            def answer(texts: Sequence[str], options: Mapping[str, Any], images: Any = None) -> AskedTokens:  # noqa: ANN401
+                asked = encodings[-1].kwargs
+                texts, given, seen = seen_pictures.read(real[name], texts, options, images, asked, cut=self.cut)
                 calls = encodings[-1].tokens
                 again = any(each.tokenizer == name and each.texts == tuple(texts) for each in calls)
                 ids, mask = given["input_ids"], given.get("attention_mask")
-                calls.append(TokenCall(name, tuple(texts), options, ids, mask, again))
+                calls.append(TokenCall(name, tuple(texts), options, ids, mask, again, seen))
                 return AskedTokens(dict(given), set() if again else self._read.setdefault(name, set()))
 
             return answer
@@ -339,6 +339,11 @@ class Survey:
         return {**own, **(self.lengths.ranges if any(leaf.open for leaf in leaves) else {})}
 
     @property
+    def seen(self) -> list[str]:
+        """Names of the pictures that the text encoder sees."""
+        return seen_pictures.names(self.encodings)
+
+    @property
     def readings(self) -> Mapping[str, Reading]:
         """Name of a bundle's tokenizer → how texts are read; raises UnsupportedError where that cannot be data."""
         return dict(self.entries.values())
@@ -357,7 +362,7 @@ class Survey:
     def image(self) -> tuple[int, ...]:
         """Shape of a picture, (height, width, channels)."""
         play, _ = self._play(1)
-        play.encode_by(replayed([each.found for each in self.encodings]))
+        play.encode_by(dry_run.replayed([each.found for each in self.encodings]))
         play.on_step = play.pass_through
         play.place(**self.unasked(self.pipeline))
         try:
@@ -388,14 +393,8 @@ class Survey:
     def _prepared(self, height: int, width: int, steps: int) -> tuple[Play, list[Tensor]]:
         """Let the pipeline prepare for a size and number of steps, and take none."""
         play, noises = self._play(1)
-        play.encode_by(replayed([each.found for each in self.encodings]))
+        play.encode_by(dry_run.replayed([each.found for each in self.encodings]))
         play.prepares = True
         asked = {**self.called(1), **self.shown(1, height, width), "height": height, "width": width, "num_inference_steps": steps}
         self._run(play, **asked)
         return play, noises
-
-
-def replayed(results: Sequence[Any]) -> Callable[..., Any]:
-    """An encoder of prompts that returns what was returned."""
-    waiting = list(results)
-    return lambda *_, **__: waiting.pop(0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 from engines.inputs import Input
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from exporter.families.tracing.facts import Survey
 
 
-def entries(survey: Survey, pictures: Sequence[str], sides: tuple[int | str, ...]) -> dict[str, Input]:
+def entries(survey: Survey, pictures: Collection[str], sides: tuple[int | str, ...]) -> dict[str, Input]:
     """Inputs by name: numbers and noise first, then pictures in the order of the pipeline's arguments.
 
     Args:
         survey: of the pipeline.
-        pictures: the inputs that are pictures.
+        pictures: the inputs that are pictures, beside those that the text encoder sees.
         sides: height and width, as ports have them, of a picture that has no size of its own.
 
     """
@@ -32,7 +32,7 @@ def entries(survey: Survey, pictures: Sequence[str], sides: tuple[int | str, ...
     if survey.owned:
         told = f"noise for the pictures of {survey.name}; a seed draws it before the latent's"
         found[own_noise.NOISE] = Input(kind="noise", shape=("batch", *survey.owned), about=told)
-    for name in pictures:
+    for name in (name for name in survey.pictures if name in {*pictures, *survey.seen}):
         about = survey.prepared.get(name, image_arguments.PLAIN)
         found[name] = Input(
             kind="mask" if about.grey else "image",
@@ -43,12 +43,16 @@ def entries(survey: Survey, pictures: Sequence[str], sides: tuple[int | str, ...
     return found
 
 
-def ports(entries: Mapping[str, Input], role: Role, made_once: Collection[str]) -> list[Port]:
-    """What of them a part takes, in order; numbers and noise of which what steps take is `made_once` are the condition part's."""
+def ports(entries: Mapping[str, Input], role: Role, made_once: Collection[str], seen: Collection[str] = ()) -> list[Port]:
+    """What of them a part takes, in order.
 
-    def taker(name: str, entry: Input) -> Role:
-        if entry.pictured or name in made_once:
-            return "condition"
-        return "text" if entry.kind == "noise" else "denoiser"
+    Pictures, numbers and noise of which what steps take is `made_once` are the condition part's, and pictures that are `seen`
+    by the text encoder the text part's, or both.
+    """
 
-    return [entry.port(name) for name, entry in entries.items() if taker(name, entry) == role]
+    def takers(name: str, entry: Input) -> set[Role]:
+        own: set[Role] = {"condition"} if name in made_once else set()
+        own |= {"text"} if name in seen else set()
+        return own or {"text" if entry.kind == "noise" else "denoiser"}
+
+    return [entry.port(name) for name, entry in entries.items() if role in takers(name, entry)]

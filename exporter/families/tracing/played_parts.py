@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from exporter.families.tracing import whole_numbers
-from exporter.families.tracing.facts import Survey, replayed
+from exporter.families.tracing.facts import Survey
 from exporter.families.tracing.following import dry_run
+from exporter.families.tracing.following.constants import Constants
 from exporter.families.tracing.following.dry_run import Leaf, Play
 from exporter.families.tracing.following.open_lengths import one_batch
 from exporter.families.tracing.following.open_scale import OpenScale
@@ -29,7 +30,7 @@ from exporter.families.tracing.pipelines.scales import steering
 from exporter.families.tracing.steps import neutral
 from exporter.families.tracing.steps.blocks import Blocks
 from exporter.families.tracing.steps.crossings import Conditions
-from exporter.families.tracing.texts import text_processors
+from exporter.families.tracing.texts import seen_pictures, text_processors
 from exporter.families.tracing.texts.readings import AskedTokens, branch_of
 from exporter.part import DEEP
 
@@ -129,7 +130,9 @@ class PlayedText(PlayedPart):
                 **{name: text_processors.answering(each, self._answering(calls[name], values)) for name, each in real.items()}
             )
             encode = getattr(type(play.pipeline), play.encoder)
-            with torch.no_grad(), sized(inputs[0]), OpenTexts():
+            plain = not self._survey.seen
+            known = contextlib.nullcontext() if plain else seen_pictures.unchecked()
+            with torch.no_grad(), sized(inputs[0]), OpenTexts(), known, contextlib.nullcontext() if plain else Constants():
                 flat, _ = dry_run.leaves(encode(play.pipeline, *encoding.args, **encoding.kwargs), 1)
             found += [as_port(each, leaf) for each, leaf in zip(flat, leaves, strict=True) if isinstance(leaf, Leaf)]
         return tuple(found) if len(found) > 1 else found[0]
@@ -137,7 +140,7 @@ class PlayedText(PlayedPart):
     def _answering(self, calls: list[Any], values: Mapping[str, Tensor]) -> Callable[..., AskedTokens]:
         """Answer the calls of one tokenizer in the order in which the survey saw them."""
 
-        def answer(_texts: Sequence[str], options: Mapping[str, Any]) -> AskedTokens:
+        def answer(_texts: Sequence[str], options: Mapping[str, Any], _images: Any = None) -> AskedTokens:  # noqa: ANN401
             call = calls.pop(0)
             rows: list[Any] = [branch_of(text) for text in call.texts]
             if call.again or None in rows:  # to warn of what does not fit, which is not compared where it is short
@@ -160,7 +163,11 @@ class PlayedText(PlayedPart):
                 return AskedTokens({"input_ids": ids, "attention_mask": call.mask}, set())
             real = text_processors.tokenizer(getattr(self._pipeline, call.tokenizer))
             ids, whole = padded(ids, real, entries[0][1].pads)
-            return AskedTokens({"input_ids": ids, "attention_mask": whole}, set())
+            given = {"input_ids": ids, "attention_mask": whole}
+            if call.seen:
+                about = {name: self._survey.prepared[name].preprocessing for name in call.seen.names}
+                given = call.seen.beside(given, call.seen.patched(values, about))
+            return AskedTokens(given, set())
 
         return answer
 
@@ -204,7 +211,7 @@ class PlayedStep(PlayedPart):
         watch = Origins(crossing, "step") if survey.pictures else None
         play = self._play(self._drawing(latent), values["timestep"], watch)
         encoded = self._conditioning(values)
-        play.encode_by(replayed(encoded))
+        play.encode_by(dry_run.replayed(encoded))
         scales = {name: marked(values[name], STEP) for name in ("guidance_scale", *survey.scales) if name in values}
         if self._neutral != survey.off and "guidance_scale" in scales:  # the formula's own, where the pipeline leaves it out
             asked = scales["guidance_scale"]
@@ -243,7 +250,7 @@ class PlayedConditions(PlayedPart):
         play = self._play(self._drawing(latent, noise, own), torch.zeros(count), Origins(crossing, "pictures"))
         play.place(**self._survey.unasked(self._pipeline, but=self._conditions.begun))
         encoded = self._bare(count)
-        play.encode_by(replayed(encoded))
+        play.encode_by(dry_run.replayed(encoded))
         # Not before: what ends a network's call halfway leaves a trace of it open.
         with contextlib.suppress(Stepped), sized(first):
             play(**self._call(play, encoded, latent, self._survey.scale, pictures, numbers) | self._survey.others)
@@ -260,7 +267,7 @@ class PlayedDecoder(PlayedPart):
         watch = Origins(lambda _, made: torch.zeros(made.shape, dtype=made.dtype), "step") if survey.pictures else None
         play = self._play(self._drawing(latent.to(dtype)), torch.zeros(1), watch)
         encoded = self._bare(1)
-        play.encode_by(replayed(encoded))
+        play.encode_by(dry_run.replayed(encoded))
         play.on_step = play.pass_through
         play.place(**survey.unasked(self._pipeline))
         try:

@@ -16,7 +16,6 @@ from engines.errors import UnsupportedError
 from exporter.families import Saw
 from exporter.families.tracing import played_parts, starts, whole_numbers
 from exporter.families.tracing.condition_values import condition_values
-from exporter.families.tracing.facts import replayed
 from exporter.families.tracing.following import dry_run, own_start, standins
 from exporter.families.tracing.following.dry_run import Leaf, Play
 from exporter.families.tracing.following.open_scale import OpenScale
@@ -37,6 +36,10 @@ if TYPE_CHECKING:
     from exporter.families.tracing.facts import Survey
     from exporter.families.tracing.starts import Start
     from exporter.families.tracing.steps.crossings import Conditions
+
+
+#: What users feed beside prompts, by input.
+Fed = Mapping[str, np.ndarray]
 
 
 class TracedFamily(cut_answers.SearchedFamily, Protocol):
@@ -108,28 +111,29 @@ class TracedReference:
         survey = self._family.survey
         return dry_run.unpacked(survey.way, kept, torch.empty(tuple(shape), device="meta"))
 
-    def tokenize(self, prompts: Sequence[str], negative: str | None) -> dict[str, np.ndarray]:
+    def tokenize(self, prompts: Sequence[str], negative: str | None, fed: Fed | None = None) -> dict[str, np.ndarray]:
         """Token ids and masks as the pipeline's own calls make them, int64 (batch, branches, length), by input port."""
-        return self._encoded(prompts, negative)[1]
+        return self._encoded(prompts, negative, fed or {})[1]
 
-    def encode(self, prompts: Sequence[str], negative: str | None, noise: np.ndarray | None = None) -> dict[str, np.ndarray]:
+    def encode(self, prompts: Sequence[str], negative: str | None, fed: Fed | None = None) -> dict[str, np.ndarray]:
         """What the pipeline's encoding of prompts returns, float32 or int64 (batch, …), by port.
 
-        `noise`: of a first stage that is sampled there, float32 (batch, draws, …).
+        `fed`: noise of a first stage that is sampled there, float32 (batch, draws, …), and pictures that the text encoder sees,
+        uint8 (batch, height, width, channels), by input.
         """
-        return self._encoded(prompts, negative, noise)[0]
+        return self._encoded(prompts, negative, fed or {})[0]
 
     def _encoded(
-        self, prompts: Sequence[str], negative: str | None, noise: np.ndarray | None = None
+        self, prompts: Sequence[str], negative: str | None, fed: Fed
     ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """One prompt after the other, since some pipelines hand several to their tokenizer at once, and some do not."""
-        own = [None if noise is None else torch.from_numpy(noise[row : row + 1].copy()) for row in range(len(prompts))]
-        rows = [self._encoded_alone([prompt], negative, drawn) for prompt, drawn in zip(prompts, own, strict=True)]
+        own = [{name: each[row : row + 1] for name, each in fed.items()} for row in range(len(prompts))]
+        rows = [self._encoded_alone([prompt], negative, each) for prompt, each in zip(prompts, own, strict=True)]
         values, ports = ({name: np.concatenate([row[side][name] for row in rows]) for name in rows[0][side]} for side in (0, 1))
         return values, ports
 
     def _encoded_alone(
-        self, prompts: Sequence[str], negative: str | None, noise: Tensor | None
+        self, prompts: Sequence[str], negative: str | None, fed: Fed
     ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         survey, count = self._family.survey, len(prompts)
         if not survey.encodings:
@@ -143,7 +147,8 @@ class TracedReference:
                 for name, each in text_processors.of(self.pipeline).items()
             }
         )
-        play.place(**two_stages.answered(noise))
+        noise = fed.get(two_stages.NOISE)
+        play.place(**two_stages.answered(None if noise is None else torch.from_numpy(noise.copy())))
         method = getattr(type(play.pipeline), play.encoder)
 
         def encode(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - the pipeline's
@@ -159,8 +164,10 @@ class TracedReference:
         texts |= {"negative_prompt": survey.texts([negative or ""] * count)} if survey.branches == 2 else {}
         scale = OpenScale(torch.ones(count), on=survey.mode != "none")
         asked = {**self._family.arguments, **texts, **steering(self.pipeline, survey.mode, scale)}
+        pictures = {name: image_arguments.pil(fed[name][0]) for name in survey.seen}
+        shown = survey.shown(count, height, width) | survey.called_by(pictures)
         with contextlib.suppress(Stepped):
-            play(**asked, **survey.shown(count, height, width), height=height, width=width)
+            play(**asked, **shown, height=height, width=width)
         values = {}
         for result, leaves in zip(found, survey.conditioning, strict=True):
             for value, leaf in zip(without_padding(dry_run.leaves(result, count)[0], leaves), leaves, strict=True):
@@ -224,9 +231,9 @@ class TracedReference:
         """Tokenize as the pipeline asks, and note ids and masks by port and branch."""
         real = getattr(self.pipeline, name)
 
-        def answer(texts: Sequence[str], options: Mapping[str, Any]) -> AskedTokens:
+        def answer(texts: Sequence[str], options: Mapping[str, Any], images: Any = None) -> AskedTokens:  # noqa: ANN401
             call = waiting.pop(0)
-            given = text_processors.tokenized(real, texts, options)
+            given = self._tokenized(real, texts, options, call)
             branches = [branch_of(text) for text in call.texts]
             if not call.again and None not in branches:
                 each = len(texts) // len(branches)
@@ -240,9 +247,19 @@ class TracedReference:
                     rows.setdefault(f"{entry}_ids", {})[branch] = ids
                     if reading.masked:
                         rows.setdefault(f"{entry}_mask", {})[branch] = mask
+            if call.seen:
+                given = call.seen.beside(given, [real.image_processor(images, return_tensors="pt")["pixel_values"]])
             return AskedTokens(dict(given), set())
 
         return answer
+
+    def _tokenized(self, real: Any, texts: Sequence[str], options: Mapping[str, Any], call: Any) -> Mapping[str, Tensor]:  # noqa: ANN401
+        """As the survey has a call, with each picture as often in a text as the text encoder has tokens of it."""
+        if not call.seen:
+            return text_processors.tokenized(real, texts, options)
+        given = text_processors.tokenized(real.tokenizer, [call.seen.written(each) for each in texts], options)
+        most = max(reading.most for reading in self._family.survey.readings.values() if reading.tokenizer == call.tokenizer)
+        return {key: value[:, :most] for key, value in given.items()}
 
     def reordered(self, draws: Sequence[np.ndarray]) -> list[np.ndarray]:
         """The pictures' noise before the latent's, in its sides, and no other that the pipeline draws before its first step."""
@@ -284,7 +301,7 @@ class TracedReference:
         running.__dict__["check_inputs"] = lambda *_, **__: None
         running.__dict__.update(image_arguments.noting(played, lambda _, made: made) if survey.piles else {})
         if encoded:
-            running.__dict__[Play(played, torch.zeros, torch.zeros(1)).encoder] = replayed(encoded)
+            running.__dict__[Play(played, torch.zeros, torch.zeros(1)).encoder] = dry_run.replayed(encoded)
         recipe = self._family.recipe
         asked = as_taken(played, recipe.model.call) | recipe.sampler.asked(options.get("num_inference_steps"))
         asked |= {**dry_run.off(options["height"], options["width"]), **shown, **options}

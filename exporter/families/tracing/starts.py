@@ -17,7 +17,6 @@ from torch.utils import _pytree as pytree
 from engines.errors import RecipeError, UnsupportedError
 from engines.images.init_image import InitImage
 from engines.manifest import PartialStep, StartsFrom
-from exporter.families.tracing.facts import replayed
 from exporter.families.tracing.following import dry_run
 from exporter.families.tracing.following.dry_run import Play
 from exporter.families.tracing.following.origins import DRAW, Origins, marked, origins, owners
@@ -114,7 +113,7 @@ class PlayedEncoder(PlayedPart):
         play = Play(self._pipeline, draw, torch.zeros(1))
         meeting(play, met)
         play.place(**{name: getattr(self, name) for name in self._names}, **image_arguments.taking(self._pipeline, {}))
-        play.encode_by(replayed(self._bare(1)))
+        play.encode_by(dry_run.replayed(self._bare(1)))
         pictures = {**_black(_given(start.kind), *(prepared.shape[axis] for axis in (0, 2, 3))), IMAGE: prepared}
         try:
             with sized(image):
@@ -276,7 +275,7 @@ class _Followed:
             **image_arguments.taking(self._pipeline, {} if prepared is None else prepared, sides),
             **_noting(survey.unasked(self._pipeline), asked_of),
         )
-        play.encode_by(replayed([each.found for each in survey.encodings]))
+        play.encode_by(dry_run.replayed([each.found for each in survey.encodings]))
         called = asked(survey, self._pipeline, self._shown, _black(_given(self._kind), 1, *(size or self._size)))
         try:
             with outlined(), contextlib.suppress(Stepped):

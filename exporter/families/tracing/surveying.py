@@ -13,6 +13,7 @@ from exporter.families.tracing.facts import Survey
 from exporter.families.tracing.following import dry_run
 from exporter.families.tracing.following.standins import within
 from exporter.families.tracing.pictures import image_arguments, ip_adapters
+from exporter.families.tracing.texts import seen_pictures
 
 
 def surveyed(
@@ -34,6 +35,7 @@ def surveyed(
     """
     survey = partial(Survey, pipeline, *asked, judged=judged)
     found = _pictured(survey, pipeline, words, shown=shown)
+    seen_pictures.refuse_others(found)
     known = ({"cut": True} if found.counts else {}) | ({"leveled": True} if found.levels else {})
     return _pictured(partial(survey, **known), pipeline, words, shown=shown) if known else found
 

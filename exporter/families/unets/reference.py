@@ -65,7 +65,12 @@ class LatentDiffusionReference:
         """A latent as the pipeline keeps it: as it is."""
         return kept
 
-    def tokenize(self, prompts: Sequence[str], negative: str | None) -> dict[str, np.ndarray]:
+    def tokenize(
+        self,
+        prompts: Sequence[str],
+        negative: str | None,
+        fed: Mapping[str, np.ndarray] | None = None,  # noqa: ARG002 - text encoders take ids alone
+    ) -> dict[str, np.ndarray]:
         """Token ids as the source's own tokenizers make them, int64 (batch, branches, length), by input port; weights too."""
         found = {}
         for tower, name in self._family.towers.items():
@@ -82,7 +87,7 @@ class LatentDiffusionReference:
         self,
         prompts: Sequence[str],
         negative: str | None,
-        noise: np.ndarray | None = None,  # noqa: ARG002 - there is no first stage
+        fed: Mapping[str, np.ndarray] | None = None,  # noqa: ARG002 - text encoders take ids alone
     ) -> dict[str, np.ndarray]:
         """Conditioning as the source's `encode_prompt` makes it, float32 (batch, branches, …), by port.
 

@@ -84,6 +84,24 @@ def test_every_part_answers_as_diffusers_with_guidance_on_and_off(model, name, m
                 assert error < equality.ROUNDING, f"{part}, {case.label}: {port} {error:.1e}"
 
 
+@pytest.mark.long
+def test_a_text_encoder_that_sees_the_picture_answers_as_diffusers_does(model):
+    text = RECIPE.replace("[32, 32, 32]", "[64, 64, 64]").replace("[32, 32, 48]", "[64, 64, 96]")
+    made = family(model("qwenimage-edit-pictured"), text=text)
+    assert (made.inputs["image"].shape, list(made.inputs)) == (("batch", 1024, 1024, 3), ["image"])
+    taken = {name: made.signature(name).port("image") for name in ("text_encoder", "condition")}
+    assert taken["text_encoder"] == taken["condition"] == made.inputs["image"].port("image")
+    cases = record(made, made.recipe).cases
+    one, other = cases["text_encoder"][1:3]  # of one prompt, which two pictures have
+    assert np.array_equal(one.inputs["processor_ids"], other.inputs["processor_ids"])
+    assert np.linalg.norm(one.source["prompt_embeds"] - other.source["prompt_embeds"]) > 0.01
+    for part in ("text_encoder", "condition", "transformer"):
+        for case in measure(made.part(part, "fp32"), cases[part][:3]):
+            for port, wanted in case.source.items():
+                error = np.linalg.norm(case.passes[port] - wanted) / np.linalg.norm(wanted)
+                assert error < equality.ROUNDING, f"{part}, {case.label}: {port} {error:.1e}"
+
+
 def test_own_times_reach_a_pipeline_whose_call_takes_none(model):
     sampler = "sampler: {scheduler: EulerDiscreteScheduler, timesteps: {power: 2}, steps: [3, 2]"
     made = family(model("instruct-pix2pix"), text=RECIPE.replace("sampler: {steps: [2]", sampler))

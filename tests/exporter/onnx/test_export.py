@@ -30,6 +30,17 @@ class Mixed(torch.nn.Module):
         return first + second + third + fourth + torch.stack([narrow, latent]).sum(0)
 
 
+class Unbiased(torch.nn.Module):
+    """A convolution in three dimensions without a bias."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = torch.nn.Conv3d(1, 1, 1, bias=False).requires_grad_(requires_grad=False)
+
+    def forward(self, latent):
+        return self.conv(latent[:, None])[:, 0]
+
+
 class Placed(torch.nn.Module):
     def forward(self, latent):
         places = torch.arange(2, dtype=torch.int32, device="cpu").to(device="cpu", dtype=torch.int32)
@@ -114,6 +125,10 @@ def test_a_list_that_becomes_a_tensor_needs_none(tmp_path, monkeypatch):
 
 def test_numbers_of_places_are_as_wide_as_onnx_has_them(tmp_path, monkeypatch):
     assert run(Placed(), tmp_path, monkeypatch) == 1
+
+
+def test_a_convolution_without_a_bias_has_none_of_two_axes(tmp_path, monkeypatch):
+    assert run(Unbiased(), tmp_path, monkeypatch) == 1
 
 
 def test_a_list_is_as_wide_as_its_widest(tmp_path, monkeypatch, caplog):

@@ -89,6 +89,7 @@ class TokenCall:
         ids: int64 (texts, length) as it gave them.
         mask: of the same shape.
         again: whether these texts were tokenized before, so that this is to warn of what does not fit.
+        seen: pictures that the text encoder sees in them, each one of the ids; None: none.
 
     """
 
@@ -98,6 +99,7 @@ class TokenCall:
     ids: Tensor
     mask: Tensor
     again: bool
+    seen: Any = None
 
 
 @dataclass
@@ -363,6 +365,12 @@ def packing(latent: Tensor, kept: Any, where: str) -> tuple[int, float]:  # noqa
         f"{where} keeps its latent of {list(latent.shape)} as {shape or type(kept).__name__}, in an order that is not known.\n"
         "  This is a gap in t2iexport."
     )
+
+
+def replayed(results: Sequence[Any]) -> Callable[..., Any]:
+    """An encoder of prompts that returns what was returned."""
+    waiting = list(results)
+    return lambda *_, **__: waiting.pop(0)
 
 
 def image_of(result: Any) -> Any:  # noqa: ANN401 - diffusers' outputs

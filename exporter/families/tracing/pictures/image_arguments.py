@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, NoReturn, TypeVar, cast
 
 import numpy as np
@@ -72,11 +72,13 @@ class Shown(Image.Image):
 
     Attributes:
         content: (B, channels, height, width), or B pictures of PIL.
+        resample: by what filter the pipeline has made it of one of its pictures; None: it is one.
 
     """
 
-    def __init__(self, content: Tensor | list[Image.Image]) -> None:
+    def __init__(self, content: Tensor | list[Image.Image], resample: str | None = None) -> None:
         super().__init__()
+        self.resample = resample
         size = (content.shape[3], content.shape[2]) if isinstance(content, Tensor) else content[0].size
         self.content, self._size = content, size
 
@@ -168,7 +170,8 @@ def handed(pipeline: Any, survey: Callable[..., Surveyed], words: Mapping[str, s
     """Survey a pipeline with what it takes for a picture: one, a list of several, or numbers.
 
     Where a network's own image processor prepares them, for a size of its own, numbers that are prepared are handed to it: there
-    may be any number of them, and a picture of PIL's is one. But not where one call takes one for all its prompts.
+    may be any number of them, and a picture of PIL's is one. But not where one call takes one for all its prompts. What the
+    pipeline itself brings to a size of its own has that size from the beginning.
     """
     lists, hand = dict[str, int](), cast("Callable[[Tensor], Any]", Shown)
     while True:
@@ -183,7 +186,8 @@ def handed(pipeline: Any, survey: Callable[..., Surveyed], words: Mapping[str, s
                 return found
             about = prepared_by(found)
             known = bool(about) and all(each.sides for each in about.values())
-            return survey(hand=as_numbers, lists=lists, prepared=about) if known else found
+            numbers = as_numbers if feature_extractors.of(pipeline) else hand
+            return survey(hand=numbers, lists=lists, prepared=about) if known else found
 
 
 def counted(pipeline: Any) -> bool:  # noqa: ANN401
@@ -210,34 +214,41 @@ def taking(
 
     To which heights and widths pictures would be resized is put to `sides`.
     """
-    found, own_sized = {}, set[str]()
+    found, sizes = {}, _OwnSizes(seen)
 
     def note(given: Tensor, about: Picture) -> None:
         for own in origins(given):
             if seen.setdefault(own, about) != about:
                 raise UnsupportedError(f"{type(pipeline).__name__} prepares its picture {own} in two ways.")
 
-    def resize(_self: object, image: Any, *_: object, **__: object) -> Any:  # noqa: ANN401 - as the pipeline has it
-        own_sized.update(origins(_one(image)))
-        return image
-
     for name, real in processors(pipeline).items():
 
         def preprocess(
             _self: object,
             image: Any,  # noqa: ANN401
-            height: int | None = None,  # which a picture has when it comes
+            height: int | None = None,
             width: int | None = None,
             resize_mode: str = "default",
             crops_coords: object = None,
             real: VaeImageProcessor = real,
         ) -> Tensor:
-            given = _one(image)
             if sides is not None:
                 sides.add((height, width))
-            about = _about(real, resize_mode, cropped=crops_coords is not None, own_sized=bool(origins(given) & own_sized))
-            note(given, about)
+            given, own_sides, own_sized = sizes.prepared(_one(image), (height, width))
+            about = _about(real, resize_mode, cropped=crops_coords is not None, own_sized=own_sized)
+            note(given, replace(about, sides=own_sides))
             return given[:, :1] if about.grey else given
+
+        def resize(
+            _self: object,
+            image: Any,  # noqa: ANN401
+            height: Any = None,  # noqa: ANN401 - lengths that may be open
+            width: Any = None,  # noqa: ANN401
+            *_: object,
+            real: VaeImageProcessor = real,
+            **__: object,
+        ) -> Any:  # noqa: ANN401
+            return sizes.resized(image, (height, width), cast("Any", real.config).resample)
 
         found[name] = standins.stand_in(real, preprocess=own_start.beside_blanks(pipeline, preprocess), resize=resize)
 
@@ -257,8 +268,8 @@ def _extracting(real: Any, note: Callable[[Tensor, Picture], None]) -> Any:  # n
     def extract(_self: object, images: Any, *_: object, **__: object) -> BatchFeature:  # noqa: ANN401
         given, about = _one(images), Picture(False, *feature_extractors.prepares(real))  # noqa: FBT003
         note(given, about)
-        if tuple(given.shape[2:]) != about.sides:  # of the first look, which does not know them yet
-            given = marked(torch.zeros(given.shape[0], 3, *cast("tuple[int, int]", about.sides)), *origins(given))
+        if tuple(given.shape[2:]) != about.sides:
+            given = _black(given, cast("tuple[int, int]", about.sides))
         return BatchFeature({"pixel_values": given})
 
     return standins.stand_in(real, __call__=extract)
@@ -288,6 +299,52 @@ def noting(pipeline: Any, note: Callable[[Any, Tensor], Tensor]) -> dict[str, An
 
         found[name] = standins.stand_in(real, __call__=extract)
     return found
+
+
+class _OwnSizes:
+    """Sizes of their own in which a pipeline has pictures: in which they come, or to which its image processors bring them.
+
+    `seen`: what is known before of each picture.
+    """
+
+    def __init__(self, seen: Mapping[str, Picture]) -> None:
+        self._known, self._kept, self._made = dict(seen), set[str](), dict[int, Tensor]()
+
+    def resized(self, image: Any, wanted: Sequence[Any], resample: str) -> Any:  # noqa: ANN401 - as the pipeline has it
+        """What a pipeline makes of one of its pictures that it wants in a height and width."""
+        given = _one(image)
+        if _differ(given.shape[2:], wanted):
+            given = _black(given, wanted)
+            self._made[id(given)] = given
+            return Shown(given, resample) if isinstance(image, Shown) else given
+        self._kept.update(own for own in origins(given) if self._sides(own, given) is None)
+        return image
+
+    def prepared(self, given: Tensor, wanted: Sequence[Any]) -> tuple[Tensor, tuple[int, int] | None, bool]:
+        """A picture as it is prepared in a height and width, the sides that are its own, and whether it comes in these."""
+        height, width = given.shape[2:]
+        if id(given) in self._made:
+            return given, (int(height), int(width)), False
+        if _differ(given.shape[2:], wanted):
+            made = _black(given, wanted)
+            return made, (int(made.shape[2]), int(made.shape[3])), False
+        sides = {self._sides(own, given) for own in origins(given)}
+        return given, (sides.pop() if len(sides) == 1 else None), bool(origins(given) & self._kept)
+
+    def _sides(self, own: str, given: Tensor) -> tuple[int, int] | None:
+        """Those that are known of a picture, which it has."""
+        sides = self._known[own].sides if own in self._known else None
+        return sides if sides == tuple(given.shape[2:]) else None
+
+
+def _differ(own: Sequence[Any], wanted: Sequence[Any]) -> bool:
+    """Whether a picture has other sides than are wanted of it, all of which are numbers."""
+    return all(isinstance(each, int) for each in (*own, *wanted)) and tuple(own) != tuple(wanted)
+
+
+def _black(like: Tensor, sides: Sequence[int]) -> Tensor:
+    """The same picture of another height and width, of the first look, which does not know its sides yet."""
+    return marked(torch.zeros(like.shape[0], 3, *sides), *origins(like))
 
 
 def _one(image: Any) -> Tensor:  # noqa: ANN401

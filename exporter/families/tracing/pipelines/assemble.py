@@ -68,7 +68,7 @@ def _whole(checkpoint: Checkpoint, sampler: SamplerOptions, loaded: Sequence[str
             _refuse_absent(checkpoint, kind, name, entry)
             parts[name] = None
         elif checkpoint.reads_texts(name) and text_processors.is_processor(entry[-1]):
-            parts[name] = text_processors.TextProcessor.of(checkpoint.folders[name])
+            parts[name] = text_processors.load(entry[-1], checkpoint.folders[name])
         elif hasattr(_class(*entry), "forward"):
             here = loaded is None or name in loaded
             parts[name] = checkpoint.module(name, precision) if here else _absent(checkpoint, name, precision)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from exporter.families.tracing.facts import replayed
+from exporter.families.tracing.following import dry_run
 from exporter.families.tracing.following.dry_run import Play
 from exporter.families.tracing.following.open_scale import OpenScale
 from exporter.families.tracing.following.standins import Absent, Stepped, idle, outlined
@@ -46,7 +46,7 @@ def _answers(survey: Survey, value: float, branches: tuple[float, float]) -> set
     name = survey.components["denoiser"][-1]
     answer = pytree.tree_map_only(Absent, partial(_two, branches=branches), survey.returned.get(name, Absent()))
     play = Play(survey.pipeline, torch.zeros, torch.full((1,), 500.0), leveled=survey.leveled)
-    play.encode_by(replayed([each.found for each in survey.encodings]))
+    play.encode_by(dry_run.replayed([each.found for each in survey.encodings]))
     taking = image_arguments.taking(survey.pipeline, survey.prepared) if survey.pictures else {}
     play.place(**{**taking, **survey.unasked(survey.pipeline), name: idle(getattr(survey.pipeline, name), answer)})
     guided = steering(survey.pipeline, survey.mode, OpenScale(torch.tensor([value]), on=True))

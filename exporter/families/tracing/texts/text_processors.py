@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import transformers
 from transformers import AutoTokenizer, ProcessorMixin
 
 from engines.errors import UnsupportedError
 from exporter.families.tracing.following import standins
+from exporter.families.tracing.pictures import feature_extractors
 from exporter.families.tracing.texts.readings import MULTIPLE
+
+#: Files of a processor's folder that may say how it prepares pictures, and under which key; "": all of it.
+_IMAGES = (("processor_config.json", "image_processor"), ("preprocessor_config.json", ""))
 
 
 class TextProcessor(ProcessorMixin):
@@ -36,6 +42,51 @@ class TextProcessor(ProcessorMixin):
         stated, _ = cls.get_processor_dict(folder)
         tokenizer = AutoTokenizer.from_pretrained(folder)
         return cls(tokenizer, stated.get("chat_template") or tokenizer.chat_template)
+
+
+class _WithoutVideos(ProcessorMixin):
+    """What a processor of transformers' does where it has nothing that prepares videos."""
+
+    @classmethod
+    def get_attributes(cls) -> list[str]:
+        """What it is made of."""
+        return [name for name in super().get_attributes() if "video" not in name]
+
+    def prepare_inputs_layout(
+        self,
+        images: Any = None,  # noqa: ANN401 - transformers'
+        text: Any = None,  # noqa: ANN401
+        videos: Any = None,  # noqa: ANN401
+        audio: Any = None,  # noqa: ANN401
+        **others: Any,  # noqa: ANN401
+    ) -> Any:  # noqa: ANN401
+        """As `TextProcessor`."""
+        return super().prepare_inputs_layout(images, [text] if isinstance(text, str) else text, videos, audio, **others)
+
+
+def pictured(name: str, image_processor: Any, tokenizer: Any, template: Any) -> Any:  # noqa: ANN401 - transformers'
+    """A processor of texts and pictures by the code of transformers' class of that name, which needs no torchvision so."""
+    kind = getattr(transformers, name)
+    own: Any = type(name, (_WithoutVideos, kind), {"__module__": transformers.__name__})
+    return own(image_processor=image_processor, tokenizer=tokenizer, chat_template=template)
+
+
+def load(name: str, folder: Path) -> Any:  # noqa: ANN401 - transformers'
+    """The processor of transformers' class of that name: of texts and pictures where its folder says how it prepares these.
+
+    A class that writes nothing of a picture into a text is one of texts alone.
+    """
+    texts, kind = TextProcessor.of(folder), getattr(transformers, name, ProcessorMixin)
+    if kind.replace_image_token is ProcessorMixin.replace_image_token:
+        return texts
+    for file, key in _IMAGES:
+        stated = json.loads((folder / file).read_text()) if (folder / file).is_file() else {}
+        config = stated.get(key, {}) if key else stated
+        if feature_extractors.kind(str(config.get("image_processor_type"))) is not None:
+            return pictured(
+                name, feature_extractors.load(config["image_processor_type"], config), texts.tokenizer, texts.chat_template
+            )
+    return texts
 
 
 def is_processor(kind: str) -> bool:
@@ -76,8 +127,8 @@ def _fills_up(component: Any, options: Mapping[str, Any]) -> bool:  # noqa: ANN4
     return True
 
 
-def answering(real: Any, answer: Callable[[Sequence[str], Mapping[str, Any]], Any]) -> Any:  # noqa: ANN401 - transformers'
-    """One of the same class whose calls `answer` answers; pictures that it is called with are refused."""
+def answering(real: Any, answer: Callable[..., Any]) -> Any:  # noqa: ANN401 - transformers'
+    """One of the same class whose calls `answer` answers, given texts, options and, where there are any, pictures."""
     own = tokenizer(real)
 
     def read(text: Any, options: Mapping[str, Any]) -> Any:  # noqa: ANN401
@@ -93,11 +144,15 @@ def answering(real: Any, answer: Callable[[Sequence[str], Mapping[str, Any]], An
         return reads
 
     def processed(_self: Any, images: Any = None, text: Any = None, videos: Any = None, audio: Any = None, **options: Any) -> Any:  # noqa: ANN401
-        if any(each is not None for each in (images, videos, audio)):
+        if videos is not None or audio is not None:
+            raise UnsupportedError("The text encoder of this model is given more than texts and pictures, which is not built.")
+        if images is None:
+            return read(text, options)
+        if getattr(real, "image_processor", None) is None:
             raise UnsupportedError(
-                "The text encoder of this model sees its pictures too, and a bundle's is given a prompt alone.\n"
-                "  This is a gap in t2iexport."
+                "The text encoder of this model sees its pictures too, and nothing is there that prepares them for it.\n"
+                f"  The folder of its {type(real).__name__} needs a preprocessor_config.json, as where the model comes from."
             )
-        return read(text, options)
+        return answer([text] if isinstance(text, str) else list(text), options, images)
 
     return standins.stand_in(real, __call__=processed, tokenizer=reads)

@@ -25,6 +25,7 @@ def survey(**changes):
         "prepared": {},
         "pictures": {"image": "image", "depth": "depth_map"},
         "name": "P",
+        "seen": [],
     }
     return SimpleNamespace(**{**made, **changes})
 
@@ -56,7 +57,15 @@ def test_a_part_is_fed_what_is_of_its_side():
     entries["level"] = Input(kind="integer", shape=("batch",), default=0)
     entries["label"] = Input(kind="integer", shape=("batch",))
     named = {
-        role: [port.name for port in inputs.ports(entries, role, ("image_noise", "level"))]
+        role: [port.name for port in inputs.ports(entries, role, ("image", "image_noise", "level"))]
         for role in ("text", "condition", "denoiser")
     }
     assert named == {"text": ["prior_noise"], "condition": ["image_noise", "image", "level"], "denoiser": ["label"]}
+
+
+def test_a_picture_that_the_text_encoder_sees_is_fed_to_it_too():
+    entries = inputs.entries(survey(seen=["depth"]), ["image"], ("h", "w"))
+    assert list(entries) == ["image", "depth"]
+    text = [port.name for port in inputs.ports(entries, "text", ("image",), ["image", "depth"])]
+    assert text == ["image", "depth"]
+    assert [port.name for port in inputs.ports(entries, "condition", ("image",), ["image", "depth"])] == ["image"]

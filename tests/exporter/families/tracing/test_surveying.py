@@ -93,7 +93,7 @@ def test_the_pipeline_itself_judges_what_its_call_is_given():
     ("name", "told"),
     [
         ("qwenimage21", "QwenImage21Pipeline: its own code cannot be followed in transformer"),
-        ("qwenimage-edit-pictured", "^The text encoder of this model sees its pictures too"),
+        ("qwenimage-edit-plus-pictured", "two sizes of its image: 384×384 for its text encoder, and 1024×1024 for what it draws"),
     ],
 )
 def test_of_two_refusals_the_one_is_told_before_which_the_pipeline_comes_farther(name, told):
@@ -129,3 +129,19 @@ def test_pictures_that_are_enlarged_by_no_whole_number_are_refused():
     survey.pipeline = beside.MADE["stable-diffusion-x4-upscaler"]()
     with pytest.raises(UnsupportedError, match=r"OddPipeline draws 1\.5 and 1 times the height and width of its pictures"):
         surveying._enlarges(survey)
+
+
+def test_a_picture_that_the_text_encoder_sees_has_the_size_that_the_pipeline_gives_it():
+    made = MADE["qwenimage-edit-pictured"]()
+    for each in ("transformer", "vae", "text_encoder"):
+        getattr(made, each).to("meta")
+    found = surveyed(made, {}, "classifier_free", 64, 96, 2)
+    assert (found.pictures, found.seen) == ({"image": "image"}, ["image"])
+    about = found.prepared["image"]
+    assert (about.sides, about.preprocessing.resize, about.preprocessing.resample) == ((832, 1248), "stretch", "lanczos")
+    assert found.components["text"] == ["text_encoder"]
+    tokens = found.encodings[0].tokens[0].seen.makers[0].tokens
+    assert all(reading.before.count("<|image_pad|>") == tokens for reading in found.readings.values())
+    own = found.open
+    assert own["processor_length"].max - own["prompt_embeds_length"].max == 64  # of the template, which is dropped
+    assert own["processor_length"].max == own["negative_processor_length"].max

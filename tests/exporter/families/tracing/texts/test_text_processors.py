@@ -4,12 +4,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from PIL import Image
 
 from engines.errors import UnsupportedError
 from exporter.families.tracing.texts import text_processors
 from exporter.families.tracing.texts.text_processors import TextProcessor
 from tools.coverage.parts import CHAT, spelling_tokenizer
-from tools.coverage.processors import processor
+from tools.coverage.processors import processor, qwen_image_edit
 
 
 @pytest.fixture
@@ -52,10 +53,35 @@ def test_calls_are_answered_whichever_way_they_come(read):
     assert asked[0][1] == {"padding": True}
 
 
-def test_pictures_are_no_texts(read):
+def test_pictures_need_what_prepares_them(read):
     stand_in = text_processors.answering(read, lambda *_: {})
-    with pytest.raises(UnsupportedError, match="The text encoder of this model sees its pictures too"):
+    with pytest.raises(
+        UnsupportedError, match=r"nothing is there that prepares them(?s:.)*Qwen3VLProcessor needs a preprocessor_"
+    ):
         stand_in(images=[object()], text=["a fox"])
+    with pytest.raises(UnsupportedError, match="is given more than texts and pictures"):
+        stand_in(videos=[object()], text=["a fox"])
+
+
+@pytest.mark.parametrize("former", [False, True], ids=["today", "before transformers 5"])
+def test_a_processor_whose_folder_says_how_it_prepares_pictures_reads_these_too(tmp_path, former):
+    made, shown = qwen_image_edit().processor, Image.new("RGB", (140, 140))
+    (made.tokenizer if former else made).save_pretrained(tmp_path)
+    if former:
+        made.image_processor.save_pretrained(tmp_path)
+    found = text_processors.load("Qwen2VLProcessor", tmp_path)
+    text = ["see <|image_pad|>"]
+    both = [one(text=text, images=[shown], return_tensors="pt") for one in (found, made)]
+    assert torch.equal(both[0]["input_ids"], both[1]["input_ids"])
+    assert torch.equal(both[0]["pixel_values"], both[1]["pixel_values"])
+    asked = []
+    text_processors.answering(found, lambda *given: asked.append(given))(text="see", images=shown)
+    assert asked == [(["see"], {}, shown)]
+
+
+def test_a_processor_without_that_reads_texts_alone(read, tmp_path):
+    read.save_pretrained(tmp_path)
+    assert type(text_processors.load("Qwen3VLProcessor", tmp_path)) is TextProcessor
 
 
 def test_a_pipeline_s_side_of_the_padding_is_the_tokenizer_s():

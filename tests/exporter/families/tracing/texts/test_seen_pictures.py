@@ -1,0 +1,76 @@
+"""Pictures in a text: how often each stands there, what is read behind them, and what a text encoder is given."""
+
+import os
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from engines.errors import UnsupportedError
+from engines.inputs import Preprocessing
+from exporter.families.tracing.following.origins import marked
+from exporter.families.tracing.pictures.image_arguments import Shown
+from exporter.families.tracing.texts import seen_pictures
+from tools.coverage.processors import qwen_image_edit
+
+TEXT = "see <|vision_start|><|image_pad|><|vision_end|> make it red"
+
+
+@pytest.fixture(scope="module")
+def processor():
+    return qwen_image_edit().processor
+
+
+def picture(side=140):
+    return Shown(marked(torch.zeros(1, 3, side, side), "image"))
+
+
+def test_a_text_has_as_many_places_as_its_picture_has_tokens(processor):
+    found = seen_pictures.seen(processor, picture(), TEXT)
+    assert found.names == ("image",)
+    assert found.written(TEXT) == TEXT.replace("<|image_pad|>", "<|image_pad|>" * 25)
+    real = processor(text=[TEXT], images=[Image.new("RGB", (140, 140))], return_tensors="pt")
+    written, given, _ = seen_pictures.read(processor, [TEXT], {"return_tensors": "pt"}, picture(), {}, cut=False)
+    assert written == [found.written(TEXT)]
+    assert torch.equal(given["input_ids"], real["input_ids"])
+    assert torch.equal(given["image_grid_thw"], real["image_grid_thw"])
+    assert given["pixel_values"].shape == real["pixel_values"].shape
+
+
+def test_behind_the_pictures_so_much_is_read_as_the_pipeline_says(processor):
+    options = {"return_tensors": "pt", "padding": True}
+    _, whole, _ = seen_pictures.read(processor, [TEXT], options, picture(), {}, cut=False)
+    _, given, _ = seen_pictures.read(processor, [TEXT], options, picture(), {"max_sequence_length": 5}, cut=False)
+    places = (whole["input_ids"][0] == processor.image_token_id).nonzero()
+    assert given["input_ids"].shape == given["attention_mask"].shape == (1, int(places.max()) + 6)
+
+
+def test_without_pictures_a_processor_reads_as_it_is_asked(processor):
+    texts, given, seen = seen_pictures.read(processor, ["a fox"], {"return_tensors": "pt"}, None, {}, cut=False)
+    assert (list(texts), seen) == (["a fox"], None)
+    assert torch.equal(given["input_ids"], processor.tokenizer(["a fox"], return_tensors="pt")["input_ids"])
+
+
+def test_what_a_bundle_is_fed_becomes_the_processor_s_own_values(processor):
+    colours = np.random.default_rng(2).integers(0, 256, (6, 6, 3), np.uint8)
+    shown = Image.fromarray(colours).resize((160, 160))
+    found = seen_pictures.seen(processor, picture(160), TEXT)
+    fed = torch.from_numpy(np.asarray(shown, np.float32))[None] / 127.5 - 1
+    (made,) = found.patched({"image": fed}, {"image": Preprocessing(mean=(0.5,), std=(0.5,))})
+    wanted = processor.image_processor([shown], return_tensors="pt")["pixel_values"]
+    assert (made - wanted).abs().mean() < 1e-3
+    assert torch.equal(found.beside({"input_ids": torch.zeros(1, 3)}, [made])["pixel_values"], made)
+
+
+def test_what_is_no_picture_of_the_pipeline_s_is_refused(processor):
+    for other in (torch.zeros(1, 3, 140, 140), [picture(), object()]):
+        with pytest.raises(UnsupportedError, match="sees something else than one of the pipeline's pictures"):
+            seen_pictures.seen(processor, other, TEXT)
+
+
+def test_what_transformers_compares_is_taken_for_granted_for_a_while(monkeypatch):
+    monkeypatch.setenv("TRANSFORMERS_DISABLE_TORCH_CHECK", "0")
+    with seen_pictures.unchecked():
+        assert os.environ["TRANSFORMERS_DISABLE_TORCH_CHECK"] == "1"
+    assert os.environ["TRANSFORMERS_DISABLE_TORCH_CHECK"] == "0"
