@@ -245,7 +245,9 @@ class Traced:
     def _blocks(self) -> Blocks:
         from exporter.families.tracing.steps import blocks  # noqa: PLC0415 - torch
 
-        return blocks.found(self.survey, self.survey.components["denoiser"][-1], self.recipe.shapes, self.factor)
+        shapes = self.recipe.shapes
+        steps = self._step(shapes.height) * self.factor, self._step(shapes.width) * self.factor
+        return blocks.found(self.survey, self.survey.components["denoiser"][-1], shapes, self.factor, steps)
 
     @property
     def factor(self) -> int:
@@ -319,6 +321,10 @@ class Traced:
 
     _sides = ("latent_height", "latent_width")
 
+    def _step(self, lengths: Sequence[int]) -> int:
+        """Cells from one size of a side, between these lengths in pixels, to the next."""
+        return math.gcd(_CELLS, *(length // self.factor for length in lengths))
+
     def _pixels(self, factor: int) -> tuple[str, ...]:
         return tuple(f"{factor}*{side}" if factor > 1 else side for side in self._sides)
 
@@ -328,7 +334,7 @@ class Traced:
         dims = {"batch": batch}
         for side, triple in zip(self._sides, (shapes.height, shapes.width), strict=True):
             cells = [length // self.factor for length in triple]
-            dims[side] = Range(**dict(zip(("min", "typical", "max"), cells, strict=True)), multiple=math.gcd(_CELLS, *cells))
+            dims[side] = Range(**dict(zip(("min", "typical", "max"), cells, strict=True)), multiple=self._step(triple))
         dims |= self.survey.open
         return Signature(inputs=tuple(inputs), outputs=tuple(outputs), dims={each: dims[each] for each in dims if each in used})
 

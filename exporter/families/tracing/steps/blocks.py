@@ -226,14 +226,25 @@ class _Reading(TorchDispatchMode):
         return found
 
 
-def found(survey: Survey, name: str, shapes: Shapes, factor: int) -> Blocks:
-    """Where the network of that name can be cut, found by running it for shapes; `factor` is pixels to a cell and side.
+def found(survey: Survey, name: str, shapes: Shapes, factor: int, steps: tuple[int, int]) -> Blocks:
+    """Where the network of that name can be cut, found by running it for shapes.
+
+    Args:
+        survey: of its pipeline.
+        name: of the network.
+        shapes: of the pictures.
+        factor: pixels to a cell and side.
+        steps: pixels from one height to the next, and from one width.
 
     Raises:
         RecipeError: nowhere.
 
     """
     sizes = [(shapes.height[each], shapes.width[each]) for each in (1, 0, 2)]
+    # Rows that are filled up to some multiple may be whole at all three, and not at the sizes between.
+    sides = zip((shapes.height, shapes.width), steps, strict=True)
+    height, width = (min(lengths[0] + step, lengths[2]) for lengths, step in sides)
+    sizes.append((height, width))
     network = getattr(survey.pipeline, name)
     about = f"{type(network).__name__} of {survey.name}"
     seen = {size: _calls(survey, network, size) for size in dict.fromkeys(sizes)}

@@ -92,12 +92,23 @@ def test_depths_are_of_the_blocks_that_leave_some_for_the_others():
 @pytest.mark.parametrize(
     ("name", "told"),
     [
+        ("krea2", "Krea2Transformer2DModel of Krea2Pipeline has no list of blocks of which one gives what its last layers take"),
+        ("sana", "SanaTransformer2DModel of SanaPipeline has one block"),
         ("stable-diffusion-pag", "UNet2DConditionModel of StableDiffusionPAGPipeline has no list of blocks of which one gives"),
     ],
 )
 def test_a_network_that_cannot_be_cut_is_refused_by_its_name(model, name, told):
     with pytest.raises(RecipeError, match=rf"sampler\.cache: {told}.*leave it out"):
         family(model(name), text=CACHED)
+
+
+def test_a_row_that_is_filled_up_between_the_sizes_of_the_recipe_is_refused(model):
+    """Its picture's tokens are whole 32s at 32, 64 and 96 pixels by 16, and not at 48."""
+    text = CACHED.replace("height: [32, 32, 32], width: [32, 32, 48]", "height: [32, 64, 96], width: [16, 16, 16]")
+    assert family(model("z-image"), text=text).blocks.side == "first", "what fills up stands behind, and is not read"
+    with pytest.raises(RecipeError, match="the tokens of ZImageTransformer2DModel of ZImageOmniPipeline are not so many to each"):
+        family(model("z-image-omni"), text=text)
+    assert family(model("z-image-omni"), text=CACHED).blocks.side == "last"
 
 
 def test_a_depth_beyond_its_blocks_is_refused(model):
