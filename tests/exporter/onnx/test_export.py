@@ -35,7 +35,7 @@ class Unbiased(torch.nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.conv = torch.nn.Conv3d(1, 1, 1, bias=False).requires_grad_(False)
+        self.conv = torch.nn.Conv3d(1, 1, 1, bias=False).requires_grad_(requires_grad=False)
 
     def forward(self, latent):
         return self.conv(latent[:, None])[:, 0]
