@@ -174,11 +174,12 @@ def _spell(graph: torch.fx.Graph) -> None:
 def _bias(graph: torch.fx.Graph) -> None:
     """Give convolutions in three dimensions a bias of zeros where they have none, of which torch's ONNX export makes two axes."""
     for node in graph.find_nodes(op="call_function", target=torch.ops.aten.conv3d.default):
-        given, weight, bias, *others = (*node.args, *[None] * (3 - len(node.args)))
+        given: Any = (*node.args, *[None] * (3 - len(node.args)))
+        image, weight, bias, *others = given
         if bias is None and "bias" not in node.kwargs:
             zeros = weight.meta["val"].new_zeros(weight.meta["val"].shape[:1])
             bias = _before(node, torch.ops.aten.full.default, (list(zeros.shape), 0.0), zeros, {"dtype": zeros.dtype})
-            node.args = given, weight, bias, *others
+            node.args = image, weight, bias, *others
 
 
 #: What makes one tensor of a list. Of these torch itself widens the narrower ones, and its ONNX export does not.
