@@ -11,7 +11,6 @@ from engines.errors import RecipeError, UnsupportedError
 from engines.guidance import Guidance, Scale
 from engines.inputs import Input
 from engines.manifest import PartialStep, Role, StartsFrom, Tokenizer
-from engines.signature import Port, Range, Signature
 from exporter.families import Driving, edits
 from exporter.families.tracing.problems import problems, refuse, strangers
 from exporter.part import SHALLOW, Part
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import nn
 
+    from engines.signature import Signature
     from exporter.families.tracing.facts import Survey
     from exporter.families.tracing.reference import TracedReference
     from exporter.families.tracing.starts import Start
@@ -124,9 +124,9 @@ class Traced:
     @property
     def inputs(self) -> Mapping[str, Input]:
         """The pictures that the pipeline is given, in the order of its arguments, and the class that it draws."""
-        from exporter.families.tracing import inputs  # noqa: PLC0415 - torch
+        from exporter.families.tracing import inputs, signatures  # noqa: PLC0415 - torch
 
-        return inputs.entries(self.survey, self.conditions.pictures, self._pixels(self.factor // self.survey.enlarges))
+        return inputs.entries(self.survey, self.conditions.pictures, signatures.pixels(self.factor // self.survey.enlarges))
 
     @property
     def shared_inputs(self) -> frozenset[str]:
@@ -246,7 +246,7 @@ class Traced:
         from exporter.families.tracing.steps import blocks  # noqa: PLC0415 - torch
 
         shapes = self.recipe.shapes
-        steps = self._step(shapes.height) * self.factor, self._step(shapes.width) * self.factor
+        steps = self.cells(shapes.height) * self.factor, self.cells(shapes.width) * self.factor
         return blocks.found(self.survey, self.survey.components["denoiser"][-1], shapes, self.factor, steps)
 
     @property
@@ -262,81 +262,13 @@ class Traced:
 
     def signature(self, name: str) -> Signature:
         """Say what goes into one part and what comes out, at the recipe's shapes."""
-        role, latent = self.roles[name], Port(name="latent", shape=("batch", self.survey.latent[0], *self._sides))
-        if role == "text":
-            inputs = [
-                Port(name=f"{each}_{what}", dtype="int64", shape=("batch", *reading.shape(each, self.survey.branches)))
-                for each, reading in self.survey.readings.items()
-                for what in (("ids", "mask") if reading.masked else ("ids",))
-            ]
-            inputs += self._fed("text")
-            return self._signed(inputs, self._conditioning, alone=True)
-        made = [Port(name=crossing.name, shape=crossing.port_shape) for crossing in self.conditions.crossings]
-        if role == "condition":
-            channels = self.conditions.channels(self.survey)
-            noise = [Port(name="noise", shape=("batch", channels, *self._sides))] if channels else []
-            inputs = [*self._fed("condition"), *noise]
-            return self._signed(inputs, made, alone=self._one_by_one or bool(self.survey.shared))
-        if role in {"denoiser", "shallow"}:
-            scales = [Port(name=scale.name, shape=("batch",)) for scale in self.guidance.scales]
-            labels = self._fed("denoiser")
-            inputs = [latent, Port(name="timestep", shape=("batch",)), *labels, *self._conditioning, *made, *scales]
-            deep, answer = [self.blocks.port] if self.recipe.sampler.cache else [], Port(name="model_output", shape=latent.shape)
-            taken, left = ([*inputs, *deep], [answer]) if role == "shallow" else (inputs, [answer, *deep])
-            return self._signed(taken, left, alone=self._one_by_one)
-        image = Port(name="image", shape=("batch", *self._pixels(self.factor), self.survey.image[2]))
-        if role == "encoder":
-            noise = [Port(name="noise", shape=latent.shape)] if self._start.drawn[1] is not None else []
-            return self._signed([image, *noise], [latent], alone=True)
-        return self._signed([latent], [image], alone=True)
+        from exporter.families.tracing import signatures  # noqa: PLC0415 - torch
 
-    def _fed(self, role: Role) -> list[Port]:
-        """What users feed of what a role takes."""
-        from exporter.families.tracing import inputs  # noqa: PLC0415 - torch
+        return signatures.signature(self, name)
 
-        return inputs.ports(self.inputs, role, {*self.conditions.pictures, *self.conditions.fed}, self.survey.seen)
-
-    @property
-    def _conditioning(self) -> list[Port]:
-        from exporter.families.tracing.following.dry_run import Leaf  # noqa: PLC0415 - torch
-
-        return [
-            Port(name=leaf.name, dtype="float32" if leaf.dtype.is_floating_point else "int64", shape=("batch", *leaf.port_shape))
-            for leaves in self.survey.conditioning
-            for leaf in leaves
-            if isinstance(leaf, Leaf)
-        ]
-
-    @property
-    def _one_by_one(self) -> bool:
-        """Whether the pipeline wants to know in Python how many pictures there are."""
-        from exporter.families.tracing.following.dry_run import Leaf, arguments  # noqa: PLC0415
-        from exporter.families.tracing.pictures import image_arguments  # noqa: PLC0415 - torch
-
-        lists = any(leaf.rows for leaves in self.survey.conditioning for leaf in leaves if isinstance(leaf, Leaf))
-        takes = arguments(self.survey.pipeline)
-        if image_arguments.counted(self.survey.pipeline) and not self.survey.piles:
-            return False
-        return lists or self.survey.cut or not {"prompt_embeds", "batch_size"} & takes.keys()
-
-    _sides = ("latent_height", "latent_width")
-
-    def _step(self, lengths: Sequence[int]) -> int:
+    def cells(self, lengths: Sequence[int]) -> int:
         """Cells from one size of a side, between these lengths in pixels, to the next."""
         return math.gcd(_CELLS, *(length // self.factor for length in lengths))
-
-    def _pixels(self, factor: int) -> tuple[str, ...]:
-        return tuple(f"{factor}*{side}" if factor > 1 else side for side in self._sides)
-
-    def _signed(self, inputs: Sequence[Port], outputs: Sequence[Port], *, alone: bool) -> Signature:
-        shapes, used = self.recipe.shapes, {str(dim).rpartition("*")[2] for port in (*inputs, *outputs) for dim in port.shape}
-        batch = Range(**dict(zip(("min", "typical", "max"), (1, 1, 1) if alone else shapes.batch, strict=True)))
-        dims = {"batch": batch}
-        for side, triple in zip(self._sides, (shapes.height, shapes.width), strict=True):
-            cells = [length // self.factor for length in triple]
-            dims[side] = Range(**dict(zip(("min", "typical", "max"), cells, strict=True)), multiple=self._step(triple))
-        dims |= self.survey.open
-        return Signature(inputs=tuple(inputs), outputs=tuple(outputs), dims={each: dims[each] for each in dims if each in used})
 
     def part(self, name: str, precision: Precision) -> Part:
         """Load the networks of one part at a precision, within the pipeline that runs them."""

@@ -8,23 +8,22 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from engines.errors import UnsupportedError
 from engines.signature import Range
-from exporter.families.tracing import whole_numbers
+from exporter.families.tracing import encodings, whole_numbers
 from exporter.families.tracing.following import dry_run, own_start, own_texts
-from exporter.families.tracing.following.dry_run import NEGATIVE, POSITIVE, Encoding, Leaf, Play, TokenCall
+from exporter.families.tracing.following.dry_run import NEGATIVE, POSITIVE, Encoding, Leaf, Play
 from exporter.families.tracing.following.open_scale import OpenScale
 from exporter.families.tracing.following.origins import DRAW, STEP, Origins, drawn_of, marked
 from exporter.families.tracing.following.standins import Absent, Finished, Stepped, idle, outlined, refused
 from exporter.families.tracing.pictures import image_arguments, own_noise
 from exporter.families.tracing.pipelines import two_stages
-from exporter.families.tracing.pipelines.one_text import TextList, checked, plain
+from exporter.families.tracing.pipelines.one_text import TextList, checked
 from exporter.families.tracing.pipelines.scales import open_scales, other_scales, steering
 from exporter.families.tracing.texts import conditioning, readings, seen_pictures, text_processors
 from exporter.families.tracing.texts.lengths import OpenLengths
-from exporter.families.tracing.texts.readings import AskedTokens, Reading
+from exporter.families.tracing.texts.readings import Reading
 
 #: A text that whoever mends texts changes.
 _ODD = "salt &amp; pepper"
@@ -249,43 +248,7 @@ class Survey:
 
     def _recorded(self, play: Play, ends: int | None = None) -> list[Encoding]:
         """Let the pipeline encode by its own code, and keep what it was asked and what it gave; the run `ends` after so many."""
-        encodings: list[Encoding] = []
-        real = text_processors.of(self.pipeline)
-
-        def answering(name: str) -> Callable[[Sequence[str], Mapping[str, Any]], AskedTokens]:
-            def answer(texts: Sequence[str], options: Mapping[str, Any], images: Any = None) -> AskedTokens:  # noqa: ANN401
-                asked = encodings[-1].kwargs
-                texts, given, seen = seen_pictures.read(real[name], texts, options, images, asked, cut=self.cut)
-                calls = encodings[-1].tokens
-                again = any(each.tokenizer == name and each.texts == tuple(texts) for each in calls)
-                ids, mask = given["input_ids"], given.get("attention_mask")
-                calls.append(TokenCall(name, tuple(texts), options, ids, mask, again, seen))
-                return AskedTokens(dict(given), set() if again else self._read.setdefault(name, set()))
-
-            return answer
-
-        play.place(**{name: text_processors.answering(each, answering(name)) for name, each in real.items()})
-        method: Any = getattr(type(play.pipeline), play.encoder, None)
-
-        def encode(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - the pipeline's
-            before, play.phase = play.phase, "text"
-            encodings.append(Encoding(args, kwargs))
-            try:
-                found = method(play.pipeline, *args, **kwargs)
-            except TypeError:  # it compares the types of its prompts, and has made another list of one
-                args, kwargs = tuple(map(plain, args)), {name: plain(value) for name, value in kwargs.items()}
-                encodings[-1] = Encoding(args, kwargs)
-                found = method(play.pipeline, *args, **kwargs)
-            encodings[-1].found = found
-            pytree.tree_map_only(Tensor, lambda each: marked(each, STEP), found)
-            own_texts.mark(pytree.tree_leaves(found))
-            play.phase = before
-            if len(encodings) == ends:
-                raise Stepped(None, None, {})
-            return found
-
-        play.encode_by(encode)
-        return encodings
+        return encodings.recorded(play, text_processors.of(self.pipeline), self._read, cut=self.cut, ends=ends)
 
     def follow(
         self, watch: Origins, begun: dict[str, list[str]], size: tuple[int, int, int], asked_of: Sequence[str] | None = None

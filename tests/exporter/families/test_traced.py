@@ -109,27 +109,6 @@ def test_own_times_reach_a_pipeline_whose_call_takes_none(model):
     assert {run.setting.steps: run.times.tolist() for run in runs} == {3: [999, 443, 110], 2: [999, 249]}
 
 
-def test_the_contract_is_read_off_the_pipeline(model):
-    made = family(model("pixart-sigma"))
-    assert dict(made.roles) == {"text_encoder": "text", "transformer": "denoiser", "vae_decoder": "decoder"}
-    text, denoiser, decoder = (made.signature(name) for name in made.roles)
-    assert [(port.name, port.shape) for port in text.inputs] == [
-        ("tokenizer_ids", ("batch", 2, 300)),
-        ("tokenizer_mask", ("batch", 2, 300)),
-    ]
-    assert [port.name for port in denoiser.inputs][:2] == ["latent", "timestep"]
-    assert {port.name for port in text.outputs} == {
-        "prompt_embeds", "prompt_attention_mask", "negative_prompt_embeds", "negative_prompt_attention_mask",
-    }  # fmt: skip
-    assert {port.name for port in text.outputs} < {port.name for port in denoiser.inputs}
-    assert denoiser.inputs[-1].name == "guidance_scale"
-    assert decoder.outputs[0].shape == ("batch", "2*latent_height", "2*latent_width", 3)
-    assert (denoiser.dims["batch"].max, text.dims["batch"].max, denoiser.dims["latent_width"].multiple) == (2, 1, 8)
-    assert made.driving.pipeline == "PixArtSigmaPipeline"
-    entry, _ = made.tokenizers()["tokenizer"]
-    assert (entry.length, entry.mask, entry.shown(" A Cat ")) == (300, "tokenizer_mask", "a cat")
-
-
 def test_a_processor_is_the_bundle_s_tokenizer_with_its_chat_for_a_frame(model):
     made = family(model("flux2"), "embedded")
     assert [(port.name, port.shape) for port in made.signature("text_encoder").inputs] == [

@@ -31,14 +31,6 @@ def test_two_branches_are_two_calls_of_the_encoder_where_the_pipeline_makes_them
     assert {name: reading.length for name, reading in found.readings.items()} == {"tokenizer": 77, "tokenizer_2": 512}
 
 
-def test_calls_that_only_warn_are_told_apart(pipeline):
-    found = Survey(pipeline, {}, "embedded", 32, 32, 2)
-    assert [(call.tokenizer, call.again) for call in found.encodings[0].tokens] == [
-        ("tokenizer", False), ("tokenizer", True), ("tokenizer_2", False), ("tokenizer_2", True),
-    ]  # fmt: skip
-    assert found.scale.used
-
-
 def test_guidance_is_off_at_the_number_that_the_pipeline_compares_its_scale_with(pipeline):
     assert Survey(pipeline, {}, "classifier_free", 32, 32, 2).off == 1.0
     other = MADE["krea2"]()
