@@ -9,6 +9,7 @@ from typing import Any
 
 import transformers
 from transformers import AutoTokenizer, ProcessorMixin
+from transformers.utils.import_utils import DummyObject
 
 from engines.errors import UnsupportedError
 from exporter.families.tracing.following import standins
@@ -74,10 +75,11 @@ def pictured(name: str, image_processor: Any, tokenizer: Any, template: Any) -> 
 def load(name: str, folder: Path) -> Any:  # noqa: ANN401 - transformers'
     """The processor of transformers' class of that name: of texts and pictures where its folder says how it prepares these.
 
-    A class that writes nothing of a picture into a text is one of texts alone.
+    A class that writes nothing of a picture into a text is one of texts alone, and so is one for which transformers stands in,
+    since a library of it is missing.
     """
     texts, kind = TextProcessor.of(folder), getattr(transformers, name, ProcessorMixin)
-    if kind.replace_image_token is ProcessorMixin.replace_image_token:
+    if isinstance(kind, DummyObject) or kind.replace_image_token is ProcessorMixin.replace_image_token:
         return texts
     for file, key in _IMAGES:
         stated = json.loads((folder / file).read_text()) if (folder / file).is_file() else {}

@@ -22,7 +22,7 @@ def survey(*, compared: bool = True, used: bool = True, rounds: bool = False, al
         return ((height // 64 * 64 if rounds else height) // 2, width // 2)
 
     scale = SimpleNamespace(compared=compared, used=used)
-    return SimpleNamespace(name="APipeline", scale=scale, sides=sides, always_guided=always, lone=False)
+    return SimpleNamespace(name="APipeline", scale=scale, sides=sides, always_guided=always, lone=False, earlier=())
 
 
 @pytest.mark.parametrize(
