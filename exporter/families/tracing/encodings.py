@@ -37,6 +37,8 @@ def recorded(
 
     def answering(name: str) -> Callable[[Sequence[str], Mapping[str, Any]], AskedTokens]:
         def answer(texts: Sequence[str], options: Mapping[str, Any], images: Any = None) -> AskedTokens:  # noqa: ANN401
+            if images is not None:
+                seen_pictures.refuse_start(play.pipeline)
             asked = found[-1].kwargs
             texts, given, seen = seen_pictures.read(processors[name], texts, options, images, asked, cut=cut)
             calls = found[-1].tokens

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from engines.errors import UnsupportedError
 from engines.inputs import Preprocessing
-from exporter.families.tracing.following import own_texts
+from exporter.families.tracing.following import dry_run, own_texts
 from exporter.families.tracing.following.origins import origins
 from exporter.families.tracing.pictures import patches
 from exporter.families.tracing.pictures.image_arguments import Shown
@@ -96,6 +96,15 @@ def names(encodings: Sequence[Any]) -> list[str]:
     """Inputs that the text encoder sees in the calls of a pipeline's encoder of prompts."""
     calls = [call for each in encodings for call in each.tokens if call.seen]
     return list(dict.fromkeys(name for call in calls for name in call.seen.names))
+
+
+def refuse_start(pipeline: Any) -> None:  # noqa: ANN401 - a pipeline of diffusers
+    """Raise UnsupportedError for one whose text encoder sees the picture that it starts from."""
+    if "strength" in dry_run.arguments(pipeline):
+        raise UnsupportedError(
+            f"{type(pipeline).__name__} starts from the picture that its text encoder sees. Only pictures that are "
+            "conditions are shown to a text encoder.\n  This is a gap in t2iexport."
+        )
 
 
 def refuse_others(survey: Any) -> None:  # noqa: ANN401 - a survey, which knows this

@@ -74,3 +74,17 @@ def test_what_transformers_compares_is_taken_for_granted_for_a_while(monkeypatch
     with seen_pictures.unchecked():
         assert os.environ["TRANSFORMERS_DISABLE_TORCH_CHECK"] == "1"
     assert os.environ["TRANSFORMERS_DISABLE_TORCH_CHECK"] == "0"
+
+
+def test_a_picture_that_is_started_from_and_seen_is_refused():
+    class Starting:
+        def __call__(self, _image, strength=0.6):
+            raise AssertionError(strength)
+
+    class Conditioned:
+        def __call__(self, _image):
+            raise AssertionError
+
+    seen_pictures.refuse_start(Conditioned())
+    with pytest.raises(UnsupportedError, match="Starting starts from the picture that its text encoder sees"):
+        seen_pictures.refuse_start(Starting())
