@@ -35,16 +35,17 @@ def _of_shapes(survey: Survey, recipe: Recipe, factor: int) -> Iterator[str]:
 
     shapes = recipe.shapes
     typical = shapes.height[1], shapes.width[1]
+    sizes = [each for each in itertools.product(shapes.height, shapes.width) if each != typical]
+    if any(earlier_sizes.differ(survey, *size) for size in dict.fromkeys(sizes)):
+        told = f"[{typical[0]}, {typical[0]}, {typical[0]}] and [{typical[1]}, {typical[1]}, {typical[1]}]"
+        yield f"shapes: the first stage of {survey.name} draws as many cells as the size asks for; write one size, {told}"
+        shapes = shapes.model_copy(update={"height": (typical[0],) * 3, "width": (typical[1],) * 3})  # the others are no bundle's
     for number, (axis, lengths) in enumerate((("height", shapes.height), ("width", shapes.width))):
         for length in dict.fromkeys(lengths):
             asked = tuple(length if each == number else typical[each] for each in (0, 1))
             made = survey.sides(*asked)[number] * factor
             if made != length:
                 yield f"shapes.{axis}: {length} px, of which {survey.name} makes {made}; write that"
-    sizes = [each for each in itertools.product(shapes.height, shapes.width) if each != typical]
-    if any(earlier_sizes.differ(survey, *size) for size in dict.fromkeys(sizes)):
-        told = f"[{typical[0]}, {typical[0]}, {typical[0]}] and [{typical[1]}, {typical[1]}, {typical[1]}]"
-        yield f"shapes: the first stage of {survey.name} draws as many cells as the size asks for; write one size, {told}"
     if shapes.batch[2] > 1 and survey.lone:
         yield f"shapes.batch: {survey.name} takes one prompt, for one picture; write [1, 1, 1], and they are drawn one by one"
     elif shapes.batch[2] > 1 and predictor_corrector.corrects(survey.pipeline.scheduler):

@@ -18,5 +18,7 @@ def test_cells_follow_the_size_and_embeddings_do_not(model):
 
 def test_several_sizes_are_refused_with_the_typical_one(model):
     text = LARGE.replace("width: [128, 128, 128]", "width: [128, 128, 256]")
-    with pytest.raises(RecipeError, match=r"draws as many cells as the size asks for; write one size, \[128, 128, 128\] and"):
+    wanted = r"draws as many cells as the size asks for; write one size, \[128, 128, 128\] and"
+    with pytest.raises(RecipeError, match=wanted) as told:
         family(model("cascade"), text=text)
+    assert "of which" not in str(told.value), "what is said of each size has no place beside that"
