@@ -130,6 +130,7 @@ class Driving:
         levels: whether a step is computed from the noise's level, the scheduler's sigma, and from no time. The network's graph is
             then told that in the time's place, and is shown the latent as the scheduler has it, which it scales itself.
         clean: whether it keeps what a mask keeps without noise at every step, and begins at full strength as at others.
+        unit: by what it multiplies its first noise by itself, beside what the scheduler says.
 
     """
 
@@ -139,6 +140,7 @@ class Driving:
     step: Mapping[str, float] = field(default_factory=dict)
     levels: bool = False
     clean: bool = False
+    unit: float = 1.0
 
     def shown(self, scheduler: Any, latent: Any, scaled: Any, time: Any, step: int) -> tuple[Any, float]:  # noqa: ANN401 - tensors
         """What the network's graph is shown of a latent at a step, counted from 0, and what it is told of the time."""

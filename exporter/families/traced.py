@@ -170,7 +170,7 @@ class Traced:
         step = {name: float(value) for name, value in given.items() if name != "return_dict"}
         needs = ("scale_model_input",) if self.survey.grid.scales else ()
         clean = any(start.clean for start in self.starts.values())
-        return Driving(self.survey.name, self.survey.grid.begins, needs, step, self.survey.leveled, clean)
+        return Driving(self.survey.name, self.survey.grid.begins, needs, step, self.survey.leveled, clean, self.survey.factor)
 
     def times(self, steps: int, height: int, width: int) -> dict[str, Any]:
         """Sigmas, times and shift that the pipeline itself hands to its scheduler."""

@@ -239,7 +239,7 @@ def drive(
         latent = noised(times[:1])
     elif loop.goes_on is None:
         with blame(type(scheduler).__name__, "the scale of its first noise"):
-            unit = scheduler.config[quirk.scale] if quirk.scale else 1.0
+            unit = scheduler.config[quirk.scale] if quirk.scale else loop.driving.unit
             latent = latent * getattr(scheduler, "init_noise_sigma", 1.0) * unit
     latent = _within(mask, latent, _needed(original)) if mask is not None and loop.driving.clean else latent
     look = Preview(scheduler) if peek else None

@@ -120,6 +120,7 @@ class Tables:
         stages += [*self.sized.values(), *(stage for found in self.further.values() for stage in found.values())]
         options = recipe.sampler.model_dump(mode="json", include={"scheduler", "config"})
         options |= {"levels": True} if family.driving.levels else {}
+        options |= {"unit": family.driving.unit} if family.driving.unit != 1 else {}
         self.process = Stage.keyed(
             "process", "scheduler", partial(_process, family=family), ProcessFile, options=options, inputs=schedule
         )
@@ -228,6 +229,10 @@ def _process(folder: Path, _: Results, family: Family) -> None:
     sampler, own = family.recipe.sampler, family.checkpoint.configs["scheduler"]
     if family.driving.levels:
         told = "steps are computed from the noise's level, and solvers that choose their own tell times.\n"
+        (folder / "absent.txt").write_text(told, encoding="utf-8")
+        return
+    if family.driving.unit != 1:
+        told = f"{family.driving.pipeline} starts from {family.driving.unit:g} times the noise that a solver takes for its own.\n"
         (folder / "absent.txt").write_text(told, encoding="utf-8")
         return
     try:

@@ -29,7 +29,7 @@ from engines.request import Request
 from exporter.report import pipelines
 from exporter.stages import worker
 from tools.coverage import __main__ as coverage
-from tools.coverage import dreamlite, edits, handover, prompted, trial, unets
+from tools.coverage import conditioned, dreamlite, edits, handover, pixels, prompted, trial, unets
 from tools.coverage.conditioned import SIZED, unet
 from tools.coverage.parts import alive, clip, clip_tokenizer, vae
 
@@ -143,6 +143,12 @@ _REFINED = "stable-diffusion-xl-base-and-refiner"
 _ALONE = ("score-sde-ve",)
 #: Those that start from a picture.
 _EDITED = ("stable-diffusion-depth2img", "stable-diffusion-xl-refiner")
+#: Those that draw from text, as in the lists.
+_FROM_TEXT: Mapping[str, Callable[[], DiffusionPipeline]] = {
+    "stable-diffusion-controlnets": conditioned.stable_diffusion_controlnets,
+    "prx-pixel": pixels.prx_pixel,
+    **dreamlite.MADE,
+}
 #: Name → what makes the pipeline.
 MADE: Mapping[str, Callable[[], DiffusionPipeline]] = {
     "ddpm": ddpm,
@@ -156,7 +162,7 @@ MADE: Mapping[str, Callable[[], DiffusionPipeline]] = {
     "stable-diffusion-xl-refiner": refiner,
     _REFINED: refiner,
     **prompted.MADE,
-    **dreamlite.MADE,
+    **_FROM_TEXT,
 }
 #: Widths of pictures of those that are not of one size.
 _WIDTHS = (_SIDE, 48)
@@ -168,7 +174,7 @@ def row(name: str) -> dict[str, Any]:
     found = {"pipeline": type(made).__name__}
     if name == _REFINED:
         return handover.row(name, unets.stable_diffusion_xl(), made)
-    if name in dreamlite.MADE:  # which draw from text
+    if name in _FROM_TEXT:
         return {**found, **trial.row(name, made)}
     shown, alone = name in prompted.MADE or name in _PICTURED, name in _ALONE
     widths, steps = (_WIDTHS if shown or name in _EDITED else (_SIDE,)), edits.STEPS if name in _EDITED else 2

@@ -8,7 +8,7 @@ from typing import Any
 import diffusers as library
 from diffusers import DiffusionPipeline
 
-from tools.coverage.parts import alive, t5, t5_tokenizer
+from tools.coverage.parts import alive, flow, language_model, spelling_tokenizer, t5, t5_tokenizer
 
 #: Whose classes are typed for models of their own size and kind.
 diffusers: Any = library
@@ -26,6 +26,16 @@ def deepfloyd_if() -> DiffusionPipeline:
     )  # fmt: skip
     scheduler = diffusers.DDPMScheduler(beta_schedule="squaredcos_cap_v2", variance_type="fixed_small", clip_sample=False)
     return diffusers.IFPipeline(t5_tokenizer(), t5(), alive(network), scheduler, None, None, None, requires_safety_checker=False)
+
+
+def prx_pixel() -> DiffusionPipeline:
+    """Qwen 3, and a transformer of pixels that answers with the clean picture; it starts from twice the usual noise."""
+    network = diffusers.PRXTransformer2DModel(
+        in_channels=3, patch_size=4, context_in_dim=32, hidden_size=32, mlp_ratio=2.0, num_heads=2, depth=2, axes_dim=[8, 8],
+        bottleneck_size=16, resolution_embeds=True,
+    )  # fmt: skip
+    text = language_model("Qwen3"), spelling_tokenizer("Qwen2Tokenizer")
+    return diffusers.PRXPixelPipeline(alive(network), flow(shift=3.0), *text, prompt_max_tokens=64)
 
 
 #: Name → what makes the pipeline.

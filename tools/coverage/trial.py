@@ -69,7 +69,7 @@ _PICTURED = ("-pictured", "components: {condition: {}}\n")
 #: Whose time is one a call, so that with guidance diffusers draws one picture; of which a list of pictures is one prompt's, or is
 #: not resized for the text encoder; and whose pictures are others beside a longer prompt.
 _ALONE = (
-    "QwenImageEdit", "PRXPipeline", "StableDiffusionXLControlNetUnion", "Flux2",
+    "QwenImageEdit", "PRX", "StableDiffusionXLControlNetUnion", "Flux2",
     "Kandinsky3", "KandinskyV22", "Wuerstchen", "DreamLite",
 )  # fmt: skip
 #: Which take a text and no list of texts.

@@ -158,3 +158,15 @@ def test_a_model_may_be_told_the_noises_level_and_shown_the_latent_unscaled():
         if isinstance(op, Eval):
             np.testing.assert_allclose(op.row, np.asarray(same.row) * (op.t**2 + 1) ** 0.5, rtol=1e-4)
     assert leveled.ops[-1] == usual.ops[-1]
+
+
+def test_a_pipeline_may_start_from_more_noise_than_its_scheduler_says():
+    config = {"shift": 3.0}
+    usual, twice = (
+        compile_sampler("FlowMatchEulerDiscreteScheduler", config, 4, 512, 512, driving=Driving(unit=unit)) for unit in (1.0, 2.0)
+    )
+    noise = np.random.default_rng(0).standard_normal((1, 4, 6, 5), np.float32)
+    wanted = usual.play(lambda latent, _: np.tanh(latent), lambda: 2 * noise)
+    drawn, plain = (table.play(lambda latent, _: np.tanh(latent), lambda: noise) for table in (twice, usual))
+    np.testing.assert_allclose(drawn, wanted, rtol=1e-5, atol=1e-5)
+    assert np.abs(drawn - plain).max() > 0.1

@@ -197,6 +197,16 @@ def test_there_is_no_process_where_the_network_is_told_the_noises_level(compiler
     assert "computed from the noise's level" in (absent.folder / "absent.txt").read_text()
 
 
+def test_there_is_no_process_where_the_pipeline_starts_from_more_noise(compiler, tmp_path, monkeypatch):
+    usual = plan().tables.process.key
+    monkeypatch.setattr(type(plan().family), "driving", Driving(pipeline="APipeline", unit=2.0))
+    scaled = plan().tables.process
+    assert scaled.key != usual
+    absent = Results(Store(tmp_path))[scaled]
+    assert (absent.file, compiler.process) == (None, [])
+    assert (absent.folder / "absent.txt").read_text().startswith("APipeline starts from 2 times the noise")
+
+
 def test_a_tokenizer_s_stage_keeps_its_own(tmp_path):
     chosen = plan()
     entry = Tokenizer(file="tokenizer.json", length=77, feeds="tokenizer_ids")
