@@ -2,22 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
 
-from engines.manifest import Role
+from engines.guidance import Guidance
+from engines.inputs import Input
+from engines.manifest import Role, StartsFrom
 from engines.signature import Port, Range, Signature
 from exporter.families.tracing import inputs
 from exporter.families.tracing.following.dry_run import Leaf, arguments
 from exporter.families.tracing.pictures import image_arguments
 
 if TYPE_CHECKING:
-    from exporter.families.traced import Traced
+    from exporter.families.tracing.facts import Survey
+    from exporter.families.tracing.starts import Start
+    from exporter.families.tracing.steps.blocks import Blocks
+    from exporter.families.tracing.steps.crossings import Conditions
+    from exporter.recipe.schema import Recipe
 
 _SIDES = ("latent_height", "latent_width")
 
 
-def signature(family: Traced, name: str) -> Signature:
+class SignedFamily(Protocol):
+    """What signatures are made of."""
+
+    survey: Survey
+    recipe: Recipe
+    roles: Mapping[str, Role]
+
+    @property
+    def starts(self) -> Mapping[StartsFrom, Start]:
+        """How pipelines start from pictures."""
+        ...
+
+    @property
+    def conditions(self) -> Conditions:
+        """What of a step is made of pictures alone."""
+        ...
+
+    @property
+    def inputs(self) -> Mapping[str, Input]:
+        """What users feed."""
+        ...
+
+    @property
+    def guidance(self) -> Guidance:
+        """With every scale."""
+        ...
+
+    @property
+    def blocks(self) -> Blocks:
+        """Where the network is cut for step caching."""
+        ...
+
+    @property
+    def factor(self) -> int:
+        """Pixels per latent cell and side."""
+        ...
+
+    def cells(self, lengths: Sequence[int]) -> int:
+        """Cells from one size of a side, between these lengths in pixels, to the next."""
+        ...
+
+
+def signature(family: SignedFamily, name: str) -> Signature:
     """Of one part, at the recipe's shapes."""
     role, survey, conditions = family.roles[name], family.survey, family.conditions
     latent = Port(name="latent", shape=("batch", survey.latent[0], *_SIDES))
@@ -54,13 +102,13 @@ def pixels(factor: int) -> tuple[str, ...]:
     return tuple(f"{factor}*{side}" if factor > 1 else side for side in _SIDES)
 
 
-def _fed(family: Traced, role: Role) -> list[Port]:
+def _fed(family: SignedFamily, role: Role) -> list[Port]:
     """What users feed of what a role takes."""
     conditions = family.conditions
     return inputs.ports(family.inputs, role, {*conditions.pictures, *conditions.fed}, family.survey.seen)
 
 
-def _conditioning(family: Traced) -> list[Port]:
+def _conditioning(family: SignedFamily) -> list[Port]:
     return [
         Port(name=leaf.name, dtype="float32" if leaf.dtype.is_floating_point else "int64", shape=("batch", *leaf.port_shape))
         for leaves in family.survey.conditioning
@@ -69,7 +117,7 @@ def _conditioning(family: Traced) -> list[Port]:
     ]
 
 
-def _one_by_one(family: Traced) -> bool:
+def _one_by_one(family: SignedFamily) -> bool:
     """Whether the pipeline wants to know in Python how many pictures there are."""
     survey = family.survey
     lists = any(leaf.rows for leaves in survey.conditioning for leaf in leaves if isinstance(leaf, Leaf))
@@ -78,7 +126,7 @@ def _one_by_one(family: Traced) -> bool:
     return lists or survey.cut or not {"prompt_embeds", "batch_size"} & arguments(survey.pipeline).keys()
 
 
-def _signed(family: Traced, taken: Sequence[Port], left: Sequence[Port], *, alone: bool) -> Signature:
+def _signed(family: SignedFamily, taken: Sequence[Port], left: Sequence[Port], *, alone: bool) -> Signature:
     """With every dimension that is used; `alone` is what takes one picture at a time."""
     shapes = family.recipe.shapes
     used = {str(dim).rpartition("*")[2] for port in (*taken, *left) for dim in port.shape}
