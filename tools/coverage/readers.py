@@ -42,6 +42,17 @@ def flux2_klein() -> DiffusionPipeline:
     return diffusers.Flux2KleinPipeline(scheduler, alive(autoencoder), reader, tokenizer, alive(network))
 
 
+def ernie_image() -> DiffusionPipeline:
+    """A language model's last state but one of each prompt, as long as it is, over FLUX.2's latents."""
+    made: Any = flux2_klein()
+    network = diffusers.ErnieImageTransformer2DModel(
+        hidden_size=32, num_attention_heads=2, num_layers=2, ffn_hidden_size=64, in_channels=16, out_channels=16, text_in_dim=32,
+        rope_axes_dim=(4, 6, 6),
+    )  # fmt: skip
+    text = language_model("Qwen3"), spelling_tokenizer("Qwen2Tokenizer")
+    return diffusers.ErnieImagePipeline(alive(network), made.vae, *text, flow(shift=3.0))
+
+
 def flux_kontext() -> DiffusionPipeline:
     """FLUX.1's networks under the pipeline that may be given a picture."""
     made = pipelines.flux(guided=True)
