@@ -58,11 +58,12 @@ class Metrics:
         if job.state == "failed" and not job.spent:  # no network ran: it was asked for what cannot be had
             self._ended.labels(model, "refused").inc()
             return
-        self._ended.labels(model, job.state).inc()
+        if job.left is None:  # else another bundle ends the picture
+            self._ended.labels(model, job.state).inc()
         self._stage.labels(model, "queue").observe(job.times["started"] - job.times["created"])
         for part, seconds in job.spent.items():
             self._stage.labels(model, part).observe(seconds)
-        if job.state == "done":
+        if job.state == "done" and job.left is None:
             self._picture.labels(model).observe(job.times["ended"] - job.times["created"])
 
     def answered(self, path: str, status: int) -> None:

@@ -8,6 +8,7 @@ import torch
 from engines.errors import RecipeError
 from exporter.models.resolve import resolve
 from exporter.recipe.schema import Component, GuidanceOptions, ModelOptions, Recipe, SamplerOptions, Shapes
+from exporter.reference.part_outputs import measure
 
 #: Relative error that rounding in another order may cause in float32: at most 3e-6 seen on these models.
 ROUNDING = 2e-5
@@ -55,6 +56,16 @@ def close(found: torch.Tensor, expected: torch.Tensor) -> None:
     assert expected.std() > 1e-3, "a dead network proves nothing"
     error = (found - expected).norm() / expected.norm()
     assert error < ROUNDING, f"relative error {error:.1e}"
+
+
+def answers(made, recording) -> None:
+    """Every part of a family gives what its source gave, alive, in every case that was recorded."""
+    for part in made.roles:
+        for case in measure(made.part(part, "fp32"), recording.cases[part]):
+            for port, wanted in case.source.items():
+                assert wanted.std() > 1e-4, "a dead network proves nothing"
+                error = np.linalg.norm(case.passes[port] - wanted) / np.linalg.norm(wanted)
+                assert error < ROUNDING, f"{part}, {case.label}: {port} {error:.1e}"
 
 
 def latents(channels: int = 4, *, height: int = 8, width: int = 12, batch: int = 2, seed: int = 0) -> torch.Tensor:

@@ -353,6 +353,16 @@ class Survey:
         down, across = dry_run.flat(tuple(noises[self.drawn or 0].shape), self.name)[1:]
         return down, across
 
+    def earlier_at(self, height: int, width: int) -> tuple[int, ...]:
+        """As `earlier`, for another size."""
+        play, _ = self._play(1)
+        self._recorded(play)
+        play.place(**(first := two_stages.answered(None)))
+        play.prepares = True
+        self._run(play, **{**self.called(1), "height": height, "width": width})
+        (earlier,) = first.values()
+        return earlier.of_a_picture(self.name)
+
     def _prepared(self, height: int, width: int, steps: int) -> tuple[Play, list[Tensor]]:
         """Let the pipeline prepare for a size and number of steps, and take none."""
         play, noises = self._play(1)

@@ -29,14 +29,13 @@ def problems(survey: Survey, recipe: Recipe, factor: int) -> list[str]:
 
 
 def _of_shapes(survey: Survey, recipe: Recipe, factor: int) -> Iterator[str]:
-    from exporter.families.tracing import earlier_sizes  # noqa: PLC0415 - torch
     from exporter.families.tracing.steps import neighbours  # noqa: PLC0415 - torch
     from exporter.models import predictor_corrector  # noqa: PLC0415 - torch
 
     shapes = recipe.shapes
     typical = shapes.height[1], shapes.width[1]
     sizes = [each for each in itertools.product(shapes.height, shapes.width) if each != typical]
-    if any(earlier_sizes.differ(survey, *size) for size in dict.fromkeys(sizes)):
+    if survey.earlier and any(survey.earlier_at(*size) != survey.earlier for size in dict.fromkeys(sizes)):
         told = f"[{typical[0]}, {typical[0]}, {typical[0]}] and [{typical[1]}, {typical[1]}, {typical[1]}]"
         yield f"shapes: the first stage of {survey.name} draws as many cells as the size asks for; write one size, {told}"
         shapes = shapes.model_copy(update={"height": (typical[0],) * 3, "width": (typical[1],) * 3})  # the others are no bundle's

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 
 pytest.importorskip("prometheus_client", reason="the extra [serve] is not installed")
@@ -44,3 +45,16 @@ def test_what_was_refused_before_a_network_ran_is_no_failure():
     assert 't2iexport_pictures_total{model="demo",result="refused"} 1.0' in told
     assert "failed" not in told
     assert 'stage="queue"' not in told
+
+
+def test_what_another_bundle_is_to_end_is_no_picture_yet():
+    metrics, job = Metrics(), Job(ImageRequest("base", {}, (1,)))
+    job.left = np.zeros((4, 8, 8), np.float32)
+    job.start()
+    job.spend("unet", 0.2)
+    job.end()
+    metrics.ended(job)
+    told = text(metrics)
+    assert 't2iexport_stage_seconds_count{model="base",stage="unet"} 1.0' in told
+    assert "t2iexport_pictures_total{" not in told
+    assert "t2iexport_picture_seconds_count{" not in told

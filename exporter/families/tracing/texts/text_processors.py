@@ -20,11 +20,8 @@ from exporter.families.tracing.texts.readings import MULTIPLE
 _IMAGES = (("processor_config.json", "image_processor"), ("preprocessor_config.json", ""))
 
 
-class TextProcessor(ProcessorMixin):
-    """What transformers' processors do with texts alone, without the libraries that their pictures and videos need."""
-
-    def __init__(self, tokenizer: Any = None, chat_template: str | None = None) -> None:  # noqa: ANN401 - transformers'
-        super().__init__(tokenizer, chat_template=chat_template)
+class _OneOrMore(ProcessorMixin):
+    """Takes one text for a list of one, as every processor of transformers' does that takes pictures too."""
 
     def prepare_inputs_layout(
         self,
@@ -34,8 +31,15 @@ class TextProcessor(ProcessorMixin):
         audio: Any = None,  # noqa: ANN401
         **others: Any,  # noqa: ANN401
     ) -> Any:  # noqa: ANN401
-        """Take one text for a list of one, as every processor does that takes pictures too."""
+        """As that of transformers."""
         return super().prepare_inputs_layout(images, [text] if isinstance(text, str) else text, videos, audio, **others)
+
+
+class TextProcessor(_OneOrMore):
+    """What transformers' processors do with texts alone, without the libraries that their pictures and videos need."""
+
+    def __init__(self, tokenizer: Any = None, chat_template: str | None = None) -> None:  # noqa: ANN401 - transformers'
+        super().__init__(tokenizer, chat_template=chat_template)
 
     @classmethod
     def of(cls, folder: Path) -> TextProcessor:
@@ -45,24 +49,13 @@ class TextProcessor(ProcessorMixin):
         return cls(tokenizer, stated.get("chat_template") or tokenizer.chat_template)
 
 
-class _WithoutVideos(ProcessorMixin):
+class _WithoutVideos(_OneOrMore):
     """What a processor of transformers' does where it has nothing that prepares videos."""
 
     @classmethod
     def get_attributes(cls) -> list[str]:
         """What it is made of."""
         return [name for name in super().get_attributes() if "video" not in name]
-
-    def prepare_inputs_layout(
-        self,
-        images: Any = None,  # noqa: ANN401 - transformers'
-        text: Any = None,  # noqa: ANN401
-        videos: Any = None,  # noqa: ANN401
-        audio: Any = None,  # noqa: ANN401
-        **others: Any,  # noqa: ANN401
-    ) -> Any:  # noqa: ANN401
-        """As `TextProcessor`."""
-        return super().prepare_inputs_layout(images, [text] if isinstance(text, str) else text, videos, audio, **others)
 
 
 def pictured(name: str, image_processor: Any, tokenizer: Any, template: Any) -> Any:  # noqa: ANN401 - transformers'

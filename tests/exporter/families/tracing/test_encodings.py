@@ -7,15 +7,6 @@ from exporter.families.tracing import encodings
 from exporter.families.tracing.following.dry_run import Play
 from exporter.families.tracing.following.standins import Stepped, outlined
 from exporter.families.tracing.texts import text_processors
-from tools.coverage.models import MADE
-
-
-@pytest.fixture(scope="module")
-def pipeline():
-    made = MADE["flux-guided"]()
-    for name in ("transformer", "vae", "text_encoder", "text_encoder_2"):
-        getattr(made, name).to("meta")
-    return made
 
 
 def run(pipeline, read, ends):

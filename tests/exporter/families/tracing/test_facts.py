@@ -2,18 +2,13 @@
 
 import pytest
 
+from engines.errors import RecipeError
 from exporter.families.tracing.facts import Survey
 from exporter.families.tracing.following import dry_run
 from exporter.families.tracing.following.dry_run import Leaf
+from tests.exporter.families.test_traced import family
+from tests.exporter.families.tracing.pipelines.test_two_stages import LARGE, WHOLE
 from tools.coverage.models import MADE
-
-
-@pytest.fixture(scope="module")
-def pipeline():
-    made = MADE["flux-guided"]()
-    for name in ("transformer", "vae", "text_encoder", "text_encoder_2"):
-        getattr(made, name).to("meta")
-    return made
 
 
 def test_two_branches_are_two_calls_of_the_encoder_where_the_pipeline_makes_them(pipeline):
@@ -46,3 +41,18 @@ def test_a_pipeline_that_mends_texts_by_code_is_told_from_one_that_reads_them(pi
     for name in ("transformer", "vae", "text_encoder"):
         getattr(other, name).to("meta")
     assert Survey(other, {}, "classifier_free", 32, 32, 2).rewrites
+
+
+def test_cells_of_a_first_stage_follow_the_size_and_embeddings_do_not(model):
+    cells = family(model("cascade"), text=LARGE).survey
+    assert cells.earlier_at(128, 128) == cells.earlier != cells.earlier_at(128, 256)
+    embedding = family(model("kandinsky22"), text=WHOLE).survey
+    assert embedding.earlier_at(32, 64) == embedding.earlier != ()
+
+
+def test_several_sizes_of_such_cells_are_refused_with_the_typical_one(model):
+    text = LARGE.replace("width: [128, 128, 128]", "width: [128, 128, 256]")
+    wanted = r"draws as many cells as the size asks for; write one size, \[128, 128, 128\] and"
+    with pytest.raises(RecipeError, match=wanted) as told:
+        family(model("cascade"), text=text)
+    assert "of which" not in str(told.value), "what is said of each size has no place beside that"

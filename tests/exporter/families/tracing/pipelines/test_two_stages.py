@@ -3,14 +3,12 @@
 from types import SimpleNamespace
 
 import diffusers
-import numpy as np
 import pytest
 import torch
 
 from engines.errors import RecipeError, UnsupportedError
 from exporter.families.tracing.pipelines.scales import other_scales
 from exporter.families.tracing.pipelines.two_stages import NOISE, EarlierNoise, answered, asked, staged, whole
-from exporter.reference.part_outputs import measure
 from exporter.reference.record import record
 from tests.exporter import equality
 from tests.exporter.families.test_traced import RECIPE, family
@@ -82,12 +80,7 @@ def test_every_part_answers_as_diffusers_and_the_noise_is_an_input(model):
     assert made.components("text_encoder") == ("prior_text_encoder", "prior_prior")
     recording = record(made, made.recipe)
     assert {run.inputs[NOISE].shape[1:] for run in recording.runs} == {(3, 2, 32)}
-    for part in made.roles:
-        for case in measure(made.part(part, "fp32"), recording.cases[part]):
-            for port, wanted in case.source.items():
-                assert wanted.std() > 1e-4, "a dead network proves nothing"
-                error = np.linalg.norm(case.passes[port] - wanted) / np.linalg.norm(wanted)
-                assert error < equality.ROUNDING, f"{part}, {case.label}: {port} {error:.1e}"
+    equality.answers(made, recording)
 
 
 def test_a_class_of_two_stages_is_diffusers_own_too(pipeline):
@@ -116,12 +109,7 @@ def test_a_first_stage_that_draws_cells_answers_as_diffusers(model, name):
     assert list(made.tokenizer_names) == READERS[name]
     assert made.inputs[NOISE].shape == ("batch", 4, 1, 4, 3, 3)
     recording = record(made, made.recipe)
-    for part in made.roles:
-        for case in measure(made.part(part, "fp32"), recording.cases[part]):
-            for port, wanted in case.source.items():
-                assert wanted.std() > 1e-4, "a dead network proves nothing"
-                error = np.linalg.norm(case.passes[port] - wanted) / np.linalg.norm(wanted)
-                assert error < equality.ROUNDING, f"{part}, {case.label}: {port} {error:.1e}"
+    equality.answers(made, recording)
 
 
 @pytest.mark.long
