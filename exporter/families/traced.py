@@ -195,6 +195,7 @@ class Traced:
         used |= {reading.tokenizer for reading in self.survey.readings.values()} | self._extractors
         index = self.checkpoint.configs["model_index"]
         used |= whole_numbers.noising(self.survey.pipeline)
+        used |= {name for name in index if name.endswith("_scheduler") and self.survey.earlier}  # of a first stage
         found = [*left_out.components(self.survey, index, used), *left_out.abilities(self.survey)]
         return [*found, *self._started[1]]
 

@@ -108,6 +108,7 @@ def test_a_first_stage_that_draws_cells_answers_as_diffusers(model, name):
     made = family(model(name), text=LARGE)
     assert list(made.tokenizer_names) == READERS[name]
     assert made.inputs[NOISE].shape == ("batch", 4, 1, 4, 3, 3)
+    assert not any("scheduler" in note for note in made.notes), "the first stage's is run"
     recording = record(made, made.recipe)
     equality.answers(made, recording)
 
