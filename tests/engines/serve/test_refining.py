@@ -23,6 +23,7 @@ def test_a_refiner_ends_what_the_model_began(server, alone, batching):
     info = json.loads(told["info"])
     assert (info["sd_model_name"], info["all_seeds"]) == ("small", [4, 5])
     assert info["extra_generation_params"]["Refiner"].startswith("editor [")
+    assert all("denoising_start: 0.3" in told for told in info["infotexts"])
 
 
 def test_a_refiner_that_never_begins_changes_nothing(server, alone):
