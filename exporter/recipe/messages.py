@@ -11,6 +11,9 @@ from pydantic import BaseModel, ValidationError
 from engines.plugins import did_you_mean
 from exporter.recipe.yaml_source import Place, brief
 
+#: How the sentence begins of a field that there is none of that name.
+UNKNOWN = "unknown field"
+
 #: What a value has to be, by pydantic's name for not being it.
 _KINDS = {
     "int_type": "a whole number",
@@ -69,7 +72,7 @@ def unknown_step(model: type[BaseModel], place: Place) -> tuple[Place, str] | No
     for end in range(1, len(place) + 1):
         fields = getattr(_at(model, place[: end - 1]), "model_fields", None)
         if fields is not None and place[end - 1] not in fields:
-            return place[:end], f"unknown field{_meant(model, str(place[end - 1]), list(fields))}"
+            return place[:end], f"{UNKNOWN}{_meant(model, str(place[end - 1]), list(fields))}"
     return None
 
 
@@ -80,7 +83,7 @@ def _known(model: type[BaseModel], place: Place, kind: str) -> str:
         return f"missing{f'; give it: {told}' if told else ''}"
     if kind == "extra_forbidden":
         fields = list(getattr(_at(model, place[:-1]), "model_fields", {}))
-        return f"unknown field{_meant(model, str(place[-1]), fields)}"
+        return f"{UNKNOWN}{_meant(model, str(place[-1]), fields)}"
     return ""
 
 

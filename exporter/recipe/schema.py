@@ -27,7 +27,7 @@ from exporter.recipe import shipped
 from exporter.recipe.ip_adapter import IpAdapterOptions
 from exporter.recipe.limits import LIMITS
 from exporter.recipe.lora import LoraSlots
-from exporter.recipe.messages import sentences
+from exporter.recipe.messages import UNKNOWN, sentences
 from exporter.recipe.prompts import AnEmbedding, Prompts
 from exporter.recipe.quality import QualityFloor
 from exporter.recipe.sampling import GuidanceOptions as GuidanceOptions  # noqa: PLC0414 - of a recipe's schema
@@ -260,7 +260,7 @@ class Recipe(Frozen):
         except ValidationError as error:
             recipe = None
             for place, sentence in sentences(Recipe, error):
-                document.report(place, sentence)
+                document.report(place, sentence, named=sentence.startswith(UNKNOWN))
         if recipe is None or document.problems:
             raise RecipeError(document.problems)
         kept = document.text(f"{document.shown} with {' '.join(f'--set {each}' for each in given)}") if given else text
@@ -320,7 +320,7 @@ def _check_plugins(document: Document) -> None:
             continue
         ((name, options),) = entry.items()
         for where, sentence in _options(kind, place, name, options):
-            document.report(where, sentence)
+            document.report(where, sentence, named=sentence.startswith(UNKNOWN))
         if not isinstance(options, dict):
             holder[key] = {name: {}}
         if place[0] == "targets":

@@ -61,9 +61,12 @@ class Document:
         """One line that says where, what and what to do."""
         return f"{self.where(place)}  {dotted(place)}: {sentence}" if place else f"{self.where(place)}  {sentence}"
 
-    def report(self, place: Place, sentence: str) -> None:
-        """Keep a problem, unless a value there, or within it, could not be read: then that is the problem, and told already."""
-        if any(unread[: len(place)] == place for unread in self._unread):
+    def report(self, place: Place, sentence: str, *, named: bool = False) -> None:
+        """Keep a problem, unless a value there, or within it, could not be read: then that is the problem, and told already.
+
+        Not so where the problem is how the place is `named`, which no value changes.
+        """
+        if not named and any(unread[: len(place)] == place for unread in self._unread):
             return
         self.found.append((self._origin(place)[0], self.problem(place, sentence)))
 

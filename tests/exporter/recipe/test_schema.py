@@ -199,6 +199,11 @@ def test_one_problem_is_one_plain_sentence(line, told):
         ("sampler: {steps: [.nan]}", (), [r"sampler.steps[0]: .nan is not a number that a recipe can hold"]),
         ("sampler: {steps: [8], guidance: {mode: classifier_free, scale: .inf}}", (), ["sampler.guidance.scale: .inf is not a"]),
         ("sampler: {steps: [8], guidance: {rescale: 2, scale: .nan}}", (), ["scale: .nan is not", "rescale: must be at most 1"]),
+        (
+            "sampler: {steps: [8], guidence: {scale: .nan}}",
+            (),
+            ["guidence.scale: .nan is not a", "unknown field; did you mean 'guidance'"],
+        ),
         ("checks: {seed: -.inf, prompts: []}", (), ["checks.seed: -.inf is not a", "checks.prompts: has 0 values"]),
         ("checks: !!python/name:os.system {}", (), ["checks: the tag tag:yaml.org,2002:python/name:os.system is not"]),
         ("checks: {}", ("checks.seed=.nan",), ["--set checks.seed=.nan:  its value .nan is not"]),
