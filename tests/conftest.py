@@ -1,7 +1,10 @@
 """How the tests are shared out where several processes run them (`make test`)."""
 
 import os
+import random
 import shutil
+import sys
+import zlib
 from pathlib import Path
 
 import pytest
@@ -25,6 +28,28 @@ def pytest_collection_modifyitems(items):
     }
     items.sort(key=lambda item: places[item.path])
     return (yield)
+
+
+def draw_from(name):
+    """Let chance start from a name, in each library that is loaded, so that a test draws the same wherever it runs."""
+    seed = zlib.crc32(name.encode())
+    random.seed(seed)
+    if numpy := sys.modules.get("numpy"):
+        numpy.random.seed(seed)
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(seed)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_fixture_setup(fixturedef):
+    """A fixture draws the same weights, whichever test asks for it first."""
+    draw_from(f"fixture {fixturedef.argname}")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call(item):
+    """A test draws the same numbers, whatever ran before it in its process."""
+    draw_from(item.nodeid)
 
 
 @pytest.fixture(scope="session")

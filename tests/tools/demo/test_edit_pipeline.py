@@ -18,29 +18,21 @@ DEMO = Path("recipes/demo")
 def test_the_change_is_in_the_weights_and_nothing_of_the_training_s_layers_is_left(tmp_path):
     unet = StableDiffusionXLPipeline.from_pretrained(DEMO, dtype=torch.float32).unet
     adapt(unet)
-    torch.manual_seed(0)
-    given = {
-        "timestep": 5,
-        "encoder_hidden_states": torch.randn(1, 32, 160),
-        "added_cond_kwargs": {"text_embeds": torch.randn(1, 96), "time_ids": torch.zeros(1, 6)},
-        "return_dict": False,
-    }
-    latent = torch.randn(1, 8, 8, 8)
     with torch.no_grad():
-        before = unet(latent, **given)[0]
         for name, value in unet.named_parameters():
             if value.requires_grad:
                 value.add_(0.05 * torch.randn(value.shape, generator=torch.Generator().manual_seed(len(name))))
-        changed = unet(latent, **given)[0]
     save_file(learned(unet), tmp_path / "edit.safetensors")
     pipeline = assemble(DEMO, tmp_path / "edit.safetensors")
     assert type(pipeline) is StableDiffusionXLInstructPix2PixPipeline
     assert not [name for name in pipeline.unet.state_dict() if "lora" in name or "base_layer" in name]
     assert pipeline.unet.config["in_channels"] == 8
-    with torch.no_grad():
-        made = pipeline.unet(latent, **given)[0]
-    # What is written is float16.
-    assert (made - changed).norm() < 0.1 * (changed - before).norm()
+    unet.fuse_lora()
+    made = pipeline.unet.state_dict()
+    for name, value in unet.state_dict().items():
+        if "lora" not in name:
+            # What is written is float16, and a change is a sum of RANK products of it.
+            torch.testing.assert_close(made[name.replace(".base_layer", "")], value, rtol=1e-3, atol=1e-3)
     assert (tmp_path / "edit.safetensors").stat().st_size < 5e6
 
 
