@@ -210,7 +210,8 @@ def contestants(
                 continue
             place, backend = (path, name) if name in backends else (Path(name), None)
             found, other = stack.enter_context(_bundle(place, backend, wanted, name))
-            if other.bundle.manifest.guidance.mode != bundle.manifest.guidance.mode:
+            steered, beside = (each.manifest.guidance for each in (bundle, other.bundle))
+            if (steered.mode, steered.rows) != (beside.mode, beside.rows):
                 raise UnsupportedError(f"{name} has other guidance than {path}, so it would do other work. Compare it by itself.")
             field.append(found)
         yield field

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from engines.bundle import Bundle
+from engines.guidance import PERTURBED, USUAL, Guidance
 from engines.images.png import write
 from engines.pipeline import Pipeline
 from engines.sampler_ops import Eval
@@ -108,21 +109,27 @@ def _drawn(pipeline: Pipeline, task: MeasureTask) -> list[Image.Image]:
 
 
 def _calls(bundle: Bundle, run: RunOptions, pictures: Sequence[Image.Image]) -> dict[str, tuple[float, float]]:
-    """Role → how often it is called for a picture, and how often with all branches: a call without guidance counts half."""
+    """Role → how often it is called for a picture, and to how many calls with all branches that comes."""
     about = bundle.manifest
     steps, height, width = (getattr(run, name) or getattr(about.defaults, name) for name in ("steps", "height", "width"))
-    entry = about.compiled(steps, height, width)
+    entry, share = about.compiled(steps, height, width), _branches(about.guidance, run)
     if run.sampler or run.parallel or entry.kind != "table":  # what chooses, and what speculates, calls as often as it did
         told = float(np.mean([float(picture.info["evaluations"]) for picture in pictures]))
-        return {"denoiser": (told, told)}
+        return {"denoiser": (told, told * share(1.0))}
     table = Table.load(bundle.path(entry.file))
     found: dict[str, tuple[float, float]] = {}
     for op in table.ops:
         if isinstance(op, Eval):
             role = "shallow" if op.shallow else "denoiser"
             number, whole = found.get(role, (0.0, 0.0))
-            found[role] = number + 1, whole + (0.5 if op.guided == 0 else 1.0)
+            found[role] = number + 1, whole + share(1.0 if op.guided is None else op.guided)
     return found
+
+
+def _branches(guidance: Guidance, run: RunOptions) -> Callable[[float], float]:
+    """Of a share of the guidance: which share of the branches a call computes, where it may leave some out."""
+    scales = guidance.fed({name: value for name in (USUAL, PERTURBED) if (value := getattr(run, name)) is not None})
+    return lambda share: len(guidance.taken(guidance.at(scales, share))) / guidance.rows
 
 
 def _multiply_adds(bundle: Bundle, each: Mapping[str, int], calls: Mapping[str, tuple[float, float]]) -> float | None:

@@ -33,6 +33,7 @@ LEFT = "–"
 _USUAL = {
     "run.steps": "sampler.steps",
     "run.guidance_scale": "sampler.guidance.scale",
+    "run.pag_scale": "sampler.guidance.pag.scale",
     "run.height": "shapes.height",
     "run.width": "shapes.width",
 }
@@ -272,4 +273,5 @@ def _without_defaults(run: RunOptions, recipe: Recipe) -> RunOptions:
     shapes, sampler = recipe.shapes, recipe.sampler
     usual: dict[str, Any] = {"height": shapes.height[1], "width": shapes.width[1]}
     usual |= {"steps": sampler.steps[0], "guidance_scale": sampler.guidance.scale}
+    usual |= {"pag_scale": sampler.guidance.pag.scale} if sampler.guidance.pag else {}
     return run.model_copy(update={name: None for name, value in usual.items() if getattr(run, name) == value})

@@ -47,7 +47,8 @@ class RunOptions(Frozen):
     steps: int | None = Field(default=None, ge=1, description="of those that the recipe has tables of")
     sampler: Text | None = Field(default=None, description="instead of a table, such as adaptive:relative=0.1,absolute=0.1")
     parallel: Picard | None = Field(default=None, description="parallel sampling: {window: 8, tolerance: 0.03}")
-    guidance_scale: float | None = None
+    guidance_scale: float | None = Field(default=None, allow_inf_nan=False, description="at 1 and less there is no guidance")
+    pag_scale: float | None = Field(default=None, allow_inf_nan=False, description="of perturbed attention; at 0 there is none")
     height: int | None = Field(default=None, ge=1, description="in pixels, within the recipe's shapes")
     width: int | None = Field(default=None, ge=1, description="as height")
 

@@ -5,6 +5,7 @@ import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers, processors
 
 from engines.bundle import Defaults, Draft, EngineFiles, Guidance, Onnx, PartEntry, SamplerEntry, Tokenizer, write
+from engines.guidance import PERTURBED, Scale
 from engines.noise_process import Process, ProcessProvenance
 from engines.samplers.table import Draw, Emit, Eval, GivenLatent, Handovers, Starts, Table, TableProvenance
 from engines.signature import Port, Range, Signature
@@ -139,6 +140,19 @@ def caching():
     answer = Port(name="model_output", shape=LATENT)
     unet = part("denoiser", (latent, *numbers, embeds), (answer, deep), dims)
     return {"parts": {**draft().parts, "unet": unet, "unet_shallow": part("shallow", (latent, *numbers, deep), (answer,), dims)}}
+
+
+def perturbed():
+    """Changes of a draft: one branch more, the prompt's with perturbed attention."""
+    usual = draft().guidance
+    scale = Scale(name=PERTURBED, default=3.0, off=0.0, perturbs=True)
+    latent, sides = Port(name="latent", shape=LATENT), {"latent_height": SIDE, "latent_width": SIDE}
+    numbers = [Port(name=name, shape=("batch",)) for name in ("timestep", "guidance_scale", PERTURBED)]
+    embeds = Port(name="prompt_embeds", shape=("batch", "branches", 1))
+    dims = {**sides, "branches": Range(min=1, typical=3, max=3)}
+    unet = part("denoiser", (latent, *numbers, embeds), (Port(name="model_output", shape=LATENT),), dims)
+    guidance = Guidance(mode=usual.mode, scales=(*usual.scales, scale))
+    return {"guidance": guidance, "parts": {**draft().parts, "unet": unet}}
 
 
 def make(folder, *, graphs=None, **changes):

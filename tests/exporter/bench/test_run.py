@@ -120,6 +120,9 @@ def test_whoever_cannot_draw_the_task_is_named(path, tmp_path):
     plain = small.make(tmp_path / "plain", mode="none").folder
     with pytest.raises(UnsupportedError, match="other guidance"):
         run.bench(path, [str(plain)])
+    perturbed = small.make(tmp_path / "perturbed", **small.perturbed()).folder
+    with pytest.raises(UnsupportedError, match="other guidance"):  # one branch more at every step
+        run.bench(path, [str(perturbed)])
 
 
 def test_a_fresh_process_draws_the_same_task(path, opened, monkeypatch):

@@ -101,6 +101,20 @@ def test_cached_and_unguided_calls_are_told_from_whole_ones(place, monkeypatch):
     assert _calls(bundle, RunOptions(), pictures) == {"denoiser": (1.0, 0.5), "shallow": (1.0, 1.0)}
 
 
+def test_a_branch_that_is_left_out_is_not_counted(tmp_path):
+    bundle, pictures = small.make(tmp_path / "perturbed", **small.perturbed()), []
+    third = 1 / 3
+    for run, share in (
+        (RunOptions(), 1.0),
+        (RunOptions(pag_scale=0.0), 2 * third),
+        (RunOptions(guidance_scale=1.0), 2 * third),
+        (RunOptions(guidance_scale=1.0, pag_scale=0.0), third),
+    ):
+        assert _calls(bundle, run, pictures) == {"denoiser": (2.0, pytest.approx(2 * share))}
+    with pytest.raises(UnsupportedError, match=r"build the bundle with sampler\.guidance\.pag"):
+        _calls(small.make(tmp_path / "plain"), RunOptions(pag_scale=1.0), pictures)
+
+
 @pytest.mark.usefixtures("base")
 def test_a_point_is_scored_against_the_base_and_timed_beside_it(place):
     found = measure_point(task(place, RunOptions(guidance_scale=5.0)))

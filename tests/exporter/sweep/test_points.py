@@ -167,3 +167,11 @@ def test_what_hangs_on_a_search_is_in_the_plan_of_a_point_too(read, tiny_sd):
     named = {point.name: point for point in found}
     whole, bf16 = named["EulerDiscreteScheduler"], named["EulerDiscreteScheduler · bf16"]
     assert plan_digest(whole) == plan_digest(whole) != plan_digest(bf16) != ""
+
+
+def test_a_scale_that_the_recipe_has_by_itself_is_the_base(read):
+    recipe = RECIPE.replace("{steps", "{guidance: {mode: classifier_free, scale: 3.0, pag: {scale: 2.0}}, steps")
+    text = SWEEP[: SWEEP.index("axes:")] + "axes:\n  run.pag_scale: [0.0, 2.0]\n" + SWEEP[SWEEP.index("measures:") :]
+    found = points(read(text, recipe))
+    assert [(point.levels["run.pag_scale"], point.run.pag_scale) for point in found] == [("2.0", None), ("0.0", 0.0)]
+    assert found[0].is_base
