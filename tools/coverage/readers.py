@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import diffusers as library
+import torch
 from diffusers import DiffusionPipeline
 
 from tools.coverage import pipelines
@@ -51,6 +52,26 @@ def ernie_image() -> DiffusionPipeline:
     )  # fmt: skip
     text = language_model("Qwen3"), spelling_tokenizer("Qwen2Tokenizer")
     return diffusers.ErnieImagePipeline(alive(network), made.vae, *text, flow(shift=3.0))
+
+
+def ideogram4() -> DiffusionPipeline:
+    """Thirteen layers of Qwen 3's hidden states in one row with the picture, and a network of its own for guidance."""
+    made: Any = flux2_klein()
+
+    def network() -> Any:  # noqa: ANN401 - a network of either library
+        return alive(
+            diffusers.Ideogram4Transformer2DModel(
+                in_channels=16, num_layers=2, attention_head_dim=16, num_attention_heads=2, intermediate_size=32, adaln_dim=16,
+                llm_features_dim=13 * 32, mrope_section=(4, 2, 2),
+            )
+        )  # fmt: skip
+
+    reader = qwen_vl("Qwen3VL", num_hidden_layers=36).model
+    negative = network()
+    with torch.no_grad():
+        negative.input_proj.weight.mul_(0.9)
+    tokenizer = spelling_tokenizer("Qwen2Tokenizer", CHAT)
+    return diffusers.Ideogram4Pipeline(flow(), made.vae, reader, tokenizer, network(), negative)
 
 
 def flux_kontext() -> DiffusionPipeline:
@@ -132,4 +153,5 @@ MADE: Mapping[str, Callable[[], DiffusionPipeline]] = {
     "cogview4": cogview4,
     "qwenimage": qwen_image,
     "krea2": krea2,
+    "ideogram4": ideogram4,
 }

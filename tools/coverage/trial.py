@@ -84,6 +84,8 @@ CALLS: Mapping[str, Mapping[str, Any]] = {
     "dreamlite-mobile": {"max_sequence_length": 260},
     "kandinsky22": {"prior_num_inference_steps": 3},
     "cascade": {"prior_num_inference_steps": 3},
+    # Its schedule is of 48 steps; a scale, or a schedule of those that are asked for, takes its place.
+    "ideogram4": {"guidance_schedule": None, "max_sequence_length": 96},
     "wuerstchen": {"prior_num_inference_steps": 3},
     "stable-unclip": {"prior_num_inference_steps": 3, "noise_level": 100},
 }

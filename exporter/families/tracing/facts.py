@@ -137,7 +137,7 @@ class Survey:
         self.counts = masks.asked and pads
         self.draws, self.unseeded, self.levels = len(noises), play.unseeded.drawn, play.levels.read
         self.drawn = drawn_of(self._kept, len(noises), self.name) if self.draws > 1 or self.pictures else 0
-        noise = noises[self.drawn]
+        noise = dry_run.of_latent(noises, self.drawn, owned, self.name)
         self.noises, self.grid = [tuple(each.shape) for each in noises], play.grid
         self.latent = dry_run.flat(self.noises[self.drawn], self.name)
         self.way, self.factor = dry_run.packing(noise.reshape(1, *self.latent), self._kept, self.name)

@@ -312,6 +312,13 @@ def as_pictures(value: Tensor, rows: int) -> Tensor:
     return value if rows == 1 else value.unflatten(0, (rows, value.shape[0] // rows)).transpose(0, 1)
 
 
+def of_latent(noises: Sequence[Tensor], number: int, others: Sequence[tuple[int, ...]], name: str) -> Tensor:
+    """The noise of that number; where there is none, the shape of one of the `others`, which have fewer axes, is refused."""
+    if not noises:
+        flat(next(iter(others), ()), name)
+    return noises[number]
+
+
 def flat(noise: tuple[int, ...], name: str) -> tuple[int, ...]:
     """Channels, height and width of a noise."""
     inner = [length for axis, length in enumerate(noise) if axis and (len(noise) == 4 or length != 1 or axis > 2)]

@@ -13,6 +13,8 @@ from torch import SymBool, SymFloat, SymInt, Tensor, nn
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 from torch.nn import functional
 
+from exporter.families.tracing.following.open_scale import OpenScale
+
 #: Whose code is followed with lengths that are open.
 _OPENED = ("diffusers.pipelines", "diffusers.models")
 
@@ -79,12 +81,14 @@ class _OpenInt(int, metaclass=_Whole):
 
 
 class _Real(type):
-    """Of `float` in a pipeline's code: what is computed of a length that is open stays so."""
+    """Of `float` in a pipeline's code: what is computed of a length that is open stays so, and so does an open scale."""
 
     def __instancecheck__(cls, value: object) -> bool:
         return isinstance(value, float | SymFloat)
 
     def __call__(cls, *args: Any) -> Any:  # noqa: ANN401 - of `float`
+        if args and isinstance(args[0], OpenScale):
+            return args[0]
         return torch.sym_float(args[0]) if args and isinstance(args[0], SymInt | SymFloat) else float(*args)
 
 
@@ -263,17 +267,28 @@ def fill_diagonal(matrix: Tensor, value: float) -> Tensor:
     return matrix.masked_fill_(rows[:, None] == columns, value)
 
 
+def of_each_step(scales: list[OpenScale], **_: object) -> list[OpenScale]:
+    """A list with the scale of each step, of which a pipeline would have a tensor: it takes one of them at every step."""
+    return scales
+
+
 def of_any_length(name: str, func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Callable[..., Any]:
     """What does the same as a function of torch, and asks for no length; the function itself, where that asks for none."""
     if name == "linspace" and any(isinstance(each, SymInt | SymFloat) for each in (*args, *kwargs.values())):
         return linspace
     if name == "pad_sequence":
         return pad_sequence
+    if name == "as_tensor" and _is_of_scales(args[0]):
+        return of_each_step
     if name == "cat" and isinstance(args[0], Repeated):
         return joined
     if name == "fill_diagonal_" and args[0].ndim > 1:
         return fill_diagonal
     return fill_masked if name == "__setitem__" and _is_one_for_all(*args) else func
+
+
+def _is_of_scales(value: Any) -> bool:  # noqa: ANN401 - what a tensor is made of
+    return isinstance(value, list) and bool(value) and isinstance(value[0], OpenScale)
 
 
 def _is_one_for_all(target: Tensor, index: Any, value: Any) -> bool:  # noqa: ANN401 - as of `__setitem__`

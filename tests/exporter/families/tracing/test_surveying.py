@@ -104,6 +104,14 @@ def test_of_two_refusals_the_one_is_told_before_which_the_pipeline_comes_farther
         surveyed(made, {}, "classifier_free", 32, 32, 2)
 
 
+def test_noise_of_tokens_is_refused():
+    made = MADE["ideogram4"]()
+    for each in ("transformer", "unconditional_transformer", "vae", "text_encoder"):
+        getattr(made, each).to("meta")
+    with pytest.raises(UnsupportedError, match=r"Ideogram4Pipeline draws noise of \[1, 64, 16\], and latents are"):
+        surveyed(made, {"guidance_schedule": None, "max_sequence_length": 96}, "classifier_free", 32, 32, 2)
+
+
 def test_a_prompt_that_becomes_a_list_is_refused():
     made = MADE["z-image-omni"]()
     for each in ("transformer", "vae", "text_encoder", "siglip"):

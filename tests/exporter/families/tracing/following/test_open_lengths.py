@@ -11,6 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 from exporter.families.tracing.following.open_lengths import Area, Repeated, joined, one_batch, open_lengths
 from exporter.families.tracing.following.open_lengths import pad_sequence as padded_rows
 from exporter.families.tracing.following.open_positions import OpenPositions
+from exporter.families.tracing.following.open_scale import OpenScale
 from exporter.families.tracing.following.open_texts import OpenTexts
 from exporter.families.tracing.following.standins import Answered
 
@@ -23,6 +24,16 @@ def bare(**components):
 
 def nothing(_shape):
     raise AssertionError("no noise is to be drawn")
+
+
+def test_a_scale_that_is_an_input_stays_one_where_a_pipeline_makes_a_number_of_it():
+    scale = OpenScale(torch.tensor([2.0]), on=True)
+    with open_lengths(bare()):
+        number = vars(pipeline_flux)["float"]
+        assert number(scale) is scale
+        assert number("2.5") == 2.5
+    with pytest.raises(TypeError, match="is an input of the graph"):
+        float(scale)
 
 
 def test_lengths_stay_open_in_the_pipeline_s_own_module_alone():

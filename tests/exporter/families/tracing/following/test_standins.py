@@ -100,6 +100,11 @@ def test_scales_and_times_become_tensors_and_spread_over_the_guided_batch():
         assert (first.tolist(), second.tolist()) == ([0.0, 1.0], [2.0, 3.0])
         assert [each.shape for each in torch.ones(2, 4).chunk(2, dim=1)] == [(2, 2), (2, 2)]
         assert torch.tensor([1.0]).repeat(3).tolist() == [1.0] * 3
+        of_a_step = torch.as_tensor([scale] * 3)[1]  # of a list with one for each step
+        blended = of_a_step * torch.ones(2, 1, 2) + (1.0 - of_a_step) * torch.zeros(2, 1, 2)
+        left = (1.0 - of_a_step) * torch.ones(2, 2)
+    assert blended.tolist() == [[[2.0, 2.0]], [[3.0, 3.0]]]
+    assert left.tolist() == [[-1.0, -1.0], [-2.0, -2.0]]
 
 
 def test_noise_is_answered_and_a_picture_ends_the_call():
