@@ -1,0 +1,32 @@
+"""A micro model of LongCat-Image: texts of a fixed length between ids of a template, over FLUX.1's shape."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import diffusers as library
+from diffusers import DiffusionPipeline
+
+from tools.coverage.parts import CHAT, alive, flow, qwen_vl, spelling_tokenizer, vae
+from tools.coverage.pipelines import SHIFTED
+from tools.coverage.processors import QWEN, processor
+
+#: Whose classes are typed for models of their own size and kind.
+diffusers: Any = library
+
+
+def longcat_image() -> DiffusionPipeline:
+    """Qwen 2.5 VL, whose ids the pipeline joins itself, what is quoted by single characters; and guidance that keeps a norm."""
+    network = diffusers.LongCatImageTransformer2DModel(
+        patch_size=1, in_channels=64, num_layers=1, num_single_layers=1, attention_head_dim=16, num_attention_heads=2,
+        joint_attention_dim=32, pooled_projection_dim=32, axes_dims_rope=[4, 6, 6],
+    )  # fmt: skip
+    return diffusers.LongCatImagePipeline(
+        flow(use_dynamic_shifting=True), vae(latent_channels=16, **SHIFTED), qwen_vl("Qwen2_5_VL"),
+        spelling_tokenizer("Qwen2Tokenizer", CHAT), processor("Qwen2VLProcessor", QWEN), alive(network),
+    )  # fmt: skip
+
+
+#: Name → what makes the pipeline.
+MADE: Mapping[str, Callable[[], DiffusionPipeline]] = {"longcat-image": longcat_image}
