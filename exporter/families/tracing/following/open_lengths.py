@@ -13,6 +13,8 @@ from torch import SymBool, SymFloat, SymInt, Tensor, nn
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 from torch.nn import functional
 
+from exporter.families.tracing.following import listed_ids
+
 #: Whose code is followed with lengths that are open.
 _OPENED = ("diffusers.pipelines", "diffusers.models")
 
@@ -94,7 +96,7 @@ class _OpenFloat(float, metaclass=_Real):
 
 def _length(value: Any) -> Any:  # noqa: ANN401 - of `len`
     """`len` of a tensor may be open."""
-    return value.shape[0] if isinstance(value, Tensor) and value.ndim else len(value)
+    return value.shape[0] if isinstance(value, Tensor) and value.ndim else listed_ids.length(value)
 
 
 def _largest(*values: Any, **options: Any) -> Any:  # noqa: ANN401 - of `max`

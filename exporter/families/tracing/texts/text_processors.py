@@ -12,12 +12,17 @@ from transformers import AutoTokenizer, ProcessorMixin
 from transformers.utils.import_utils import DummyObject
 
 from engines.errors import UnsupportedError
-from exporter.families.tracing.following import standins
+from exporter.families.tracing.following import listed_ids, standins
 from exporter.families.tracing.pictures import feature_extractors
 from exporter.families.tracing.texts.readings import MULTIPLE
 
 #: Files of a processor's folder that may say how it prepares pictures, and under which key; "": all of it.
 _IMAGES = (("processor_config.json", "image_processor"), ("preprocessor_config.json", ""))
+
+#: Ids of the longest text where a pipeline has its tokenizer cut texts and that knows no length: a graph has a longest.
+LONGEST = 1024
+#: Lengths above this are transformers' word for none.
+_ANY = int(1e20)
 
 
 class _OneOrMore(ProcessorMixin):
@@ -105,7 +110,14 @@ def tokenized(component: Any, texts: Sequence[str], options: Mapping[str, Any]) 
     What fills a text up to a multiple of ids behind its end is left out: it is masked, and a bundle's text is as long as it is.
     """
     left = {name: value for name, value in options.items() if not (name == MULTIPLE and _fills_up(component, options))}
+    if cut_nowhere(component, options):
+        left["max_length"] = LONGEST
     return component(text=list(texts), **left)
+
+
+def cut_nowhere(component: Any, options: Mapping[str, Any]) -> bool:  # noqa: ANN401
+    """Whether a tokenizer is asked to cut texts, and knows no length to which it could."""
+    return options.get("truncation") is True and options.get("max_length") is None and tokenizer(component).model_max_length > _ANY
 
 
 def _fills_up(component: Any, options: Mapping[str, Any]) -> bool:  # noqa: ANN401
@@ -127,6 +139,8 @@ def answering(real: Any, answer: Callable[..., Any]) -> Any:  # noqa: ANN401 - t
     own = tokenizer(real)
 
     def read(text: Any, options: Mapping[str, Any]) -> Any:  # noqa: ANN401
+        if listed_ids.asked_for(options):
+            return listed_ids.lists(answer, text, options)
         return answer([text] if isinstance(text, str) else list(text), options)
 
     def called(self: Any, text: Any = None, *_: Any, **options: Any) -> Any:  # noqa: ANN401
