@@ -21,7 +21,7 @@ from exporter.families.tracing.pictures import image_arguments, own_noise
 from exporter.families.tracing.pipelines import two_stages
 from exporter.families.tracing.pipelines.one_text import TextList, checked
 from exporter.families.tracing.pipelines.scales import open_scales, other_scales, steering
-from exporter.families.tracing.texts import conditioning, readings, seen_pictures, text_processors
+from exporter.families.tracing.texts import blank_texts, conditioning, readings, seen_pictures, text_processors
 from exporter.families.tracing.texts.lengths import OpenLengths
 from exporter.families.tracing.texts.readings import Reading
 
@@ -292,7 +292,8 @@ class Survey:
     @cached_property
     def lengths(self) -> OpenLengths:
         """How long texts are, and what is made of them."""
-        return OpenLengths(self.name, self.encodings, self._encoded)
+        blank = blank_texts.stand_in(self.pipeline, self.encodings, self._encoded)
+        return OpenLengths(self.name, self.encodings, self._encoded, blank)
 
     @property
     def open(self) -> Mapping[str, Range]:

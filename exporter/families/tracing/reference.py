@@ -220,7 +220,9 @@ class TracedReference:
                 wanted = range(2)[-self._family.survey.branches :] if reading.branch is None else [reading.branch]
                 branches = [rows[port].get(branch) for branch in wanted]
                 for branch, own in enumerate(branches):
-                    if own is None:
+                    if own is None and reading.blank is not None:
+                        branches[branch] = np.full((len(prompts), 1), reading.blank, np.int64)
+                    elif own is None:
                         shown = [reading.shown(text) for text in texts[branch]]
                         made = real(shown, padding="max_length", max_length=reading.length, truncation=True)
                         branches[branch] = np.asarray(made[key], np.int64)

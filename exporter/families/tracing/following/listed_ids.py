@@ -1,32 +1,65 @@
-"""Ids of a text as a Python list, as a tokenizer gives them that is asked for no tensors: how many they are may be open."""
+"""Ids of a text as a Python list, as a tokenizer gives them that is asked for no tensors: what a pipeline makes of such lists."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import SymInt, Tensor
 
+from engines.errors import UnsupportedError
 
-class Ids(list[Any]):
-    """A list of one thing, which stands for all ids of one text: it is copied, cut to what is longer, and joined with others.
+#: What answers a tokenizer's call, given texts and options, with tensors (texts, length).
+Answer = Callable[[Sequence[str], Mapping[str, Any]], Mapping[str, Tensor]]
+
+
+class Pieces(str):
+    """A text that a pipeline tokenizes piece by piece, and joins the ids.
 
     Attributes:
-        row: the ids, or their mask, int64 (length,).
+        pieces: that it is made of.
 
     """
 
-    def __init__(self, row: Tensor) -> None:
-        super().__init__([_All(row)])
-        self.row = row
+    __slots__ = ("pieces",)
+    pieces: tuple[str, ...]
+
+    @classmethod
+    def of(cls, pieces: Sequence[str]) -> Pieces:
+        """The whole of them."""
+        found = cls("".join(pieces))
+        found.pieces = tuple(pieces)
+        return found
 
 
-class _All:
-    """What stands in a list for the ids of one text."""
+@dataclass(frozen=True)
+class _Row:
+    """What stands in a list for all ids of one text, or for their mask: `key` of what the tokenizer is asked for."""
 
-    def __init__(self, row: Tensor) -> None:
-        self.row = row
+    text: str
+    options: Mapping[str, Any]
+    answer: Answer
+    count: Callable[[str, Mapping[str, Any]], int]
+    key: str
+
+
+class Ids(list[Any]):
+    """A list of one thing, which stands for all ids of one text: it is joined with others, and asked how long it is."""
+
+    def __getitem__(self, index: Any) -> Any:  # noqa: ANN401 - a list's
+        """Refuse: which ids these are is not known."""
+        raise UnsupportedError("a pipeline takes single ids out of what its tokenizer gives, which is not built.")
+
+
+class _Given(dict[str, Any]):
+    """What a tokenizer gives, whose entries are attributes too."""
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - lists
+        if name not in self:
+            raise AttributeError(name)
+        return self[name]
 
 
 def asked_for(options: Mapping[str, Any]) -> bool:
@@ -34,39 +67,57 @@ def asked_for(options: Mapping[str, Any]) -> bool:
     return options.get("return_tensors") is None and options.get("padding", False) in (False, None, "do_not_pad")
 
 
+def lists(texts: Any, options: Mapping[str, Any], answer: Answer, count: Callable[[str, Mapping[str, Any]], int]) -> Any:  # noqa: ANN401 - a text, or several
+    """What a tokenizer gives that is asked for no tensors: of a text its ids, of several a list each.
+
+    It is tokenized by `answer` when a tensor is made of them; until then, `count` says how many ids a text has.
+    """
+    found = _Given()
+    for key in ("input_ids", "attention_mask"):
+        rows = [Ids([_Row(text, options, answer, count, key)]) for text in ([texts] if isinstance(texts, str) else texts)]
+        found[key] = rows[0] if isinstance(texts, str) else rows
+    return found
+
+
 def length(values: Any) -> Any:  # noqa: ANN401 - anything that has a length
     """How many ids are in a list; `len` of anything else."""
-    if not isinstance(values, list) or not any(isinstance(each, _All) for each in values):
+    if not isinstance(values, list):
         return len(values)
-    return sum(each.row.shape[0] if isinstance(each, _All) else 1 for each in values)
+    return sum(each.count(each.text, each.options) if isinstance(each, _Row) else 1 for each in list.__iter__(values))
 
 
 def as_tensor(values: Any, **options: Any) -> Tensor | None:  # noqa: ANN401 - data of a tensor
-    """The tensor of ids, or of lists of them as long as each other, or of lengths that are open; None of other data."""
+    """The tensor of a list of ids, or of such lists, or of lengths that are open; None of other data."""
     if not isinstance(values, list) or not values:
         return None
-    if any(isinstance(each, _All) for each in values):
-        rows = [each.row if isinstance(each, _All) else torch.tensor([each]) for each in values]
-        return _typed(torch.cat(rows) if len(rows) > 1 else rows[0], options)
-    if any(isinstance(each, SymInt) for each in values):
-        return torch.stack([torch.full((), each, dtype=options.get("dtype") or torch.long) for each in values])
-    rows = [as_tensor(each, **options) for each in values]
-    return torch.stack([row for row in rows if row is not None]) if all(row is not None for row in rows) else None
+    each = list(list.__iter__(values))
+    if any(isinstance(one, _Row) for one in each):
+        (text, first) = _whole(each)
+        row = first.answer([text], {**first.options, "return_tensors": "pt"})[first.key][0]
+        return row.to(options["dtype"]) if options.get("dtype") else row
+    if any(isinstance(one, SymInt) for one in each):
+        return torch.stack([torch.full((), one, dtype=options.get("dtype") or torch.long) for one in each])
+    rows = [as_tensor(one, **options) for one in each]
+    known = [row for row in rows if row is not None]
+    return torch.stack(known) if len(known) == len(rows) else None
 
 
-def _typed(row: Tensor, options: Mapping[str, Any]) -> Tensor:
-    return row.to(options["dtype"]) if options.get("dtype") else row
+def padded(encoded: Any, options: Mapping[str, Any]) -> Any:  # noqa: ANN401 - as of a tokenizer's `pad`
+    """What a tokenizer's `pad` gives of lists of ids; None where they are others.
 
-
-def lists(answer: Callable[..., Any], texts: Any, options: Mapping[str, Any]) -> Any:  # noqa: ANN401 - a text, or several
-    """What a tokenizer gives that is asked for no tensors: of a text its ids, of several a list each.
-
-    `answer` gives what is asked of one text as tensors.
+    A length to which they are padded is one to which the pipeline has cut them before.
     """
-    alone = [texts] if isinstance(texts, str) else list(texts)
-    each = [answer([text], {**options, "return_tensors": "pt"}) for text in alone]
-    found = each[0]
-    for name in list(found):
-        rows = [Ids(dict.__getitem__(own, name)[0].long()) for own in each]
-        dict.__setitem__(found, name, rows[0] if isinstance(texts, str) else rows)
-    return found
+    rows = encoded["input_ids"]
+    each = [list(list.__iter__(row)) for row in rows if isinstance(row, list)]
+    if not each or len(each) != len(rows) or not all(any(isinstance(one, _Row) for one in row) for row in each):
+        return None
+    texts, firsts = zip(*map(_whole, each), strict=True)
+    cut = {"truncation": True} if options.get("padding") == "max_length" else {}
+    return firsts[0].answer(list(texts), {**firsts[0].options, **options, **cut})
+
+
+def _whole(row: Sequence[Any]) -> tuple[str, _Row]:
+    """The text whose ids are all in a list, and the first piece of it."""
+    if not all(isinstance(each, _Row) for each in row):
+        raise UnsupportedError("a pipeline puts ids of its own around a text's, which is not built.")
+    return (row[0].text if len(row) == 1 else Pieces.of([each.text for each in row])), row[0]

@@ -36,6 +36,11 @@ class TextLengths(Protocol):
         """As many as the call ever gives."""
         ...
 
+    @property
+    def blank(self) -> int | None:
+        """The id that is encoded of an empty text, where the tokenizer makes none."""
+        ...
+
     def drives(self, call: TokenCall) -> bool:
         """Whether some conditioning is as long as the call's own texts say."""
         ...
@@ -85,6 +90,7 @@ class Reading:
         open: the lengths that texts may have, where they are not all of the same.
         branch: which branch alone is read, where lengths are open; 1 is the prompt's.
         pads: how many of the ids that pad texts the pipeline keeps behind one.
+        blank: the id that is encoded of an empty text of open length, where the tokenizer makes none; None: it makes some.
 
     """
 
@@ -98,6 +104,7 @@ class Reading:
     open: Range | None = None
     branch: int | None = None
     pads: int = 0
+    blank: int | None = None
 
     @property
     def most(self) -> int:
@@ -177,7 +184,7 @@ def entries(
                     own = replace(reading, masked=True, open=lengths().whole(call), branch=branch)
                 else:  # all of a text's ids are its own, and its mask is made in the graph
                     ids, pads = lengths().of_ids(call, row), lengths().pads(call)
-                    own = replace(reading, open=ids, branch=branch if branches == 2 else None, pads=pads)
+                    own = replace(reading, open=ids, branch=branch if branches == 2 else None, pads=pads, blank=lengths().blank)
                 same = (name for name, known in found.values() if known == own)
                 taken = {name for name, _ in found.values()}
                 fresh = call.tokenizer if call.tokenizer not in taken else f"negative_{call.tokenizer}"

@@ -13,6 +13,7 @@ from transformers.utils.import_utils import DummyObject
 
 from engines.errors import UnsupportedError
 from exporter.families.tracing.following import listed_ids, standins
+from exporter.families.tracing.following.listed_ids import Pieces
 from exporter.families.tracing.pictures import feature_extractors
 from exporter.families.tracing.texts.readings import MULTIPLE
 
@@ -112,7 +113,22 @@ def tokenized(component: Any, texts: Sequence[str], options: Mapping[str, Any]) 
     left = {name: value for name, value in options.items() if not (name == MULTIPLE and _fills_up(component, options))}
     if cut_nowhere(component, options):
         left["max_length"] = LONGEST
-    return component(text=list(texts), **left)
+    if any(isinstance(text, Pieces) for text in texts):
+        return _joined(component, texts, left)
+    return component(text=list(texts), **{"return_tensors": "pt", **left})
+
+
+def _joined(component: Any, texts: Sequence[str], options: Mapping[str, Any]) -> Any:  # noqa: ANN401
+    """The same of texts of which each piece is tokenized alone."""
+    cut = {name: value for name, value in options.items() if name == "add_special_tokens"}
+    rows = [
+        [number for piece in getattr(text, "pieces", [text]) for number in component(piece, **cut)["input_ids"]][
+            : options.get("max_length") if options.get("truncation") else None
+        ]
+        for text in texts
+    ]
+    shape = {name: options[name] for name in ("padding", "max_length") if name in options}
+    return component.pad({"input_ids": rows}, return_tensors="pt", return_attention_mask=True, **shape)
 
 
 def cut_nowhere(component: Any, options: Mapping[str, Any]) -> bool:  # noqa: ANN401
@@ -140,15 +156,20 @@ def answering(real: Any, answer: Callable[..., Any]) -> Any:  # noqa: ANN401 - t
 
     def read(text: Any, options: Mapping[str, Any]) -> Any:  # noqa: ANN401
         if listed_ids.asked_for(options):
-            return listed_ids.lists(answer, text, options)
+            return listed_ids.lists(text, options, answer, lambda each, asked: tokenized(own, [each], asked)["input_ids"].shape[1])
         return answer([text] if isinstance(text, str) else list(text), options)
 
     def called(self: Any, text: Any = None, *_: Any, **options: Any) -> Any:  # noqa: ANN401
         own.padding_side = self.padding_side  # which some pipelines set before they call
         return read(text, options)
 
+    def padded(_self: Any, encoded: Any, *_: Any, **options: Any) -> Any:  # noqa: ANN401
+        found = listed_ids.padded(encoded, options)
+        return own.pad(encoded, **options) if found is None else found
+
     # What was cut off is told to whoever reads a log.
-    reads = standins.stand_in(own, __call__=called, batch_decode=lambda _self, ids, *_, **__: [""] * len(ids))
+    decoded = lambda _self, ids, *_, **__: [""] * len(ids)  # noqa: E731
+    reads = standins.stand_in(own, __call__=called, pad=padded, batch_decode=decoded)
     if own is real:
         return reads
 
