@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from engines.errors import UnsupportedError
 from exporter.families.tracing import whole_numbers
 from exporter.families.tracing.facts import Survey
 from exporter.families.tracing.following import dry_run
@@ -211,7 +212,8 @@ class PlayedStep(PlayedPart):
         watch = Origins(crossing, "step") if survey.pictures else None
         play = self._play(self._drawing(latent), values["timestep"], watch)
         encoded = self._conditioning(values)
-        play.encode_by(dry_run.replayed(encoded))
+        waiting = list(encoded)
+        play.encode_by(lambda *_, **__: waiting.pop(0))
         scales = {name: marked(values[name], STEP) for name in ("guidance_scale", *survey.scales) if name in values}
         if self._neutral != survey.off and "guidance_scale" in scales:  # the formula's own, where the pipeline leaves it out
             asked = scales["guidance_scale"]
@@ -222,6 +224,8 @@ class PlayedStep(PlayedPart):
             with sized(latent):
                 play(**self._call(play, encoded, latent, scale, values=values) | others)
         except Stepped as event:
+            if waiting:  # and which of them it had is not known
+                raise UnsupportedError(f"{survey.name} asks for no encoding of some prompts in a step, which is not built.") from None
             return dry_run.unpacked(survey.way, event.output, latent).float()
         raise RuntimeError(f"{survey.name} returned without a step")
 

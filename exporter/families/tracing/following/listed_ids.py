@@ -46,7 +46,14 @@ class _Row:
 
 
 class Ids(list[Any]):
-    """A list of one thing, which stands for all ids of one text: it is joined with others, and asked how long it is."""
+    """A list of one thing, which stands for all ids of one text: it is joined with others, and asked how long it is.
+
+    Of a text of open length it tells Python how long the text is that is followed, to compare it with none or the most.
+    """
+
+    def __len__(self) -> int:
+        """How many ids the text has."""
+        return length(self)
 
     def __getitem__(self, index: Any) -> Any:  # noqa: ANN401 - a list's
         """Refuse: which ids these are is not known."""
@@ -88,9 +95,9 @@ def length(values: Any) -> Any:  # noqa: ANN401 - anything that has a length
 
 def as_tensor(values: Any, **options: Any) -> Tensor | None:  # noqa: ANN401 - data of a tensor
     """The tensor of a list of ids, or of such lists, or of lengths that are open; None of other data."""
-    if not isinstance(values, list) or not values:
+    each = list(list.__iter__(values)) if isinstance(values, list) else []
+    if not each:
         return None
-    each = list(list.__iter__(values))
     if any(isinstance(one, _Row) for one in each):
         (text, first) = _whole(each)
         row = first.answer([text], {**first.options, "return_tensors": "pt"})[first.key][0]
