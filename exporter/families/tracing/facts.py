@@ -14,6 +14,7 @@ from engines.signature import Range
 from exporter.families.tracing import encodings, whole_numbers
 from exporter.families.tracing.following import dry_run, own_start, own_texts
 from exporter.families.tracing.following.dry_run import NEGATIVE, POSITIVE, Encoding, Leaf, Play
+from exporter.families.tracing.following.listed_ids import Pieces
 from exporter.families.tracing.following.open_scale import OpenScale
 from exporter.families.tracing.following.origins import DRAW, STEP, Origins, drawn_of, marked
 from exporter.families.tracing.following.standins import Absent, Finished, Stepped, idle, outlined, refused
@@ -21,7 +22,7 @@ from exporter.families.tracing.pictures import image_arguments, own_noise
 from exporter.families.tracing.pipelines import two_stages
 from exporter.families.tracing.pipelines.one_text import TextList, checked
 from exporter.families.tracing.pipelines.scales import open_scales, other_scales, steering
-from exporter.families.tracing.texts import blank_texts, conditioning, readings, seen_pictures, text_processors
+from exporter.families.tracing.texts import blank_texts, conditioning, quoted, readings, seen_pictures, text_processors
 from exporter.families.tracing.texts.lengths import OpenLengths
 from exporter.families.tracing.texts.readings import Reading
 
@@ -316,7 +317,19 @@ class Survey:
     def entries(self) -> Mapping[tuple[str, int], tuple[str, Reading]]:
         """The pipeline's tokenizer and the branch → the bundle's tokenizer, of which there are two where branches differ."""
         given = self.encodings, self.conditioning, self.branches
-        return readings.entries(self.name, *given, self.masked, lambda: self.lengths)
+        return readings.entries(self.name, *given, self.masked, lambda: self.lengths, lambda: self.quotes)
+
+    @cached_property
+    def quotes(self) -> quoted.Quotes | None:
+        """How texts are cut whose ids are made lists of."""
+
+        def pieces(text: str) -> Sequence[str]:
+            calls = [(each.tokens, own.tokens) for each, own in zip(self._encoded(text, NEGATIVE), self.encodings, strict=True)]
+            pairs = [pair for made, known in calls for pair in zip(made, known, strict=False)]
+            texts = [made.texts[0] for made, known in pairs if readings.branch_of(known.texts[0]) == 1]
+            return next(own.pieces for own in texts if isinstance(own, Pieces))
+
+        return quoted.known(self.name, pieces)
 
     def masked(self, tokenizer: str) -> bool:
         """Whether the pipeline looks at the mask of what a tokenizer gives."""

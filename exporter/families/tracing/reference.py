@@ -235,6 +235,9 @@ class TracedReference:
 
         def answer(texts: Sequence[str], options: Mapping[str, Any], images: Any = None) -> AskedTokens:  # noqa: ANN401
             call = waiting.pop(0)
+            # Of an empty text some pipelines tokenize nothing, and the next is a text of their own.
+            if None not in map(branch_of, call.texts) and waiting and None in map(branch_of, waiting[0].texts):
+                call = waiting.pop(0) if waiting[0].texts == tuple(texts) else call
             given = self._tokenized(real, texts, options, call)
             branches = [branch_of(text) for text in call.texts]
             if not call.again and None not in branches:

@@ -16,7 +16,7 @@ Answer = Callable[[Sequence[str], Mapping[str, Any]], Mapping[str, Tensor]]
 
 
 class Pieces(str):
-    """A text that a pipeline tokenizes piece by piece, and joins the ids.
+    """A text of which a pipeline makes a list of ids, piece by piece.
 
     Attributes:
         pieces: that it is made of.
@@ -127,4 +127,4 @@ def _whole(row: Sequence[Any]) -> tuple[str, _Row]:
     """The text whose ids are all in a list, and the first piece of it."""
     if not all(isinstance(each, _Row) for each in row):
         raise UnsupportedError("a pipeline puts ids of its own around a text's, which is not built.")
-    return (row[0].text if len(row) == 1 else Pieces.of([each.text for each in row])), row[0]
+    return Pieces.of([each.text for each in row]), row[0]

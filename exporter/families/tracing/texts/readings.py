@@ -13,6 +13,8 @@ from engines.errors import UnsupportedError
 from engines.manifest import OpenLength
 from engines.signature import Dim, Range
 from exporter.families.tracing.following.dry_run import NEGATIVE, POSITIVE, Encoding, Leaf, TokenCall
+from exporter.families.tracing.following.listed_ids import Pieces
+from exporter.families.tracing.texts.quoted import Quotes
 
 #: How a tokenizer is asked for texts of a fixed length.
 PADDED = "max_length"
@@ -90,6 +92,7 @@ class Reading:
         open: the lengths that texts may have, where they are not all of the same.
         branch: which branch alone is read, where lengths are open; 1 is the prompt's.
         pads: how many of the ids that pad texts the pipeline keeps behind one.
+        quotes: how texts are cut into pieces that are read alone; None: they are not.
         blank: the id that is encoded of an empty text of open length, where the tokenizer makes none; None: it makes some.
 
     """
@@ -105,6 +108,7 @@ class Reading:
     branch: int | None = None
     pads: int = 0
     blank: int | None = None
+    quotes: Quotes | None = None
 
     @property
     def most(self) -> int:
@@ -147,6 +151,7 @@ def entries(
     branches: int,
     masked: Callable[[str], bool],
     lengths: Callable[[], TextLengths],
+    quotes: Callable[[], Quotes | None],
 ) -> dict[tuple[str, int], tuple[str, Reading]]:
     """The pipeline's tokenizer and the branch → the bundle's tokenizer, of which there are two where branches differ.
 
@@ -157,6 +162,7 @@ def entries(
         branches: prompts a picture.
         masked: whether the pipeline looks at the mask of what the tokenizer of a name gives.
         lengths: how long texts are, which is looked at where it is open.
+        quotes: how they are cut, which is looked at where lists of ids are made.
 
     Raises:
         UnsupportedError: how it reads cannot be data.
@@ -178,6 +184,8 @@ def entries(
                 if MULTIPLE in call.options and not masked(call.tokenizer):
                     raise UnsupportedError(f"{where} fills texts up to a multiple and does not mask it, which is not built.")
                 reading = _reading(call, text, branch)
+                if isinstance(text, Pieces):
+                    reading = replace(reading, quotes=quotes())
                 if fixed:
                     own = replace(reading, masked=masked(call.tokenizer))
                 elif filled and not lengths().drives(call):  # it is cut or filled to what another text has: all of it is fed

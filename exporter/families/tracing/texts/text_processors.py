@@ -113,7 +113,7 @@ def tokenized(component: Any, texts: Sequence[str], options: Mapping[str, Any]) 
     left = {name: value for name, value in options.items() if not (name == MULTIPLE and _fills_up(component, options))}
     if cut_nowhere(component, options):
         left["max_length"] = LONGEST
-    if any(isinstance(text, Pieces) for text in texts):
+    if any(isinstance(text, Pieces) and len(text.pieces) > 1 for text in texts):
         return _joined(component, texts, left)
     return component(text=list(texts), **{"return_tensors": "pt", **left})
 
