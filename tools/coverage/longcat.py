@@ -14,6 +14,8 @@ from tools.coverage.processors import QWEN, processor
 
 #: Whose classes are typed for models of their own size and kind.
 diffusers: Any = library
+#: Signs that are one token but where they are quoted.
+MERGES = (("e", "d"), ("l", "u"), ("lu", "e"))
 
 
 def longcat_image() -> DiffusionPipeline:
@@ -24,7 +26,7 @@ def longcat_image() -> DiffusionPipeline:
     )  # fmt: skip
     return diffusers.LongCatImagePipeline(
         flow(use_dynamic_shifting=True), vae(latent_channels=16, **SHIFTED), qwen_vl("Qwen2_5_VL"),
-        spelling_tokenizer("Qwen2Tokenizer", CHAT), processor("Qwen2VLProcessor", QWEN), alive(network),
+        spelling_tokenizer("Qwen2Tokenizer", CHAT, merges=MERGES), processor("Qwen2VLProcessor", QWEN), alive(network),
     )  # fmt: skip
 
 

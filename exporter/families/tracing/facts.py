@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -12,9 +12,8 @@ from torch import Tensor
 from engines.errors import UnsupportedError
 from engines.signature import Range
 from exporter.families.tracing import encodings, whole_numbers
-from exporter.families.tracing.following import dry_run, own_start, own_texts
+from exporter.families.tracing.following import dry_run, own_start, own_texts, rewriting
 from exporter.families.tracing.following.dry_run import NEGATIVE, POSITIVE, Encoding, Leaf, Play
-from exporter.families.tracing.following.listed_ids import Pieces
 from exporter.families.tracing.following.open_scale import OpenScale
 from exporter.families.tracing.following.origins import DRAW, STEP, Origins, drawn_of, marked
 from exporter.families.tracing.following.standins import Absent, Finished, Stepped, idle, outlined, refused
@@ -304,6 +303,16 @@ class Survey:
         return {**own, **(self.lengths.ranges if any(leaf.open for leaf in leaves) else {})}
 
     @property
+    def rewriting(self) -> Mapping[str, Sequence[str]]:
+        """Arguments by which it would have prompts written anew, and the components that do nothing else."""
+        return rewriting.of(self.pipeline)
+
+    @property
+    def cut_at(self) -> Mapping[str, int]:
+        """Tokenizers that know no longest text, and how many ids are read of one."""
+        return text_processors.cut_at(self.pipeline, self.encodings)
+
+    @property
     def seen(self) -> list[str]:
         """Names of the pictures that the text encoder sees."""
         return seen_pictures.names(self.encodings)
@@ -322,14 +331,7 @@ class Survey:
     @cached_property
     def quotes(self) -> quoted.Quotes | None:
         """How texts are cut whose ids are made lists of."""
-
-        def pieces(text: str) -> Sequence[str]:
-            calls = [(each.tokens, own.tokens) for each, own in zip(self._encoded(text, NEGATIVE), self.encodings, strict=True)]
-            pairs = [pair for made, known in calls for pair in zip(made, known, strict=False)]
-            texts = [made.texts[0] for made, known in pairs if readings.branch_of(known.texts[0]) == 1]
-            return next(own.pieces for own in texts if isinstance(own, Pieces))
-
-        return quoted.known(self.name, pieces)
+        return quoted.known(self.name, partial(quoted.pieces, self.encodings, partial(self._encoded, negative=NEGATIVE)))
 
     def masked(self, tokenizer: str) -> bool:
         """Whether the pipeline looks at the mask of what a tokenizer gives."""

@@ -225,7 +225,8 @@ class PlayedStep(PlayedPart):
                 play(**self._call(play, encoded, latent, scale, values=values) | others)
         except Stepped as event:
             if waiting:  # and which of them it had is not known
-                raise UnsupportedError(f"{survey.name} asks for no encoding of some prompts in a step, which is not built.") from None
+                told = "asks for no encoding of some prompts in a step, which is not built"
+                raise UnsupportedError(f"{survey.name} {told}.") from None
             return dry_run.unpacked(survey.way, event.output, latent).float()
         raise RuntimeError(f"{survey.name} returned without a step")
 

@@ -19,7 +19,7 @@ from torch.utils import _pytree as pytree
 
 from engines.errors import UnsupportedError
 from engines.signature import Dim
-from exporter.families.tracing.following import noise_levels, open_lengths, own_start, standins
+from exporter.families.tracing.following import noise_levels, open_lengths, own_start, rewriting, standins
 from exporter.families.tracing.following.class_labels import met_at_the_door
 from exporter.families.tracing.following.kept_types import kept_types
 from exporter.families.tracing.following.noise_levels import NoiseLevels
@@ -33,14 +33,12 @@ from exporter.families.tracing.following.standins import Absent, Answered, Finis
 POSITIVE, NEGATIVE = "A Xylophone 7", "A Quokka 3"
 #: The methods by which pipelines encode their prompts.
 ENCODERS = ("encode_prompt", "_encode_prompt")
-#: Arguments by which pipelines have a language model write prompts anew.
-REWRITES = ("use_pe", "enable_prompt_rewrite")
 #: Arguments with which pipelines change what is asked of them, and their values by which they do not: sizes to the nearest of
 #: a list, captions by code, guidance by the time (of which the default is never), positions by the time (of which the default is
 #: 1, its end), pictures that are changed but in part.
 _OFF: Mapping[str, Any] = {
     "use_resolution_binning": False, "clean_caption": False, "skip_text_cleaning": True, "cfg_truncation": None, "strength": 1.0,
-    "_auto_resize": False, "scaling_watershed": standins.Unreached(), **dict.fromkeys(REWRITES, False),
+    "_auto_resize": False, "scaling_watershed": standins.Unreached(), **dict.fromkeys(rewriting.SWITCHES, False),
 }  # fmt: skip
 
 

@@ -22,12 +22,11 @@ def stand_in(pipeline: Any, base: Sequence[Encoding], encode: Callable[[str, str
         encode: has it encode a prompt and a negative one.
 
     """
-    seen: list[list[int]] = []
+    seen: list[int] = []
 
     def note(_module: object, args: Any, kwargs: Any) -> None:  # noqa: ANN401 - of any network
-        for each in pytree.tree_leaves((args, kwargs)):
-            if isinstance(each, Tensor) and not each.is_floating_point() and not each.is_meta and each.shape == (1, 1):
-                seen.append(each.flatten().tolist())
+        given = (each for each in pytree.tree_leaves((args, kwargs)) if isinstance(each, Tensor) and not each.is_meta)
+        seen.extend(int(each) for each in given if each.shape == (1, 1) and not each.is_floating_point())
 
     with ExitStack() as hooks:
         for network in pipeline.components.values():
@@ -38,4 +37,4 @@ def stand_in(pipeline: Any, base: Sequence[Encoding], encode: Callable[[str, str
         except UnsupportedError:  # there is nothing to encode
             return None
     fewer = any(len(one.tokens) < len(other.tokens) for one, other in zip(found, base, strict=True))
-    return seen[0][0] if fewer and seen and all(each == seen[0] for each in seen) else None
+    return seen[0] if fewer and seen and all(each == seen[0] for each in seen) else None

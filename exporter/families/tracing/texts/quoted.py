@@ -10,15 +10,18 @@ from typing import Any
 from tokenizers import Regex, pre_tokenizers
 
 from engines.errors import UnsupportedError
+from exporter.families.tracing.following.dry_run import POSITIVE
+from exporter.families.tracing.following.listed_ids import Pieces
 
 #: Signs that begin and end what is quoted, of which a pipeline may know some.
-_PAIRS = (("'", "'"), ('"', '"'), ("‘", "’"), ("“", "”"), ("「", "」"), ("『", "』"), ("«", "»"), ("《", "》"), ("`", "`"))
+_PAIRS = tuple((each[0], each[1]) for each in ("''", '""', "‘’", "“”", "「」", "『』", "«»", "《》", "``"))  # noqa: RUF001
 #: Within words these are none.
 _LETTER = "[a-zA-Z]"
 #: Texts on which both must agree.
 _ODD = (
-    "a 'b c' d", "don't say \"don't\" here", "'a' 'b'", "a '' b \"\" c", "a 'b \"c\" d' e", 'say "a\nb" now', "\"open, it's closed",
-    "a 'b", "‘a’ “b c” d", "“a ‘b’ c”", "'tis o' clock", "a'b'", "\"Ünï\" 'ﬁ' “漢字”", " 'a' ", "l'été 'é'",
+    "a 'b c' d", "don't say \"don't\" here", "'a' 'b'", "a '' b \"\" c", "a 'b \"c\" d' e", 'say "a\nb" now',
+    "\"open, it's closed", "a 'b", "‘a’ “b c” d", "“a ‘b’ c”",  # noqa: RUF001
+    "'tis o' clock", "a'b'", "\"Ünï\" 'ﬁ' “漢字”", " 'a' ", "l'été 'é'",
 )  # fmt: skip
 
 #: A text → its pieces as a pipeline has them tokenized.
@@ -43,9 +46,7 @@ class Quotes:
         """What `tokenizers` does of a text before all else: cut out what is quoted, and then cut that into signs."""
         whole = "|".join(self._quoted(*pair) for pair in self.pairs)
         signs = rf"(?:\A(?=(?:{whole})\z)|(?!\A)\G)[\s\S]"
-        return [
-            {"type": "Split", "pattern": {"Regex": each}, "behavior": "Isolated", "invert": False} for each in (whole, signs)
-        ]
+        return [{"type": "Split", "pattern": {"Regex": each}, "behavior": "Isolated", "invert": False} for each in (whole, signs)]
 
     def cut(self, text: str) -> list[str]:
         """The pieces of a text, as `tokenizers` makes them by these steps."""
@@ -85,6 +86,13 @@ def known(where: str, pieces: PiecesOf) -> Quotes | None:
         told = "cuts texts into pieces that it has tokenized alone, in a way that is not known"
         raise UnsupportedError(f"{where} {told}.\n  What is quoted, sign by sign, is built.")
     return found
+
+
+def pieces(base: Sequence[Any], encode: Callable[[str], Sequence[Any]], text: str) -> Sequence[str]:
+    """What is tokenized alone of a prompt by who `encode`s it; `base` are the same calls for the survey's own."""
+    calls = [pair for own, made in zip(base, encode(text), strict=True) for pair in zip(own.tokens, made.tokens, strict=False)]
+    texts = [made.texts[0] for known, made in calls if POSITIVE in known.texts[0]]
+    return next(own.pieces for own in texts if isinstance(own, Pieces))
 
 
 def _kept(pair: tuple[str, str], pieces: PiecesOf) -> bool:

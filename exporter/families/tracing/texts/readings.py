@@ -178,14 +178,8 @@ def entries(
                 padded = call.options.get("padding") == PADDED
                 filled = padded and varies and masked(call.tokenizer)
                 fixed = padded and not filled
-                if not fixed and len(call.texts) > 1 and not (varies and masked(call.tokenizer) and _behind(call)):
-                    told = f"pads the prompt and the negative one to the longer of them ({call.tokenizer})"
-                    raise UnsupportedError(f"{where} {told} and does not mask it behind their ends, which is not built.")
-                if MULTIPLE in call.options and not masked(call.tokenizer):
-                    raise UnsupportedError(f"{where} fills texts up to a multiple and does not mask it, which is not built.")
-                reading = _reading(call, text, branch)
-                if isinstance(text, Pieces):
-                    reading = replace(reading, quotes=quotes())
+                _refuse_unmasked(where, call, masked=masked(call.tokenizer), fixed=fixed, varies=varies)
+                reading = replace(_reading(call, text, branch), quotes=quotes() if isinstance(text, Pieces) else None)
                 if fixed:
                     own = replace(reading, masked=masked(call.tokenizer))
                 elif filled and not lengths().drives(call):  # it is cut or filled to what another text has: all of it is fed
@@ -200,6 +194,15 @@ def entries(
                 if found.setdefault((call.tokenizer, branch), entry) != entry:
                     raise UnsupportedError(f"{where} has {call.tokenizer} read one text in two ways.")
     return found
+
+
+def _refuse_unmasked(where: str, call: TokenCall, *, masked: bool, fixed: bool, varies: bool) -> None:
+    """Raise UnsupportedError where what pads texts of no fixed length is seen."""
+    if not fixed and len(call.texts) > 1 and not (varies and masked and _behind(call)):
+        told = f"pads the prompt and the negative one to the longer of them ({call.tokenizer})"
+        raise UnsupportedError(f"{where} {told} and does not mask it behind their ends, which is not built.")
+    if MULTIPLE in call.options and not masked:
+        raise UnsupportedError(f"{where} fills texts up to a multiple and does not mask it, which is not built.")
 
 
 def _behind(call: TokenCall) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +134,14 @@ def _joined(component: Any, texts: Sequence[str], options: Mapping[str, Any]) ->
 
 def cut_nowhere(component: Any, options: Mapping[str, Any]) -> bool:  # noqa: ANN401
     """Whether a tokenizer is asked to cut texts, and knows no length to which it could."""
-    return options.get("truncation") is True and options.get("max_length") is None and tokenizer(component).model_max_length > _ANY
+    cuts = options.get("truncation") is True and options.get("max_length") is None
+    return cuts and tokenizer(component).model_max_length > _ANY
+
+
+def cut_at(pipeline: Any, encodings: Sequence[Any]) -> dict[str, int]:  # noqa: ANN401 - of diffusers
+    """Tokenizers that know no length to which they cut in the calls of an encoder of prompts, and to how many ids they do."""
+    real, calls = of(pipeline), [call for each in encodings for call in each.tokens]
+    return {call.tokenizer: LONGEST for call in calls if cut_nowhere(real[call.tokenizer], call.options)}
 
 
 def _fills_up(component: Any, options: Mapping[str, Any]) -> bool:  # noqa: ANN401
@@ -150,26 +158,37 @@ def _fills_up(component: Any, options: Mapping[str, Any]) -> bool:  # noqa: ANN4
     return True
 
 
+def _count(real: Any, text: str, options: Mapping[str, Any]) -> int:  # noqa: ANN401
+    """How many ids a tokenizer of transformers' makes of a text."""
+    return int(tokenized(real, [text], options)["input_ids"].shape[1])
+
+
+def _padding(real: Any) -> Callable[..., Any]:  # noqa: ANN401
+    """Its method `pad`, which may be given lists of ids that are to come."""
+
+    def padded(_self: Any, encoded: Any, *_: Any, **options: Any) -> Any:  # noqa: ANN401
+        found = listed_ids.padded(encoded, options)
+        return real.pad(encoded, **options) if found is None else found
+
+    return padded
+
+
 def answering(real: Any, answer: Callable[..., Any]) -> Any:  # noqa: ANN401 - transformers'
     """One of the same class whose calls `answer` answers, given texts, options and, where there are any, pictures."""
     own = tokenizer(real)
 
     def read(text: Any, options: Mapping[str, Any]) -> Any:  # noqa: ANN401
         if listed_ids.asked_for(options):
-            return listed_ids.lists(text, options, answer, lambda each, asked: tokenized(own, [each], asked)["input_ids"].shape[1])
+            return listed_ids.lists(text, options, answer, partial(_count, own))
         return answer([text] if isinstance(text, str) else list(text), options)
 
     def called(self: Any, text: Any = None, *_: Any, **options: Any) -> Any:  # noqa: ANN401
         own.padding_side = self.padding_side  # which some pipelines set before they call
         return read(text, options)
 
-    def padded(_self: Any, encoded: Any, *_: Any, **options: Any) -> Any:  # noqa: ANN401
-        found = listed_ids.padded(encoded, options)
-        return own.pad(encoded, **options) if found is None else found
-
     # What was cut off is told to whoever reads a log.
     decoded = lambda _self, ids, *_, **__: [""] * len(ids)  # noqa: E731
-    reads = standins.stand_in(own, __call__=called, pad=padded, batch_decode=decoded)
+    reads = standins.stand_in(own, __call__=called, pad=_padding(own), batch_decode=decoded)
     if own is real:
         return reads
 
