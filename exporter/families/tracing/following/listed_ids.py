@@ -95,14 +95,14 @@ def length(values: Any) -> Any:  # noqa: ANN401 - anything that has a length
 
 def as_tensor(values: Any, **options: Any) -> Tensor | None:  # noqa: ANN401 - data of a tensor
     """The tensor of a list of ids, or of such lists, or of lengths that are open; None of other data."""
-    each = list(list.__iter__(values)) if isinstance(values, list) else []
+    each = list(list.__iter__(values)) if type(values) in (list, Ids) else []
     if not each:
         return None
     if any(isinstance(one, _Row) for one in each):
         (text, first) = _whole(each)
         row = first.answer([text], {**first.options, "return_tensors": "pt"})[first.key][0]
         return row.to(options["dtype"]) if options.get("dtype") else row
-    if any(isinstance(one, SymInt) for one in each):
+    if any(isinstance(one, SymInt) for one in each) and all(isinstance(one, int | SymInt) for one in each):
         return torch.stack([torch.full((), one, dtype=options.get("dtype") or torch.long) for one in each])
     rows = [as_tensor(one, **options) for one in each]
     known = [row for row in rows if row is not None]

@@ -99,7 +99,7 @@ def _made(name: str, func: Callable[..., Any], args: Sequence[Any], kwargs: Mapp
         return uniform(func(*args, **kwargs))
     if name == "pad_sequence" and any(isinstance(length, SymInt) for each in args[0] for length in each.shape):
         return _stacked(*args, **kwargs)
-    if name == "tensor" and (made := listed_ids.as_tensor(*args, **kwargs)) is not None:
+    if name == "tensor" and args and (made := listed_ids.as_tensor(*args, **kwargs)) is not None:
         lengths = any(isinstance(each, SymInt) for each in args[0])
         return uniform(made, RowLengths(args[0])) if lengths else made
     filled = kwargs.get("fill_value", args[-1] if args else None) if name == "full" else None
@@ -170,7 +170,7 @@ def _selected(tensor: Tensor, index: Any) -> Tensor | None:  # noqa: ANN401 - wh
     """All of what a mask of ones selects; None where it is no such mask that selects."""
     if places := _ends(index):
         return tensor[places].flatten(0, 1)
-    if isinstance(rows := known(index), RowLengths) and index.dtype == torch.bool:
+    if isinstance(rows := known(index), RowLengths) and index.dtype == torch.bool and index.ndim > 1:
         return rows.selected(tensor)
     if not isinstance(index, Tensor) or index.dtype != torch.bool or known(index) is not True:
         return None

@@ -7,6 +7,7 @@ from torch import nn
 from engines.errors import UnsupportedError
 from exporter.families.tracing.following import listed_ids
 from exporter.families.tracing.following.listed_ids import Ids, Pieces
+from exporter.families.tracing.following.open_lengths import Repeated
 from exporter.families.tracing.following.open_texts import OpenTexts
 
 
@@ -73,6 +74,7 @@ def test_padding_cuts_to_the_length_to_which_it_pads():
 
 def test_other_data_are_left_to_torch():
     assert [listed_ids.as_tensor(each) for each in (3, [], [1, 2], [[1], [2]])] == [None] * 4
+    assert listed_ids.as_tensor(Repeated(2, 3)) is None
     assert listed_ids.length("abc") == 3
 
 
@@ -90,9 +92,7 @@ class Padded(nn.Module):
         with OpenTexts():
             texts = [one, other]
             lengths = torch.tensor([text.shape[0] for text in texts], dtype=torch.long)
-            whole = torch.zeros(
-                2, int(lengths.max().item()) if not isinstance(lengths.max().item(), torch.SymInt) else lengths.max().item(), 4
-            )
+            whole = torch.zeros(2, lengths.max().item(), 4)
             for row, text in enumerate(texts):
                 whole[row, : text.shape[0], :] = text
             return whole, lengths
