@@ -10,7 +10,7 @@ from diffusers import DiffusionPipeline
 
 from tools.coverage.parts import CHAT, alive, flow, qwen_vl, spelling_tokenizer, vae
 from tools.coverage.pipelines import SHIFTED
-from tools.coverage.processors import QWEN, processor
+from tools.coverage.processors import PLACES, QWEN, picture_processor, processor
 
 #: Whose classes are typed for models of their own size and kind.
 diffusers: Any = library
@@ -30,5 +30,18 @@ def longcat_image() -> DiffusionPipeline:
     )  # fmt: skip
 
 
+def longcat_image_edit() -> DiffusionPipeline:
+    """The same networks under the pipeline whose text encoder sees the picture too."""
+    made: Any = longcat_image()
+    tokenizer = spelling_tokenizer("Qwen2Tokenizer", CHAT, PLACES)
+    reader = qwen_vl("Qwen2_5_VL", image_token=tokenizer.convert_tokens_to_ids(PLACES[1]))
+    return diffusers.LongCatImageEditPipeline(
+        made.scheduler, made.vae, reader, tokenizer, picture_processor(tokenizer), made.transformer
+    )
+
+
 #: Name → what makes the pipeline.
-MADE: Mapping[str, Callable[[], DiffusionPipeline]] = {"longcat-image": longcat_image}
+MADE: Mapping[str, Callable[[], DiffusionPipeline]] = {
+    "longcat-image": longcat_image,
+    "longcat-image-edit": longcat_image_edit,
+}

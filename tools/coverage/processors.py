@@ -23,7 +23,7 @@ _MISTRAL = (
     "{% else %}[INST]{{ message['content'][0]['text'] }}[/INST]{% endif %}{% endfor %}"
 )
 #: What stands around a picture in a text of Qwen's, and for it.
-_PLACES = ("<|vision_start|>", "<|image_pad|>", "<|vision_end|>")
+PLACES = ("<|vision_start|>", "<|image_pad|>", "<|vision_end|>")
 QWEN = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{% if message['content'] is string %}"
     "{{ message['content'] }}{% else %}{{ message['content'][0]['text'] }}{% endif %}<|im_end|>\n{% endfor %}"
@@ -72,18 +72,23 @@ def nucleus_moe() -> DiffusionPipeline:
     )
 
 
+def picture_processor(tokenizer: Any) -> Any:  # noqa: ANN401 - transformers'
+    """Qwen 2's processor of texts and pictures, of which it makes few patches."""
+    sizes = {"shortest_edge": 4 * 28**2, "longest_edge": 30 * 28**2}
+    return text_processors.pictured("Qwen2VLProcessor", transformers.Qwen2VLImageProcessorPil(size=sizes), tokenizer, QWEN)
+
+
 def qwen_image_edit(kind: str = "QwenImageEditPipeline") -> DiffusionPipeline:
     """Qwen-Image's networks under a pipeline whose text encoder sees the picture too, of which it makes 10 by 10 patches.
 
     The picture has a million pixels, whatever is drawn, and 16 of them to a cell's side.
     """
     made = readers.qwen_image(downsampled=4).components
-    tokenizer = spelling_tokenizer("Qwen2Tokenizer", CHAT, _PLACES)
-    reader = qwen_vl("Qwen2_5_VL", image_token=tokenizer.convert_tokens_to_ids(_PLACES[1]))
-    sizes = {"shortest_edge": 4 * 28**2, "longest_edge": 30 * 28**2}
-    pictures = transformers.Qwen2VLImageProcessorPil(size=sizes)
-    both = text_processors.pictured("Qwen2VLProcessor", pictures, tokenizer, QWEN)
-    return getattr(diffusers, kind)(**{**made, "text_encoder": reader, "tokenizer": tokenizer}, processor=both)
+    tokenizer = spelling_tokenizer("Qwen2Tokenizer", CHAT, PLACES)
+    reader = qwen_vl("Qwen2_5_VL", image_token=tokenizer.convert_tokens_to_ids(PLACES[1]))
+    return getattr(diffusers, kind)(
+        **{**made, "text_encoder": reader, "tokenizer": tokenizer}, processor=picture_processor(tokenizer)
+    )
 
 
 def qwen_image_21() -> DiffusionPipeline:
