@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 
-def padded(source: Any, length: int, *, special: bool = True) -> str:  # noqa: ANN401 - transformers'
+def padded(source: Any, length: int, *, special: bool = True, blank: int | None = None, first: Sequence[Any] = ()) -> str:  # noqa: ANN401 - transformers'
     """Text of a `tokenizers` JSON file that pads to a length, on the source's own side, and cuts nothing off.
 
     Args:
         source: as transformers has it.
         length: in ids.
         special: whether it puts ids around a text, such as that of its beginning.
+        first: how it cuts a text before all else, steps as the file has them.
+        blank: an id that stands for an empty text, which is what pads then; None: the tokenizer's own pads.
 
     """
     content = json.loads(source.backend_tokenizer.to_str())
+    if first:
+        steps = [*first, *([content["pre_tokenizer"]] if content["pre_tokenizer"] else [])]
+        content["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": steps}
     own = type(source.backend_tokenizer).from_str(json.dumps(content if special else content | {"post_processor": None}))
     own.no_truncation()
-    own.enable_padding(length=length, pad_id=source.pad_token_id, pad_token=source.pad_token, direction=source.padding_side)
+    pad, token = (source.pad_token_id, source.pad_token) if blank is None else (blank, own.id_to_token(blank))
+    own.enable_padding(length=length, pad_id=pad, pad_token=token, direction=source.padding_side)
     return own.to_str()

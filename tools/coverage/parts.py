@@ -85,14 +85,17 @@ def flow(**changes: Any) -> FlowMatchEulerDiscreteScheduler:  # noqa: ANN401 - o
     return FlowMatchEulerDiscreteScheduler(**changes)
 
 
-def spelling_tokenizer(kind: str, template: str | None = None, more: Sequence[str] = ()) -> Any:  # noqa: ANN401 - transformers'
+def spelling_tokenizer(
+    kind: str, template: str | None = None, more: Sequence[str] = (), merges: Sequence[tuple[str, str]] = ()
+) -> Any:  # noqa: ANN401 - transformers'
     """A tokenizer of Gemma's or Qwen's class over single characters, with the template of a chat where there is one.
 
-    `more` are special tokens behind all others.
+    `more` are special tokens behind all others, and `merges` characters that are one token beside each other.
     """
     signs = [*sorted(ByteLevel.alphabet()), "▁"]
     special = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-    made = getattr(transformers, kind)(vocab={word: number for number, word in enumerate([*special, *signs])}, merges=[])
+    words = [*special, *signs, *map("".join, merges)]
+    made = getattr(transformers, kind)(vocab={word: number for number, word in enumerate(words)}, merges=list(merges))
     made.chat_template = template
     if more:
         made.add_special_tokens({"extra_special_tokens": list(more)})

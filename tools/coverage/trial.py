@@ -63,6 +63,8 @@ _PLAIN = {
     "skip_text_cleaning": True,
     "strength": 1.0,
     "_auto_resize": False,
+    "use_pe": False,
+    "enable_prompt_rewrite": False,
 }
 #: What the recipe of a micro model says that is shown a picture which it could do without.
 _PICTURED = ("-pictured", "components: {condition: {}}\n")

@@ -8,13 +8,20 @@ from typing import Any
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from exporter.families.tracing.following import own_texts
+from engines.errors import UnsupportedError
+from exporter.families.tracing.following import dry_run, own_texts
 from exporter.families.tracing.following.dry_run import Encoding, Play, TokenCall
 from exporter.families.tracing.following.origins import STEP, marked
 from exporter.families.tracing.following.standins import Stepped
 from exporter.families.tracing.pipelines.one_text import plain
 from exporter.families.tracing.texts import seen_pictures, text_processors
 from exporter.families.tracing.texts.readings import AskedTokens
+
+
+def unencoded(pipeline: Any) -> UnsupportedError:  # noqa: ANN401 - of diffusers
+    """What to raise of a pipeline that reads its prompts somewhere in its call."""
+    told = "reads its prompt within its call, and a bundle's text part is a pipeline's method that encodes prompts"
+    return UnsupportedError(f"{type(pipeline).__name__} {told} ({' or '.join(dry_run.ENCODERS)}).\n  This is a gap in t2iexport.")
 
 
 def recorded(
@@ -37,6 +44,8 @@ def recorded(
 
     def answering(name: str) -> Callable[[Sequence[str], Mapping[str, Any]], AskedTokens]:
         def answer(texts: Sequence[str], options: Mapping[str, Any], images: Any = None) -> AskedTokens:  # noqa: ANN401
+            if not found:
+                raise unencoded(play.pipeline)
             if images is not None:
                 seen_pictures.refuse_start(play.pipeline)
             asked = found[-1].kwargs

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 from engines.errors import UnsupportedError
 from engines.signature import Range
 from exporter.families.tracing import encodings, whole_numbers
-from exporter.families.tracing.following import dry_run, own_start, own_texts
+from exporter.families.tracing.following import dry_run, own_start, own_texts, rewriting
 from exporter.families.tracing.following.dry_run import NEGATIVE, POSITIVE, Encoding, Leaf, Play
 from exporter.families.tracing.following.open_scale import OpenScale
 from exporter.families.tracing.following.origins import DRAW, STEP, Origins, drawn_of, marked
@@ -21,7 +21,7 @@ from exporter.families.tracing.pictures import image_arguments, own_noise
 from exporter.families.tracing.pipelines import two_stages
 from exporter.families.tracing.pipelines.one_text import TextList, checked
 from exporter.families.tracing.pipelines.scales import open_scales, other_scales, steering
-from exporter.families.tracing.texts import conditioning, readings, seen_pictures, text_processors
+from exporter.families.tracing.texts import blank_texts, conditioning, quoted, readings, seen_pictures, text_processors
 from exporter.families.tracing.texts.lengths import OpenLengths
 from exporter.families.tracing.texts.readings import Reading
 
@@ -292,7 +292,8 @@ class Survey:
     @cached_property
     def lengths(self) -> OpenLengths:
         """How long texts are, and what is made of them."""
-        return OpenLengths(self.name, self.encodings, self._encoded)
+        blank = blank_texts.stand_in(self.pipeline, self.encodings, self._encoded)
+        return OpenLengths(self.name, self.encodings, self._encoded, blank)
 
     @property
     def open(self) -> Mapping[str, Range]:
@@ -300,6 +301,16 @@ class Survey:
         leaves = [leaf for each in self.conditioning for leaf in each if isinstance(leaf, Leaf)]
         own = {f"{name}_length": reading.open for name, reading in self.readings.items() if reading.open}
         return {**own, **(self.lengths.ranges if any(leaf.open for leaf in leaves) else {})}
+
+    @property
+    def rewriting(self) -> Mapping[str, Sequence[str]]:
+        """Arguments by which it would have prompts written anew, and the components that do nothing else."""
+        return rewriting.of(self.pipeline)
+
+    @property
+    def cut_at(self) -> Mapping[str, int]:
+        """Tokenizers that know no longest text, and how many ids are read of one."""
+        return text_processors.cut_at(self.pipeline, self.encodings)
 
     @property
     def seen(self) -> list[str]:
@@ -315,7 +326,12 @@ class Survey:
     def entries(self) -> Mapping[tuple[str, int], tuple[str, Reading]]:
         """The pipeline's tokenizer and the branch → the bundle's tokenizer, of which there are two where branches differ."""
         given = self.encodings, self.conditioning, self.branches
-        return readings.entries(self.name, *given, self.masked, lambda: self.lengths)
+        return readings.entries(self.name, *given, self.masked, lambda: self.lengths, lambda: self.quotes)
+
+    @cached_property
+    def quotes(self) -> quoted.Quotes | None:
+        """How texts are cut whose ids are made lists of."""
+        return quoted.known(self.name, partial(quoted.pieces, self.encodings, partial(self._encoded, negative=NEGATIVE)))
 
     def masked(self, tokenizer: str) -> bool:
         """Whether the pipeline looks at the mask of what a tokenizer gives."""

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 def components(survey: Survey, index: Mapping[str, Any], used: Collection[str]) -> Iterator[str]:
     """Those that the model's index names, and no part uses."""
+    used = {*used, *(name for names in survey.rewriting.values() for name in names)}
     for name, entry in index.items():
         if isinstance(entry, list) and entry[-1] is not None and name not in used:
             yield f"left out: {name}, which {survey.name} does not run for a picture from text"
@@ -20,6 +21,11 @@ def components(survey: Survey, index: Mapping[str, Any], used: Collection[str]) 
 
 def abilities(survey: Survey) -> Iterator[str]:
     """What the pipeline does by itself, and a bundle of it does not."""
+    for switch in survey.rewriting:
+        told = "by which a language model writes prompts anew; a bundle draws the prompt that it is given"
+        yield f"left out: {switch} of {survey.name}, {told}"
+    for name, most in survey.cut_at.items():
+        yield f"left out: of a text what is behind its first {most} ids, which {survey.name} reads ({name})"
     if survey.unseeded:
         yield f"left out: noise that no seed reaches, which {survey.name} adds to the pictures that it encodes"
     if survey.rewrites:

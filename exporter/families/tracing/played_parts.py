@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from engines.errors import UnsupportedError
 from exporter.families.tracing import whole_numbers
 from exporter.families.tracing.facts import Survey
 from exporter.families.tracing.following import dry_run
@@ -211,7 +212,8 @@ class PlayedStep(PlayedPart):
         watch = Origins(crossing, "step") if survey.pictures else None
         play = self._play(self._drawing(latent), values["timestep"], watch)
         encoded = self._conditioning(values)
-        play.encode_by(dry_run.replayed(encoded))
+        waiting = list(encoded)
+        play.encode_by(lambda *_, **__: waiting.pop(0))
         scales = {name: marked(values[name], STEP) for name in ("guidance_scale", *survey.scales) if name in values}
         if self._neutral != survey.off and "guidance_scale" in scales:  # the formula's own, where the pipeline leaves it out
             asked = scales["guidance_scale"]
@@ -222,6 +224,9 @@ class PlayedStep(PlayedPart):
             with sized(latent):
                 play(**self._call(play, encoded, latent, scale, values=values) | others)
         except Stepped as event:
+            if waiting:  # and which of them it had is not known
+                told = "asks for no encoding of some prompts in a step, which is not built"
+                raise UnsupportedError(f"{survey.name} {told}.") from None
             return dry_run.unpacked(survey.way, event.output, latent).float()
         raise RuntimeError(f"{survey.name} returned without a step")
 
@@ -314,15 +319,16 @@ def prompted(pipeline: Any, survey: Survey, encoded: Sequence[Any], count: Any) 
     """Arguments that stand for the prompts, which are encoded: by their number alone, and open where the pipeline lets it be."""
     takes = dry_run.arguments(pipeline)
     negative = {"negative_prompt": ""} if survey.branches == 2 else {}
-    if "prompt_embeds" in takes and encoded:
+    leaves = survey.conditioning[0] if encoded else []
+    # Not of lists of one tensor a picture: some pipelines that are given them do not ask for an encoding of the negative prompt
+    # either, and others ask for that one alone.
+    if "prompt_embeds" in takes and leaves and not any(leaf.rows for leaf in leaves if isinstance(leaf, Leaf)):
         _, spec = dry_run.leaves(survey.encodings[0].found, 1)
-        flat = list(zip(spec.flatten_up_to(encoded[0]), survey.conditioning[0], strict=True))
-        first, leaf = next((each, leaf) for each, leaf in flat if isinstance(each, Tensor | list))
-        if isinstance(leaf, Leaf) and isinstance(first, Tensor) and leaf.times > 1 and first.shape[0] != count:
+        flat = list(zip(spec.flatten_up_to(encoded[0]), leaves, strict=True))
+        first, leaf = next((each, leaf) for each, leaf in flat if isinstance(each, Tensor))
+        if isinstance(leaf, Leaf) and leaf.times > 1 and first.shape[0] != count:
             first = first[: first.shape[0] // leaf.times]
-        # Pipelines that want lists of one tensor a picture do not ask for an encoding where they are given.
-        lists = {leaf.name: each for each, leaf in flat if isinstance(leaf, Leaf) and leaf.rows and leaf.name in takes}
-        return {"prompt": None, "prompt_embeds": first, **negative, **lists}
+        return {"prompt": None, "prompt_embeds": first, **negative}
     if "prompt" not in takes:
         return {"batch_size": count}
     count = int(count)

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from engines.errors import UnsupportedError
+from exporter.families.tracing import encodings
 from exporter.families.tracing.facts import Survey
 from exporter.families.tracing.following import dry_run
 from exporter.families.tracing.following.standins import within
@@ -30,9 +31,12 @@ def surveyed(
     multiple of the size that its pictures have, they come as small as that asks for.
 
     Raises:
-        UnsupportedError: it can be followed in neither way; of the two the one in which it comes farther is told.
+        UnsupportedError: it can be followed in neither way; of the two the one in which it comes farther is told. Or it takes
+            prompts, and has no method that encodes them.
 
     """
+    if "prompt" in dry_run.arguments(pipeline) and not dry_run.encoder_of(pipeline):
+        raise encodings.unencoded(pipeline)
     survey = partial(Survey, pipeline, *asked, judged=judged)
     found = _pictured(survey, pipeline, words, shown=shown)
     seen_pictures.refuse_others(found)

@@ -19,7 +19,7 @@ from torch.utils import _pytree as pytree
 
 from engines.errors import UnsupportedError
 from engines.signature import Dim
-from exporter.families.tracing.following import noise_levels, open_lengths, own_start, standins
+from exporter.families.tracing.following import noise_levels, open_lengths, own_start, rewriting, standins
 from exporter.families.tracing.following.class_labels import met_at_the_door
 from exporter.families.tracing.following.kept_types import kept_types
 from exporter.families.tracing.following.noise_levels import NoiseLevels
@@ -38,7 +38,7 @@ ENCODERS = ("encode_prompt", "_encode_prompt")
 #: 1, its end), pictures that are changed but in part.
 _OFF: Mapping[str, Any] = {
     "use_resolution_binning": False, "clean_caption": False, "skip_text_cleaning": True, "cfg_truncation": None, "strength": 1.0,
-    "_auto_resize": False, "scaling_watershed": standins.Unreached(),
+    "_auto_resize": False, "scaling_watershed": standins.Unreached(), **dict.fromkeys(rewriting.SWITCHES, False),
 }  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from torch import SymBool, SymFloat, SymInt, Tensor, nn
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 from torch.nn import functional
 
+from exporter.families.tracing.following import listed_ids
 from exporter.families.tracing.following.open_scale import OpenScale
 
 #: Whose code is followed with lengths that are open.
@@ -98,7 +99,7 @@ class _OpenFloat(float, metaclass=_Real):
 
 def _length(value: Any) -> Any:  # noqa: ANN401 - of `len`
     """`len` of a tensor may be open."""
-    return value.shape[0] if isinstance(value, Tensor) and value.ndim else len(value)
+    return value.shape[0] if isinstance(value, Tensor) and value.ndim else listed_ids.length(value)
 
 
 def _largest(*values: Any, **options: Any) -> Any:  # noqa: ANN401 - of `max`

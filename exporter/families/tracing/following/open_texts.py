@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ from torch.fx.experimental.symbolic_shapes import statically_known_true
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
+from exporter.families.tracing.following import listed_ids
 from exporter.families.tracing.following.text_pairs import RowLengths, stacked
 
 #: Where a tensor keeps the number that all of it is.
@@ -97,6 +99,9 @@ def _made(name: str, func: Callable[..., Any], args: Sequence[Any], kwargs: Mapp
         return uniform(func(*args, **kwargs))
     if name == "pad_sequence" and any(isinstance(length, SymInt) for each in args[0] for length in each.shape):
         return _stacked(*args, **kwargs)
+    if name == "tensor" and args and (made := listed_ids.as_tensor(*args, **kwargs)) is not None:
+        lengths = any(isinstance(each, SymInt) for each in args[0])
+        return uniform(made, RowLengths(args[0])) if lengths else made
     filled = kwargs.get("fill_value", args[-1] if args else None) if name == "full" else None
     own = isinstance(filled, int | SymInt) and not isinstance(filled, bool)
     return uniform(func(*args, **kwargs), filled) if own else None
@@ -165,7 +170,7 @@ def _selected(tensor: Tensor, index: Any) -> Tensor | None:  # noqa: ANN401 - wh
     """All of what a mask of ones selects; None where it is no such mask that selects."""
     if places := _ends(index):
         return tensor[places].flatten(0, 1)
-    if isinstance(rows := known(index), RowLengths) and index.dtype == torch.bool:
+    if isinstance(rows := known(index), RowLengths) and index.dtype == torch.bool and index.ndim > 1:
         return rows.selected(tensor)
     if not isinstance(index, Tensor) or index.dtype != torch.bool or known(index) is not True:
         return None
@@ -173,7 +178,10 @@ def _selected(tensor: Tensor, index: Any) -> Tensor | None:  # noqa: ANN401 - wh
 
 
 def _of_rows(own: RowLengths, func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:  # noqa: ANN401
-    """What a function gives of a mask of which it is known how long each row is."""
+    """What a function gives of a mask of which it is known how long each row is, or of these lengths."""
+    if getattr(func, "__name__", "") == "max" and args[0].ndim == 1 and len(args) == 1 and not kwargs:
+        longest = functools.reduce(torch.sym_max, own)
+        return uniform(torch.full((), longest, dtype=args[0].dtype), longest)
     found, same = own.told(func, args, kwargs)
     return uniform(found, own) if same else found
 

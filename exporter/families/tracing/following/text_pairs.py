@@ -12,7 +12,7 @@ from torch.nn import functional
 
 
 class RowLengths(tuple[Any, ...]):
-    """How long each row is of a mask of ones behind which there are zeros; lengths may be open."""
+    """How long each row is of a mask of ones behind which there are zeros; lengths may be open. It is known of them alone too."""
 
     __slots__ = ()
 
@@ -22,7 +22,7 @@ class RowLengths(tuple[Any, ...]):
         if name == "tolist" and tensor.ndim == 1:
             return list(self), False
         typed = name in {"bool", "clone", "contiguous", "detach", "int", "long", "to"}
-        summed = name == "sum" and kwargs.get("dim", args[1] if len(args) > 1 else None) in (-1, 1)
+        summed = name == "sum" and tensor.ndim > 1 and kwargs.get("dim", args[1] if len(args) > 1 else None) in (-1, 1)
         return func(*args, **kwargs), typed or summed
 
     def selected(self, tensor: Tensor) -> Tensor:

@@ -80,11 +80,20 @@ def _whole(checkpoint: Checkpoint, sampler: SamplerOptions, loaded: Sequence[str
             parts[name] = _spelling(checkpoint, name)
     needed = [name for name, about in takes.items() if about.default is about.empty and about.kind is about.POSITIONAL_OR_KEYWORD]
     missing = [name for name in needed if name not in {"self", *parts}]
-    found = kind(**parts, **dict.fromkeys(missing))
+    found = _made(kind, {**parts, **dict.fromkeys(missing)})
     found.set_progress_bar_config(disable=True)
     # Set afterwards: the constructor would rewrite fields of the scheduler's config that it deems outdated.
     found.scheduler = scheduler(checkpoint, sampler)
     return found
+
+
+def _made(kind: Any, parts: dict[str, Any]) -> Any:  # noqa: ANN401 - a class of diffusers, and one of it
+    """A pipeline of its components; raises UnsupportedError where diffusers lacks a library for it."""
+    try:
+        return kind(**parts)
+    except NameError as error:  # diffusers leaves undefined what needs a library that is not there
+        told = f"{kind.__name__} cannot be made here: diffusers has no {error.name} without a library that is not installed"
+        raise UnsupportedError(f"{told}.\n  Of what prepares pictures for a text encoder that is torchvision.") from error
 
 
 def _absent(checkpoint: Checkpoint, name: str, precision: Precision) -> nn.Module:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from engines.plugins import did_you_mean
-from exporter.families.tracing.following import dry_run
+from exporter.families.tracing.following import dry_run, rewriting
 from exporter.families.tracing.pictures import image_arguments
 from exporter.families.tracing.pipelines import scales
 
@@ -17,6 +17,7 @@ _GIVEN: Mapping[str, str] = {
     "height": "shapes.height", "width": "shapes.width", "num_images_per_prompt": "shapes.batch",
     "num_inference_steps": "sampler.steps", "timesteps": "sampler.timesteps", "sigmas": "sampler.sigmas", "eta": "sampler.step",
     "guidance_scale": "sampler.guidance", "true_cfg_scale": "sampler.guidance", "guidance_rescale": "sampler.guidance",
+    **dict.fromkeys(rewriting.SWITCHES, "off in a bundle, which draws the prompt that it is given"),
     "decoder_guidance_scale": "sampler.guidance", "decoder_timesteps": "sampler.timesteps",
 }  # fmt: skip
 #: And those that no recipe says: what becomes of the picture, and who looks on.

@@ -28,18 +28,20 @@ class OpenLengths:
         where: name of the pipeline.
         base: the calls of its encoder for the survey's own texts.
         encode: what gives the same calls for others.
+        blank: the id that is encoded of an empty text, where the tokenizer makes none.
 
     Raises:
         UnsupportedError: there is no longest text.
 
     """
 
-    def __init__(self, where: str, base: list[Encoding], encode: Encode) -> None:
+    def __init__(self, where: str, base: list[Encoding], encode: Encode, blank: int | None = None) -> None:
+        self.blank = blank
         self._where, self._base = where, base
         texts = [(POSITIVE + _WORDS[:count], NEGATIVE) for count in (2, 3, 5, 8, len(_WORDS))]
         texts += [(POSITIVE, NEGATIVE + _WORDS)]
         texts += [(POSITIVE + tail, NEGATIVE + tail) for tail in (_TYPICAL, *_LONG)]
-        self._samples = [base, _shortest(encode), *(encode(*pair) for pair in texts)]
+        self._samples = [base, _shortest(base, encode), *(encode(*pair) for pair in texts)]
         if any(len(one.tokens) != len(own.tokens) for each in self._samples for one, own in zip(base, each, strict=True)):
             raise UnsupportedError(f"{where} calls its tokenizers more often for some texts than for others.")
         self._dims: dict[str, tuple[int, ...]] = {}
@@ -132,9 +134,11 @@ def _range(lengths: Sequence[int], multiple: int) -> Range:
     return Range(min=max(low, multiple), typical=max(typical, multiple), max=high, multiple=multiple)
 
 
-def _shortest(encode: Encode) -> list[Encoding]:
-    """An empty text; or of one letter, where there is nothing to encode without."""
+def _shortest(base: list[Encoding], encode: Encode) -> list[Encoding]:
+    """An empty text; or of one letter, where there is nothing to encode without, or something else is encoded then."""
     try:
-        return encode("", "")
+        found = encode("", "")
     except UnsupportedError:
         return encode("a", "a")
+    same = all(len(one.tokens) == len(own.tokens) for one, own in zip(base, found, strict=True))
+    return found if same else encode("a", "a")

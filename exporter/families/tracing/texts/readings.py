@@ -13,6 +13,8 @@ from engines.errors import UnsupportedError
 from engines.manifest import OpenLength
 from engines.signature import Dim, Range
 from exporter.families.tracing.following.dry_run import NEGATIVE, POSITIVE, Encoding, Leaf, TokenCall
+from exporter.families.tracing.following.listed_ids import Pieces
+from exporter.families.tracing.texts.quoted import Quotes
 
 #: How a tokenizer is asked for texts of a fixed length.
 PADDED = "max_length"
@@ -34,6 +36,11 @@ class TextLengths(Protocol):
 
     def whole(self, call: TokenCall) -> Range:
         """As many as the call ever gives."""
+        ...
+
+    @property
+    def blank(self) -> int | None:
+        """The id that is encoded of an empty text, where the tokenizer makes none."""
         ...
 
     def drives(self, call: TokenCall) -> bool:
@@ -85,6 +92,8 @@ class Reading:
         open: the lengths that texts may have, where they are not all of the same.
         branch: which branch alone is read, where lengths are open; 1 is the prompt's.
         pads: how many of the ids that pad texts the pipeline keeps behind one.
+        quotes: how texts are cut into pieces that are read alone; None: they are not.
+        blank: the id that is encoded of an empty text of open length, where the tokenizer makes none; None: it makes some.
 
     """
 
@@ -98,6 +107,8 @@ class Reading:
     open: Range | None = None
     branch: int | None = None
     pads: int = 0
+    blank: int | None = None
+    quotes: Quotes | None = None
 
     @property
     def most(self) -> int:
@@ -140,6 +151,7 @@ def entries(
     branches: int,
     masked: Callable[[str], bool],
     lengths: Callable[[], TextLengths],
+    quotes: Callable[[], Quotes | None],
 ) -> dict[tuple[str, int], tuple[str, Reading]]:
     """The pipeline's tokenizer and the branch → the bundle's tokenizer, of which there are two where branches differ.
 
@@ -150,6 +162,7 @@ def entries(
         branches: prompts a picture.
         masked: whether the pipeline looks at the mask of what the tokenizer of a name gives.
         lengths: how long texts are, which is looked at where it is open.
+        quotes: how they are cut, which is looked at where lists of ids are made.
 
     Raises:
         UnsupportedError: how it reads cannot be data.
@@ -165,19 +178,15 @@ def entries(
                 padded = call.options.get("padding") == PADDED
                 filled = padded and varies and masked(call.tokenizer)
                 fixed = padded and not filled
-                if not fixed and len(call.texts) > 1 and not (varies and masked(call.tokenizer) and _behind(call)):
-                    told = f"pads the prompt and the negative one to the longer of them ({call.tokenizer})"
-                    raise UnsupportedError(f"{where} {told} and does not mask it behind their ends, which is not built.")
-                if MULTIPLE in call.options and not masked(call.tokenizer):
-                    raise UnsupportedError(f"{where} fills texts up to a multiple and does not mask it, which is not built.")
-                reading = _reading(call, text, branch)
+                _refuse_unmasked(where, call, masked=masked(call.tokenizer), fixed=fixed, varies=varies)
+                reading = replace(_reading(call, text, branch), quotes=quotes() if isinstance(text, Pieces) else None)
                 if fixed:
                     own = replace(reading, masked=masked(call.tokenizer))
                 elif filled and not lengths().drives(call):  # it is cut or filled to what another text has: all of it is fed
                     own = replace(reading, masked=True, open=lengths().whole(call), branch=branch)
                 else:  # all of a text's ids are its own, and its mask is made in the graph
                     ids, pads = lengths().of_ids(call, row), lengths().pads(call)
-                    own = replace(reading, open=ids, branch=branch if branches == 2 else None, pads=pads)
+                    own = replace(reading, open=ids, branch=branch if branches == 2 else None, pads=pads, blank=lengths().blank)
                 same = (name for name, known in found.values() if known == own)
                 taken = {name for name, _ in found.values()}
                 fresh = call.tokenizer if call.tokenizer not in taken else f"negative_{call.tokenizer}"
@@ -185,6 +194,15 @@ def entries(
                 if found.setdefault((call.tokenizer, branch), entry) != entry:
                     raise UnsupportedError(f"{where} has {call.tokenizer} read one text in two ways.")
     return found
+
+
+def _refuse_unmasked(where: str, call: TokenCall, *, masked: bool, fixed: bool, varies: bool) -> None:
+    """Raise UnsupportedError where what pads texts of no fixed length is seen."""
+    if not fixed and len(call.texts) > 1 and not (varies and masked and _behind(call)):
+        told = f"pads the prompt and the negative one to the longer of them ({call.tokenizer})"
+        raise UnsupportedError(f"{where} {told} and does not mask it behind their ends, which is not built.")
+    if MULTIPLE in call.options and not masked:
+        raise UnsupportedError(f"{where} fills texts up to a multiple and does not mask it, which is not built.")
 
 
 def _behind(call: TokenCall) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,18 @@ from transformers import AutoTokenizer, ProcessorMixin
 from transformers.utils.import_utils import DummyObject
 
 from engines.errors import UnsupportedError
-from exporter.families.tracing.following import standins
+from exporter.families.tracing.following import listed_ids, standins
+from exporter.families.tracing.following.listed_ids import Pieces
 from exporter.families.tracing.pictures import feature_extractors
 from exporter.families.tracing.texts.readings import MULTIPLE
 
 #: Files of a processor's folder that may say how it prepares pictures, and under which key; "": all of it.
 _IMAGES = (("processor_config.json", "image_processor"), ("preprocessor_config.json", ""))
+
+#: Ids of the longest text where a pipeline has its tokenizer cut texts and that knows no length: a graph has a longest.
+LONGEST = 1024
+#: Lengths above this are transformers' word for none.
+_ANY = int(1e20)
 
 
 class _OneOrMore(ProcessorMixin):
@@ -105,7 +112,36 @@ def tokenized(component: Any, texts: Sequence[str], options: Mapping[str, Any]) 
     What fills a text up to a multiple of ids behind its end is left out: it is masked, and a bundle's text is as long as it is.
     """
     left = {name: value for name, value in options.items() if not (name == MULTIPLE and _fills_up(component, options))}
-    return component(text=list(texts), **left)
+    if cut_nowhere(component, options):
+        left["max_length"] = LONGEST
+    if any(isinstance(text, Pieces) and len(text.pieces) > 1 for text in texts):
+        return _joined(component, texts, left)
+    return component(text=list(texts), **{"return_tensors": "pt", **left})
+
+
+def _joined(component: Any, texts: Sequence[str], options: Mapping[str, Any]) -> Any:  # noqa: ANN401
+    """The same of texts of which each piece is tokenized alone."""
+    cut = {name: value for name, value in options.items() if name == "add_special_tokens"}
+    rows = [
+        [number for piece in getattr(text, "pieces", [text]) for number in component(piece, **cut)["input_ids"]][
+            : options.get("max_length") if options.get("truncation") else None
+        ]
+        for text in texts
+    ]
+    shape = {name: options[name] for name in ("padding", "max_length") if name in options}
+    return component.pad({"input_ids": rows}, return_tensors="pt", return_attention_mask=True, **shape)
+
+
+def cut_nowhere(component: Any, options: Mapping[str, Any]) -> bool:  # noqa: ANN401
+    """Whether a tokenizer is asked to cut texts, and knows no length to which it could."""
+    cuts = options.get("truncation") is True and options.get("max_length") is None
+    return cuts and tokenizer(component).model_max_length > _ANY
+
+
+def cut_at(pipeline: Any, encodings: Sequence[Any]) -> dict[str, int]:  # noqa: ANN401 - of diffusers
+    """Tokenizers that know no length to which they cut in the calls of an encoder of prompts, and to how many ids they do."""
+    real, calls = of(pipeline), [call for each in encodings for call in each.tokens]
+    return {call.tokenizer: LONGEST for call in calls if cut_nowhere(real[call.tokenizer], call.options)}
 
 
 def _fills_up(component: Any, options: Mapping[str, Any]) -> bool:  # noqa: ANN401
@@ -122,11 +158,28 @@ def _fills_up(component: Any, options: Mapping[str, Any]) -> bool:  # noqa: ANN4
     return True
 
 
+def _count(real: Any, text: str, options: Mapping[str, Any]) -> int:  # noqa: ANN401
+    """How many ids a tokenizer of transformers' makes of a text."""
+    return int(tokenized(real, [text], options)["input_ids"].shape[1])
+
+
+def _padding(real: Any) -> Callable[..., Any]:  # noqa: ANN401
+    """Its method `pad`, which may be given lists of ids that are to come."""
+
+    def padded(_self: Any, encoded: Any, *_: Any, **options: Any) -> Any:  # noqa: ANN401
+        found = listed_ids.padded(encoded, options)
+        return real.pad(encoded, **options) if found is None else found
+
+    return padded
+
+
 def answering(real: Any, answer: Callable[..., Any]) -> Any:  # noqa: ANN401 - transformers'
     """One of the same class whose calls `answer` answers, given texts, options and, where there are any, pictures."""
     own = tokenizer(real)
 
     def read(text: Any, options: Mapping[str, Any]) -> Any:  # noqa: ANN401
+        if listed_ids.asked_for(options):
+            return listed_ids.lists(text, options, answer, partial(_count, own))
         return answer([text] if isinstance(text, str) else list(text), options)
 
     def called(self: Any, text: Any = None, *_: Any, **options: Any) -> Any:  # noqa: ANN401
@@ -134,7 +187,8 @@ def answering(real: Any, answer: Callable[..., Any]) -> Any:  # noqa: ANN401 - t
         return read(text, options)
 
     # What was cut off is told to whoever reads a log.
-    reads = standins.stand_in(own, __call__=called, batch_decode=lambda _self, ids, *_, **__: [""] * len(ids))
+    decoded = lambda _self, ids, *_, **__: [""] * len(ids)  # noqa: E731
+    reads = standins.stand_in(own, __call__=called, pad=_padding(own), batch_decode=decoded)
     if own is real:
         return reads
 

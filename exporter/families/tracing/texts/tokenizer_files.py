@@ -25,4 +25,5 @@ def written(name: str, reading: Reading, source: Any) -> tuple[Tokenizer, str]: 
         mask=f"{name}_mask" if reading.masked else None,
         before=reading.before, after=reading.after, lower=reading.lower, open=reading.entry(name),
     )  # fmt: skip
-    return entry, padded(source, reading.most, special=reading.special)
+    first = reading.quotes.steps if reading.quotes else ()
+    return entry, padded(source, reading.most, special=reading.special, blank=reading.blank, first=first)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from engines.errors import UnsupportedError
 from exporter.families.tracing import encodings
 from exporter.families.tracing.following.dry_run import Play
 from exporter.families.tracing.following.standins import Stepped, outlined
@@ -32,3 +33,10 @@ def test_the_run_ends_after_so_many(pipeline):
     both = run(pipeline, {}, 2)
     assert [each.tokens[0].texts for each in both] == [("A cat",), ("dogs",)]
     assert all(each.found is not None for each in both)
+
+
+def test_a_text_that_is_tokenized_outside_the_encoder_is_told(pipeline):
+    play = Play(pipeline, torch.zeros, torch.zeros(1))
+    encodings.recorded(play, text_processors.of(pipeline), {}, cut=False)
+    with pytest.raises(UnsupportedError, match="FluxPipeline reads its prompt within its call"):
+        play.pipeline.tokenizer(["A cat"], return_tensors="pt")

@@ -8,7 +8,7 @@ from exporter.families.tracing.left_out import abilities, components
 
 
 def survey(**facts: Any) -> Any:
-    plain = {"name": "APipeline", "unseeded": 0, "rewrites": False, "readings": {}, "unguided": {}}
+    plain = {"name": "APipeline", "unseeded": 0, "rewrites": False, "readings": {}, "unguided": {}, "rewriting": {}, "cut_at": {}}
     return SimpleNamespace(**{**plain, **facts})
 
 
@@ -19,11 +19,20 @@ def test_components_that_no_part_uses_are_named():
     ]
 
 
+def test_a_component_that_writes_prompts_anew_is_said_once():
+    index = {"unet": ["diffusers", "A"], "pe": ["transformers", "B"], "pe_tokenizer": ["transformers", "C"]}
+    assert list(components(survey(rewriting={"use_pe": ["pe", "pe_tokenizer"]}), index, {"unet"})) == []
+
+
 def test_each_ability_that_is_left_out_has_its_sentence():
     assert list(abilities(survey())) == []
     readings = {"tokenizer": SimpleNamespace(pads=1, most=8)}
-    told = survey(unseeded=1, rewrites=True, readings=readings, unguided=UnsupportedError("its code\n  fails"))
-    noise, texts, ids, guidance = abilities(told)
+    new = {"rewriting": {"use_pe": ["pe"]}, "cut_at": {"tokenizer": 9}}
+    told = survey(**new, unseeded=1, rewrites=True, readings=readings, unguided=UnsupportedError("its code\n  fails"))
+    anew, end, noise, texts, ids, guidance = abilities(told)
+    assert "use_pe of APipeline" in anew
+    assert "a bundle draws the prompt that it is given" in anew
+    assert "first 9 ids" in end
     assert "noise that no seed reaches" in noise
     assert "mends in prompts by code" in texts
     assert "more than 8 ids" in ids

@@ -32,6 +32,11 @@ def test_a_network_that_asks_a_mask_for_lengths_is_given_texts_without_what_pads
     assert not any(each.masked for each in found.readings.values())
 
 
+def test_a_pipeline_that_encodes_its_prompt_within_its_call_is_told():
+    with pytest.raises(UnsupportedError, match="OmniGenPipeline reads its prompt within its call"):
+        surveyed(beside.MADE["omnigen"](), {}, "classifier_free", 32, 32, 2)
+
+
 def test_a_network_that_computes_with_a_mask_alone_is_given_padded_texts():
     made = MADE["pixart-sigma"]()
     for network in made.components.values():

@@ -70,3 +70,12 @@ def test_a_list_that_is_an_argument_is_no_component(tmp_path):
     MADE["krea2"]().save_pretrained(tmp_path)
     found = assemble.pipeline(resolve(ModelOptions(source=str(tmp_path)), Path()), SamplerOptions(steps=(2,)), (), "fp32")
     assert found.text_encoder_select_layers == (1, 2)
+
+
+def test_a_pipeline_that_lacks_a_library_is_told(checkpoint, monkeypatch):
+    def undefined(*_, **__):
+        raise NameError("name 'Some' is not defined", name="SomeProcessor")
+
+    monkeypatch.setattr(diffusers.PixArtSigmaPipeline, "register_modules", undefined)
+    with pytest.raises(UnsupportedError, match="PixArtSigmaPipeline cannot be made here: diffusers has no SomeProcessor"):
+        assemble.pipeline(checkpoint, SamplerOptions(steps=(2,)), (), "fp32")

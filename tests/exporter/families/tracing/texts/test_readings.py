@@ -33,7 +33,7 @@ def test_what_fills_a_text_up_to_a_multiple_is_to_be_masked():
     call = TokenCall("tokenizer", (POSITIVE,), {"padding": True, "pad_to_multiple_of": 8}, ones, ones, again=False)
     encoding = Encoding((), {}, tokens=[call])
     with pytest.raises(UnsupportedError, match="SomePipeline fills texts up to a multiple and does not mask it"):
-        entries("SomePipeline", [encoding], [[]], 1, lambda _: False, lambda _: None)
+        entries("SomePipeline", [encoding], [[]], 1, lambda _: False, lambda _: None, lambda: None)
 
 
 def test_a_text_is_the_prompt_or_the_negative_one():

@@ -45,9 +45,11 @@ def test_calls_are_answered_whichever_way_they_come(read):
     asked = []
     stand_in = text_processors.answering(read, lambda texts, options: asked.append((texts, options)) or {"input_ids": 7})
     assert stand_in(text="a fox", padding=True) == {"input_ids": 7}
-    assert stand_in.tokenizer(["an owl"]) == {"input_ids": 7}
+    assert stand_in.tokenizer(["an owl"], return_tensors="pt") == {"input_ids": 7}
     chat = [[{"role": "user", "content": [{"type": "text", "text": "a hen"}]}]]
-    found = stand_in.apply_chat_template(chat, chat_template="{{ messages[0]['role'] }}", tokenize=True, return_dict=True)
+    found = stand_in.apply_chat_template(
+        chat, chat_template="{{ messages[0]['role'] }}", tokenize=True, return_dict=True, return_tensors="pt"
+    )
     assert found == {"input_ids": 7}
     assert [texts for texts, _ in asked] == [["a fox"], ["an owl"], ["user"]]
     assert asked[0][1] == {"padding": True}
