@@ -112,6 +112,10 @@ SIDES = {
     "qwenimage-edit-plus-pictured": (64, 96),
     "sana": (32, 64),
     "sana-pag": (32, 64),
+    "hidream-image": (128, 192),
+    "kandinsky5": (1024, 1408),
+    "latent-diffusion": (64, 128),
+    "cosmos2": (64, 128),
 }
 
 
@@ -261,7 +265,7 @@ def drawn_by(
             texts = {name: value[0] for name, value in texts.items()}
         if type(source).__name__ in _ONE_PICTURE:
             given |= {name: shown[0] for name, shown in given.items() if name in ("image", "mask_image") and shown}
-        found.append(source(**texts, **given, generator=list(noise[own]), output_type="np").images)
+        found.append(source(**texts, **given, generator=list(noise[own]), output_type="np", return_dict=False)[0])
     return np.concatenate(found)
 
 
