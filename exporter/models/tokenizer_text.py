@@ -5,6 +5,19 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from exporter.models import sentencepiece_tokenizer
+
+
+def backend_of(source: Any) -> Any:  # noqa: ANN401 - transformers', and the library's own class
+    """The `tokenizers` one that it has; of one that is Python code the one that reads the same.
+
+    Raises:
+        UnsupportedError: there is none.
+
+    """
+    own = getattr(source, "backend_tokenizer", None)
+    return sentencepiece_tokenizer.converted(source) if own is None else own
+
 
 def padded(source: Any, length: int, *, special: bool = True) -> str:  # noqa: ANN401 - transformers'
     """Text of a `tokenizers` JSON file that pads to a length, on the source's own side, and cuts nothing off.
@@ -15,8 +28,9 @@ def padded(source: Any, length: int, *, special: bool = True) -> str:  # noqa: A
         special: whether it puts ids around a text, such as that of its beginning.
 
     """
-    content = json.loads(source.backend_tokenizer.to_str())
-    own = type(source.backend_tokenizer).from_str(json.dumps(content if special else content | {"post_processor": None}))
+    backend = backend_of(source)
+    content = json.loads(backend.to_str())
+    own = type(backend).from_str(json.dumps(content if special else content | {"post_processor": None}))
     own.no_truncation()
     own.enable_padding(length=length, pad_id=source.pad_token_id, pad_token=source.pad_token, direction=source.padding_side)
     return own.to_str()

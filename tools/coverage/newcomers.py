@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import string
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -94,13 +95,20 @@ def hidream_image() -> DiffusionPipeline:
     )
 
 
-def _pieces() -> Path:
-    """A model of SentencePiece over bytes and single characters, as ChatGLM's is one with merges."""
+#: Pieces of more than a character, the likeliest first.
+MERGED = ("re", "▁a", "ci", "red", "cir", "▁red")
+
+
+def pieces(**normalizer: Any) -> Path:  # noqa: ANN401 - of the file
+    """A model of SentencePiece over bytes, single characters and a few longer pieces, with merges, as ChatGLM's is one."""
     made = sentencepiece.ModelProto()
-    made.trainer_spec.model_type, made.trainer_spec.byte_fallback, made.trainer_spec.vocab_size = 2, True, 0
+    made.trainer_spec.model_type, made.trainer_spec.byte_fallback = 2, True
     made.normalizer_spec.name, made.normalizer_spec.remove_extra_whitespaces = "identity", False
+    for name, value in normalizer.items():
+        setattr(made.normalizer_spec, name, value)
     special = [("<unk>", 2), ("<s>", 3), ("</s>", 3), *((f"<0x{number:02X}>", 6) for number in range(256))]
-    for number, (piece, kind) in enumerate([*special, *((sign, 1) for sign in "▁abcdefghijklmnopqrstuvwxyz")]):
+    signs = ((sign, 1) for sign in (*MERGED, "▁", *string.ascii_lowercase))
+    for number, (piece, kind) in enumerate([*special, *signs]):
         made.pieces.add(piece=piece, score=-float(number) if kind == 1 else 0.0, type=kind)
     made.trainer_spec.vocab_size = len(made.pieces)
     file = Path(tempfile.mkdtemp()) / "tokenizer.model"
@@ -112,7 +120,7 @@ def kolors() -> DiffusionPipeline:
     """SDXL's UNet over ChatGLM, with a tokenizer of diffusers' own, which reads a model of SentencePiece."""
     from diffusers.pipelines.kolors import text_encoder, tokenizer  # noqa: PLC0415 - it is written for an older torch, and told so
 
-    reader = tokenizer.ChatGLMTokenizer(str(_pieces()))
+    reader = tokenizer.ChatGLMTokenizer(str(pieces()))
     config = text_encoder.ChatGLMConfig(
         num_layers=2, padded_vocab_size=reader.vocab_size, hidden_size=32, ffn_hidden_size=48, kv_channels=8,
         num_attention_heads=4, seq_length=512, multi_query_attention=True, multi_query_group_num=2, add_qkv_bias=True,

@@ -21,7 +21,7 @@ from exporter.families.tracing.pictures import image_arguments, own_noise
 from exporter.families.tracing.pipelines import two_stages
 from exporter.families.tracing.pipelines.one_text import TextList, checked
 from exporter.families.tracing.pipelines.scales import open_scales, other_scales, steering
-from exporter.families.tracing.texts import conditioning, readings, seen_pictures, text_processors
+from exporter.families.tracing.texts import conditioning, made_of_masks, readings, seen_pictures, text_processors
 from exporter.families.tracing.texts.lengths import OpenLengths
 from exporter.families.tracing.texts.readings import Reading
 
@@ -318,8 +318,8 @@ class Survey:
         return readings.entries(self.name, *given, self.masked, lambda: self.lengths)
 
     def masked(self, tokenizer: str) -> bool:
-        """Whether the pipeline looks at the mask of what a tokenizer gives."""
-        return "attention_mask" in self._read[tokenizer]
+        """Whether the pipeline looks at the mask of what a tokenizer gives, or at what is made of it."""
+        return not self._read[tokenizer].isdisjoint(("attention_mask", *made_of_masks.MADE))
 
     @cached_property
     def image(self) -> tuple[int, ...]:

@@ -90,6 +90,7 @@ class TokenCall:
         mask: of the same shape.
         again: whether these texts were tokenized before, so that this is to warn of what does not fit.
         seen: pictures that the text encoder sees in them, each one of the ids; None: none.
+        more: what it gave besides, that is made of the mask.
 
     """
 
@@ -100,6 +101,7 @@ class TokenCall:
     mask: Tensor
     again: bool
     seen: Any = None
+    more: tuple[str, ...] = ()
 
 
 @dataclass

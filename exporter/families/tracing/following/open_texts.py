@@ -28,6 +28,13 @@ _SHAPED = {
 _JOINED = {"cat", "concat", "stack"}
 
 
+class Some:
+    """What is known of a mask that selects some of a text and not all: networks that ask must not take a shorter way."""
+
+
+SOME = Some()
+
+
 def uniform(tensor: Tensor, value: Any = 1) -> Tensor:  # noqa: ANN401 - a number, which may be an open length
     """The same tensor, of which all is known to be that number."""
     setattr(tensor, _KEPT, value)
@@ -77,8 +84,8 @@ class OpenTexts(TorchFunctionMode):
         if (made := _made(name, func, args, kwargs)) is not None:
             return made
         own = known(args[0]) if args else None
-        if isinstance(own, Ends | RowLengths):
-            return _of_ends(own, name, func, args, kwargs) if isinstance(own, Ends) else _of_rows(own, func, args, kwargs)
+        if isinstance(own, Some | Ends | RowLengths):
+            return _of_mask(own, name, func, args, kwargs)
         if own is not None and (answer := _answer(name, own, args, kwargs)) is not None:
             return answer
         if name == "__setitem__" and (places := _ends(args[1])):
@@ -126,6 +133,21 @@ def _of_ends(own: Ends, name: str, func: Callable[..., Any], args: Sequence[Any]
         length = args[0].shape[-1]
         return uniform(torch.full_like(found, value := own.first * (length - own.length) + own.last * own.length), value)
     return found
+
+
+def _of_mask(own: Any, name: str, func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:  # noqa: ANN401
+    """What a function gives of a mask of which something is known, and not that it is one number."""
+    if isinstance(own, RowLengths):
+        return _of_rows(own, func, args, kwargs)
+    return (_of_some if isinstance(own, Some) else _of_ends)(own, name, func, args, kwargs)
+
+
+def _of_some(own: Some, name: str, func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:  # noqa: ANN401
+    """What a function gives of a mask of which it is known that it selects some."""
+    if name in ("all", "any") and len(args) == 1 and not kwargs:
+        return uniform(torch.full((), name == "any"), name == "any")
+    found = func(*args, **kwargs)
+    return uniform(found, own) if name in _TYPED else found
 
 
 def _is_empty(value: object) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ import diffusers
 import transformers
 from torch import nn
 
-from engines.errors import RecipeError, UnsupportedError
+from engines.errors import MissingDependency, RecipeError, UnsupportedError
 from engines.plugins import did_you_mean
 from exporter.families.tracing.following.standins import real
 from exporter.families.tracing.pictures import feature_extractors, ip_adapters
@@ -32,10 +33,14 @@ def kind_of(checkpoint: Checkpoint) -> Any:  # noqa: ANN401 - a class of diffuse
 
     Raises:
         UnsupportedError: the installed diffusers has none of that name.
+        MissingDependency: it has, for which a library is not installed.
 
     """
     name = checkpoint.configs["model_index"]["_class_name"]
     found = getattr(diffusers, name, None)
+    if lacking := [each for each in getattr(found, "_backends", ()) if importlib.util.find_spec(each) is None]:
+        told = f"{name} needs {' and '.join(lacking)}, and it is not installed.\n  pip install {' '.join(lacking)}"
+        raise MissingDependency(lacking[0], "", told)
     if not (isinstance(found, type) and issubclass(found, diffusers.DiffusionPipeline)):
         raise UnsupportedError(f"diffusers {diffusers.__version__} has no pipeline {name!r}.\n  A newer diffusers may know it.")
     kind = siblings.from_text(found, checkpoint.configs)

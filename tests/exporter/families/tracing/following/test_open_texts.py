@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from exporter.families.tracing.following.open_texts import Ends, OpenTexts, known, padded, uniform
+from exporter.families.tracing.following.open_texts import SOME, Ends, OpenTexts, known, padded, uniform
 
 
 class Asked(nn.Module):
@@ -101,3 +101,21 @@ def test_a_text_without_padding_is_all_its_own():
         assert known(mask[:, :2]) is None
         assert mask.sum(1).tolist() == [3]
         assert mask.sum().item() == 3
+
+
+class Padded(nn.Module):
+    """A network that takes a shorter way where a mask selects all."""
+
+    def forward(self, states, mask):
+        with OpenTexts():
+            mask = uniform(mask, SOME).to(torch.float32)
+            if mask.bool().all():
+                return states
+            return states * mask[..., None] + (1.0 if mask.bool().any() else 0.0)
+
+
+def test_a_padded_text_s_mask_takes_no_shorter_way():
+    states, mask = torch.rand(1, 4, 3), torch.tensor([[0, 1, 1, 1]])
+    program = torch.export.export(Padded(), (states, mask), strict=False)
+    for own in (mask, torch.ones_like(mask)):
+        torch.testing.assert_close(program.module()(states, own), states * own[..., None] + 1.0)

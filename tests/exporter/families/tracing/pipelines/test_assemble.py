@@ -8,7 +8,7 @@ import diffusers
 import pytest
 import torch
 
-from engines.errors import RecipeError, UnsupportedError
+from engines.errors import MissingDependency, RecipeError, UnsupportedError
 from exporter.families.tracing.pipelines import assemble
 from exporter.models.resolve import resolve
 from exporter.recipe.schema import ModelOptions, SamplerOptions
@@ -70,3 +70,13 @@ def test_a_list_that_is_an_argument_is_no_component(tmp_path):
     MADE["krea2"]().save_pretrained(tmp_path)
     found = assemble.pipeline(resolve(ModelOptions(source=str(tmp_path)), Path()), SamplerOptions(steps=(2,)), (), "fp32")
     assert found.text_encoder_select_layers == (1, 2)
+
+
+def test_a_pipeline_whose_library_is_missing_says_what_to_install(tmp_path, monkeypatch):
+    class Kept:
+        _backends = ("torch", "sentencepieces")
+
+    MADE["pixart-sigma"]().save_pretrained(tmp_path)
+    monkeypatch.setattr(diffusers, "PixArtSigmaPipeline", Kept)
+    with pytest.raises(MissingDependency, match=r"PixArtSigmaPipeline needs sentencepieces, .*\n  pip install sentencepieces"):
+        assemble.kind_of(resolve(ModelOptions(source=str(tmp_path)), Path()))
