@@ -24,6 +24,8 @@ BESIDE: Mapping[str, str] = {
     "ChatGLMTokenizer": "kolors.tokenizer",
     "LDMBertModel": "latent_diffusion",
 }
+#: The config of what guides by itself.
+_GUIDER = "guider_config.json"
 #: And of a scheduler that is a stage's own.
 _SCHEDULER = "scheduler_config.json"
 
@@ -34,7 +36,7 @@ def of(inside: Path, name: str) -> str:
         return TOKENIZER
     if SCHEDULERS.fullmatch(name):
         return "scheduler_config.json"
-    return next((file for file in ("config.json", TOKENIZER, _PROCESSOR) if (inside / file).exists()), "config.json")
+    return next((file for file in ("config.json", TOKENIZER, _PROCESSOR, _GUIDER) if (inside / file).exists()), "config.json")
 
 
 def of_diffusers(index: Mapping[str, Any]) -> dict[str, Any]:

@@ -38,6 +38,7 @@ from engines.request import Request
 from engines.signature import dimension
 from engines.sizes import Sizes
 from exporter.build import build
+from exporter.families.tracing.following import guiders
 from exporter.recipe.schema import Recipe
 from exporter.stages import worker
 from exporter.stages.store import Store
@@ -238,6 +239,8 @@ def compared(source: Any, name: str, bundle: Path, mode: str, height: int, width
             options |= {**_PLAIN, "max_area": height * width, **handed(pictures), **numbers, **CALLS.get(name, {})}
             options = {key: value for key, value in options.items() if key in takes}
             options |= {"negative_prompt": [negative] * len(prompts)} if negative and "negative_prompt" in takes else {}
+            for guider in guiders.of(source).values():
+                guider.guidance_scale = 1.0 if scale is None else scale
             with warnings.catch_warnings(), _means():
                 warnings.simplefilter("ignore")  # of diffusers about its own arguments
                 wanted = drawn_by(source, prompts, noise, options, ("negative_prompt", *handed(pictures)))

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from engines.errors import UnsupportedError
 from exporter.families.tracing.following import own_texts
 from exporter.families.tracing.following.dry_run import Encoding, Play, TokenCall
 from exporter.families.tracing.following.origins import STEP, marked
@@ -37,6 +38,11 @@ def recorded(
 
     def answering(name: str) -> Callable[[Sequence[str], Mapping[str, Any]], AskedTokens]:
         def answer(texts: Sequence[str], options: Mapping[str, Any], images: Any = None) -> AskedTokens:  # noqa: ANN401
+            if not found:
+                raise UnsupportedError(
+                    f"{type(play.pipeline).__name__} reads its prompts in the midst of its call, and has no encode_prompt, by "
+                    "which what belongs to the texts is told from the steps.\n  Only pipelines with one are built."
+                )
             if images is not None:
                 seen_pictures.refuse_start(play.pipeline)
             asked = found[-1].kwargs

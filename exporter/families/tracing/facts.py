@@ -12,7 +12,7 @@ from torch import Tensor
 from engines.errors import UnsupportedError
 from engines.signature import Range
 from exporter.families.tracing import encodings, whole_numbers
-from exporter.families.tracing.following import dry_run, own_start, own_texts
+from exporter.families.tracing.following import dry_run, further_times, latent_layouts, own_start, own_texts
 from exporter.families.tracing.following.dry_run import NEGATIVE, POSITIVE, Encoding, Leaf, Play
 from exporter.families.tracing.following.open_scale import OpenScale
 from exporter.families.tracing.following.origins import DRAW, STEP, Origins, drawn_of, marked
@@ -118,7 +118,8 @@ class Survey:
             play.place(check_inputs=checked(check))
         try:
             watched = dry_run.watched(play.pipeline, lambda: play.phase, self.components)
-            with outlined(), watched, dry_run.returning(play.pipeline, self.returned), masks:
+            told = further_times.refused(play.pipeline, self.name)
+            with outlined(), watched, told, dry_run.returning(play.pipeline, self.returned), masks:
                 play(**called)
         except Stepped as event:
             self._kept, self.options, self.output = event.sample, event.options, event.output
@@ -130,8 +131,7 @@ class Survey:
             raise UnsupportedError(f"{self.name} never calls its scheduler's step.\n  Only pipelines that denoise are built.")
         self.lone = called["prompt"].written
         self.texts = TextList if self.lone else list
-        (earlier,) = first.values()
-        self.earlier = earlier.of_a_picture(self.name)
+        self.earlier = next(iter(first.values())).of_a_picture(self.name)
         self.owned = own_noise.of_a_picture(owned, self.name)
         pads = any(not call.mask.all() for each in self.encodings for call in each.tokens)
         self.counts = masks.asked and pads
@@ -139,7 +139,7 @@ class Survey:
         self.drawn = drawn_of(self._kept, len(noises), self.name) if self.draws > 1 or self.pictures else 0
         noise = noises[self.drawn]
         self.noises, self.grid = [tuple(each.shape) for each in noises], play.grid
-        self.latent = dry_run.flat(self.noises[self.drawn], self.name)
+        self.latent = latent_layouts.channels_first(dry_run.flat(self.noises[self.drawn], self.name), self.size, self.name)
         self.way, self.factor = dry_run.packing(noise.reshape(1, *self.latent), self._kept, self.name)
 
     @property

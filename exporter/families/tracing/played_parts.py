@@ -21,7 +21,7 @@ from exporter.families.tracing.following.open_lengths import one_batch
 from exporter.families.tracing.following.open_scale import OpenScale
 from exporter.families.tracing.following.open_texts import SOME, OpenTexts, padded, uniform
 from exporter.families.tracing.following.origins import DRAW, STEP, Origins, marked
-from exporter.families.tracing.following.own_texts import Ones, as_long
+from exporter.families.tracing.following.own_texts import Ones, Zeros, as_long
 from exporter.families.tracing.following.standins import Finished, Stepped, outlined
 from exporter.families.tracing.following.text_pairs import paired
 from exporter.families.tracing.pictures import image_arguments, own_noise
@@ -299,6 +299,8 @@ def restored(
     def put(leaf: Any) -> Any:  # noqa: ANN401 - a constant is anything
         if isinstance(leaf, Ones):
             return uniform(leaf.made(next(iter(values.values())).shape[0], lengths[leaf.dim]))
+        if isinstance(leaf, Zeros):
+            return uniform(leaf.made(next(iter(values.values())).shape[0]), 0)
         if not isinstance(leaf, Leaf):
             return leaf
         value = values[leaf.name].to(dtype if leaf.dtype.is_floating_point else leaf.dtype)

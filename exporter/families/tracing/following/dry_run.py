@@ -19,7 +19,7 @@ from torch.utils import _pytree as pytree
 
 from engines.errors import UnsupportedError
 from engines.signature import Dim
-from exporter.families.tracing.following import noise_levels, open_lengths, own_start, standins
+from exporter.families.tracing.following import guiders, noise_levels, open_lengths, own_start, standins
 from exporter.families.tracing.following.class_labels import met_at_the_door
 from exporter.families.tracing.following.kept_types import kept_types
 from exporter.families.tracing.following.noise_levels import NoiseLevels
@@ -184,6 +184,7 @@ class Play:
         takes = arguments(self.pipeline)
         asked = {**off(asked["height"], asked["width"]), "generator": torch.Generator(), **asked}
         given = {name: value for name, value in asked.items() if name in takes}
+        self._place(**guiders.steered(self.pipeline, asked.get("guidance_scale", 1.0)))
         unseeded = self.unseeded if "generator" in takes else nullcontext()
         call = inspect.unwrap(type(self.pipeline).__call__)
         # Origins outermost: what the answers put in the place of scales and noise is followed too.
@@ -192,7 +193,7 @@ class Play:
         known, largest = OpenTexts(), OpenPositions()  # innermost: what is known of a mask is not to be asked of torch
         with (
             standins.real(), torch.no_grad(), followed, self._answered, unseeded, kept, known, largest, self.levels,
-            kept_types(self.pipeline), labelled, quiet(),
+            kept_types(self.pipeline), labelled, guiders.close(), quiet(),
         ):  # fmt: skip
             return call(self.pipeline, **given)
 
