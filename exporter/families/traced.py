@@ -74,7 +74,8 @@ class Traced:
 
     def _surveyed(self) -> Survey:
         """The pipeline at the recipe's typical size."""
-        from exporter.families.tracing.pictures import image_arguments  # noqa: PLC0415 - torch
+        from exporter.families.tracing.following import guiders  # noqa: PLC0415 - torch
+        from exporter.families.tracing.pictures import image_arguments  # noqa: PLC0415
         from exporter.families.tracing.pipelines import call, siblings  # noqa: PLC0415 - torch
         from exporter.families.tracing.surveying import surveyed  # noqa: PLC0415
 
@@ -82,6 +83,8 @@ class Traced:
         pipeline = self.pipeline(loaded=())
         if found := call.problems(pipeline, self.recipe.model.call):
             raise RecipeError(found)
+        if self.recipe.sampler.guidance.mode == "classifier_free":
+            guiders.refuse(pipeline, max(self.recipe.sampler.steps))
         return surveyed(
             pipeline, self.arguments, self.recipe.sampler.guidance.mode,
             shapes.height[1], shapes.width[1], self.recipe.sampler.steps[0],

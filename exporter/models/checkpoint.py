@@ -384,7 +384,8 @@ def _trusted(configs: Mapping[str, Mapping[str, Any]], where: str) -> Mapping[st
     for name in configs:
         config_types.refuse_types(name, configs[name], where)
         library = index[name][0] if name in index else "diffusers"
-        if library not in _LIBRARIES or "auto_map" in configs[name]:
+        own = name in index and index[name][1] in component_files.BESIDE  # as code of diffusers that is run in the model's place
+        if library not in _LIBRARIES or ("auto_map" in configs[name] and not own):
             raise UnsupportedError(
                 f"{where}: {name} is of {library!r}, code that comes with the model, and none is run.\n"
                 f"  Components must be classes of {' or '.join(_LIBRARIES)}."

@@ -15,12 +15,17 @@ TOKENIZERS = re.compile(r"tokenizer(_\d)?")
 SCHEDULERS = re.compile(r"(\w+_)?scheduler")
 #: The config of what makes ids of texts, and of what makes pixels of images alone.
 TOKENIZER, _PROCESSOR = "tokenizer_config.json", "preprocessor_config.json"
-#: Networks that diffusers keeps beside a pipeline, whose module the index then names instead of diffusers, by the last of its
-#: names: class → module.
+#: Networks and tokenizers that diffusers keeps beside a pipeline, whose folder the index then names instead of diffusers: class →
+#: module.
 BESIDE: Mapping[str, str] = {
     "StableUnCLIPImageNormalizer": "stable_diffusion",
     **dict.fromkeys(("PaellaVQModel", "WuerstchenDiffNeXt", "WuerstchenPrior"), "deprecated.wuerstchen"),
+    "ChatGLMModel": "kolors.text_encoder",
+    "ChatGLMTokenizer": "kolors.tokenizer",
+    "LDMBertModel": "latent_diffusion",
 }
+#: The config of what guides by itself.
+_GUIDER = "guider_config.json"
 #: And of a scheduler that is a stage's own.
 _SCHEDULER = "scheduler_config.json"
 
@@ -31,14 +36,15 @@ def of(inside: Path, name: str) -> str:
         return TOKENIZER
     if SCHEDULERS.fullmatch(name):
         return "scheduler_config.json"
-    return next((file for file in ("config.json", TOKENIZER, _PROCESSOR) if (inside / file).exists()), "config.json")
+    return next((file for file in ("config.json", TOKENIZER, _PROCESSOR, _GUIDER) if (inside / file).exists()), "config.json")
 
 
 def of_diffusers(index: Mapping[str, Any]) -> dict[str, Any]:
     """An index in which networks that diffusers keeps beside a pipeline are diffusers'."""
 
     def own(entry: Any) -> Any:  # noqa: ANN401 - whatever somebody wrote there
-        beside = isinstance(entry, list) and entry in ([module.rpartition(".")[2], name] for name, module in BESIDE.items())
+        folders = {name: module.removeprefix("deprecated.").partition(".")[0] for name, module in BESIDE.items()}
+        beside = isinstance(entry, list) and entry in ([folder, name] for name, folder in folders.items())
         return ["diffusers", entry[1]] if beside else entry
 
     return {name: own(entry) for name, entry in index.items()}

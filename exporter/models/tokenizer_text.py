@@ -6,6 +6,19 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from exporter.models import sentencepiece_tokenizer
+
+
+def backend_of(source: Any) -> Any:  # noqa: ANN401 - transformers', and the library's own class
+    """The `tokenizers` one that it has; of one that is Python code the one that reads the same.
+
+    Raises:
+        UnsupportedError: there is none.
+
+    """
+    own = getattr(source, "backend_tokenizer", None)
+    return sentencepiece_tokenizer.converted(source) if own is None else own
+
 
 def padded(source: Any, length: int, *, special: bool = True, blank: int | None = None, first: Sequence[Any] = ()) -> str:  # noqa: ANN401 - transformers'
     """Text of a `tokenizers` JSON file that pads to a length, on the source's own side, and cuts nothing off.
@@ -18,11 +31,12 @@ def padded(source: Any, length: int, *, special: bool = True, blank: int | None 
         blank: an id that stands for an empty text, which is what pads then; None: the tokenizer's own pads.
 
     """
-    content = json.loads(source.backend_tokenizer.to_str())
+    backend = backend_of(source)
+    content = json.loads(backend.to_str())
     if first:
         steps = [*first, *([content["pre_tokenizer"]] if content["pre_tokenizer"] else [])]
         content["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": steps}
-    own = type(source.backend_tokenizer).from_str(json.dumps(content if special else content | {"post_processor": None}))
+    own = type(backend).from_str(json.dumps(content if special else content | {"post_processor": None}))
     own.no_truncation()
     pad, token = (source.pad_token_id, source.pad_token) if blank is None else (blank, own.id_to_token(blank))
     own.enable_padding(length=length, pad_id=pad, pad_token=token, direction=source.padding_side)

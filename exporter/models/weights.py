@@ -8,6 +8,7 @@ import importlib
 import inspect
 import math
 import textwrap
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -51,9 +52,11 @@ def skeleton(library: str, name: str, config: Mapping[str, Any], *, computed: bo
     cls = _kind(library, name)
     try:
         with init_empty_weights(include_buffers=False) if computed else torch.device("meta"):
-            if library == "diffusers":
+            if hasattr(cls, "from_config"):
                 return cls.from_config(dict(config))
-            return cls(cls.config_class.from_dict(dict(config)))
+            # Some put their weights where they are told, and into memory if they are told nothing.
+            where = {"device": "meta"} if "device" in inspect.signature(cls.__init__).parameters else {}
+            return cls(cls.config_class.from_dict(dict(config)), **where)
     except (ValueError, TypeError, NotImplementedError) as error:
         raise UnsupportedError(f"{name} refuses its config: {error}") from error
 
@@ -73,7 +76,8 @@ def named(library: str, name: str) -> Any:  # noqa: ANN401 - a class
     if name in _OWN:
         return _OWN[name]
     if library == "diffusers" and name in component_files.BESIDE:
-        return getattr(importlib.import_module(f"diffusers.pipelines.{component_files.BESIDE[name]}"), name, None)
+        with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # of torch about what they still call
+            return getattr(importlib.import_module(f"diffusers.pipelines.{component_files.BESIDE[name]}"), name, None)
     return getattr({"diffusers": diffusers, "transformers": transformers}.get(library), name, None)
 
 

@@ -110,6 +110,7 @@ def _translated(program: torch.export.ExportedProgram, signature: Signature, ops
         _leave_out(program.graph)
         _spell(program.graph)
         _bias(program.graph)
+        _head(program.graph)
         _widen(program.graph)
     # Decomposing counts them: weights of a side of shapes alone are gone.
     left = {node.name for node in program.graph.find_nodes(op="placeholder")}
@@ -180,6 +181,22 @@ def _bias(graph: torch.fx.Graph) -> None:
             zeros = weight.meta["val"].new_zeros(weight.meta["val"].shape[:1])
             bias = _before(node, torch.ops.aten.full.default, (list(zeros.shape), 0.0), zeros, {"dtype": zeros.dtype})
             node.args = image, weight, bias, *others
+
+
+def _head(graph: torch.fx.Graph) -> None:
+    """Give attention of (batch, length, channels) the axis of heads, one of them, without which ONNX has no form of it."""
+    axis = torch.ops.aten.unsqueeze.default
+    for node in graph.find_nodes(op="call_function", target=torch.ops.aten.scaled_dot_product_attention.default):
+        made = node.meta["val"]
+        if made.ndim != 3:
+            continue
+        wide = [_before(node, axis, (each, 1), each.meta["val"].unsqueeze(1)) for each in node.args[:3]]
+        masks = [_before(node, axis, (each, -3), each.meta["val"].unsqueeze(-3)) if each else each for each in node.args[3:4]]
+        node.args, node.meta["val"] = (*wide, *masks, *node.args[4:]), made.unsqueeze(1)
+        with graph.inserting_after(node):
+            narrow = graph.call_function(torch.ops.aten.squeeze.dim, (node, 1))
+        narrow.meta = {**node.meta, "val": made}
+        node.replace_all_uses_with(narrow, lambda user, own=narrow: user is not own)
 
 
 #: What makes one tensor of a list. Of these torch itself widens the narrower ones, and its ONNX export does not.

@@ -29,7 +29,20 @@ from engines.request import Request
 from exporter.report import pipelines
 from exporter.stages import worker
 from tools.coverage import __main__ as coverage
-from tools.coverage import conditioned, dreamlite, edits, handover, longcat, omnigen, pixels, prompted, readers, trial, unets
+from tools.coverage import (
+    conditioned,
+    dreamlite,
+    edits,
+    handover,
+    longcat,
+    newcomers,
+    omnigen,
+    pixels,
+    prompted,
+    readers,
+    trial,
+    unets,
+)
 from tools.coverage.conditioned import SIZED, unet
 from tools.coverage.parts import alive, clip, clip_tokenizer, vae
 
@@ -151,6 +164,7 @@ _FROM_TEXT: Mapping[str, Callable[[], DiffusionPipeline]] = {
     **dreamlite.MADE,
     **longcat.MADE,
     **omnigen.MADE,
+    **newcomers.MADE,
 }
 #: Name → what makes the pipeline.
 MADE: Mapping[str, Callable[[], DiffusionPipeline]] = {

@@ -38,6 +38,7 @@ from engines.request import Request
 from engines.signature import dimension
 from engines.sizes import Sizes
 from exporter.build import build
+from exporter.families.tracing.following import guiders
 from exporter.recipe.schema import Recipe
 from exporter.stages import worker
 from exporter.stages.store import Store
@@ -116,6 +117,10 @@ SIDES = {
     "qwenimage-edit-plus-pictured": (64, 96),
     "sana": (32, 64),
     "sana-pag": (32, 64),
+    "hidream-image": (128, 192),
+    "kandinsky5": (1024, 1408),
+    "latent-diffusion": (64, 128),
+    "cosmos2": (64, 128),
 }
 
 
@@ -238,6 +243,8 @@ def compared(source: Any, name: str, bundle: Path, mode: str, height: int, width
             options |= {**_PLAIN, "max_area": height * width, **handed(pictures), **numbers, **CALLS.get(name, {})}
             options = {key: value for key, value in options.items() if key in takes}
             options |= {"negative_prompt": [negative] * len(prompts)} if negative and "negative_prompt" in takes else {}
+            for guider in guiders.of(source).values():
+                guider.guidance_scale = 1.0 if scale is None else scale
             with warnings.catch_warnings(), _means():
                 warnings.simplefilter("ignore")  # of diffusers about its own arguments
                 wanted = drawn_by(source, prompts, noise, options, ("negative_prompt", *handed(pictures)))
@@ -265,7 +272,7 @@ def drawn_by(
             texts = {name: value[0] for name, value in texts.items()}
         if type(source).__name__ in _ONE_PICTURE:
             given |= {name: shown[0] for name, shown in given.items() if name in ("image", "mask_image") and shown}
-        found.append(source(**texts, **given, generator=list(noise[own]), output_type="np").images)
+        found.append(source(**texts, **given, generator=list(noise[own]), output_type="np", return_dict=False)[0])
     return np.concatenate(found)
 
 

@@ -14,7 +14,7 @@ from exporter.families.tracing.following.dry_run import Encoding, Play, TokenCal
 from exporter.families.tracing.following.origins import STEP, marked
 from exporter.families.tracing.following.standins import Stepped
 from exporter.families.tracing.pipelines.one_text import plain
-from exporter.families.tracing.texts import seen_pictures, text_processors
+from exporter.families.tracing.texts import made_of_masks, seen_pictures, text_processors
 from exporter.families.tracing.texts.readings import AskedTokens
 
 
@@ -53,7 +53,7 @@ def recorded(
             calls = found[-1].tokens
             again = any(each.tokenizer == name and each.texts == tuple(texts) for each in calls)
             ids, mask = given["input_ids"], given.get("attention_mask")
-            calls.append(TokenCall(name, tuple(texts), options, ids, mask, again, seen))
+            calls.append(TokenCall(name, tuple(texts), options, ids, mask, again, seen, made_of_masks.names(given)))
             return AskedTokens(dict(given), set() if again else read.setdefault(name, set()))
 
         return answer

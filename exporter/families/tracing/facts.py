@@ -12,7 +12,7 @@ from torch import Tensor
 from engines.errors import UnsupportedError
 from engines.signature import Range
 from exporter.families.tracing import encodings, whole_numbers
-from exporter.families.tracing.following import dry_run, own_start, own_texts, rewriting
+from exporter.families.tracing.following import dry_run, further_times, latent_layouts, own_start, own_texts, rewriting
 from exporter.families.tracing.following.dry_run import NEGATIVE, POSITIVE, Encoding, Leaf, Play
 from exporter.families.tracing.following.open_scale import OpenScale
 from exporter.families.tracing.following.origins import DRAW, STEP, Origins, drawn_of, marked
@@ -21,7 +21,15 @@ from exporter.families.tracing.pictures import image_arguments, own_noise
 from exporter.families.tracing.pipelines import two_stages
 from exporter.families.tracing.pipelines.one_text import TextList, checked
 from exporter.families.tracing.pipelines.scales import open_scales, other_scales, steering
-from exporter.families.tracing.texts import blank_texts, conditioning, quoted, readings, seen_pictures, text_processors
+from exporter.families.tracing.texts import (
+    blank_texts,
+    conditioning,
+    made_of_masks,
+    quoted,
+    readings,
+    seen_pictures,
+    text_processors,
+)
 from exporter.families.tracing.texts.lengths import OpenLengths
 from exporter.families.tracing.texts.readings import Reading
 
@@ -118,7 +126,8 @@ class Survey:
             play.place(check_inputs=checked(check))
         try:
             watched = dry_run.watched(play.pipeline, lambda: play.phase, self.components)
-            with outlined(), watched, dry_run.returning(play.pipeline, self.returned), masks:
+            told = further_times.refused(play.pipeline, self.name)
+            with outlined(), watched, told, dry_run.returning(play.pipeline, self.returned), masks:
                 play(**called)
         except Stepped as event:
             self._kept, self.options, self.output = event.sample, event.options, event.output
@@ -130,8 +139,7 @@ class Survey:
             raise UnsupportedError(f"{self.name} never calls its scheduler's step.\n  Only pipelines that denoise are built.")
         self.lone = called["prompt"].written
         self.texts = TextList if self.lone else list
-        (earlier,) = first.values()
-        self.earlier = earlier.of_a_picture(self.name)
+        self.earlier = next(iter(first.values())).of_a_picture(self.name)
         self.owned = own_noise.of_a_picture(owned, self.name)
         pads = any(not call.mask.all() for each in self.encodings for call in each.tokens)
         self.counts = masks.asked and pads
@@ -139,7 +147,7 @@ class Survey:
         self.drawn = drawn_of(self._kept, len(noises), self.name) if self.draws > 1 or self.pictures else 0
         noise = dry_run.of_latent(noises, self.drawn, owned, self.name)
         self.noises, self.grid = [tuple(each.shape) for each in noises], play.grid
-        self.latent = dry_run.flat(self.noises[self.drawn], self.name)
+        self.latent = latent_layouts.channels_first(dry_run.flat(self.noises[self.drawn], self.name), self.size, self.name)
         self.way, self.factor = dry_run.packing(noise.reshape(1, *self.latent), self._kept, self.name)
 
     @property
@@ -334,8 +342,8 @@ class Survey:
         return quoted.known(self.name, partial(quoted.pieces, self.encodings, partial(self._encoded, negative=NEGATIVE)))
 
     def masked(self, tokenizer: str) -> bool:
-        """Whether the pipeline looks at the mask of what a tokenizer gives."""
-        return "attention_mask" in self._read[tokenizer]
+        """Whether the pipeline looks at the mask of what a tokenizer gives, or at what is made of it."""
+        return not self._read[tokenizer].isdisjoint(("attention_mask", *made_of_masks.MADE))
 
     @cached_property
     def image(self) -> tuple[int, ...]:

@@ -20,9 +20,9 @@ from exporter.families.tracing.following.constants import Constants
 from exporter.families.tracing.following.dry_run import Leaf, Play
 from exporter.families.tracing.following.open_lengths import one_batch
 from exporter.families.tracing.following.open_scale import OpenScale
-from exporter.families.tracing.following.open_texts import OpenTexts, padded, uniform
+from exporter.families.tracing.following.open_texts import SOME, OpenTexts, padded, uniform
 from exporter.families.tracing.following.origins import DRAW, STEP, Origins, marked
-from exporter.families.tracing.following.own_texts import Ones, as_long
+from exporter.families.tracing.following.own_texts import Ones, Zeros, as_long
 from exporter.families.tracing.following.standins import Finished, Stepped, outlined
 from exporter.families.tracing.following.text_pairs import paired
 from exporter.families.tracing.pictures import image_arguments, own_noise
@@ -31,7 +31,7 @@ from exporter.families.tracing.pipelines.scales import steering
 from exporter.families.tracing.steps import neutral
 from exporter.families.tracing.steps.blocks import Blocks
 from exporter.families.tracing.steps.crossings import Conditions
-from exporter.families.tracing.texts import seen_pictures, text_processors
+from exporter.families.tracing.texts import made_of_masks, seen_pictures, text_processors
 from exporter.families.tracing.texts.readings import AskedTokens, branch_of
 from exporter.part import DEEP
 
@@ -143,32 +143,35 @@ class PlayedText(PlayedPart):
 
         def answer(_texts: Sequence[str], options: Mapping[str, Any], _images: Any = None) -> AskedTokens:  # noqa: ANN401
             call = calls.pop(0)
+            return AskedTokens(made_of_masks.beside(given(call, options), call.more), set())
+
+        def given(call: Any, options: Mapping[str, Any]) -> dict[str, Tensor]:  # noqa: ANN401 - of the survey
             rows: list[Any] = [branch_of(text) for text in call.texts]
             if call.again or None in rows:  # to warn of what does not fit, which is not compared where it is short
                 ids, mask = (call.ids[:, :0], call.mask[:, :0]) if call.again else (call.ids, call.mask)
-                return AskedTokens({"input_ids": ids, "attention_mask": mask}, set())
+                return {"input_ids": ids, "attention_mask": mask}
             entries = [self._survey.entries[call.tokenizer, row] for row in rows]
             alone = self._survey.branches == 1 or entries[0][1].branch is not None
             places = [(name, 0 if alone else row) for (name, _), row in zip(entries, rows, strict=True)]
             if len(rows) > 1 and entries[0][1].open:
                 real = text_processors.tokenizer(getattr(self._pipeline, call.tokenizer))
                 ids, mask, lengths = paired([values[f"{name}_ids"][:, 0] for name, _ in places], real.pad_token_id)
-                return AskedTokens({"input_ids": ids, "attention_mask": uniform(mask, lengths)}, set())
+                return {"input_ids": ids, "attention_mask": uniform(mask, lengths)}
             ids = torch.cat([values[f"{name}_ids"][:, place] for name, place in places])
             masks = [values[f"{name}_mask"][:, place] for name, place in places if f"{name}_mask" in values]
             if masks:
-                given = {"input_ids": ids, "attention_mask": torch.cat(masks)}
+                found = {"input_ids": ids, "attention_mask": uniform(torch.cat(masks), SOME)}
                 real = text_processors.tokenizer(getattr(self._pipeline, call.tokenizer))
-                return AskedTokens(as_long(given, options["max_length"], real) if entries[0][1].whole else given, set())
+                return as_long(found, options["max_length"], real) if entries[0][1].whole else found
             if not entries[0][1].open:
-                return AskedTokens({"input_ids": ids, "attention_mask": call.mask}, set())
+                return {"input_ids": ids, "attention_mask": call.mask}
             real = text_processors.tokenizer(getattr(self._pipeline, call.tokenizer))
             ids, whole = padded(ids, real, entries[0][1].pads)
-            given = {"input_ids": ids, "attention_mask": whole}
+            found = {"input_ids": ids, "attention_mask": whole}
             if call.seen:
                 about = {name: self._survey.prepared[name].preprocessing for name in call.seen.names}
-                given = call.seen.beside(given, call.seen.patched(values, about))
-            return AskedTokens(given, set())
+                return dict(call.seen.beside(found, call.seen.patched(values, about)))
+            return found
 
         return answer
 
@@ -301,6 +304,8 @@ def restored(
     def put(leaf: Any) -> Any:  # noqa: ANN401 - a constant is anything
         if isinstance(leaf, Ones):
             return uniform(leaf.made(next(iter(values.values())).shape[0], lengths[leaf.dim]))
+        if isinstance(leaf, Zeros):
+            return uniform(leaf.made(next(iter(values.values())).shape[0]), 0)
         if not isinstance(leaf, Leaf):
             return leaf
         value = values[leaf.name].to(dtype if leaf.dtype.is_floating_point else leaf.dtype)

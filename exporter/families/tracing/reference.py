@@ -16,7 +16,7 @@ from engines.errors import UnsupportedError
 from exporter.families import Saw
 from exporter.families.tracing import played_parts, starts, whole_numbers
 from exporter.families.tracing.condition_values import condition_values
-from exporter.families.tracing.following import dry_run, own_start, standins
+from exporter.families.tracing.following import dry_run, guiders, own_start, standins
 from exporter.families.tracing.following.dry_run import Leaf, Play
 from exporter.families.tracing.following.open_scale import OpenScale
 from exporter.families.tracing.following.own_texts import without_padding
@@ -305,6 +305,7 @@ class TracedReference:
         running = standins.stand_in(played, _execution_device=torch.device("cpu"))
         running.__dict__["check_inputs"] = lambda *_, **__: None
         running.__dict__.update(image_arguments.noting(played, lambda _, made: made) if survey.piles else {})
+        running.__dict__.update(guiders.steered(played, scale))
         if encoded:
             running.__dict__[Play(played, torch.zeros, torch.zeros(1)).encoder] = dry_run.replayed(encoded)
         recipe = self._family.recipe
@@ -315,8 +316,7 @@ class TracedReference:
             running.__dict__.update(own_start.processors(played))
             asked |= own_start.blank(played, count, options["height"], options["width"])
         asked |= whole_numbers.as_called(played, {name: each for name, each in given.items() if each.ndim == 1})
-        asked |= steering(played, survey.mode, scale)
-        asked |= played_parts.prompted(played, survey, encoded, count)
+        asked |= steering(played, survey.mode, scale) | played_parts.prompted(played, survey, encoded, count)
         # Pipelines that start from pictures have other defaults of further scales.
         asked |= {"output_type": "latent", **survey.scales} if self._started else {}
         takes = dry_run.arguments(played)

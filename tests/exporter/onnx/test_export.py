@@ -41,6 +41,18 @@ class Unbiased(torch.nn.Module):
         return self.conv(latent[:, None])[:, 0]
 
 
+class Headless(torch.nn.Module):
+    """Attention without an axis of heads, with a mask and without."""
+
+    def forward(self, latent):
+        cells = latent.flatten(2).transpose(1, 2).abs() + 1  # sums that do not come near 0
+        alike = cells @ cells.transpose(1, 2)
+        mask = alike >= alike.mean(-1, keepdim=True)
+        plain = torch.nn.functional.scaled_dot_product_attention(cells, cells, cells)
+        masked = torch.nn.functional.scaled_dot_product_attention(cells, cells, cells, mask)
+        return (plain + masked).transpose(1, 2).reshape(latent.shape)
+
+
 class Placed(torch.nn.Module):
     def forward(self, latent):
         places = torch.arange(2, dtype=torch.int32, device="cpu").to(device="cpu", dtype=torch.int32)
@@ -129,6 +141,10 @@ def test_numbers_of_places_are_as_wide_as_onnx_has_them(tmp_path, monkeypatch):
 
 def test_a_convolution_without_a_bias_has_none_of_two_axes(tmp_path, monkeypatch):
     assert run(Unbiased(), tmp_path, monkeypatch) == 1
+
+
+def test_attention_without_heads_has_one(tmp_path, monkeypatch):
+    assert run(Headless(), tmp_path, monkeypatch) == 1
 
 
 def test_a_list_is_as_wide_as_its_widest(tmp_path, monkeypatch, caplog):

@@ -19,7 +19,7 @@ from torch.utils import _pytree as pytree
 
 from engines.errors import UnsupportedError
 from engines.signature import Dim
-from exporter.families.tracing.following import noise_levels, open_lengths, own_start, rewriting, standins
+from exporter.families.tracing.following import guiders, noise_levels, open_lengths, own_start, rewriting, standins
 from exporter.families.tracing.following.class_labels import met_at_the_door
 from exporter.families.tracing.following.kept_types import kept_types
 from exporter.families.tracing.following.noise_levels import NoiseLevels
@@ -90,6 +90,7 @@ class TokenCall:
         mask: of the same shape.
         again: whether these texts were tokenized before, so that this is to warn of what does not fit.
         seen: pictures that the text encoder sees in them, each one of the ids; None: none.
+        more: what it gave besides, that is made of the mask.
 
     """
 
@@ -100,6 +101,7 @@ class TokenCall:
     mask: Tensor
     again: bool
     seen: Any = None
+    more: tuple[str, ...] = ()
 
 
 @dataclass
@@ -182,6 +184,7 @@ class Play:
         takes = arguments(self.pipeline)
         asked = {**off(asked["height"], asked["width"]), "generator": torch.Generator(), **asked}
         given = {name: value for name, value in asked.items() if name in takes}
+        self._place(**guiders.steered(self.pipeline, asked.get("guidance_scale", 1.0)))
         unseeded = self.unseeded if "generator" in takes else nullcontext()
         call = inspect.unwrap(type(self.pipeline).__call__)
         # Origins outermost: what the answers put in the place of scales and noise is followed too.
@@ -190,7 +193,7 @@ class Play:
         known, largest = OpenTexts(), OpenPositions()  # innermost: what is known of a mask is not to be asked of torch
         with (
             standins.real(), torch.no_grad(), followed, self._answered, unseeded, kept, known, largest, self.levels,
-            kept_types(self.pipeline), labelled, quiet(),
+            kept_types(self.pipeline), labelled, guiders.close(), quiet(),
         ):  # fmt: skip
             return call(self.pipeline, **given)
 

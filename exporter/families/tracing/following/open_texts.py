@@ -30,6 +30,13 @@ _SHAPED = {
 _JOINED = {"cat", "concat", "stack"}
 
 
+class Some:
+    """What is known of a mask that selects some of a text and not all: networks that ask must not take a shorter way."""
+
+
+SOME = Some()
+
+
 def uniform(tensor: Tensor, value: Any = 1) -> Tensor:  # noqa: ANN401 - a number, which may be an open length
     """The same tensor, of which all is known to be that number."""
     setattr(tensor, _KEPT, value)
@@ -79,8 +86,8 @@ class OpenTexts(TorchFunctionMode):
         if (made := _made(name, func, args, kwargs)) is not None:
             return made
         own = known(args[0]) if args else None
-        if isinstance(own, Ends | RowLengths):
-            return _of_ends(own, name, func, args, kwargs) if isinstance(own, Ends) else _of_rows(own, func, args, kwargs)
+        if isinstance(own, Some | Ends | RowLengths):
+            return _of_mask(own, name, func, args, kwargs)
         if own is not None and (answer := _answer(name, own, args, kwargs)) is not None:
             return answer
         if name == "__setitem__" and (places := _ends(args[1])):
@@ -109,6 +116,8 @@ def _made(name: str, func: Callable[..., Any], args: Sequence[Any], kwargs: Mapp
 
 def _handed_on(found: Any, own: Any, name: str, args: Sequence[Any]) -> Any:  # noqa: ANN401
     """What a function gave, of which is known what was known of the tensor that it was given."""
+    if name == "__iter__" and own is not None:
+        return iter([uniform(row, own) for row in found])
     if name in _JOINED:
         values = [known(each) for each in args[0][:] if not _is_empty(each)]  # a slice of an open list is what it repeats
         own = values[0] if values and all(each is values[0] for each in values) else None
@@ -133,6 +142,21 @@ def _of_ends(own: Ends, name: str, func: Callable[..., Any], args: Sequence[Any]
     return found
 
 
+def _of_mask(own: Any, name: str, func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:  # noqa: ANN401
+    """What a function gives of a mask of which something is known, and not that it is one number."""
+    if isinstance(own, RowLengths):
+        return _of_rows(own, func, args, kwargs)
+    return (_of_some if isinstance(own, Some) else _of_ends)(own, name, func, args, kwargs)
+
+
+def _of_some(own: Some, name: str, func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:  # noqa: ANN401
+    """What a function gives of a mask of which it is known that it selects some."""
+    if name in ("all", "any") and len(args) == 1 and not kwargs:
+        return uniform(torch.full((), name == "any"), name == "any")
+    found = func(*args, **kwargs)
+    return uniform(found, own) if name in _TYPED else found
+
+
 def _is_empty(value: object) -> bool:
     """Whether there is nothing in a tensor, however long its open lengths are."""
     return isinstance(value, Tensor) and any(isinstance(length, int) and not length for length in value.shape)
@@ -151,11 +175,19 @@ def _answer(name: str, own: Any, args: Sequence[Any], kwargs: Mapping[str, Any])
         return uniform(torch.full(tuple(shape), value, dtype=torch.long), value)
     if name in ("add", "__add__") and tensor.ndim == 0 and isinstance(args[1], int):
         return uniform(torch.full((), own + args[1], dtype=tensor.dtype), own + args[1])
+    if (told := _compared(name, own, args)) is not None:
+        return uniform(torch.full_like(tensor, told, dtype=torch.bool), told)
     if name in ("item", "__bool__", "__int__", "__index__"):
         return bool(own) if name == "__bool__" else own
-    if name == "tolist" and tensor.ndim == 1 and isinstance(tensor.shape[0], int):
-        return [own] * tensor.shape[0]
-    return None
+    listed = name == "tolist" and tensor.ndim == 1 and isinstance(tensor.shape[0], int)
+    return [own] * tensor.shape[0] if listed else None
+
+
+def _compared(name: str, own: Any, args: Sequence[Any]) -> bool | None:  # noqa: ANN401
+    """Whether a tensor of one number is what it is compared with, everywhere; or what is not so. None of no comparison."""
+    if name in ("eq", "__eq__", "ne", "__ne__") and isinstance(args[1], int | float):
+        return (own == args[1]) == (name.strip("_") == "eq")
+    return not own if name in ("bitwise_not", "logical_not", "__invert__") and args[0].dtype == torch.bool else None
 
 
 def _ends(index: Any) -> tuple[slice, slice] | None:  # noqa: ANN401 - whatever is written between brackets
@@ -172,9 +204,10 @@ def _selected(tensor: Tensor, index: Any) -> Tensor | None:  # noqa: ANN401 - wh
         return tensor[places].flatten(0, 1)
     if isinstance(rows := known(index), RowLengths) and index.dtype == torch.bool and index.ndim > 1:
         return rows.selected(tensor)
-    if not isinstance(index, Tensor) or index.dtype != torch.bool or known(index) is not True:
+    if not isinstance(index, Tensor) or index.dtype != torch.bool or not isinstance(known(index), bool):
         return None
-    return tensor if index.ndim == 1 else tensor.flatten(0, index.ndim - 1)
+    every = tensor if index.ndim == 1 else tensor.flatten(0, index.ndim - 1)
+    return every if known(index) else every[:0]
 
 
 def _of_rows(own: RowLengths, func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:  # noqa: ANN401

@@ -31,6 +31,24 @@ class Ones:
         return torch.ones((batch, length), dtype=self.dtype)
 
 
+@dataclass(frozen=True)
+class Zeros:
+    """What an encoder fills in where nothing of a text is for it, (batch, *`shape`): no port, since it is always the same."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+    def made(self, batch: Any) -> Tensor:  # noqa: ANN401 - a length that may be open
+        """It, for so many texts."""
+        return torch.zeros((batch, *self.shape), dtype=self.dtype)
+
+    @classmethod
+    def of(cls, one: Any, other: Any) -> Zeros | None:  # noqa: ANN401 - whatever encoders return
+        """That of one text and of another, a longer one or two; None where they are anything else."""
+        both = [each for each in (one, other) if isinstance(each, Tensor) and not each.is_meta and not each.any()]
+        return cls(tuple(one.shape[1:]), one.dtype) if len(both) == 2 and one.shape[1:] == other.shape[1:] else None
+
+
 class AskedMasks(TorchFunctionMode):
     """Within it it is noted whether Python is told what a mask selects.
 
@@ -47,17 +65,23 @@ class AskedMasks(TorchFunctionMode):
         found = func(*args, **(kwargs or {}))
         name, given = getattr(func, "__name__", ""), [each for each in pytree.tree_leaves(args) if isinstance(each, Tensor)]
         if name == "__getitem__":
-            self.asked |= any(hasattr(each, _KEPT) for each in _bounds(args[1]))
+            self.asked |= any(hasattr(each, _KEPT) for each in (*_bounds(args[1]), *_choosing(args[1])))
         if given and all(hasattr(each, _KEPT) for each in given):
             self.asked |= name in _TOLD
+            found = list(found) if name == "__iter__" else found
             mark(pytree.tree_leaves(found))
-        return found
+        return iter(found) if name == "__iter__" else found
 
 
 def _bounds(index: Any) -> list[Any]:  # noqa: ANN401 - whatever is written between brackets
     """Where slices begin and end."""
     slices = [each for each in (index if isinstance(index, tuple) else [index]) if isinstance(each, slice)]
     return [bound for each in slices for bound in (each.start, each.stop)]
+
+
+def _choosing(index: Any) -> list[Any]:  # noqa: ANN401 - whatever is written between brackets
+    """Masks that select."""
+    return [index] if isinstance(index, Tensor) and index.dtype == torch.bool else []
 
 
 def mark(values: Iterable[Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -10,11 +11,11 @@ import diffusers
 import transformers
 from torch import nn
 
-from engines.errors import RecipeError, UnsupportedError
+from engines.errors import MissingDependency, RecipeError, UnsupportedError
 from engines.plugins import did_you_mean
 from exporter.families.tracing.following.standins import real
 from exporter.families.tracing.pictures import feature_extractors, ip_adapters
-from exporter.families.tracing.pipelines import siblings
+from exporter.families.tracing.pipelines import guarded, siblings
 from exporter.families.tracing.pipelines.own_prior import divided
 from exporter.families.tracing.pipelines.two_stages import staged
 from exporter.families.tracing.texts import text_processors
@@ -32,10 +33,14 @@ def kind_of(checkpoint: Checkpoint) -> Any:  # noqa: ANN401 - a class of diffuse
 
     Raises:
         UnsupportedError: the installed diffusers has none of that name.
+        MissingDependency: it has, for which a library is not installed.
 
     """
     name = checkpoint.configs["model_index"]["_class_name"]
     found = getattr(diffusers, name, None)
+    if lacking := [each for each in getattr(found, "_backends", ()) if importlib.util.find_spec(each) is None]:
+        told = f"{name} needs {' and '.join(lacking)}, and it is not installed.\n  pip install {' '.join(lacking)}"
+        raise MissingDependency(lacking[0], "", told)
     if not (isinstance(found, type) and issubclass(found, diffusers.DiffusionPipeline)):
         raise UnsupportedError(f"diffusers {diffusers.__version__} has no pipeline {name!r}.\n  A newer diffusers may know it.")
     kind = siblings.from_text(found, checkpoint.configs)
@@ -52,6 +57,7 @@ def pipeline(checkpoint: Checkpoint, sampler: SamplerOptions, loaded: Sequence[s
 
 def _whole(checkpoint: Checkpoint, sampler: SamplerOptions, loaded: Sequence[str] | None, precision: Precision) -> Any:  # noqa: ANN401
     kind, index = kind_of(checkpoint), checkpoint.configs["model_index"]
+    guarded.refuse(kind, index)
     takes = inspect.signature(kind.__init__).parameters
     parts: dict[str, Any] = {}
     for name in takes:
@@ -67,17 +73,11 @@ def _whole(checkpoint: Checkpoint, sampler: SamplerOptions, loaded: Sequence[str
         elif name not in checkpoint.configs:
             _refuse_absent(checkpoint, kind, name, entry)
             parts[name] = None
-        elif checkpoint.reads_texts(name) and text_processors.is_processor(entry[-1]):
-            parts[name] = text_processors.load(entry[-1], checkpoint.folders[name])
-        elif hasattr(_class(*entry), "forward"):
+        elif issubclass(_class(*entry), nn.Module) and not checkpoint.reads_texts(name):
             here = loaded is None or name in loaded
             parts[name] = checkpoint.module(name, precision) if here else _absent(checkpoint, name, precision)
-        elif entry[0] == "transformers" and feature_extractors.kind(entry[1]) is not None:
-            parts[name] = feature_extractors.load(entry[1], checkpoint.configs[name])
-        elif name in checkpoint.folders:
-            parts[name] = _class(*entry).from_pretrained(checkpoint.folders[name])
         else:
-            parts[name] = _spelling(checkpoint, name)
+            parts[name] = _plain(checkpoint, name, entry)
     needed = [name for name, about in takes.items() if about.default is about.empty and about.kind is about.POSITIONAL_OR_KEYWORD]
     missing = [name for name in needed if name not in {"self", *parts}]
     found = _made(kind, {**parts, **dict.fromkeys(missing)})
@@ -94,6 +94,19 @@ def _made(kind: Any, parts: dict[str, Any]) -> Any:  # noqa: ANN401 - a class of
     except NameError as error:  # diffusers leaves undefined what needs a library that is not there
         told = f"{kind.__name__} cannot be made here: diffusers has no {error.name} without a library that is not installed"
         raise UnsupportedError(f"{told}.\n  Of what prepares pictures for a text encoder that is torchvision.") from error
+
+
+def _plain(checkpoint: Checkpoint, name: str, entry: Sequence[str]) -> Any:  # noqa: ANN401 - of either library
+    """A component that is no network."""
+    if checkpoint.reads_texts(name) and text_processors.is_processor(entry[-1]):
+        return text_processors.load(entry[-1], checkpoint.folders[name])
+    if entry[0] == "transformers" and feature_extractors.kind(entry[1]) is not None:
+        return feature_extractors.load(entry[1], checkpoint.configs[name])
+    if hasattr(_class(*entry), "from_config"):
+        return _class(*entry).from_config(checkpoint.configs[name])
+    if name in checkpoint.folders:
+        return _class(*entry).from_pretrained(checkpoint.folders[name])
+    return _spelling(checkpoint, name)
 
 
 def _absent(checkpoint: Checkpoint, name: str, precision: Precision) -> nn.Module:

@@ -9,7 +9,7 @@ from torch import Tensor
 from engines.errors import UnsupportedError
 from exporter.families.tracing.following import dry_run
 from exporter.families.tracing.following.dry_run import NEGATIVE, Encoding, Leaf
-from exporter.families.tracing.following.own_texts import Ones
+from exporter.families.tracing.following.own_texts import Ones, Zeros
 
 
 def leaves(survey: Any, place: int, two: Encoding, taken: set[str]) -> list[Leaf | Any]:  # noqa: ANN401 - a survey, which knows this
@@ -37,6 +37,9 @@ def leaves(survey: Any, place: int, two: Encoding, taken: set[str]) -> list[Leaf
         first: Any = single[0][None] if isinstance(single, list) else single
         if not isinstance(first, Tensor) or (not rows and not survey.lone and double.shape[:1] == first.shape[:1]):
             found.append(single)
+            continue
+        if (filled := Zeros.of(single, double)) is not None and int(first.shape[0]) == 1:
+            found.append(filled)
             continue
         times = 1 if rows else int(first.shape[0])
         if not rows and double.shape[0] != times * (1 if survey.lone else 2):

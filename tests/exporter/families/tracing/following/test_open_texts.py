@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from exporter.families.tracing.following.open_texts import Ends, OpenTexts, known, padded, uniform
+from exporter.families.tracing.following.open_texts import SOME, Ends, OpenTexts, known, padded, uniform
 
 
 class Asked(nn.Module):
@@ -101,3 +101,42 @@ def test_a_text_without_padding_is_all_its_own():
         assert known(mask[:, :2]) is None
         assert mask.sum(1).tolist() == [3]
         assert mask.sum().item() == 3
+
+
+class Padded(nn.Module):
+    """A network that takes a shorter way where a mask selects all."""
+
+    def forward(self, states, mask):
+        with OpenTexts():
+            mask = uniform(mask, SOME).to(torch.float32)
+            if mask.bool().all():
+                return states
+            return states * mask[..., None] + (1.0 if mask.bool().any() else 0.0)
+
+
+def test_a_padded_text_s_mask_takes_no_shorter_way():
+    states, mask = torch.rand(1, 4, 3), torch.tensor([[0, 1, 1, 1]])
+    program = torch.export.export(Padded(), (states, mask), strict=False)
+    for own in (mask, torch.ones_like(mask)):
+        torch.testing.assert_close(program.module()(states, own), states * own[..., None] + 1.0)
+
+
+class Filled(nn.Module):
+    """Nothing of a text is for a second encoder, whose states stand before those of the first."""
+
+    def forward(self, states, more):
+        with OpenTexts():
+            mask, nothing = uniform(torch.ones_like(states[..., 0]), 1).bool(), uniform(torch.zeros_like(more), 0)
+            if not torch.all(nothing == 0) or (nothing != 0).any():
+                raise RuntimeError("there is nothing in it")
+            masks = zip(states, mask, more, nothing[..., 0].bool(), strict=True)
+            return torch.stack([torch.cat([new[own], row[all_], new[~own], row[~all_]]) for row, all_, new, own in masks])
+
+
+def test_what_is_filled_in_with_zeros_selects_nothing():
+    length = torch.export.Dim("length", min=4, max=30)
+    inputs = torch.rand(1, 7, 4), torch.rand(1, 3, 4)
+    program = torch.export.export(Filled(), inputs, dynamic_shapes=({1: length}, None), strict=False)
+    for count in (4, 12):
+        states = torch.rand(1, count, 4)
+        torch.testing.assert_close(program.module()(states, inputs[1]), torch.cat([states, inputs[1]], 1))

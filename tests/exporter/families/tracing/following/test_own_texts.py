@@ -17,6 +17,7 @@ MASK = torch.tensor([[1, 1, 1, 0, 0], [1, 1, 0, 0, 0]])
         (lambda mask, _: mask.sum(dim=1).tolist(), True),
         (lambda mask, _: torch.cat([mask, mask]).bool()[0].long().sum().item(), True),
         (lambda mask, states: states[:, : mask.sum(1).max()], True),
+        (lambda mask, states: [row[own] for row, own in zip(states, mask.bool(), strict=True)], True),
         (lambda mask, states: (states * mask).sum().item(), False),
         (lambda mask, states: states.masked_fill(~mask.bool(), 0.0).tolist(), False),
         (lambda mask, states: states[:, mask.shape[1] :].tolist(), False),

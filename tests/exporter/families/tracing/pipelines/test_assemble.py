@@ -8,7 +8,7 @@ import diffusers
 import pytest
 import torch
 
-from engines.errors import RecipeError, UnsupportedError
+from engines.errors import MissingDependency, RecipeError, UnsupportedError
 from exporter.families.tracing.pipelines import assemble
 from exporter.models.resolve import resolve
 from exporter.recipe.schema import ModelOptions, SamplerOptions
@@ -79,3 +79,13 @@ def test_a_pipeline_that_lacks_a_library_is_told(checkpoint, monkeypatch):
     monkeypatch.setattr(diffusers.PixArtSigmaPipeline, "register_modules", undefined)
     with pytest.raises(UnsupportedError, match="PixArtSigmaPipeline cannot be made here: diffusers has no SomeProcessor"):
         assemble.pipeline(checkpoint, SamplerOptions(steps=(2,)), (), "fp32")
+
+
+def test_a_pipeline_whose_library_is_missing_says_what_to_install(tmp_path, monkeypatch):
+    class Kept:
+        _backends = ("torch", "sentencepieces")
+
+    MADE["pixart-sigma"]().save_pretrained(tmp_path)
+    monkeypatch.setattr(diffusers, "PixArtSigmaPipeline", Kept)
+    with pytest.raises(MissingDependency, match=r"PixArtSigmaPipeline needs sentencepieces, .*\n  pip install sentencepieces"):
+        assemble.kind_of(resolve(ModelOptions(source=str(tmp_path)), Path()))
