@@ -165,8 +165,7 @@ class PlayedText(PlayedPart):
             ids, whole = padded(ids, real, entries[0][1].pads)
             given = {"input_ids": ids, "attention_mask": whole}
             if call.seen:
-                about = {name: self._survey.prepared[name].preprocessing for name in call.seen.names}
-                given = call.seen.beside(given, call.seen.patched(values, about))
+                given = call.seen.beside(given, call.seen.patched(values, seen_pictures.ports(self._survey)))
             return AskedTokens(given, set())
 
         return answer
