@@ -74,6 +74,7 @@ class Tokenizer(Frozen):
     `weights`: the input that takes what each token counts, float32 as the ids, in the `syntax` in which prompts say so. Without
     one prompts are taken literally.
     `downweighted`: groups of words of a text that may count less than 1, in compel's syntax.
+    `pictures`: tokens that stand for pictures that a text encoder sees, and so for nothing in a text that a user gives.
     """
 
     file: RelativePath
@@ -88,6 +89,7 @@ class Tokenizer(Frozen):
     syntax: Syntax | None = None
     downweighted: int = Field(default=0, ge=0)
     open: OpenLength | None = None
+    pictures: tuple[str, ...] = ()
 
     def rows(self, branches: int) -> tuple[int, ...]:
         """Which texts of a pair, the negative one and the prompt, are tokenized where so many branches are computed."""

@@ -85,6 +85,7 @@ class Reading:
         open: the lengths that texts may have, where they are not all of the same.
         branch: which branch alone is read, where lengths are open; 1 is the prompt's.
         pads: how many of the ids that pad texts the pipeline keeps behind one.
+        pictures: tokens that stand for pictures which are put into every text.
 
     """
 
@@ -98,6 +99,7 @@ class Reading:
     open: Range | None = None
     branch: int | None = None
     pads: int = 0
+    pictures: tuple[str, ...] = ()
 
     @property
     def most(self) -> int:
@@ -198,7 +200,10 @@ def _reading(call: TokenCall, text: str, branch: int) -> Reading:
     lower = word not in text
     before, _, after = text.partition(word.lower().strip() if lower else word)
     special = call.options.get("add_special_tokens", True)
-    return Reading(call.tokenizer, int(call.ids.shape[1]), masked=False, before=before, after=after, lower=lower, special=special)
+    return Reading(
+        call.tokenizer, int(call.ids.shape[1]), masked=False, before=before, after=after, lower=lower, special=special,
+        pictures=call.seen.reserved if call.seen else (),
+    )  # fmt: skip
 
 
 def branch_of(text: str) -> int | None:

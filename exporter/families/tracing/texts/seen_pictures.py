@@ -37,6 +37,7 @@ class SeenPictures:
         makers: what is made of each.
         filters: by which the pipeline has resized each; None of one that is as it comes.
         token: what stands for a picture in a text, as often as the text encoder has tokens of it.
+        reserved: that and whatever else its processor puts something of its own for, as for a video.
 
     """
 
@@ -44,6 +45,7 @@ class SeenPictures:
     makers: tuple[Patches, ...]
     filters: tuple[str | None, ...]
     token: str
+    reserved: tuple[str, ...]
 
     def written(self, text: str) -> str:
         """A text in which every picture stands once, with each as often as it has tokens."""
@@ -69,6 +71,12 @@ class SeenPictures:
             patches.levels(values[port].permute(0, 3, 1, 2), about) for port, about in (ports[name] for name in self.names)
         )
         return [made(own) for made, own in zip(self.makers, pictures, strict=True)]
+
+
+def tokens(processor: Any) -> tuple[str, tuple[str, ...]]:  # noqa: ANN401 - transformers'
+    """What stands for a picture in its texts, and all that stand for pictures, videos or sounds."""
+    every = (getattr(processor, f"{kind}_token", None) for kind in ("image", "video", "audio"))
+    return str(processor.image_token), tuple(each for each in every if isinstance(each, str))
 
 
 def shown(images: Any) -> list[tuple[Tensor, str | None]]:  # noqa: ANN401 - what a pipeline hands to its processor
@@ -97,7 +105,7 @@ def seen(processor: Any, images: Any, text: str) -> SeenPictures:  # noqa: ANN40
     each = [one for one, _ in pictures]
     names = tuple(next(iter(origins(one))) for one in each)
     makers = tuple(patches.of(processor.image_processor, (int(one.shape[2]), int(one.shape[3]))) for one in each)
-    found = SeenPictures(names, makers, tuple(how for _, how in pictures), str(processor.image_token))
+    found = SeenPictures(names, makers, tuple(how for _, how in pictures), *tokens(processor))
     blanks = [Image.fromarray(np.zeros((*one.shape[2:], 3), np.uint8)) for one in each]
     wanted = processor(text=[text], images=blanks, return_tensors="np")["input_ids"][0]
     if not np.array_equal(processor.tokenizer(found.written(text), return_tensors="np")["input_ids"][0], wanted):

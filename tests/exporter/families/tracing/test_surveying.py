@@ -160,3 +160,4 @@ def test_a_picture_that_is_seen_smaller_than_it_is_drawn_is_one_input_and_the_ca
     assert {port: view.sides for port, view in found.views["image"].items()} == {"image_seen": (320, 480)}
     tokens = found.encodings[0].tokens[0].seen.makers[0].tokens
     assert all(reading.before.count("<|image_pad|>") == tokens for reading in found.readings.values())
+    assert {reading.pictures for reading in found.readings.values()} == {("<|image_pad|>", "<|video_pad|>")}

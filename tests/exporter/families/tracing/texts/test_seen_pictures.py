@@ -121,3 +121,9 @@ def test_a_picture_that_is_seen_as_it_is_drawn_has_no_view(processor):
 def test_a_picture_that_is_seen_as_it_comes_and_drawn_in_another_size_is_refused(processor):
     with pytest.raises(UnsupportedError, match="EditPipeline shows its image to its text encoder as it comes"):
         seen_pictures.views(sighted(processor, picture(), (280, 280)))
+
+
+def test_what_stands_for_pictures_and_videos_is_no_word_of_a_prompt(processor):
+    found = seen_pictures.seen(processor, picture(), TEXT)
+    assert found.reserved[0] == "<|image_pad|>"
+    assert "<|video_pad|>" in found.reserved
