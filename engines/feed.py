@@ -55,7 +55,8 @@ class Feed:
             UnsupportedError: a picture does not fit.
 
         """
-        return {name: self._array(name, entry, sizes) for name, entry in self._entries.items() if name not in self.drawn}
+        named = [(name, entry) for name, entry in self._entries.items() if name not in self.drawn]
+        return {port: self._array(name, own, sizes) for name, entry in named for port, own in entry.taken(name).items()}
 
     @property
     def drawn(self) -> dict[str, tuple[int, ...]]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from engines.signature import Dim, Port
+from engines.signature import Dim, Name, Port
 from engines.strict import Frozen
 
 #: Channels of a picture: grey, or red, green and blue.
@@ -36,6 +37,19 @@ class Preprocessing(Frozen):
     std: tuple[float, ...] = Field(default=(1.0,), min_length=1, max_length=_RGB)
 
 
+class View(Frozen):
+    """A picture once more, as another port takes it: made of what the user feeds, and not of what the input's own port takes.
+
+    Attributes:
+        shape: of every port of this name; a picture's sides are numbers, or multiples of the latent's.
+        preprocessing: what the picture goes through.
+
+    """
+
+    shape: tuple[Dim, ...]
+    preprocessing: Preprocessing
+
+
 class Input(Frozen):
     """One input that users feed: `t2iexport generate --input NAME=FILE`, or `NAME=NUMBER`.
 
@@ -47,6 +61,7 @@ class Input(Frozen):
         default: what is fed where nothing is given: a number, or of a picture the grey in [0, 1] that fills it. Null: it must
             be given.
         preprocessing: of a picture.
+        views: further ports that take the same picture, each in a size or a range of its own, by name.
         about: a line for those who feed it.
 
     """
@@ -57,6 +72,7 @@ class Input(Frozen):
     maximum: float | None = None
     default: float | None = None
     preprocessing: Preprocessing | None = None
+    views: dict[Name, View] = Field(default_factory=dict)
     about: str = ""
 
     @property
@@ -73,6 +89,15 @@ class Input(Frozen):
         """The port that it feeds."""
         return Port(name=name, dtype="int64" if self.kind == "integer" else "float32", shape=self.shape)
 
+    def taken(self, name: str) -> dict[str, Self]:
+        """By port what takes the input of that name: itself, and each of its views as if it were an input of its own."""
+        views = {port: self.model_copy(update={**dict(view), "views": {}}) for port, view in self.views.items()}
+        return {name: self, **views}
+
+    def counting(self) -> dict[str, object]:
+        """As JSON what a picture that is drawn depends on; views alone where there are some, which older formats had not."""
+        return self.model_dump(mode="json", exclude={"about"} if self.views else {"about", "views"})
+
     def problem(self, number: float) -> str:
         """Why a number cannot be fed, for a sentence; empty where it can."""
         low, high = (-math.inf if self.minimum is None else self.minimum), (math.inf if self.maximum is None else self.maximum)
@@ -86,7 +111,7 @@ class Input(Frozen):
     @model_validator(mode="after")
     def _whole(self) -> Self:
         if self.kind == "noise":
-            bounds = self.minimum, self.maximum, self.default, self.preprocessing
+            bounds = self.minimum, self.maximum, self.default, self.preprocessing, self.views or None
             if (
                 any(each is not None for each in bounds)
                 or len(self.shape) < 3
@@ -95,18 +120,28 @@ class Input(Frozen):
                 raise ValueError("noise has the shape (batch, draws, …) of numbers, and nothing else is said of it")
             return self
         if not self.pictured:
-            if self.preprocessing or self.shape[1:]:
-                raise ValueError(f"a {self.kind} has no preprocessing, and the shape (batch,)")
+            if self.preprocessing or self.views or self.shape[1:]:
+                raise ValueError(f"a {self.kind} has no preprocessing and no views, and the shape (batch,)")
             if self.default is not None and (problem := self.problem(self.default)):
                 raise ValueError(f"default {problem}")
             return self
-        depth = self.shape[-1] if len(self.shape) == 4 else 0
-        if depth not in ((_GREY,) if self.kind == "mask" else (_GREY, _RGB)):
-            raise ValueError(f"{self.kind} must have the shape (batch, height, width, channels), of 1 channel or an image's 3")
+        for each in (self, *self.views.values()):
+            _check_picture(self.kind, each.shape, each.preprocessing or Preprocessing())
         if self.preprocessing is None or self.minimum is not None or self.maximum is not None:
             raise ValueError(f"{self.kind} must say its preprocessing, and has no minimum or maximum")
         if self.default is not None and not 0 <= self.default <= 1:
             raise ValueError(f"default {self.default:g} is no grey from 0 to 1")
-        if not {len(self.preprocessing.mean), len(self.preprocessing.std)} <= {1, depth} or 0 in self.preprocessing.std:
-            raise ValueError(f"mean and std must be one number or {depth}, and std not 0")
         return self
+
+
+def _check_picture(kind: str, shape: tuple[Dim, ...], about: Preprocessing) -> None:
+    depth = shape[-1] if len(shape) == 4 else 0
+    if depth not in ((_GREY,) if kind == "mask" else (_GREY, _RGB)):
+        raise ValueError(f"{kind} must have the shape (batch, height, width, channels), of 1 channel or an image's 3")
+    if not {len(about.mean), len(about.std)} <= {1, depth} or 0 in about.std:
+        raise ValueError(f"mean and std must be one number or {depth}, and std not 0")
+
+
+def taken(inputs: Mapping[str, Input]) -> dict[str, Input]:
+    """By port what takes any of the inputs, their views among them."""
+    return {port: entry for name, own in inputs.items() for port, entry in own.taken(name).items()}

@@ -12,7 +12,7 @@ from pydantic import Field, StringConstraints, model_validator
 from engines import wiring
 from engines.errors import UnsupportedError
 from engines.guidance import Guidance
-from engines.inputs import Input
+from engines.inputs import Input, taken
 from engines.lora.layers import LoraLimits
 from engines.signature import Name, Signature
 from engines.strict import Ascending, Frozen
@@ -74,6 +74,7 @@ class Tokenizer(Frozen):
     `weights`: the input that takes what each token counts, float32 as the ids, in the `syntax` in which prompts say so. Without
     one prompts are taken literally.
     `downweighted`: groups of words of a text that may count less than 1, in compel's syntax.
+    `pictures`: tokens that stand for pictures that a text encoder sees, and so for nothing in a text that a user gives.
     """
 
     file: RelativePath
@@ -88,6 +89,7 @@ class Tokenizer(Frozen):
     syntax: Syntax | None = None
     downweighted: int = Field(default=0, ge=0)
     open: OpenLength | None = None
+    pictures: tuple[str, ...] = ()
 
     def rows(self, branches: int) -> tuple[int, ...]:
         """Which texts of a pair, the negative one and the prompt, are tokenized where so many branches are computed."""
@@ -323,7 +325,7 @@ class Draft(Frozen):
 
     def encoding_order(self) -> tuple[str, ...]:
         """Names of the text and condition parts, which run once a picture, each after those whose outputs it takes."""
-        return wiring.order(self.parts, {*self._tokens(), *self.inputs, "noise"})
+        return wiring.order(self.parts, {*self._tokens(), *taken(self.inputs), "noise"})
 
     def _tokens(self) -> list[str]:
         return [name for entry in self.tokenizers.values() for name in (entry.feeds, entry.mask, entry.weights) if name]
@@ -373,24 +375,21 @@ class Manifest(Draft):
         # What only later formats hold counts where it is there: a bundle that is written in a newer format stays the same model.
         usual = {"mode": self.guidance.mode, "scale": self.guidance.scale}
         told: dict[str, Any] = {"graphs": graphs, "tokenizers": tokenizers, "samplers": tables, "guidance": usual}
-        if tiles := {name: part.tile.model_dump() for name, part in self.parts.items() if part.tile}:
-            told["tiles"] = tiles
+        tiles = {name: part.tile.model_dump() for name, part in self.parts.items() if part.tile}
         if self.guidance != Guidance.of(self.guidance.mode, self.guidance.scale):
             told["scales"] = [scale.told() for scale in self.guidance.scales]
         framed = {name: [entry.before, entry.after, entry.lower] for name, entry in self.tokenizers.items()}
         if any(how != ["", "", False] for how in framed.values()):
             told["framed"] = framed
-        if masks := {name: entry.mask for name, entry in self.tokenizers.items() if entry.mask}:
-            told["masks"] = masks
+        masks = {name: entry.mask for name, entry in self.tokenizers.items() if entry.mask}
         read = {name: [entry.chunks, entry.syntax] for name, entry in self.tokenizers.items()}
         if any(how != [1, None] for how in read.values()):
             told["read"] = read
-        if lengths := {name: entry.open.model_dump(mode="json") for name, entry in self.tokenizers.items() if entry.open}:
-            told["lengths"] = lengths
+        lengths = {name: entry.open.model_dump(mode="json") for name, entry in self.tokenizers.items() if entry.open}
+        told |= {name: each for name, each in (("tiles", tiles), ("masks", masks), ("lengths", lengths)) if each}
         plain = {"noise_order": list(self.noise_order), "partial_step": self.partial_step, "start_order": self.start_order}
         told |= {name: value for name, value in plain.items() if value not in ([], "dropped", {})}
-        if self.inputs:
-            told["inputs"] = {name: entry.model_dump(mode="json", exclude={"about"}) for name, entry in self.inputs.items()}
+        told |= {"inputs": {name: entry.counting() for name, entry in self.inputs.items()}} if self.inputs else {}
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
     @model_validator(mode="after")

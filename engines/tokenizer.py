@@ -64,6 +64,7 @@ class TextTokenizer:
     ) -> None:
         self._chunks, self._downweighted, size = chunks, downweighted, length // chunks
         self._shown: Callable[[str], str] = str
+        self._pictures: tuple[str, ...] = ()
         self._syntax: Syntax | None = syntax
         try:
             self._tokenizer: Any = tokenizers.Tokenizer.from_file(str(file))
@@ -95,12 +96,23 @@ class TextTokenizer:
         """One tokenizer of a bundle, as its manifest has it."""
         multiple = entry.open.multiple if entry.open else 0
         found = cls(file, entry.length, entry.chunks, entry.syntax, multiple, entry.downweighted)
-        found._shown = entry.shown
+        found._shown, found._pictures = entry.shown, entry.pictures
         return found
 
     def encode(self, texts: Sequence[str]) -> Tokens:
-        """Tokenize; a cut text keeps its end token, and what of it is not read is logged as a warning."""
+        """Tokenize; a cut text keeps its end token, and what of it is not read is logged as a warning.
+
+        Raises:
+            UnsupportedError: a text has a token that stands for a picture.
+
+        """
         texts = [self._shown(text) for text in texts]
+        for token in self._pictures:
+            own = self._shown("").count(token)  # of the pictures that the bundle is fed
+            if any(text.count(token) != own for text in texts):
+                raise UnsupportedError(
+                    f"{token} in a prompt stands for a picture to this model, and pictures are given as inputs. Leave it out."
+                )
         found = self._whole(texts) if self._plain else self._chunked(texts)
         for cut in filter(None, found.unread):
             logging.getLogger(__name__).warning("the prompt is too long; the model does not read its end: %r", cut)

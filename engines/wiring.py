@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, Protocol
 
-from engines.inputs import Input
+from engines.inputs import Input, taken
 from engines.signature import Port, Signature, dimension
 
 #: `text` and `condition` parts run once per picture and feed whoever takes an output's name; the denoiser runs at every step.
@@ -67,11 +67,12 @@ def check(parts: Mapping[str, WiredPart], tokens: Sequence[str], scales: Sequenc
     text, conditions = (_outputs(of_role(parts, role)) for role in BEFORE)
     own = ["latent", "timestep", *scales]
     # Of one picture to start from, the encoder takes `image`; a bundle without an encoder may call an input so.
-    taken = ["noise", *(["image", "mask", "strength"] if of_role(parts, "encoder") else [])]
-    sources = sorted([*tokens, *text, *conditions, *own, *taken, *inputs])
+    start = ["noise", *(["image", "mask", "strength"] if of_role(parts, "encoder") else [])]
+    users = [port for name, entry in inputs.items() for port in entry.taken(name)]
+    sources = sorted([*tokens, *text, *conditions, *own, *start, *users])
     if len(set(sources)) != len(sources):
         raise ValueError(f"two sources feed one name: {sources}")
-    users, deep = set(inputs), _outputs(of_role(parts, "denoiser"))[1:]
+    deep = _outputs(of_role(parts, "denoiser"))[1:]
     fed: dict[Role, set[str]] = {
         "text": {*tokens, *text, *users},
         "condition": {*tokens, *text, *conditions, *users, "noise"},
@@ -149,7 +150,7 @@ def _users(parts: Mapping[str, WiredPart], inputs: Mapping[str, Input]) -> None:
     (denoiser,) = of_role(parts, "denoiser").values()
     latent = denoiser.signature.port("latent")
     sides = {dimension(dim)[1] for dim in (latent.shape[2:] if latent else ()) if isinstance(dim, str)}
-    for name, entry in inputs.items():
+    for name, entry in taken(inputs).items():
         ports = [port for part in parts.values() if (port := _input(part, name))]
         if not ports:
             raise ValueError(f"no network takes the input {name}")

@@ -63,7 +63,7 @@ def described(served: ServedBundle, options: ServeOptions) -> dict[str, Any]:
         "prompts": len(about.tokenizers),
         "image": bool(about.with_role("encoder")) and any(entry.image for entry in about.samplers),
         "inputs": {
-            name: entry.model_dump(mode="json", exclude={"shape", "preprocessing"})
+            name: entry.model_dump(mode="json", exclude={"shape", "preprocessing", "views"})
             for name, entry in about.inputs.items()
             if entry.kind != "noise"  # which the seed draws
         },

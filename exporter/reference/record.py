@@ -120,7 +120,7 @@ def record(family: Family, recipe: Recipe, report: Callable[[str], None] = lambd
                 setting = replace(setting, prompts=("",) * len(setting.prompts), negative_prompt=None)  # noqa: PLW2901
             texts = setting.prompts, setting.negative_prompt
             pictures = _pictures(family, setting, np.random.Generator(np.random.Philox([recipe.checks.seed, number, 1])))
-            own = {name: fed for name, fed in pictures.items() if name in read}
+            own = {name: fed for name, fed in pictures.items() if read & family.inputs[name].taken(name).keys()}
             conditioning, ids = reference.encode(*texts, own), reference.tokenize(*texts, own)
             noise = noises(recipe, number)
             one = functools.partial(play, family, reference, setting, conditioning, pictures)

@@ -8,7 +8,7 @@ from PIL import Image
 
 from engines.errors import UnsupportedError
 from engines.feed import Feed, digest_of
-from engines.inputs import Input, Preprocessing
+from engines.inputs import Input, Preprocessing, View
 
 CELLS = ("batch", "8*latent_height", "8*latent_width")
 HINT = Input(kind="image", shape=(*CELLS, 3), preprocessing=Preprocessing(mean=(0.5,), std=(0.5,)), about="edges")
@@ -172,3 +172,18 @@ def test_of_noise_nothing_is_said_but_how_many_draws_of_which_shape(more):
     assert Input(kind="noise", shape=("batch", 3, 2, 32)).digested
     with pytest.raises(ValueError, match="noise has the shape"):
         Input(**{"kind": "noise", "shape": ("batch", 3, 2, 32), **more})
+
+
+def test_a_picture_is_prepared_once_for_every_port_that_takes_it_of_what_was_given():
+    small = View(shape=("batch", 2, 3, 3), preprocessing=Preprocessing(resize="stretch", resample="lanczos"))
+    both = HINT.model_copy(update={"views": {"hint_seen": small}})
+    colours = np.random.default_rng(1).integers(0, 256, (16, 24, 3), np.uint8)
+    feed = Feed({"hint": both, "scale": SCALE}, {"hint": [Image.fromarray(colours)], "scale": [None]})
+    made = feed.arrays({"latent_height": 2, "latent_width": 3})
+    assert {name: array.shape for name, array in made.items()} == {
+        "hint": (1, 16, 24, 3), "hint_seen": (1, 2, 3, 3), "scale": (1,)
+    }  # fmt: skip
+    np.testing.assert_allclose(made["hint"][0], colours / 127.5 - 1, atol=1e-6)
+    shown = Image.fromarray(colours).resize((3, 2), Image.Resampling.LANCZOS)
+    np.testing.assert_allclose(made["hint_seen"][0], np.asarray(shown) / 255, atol=1e-6)
+    assert feed.facts(0).keys() == {"input_hint", "input_scale"}  # a view is nothing that anybody gave

@@ -132,3 +132,13 @@ def test_a_text_of_open_length_has_no_more_ids_than_it_needs_but_for_whole_multi
     assert found.lengths.tolist() == [8, 4]
     assert found.ids[0].tolist() == [START, A, RED, A, END, PAD, PAD, PAD]
     assert found.mask[1].tolist() == [1, 1, 1, 0, 0, 0, 0, 0]
+
+
+def test_a_text_must_not_have_a_token_that_stands_for_a_picture(file):
+    entry = Tokenizer(file="t.json", length=9, feeds="ids", before="a <image> ", lower=True, pictures=("<image>", "<video>"))
+    tokenizer = TextTokenizer.of(file, entry)
+    assert tokenizer.encode(["red"]).ids.shape == (1, 9)  # the frame has its own
+    for text, token in (("red <image>", "<image>"), ("<IMAGE>", "<image>"), ("a <video> b", "<video>")):
+        with pytest.raises(UnsupportedError, match=f"^{token} in a prompt stands for a picture to this model"):
+            tokenizer.encode(["red", text])
+    assert TextTokenizer.of(file, entry.model_copy(update={"pictures": ()})).encode(["red <image>"]).ids.shape == (1, 9)

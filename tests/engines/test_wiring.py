@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pytest
 
 from engines import wiring
-from engines.inputs import Input
+from engines.inputs import Input, Preprocessing, View
 from engines.signature import Port, Range, Signature
 
 LATENT = ("batch", 4, "height", "width")
@@ -210,3 +210,22 @@ def test_what_users_feed_is_taken_as_declared_and_its_size_is_known(monkeypatch,
         return
     with pytest.raises(ValueError, match=message):
         check(made, inputs={"hint": entry})
+
+
+def test_a_picture_feeds_every_port_that_is_a_view_of_it():
+    small = View(shape=("batch", 6, 6, 3), preprocessing=Preprocessing())
+    picture = Input(kind="image", shape=IMAGE, preprocessing=Preprocessing(), views={"hint_seen": small})
+    takes, hinted = {"ids": ("batch",), "hint_seen": small.shape}, unet(hint=IMAGE)
+    text = part("text", takes, {"embeds": ("batch",)})
+    check(parts(text=text, unet=hinted), inputs={"hint": picture})
+    assert wiring.order(parts(text=text), ["ids", "hint_seen"]) == ("text",)
+    for wrong, told in (
+        ({"text": part("text", {**takes, "hint_seen": IMAGE}, {"embeds": ("batch",)})}, "the input hint_seen must be"),
+        ({"text": parts()["text"]}, "no network takes the input hint_seen"),
+        (
+            {"text": part("text", {"ids": ("batch",), "hint_seen": small.shape}, {"embeds": ("batch",), "hint": ("batch",)})},
+            "two",
+        ),
+    ):
+        with pytest.raises(ValueError, match=told):
+            check(parts(**{"unet": hinted, **wrong}), inputs={"hint": picture})

@@ -31,10 +31,10 @@ QWEN = (
 )
 
 
-def processor(kind: str, template: str) -> Any:  # noqa: ANN401 - transformers'
+def processor(kind: str, template: str, chat: str | None = None, special: tuple[str, ...] = ()) -> Any:  # noqa: ANN401 - transformers'
     """A processor's side of texts, named as transformers' class, which needs torchvision for its side of pictures."""
     own = type(kind, (TextProcessor,), {"__module__": transformers.__name__})
-    return own(spelling_tokenizer("Qwen2Tokenizer"), template)
+    return own(spelling_tokenizer("Qwen2Tokenizer", chat, special), template)
 
 
 def mistral(width: int = 32) -> Any:  # noqa: ANN401 - a network of either library
@@ -101,7 +101,7 @@ def qwen_image_21() -> DiffusionPipeline:
         base_dim=8, decoder_base_dim=8, z_dim=4, dim_mult=[1] * 5, num_res_blocks=1, latents_mean=[0.1] * 4,
         latents_std=[1.1, 0.9, 1.2, 1.0],
     )  # fmt: skip
-    reader = processor("Qwen3VLProcessor", QWEN)
+    reader = processor("Qwen3VLProcessor", QWEN, CHAT, _PLACES)
     return diffusers.QwenImage21Pipeline(
         flow(use_dynamic_shifting=True), alive(autoencoder), qwen_vl("Qwen3VL"), reader, alive(network)
     )

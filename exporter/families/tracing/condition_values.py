@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from exporter.families.tracing import played_parts, whole_numbers
@@ -75,6 +76,7 @@ def condition_values(
     found: dict[str, Tensor] = {}
     shown: dict[str, Any] = image_arguments.in_hand(pictures, survey.shared)
     names = {id(image): name for name, own in shown.items() for image in own}
+    kept = list[Image.Image]()
     plain = {name for name, about in survey.prepared.items() if about.map} | (shown.keys() - survey.prepared)
     for name in plain:  # what no processor prepares is taken as numbers too
         found[name] = torch.from_numpy(pictures[name].astype(np.float32) / 255)
@@ -84,6 +86,14 @@ def condition_values(
         name = names[id(image[0])]
         found[name] = made.permute(0, 2, 3, 1)
         return marked(made, name)
+
+    def resized(images: Any, made: list[Image.Image]) -> None:  # noqa: ANN401 - as the pipeline hands them on
+        name, (width, height) = names[id(images[0])], made[0].size
+        names.update({id(each): name for each in made})
+        kept.extend(made)  # for nothing else shall have their ids
+        ports = survey.views.get(name, {})
+        for port in (port for port, view in ports.items() if view.sides == (height, width)):
+            found[port] = torch.from_numpy(np.stack([np.asarray(each, np.float32) / 255 for each in made]))
 
     def crossing(number: int, made: Tensor) -> Tensor:
         own = about.crossings[number]
@@ -100,7 +110,7 @@ def condition_values(
     drawn, own = itertools.count(), fed.get(own_noise.NOISE)
     drawing = own_noise.beside(draw, None if own is None else torch.from_numpy(own.copy()))
     play = Play(pipeline, drawing, marked(torch.zeros(count), STEP), Origins(crossing, "pictures"), leveled=survey.leveled)
-    play.place(**image_arguments.noting(pipeline, note), **survey.unasked(pipeline, but=about.begun))
+    play.place(**image_arguments.noting(pipeline, note, resized), **survey.unasked(pipeline, but=about.begun))
     leaves = (leaf for each in survey.conditioning for leaf in each if isinstance(leaf, Leaf))
     zeros = {leaf.name: torch.zeros(count, *leaf.seen_shape) for leaf in leaves}
     encoded = played_parts.restored(survey, zeros, torch.float32)

@@ -74,7 +74,6 @@ class Survey:
         earlier: how many noises a first stage draws for a picture, and the shape of each; () without one.
         owned: the same of noises for its pictures that are no latent's.
         texts: what its prompts are a list of, as its call is given them.
-        lone: whether it writes its prompt into a text of its own, and so draws one at a time.
         counts: whether a network asks masks that pad texts how many ids are a text's own.
 
     Raises:
@@ -137,8 +136,8 @@ class Survey:
             raise refused(self.name, error, self.pipeline.components) from error
         else:
             raise UnsupportedError(f"{self.name} never calls its scheduler's step.\n  Only pipelines that denoise are built.")
-        self.lone = called["prompt"].written
-        self.texts = TextList if self.lone else list
+        self._written = called["prompt"].written
+        self.texts = TextList if self._written else list
         self.earlier = next(iter(first.values())).of_a_picture(self.name)
         self.owned = own_noise.of_a_picture(owned, self.name)
         pads = any(not call.mask.all() for each in self.encodings for call in each.tokens)
@@ -277,11 +276,28 @@ class Survey:
     @cached_property
     def conditioning(self) -> list[list[Leaf | Any]]:
         """Per call of the encoder, what it returns: a leaf for each tensor that is one a picture, the rest as it is."""
-        play, _ = self._play(2)
-        pairs, play.prepares = self._recorded(play, len(self.encodings)), True
-        self._run(play, **self.called(2, " and further words"))
         taken: set[str] = set()
-        return [conditioning.leaves(self, place, two, taken) for place, two in enumerate(pairs)]
+        return [conditioning.leaves(self, place, two, taken) for place, two in enumerate(self._longer[0])]
+
+    @property
+    def lone(self) -> bool:
+        """Whether it draws one picture a call: it writes its prompt into a text of its own, or its call refuses two."""
+        return self._written or self._longer[1] == 1
+
+    @cached_property
+    def _longer(self) -> tuple[list[Encoding], int]:
+        """What it encodes of longer texts for two pictures, and that it was for so many; for one where two are refused."""
+        refusals = list[UnsupportedError]()
+        for count in (2, 1):
+            play, _ = self._play(count)
+            found, play.prepares = self._recorded(play, len(self.encodings)), True
+            try:
+                self._run(play, **self.called(count, " and further words"))
+            except UnsupportedError as error:
+                refusals.append(error)
+            else:
+                return found, count
+        raise refusals[0]
 
     def _encoded(self, prompt: str, negative: str) -> list[Encoding]:
         """What the pipeline encodes of other texts."""
@@ -324,6 +340,11 @@ class Survey:
     def seen(self) -> list[str]:
         """Names of the pictures that the text encoder sees."""
         return seen_pictures.names(self.encodings)
+
+    @cached_property
+    def views(self) -> Mapping[str, Mapping[str, image_arguments.Picture]]:
+        """By picture the ports that take it in another size than the networks of a step."""
+        return seen_pictures.views(self)
 
     @property
     def readings(self) -> Mapping[str, Reading]:

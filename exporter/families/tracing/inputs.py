@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
-from engines.inputs import Input
+from engines.inputs import Input, View, taken
 from exporter.families.tracing import whole_numbers
 from exporter.families.tracing.pictures import image_arguments, own_noise
 from exporter.families.tracing.pipelines.two_stages import NOISE
@@ -38,6 +38,10 @@ def entries(survey: Survey, pictures: Collection[str], sides: tuple[int | str, .
             kind="mask" if about.grey else "image",
             shape=("batch", *(about.sides or sides), 1 if about.grey or about.map else 3),
             preprocessing=about.preprocessing,
+            views={
+                port: View(shape=("batch", *(view.sides or sides), 3), preprocessing=view.preprocessing)
+                for port, view in survey.views.get(name, {}).items()
+            },
             about=f"{survey.pictures[name]} of {survey.name}",
         )
     return found
@@ -46,8 +50,8 @@ def entries(survey: Survey, pictures: Collection[str], sides: tuple[int | str, .
 def ports(entries: Mapping[str, Input], role: Role, made_once: Collection[str], seen: Collection[str] = ()) -> list[Port]:
     """What of them a part takes, in order.
 
-    Pictures, numbers and noise of which what steps take is `made_once` are the condition part's, and pictures that are `seen`
-    by the text encoder the text part's, or both.
+    Pictures, numbers and noise of which what steps take is `made_once` are the condition part's, and those that are `seen` by
+    the text encoder, of which a picture's views are, the text part's, or both.
     """
 
     def takers(name: str, entry: Input) -> set[Role]:
@@ -55,4 +59,4 @@ def ports(entries: Mapping[str, Input], role: Role, made_once: Collection[str], 
         own |= {"text"} if name in seen else set()
         return own or {"text" if entry.kind == "noise" else "denoiser"}
 
-    return [entry.port(name) for name, entry in entries.items() if role in takers(name, entry)]
+    return [entry.port(name) for name, entry in taken(entries).items() if role in takers(name, entry)]

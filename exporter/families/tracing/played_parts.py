@@ -169,8 +169,7 @@ class PlayedText(PlayedPart):
             ids, whole = padded(ids, real, entries[0][1].pads)
             found = {"input_ids": ids, "attention_mask": whole}
             if call.seen:
-                about = {name: self._survey.prepared[name].preprocessing for name in call.seen.names}
-                return dict(call.seen.beside(found, call.seen.patched(values, about)))
+                return dict(call.seen.beside(found, call.seen.patched(values, seen_pictures.ports(self._survey))))
             return found
 
         return answer

@@ -12,6 +12,7 @@ from engines.signature import Port, Range, Signature
 from exporter.families.tracing import inputs
 from exporter.families.tracing.following.dry_run import Leaf, arguments
 from exporter.families.tracing.pictures import image_arguments
+from exporter.families.tracing.texts import seen_pictures
 
 if TYPE_CHECKING:
     from exporter.families.tracing.facts import Survey
@@ -105,7 +106,8 @@ def pixels(factor: int) -> tuple[str, ...]:
 def _fed(family: SignedFamily, role: Role) -> list[Port]:
     """What users feed of what a role takes."""
     conditions = family.conditions
-    return inputs.ports(family.inputs, role, {*conditions.pictures, *conditions.fed}, family.survey.seen)
+    seen = [port for port, _ in seen_pictures.ports(family.survey).values()]
+    return inputs.ports(family.inputs, role, {*conditions.pictures, *conditions.fed}, seen)
 
 
 def _conditioning(family: SignedFamily) -> list[Port]:

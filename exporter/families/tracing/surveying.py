@@ -39,7 +39,7 @@ def surveyed(
         raise encodings.unencoded(pipeline)
     survey = partial(Survey, pipeline, *asked, judged=judged)
     found = _pictured(survey, pipeline, words, shown=shown)
-    seen_pictures.refuse_others(found)
+    seen_pictures.views(found)  # which refuses others than are built
     known = ({"cut": True} if found.counts else {}) | ({"leveled": True} if found.levels else {})
     return _pictured(partial(survey, **known), pipeline, words, shown=shown) if known else found
 

@@ -88,12 +88,14 @@ def test_every_part_answers_as_diffusers_with_guidance_on_and_off(model, name, m
 
 
 @pytest.mark.long
-def test_a_text_encoder_that_sees_the_picture_answers_as_diffusers_does(model):
+@pytest.mark.parametrize(("name", "seen"), [("qwenimage-edit", ""), ("qwenimage-edit-plus", "image_seen")])
+def test_a_text_encoder_that_sees_the_picture_answers_as_diffusers_does(model, name, seen):
     text = RECIPE.replace("[32, 32, 32]", "[64, 64, 64]").replace("[32, 32, 48]", "[64, 64, 96]")
-    made = family(model("qwenimage-edit-pictured"), text=text)
+    made = family(model(f"{name}-pictured"), text=text.replace("batch: [1, 1, 2]", "batch: [1, 1, 1]") if seen else text)
     assert (made.inputs["image"].shape, list(made.inputs)) == (("batch", 1024, 1024, 3), ["image"])
-    taken = {name: made.signature(name).port("image") for name in ("text_encoder", "condition")}
-    assert taken["text_encoder"] == taken["condition"] == made.inputs["image"].port("image")
+    taken = {name: made.signature(name).port(port) for name, port in (("text_encoder", seen or "image"), ("condition", "image"))}
+    assert taken["condition"] == made.inputs["image"].port("image")
+    assert taken["text_encoder"] == made.inputs["image"].taken("image")[seen or "image"].port(seen or "image")
     cases = record(made, made.recipe).cases
     one, other = cases["text_encoder"][1:3]  # of one prompt, which two pictures have
     assert np.array_equal(one.inputs["processor_ids"], other.inputs["processor_ids"])

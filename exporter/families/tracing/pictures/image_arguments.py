@@ -275,8 +275,15 @@ def _extracting(real: Any, note: Callable[[Tensor, Picture], None]) -> Any:  # n
     return standins.stand_in(real, __call__=extract)
 
 
-def noting(pipeline: Any, note: Callable[[Any, Tensor], Tensor]) -> dict[str, Any]:  # noqa: ANN401
-    """Image processors that do their work, and hand `note` the picture and what they made of it, for what takes its place."""
+def noting(
+    pipeline: Any,  # noqa: ANN401
+    note: Callable[[Any, Tensor], Tensor],
+    resized: Callable[[Any, list[Image.Image]], None] | None = None,
+) -> dict[str, Any]:
+    """Image processors that do their work, and hand `note` the picture and what they made of it, for what takes its place.
+
+    A pile of pictures that they are to bring to another size is told to `resized` beside what it becomes; by default it stays.
+    """
     found = {}
     for name, real in processors(pipeline).items():
 
@@ -287,7 +294,16 @@ def noting(pipeline: Any, note: Callable[[Any, Tensor], Tensor]) -> dict[str, An
             return note(shown, real.preprocess(shown, *args, **kwargs))
 
         def resize(_self: object, image: Any, *args: Any, real: VaeImageProcessor = real, **kwargs: Any) -> Any:  # noqa: ANN401
-            return image if isinstance(image, Shown) else real.resize(image, *args, **kwargs)
+            if not isinstance(image, Shown):
+                return real.resize(image, *args, **kwargs)
+            content: Any = image.content
+            if resized is None:
+                return image
+            made: list[Any] = [real.resize(each, *args, **kwargs) for each in content]
+            if made[0].size == image.size:
+                return image
+            resized(content, made)
+            return Shown(made)
 
         found[name] = standins.stand_in(real, preprocess=preprocess, resize=resize)
 

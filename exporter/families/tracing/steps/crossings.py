@@ -112,7 +112,8 @@ def conditions(survey: Survey, shapes: Shapes, factor: int) -> Conditions:
     if not survey.pictures:
         return Conditions((), (), (), (), None)
     height, width = shapes.height[1], shapes.width[1]
-    sizes = {"batch": (2, height, width)} if shapes.batch[2] > 1 else {}  # some pipelines take pictures of one prompt alone
+    several = shapes.batch[2] > 1 and not survey.lone  # some pipelines take pictures of one prompt alone
+    sizes = {"batch": (2, height, width)} if several else {}
     other = [next((each for each in lengths if each != lengths[1]), None) for lengths in (shapes.height, shapes.width)]
     sizes |= {SIDES[0]: (1, other[0], width)} if other[0] else {}
     sizes |= {SIDES[1]: (1, height, other[1])} if other[1] else {}

@@ -94,6 +94,7 @@ class Reading:
         pads: how many of the ids that pad texts the pipeline keeps behind one.
         quotes: how texts are cut into pieces that are read alone; None: they are not.
         blank: the id that is encoded of an empty text of open length, where the tokenizer makes none; None: it makes some.
+        pictures: tokens that stand for pictures which are put into every text.
 
     """
 
@@ -109,6 +110,7 @@ class Reading:
     pads: int = 0
     blank: int | None = None
     quotes: Quotes | None = None
+    pictures: tuple[str, ...] = ()
 
     @property
     def most(self) -> int:
@@ -216,7 +218,10 @@ def _reading(call: TokenCall, text: str, branch: int) -> Reading:
     lower = word not in text
     before, _, after = text.partition(word.lower().strip() if lower else word)
     special = call.options.get("add_special_tokens", True)
-    return Reading(call.tokenizer, int(call.ids.shape[1]), masked=False, before=before, after=after, lower=lower, special=special)
+    return Reading(
+        call.tokenizer, int(call.ids.shape[1]), masked=False, before=before, after=after, lower=lower, special=special,
+        pictures=call.seen.reserved if call.seen else (),
+    )  # fmt: skip
 
 
 def branch_of(text: str) -> int | None:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from engines.inputs import Preprocessing
 from exporter.families.tracing.following import dry_run, own_texts
 from exporter.families.tracing.following.origins import origins
 from exporter.families.tracing.pictures import patches
-from exporter.families.tracing.pictures.image_arguments import Shown
+from exporter.families.tracing.pictures.image_arguments import PLAIN, Picture, Shown
 from exporter.families.tracing.pictures.patches import Patches
 from exporter.families.tracing.texts import text_processors
 
@@ -35,13 +35,17 @@ class SeenPictures:
     Attributes:
         names: inputs that they are, in their order in a text.
         makers: what is made of each.
+        filters: by which the pipeline has resized each; None of one that is as it comes.
         token: what stands for a picture in a text, as often as the text encoder has tokens of it.
+        reserved: that and whatever else its processor puts something of its own for, as for a video.
 
     """
 
     names: tuple[str, ...]
     makers: tuple[Patches, ...]
+    filters: tuple[str | None, ...]
     token: str
+    reserved: tuple[str, ...]
 
     def written(self, text: str) -> str:
         """A text in which every picture stands once, with each as often as it has tokens."""
@@ -58,17 +62,33 @@ class SeenPictures:
         grids = torch.cat([made.grids(1) for made in self.makers] * texts)
         return {**given, "pixel_values": torch.cat(own), "image_grid_thw": grids}
 
-    def patched(self, values: Mapping[str, Tensor], about: Mapping[str, Preprocessing]) -> list[Tensor]:
-        """Patches of one text's pictures, of what a bundle is fed: (1, height, width, 3) by input, prepared so."""
-        pictures = (patches.levels(values[name].permute(0, 3, 1, 2), about[name]) for name in self.names)
+    def patched(self, values: Mapping[str, Tensor], ports: Mapping[str, tuple[str, Preprocessing]]) -> list[Tensor]:
+        """Patches of one text's pictures, of what a bundle is fed, (1, height, width, 3) by port.
+
+        `ports`: by input the one that the text encoder takes, and how what it is fed was prepared.
+        """
+        pictures = (
+            patches.levels(values[port].permute(0, 3, 1, 2), about) for port, about in (ports[name] for name in self.names)
+        )
         return [made(own) for made, own in zip(self.makers, pictures, strict=True)]
 
 
-def shown(images: Any) -> list[Tensor]:  # noqa: ANN401 - what a pipeline hands to its processor
-    """The pictures (texts, 3, height, width) of each place in a text; raises UnsupportedError where they are no inputs."""
+def tokens(processor: Any) -> tuple[str, tuple[str, ...]]:  # noqa: ANN401 - transformers'
+    """What stands for a picture in its texts, and all that stand for pictures, videos or sounds."""
+    every = (getattr(processor, f"{kind}_token", None) for kind in ("image", "video", "audio"))
+    return str(processor.image_token), tuple(each for each in every if isinstance(each, str))
+
+
+def shown(images: Any) -> list[tuple[Tensor, str | None]]:  # noqa: ANN401 - what a pipeline hands to its processor
+    """The pictures (texts, 3, height, width) of each place in a text, and by what filter they were resized.
+
+    Raises:
+        UnsupportedError: they are no inputs.
+
+    """
     each: list[Any] = images if isinstance(images, list) else [images]
-    contents = [one.content if isinstance(one, Shown) else one for one in each]
-    found = [one for one in contents if isinstance(one, Tensor) and len(origins(one)) == 1]
+    contents = [(one.content, one.resample) if isinstance(one, Shown) else (one, None) for one in each]
+    found = [(one, how) for one, how in contents if isinstance(one, Tensor) and len(origins(one)) == 1]
     if len(found) != len(contents):
         raise UnsupportedError("a text encoder sees something else than one of the pipeline's pictures, which is not built.")
     return found
@@ -81,10 +101,11 @@ def seen(processor: Any, images: Any, text: str) -> SeenPictures:  # noqa: ANN40
         UnsupportedError: it does something else with them.
 
     """
-    each = shown(images)
+    pictures = shown(images)
+    each = [one for one, _ in pictures]
     names = tuple(next(iter(origins(one))) for one in each)
     makers = tuple(patches.of(processor.image_processor, (int(one.shape[2]), int(one.shape[3]))) for one in each)
-    found = SeenPictures(names, makers, str(processor.image_token))
+    found = SeenPictures(names, makers, tuple(how for _, how in pictures), *tokens(processor))
     blanks = [Image.fromarray(np.zeros((*one.shape[2:], 3), np.uint8)) for one in each]
     wanted = processor(text=[text], images=blanks, return_tensors="np")["input_ids"][0]
     if not np.array_equal(processor.tokenizer(found.written(text), return_tensors="np")["input_ids"][0], wanted):
@@ -107,17 +128,27 @@ def refuse_start(pipeline: Any) -> None:  # noqa: ANN401 - a pipeline of diffuse
         )
 
 
-def refuse_others(survey: Any) -> None:  # noqa: ANN401 - a survey, which knows this
-    """Raise UnsupportedError where the text encoder sees a picture in another size than the networks of a step."""
+def views(survey: Any) -> dict[str, dict[str, Picture]]:  # noqa: ANN401 - a survey, which knows this
+    """Of each picture that the text encoder sees in another size than it has for the networks of a step, that size by port.
+
+    Raises:
+        UnsupportedError: it does not bring the picture to a size for the text encoder, or to several.
+
+    """
+    found = dict[str, dict[str, Picture]]()
     for call in (call for each in survey.encodings for call in each.tokens if call.seen):
-        for name, maker in zip(call.seen.names, call.seen.makers, strict=True):
+        for name, maker, how in zip(call.seen.names, call.seen.makers, call.seen.filters, strict=True):
             sides = survey.prepared[name].sides if name in survey.prepared else survey.size
-            if sides not in {None, maker.sides}:
-                seen_as, drawn_as = (f"{width}×{height}" for height, width in (maker.sides, sides))
+            if maker.sides == (sides or survey.size) or (sides is None and how is None):
+                continue
+            prepared = Preprocessing(resize="stretch", resample=cast("Any", how or "nearest"))
+            own = {f"{name}_seen": Picture(grey=False, preprocessing=prepared, sides=maker.sides)}
+            if how is None or found.setdefault(name, own) != own:
                 raise UnsupportedError(
-                    f"{survey.name} makes two sizes of its {survey.pictures[name]}: {seen_as} for its text encoder, "
-                    f"and {drawn_as} for what it draws. One is built."
+                    f"{survey.name} shows its {survey.pictures[name]} to its text encoder as it comes, or in several sizes, and "
+                    "draws another. It must bring it to one size for either."
                 )
+    return found
 
 
 def read(
@@ -145,6 +176,13 @@ def read(
         most += int((given["input_ids"][0] == processor.image_token_id).nonzero().max()) + 1
         given = {name: value[:, :most] for name, value in given.items()}
     return written, found.beside(own_texts.cut(given) if cut else given), found
+
+
+def ports(survey: Any) -> dict[str, tuple[str, Preprocessing]]:  # noqa: ANN401 - a survey
+    """By picture that the text encoder sees the port that takes it there, and how what that is fed was prepared."""
+    own = {name: (name, survey.prepared.get(name, PLAIN)) for name in survey.seen}
+    own |= {name: view for name, each in survey.views.items() for view in each.items()}
+    return {name: (port, about.preprocessing) for name, (port, about) in own.items()}
 
 
 @contextmanager

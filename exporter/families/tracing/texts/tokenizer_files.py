@@ -24,6 +24,7 @@ def written(name: str, reading: Reading, source: Any) -> tuple[Tokenizer, str]: 
         file=f"tokenizers/{name}.json", length=reading.most, feeds=f"{name}_ids",
         mask=f"{name}_mask" if reading.masked else None,
         before=reading.before, after=reading.after, lower=reading.lower, open=reading.entry(name),
+        pictures=reading.pictures,
     )  # fmt: skip
     first = reading.quotes.steps if reading.quotes else ()
     return entry, padded(source, reading.most, special=reading.special, blank=reading.blank, first=first)

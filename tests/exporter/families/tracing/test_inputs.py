@@ -26,6 +26,7 @@ def survey(**changes):
         "pictures": {"image": "image", "depth": "depth_map"},
         "name": "P",
         "seen": [],
+        "views": {},
     }
     return SimpleNamespace(**{**made, **changes})
 
@@ -69,3 +70,13 @@ def test_a_picture_that_the_text_encoder_sees_is_fed_to_it_too():
     text = [port.name for port in inputs.ports(entries, "text", ("image",), ["image", "depth"])]
     assert text == ["image", "depth"]
     assert [port.name for port in inputs.ports(entries, "condition", ("image",), ["image", "depth"])] == ["image"]
+
+
+def test_a_picture_that_the_text_encoder_sees_in_another_size_has_a_port_of_its_own_there():
+    small = image_arguments.Picture(grey=False, preprocessing=image_arguments.PLAIN.preprocessing, sides=(384, 384))
+    entries = inputs.entries(survey(seen=["image"], views={"image": {"image_seen": small}}), ["image"], ("h", "w"))
+    assert list(entries) == ["image"]  # of which a user gives one
+    ports = {role: inputs.ports(entries, role, ("image",), ["image_seen"]) for role in ("text", "condition")}
+    assert {role: [(each.name, each.shape) for each in own] for role, own in ports.items()} == {
+        "text": [("image_seen", ("batch", 384, 384, 3))], "condition": [("image", ("batch", "h", "w", 3))]
+    }  # fmt: skip

@@ -94,18 +94,12 @@ def test_the_pipeline_itself_judges_what_its_call_is_given():
         survey({"control_mode": [7]})
 
 
-@pytest.mark.parametrize(
-    ("name", "told"),
-    [
-        ("qwenimage21", "QwenImage21Pipeline: its own code cannot be followed in transformer"),
-        ("qwenimage-edit-plus-pictured", "two sizes of its image: 384×384 for its text encoder, and 1024×1024 for what it draws"),
-    ],
-)
-def test_of_two_refusals_the_one_is_told_before_which_the_pipeline_comes_farther(name, told):
-    made = MADE[name]()
+def test_of_two_refusals_the_one_is_told_before_which_the_pipeline_comes_farther():
+    made = MADE["qwenimage21"]()
     for each in ("transformer", "vae", "text_encoder"):
         getattr(made, each).to("meta")
-    with pytest.raises(UnsupportedError, match=told):
+    made._img_token_id = made.processor.tokenizer.convert_tokens_to_ids("e")  # of which the network counts too many
+    with pytest.raises(UnsupportedError, match="QwenImage21Pipeline: its own code cannot be followed in transformer"):
         surveyed(made, {}, "classifier_free", 32, 32, 2)
 
 
@@ -115,6 +109,15 @@ def test_noise_of_tokens_is_refused():
         getattr(made, each).to("meta")
     with pytest.raises(UnsupportedError, match=r"Ideogram4Pipeline draws noise of \[1, 64, 16\], and latents are"):
         surveyed(made, {"guidance_schedule": None, "max_sequence_length": 96}, "classifier_free", 32, 32, 2)
+
+
+def test_texts_that_nothing_cuts_off_are_refused():
+    made = MADE["qwenimage21"]()
+    for each in ("transformer", "vae", "text_encoder"):
+        getattr(made, each).to("meta")
+    found = surveyed(made, {}, "classifier_free", 32, 32, 2)
+    with pytest.raises(UnsupportedError, match="QwenImage21Pipeline reads texts of any length"):
+        found.conditioning  # noqa: B018 - which is found when it is asked for
 
 
 def test_a_prompt_that_becomes_a_list_is_refused():
@@ -158,3 +161,16 @@ def test_a_picture_that_the_text_encoder_sees_has_the_size_that_the_pipeline_giv
     own = found.open
     assert own["processor_length"].max - own["prompt_embeds_length"].max == 64  # of the template, which is dropped
     assert own["processor_length"].max == own["negative_processor_length"].max
+
+
+def test_a_picture_that_is_seen_smaller_than_it_is_drawn_is_one_input_and_the_call_takes_one():
+    made = MADE["qwenimage-edit-plus-pictured"]()
+    for each in ("transformer", "vae", "text_encoder"):
+        getattr(made, each).to("meta")
+    found = surveyed(made, {}, "classifier_free", 64, 96, 2)
+    assert (found.pictures, found.seen, found.lone) == ({"image": "image"}, ["image"], True)
+    assert found.prepared["image"].sides == (832, 1248)
+    assert {port: view.sides for port, view in found.views["image"].items()} == {"image_seen": (320, 480)}
+    tokens = found.encodings[0].tokens[0].seen.makers[0].tokens
+    assert all(reading.before.count("<|image_pad|>") == tokens for reading in found.readings.values())
+    assert {reading.pictures for reading in found.readings.values()} == {("<|image_pad|>", "<|video_pad|>")}

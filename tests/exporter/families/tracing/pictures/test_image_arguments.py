@@ -135,6 +135,11 @@ def test_a_picture_in_a_size_of_its_own_is_not_resized_to_what_is_drawn(pipeline
     assert noting.resize(real, 16, 32).size == (32, 16)
     pile = image_arguments.Shown([real])
     assert noting.resize(pile, 16, 32) is pile
+    told = []
+    noting = image_arguments.noting(pipeline, lambda _, made: made, lambda *each: told.append(each))["image_processor"]
+    assert noting.resize(pile, 8, 16) is pile
+    assert [each.size for each in noting.resize(pile, 16, 32).content] == [(32, 16)]
+    assert [(given, made[0].size) for given, made in told] == [([real], (32, 16))]
     assert noting.preprocess(pile, 8, 16).shape == (1, 3, 8, 16)
 
 

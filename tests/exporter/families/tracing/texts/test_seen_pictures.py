@@ -1,6 +1,7 @@
 """Pictures in a text: how often each stands there, what is read behind them, and what a text encoder is given."""
 
 import os
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from PIL import Image
 from engines.errors import UnsupportedError
 from engines.inputs import Preprocessing
 from exporter.families.tracing.following.origins import marked
-from exporter.families.tracing.pictures.image_arguments import Shown
+from exporter.families.tracing.pictures.image_arguments import Picture, Shown
 from exporter.families.tracing.texts import seen_pictures
 from tools.coverage.processors import qwen_image_edit
 
@@ -57,7 +58,7 @@ def test_what_a_bundle_is_fed_becomes_the_processor_s_own_values(processor):
     shown = Image.fromarray(colours).resize((160, 160))
     found = seen_pictures.seen(processor, picture(160), TEXT)
     fed = torch.from_numpy(np.asarray(shown, np.float32))[None] / 127.5 - 1
-    (made,) = found.patched({"image": fed}, {"image": Preprocessing(mean=(0.5,), std=(0.5,))})
+    (made,) = found.patched({"shown": fed}, {"image": ("shown", Preprocessing(mean=(0.5,), std=(0.5,)))})
     wanted = processor.image_processor([shown], return_tensors="pt")["pixel_values"]
     assert (made - wanted).abs().mean() < 1e-3
     assert torch.equal(found.beside({"input_ids": torch.zeros(1, 3)}, [made])["pixel_values"], made)
@@ -88,3 +89,41 @@ def test_a_picture_that_is_started_from_and_seen_is_refused():
     seen_pictures.refuse_start(Conditioned())
     with pytest.raises(UnsupportedError, match="Starting starts from the picture that its text encoder sees"):
         seen_pictures.refuse_start(Starting())
+
+
+def sighted(processor, picture, sides):
+    """A survey whose text encoder sees a picture that is drawn in those sides."""
+    read = SimpleNamespace(tokens=[SimpleNamespace(seen=seen_pictures.seen(processor, picture, TEXT))])
+    own = Picture(grey=False, preprocessing=Preprocessing(), sides=sides)
+    return SimpleNamespace(
+        name="EditPipeline", encodings=[read, read], prepared={"image": own}, pictures={"image": "image"}, size=(140, 140),
+        seen=["image"],
+    )  # fmt: skip
+
+
+def test_a_picture_that_is_seen_in_another_size_than_it_is_drawn_in_is_a_view(processor):
+    small = Shown(marked(torch.zeros(1, 3, 140, 168), "image"), "bicubic")
+    survey = sighted(processor, small, (280, 336))
+    survey.views = seen_pictures.views(survey)
+    prepared = Preprocessing(resize="stretch", resample="bicubic")
+    assert survey.views == {"image": {"image_seen": Picture(grey=False, preprocessing=prepared, sides=(140, 168))}}
+    assert seen_pictures.ports(survey) == {"image": ("image_seen", prepared)}
+
+
+def test_a_picture_that_is_seen_as_it_is_drawn_has_no_view(processor):
+    for sides in ((140, 140), None):
+        survey = sighted(processor, picture(), sides)
+        survey.views = seen_pictures.views(survey)
+        assert survey.views == {}
+        assert seen_pictures.ports(survey)["image"][0] == "image"
+
+
+def test_a_picture_that_is_seen_as_it_comes_and_drawn_in_another_size_is_refused(processor):
+    with pytest.raises(UnsupportedError, match="EditPipeline shows its image to its text encoder as it comes"):
+        seen_pictures.views(sighted(processor, picture(), (280, 280)))
+
+
+def test_what_stands_for_pictures_and_videos_is_no_word_of_a_prompt(processor):
+    found = seen_pictures.seen(processor, picture(), TEXT)
+    assert found.reserved[0] == "<|image_pad|>"
+    assert "<|video_pad|>" in found.reserved
