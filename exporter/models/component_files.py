@@ -19,6 +19,7 @@ TOKENIZER, _PROCESSOR = "tokenizer_config.json", "preprocessor_config.json"
 #: names: class → module.
 BESIDE: Mapping[str, str] = {
     "StableUnCLIPImageNormalizer": "stable_diffusion",
+    "MultilingualCLIP": "kandinsky",
     **dict.fromkeys(("PaellaVQModel", "WuerstchenDiffNeXt", "WuerstchenPrior"), "deprecated.wuerstchen"),
 }
 #: And of a scheduler that is a stage's own.

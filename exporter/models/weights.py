@@ -51,7 +51,8 @@ def skeleton(library: str, name: str, config: Mapping[str, Any], *, computed: bo
     cls = _kind(library, name)
     try:
         with init_empty_weights(include_buffers=False) if computed else torch.device("meta"):
-            if library == "diffusers":
+            # Some that diffusers keeps beside a pipeline are made as those of transformers.
+            if library == "diffusers" and not issubclass(cls, transformers.PreTrainedModel):
                 return cls.from_config(dict(config))
             return cls(cls.config_class.from_dict(dict(config)))
     except (ValueError, TypeError, NotImplementedError) as error:
