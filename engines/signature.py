@@ -43,9 +43,12 @@ def resting(shape: tuple[int, ...]) -> np.ndarray:
 
 
 class Range(Frozen):
-    """The lengths that a named dimension may take: `min ≤ length ≤ max`, a multiple of `multiple`."""
+    """The lengths that a named dimension may take: `min ≤ length ≤ max`, a multiple of `multiple`.
 
-    min: Length
+    `min` is 0 where there may be nothing, as of a text without ids.
+    """
+
+    min: Annotated[int, Field(ge=0, le=2**24)]
     typical: Length
     max: Length
     multiple: Length = 1

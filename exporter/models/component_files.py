@@ -19,6 +19,7 @@ TOKENIZER, _PROCESSOR = "tokenizer_config.json", "preprocessor_config.json"
 #: module.
 BESIDE: Mapping[str, str] = {
     "StableUnCLIPImageNormalizer": "stable_diffusion",
+    "MultilingualCLIP": "kandinsky",
     **dict.fromkeys(("PaellaVQModel", "WuerstchenDiffNeXt", "WuerstchenPrior"), "deprecated.wuerstchen"),
     "ChatGLMModel": "kolors.text_encoder",
     "ChatGLMTokenizer": "kolors.tokenizer",

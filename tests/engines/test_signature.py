@@ -70,3 +70,17 @@ def test_a_signature_is_closed(change):
 def test_a_range_rises_in_multiples(values):
     with pytest.raises(ValidationError, match=r"must"):
         Range(min=values[0], typical=values[1], max=values[2], multiple=2)
+
+
+def test_a_length_may_be_0_where_there_may_be_nothing():
+    """As of a text without ids: what is fed then has no elements, and a network is run on it."""
+    texts = Signature(
+        inputs=(Port(name="ids", dtype="int64", shape=("batch", "length")),),
+        outputs=(Port(name="states", shape=("batch", "length", 8)),),
+        dims={"batch": Range(min=1, typical=1, max=1), "length": Range(min=0, typical=3, max=9)},
+    )
+    assert texts.sizes({"ids": np.zeros((1, 0), np.int64)}) == {"batch": 1, "length": 0}
+    with pytest.raises(UnsupportedError, match="takes 0 to 9"):
+        texts.sizes({"ids": np.zeros((1, 10), np.int64)})
+    with pytest.raises(ValidationError):
+        Range(min=0, typical=0, max=0)

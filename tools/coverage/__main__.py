@@ -31,8 +31,6 @@ TASKS: Mapping[str, Mapping[str, type]] = {
 _TAILS = {"inpainting": "-inpaint", "image-to-image": "-pictured"}
 #: Of the lists that are not tried here: whose own tests hold them to diffusers.
 _TESTED = {"stable-diffusion": "sd", "stable-diffusion-xl": "sdxl", "lcm": "sd"}
-#: And of those with stages, why not.
-_STAGED = {"kandinsky": "no micro model of its own text encoder yet"}
 
 
 def place(model: str) -> tuple[str, str] | None:
@@ -55,8 +53,6 @@ def listed(known: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, di
 
 
 def _untried(task: str, name: str) -> dict[str, str]:
-    if name in _STAGED:
-        return {"state": "not tried", "why": _STAGED[name]}
     if task == "text-to-image":
         return {"state": "not tried", "why": "its micro model waits" if name in MADE else "no micro model of it yet"}
     if family := _TESTED.get(name):
@@ -64,9 +60,13 @@ def _untried(task: str, name: str) -> dict[str, str]:
     return {"state": "not tried", "why": "its micro model was not tried from a picture yet"}
 
 
-def tried(name: str, seconds: int) -> dict[str, Any]:
-    """Try one name in a process of its own; what it dies of, or that it takes too long, is its row."""
-    command = [sys.executable, "-m", "tools.coverage.trial", name]
+def tried(name: str, seconds: int, known: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Try one name in a process of its own; what it dies of, or that it takes too long, is its row.
+
+    Of a row that is `known` to work the figure in fp16 alone is measured.
+    """
+    row = [json.dumps({key: value for key, value in known.items() if key != "pipeline"})] if known else []
+    command = [sys.executable, "-m", f"tools.coverage.{'halves' if known else 'trial'}", name, *row]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
     except subprocess.TimeoutExpired:
@@ -85,11 +85,17 @@ def _chosen(names: tuple[str, ...], rows: Mapping[str, Mapping[str, Any]], *, ag
 @click.command()
 @click.argument("names", nargs=-1, type=click.Choice(sorted(MADE)))
 @click.option("--again", is_flag=True, help="Those too whose row says that they work.")
+@click.option("--halves", is_flag=True, help="Of rows that work, the figures in fp16 that they lack, and nothing else.")
 @click.option("--seconds", default=900, show_default=True, help="Most that one trial may take.")
-def main(names: tuple[str, ...], *, again: bool, seconds: int) -> None:
+def main(names: tuple[str, ...], *, again: bool, halves: bool, seconds: int) -> None:
     """Try the names, or all whose rows do not say that they work, and keep the rows."""
-    for name in list(_chosen(names, keep({}), again=again)):
-        found = tried(name, seconds)
+    rows = keep({})
+    lacking = [name for name, row in rows.items() if row["state"] == "works" and "fp16" not in row]
+    for name in [each for each in lacking if each in names or not names] if halves else list(_chosen(names, rows, again=again)):
+        found = tried(name, seconds, rows[name] if halves else None)
+        if halves and found["state"] != "works":  # it took too long, or died: what was known of it stays
+            click.echo(f"{name}: {found['why']}", err=True)
+            continue
         keep({name: found})
         click.echo(f"{name}: {pipelines.state(found)}")
 

@@ -214,7 +214,7 @@ def row(name: str) -> dict[str, Any]:
         psnr = min(compare(bundle, mode, widths))
         found |= {"state": "works" if psnr >= trial.LIMIT else "differs", "psnr": round(psnr, 1), "guidance": mode}
         found |= {"only": "one picture at a time"} if alone else {}
-        return {**found, "fp16": trial.halved([(mode, bundle, widths)], of, compare)} if found["state"] == "works" else found
+        return {**found, "fp16": trial.halved([widths], of, compare, folder)} if found["state"] == "works" else found
 
 
 def _adapted(name: str, source: Any, folder: Path) -> dict[str, Any]:  # noqa: ANN401 - diffusers'

@@ -2,7 +2,7 @@
 
 The micro model of the name is built with an encoder of images and held to its own recordings. Then the run time draws what
 diffusers' untouched pipeline of each task draws of the same networks, pictures, prompts and torch's noise: one picture and two,
-two sizes, guidance on and off, several strengths.
+two sizes, guidance on and off, several strengths. What works is built and compared once more with every part in fp16.
 """
 
 from __future__ import annotations
@@ -33,7 +33,21 @@ from exporter.report import pipelines as report
 from exporter.stages import worker
 from tools.coverage import __main__ as coverage
 from tools.coverage import conditioned, models, pipelines
-from tools.coverage.trial import CALLS, DEAD, LIMIT, MODES, NEGATIVE, PROMPTS, SIDES, built, drawn_by, ladder, limits, sentence
+from tools.coverage.trial import (
+    CALLS,
+    DEAD,
+    LIMIT,
+    MODES,
+    NEGATIVE,
+    PROMPTS,
+    SIDES,
+    built,
+    drawn_by,
+    halved,
+    ladder,
+    limits,
+    sentence,
+)
 
 #: Task → diffusers' list of its pipelines.
 TASKS: Mapping[str, Mapping[str, Any]] = {task: coverage.TASKS[task] for task in ("image-to-image", "inpainting")}
@@ -75,8 +89,8 @@ def _rows(name: str, source: Any, tasks: Sequence[str]) -> dict[str, dict[str, A
         source.save_pretrained(f"{folder}/model")
         for only, bundles, batch in ladder(side, wide):
             try:
-                of = partial(built, name, Path(folder), side, steps=STEPS, more=_ENCODER)
-                made = [(*of(widths, batch), widths) for widths in bundles]
+                of = partial(built, name, Path(folder), side, batch=batch, steps=STEPS, more=_ENCODER)
+                made = [(*of(widths), widths) for widths in bundles]
             except (UnsupportedError, ParityError) as error:
                 refusals.append(error)
                 continue
@@ -85,12 +99,12 @@ def _rows(name: str, source: Any, tasks: Sequence[str]) -> dict[str, dict[str, A
                 left = limits(name, only, refusals, folder)
                 if told := _WITH.get((name, task)):
                     left["only"] = ", ".join(each for each in (left.get("only"), told) if each)
-                editor = TASKS[task][name].from_pipe(source)
-                each = [
-                    value for mode, bundle, widths in made for value in compared(editor, name, bundle, task, mode, side, widths)
-                ]
+                compare = partial(compared, TASKS[task][name].from_pipe(source), name, task=task, height=side)
+                each = [value for mode, bundle, widths in made for value in compare(bundle=bundle, mode=mode, widths=widths)]
                 state = "works" if min(each) >= LIMIT else "differs"
                 found[task] = {"state": state, "psnr": round(min(each), 1), "guidance": made[0][0], **left}
+                if state == "works":
+                    found[task]["fp16"] = halved(bundles, of, compare, folder)
             return found
         return {task: {"state": "refused", "why": sentence(refusals[-1], folder)} for task in tasks}
 

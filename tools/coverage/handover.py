@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +25,26 @@ def row(name: str, base: Any, refiner: Any) -> dict[str, Any]:  # noqa: ANN401 -
     """How it went, as `trial.row` has it: the base's bundle, and the refiner's that goes on from its latents."""
     found = {"pipeline": f"{type(base).__name__}, then {type(refiner).__name__}"}
     with tempfile.TemporaryDirectory() as folder:
-        bundles = list[Path]()
         for part, source in (("base", base), ("refiner", refiner)):
             source.set_progress_bar_config(disable=True)
             source.save_pretrained(f"{folder}/{part}/model")
-            try:
-                mode, bundle = trial.built(name, Path(folder) / part, _SIDE, _WIDTHS, 2, steps=STEPS, sampler="handover: true")
-            except T2IError as error:
-                return {**found, "state": "refused", "why": trial.sentence(error, folder)}
-            bundles.append(bundle)
-        psnr = min(compared(base, refiner, bundles[0], bundles[1], mode))
-    return {**found, "state": "works" if psnr >= trial.LIMIT else "differs", "psnr": round(psnr, 1), "guidance": mode}
+
+        def of(widths: tuple[int, ...], *, halves: bool = False) -> tuple[str, Path]:
+            """Both bundles, in one folder."""
+            own = partial(trial.built, name, height=_SIDE, widths=widths, batch=2, steps=STEPS, sampler="handover: true")
+            _, last = (own(folder=Path(folder) / part, halves=halves) for part in ("base", "refiner"))
+            return last
+
+        def compare(bundle: Path, mode: str, widths: tuple[int, ...]) -> Iterator[float]:  # noqa: ARG001 - as the others
+            return compared(base, refiner, Path(folder) / "base" / bundle.name, bundle, mode)
+
+        try:
+            mode, bundle = of(_WIDTHS)
+        except T2IError as error:
+            return {**found, "state": "refused", "why": trial.sentence(error, folder)}
+        psnr = min(compare(bundle, mode, _WIDTHS))
+        found |= {"state": "works" if psnr >= trial.LIMIT else "differs", "psnr": round(psnr, 1), "guidance": mode}
+        return {**found, "fp16": trial.halved([_WIDTHS], of, compare, folder)} if found["state"] == "works" else found
 
 
 def compared(base: Any, refiner: Any, base_bundle: Path, refiner_bundle: Path, mode: str) -> Iterator[float]:  # noqa: ANN401

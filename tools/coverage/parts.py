@@ -59,6 +59,13 @@ def t5_tokenizer() -> Any:  # noqa: ANN401 - transformers'
     return transformers.T5Tokenizer(vocab=pieces, extra_ids=0)
 
 
+def sentence_tokenizer(kind: str) -> Any:  # noqa: ANN401 - transformers'
+    """A tokenizer of XLM-RoBERTa's class over single characters, between a sign of the beginning and one of the end."""
+    pieces = [("<s>", 0.0), ("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0)]
+    pieces += [(sign, -3.0) for sign in string.ascii_letters + string.digits + string.punctuation]
+    return getattr(transformers, kind)(vocab=pieces)
+
+
 def t5(width: int = 32, kind: str = "T5") -> Any:  # noqa: ANN401 - a network of either library
     """T5's encoder of two layers, or UMT5's, over `t5_tokenizer`."""
     config = getattr(transformers, f"{kind}Config")(

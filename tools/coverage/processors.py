@@ -101,7 +101,7 @@ def qwen_image_21() -> DiffusionPipeline:
         base_dim=8, decoder_base_dim=8, z_dim=4, dim_mult=[1] * 5, num_res_blocks=1, latents_mean=[0.1] * 4,
         latents_std=[1.1, 0.9, 1.2, 1.0],
     )  # fmt: skip
-    reader = processor("Qwen3VLProcessor", QWEN, CHAT, _PLACES)
+    reader = processor("Qwen3VLProcessor", QWEN, CHAT, PLACES)
     return diffusers.QwenImage21Pipeline(
         flow(use_dynamic_shifting=True), alive(autoencoder), qwen_vl("Qwen3VL"), reader, alive(network)
     )

@@ -11,16 +11,36 @@ import torch
 import transformers
 from diffusers import DiffusionPipeline
 from diffusers.pipelines.deprecated.wuerstchen import PaellaVQModel, WuerstchenDiffNeXt, WuerstchenPrior
+from diffusers.pipelines.kandinsky.text_encoder import MCLIPConfig, MultilingualCLIP
 
-from tools.coverage.parts import alive, clip, clip_tokenizer
+from tools.coverage.parts import VOCABULARY, alive, clip, clip_tokenizer, sentence_tokenizer
 
 #: Whose classes are typed for models of their own size and kind.
 diffusers: Any = library
+#: Numbers of the embedding that a first stage draws, and of a text.
+_EMBEDDED = 32
 
 
 def kandinsky22(kind: str = "KandinskyV22CombinedPipeline", channels: int = 4) -> DiffusionPipeline:
     """A transformer that draws CLIP's embedding of the picture, and a UNet of so many channels that takes nothing else."""
-    width = 32
+    networks = _kandinsky(in_channels=channels, addition_embed_type="image", encoder_hid_dim_type="image_proj")
+    return getattr(diffusers, kind)(**networks)
+
+
+def kandinsky(kind: str = "KandinskyCombinedPipeline", channels: int = 4) -> DiffusionPipeline:
+    """The same of Kandinsky 2.1, whose UNet is given the text as well, read by an encoder of its own."""
+    config = MCLIPConfig(
+        transformerDimSize=_EMBEDDED, imageDimSize=_EMBEDDED, vocab_size=VOCABULARY, hidden_size=_EMBEDDED, num_hidden_layers=2,
+        num_attention_heads=4, intermediate_size=37, max_position_embeddings=128,
+    )  # fmt: skip
+    networks = _kandinsky(in_channels=channels, addition_embed_type="text_image", encoder_hid_dim_type="text_image_proj")
+    text = {"text_encoder": alive(MultilingualCLIP(config)), "tokenizer": sentence_tokenizer("XLMRobertaTokenizer")}
+    return getattr(diffusers, kind)(**text, **networks)
+
+
+def _kandinsky(**own: Any) -> dict[str, Any]:  # noqa: ANN401 - of a UNet's config, and what stages are made of
+    """Both stages' components; `own` of the second's UNet."""
+    width = _EMBEDDED
     prior = diffusers.PriorTransformer(num_attention_heads=2, attention_head_dim=8, num_layers=2, embedding_dim=width)
     torch.nn.init.ones_(alive(prior).clip_std)
     pictures = transformers.CLIPVisionConfig(
@@ -28,8 +48,7 @@ def kandinsky22(kind: str = "KandinskyV22CombinedPipeline", channels: int = 4) -
         intermediate_size=37,
     )  # fmt: skip
     network = diffusers.UNet2DConditionModel(
-        in_channels=channels, out_channels=8, addition_embed_type="image", encoder_hid_dim=width,
-        encoder_hid_dim_type="image_proj",
+        **own, out_channels=8, encoder_hid_dim=width,
         down_block_types=("ResnetDownsampleBlock2D", "SimpleCrossAttnDownBlock2D"),
         mid_block_type="UNetMidBlock2DSimpleCrossAttn",
         up_block_types=("SimpleCrossAttnUpBlock2D", "ResnetUpsampleBlock2D"), block_out_channels=(8, 16), layers_per_block=1,
@@ -40,12 +59,14 @@ def kandinsky22(kind: str = "KandinskyV22CombinedPipeline", channels: int = 4) -
         latent_channels=4, layers_per_block=1, norm_num_groups=4, norm_type="spatial", num_vq_embeddings=12, out_channels=3,
         up_block_types=("AttnUpDecoderBlock2D", "UpDecoderBlock2D"), vq_embed_dim=4,
     )  # fmt: skip
-    return getattr(diffusers, kind)(
-        alive(network), diffusers.DDPMScheduler(clip_sample=False, beta_end=0.001),  # more of a random network makes huge latents
-        alive(decoder), prior, alive(transformers.CLIPVisionModelWithProjection(pictures)), clip(width, projection=True),
-        clip_tokenizer(), diffusers.UnCLIPScheduler(prediction_type="sample", clip_sample_range=5.0),
-        transformers.CLIPImageProcessorPil(crop_size=32, size={"shortest_edge": 32}),
-    )  # fmt: skip
+    return {
+        "unet": alive(network), "movq": alive(decoder),
+        "scheduler": diffusers.DDPMScheduler(clip_sample=False, beta_end=0.001),  # more of a random network makes huge latents
+        "prior_prior": prior, "prior_image_encoder": alive(transformers.CLIPVisionModelWithProjection(pictures)),
+        "prior_text_encoder": clip(width, projection=True), "prior_tokenizer": clip_tokenizer(),
+        "prior_scheduler": diffusers.UnCLIPScheduler(prediction_type="sample", clip_sample_range=5.0),
+        "prior_image_processor": transformers.CLIPImageProcessorPil(crop_size=32, size={"shortest_edge": 32}),
+    }  # fmt: skip
 
 
 def stable_cascade() -> DiffusionPipeline:
@@ -99,6 +120,8 @@ def paella() -> Any:  # noqa: ANN401 - a network of diffusers
 
 #: Name → what makes the pipeline.
 MADE: Mapping[str, Callable[[], DiffusionPipeline]] = {
+    "kandinsky": kandinsky,
+    "kandinsky-inpaint": partial(kandinsky, "KandinskyInpaintCombinedPipeline", 9),
     "kandinsky22": kandinsky22,
     "kandinsky22-inpaint": partial(kandinsky22, "KandinskyV22InpaintCombinedPipeline", 9),
     "cascade": stable_cascade,

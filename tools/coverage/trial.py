@@ -29,7 +29,6 @@ import transformers
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from PIL import Image
 
-from engines.bundle import Bundle
 from engines.errors import ParityError, RecipeError, T2IError, UnsupportedError
 from engines.guidance import USUAL
 from engines.inputs import Input
@@ -38,8 +37,10 @@ from engines.request import Request
 from engines.signature import dimension
 from engines.sizes import Sizes
 from exporter.build import build
+from exporter.families import claim
 from exporter.families.tracing.following import guiders
-from exporter.recipe.schema import Recipe
+from exporter.models.resolve import resolve
+from exporter.recipe.schema import Component, Recipe
 from exporter.stages import worker
 from exporter.stages.store import Store
 from tools.coverage.models import MADE
@@ -73,7 +74,7 @@ _PICTURED = ("-pictured", "components: {condition: {}}\n")
 #: not resized for the text encoder; and whose pictures are others beside a longer prompt.
 _ALONE = (
     "QwenImageEdit", "PRX", "StableDiffusionXLControlNetUnion", "Flux2",
-    "Kandinsky3", "KandinskyV22", "Wuerstchen", "DreamLite",
+    "Kandinsky", "Wuerstchen", "DreamLite",
 )  # fmt: skip
 #: Which take a text and no list of texts.
 _ONE_TEXT = ("DreamLite",)
@@ -85,6 +86,7 @@ CALLS: Mapping[str, Mapping[str, Any]] = {
     # Of which a micro model's tokenizer, which spells, reads more.
     "dreamlite": {"max_sequence_length": 260},
     "dreamlite-mobile": {"max_sequence_length": 260},
+    "kandinsky": {"prior_num_inference_steps": 3},
     "kandinsky22": {"prior_num_inference_steps": 3},
     "cascade": {"prior_num_inference_steps": 3},
     # Its schedule is of 48 steps; a scale, or a schedule of those that are asked for, takes its place.
@@ -138,9 +140,8 @@ def row(name: str, source: Any = None) -> dict[str, Any]:  # noqa: ANN401 - diff
         source.save_pretrained(f"{folder}/model")
         for only, bundles, batch in ladder(side, wide):
             try:
-                more = _PICTURED[1] if name.endswith(_PICTURED[0]) else ""
-                of = partial(built, name, Path(folder), side, batch=batch)
-                made = [(*of(widths, more=more), widths) for widths in bundles]
+                of = partial(built, name, Path(folder), side, batch=batch, more=stated(name))
+                made = [(*of(widths), widths) for widths in bundles]
             except (UnsupportedError, ParityError) as error:
                 refusals.append(error)
                 continue
@@ -148,35 +149,40 @@ def row(name: str, source: Any = None) -> dict[str, Any]:  # noqa: ANN401 - diff
             psnr = min(value for mode, bundle, widths in made for value in compare(bundle=bundle, mode=mode, widths=widths))
             state = "works" if psnr >= LIMIT else "differs"
             found = {"state": state, "psnr": round(psnr, 1), "guidance": made[0][0], **limits(name, only, refusals, folder)}
-            return {**found, "fp16": halved(made, of, compare)} if state == "works" else found
+            return {**found, "fp16": halved(bundles, of, compare, folder)} if state == "works" else found
         return {"state": "refused", "why": sentence(refusals[-1], folder)}
 
 
 def halved(
-    made: Sequence[tuple[str, Path, tuple[int, ...]]],
+    bundles: Iterable[tuple[int, ...]],
     build: Callable[..., tuple[str, Path]],
     compare: Callable[..., Iterable[float]],
+    folder: str,
 ) -> float | str:
     """PSNR in dB of the worst picture with every part in fp16, or the product's sentence where that does not build.
 
-    `made` is the mode of guidance of each bundle that works, its folder, and its widths, of which `build` builds it anew with
-    `more` lines of its recipe. `compare` gives the PSNR of a `bundle`'s pictures, of its `mode` and `widths`.
+    `bundles` are the widths of each, of which `build` builds it. `compare` gives the PSNR of a `bundle`'s pictures, of its `mode`
+    of guidance and `widths`. A sentence does not name the `folder`.
     """
     found = list[float]()
-    for mode, bundle, widths in made:
-        parts = {part: {"precision": "fp16"} for part in Bundle.open(bundle).manifest.parts}
+    for widths in bundles:
         try:
-            _, half = build(widths, more=f"components: {json.dumps(parts)}\n")
+            mode, bundle = build(widths, halves=True)
         except (RecipeError, UnsupportedError, ParityError) as error:
-            return sentence(error, str(bundle.parent))
-        found += compare(bundle=half, mode=mode, widths=widths)
+            return sentence(error, folder)
+        found += compare(bundle=bundle, mode=mode, widths=widths)
     return round(min(found), 1)
+
+
+def stated(name: str) -> str:
+    """Further lines of a micro model's recipe."""
+    return _PICTURED[1] if name.endswith(_PICTURED[0]) else ""
 
 
 def limits(name: str, only: str, refusals: Sequence[T2IError], folder: str) -> dict[str, str]:
     """Of a row: what it leaves out, and why."""
     told = ", ".join(each for each in (only, _WITH.get(name, "")) if each)
-    return {**({"only": told} if told else {}), **({"why": sentence(refusals[0], folder)} if only else {})}
+    return {**({"only": told} if told else {}), **({"why": sentence(refusals[0], folder)} if only and refusals else {})}
 
 
 def ladder(side: int, wide: int) -> Iterator[tuple[str, list[tuple[int, ...]], int]]:
@@ -198,25 +204,34 @@ def built(
     more: str = "",
     model: Mapping[str, Any] | None = None,
     sampler: str = "",
+    halves: bool = False,
 ) -> tuple[str, Path]:
     """Build it with the first mode of guidance that the pipeline has.
 
-    `more` are further lines of its recipe, `model` further fields of its model, and `sampler` those of its sampler, as text.
+    `more` are further lines of its recipe, `model` further fields of its model, and `sampler` those of its sampler, as text. With
+    `halves` every part is in fp16.
     """
     refusals: list[RecipeError] = []
-    out = folder / f"bundle-{widths[0]}-{batch}"
+    out = folder / f"bundle-{widths[0]}-{batch}{'-fp16' * halves}"
     for mode, (scale, _) in MODES.items():
         guidance = f"{{mode: {mode}, scale: {scale}}}" if scale else f"{{mode: {mode}}}"
         sizes = *[height] * 3, widths[0], widths[0], widths[-1], batch
         stated = {"source": str(folder / "model"), "call": CALLS.get(name, {}), **(model or {})}
         text = _RECIPE % (json.dumps(stated), steps, guidance, sampler and f", {sampler}", *sizes, more)
         try:
-            bundle, _ = build(Recipe.parse(text, name), out, Store(folder / "store"), silent)
+            recipe = Recipe.parse(text, name)
+            bundle, _ = build(_in_halves(recipe) if halves else recipe, out, Store(folder / "store"), silent)
         except RecipeError as error:
             refusals.append(error)
             continue
         return mode, bundle.folder
     raise UnsupportedError(str(refusals[0]))
+
+
+def _in_halves(recipe: Recipe) -> Recipe:
+    """The recipe with every part of its model in fp16."""
+    parts = claim(resolve(recipe.model, Path()), recipe).roles
+    return recipe.model_copy(update={"components": {part: Component(precision="fp16") for part in parts}})
 
 
 def compared(source: Any, name: str, bundle: Path, mode: str, height: int, widths: tuple[int, ...]) -> Iterator[float]:  # noqa: ANN401 - diffusers'
@@ -334,12 +349,17 @@ def silent(*_: object, **__: object) -> None:
     """Report nothing."""
 
 
-def main() -> None:
-    """Print the row of the one name that is given, as JSON."""
+def alone() -> None:
+    """Say nothing beside the row, and start no second process: several trials may run side by side."""
     diffusers.utils.logging.set_verbosity_error()
     transformers.logging.set_verbosity_error()
     logging.disable(logging.WARNING)
-    worker.SMALL = 0  # no second process: several trials may run side by side
+    worker.SMALL = 0
+
+
+def main() -> None:
+    """Print the row of the one name that is given, as JSON."""
+    alone()
     print(json.dumps(row(sys.argv[1]), ensure_ascii=False))
 
 

@@ -189,7 +189,9 @@ class TracedReference:
 
         def encode(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - the pipeline's
             found.append(method(play.pipeline, *args, **kwargs))
-            raise Stepped(None, None, {})
+            if len(found) == len(survey.encodings):
+                raise Stepped(None, None, {})
+            return found[-1]
 
         play.encode_by(encode)
         shapes = self._family.recipe.shapes
@@ -198,8 +200,10 @@ class TracedReference:
         asked |= steering(self.pipeline, survey.mode, OpenScale(torch.ones(1), on=False))
         with contextlib.suppress(Stepped):
             play(prompt=["a"], negative_prompt=["b"], **asked)
-        both, alone = self.encode(["a"], "b"), zip(survey.conditioning[0], dry_run.leaves(found[0], 1)[0], strict=True)
-        rows = {leaf.name: value[0].numpy() for leaf, value in alone if isinstance(leaf, Leaf) and leaf.name in several}
+        both, rows = self.encode(["a"], "b"), dict[str, np.ndarray]()
+        for leaves, own in zip(survey.conditioning, found, strict=True):
+            alone = zip(leaves, dry_run.leaves(own, 1)[0], strict=True)
+            rows |= {leaf.name: value[0].numpy() for leaf, value in alone if isinstance(leaf, Leaf) and leaf.name in several}
 
         def distance(name: str, row: int) -> float:
             return float(np.abs(both[name][0, row] - rows[name]).max())

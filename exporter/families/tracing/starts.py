@@ -22,7 +22,7 @@ from exporter.families.tracing.following.dry_run import Play
 from exporter.families.tracing.following.origins import DRAW, Origins, marked, origins, owners
 from exporter.families.tracing.following.standins import Stepped, outlined, refused, stand_in
 from exporter.families.tracing.pictures import image_arguments, own_preparation
-from exporter.families.tracing.pipelines import siblings
+from exporter.families.tracing.pipelines import siblings, two_stages
 from exporter.families.tracing.pipelines.scales import steering
 from exporter.families.tracing.played_parts import PlayedPart, sized
 
@@ -216,6 +216,11 @@ class _Followed:
         if survey.mode == "classifier_free" and guided[0] != guided[1]:
             where = f"sampler.guidance.mode: {survey.mode!r}"
             raise RecipeError(f"{where}, which {name} has not; use another, or leave vae_encoder out")
+        if hasattr(type(two_stages.last(self._pipeline)), "add_noise"):
+            raise UnsupportedError(
+                f"{name} puts noise into its picture by a schedule of its own. A bundle's table holds its scheduler's.\n"
+                "  This is a gap in t2iexport."
+            )
         prepared: dict[str, image_arguments.Picture] = {}
         own_preparation.refuse_others(self._pipeline, *self._size)
         (met, *_), noises, asked_of, watch, play = self._run(_STEPS, _STRENGTH, prepared)

@@ -14,6 +14,7 @@ from exporter.families import claim
 from exporter.families.traced import Traced
 from exporter.models.resolve import resolve
 from exporter.onnx.capture import traced
+from exporter.parity.metrics import psnr
 from exporter.recipe.schema import Recipe, Shapes
 from exporter.reference.cost import count
 from exporter.reference.part_outputs import measure
@@ -209,6 +210,20 @@ def test_half_precision_is_a_private_matter(model):
     given = [torch.ones(part.signature.shape(port, sizes), dtype=getattr(torch, port.dtype)) for port in part.signature.inputs]
     assert {value.dtype for value in part.network.parameters()} == {torch.bfloat16}
     assert part.module(*given).dtype == torch.float32
+
+
+@torch.no_grad()
+def test_a_time_and_a_scale_that_the_pipeline_rounds_to_half_precision_are_not(model):
+    """FLUX's are numbers in the network's format, of which it takes a thousandfold: with random weights 32 dB from float32."""
+    made = family(model("flux-guided"), "embedded")
+    single, half = (made.part("transformer", precision) for precision in ("fp32", "fp16"))
+    noise, sizes = torch.Generator().manual_seed(3), single.signature.extent("typical")
+    given = [torch.randn(single.signature.shape(port, sizes), generator=noise) for port in single.signature.inputs]
+    ports = [port.name for port in single.signature.inputs]
+    for time, scale in ((751.2, 3.5), (333.3, 3.559)):
+        given[ports.index("timestep")], given[ports.index("guidance_scale")] = torch.full((1,), time), torch.full((1,), scale)
+        want, found = single.module(*given), half.module(*given)
+        assert psnr(found.numpy(), want.numpy()) > 60
 
 
 def test_pictures_scales_and_noise_of_an_editing_model_are_declared(model):

@@ -75,7 +75,8 @@ def test_a_trial_that_takes_too_long_is_a_row(monkeypatch):
 def test_rows_are_kept_one_by_one_and_those_that_work_are_not_tried_again(monkeypatch, tmp_path):
     tried = []
 
-    def trial(name, _seconds):
+    def trial(name, _seconds, known=None):
+        assert known is None
         tried.append(name)
         if name == "sana":
             raise click.Abort
@@ -90,6 +91,27 @@ def test_rows_are_kept_one_by_one_and_those_that_work_are_not_tried_again(monkey
     assert tried == ["flux", "sana", "auraflow"]
     assert CliRunner().invoke(coverage.main, ["--again"]).exit_code == 0
     assert tried[3:] == ["flux", "auraflow"]
+
+
+def test_of_rows_that_work_the_figures_in_fp16_that_they_lack_are_measured_alone(monkeypatch, tmp_path):
+    asked = []
+
+    def tried(name, _seconds, known):
+        asked.append(name)
+        return {"state": "failed", "why": "killed"} if name == "sana" else {**known, "fp16": 61.0}
+
+    monkeypatch.setattr(pipelines, "FILE", tmp_path / "rows.json")
+    monkeypatch.setattr(coverage, "tried", tried)
+    works = {"state": "works", "psnr": 99.0, "guidance": "none"}
+    coverage.keep(
+        {"flux": works, "sana": works, "auraflow": {**works, "fp16": 70.0}, "chroma": {"state": "refused", "why": "no"}}
+    )
+    done = CliRunner().invoke(coverage.main, ["--halves"])
+    assert (done.exit_code, sorted(asked)) == (0, ["flux", "sana"])
+    assert "sana: killed" in done.output
+    rows = pipelines.read()["rows"]["text-to-image"]
+    assert [rows[name].get("fp16") for name in ("flux", "sana", "auraflow")] == [61.0, None, 70.0]
+    assert rows["sana"]["state"] == "works"
 
 
 def test_a_micro_model_of_another_list_has_its_row_there(monkeypatch, tmp_path):

@@ -7,8 +7,9 @@ import numpy as np
 
 from engines.errors import UnsupportedError
 from engines.inputs import Input, Preprocessing
-from tests.engines import small
-from tools.coverage import trial
+from exporter.recipe.schema import Recipe
+from tools.coverage import halves, trial
+from tools.coverage.models import MADE
 
 SIZE = {"image": ("batch", 32, 48, 3), "mask": ("batch", 32, 48, 1)}
 
@@ -68,19 +69,39 @@ def test_pictures_follow_the_sides_of_the_latent():
 
 
 def test_in_half_precision_every_bundle_counts_and_a_refusal_is_told(tmp_path):
-    folders = [small.make(tmp_path / each).folder for each in ("first", "second")]
     asked, psnr = [], iter([(70.04, 61.0), (55.26, 80.0)])
 
-    def build(widths, more):
-        asked.append((widths, json.loads(more.removeprefix("components: "))))
+    def build(widths, *, halves):
+        asked.append((widths, halves))
         return "none", tmp_path / "half"
 
-    made = [("none", folders[0], (32,)), ("none", folders[1], (48,))]
-    assert trial.halved(made, build, lambda **_: next(psnr)) == 55.3
-    parts = {part: {"precision": "fp16"} for part in ("text_encoder", "unet", "vae_decoder")}
-    assert asked == [((32,), parts), ((48,), parts)]
+    assert trial.halved([(32,), (48,)], build, lambda **_: next(psnr), str(tmp_path)) == 55.3
+    assert asked == [((32,), True), ((48,), True)]
 
-    def refuse(*_, **__):
-        raise UnsupportedError("unet: no such kernel")
+    def refuse(_widths, *, halves):  # noqa: ARG001 - as it is called
+        raise UnsupportedError(f"unet: no such kernel\n  {tmp_path}/unet.onnx")
 
-    assert trial.halved(made, refuse, lambda **_: next(psnr)) == "unet: no such kernel"
+    assert trial.halved([(32,)], refuse, lambda **_: next(psnr), str(tmp_path)) == "unet: no such kernel …/unet.onnx"
+
+
+def test_every_part_of_a_recipe_is_in_halves(tmp_path):
+    MADE["auraflow"]().save_pretrained(tmp_path)
+    text = trial._RECIPE % (json.dumps({"source": str(tmp_path)}), 2, "{mode: classifier_free, scale: 4.0}", "", *[32] * 6, 1, "")
+    found = trial._in_halves(Recipe.parse(text, "auraflow"))
+    assert {name: each.precision for name, each in found.components.items()} == dict.fromkeys(
+        ("text_encoder", "transformer", "vae_decoder"), "fp16"
+    )
+
+
+def test_the_figure_that_a_row_lacks_is_of_bundles_as_the_row_says_that_they_are(monkeypatch):
+    class Source:
+        def save_pretrained(self, _folder): ...
+
+    monkeypatch.setattr(halves, "MADE", {"hunyuan-pag": Source, "flux": Source})
+    asked = []
+    monkeypatch.setattr(trial, "halved", lambda bundles, build, *_: asked.append((bundles, build.keywords["batch"])) or 61.5)
+    only = "a bundle for each size, one picture at a time, never without guidance, where diffusers' own code fails"
+    known = {"state": "works", "psnr": 120.0, "only": only, "why": "no graph"}
+    assert halves.row("hunyuan-pag", known) == {**known, "fp16": 61.5}
+    assert halves.row("flux", {"state": "works", "psnr": 114.0})["fp16"] == 61.5
+    assert asked == [([(32,), (48,)], 1), ([(32, 48)], 2)]

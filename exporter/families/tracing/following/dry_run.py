@@ -21,6 +21,7 @@ from engines.errors import UnsupportedError
 from engines.signature import Dim
 from exporter.families.tracing.following import guiders, noise_levels, open_lengths, own_start, rewriting, standins
 from exporter.families.tracing.following.class_labels import met_at_the_door
+from exporter.families.tracing.following.exact_times import ExactTimes, exact
 from exporter.families.tracing.following.kept_types import kept_types
 from exporter.families.tracing.following.noise_levels import NoiseLevels
 from exporter.families.tracing.following.open_positions import OpenPositions
@@ -150,6 +151,7 @@ class Play:
         self.prepares, self.unseeded = False, standins.Unseeded()
         self.on_step: Callable[[Any, Any, Any, Mapping[str, Any]], Any] = self._stop
         scheduler, self.levels = standins.scheduler(pipeline.scheduler, time, self._stepped, self.grid), NoiseLevels()
+        exact(scheduler.timesteps)
         scheduler = noise_levels.followed(scheduler, pipeline.scheduler, self.levels, time, known=leveled)
         begins = own_start.alone(pipeline)
         self._place(scheduler=standins.stand_in(scheduler, add_noise=own_start.noised) if begins else scheduler)
@@ -189,11 +191,11 @@ class Play:
         call = inspect.unwrap(type(self.pipeline).__call__)
         # Origins outermost: what the answers put in the place of scales and noise is followed too.
         followed, kept = self._origins or nullcontext(), open_lengths.open_lengths(self.pipeline)
-        labelled = met_at_the_door(self.pipeline) if self._origins else nullcontext()
+        labelled, times = met_at_the_door(self.pipeline) if self._origins else nullcontext(), ExactTimes()
         known, largest = OpenTexts(), OpenPositions()  # innermost: what is known of a mask is not to be asked of torch
         with (
             standins.real(), torch.no_grad(), followed, self._answered, unseeded, kept, known, largest, self.levels,
-            kept_types(self.pipeline), labelled, guiders.close(), quiet(),
+            kept_types(self.pipeline), labelled, guiders.close(), quiet(), times,
         ):  # fmt: skip
             return call(self.pipeline, **given)
 

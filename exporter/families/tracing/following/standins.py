@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from engines.errors import UnsupportedError
 from exporter.families.tracing.following import correctors, smoothed
+from exporter.families.tracing.following.exact_times import exact
 from exporter.families.tracing.following.open_lengths import Repeated, of_any_length
 from exporter.families.tracing.following.open_scale import OpenScale, as_a_number, spread
 
@@ -129,7 +130,9 @@ class Answered(TorchFunctionMode):
             return torch.full((value.times,), value.value, dtype=dtype)
         if (numbers := _a_picture_each(value)) is None:
             return None
-        self._numbers.append(numbers.to(dtype or (torch.get_default_dtype() if numbers.is_floating_point() else numbers.dtype)))
+        self._numbers.append(
+            exact(numbers, dtype or (torch.get_default_dtype() if numbers.is_floating_point() else numbers.dtype))
+        )
         return self._numbers[-1]
 
     def _joins(self, values: Any) -> bool:  # noqa: ANN401 - what is concatenated

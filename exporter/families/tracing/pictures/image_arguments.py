@@ -178,6 +178,12 @@ def handed(pipeline: Any, survey: Callable[..., Surveyed], words: Mapping[str, s
         try:
             found = survey(hand=hand, lists=lists)
         except Unprepared:
+            if any(argument in _WORDS for argument in (words or arguments(pipeline)).values()):
+                name = type(pipeline).__name__
+                raise UnsupportedError(
+                    f"{name} prepares its mask by code of its own, without an image processor, which is not built.\n"
+                    "  This is a gap in t2iexport."
+                ) from None
             hand = as_numbers
         except Several as event:
             lists[(words or arguments(pipeline))[event.name]] = count(pipeline)

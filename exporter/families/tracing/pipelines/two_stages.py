@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -19,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import _disable_current_modes
 
 from engines.errors import UnsupportedError
+from exporter.families.tracing.following.dry_run import encoder_of, names_of
 from exporter.families.tracing.following.standins import stand_in
 from exporter.families.tracing.pipelines.tabled_steps import looked_up, tabled
 
@@ -26,6 +28,8 @@ from exporter.families.tracing.pipelines.tabled_steps import looked_up, tabled
 NOISE, PREFIX = "prior_noise", "prior_"
 _STAGES = ("prior_pipe", "decoder_pipe")
 _ANSWERS = "_earlier_noise"
+#: What an encoder of prompts calls what it returns of negative ones.
+_NEGATIVE = re.compile("negative|uncond")
 #: Where a class keeps the one that it was made of.
 _WHOLE = "_of_two_stages"
 
@@ -84,15 +88,16 @@ def staged(pipeline: Any) -> Any:  # noqa: ANN401 - of diffusers
         return pipeline
     earlier, later = (vars(pipeline)[name] for name in _STAGES)
     _refuse_both(type(pipeline).__name__, type(later))
+    encoder = encoder_of(later)
     processors = {name: each for name, each in vars(later).items() if isinstance(each, VaeImageProcessor)}
 
     def encode_prompt(self: Any, *args: Any, _second: bool = False, **given: Any) -> Any:  # noqa: ANN401
         """Sample the first stage, or encode for the second, which may read texts with an encoder of its own."""
         if _second:
-            own = stage(self, later, "")
-            bound = inspect.signature(own.encode_prompt).bind(*args, **given).arguments
+            read = getattr(stage(self, later, ""), encoder)
+            bound = inspect.signature(read).bind(*args, **given).arguments
             # One, of each prompt: Würstchen hands on how many pictures there are.
-            return own.encode_prompt(**{**bound, "num_images_per_prompt": 1})
+            return read(**{**bound, "num_images_per_prompt": 1})
         own = stage(self, earlier, PREFIX, progress_bar=lambda times: times)
         own.__dict__["scheduler"] = in_numbers(own.scheduler)
         with vars(self).get(_ANSWERS) or EarlierNoise():
@@ -103,8 +108,9 @@ def staged(pipeline: Any) -> Any:  # noqa: ANN401 - of diffusers
 
     def decoder_pipe(self: Any) -> Any:  # noqa: ANN401 - a pipeline of diffusers
         hooks = {name: vars(self)[name] for name in ("progress_bar", "check_inputs", *processors) if name in vars(self)}
-        if hasattr(type(later), "encode_prompt"):
-            hooks["encode_prompt"] = functools.partial(_read, later, functools.partial(self.encode_prompt, _second=True))
+        if encoder:
+            own_texts = functools.partial(self.encode_prompt, _second=True)
+            hooks[encoder] = functools.partial(_read, getattr(type(later), encoder), own_texts)
         own = stage(self, later, "", **hooks)
         return stand_in(own, __call__=inspect.unwrap(type(own).__call__))
 
@@ -124,17 +130,24 @@ def _refuse_both(name: str, later: type) -> None:
         )
 
 
-def _read(later: Any, encode: Callable[..., Any], *args: Any, **given: Any) -> Any:  # noqa: ANN401
-    """What a second stage's encoder of prompts returns: nothing of the negative ones, its latter half, without guidance."""
+def _read(own: Callable[..., Any], encode: Callable[..., Any], *args: Any, **given: Any) -> Any:  # noqa: ANN401
+    """What a second stage's `own` encoder of prompts returns: nothing under the names of negative ones, without guidance."""
     found = encode(*args, **given)
-    bound = inspect.signature(later.encode_prompt).bind(*args, **given).arguments
-    half = len(found) // 2
-    return found if bound.get("do_classifier_free_guidance", True) else (*found[:half], *[None] * half)
+    bound = inspect.signature(own).bind(None, *args, **given).arguments
+    if bound.get("do_classifier_free_guidance", True):
+        return found
+    names = names_of(own, len(found))
+    return tuple(None if _NEGATIVE.search(name) else each for name, each in zip(names, found, strict=True))
 
 
 def whole(kind: Any) -> Any:  # noqa: ANN401 - a class of pipelines
     """The class as diffusers has it."""
     return getattr(kind, _WHOLE, kind)
+
+
+def last(pipeline: Any) -> Any:  # noqa: ANN401 - of diffusers
+    """The stage that draws the picture: the pipeline itself where it has one stage."""
+    return getattr(pipeline, _STAGES[1], pipeline)
 
 
 def stage(own: Any, real: Any, prefix: str, **hooks: Any) -> Any:  # noqa: ANN401

@@ -41,7 +41,8 @@ class OpenLengths:
         texts = [(POSITIVE + _WORDS[:count], NEGATIVE) for count in (2, 3, 5, 8, len(_WORDS))]
         texts += [(POSITIVE, NEGATIVE + _WORDS)]
         texts += [(POSITIVE + tail, NEGATIVE + tail) for tail in (_TYPICAL, *_LONG)]
-        self._samples = [base, _shortest(base, encode), *(encode(*pair) for pair in texts)]
+        shortest, self._lettered = _shortest(base, encode)
+        self._samples = [base, shortest, *(encode(*pair) for pair in texts)]
         if any(len(one.tokens) != len(own.tokens) for each in self._samples for one, own in zip(base, each, strict=True)):
             raise UnsupportedError(f"{where} calls its tokenizers more often for some texts than for others.")
         self._dims: dict[str, tuple[int, ...]] = {}
@@ -60,7 +61,7 @@ class OpenLengths:
         """The dimension that an axis, behind the batch, of one tensor is that a call of the encoder returns under a name."""
         values = [dry_run.leaves(sample[place].found, 1)[0][number] for sample in self._samples]
         shapes = [tuple(each[0].shape) if isinstance(each, list) else tuple(each.shape[1:]) for each in values]
-        lengths = self._bounded([int(shape[axis]) for shape in shapes], name)
+        lengths = self._emptied(self._bounded([int(shape[axis]) for shape in shapes], name))
         self._keep_padding(name, place, lengths)
         known = next((dim for dim, own in self._dims.items() if own == lengths), f"{name}_length")
         self._dims[known] = lengths
@@ -69,8 +70,7 @@ class OpenLengths:
     @property
     def ranges(self) -> Mapping[str, Range]:
         """Dimension of conditioning → the lengths that it may have."""
-        calls = [call for each in self._base for call in each.tokens if not call.again]
-        counts = [self._counts(call, row) for call in calls for row in range(len(call.texts))]
+        counts = [self._counts(call, row) for call, row in self._calls]
         return {dim: _range(own, max(_multiple(each, own) for each in counts)) for dim, own in self._dims.items()}
 
     def _place(self, call: TokenCall) -> tuple[int, int]:
@@ -81,9 +81,35 @@ class OpenLengths:
         return next(places)
 
     def _counts(self, call: TokenCall, row: int = 0) -> tuple[int, ...]:
+        counts = self._counted(call, row)
+        bare = any(own is call and other == row for own, other in self._bare)
+        return (counts[0], 0, *counts[2:]) if bare else counts
+
+    def _counted(self, call: TokenCall, row: int) -> tuple[int, ...]:
         place, number = self._place(call)
         masks = [sample[place].tokens[number].mask for sample in self._samples]
         return self._bounded([int(mask[row].sum()) for mask in masks], call.tokenizer)
+
+    def _emptied(self, lengths: tuple[int, ...]) -> tuple[int, ...]:
+        """The lengths of a tensor, of which the second is an empty text's, also where a text of one letter stands for it."""
+        counts = (self._counted(call, row) for call, row in self._bare)
+        follows = any(lengths[1] - each[1] == lengths[0] - each[0] for each in counts)
+        return (lengths[0], lengths[1] - 1, *lengths[2:]) if follows else lengths
+
+    @property
+    def _bare(self) -> list[tuple[TokenCall, int]]:
+        """Those calls and rows of which an empty text has no ids, since a letter is all of its text's, and for which one stands.
+
+        The pipeline itself has what pads them, so that its networks are never run on nothing.
+        """
+        padded = (own for own in self._calls if self._lettered and own[0].options.get("padding") == PADDED)
+        return [own for own in padded if self._counted(*own)[1] == 1]
+
+    @property
+    def _calls(self) -> list[tuple[TokenCall, int]]:
+        """Every text that one of the base's calls reads, by the call and its row."""
+        calls = (call for each in self._base for call in each.tokens if not call.again)
+        return [(call, row) for call in calls for row in range(len(call.texts))]
 
     def _keep_padding(self, name: str, place: int, lengths: Sequence[int]) -> None:
         """Note where some of what pads a text is kept, as masks that are summed up, and one more, keep one."""
@@ -131,14 +157,18 @@ def _reach(counts: Sequence[int], lengths: Sequence[int]) -> int:
 
 def _range(lengths: Sequence[int], multiple: int) -> Range:
     low, typical, high = (-(-length // multiple) * multiple for length in (min(lengths), lengths[-3], max(lengths)))
-    return Range(min=max(low, multiple), typical=max(typical, multiple), max=high, multiple=multiple)
+    low = low if multiple == 1 else max(low, multiple)
+    return Range(min=low, typical=max(typical, multiple), max=high, multiple=multiple)
 
 
-def _shortest(base: list[Encoding], encode: Encode) -> list[Encoding]:
-    """An empty text; or of one letter, where there is nothing to encode without, or something else is encoded then."""
+def _shortest(base: list[Encoding], encode: Encode) -> tuple[list[Encoding], bool]:
+    """An empty text; or one of a letter, where something else is encoded than an empty one, or a network's code needs some ids.
+
+    And whether the letter stands for a text without ids.
+    """
     try:
         found = encode("", "")
     except UnsupportedError:
-        return encode("a", "a")
+        return encode("a", "a"), True
     same = all(len(one.tokens) == len(own.tokens) for one, own in zip(base, found, strict=True))
-    return found if same else encode("a", "a")
+    return (found if same else encode("a", "a")), False

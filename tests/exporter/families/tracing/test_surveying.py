@@ -30,6 +30,7 @@ def test_a_network_that_asks_a_mask_for_lengths_is_given_texts_without_what_pads
         ("tokenizer_length", "negative_tokenizer_length", *lengths), 256
     )
     assert not any(each.masked for each in found.readings.values())
+    assert [found.open[name].min for name in ("negative_tokenizer_length", lengths[1])] == [0, 0], "a negative prompt of no ids"
 
 
 def test_a_pipeline_that_encodes_its_prompt_within_its_call_is_told():

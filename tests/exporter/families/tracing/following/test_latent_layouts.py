@@ -22,5 +22,5 @@ def test_channels_before_the_sides_stay(latent, size):
 
 @pytest.mark.parametrize(("latent", "size"), [((128, 128, 4), (1024, 1024)), ((96, 160, 16), (768, 1280))])
 def test_channels_behind_the_sides_are_told(latent, size):
-    with pytest.raises(UnsupportedError, match="Some draws noise of .* whose last axis are channels"):
+    with pytest.raises(UnsupportedError, match=r"Some draws noise of .* whose last axis are channels"):
         channels_first(latent, size, "Some")

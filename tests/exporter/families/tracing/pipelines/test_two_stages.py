@@ -83,6 +83,26 @@ def test_every_part_answers_as_diffusers_and_the_noise_is_an_input(model):
     equality.answers(made, recording)
 
 
+def test_a_second_stage_that_reads_the_text_in_one_tensor_with_the_negative_one_answers_as_diffusers(model):
+    """Kandinsky 2.1's, with an encoder that diffusers keeps beside the pipeline: the negative text is always empty."""
+    made = family(model("kandinsky"), text=WHOLE)
+    assert made.components("text_encoder") == ("prior_text_encoder", "prior_prior", "text_encoder")
+    assert list(made.tokenizer_names) == ["prior_tokenizer", "tokenizer"]
+    recording = record(made, made.recipe)
+    assert any(run.setting.guidance_scale == 1.0 for run in recording.runs)
+    equality.answers(made, recording)
+
+
+def test_a_picture_that_gets_noise_by_another_schedule_than_the_scheduler_s_is_refused(model):
+    with pytest.raises(UnsupportedError, match="KandinskyImg2ImgCombinedPipeline puts noise into its picture by a schedule of"):
+        _ = family(model("kandinsky"), text=WHOLE + "components: {vae_encoder: {}}").roles
+
+
+def test_a_mask_that_a_pipeline_looks_into_itself_is_refused(model):
+    with pytest.raises(UnsupportedError, match="KandinskyInpaintCombinedPipeline prepares its mask by code of its own"):
+        family(model("kandinsky-inpaint"), text=WHOLE)
+
+
 def test_a_class_of_two_stages_is_diffusers_own_too(pipeline):
     assert type(pipeline) is not diffusers.KandinskyV22CombinedPipeline
     assert whole(type(pipeline)) is diffusers.KandinskyV22CombinedPipeline

@@ -106,6 +106,30 @@ def test_how_many_ids_of_padding_are_kept_is_noted_and_told_from_rounding_up():
     assert (found.pads(call), found.drives(call)) == (0, True)
 
 
+def test_an_empty_text_of_no_ids_is_a_length_where_the_pipeline_pads_it():
+    """As Lumina 2's negative prompt is read without a template: its networks see padding alone, and the graph nothing."""
+
+    def lettered(padding, more=0):
+        def encode(prompt, _negative):
+            if not prompt:  # of which torch cannot tell the shape of a network's heads
+                raise UnsupportedError("cannot reshape tensor of 0 elements")
+            count = min(len(prompt) + more, 64)
+            call = TokenCall("tokenizer", (prompt,), {"padding": padding}, torch.zeros(1, 64), torch.ones(1, count), again=False)
+            return [Encoding((), {}, torch.zeros(1, count, 4), [call])]
+
+        base = encode("A Xylophone 7", "")
+        found = OpenLengths("Toy", base, encode)
+        found.of_leaf("prompt_embeds", 0, 0, 0)
+        return found, base[0].tokens[0]
+
+    found, call = lettered("max_length")
+    assert (found.of_ids(call).min, found.ranges["prompt_embeds_length"].min) == (0, 0)
+    found, call = lettered("longest")
+    assert (found.of_ids(call).min, found.ranges["prompt_embeds_length"].min) == (1, 1), "its own networks are run on nothing"
+    found, call = lettered("max_length", more=2)
+    assert (found.of_ids(call).min, found.ranges["prompt_embeds_length"].min) == (3, 3), "signs of its own stand in an empty text"
+
+
 def test_a_text_that_is_cut_or_filled_to_another_s_length_has_none_of_its_own():
     def encode(prompt, negative):
         counts = [min(len(text), 128) for text in (prompt, negative)]
