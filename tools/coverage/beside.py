@@ -29,7 +29,7 @@ from engines.request import Request
 from exporter.report import pipelines
 from exporter.stages import worker
 from tools.coverage import __main__ as coverage
-from tools.coverage import conditioned, dreamlite, edits, handover, pixels, prompted, readers, trial, unets
+from tools.coverage import bria, conditioned, dreamlite, edits, handover, joyimage, pixels, prompted, readers, trial, unets
 from tools.coverage.conditioned import SIZED, unet
 from tools.coverage.parts import alive, clip, clip_tokenizer, vae
 
@@ -149,6 +149,8 @@ _FROM_TEXT: Mapping[str, Callable[[], DiffusionPipeline]] = {
     "prx-pixel": pixels.prx_pixel,
     "ernie-image": readers.ernie_image,
     **dreamlite.MADE,
+    **bria.MADE,
+    **joyimage.MADE,
 }
 #: Name → what makes the pipeline.
 MADE: Mapping[str, Callable[[], DiffusionPipeline]] = {

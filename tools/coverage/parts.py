@@ -99,8 +99,11 @@ def spelling_tokenizer(kind: str, template: str | None = None, more: Sequence[st
     return made
 
 
-def language_model(kind: str, width: int = 32, **changes: Any) -> Any:  # noqa: ANN401 - a network of either library
-    """A language model of two layers, of which pipelines take hidden states: Gemma2, Qwen3 …; over `spelling_tokenizer`."""
+def language_model(kind: str, width: int = 32, head: str = "Model", **changes: Any) -> Any:  # noqa: ANN401 - a network of either library
+    """A language model of two layers, of which pipelines take hidden states: Gemma2, Qwen3 …; over `spelling_tokenizer`.
+
+    `head` is how its class goes on behind its kind.
+    """
     fields = {
         "vocab_size": VOCABULARY,
         "hidden_size": width,
@@ -113,7 +116,7 @@ def language_model(kind: str, width: int = 32, **changes: Any) -> Any:  # noqa: 
         "attn_implementation": "eager",
         "pad_token_id": 0,
     }
-    return alive(getattr(transformers, f"{kind}Model")(getattr(transformers, f"{kind}Config")(**fields | changes)))
+    return alive(getattr(transformers, f"{kind}{head}")(getattr(transformers, f"{kind}Config")(**fields | changes)))
 
 
 def bert() -> tuple[Any, Any]:

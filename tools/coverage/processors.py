@@ -23,8 +23,8 @@ _MISTRAL = (
     "{% else %}[INST]{{ message['content'][0]['text'] }}[/INST]{% endif %}{% endfor %}"
 )
 #: What stands around a picture in a text of Qwen's, and for it.
-_PLACES = ("<|vision_start|>", "<|image_pad|>", "<|vision_end|>")
-_QWEN = (
+PLACES = ("<|vision_start|>", "<|image_pad|>", "<|vision_end|>")
+QWEN = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{% if message['content'] is string %}"
     "{{ message['content'] }}{% else %}{{ message['content'][0]['text'] }}{% endif %}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -68,7 +68,7 @@ def nucleus_moe() -> DiffusionPipeline:
     made = readers.qwen_image()
     reader = qwen_vl("Qwen3VL", num_hidden_layers=8)  # of which the pipeline takes the eighth from the end
     return diffusers.NucleusMoEImagePipeline(
-        alive(network), made.scheduler, made.vae, reader, processor("Qwen3VLProcessor", _QWEN)
+        alive(network), made.scheduler, made.vae, reader, processor("Qwen3VLProcessor", QWEN)
     )
 
 
@@ -78,11 +78,11 @@ def qwen_image_edit(kind: str = "QwenImageEditPipeline") -> DiffusionPipeline:
     The picture has a million pixels, whatever is drawn, and 16 of them to a cell's side.
     """
     made = readers.qwen_image(downsampled=4).components
-    tokenizer = spelling_tokenizer("Qwen2Tokenizer", CHAT, _PLACES)
-    reader = qwen_vl("Qwen2_5_VL", image_token=tokenizer.convert_tokens_to_ids(_PLACES[1]))
+    tokenizer = spelling_tokenizer("Qwen2Tokenizer", CHAT, PLACES)
+    reader = qwen_vl("Qwen2_5_VL", image_token=tokenizer.convert_tokens_to_ids(PLACES[1]))
     sizes = {"shortest_edge": 4 * 28**2, "longest_edge": 30 * 28**2}
     pictures = transformers.Qwen2VLImageProcessorPil(size=sizes)
-    both = text_processors.pictured("Qwen2VLProcessor", pictures, tokenizer, _QWEN)
+    both = text_processors.pictured("Qwen2VLProcessor", pictures, tokenizer, QWEN)
     return getattr(diffusers, kind)(**{**made, "text_encoder": reader, "tokenizer": tokenizer}, processor=both)
 
 
@@ -96,7 +96,7 @@ def qwen_image_21() -> DiffusionPipeline:
         base_dim=8, decoder_base_dim=8, z_dim=4, dim_mult=[1] * 5, num_res_blocks=1, latents_mean=[0.1] * 4,
         latents_std=[1.1, 0.9, 1.2, 1.0],
     )  # fmt: skip
-    reader = processor("Qwen3VLProcessor", _QWEN)
+    reader = processor("Qwen3VLProcessor", QWEN)
     return diffusers.QwenImage21Pipeline(
         flow(use_dynamic_shifting=True), alive(autoencoder), qwen_vl("Qwen3VL"), reader, alive(network)
     )

@@ -112,7 +112,13 @@ SIDES = {
     "qwenimage-edit-plus-pictured": (64, 96),
     "sana": (32, 64),
     "sana-pag": (32, 64),
+    "bria-fibo": (64, 96),
+    "joyimage-edit": (960, 1024),
+    "joyimage-edit-pictured": (960, 1024),
+    "joyimage-edit-plus": (960, 1024),
 }
+#: And the height, where it is another than the smaller width.
+_HEIGHTS = {"joyimage-edit": 1024, "joyimage-edit-pictured": 1024, "joyimage-edit-plus": 1024}
 
 
 def row(name: str, source: Any = None) -> dict[str, Any]:  # noqa: ANN401 - diffusers'
@@ -123,6 +129,7 @@ def row(name: str, source: Any = None) -> dict[str, Any]:  # noqa: ANN401 - diff
     Where no graph holds for all sizes, or for two pictures, `only` says so and `why` why, and each size has a bundle of its own.
     """
     side, wide = SIDES.get(name, (32, 48))
+    height = _HEIGHTS.get(name, side)
     refusals: list[T2IError] = []
     with tempfile.TemporaryDirectory() as folder:
         source = source or MADE[name]()
@@ -130,12 +137,12 @@ def row(name: str, source: Any = None) -> dict[str, Any]:  # noqa: ANN401 - diff
         for only, bundles, batch in ladder(side, wide):
             try:
                 more = _PICTURED[1] if name.endswith(_PICTURED[0]) else ""
-                of = partial(built, name, Path(folder), side, batch=batch)
+                of = partial(built, name, Path(folder), height, batch=batch)
                 made = [(*of(widths, more=more), widths) for widths in bundles]
             except (UnsupportedError, ParityError) as error:
                 refusals.append(error)
                 continue
-            compare = partial(compared, source, name, height=side)
+            compare = partial(compared, source, name, height=height)
             psnr = min(value for mode, bundle, widths in made for value in compare(bundle=bundle, mode=mode, widths=widths))
             state = "works" if psnr >= LIMIT else "differs"
             found = {"state": state, "psnr": round(psnr, 1), "guidance": made[0][0], **limits(name, only, refusals, folder)}
