@@ -70,6 +70,7 @@ class Tokenizer(Frozen):
     `before`: what the model wants in front of every text.
     `after`: the same behind it.
     `lower`: whether texts are read in small letters, without blanks at their ends.
+    `empty`: what is read in the place of an empty text, with nothing around it.
     `chunks`: equal pieces that the ids are in, each with its own special tokens and padding.
     `weights`: the input that takes what each token counts, float32 as the ids, in the `syntax` in which prompts say so. Without
     one prompts are taken literally.
@@ -83,6 +84,7 @@ class Tokenizer(Frozen):
     before: str = ""
     after: str = ""
     lower: bool = False
+    empty: str = ""
     chunks: int = Field(default=1, ge=1)
     weights: Name | None = None
     syntax: Syntax | None = None
@@ -97,6 +99,8 @@ class Tokenizer(Frozen):
 
     def shown(self, text: str) -> str:
         """What of a text is tokenized."""
+        if not text and self.empty:
+            return self.empty
         return self.before + (text.lower().strip() if self.lower else text) + self.after
 
     @model_validator(mode="after")
@@ -380,6 +384,8 @@ class Manifest(Draft):
         framed = {name: [entry.before, entry.after, entry.lower] for name, entry in self.tokenizers.items()}
         if any(how != ["", "", False] for how in framed.values()):
             told["framed"] = framed
+        if empties := {name: entry.empty for name, entry in self.tokenizers.items() if entry.empty}:
+            told["empties"] = empties
         if masks := {name: entry.mask for name, entry in self.tokenizers.items() if entry.mask}:
             told["masks"] = masks
         read = {name: [entry.chunks, entry.syntax] for name, entry in self.tokenizers.items()}

@@ -1,4 +1,4 @@
-"""Bria's pipelines of micro size: T5 beside FLUX.1's blocks, every state of a language model, and six bundles of three of them."""
+"""Bria's pipelines of micro size: T5 beside FLUX.1's blocks, every state of a language model, and six times three of them."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def fibo(kind: str = "BriaFiboPipeline") -> DiffusionPipeline:
         joint_attention_dim=64, axes_dims_rope=(4, 4, 8), text_encoder_dim=32,
     )  # fmt: skip
     reader = language_model("SmolLM3", head="ForCausalLM", vocab_size=_IDS, bos_token_id=_EMPTY, eos_token_id=1)
-    tokenizer = spelling_tokenizer("Qwen2Tokenizer")
+    tokenizer = spelling_tokenizer("Qwen2Tokenizer", at={"<|begin_of_text|>": _EMPTY})
     scheduler = flow(use_dynamic_shifting=True)
     return getattr(diffusers, kind)(alive(network), scheduler, video_vae(), reader, tokenizer)
 

@@ -19,7 +19,7 @@ diffusers: Any = library
 
 
 def joyimage(kind: str = "JoyImageEdit") -> DiffusionPipeline:
-    """Qwen 3 VL's last layer before its norm, latents with an axis of pictures, and 64 pixels to a cell's side."""
+    """Qwen 3 VL's last layer before its norm, latents with an axis of pictures, and 32 pixels to a cell's side."""
     network = getattr(diffusers, f"{kind}Transformer3DModel")(
         in_channels=4, hidden_size=32, num_attention_heads=2, text_dim=32, num_layers=2, rope_dim_list=[4, 6, 6], theta=10000
     )
@@ -28,7 +28,7 @@ def joyimage(kind: str = "JoyImageEdit") -> DiffusionPipeline:
     reader = qwen_vl("Qwen3VL", image_token=tokenizer.convert_tokens_to_ids(places[1]))
     pictures = transformers.Qwen2VLImageProcessorPil(size={"shortest_edge": 4 * 32**2, "longest_edge": 30 * 32**2})
     both = text_processors.pictured("Qwen3VLProcessor", pictures, tokenizer, processors.QWEN)
-    autoencoder = bria.video_vae(3, patch=8)
+    autoencoder = bria.video_vae(3, patch=4)
     return getattr(diffusers, f"{kind}Pipeline")(flow(shift=4.0), autoencoder, reader, tokenizer, alive(network), both)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import string
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -85,17 +85,20 @@ def flow(**changes: Any) -> FlowMatchEulerDiscreteScheduler:  # noqa: ANN401 - o
     return FlowMatchEulerDiscreteScheduler(**changes)
 
 
-def spelling_tokenizer(kind: str, template: str | None = None, more: Sequence[str] = ()) -> Any:  # noqa: ANN401 - transformers'
+def spelling_tokenizer(
+    kind: str, template: str | None = None, more: Sequence[str] = (), at: Mapping[str, int] | None = None
+) -> Any:  # noqa: ANN401 - transformers'
     """A tokenizer of Gemma's or Qwen's class over single characters, with the template of a chat where there is one.
 
-    `more` are special tokens behind all others.
+    `more` are special tokens behind all others, and `at` are such that have ids of their own.
     """
     signs = [*sorted(ByteLevel.alphabet()), "▁"]
     special = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-    made = getattr(transformers, kind)(vocab={word: number for number, word in enumerate([*special, *signs])}, merges=[])
+    vocab = {word: number for number, word in enumerate([*special, *signs])} | dict(at or {})
+    made = getattr(transformers, kind)(vocab=vocab, merges=[])
     made.chat_template = template
-    if more:
-        made.add_special_tokens({"extra_special_tokens": list(more)})
+    if own := [*more, *(at or {})]:
+        made.add_special_tokens({"extra_special_tokens": own})
     return made
 
 

@@ -21,7 +21,8 @@ from exporter.families.tracing.pictures import image_arguments, own_noise
 from exporter.families.tracing.pipelines import two_stages
 from exporter.families.tracing.pipelines.one_text import TextList, checked
 from exporter.families.tracing.pipelines.scales import open_scales, other_scales, steering
-from exporter.families.tracing.texts import conditioning, readings, seen_pictures, text_processors
+from exporter.families.tracing.texts import conditioning, empty_texts, readings, seen_pictures, text_processors
+from exporter.families.tracing.texts.empty_texts import EmptyText
 from exporter.families.tracing.texts.lengths import OpenLengths
 from exporter.families.tracing.texts.readings import Reading
 
@@ -315,7 +316,16 @@ class Survey:
     def entries(self) -> Mapping[tuple[str, int], tuple[str, Reading]]:
         """The pipeline's tokenizer and the branch → the bundle's tokenizer, of which there are two where branches differ."""
         given = self.encodings, self.conditioning, self.branches
-        return readings.entries(self.name, *given, self.masked, lambda: self.lengths)
+        found = readings.entries(self.name, *given, self.masked, lambda: self.lengths)
+        return {
+            at: (name, empty_texts.read(reading, self.empties.get(at[1]), getattr(self.pipeline, reading.tokenizer)))
+            for at, (name, reading) in found.items()
+        }
+
+    @cached_property
+    def empties(self) -> Mapping[int, EmptyText]:
+        """Branch → what the pipeline makes of an empty text, where it does not have it tokenized."""
+        return empty_texts.found(self.name, self.pipeline, self.encodings, self._encoded)
 
     def masked(self, tokenizer: str) -> bool:
         """Whether the pipeline looks at the mask of what a tokenizer gives."""

@@ -97,7 +97,7 @@ def _length(value: Any) -> Any:  # noqa: ANN401 - of `len`
     return value.shape[0] if isinstance(value, Tensor) and value.ndim else len(value)
 
 
-def _largest(*values: Any, **options: Any) -> Any:  # noqa: ANN401 - of `max`
+def largest(*values: Any, **options: Any) -> Any:  # noqa: ANN401 - of `max`
     """`max` of open lengths is open: which of them it is differs."""
     each = list(values[0] if len(values) == 1 else values)
     return functools.reduce(torch.sym_max, each) if any(isinstance(one, SymInt) for one in each) else max(each, **options)
@@ -121,7 +121,7 @@ def _distinct(values: Iterable[Any] = ()) -> Any:  # noqa: ANN401 - of `set`
 
 #: What stands in the place of Python's own in the code that is followed.
 _OPEN: Mapping[str, Any] = {
-    "int": _OpenInt, "float": _OpenFloat, "len": _length, "max": _largest, "all": _surely, "set": _distinct,
+    "int": _OpenInt, "float": _OpenFloat, "len": _length, "max": largest, "all": _surely, "set": _distinct,
 }  # fmt: skip
 
 
@@ -243,7 +243,7 @@ def pad_sequence(
     padding_side: str = "right",
 ) -> Tensor:
     """Rows (length, …) as one tensor, the shorter ones filled up, as torch does; torch's own asks for lengths."""
-    most, whole = _largest([row.shape[0] for row in rows]), list[Tensor]()
+    most, whole = largest([row.shape[0] for row in rows]), list[Tensor]()
     for row in rows:
         missing = most - row.shape[0]
         sides = (missing, 0) if padding_side == "left" else (0, missing)

@@ -72,8 +72,11 @@ def scheduler(real: Any, time: Tensor, step: Callable[[Any, Any, Any, Mapping[st
         grid.asked = {name: value for name, value in bound.items() if value is not None and name not in ("device", "kwargs")}
         self.timesteps, self.num_inference_steps = times, 1
 
+    # One that has none is asked for it too, by whoever asks its class whether it is one that has none.
+    scales = hasattr(real, "scale_model_input")
+
     def scale_model_input(_self: Any, sample: Any, *_: Any, **__: Any) -> Any:  # noqa: ANN401
-        grid.scales = True
+        grid.scales |= scales
         return sample
 
     def called(_self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
@@ -84,9 +87,8 @@ def scheduler(real: Any, time: Tensor, step: Callable[[Any, Any, Any, Mapping[st
     def set_begin_index(_self: Any, *_: Any, **__: Any) -> None:  # noqa: ANN401
         grid.begins = True
 
-    methods: dict[str, Any] = {"set_timesteps": set_timesteps, "step": called, "init_noise_sigma": 1.0}
+    methods: dict[str, Any] = {"set_timesteps": set_timesteps, "step": called, "scale_model_input": scale_model_input}
     methods |= correctors.methods(real, time, step)
-    methods |= {"scale_model_input": scale_model_input} if hasattr(real, "scale_model_input") else {}
     methods |= {"set_begin_index": set_begin_index} if hasattr(real, "set_begin_index") else {}
     for name in ("set_timesteps", "step"):  # pipelines look at what the real one takes
         methods[name].__signature__ = inspect.signature(getattr(type(real), name))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 
@@ -39,7 +40,7 @@ class OpenLengths:
         texts = [(POSITIVE + _WORDS[:count], NEGATIVE) for count in (2, 3, 5, 8, len(_WORDS))]
         texts += [(POSITIVE, NEGATIVE + _WORDS)]
         texts += [(POSITIVE + tail, NEGATIVE + tail) for tail in (_TYPICAL, *_LONG)]
-        self._samples = [base, _shortest(encode), *(encode(*pair) for pair in texts)]
+        self._samples = [base, _shortest(base, encode), *(encode(*pair) for pair in texts)]
         if any(len(one.tokens) != len(own.tokens) for each in self._samples for one, own in zip(base, each, strict=True)):
             raise UnsupportedError(f"{where} calls its tokenizers more often for some texts than for others.")
         self._dims: dict[str, tuple[int, ...]] = {}
@@ -51,7 +52,8 @@ class OpenLengths:
         Of a text whose end is encoded and then cut off the end is not read: a language model's states do not depend on it.
         """
         counts = self._counts(call, row)
-        counts = [min(count, *(_reach(counts, own) for own in self._dims.values())) for count in counts]
+        reaches = [_reach(counts, own) for own in self._dims.values()]
+        counts = [min([count, *reaches]) for count in counts]
         return _range(counts, max((_multiple(counts, own) for own in self._dims.values()), default=1))
 
     def of_leaf(self, name: str, place: int, number: int, axis: int) -> str:
@@ -132,9 +134,10 @@ def _range(lengths: Sequence[int], multiple: int) -> Range:
     return Range(min=max(low, multiple), typical=max(typical, multiple), max=high, multiple=multiple)
 
 
-def _shortest(encode: Encode) -> list[Encoding]:
-    """An empty text; or of one letter, where there is nothing to encode without."""
-    try:
-        return encode("", "")
-    except UnsupportedError:
-        return encode("a", "a")
+def _shortest(base: Sequence[Encoding], encode: Encode) -> list[Encoding]:
+    """An empty text; or of one letter, where there is nothing to encode without, or an empty one is not tokenized."""
+    with contextlib.suppress(UnsupportedError):
+        empty = encode("", "")
+        if all(len(one.tokens) == len(own.tokens) for one, own in zip(base, empty, strict=True)):
+            return empty
+    return encode("a", "a")

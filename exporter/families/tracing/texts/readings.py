@@ -85,6 +85,7 @@ class Reading:
         open: the lengths that texts may have, where they are not all of the same.
         branch: which branch alone is read, where lengths are open; 1 is the prompt's.
         pads: how many of the ids that pad texts the pipeline keeps behind one.
+        empty: what is tokenized in the place of an empty text.
 
     """
 
@@ -98,6 +99,7 @@ class Reading:
     open: Range | None = None
     branch: int | None = None
     pads: int = 0
+    empty: str = ""
 
     @property
     def most(self) -> int:
@@ -130,6 +132,8 @@ class Reading:
 
     def shown(self, text: str) -> str:
         """What the tokenizer is given."""
+        if not text and self.empty:
+            return self.empty
         return self.before + (text.lower().strip() if self.lower else text) + self.after
 
 

@@ -23,6 +23,7 @@ def written(name: str, reading: Reading, source: Any) -> tuple[Tokenizer, str]: 
     entry = Tokenizer(
         file=f"tokenizers/{name}.json", length=reading.most, feeds=f"{name}_ids",
         mask=f"{name}_mask" if reading.masked else None,
-        before=reading.before, after=reading.after, lower=reading.lower, open=reading.entry(name),
+        before=reading.before, after=reading.after, lower=reading.lower, empty=reading.empty,
+        open=reading.entry(name),
     )  # fmt: skip
     return entry, padded(source, reading.most, special=reading.special)
