@@ -132,3 +132,9 @@ def test_a_text_of_open_length_has_no_more_ids_than_it_needs_but_for_whole_multi
     assert found.lengths.tolist() == [8, 4]
     assert found.ids[0].tolist() == [START, A, RED, A, END, PAD, PAD, PAD]
     assert found.mask[1].tolist() == [1, 1, 1, 0, 0, 0, 0, 0]
+
+
+def test_an_empty_text_is_read_as_what_stands_in_its_place_and_nothing_around_it(file):
+    entry = Tokenizer(file="t.json", length=6, feeds="ids", before="a ", after=" a", empty="red")
+    ids, *_ = TextTokenizer.of(file, entry).encode(["", "red"])
+    assert ids.tolist() == [[START, RED, END, PAD, PAD, PAD], [START, A, RED, A, END, PAD]]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import SymInt, Tensor
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 from torch.nn import functional
@@ -29,6 +31,16 @@ def _reaches(one: Any, other: Any) -> bool:  # noqa: ANN401 - lengths
     """Whether one length is never less than another, as the larger of several is not."""
     several = one.node.expr.args if isinstance(one, SymInt) and type(one.node.expr).__name__ == "Max" else ()
     return (isinstance(other, SymInt) and other.node.expr in several) or statically_known_true(one >= other)
+
+
+def _smallest(*values: Any, **options: Any) -> Any:  # noqa: ANN401 - of `min`
+    """`min` of lengths: of an open one that is never longer than the others that one."""
+    each = list(values[0] if len(values) == 1 else values)
+    if not any(isinstance(one, SymInt) for one in each):
+        return min(each, **options)
+    return functools.reduce(
+        lambda one, other: other if _reaches(one, other) else one if _reaches(other, one) else torch.sym_min(one, other), each
+    )
 
 
 def _filling(usual: Callable[[Any, Any], Any], *, below: bool) -> Callable[[Any, Any], Any]:
@@ -99,13 +111,13 @@ def _is_rest(length: Any) -> bool:  # noqa: ANN401
 def filled_texts(pipeline: Any) -> Iterator[None]:  # noqa: ANN401 - a pipeline of diffusers
     """Within it a text that is never longer than a length is shorter to the pipeline's code, which fills it up to that.
 
-    Nothing is added, where nothing is missing, by what adds it. The larger of two lengths stays open.
+    Nothing is added, where nothing is missing, by what adds it. The larger of two lengths stays open, and so does the smaller.
     """
     kind: Any = SymInt
     below, above = kind.__lt__, kind.__gt__
     modules = [sys.modules[each.__module__] for each in type(pipeline).__mro__ if each.__module__.startswith(_ASKING)]
     for module in modules:
-        vars(module)["max"] = largest
+        vars(module).update(max=largest, min=_smallest)
     kind.__lt__, kind.__gt__ = _filling(below, below=True), _filling(above, below=False)
     try:
         with _Filling():
@@ -113,4 +125,5 @@ def filled_texts(pipeline: Any) -> Iterator[None]:  # noqa: ANN401 - a pipeline 
     finally:
         kind.__lt__, kind.__gt__ = below, above
         for module in modules:
-            vars(module).pop("max", None)
+            for name in ("max", "min"):
+                vars(module).pop(name, None)
