@@ -217,17 +217,17 @@ class TracedReference:
                 text_processors.tokenizer(getattr(self.pipeline, reading.tokenizer)),
                 ([negative] * len(prompts), prompts),
             )
+            wanted = range(2)[-self._family.survey.branches :] if reading.branch is None else [reading.branch]
+            unread = any(branch in self._family.survey.empties and not texts[branch][0] for branch in wanted)
+            fits = {} if reading.open else {"padding": "max_length", "max_length": reading.length, "truncation": True}
             for port, key in ((f"{name}_ids", "input_ids"), (f"{name}_mask", "attention_mask")):
-                wanted = range(2)[-self._family.survey.branches :] if reading.branch is None else [reading.branch]
-                if port not in rows and not (key == "input_ids" and self._family.survey.empties.keys() & {*wanted}):
+                if port not in rows and not (unread and (key == "input_ids" or reading.masked)):
                     continue
                 branches = [rows.get(port, {}).get(branch) for branch in wanted]
-                for branch, own in enumerate(branches):
-                    if own is None:
-                        shown = [reading.shown(text) for text in texts[branch]]
-                        fits = {} if reading.open else {"padding": "max_length", "max_length": reading.length}
-                        made = real(shown, **fits, truncation=True)
-                        branches[branch] = np.asarray(made[key], np.int64)
+                for place, branch in enumerate(wanted):
+                    if branches[place] is None:
+                        made = real([reading.shown(text) for text in texts[branch]], **fits)
+                        branches[place] = np.asarray(made[key], np.int64)
                 found[port] = np.stack([own for own in branches if own is not None], axis=1)
         return found
 

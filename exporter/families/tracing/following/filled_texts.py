@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import functools
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import SymInt, Tensor
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
-from exporter.families.tracing.following.open_lengths import largest
+from exporter.families.tracing.following.open_lengths import largest, reaches, smallest
 
 #: Whose code asks whether there is something to fill.
 _ASKING = "diffusers.pipelines"
@@ -27,31 +25,15 @@ def _by_a_pipeline() -> bool:
     return str(sys._getframe(2).f_globals.get("__name__", "")).startswith(_ASKING)  # noqa: SLF001 - of who compares
 
 
-def _reaches(one: Any, other: Any) -> bool:  # noqa: ANN401 - lengths
-    """Whether one length is never less than another, as the larger of several is not."""
-    several = one.node.expr.args if isinstance(one, SymInt) and type(one.node.expr).__name__ == "Max" else ()
-    return (isinstance(other, SymInt) and other.node.expr in several) or statically_known_true(one >= other)
-
-
-def _smallest(*values: Any, **options: Any) -> Any:  # noqa: ANN401 - of `min`
-    """`min` of lengths: of an open one that is never longer than the others that one."""
-    each = list(values[0] if len(values) == 1 else values)
-    if not any(isinstance(one, SymInt) for one in each):
-        return min(each, **options)
-    return functools.reduce(
-        lambda one, other: other if _reaches(one, other) else one if _reaches(other, one) else torch.sym_min(one, other), each
-    )
-
-
 def _filling(usual: Callable[[Any, Any], Any], *, below: bool) -> Callable[[Any, Any], Any]:
     """A comparison of lengths, of which one may be filled up to the other; `below`: whether it is that the first is shorter."""
 
     def compare(self: SymInt, other: Any) -> Any:  # noqa: ANN401
         if _by_a_pipeline() and isinstance(other, int | SymInt):
             short, long = (self, other) if below else (other, self)
-            if _reaches(short, long):
+            if reaches(short, long):
                 return False
-            if _reaches(long, short):
+            if reaches(long, short):
                 return True
         return usual(self, other)
 
@@ -117,7 +99,7 @@ def filled_texts(pipeline: Any) -> Iterator[None]:  # noqa: ANN401 - a pipeline 
     below, above = kind.__lt__, kind.__gt__
     modules = [sys.modules[each.__module__] for each in type(pipeline).__mro__ if each.__module__.startswith(_ASKING)]
     for module in modules:
-        vars(module).update(max=largest, min=_smallest)
+        vars(module).update(max=largest, min=smallest)
     kind.__lt__, kind.__gt__ = _filling(below, below=True), _filling(above, below=False)
     try:
         with _Filling():

@@ -17,7 +17,7 @@ from engines.signature import Range
 from exporter.families.tracing.following import dry_run
 from exporter.families.tracing.following.dry_run import NEGATIVE, POSITIVE, Encoding, TokenCall
 from exporter.families.tracing.texts import text_processors
-from exporter.families.tracing.texts.readings import Reading, branch_of
+from exporter.families.tracing.texts.readings import PADDED, Reading, branch_of
 
 #: Where a tensor keeps that it is all zeros.
 _KEPT = "_zeros"
@@ -140,19 +140,20 @@ def _zeros(where: str, base: Sequence[Encoding], other: Sequence[Encoding]) -> f
 
 def read(reading: Reading, empty: EmptyText | None, component: Any) -> Reading:  # noqa: ANN401 - transformers'
     """How a text is read of which is known what is made of an empty one, which may be shorter than all others."""
-    if empty is None or reading.open is None:
+    if empty is None:
         return reading
     found = replace(reading, empty=empty.text)
-    least = max(len(_ids(found, component)), 1)
-    open_range = reading.open
-    if open_range.multiple == 1 and least < open_range.min:
-        open_range = Range(min=least, typical=open_range.typical, max=open_range.max)
-    return replace(found, open=open_range)
+    if found.open is None or found.open.multiple > 1:
+        return found
+    least = min(found.open.min, max(len(_ids(found, component)), 1))
+    return replace(found, open=Range(min=least, typical=found.open.typical, max=found.open.max))
 
 
 def _ids(reading: Reading, component: Any) -> list[int]:  # noqa: ANN401 - transformers'
     """What the bundle's tokenizer makes of an empty text."""
-    return list(text_processors.tokenizer(component)(reading.shown(""), add_special_tokens=reading.special).input_ids)
+    fills = {} if reading.open else {"padding": PADDED, "max_length": reading.length}
+    real = text_processors.tokenizer(component)
+    return list(real(reading.shown(""), add_special_tokens=reading.special, **fills).input_ids)
 
 
 def emptied(survey: Any, place: int, made: Sequence[Tensor | None], values: Mapping[str, Tensor]) -> list[Tensor]:  # noqa: ANN401
