@@ -7,6 +7,7 @@ from typing import Any
 
 import diffusers as library
 from diffusers import DiffusionPipeline
+from diffusers.pipelines.bria_fibo2 import pipeline_bria_fibo2
 
 from tools.coverage import processors, readers
 from tools.coverage.parts import alive, flow, language_model, qwen_vl, spelling_tokenizer, t5, t5_tokenizer, vae
@@ -15,6 +16,8 @@ from tools.coverage.parts import alive, flow, language_model, qwen_vl, spelling_
 diffusers: Any = library
 #: The id that Fibo reads for an empty text, and as many ids as there must be for it.
 _EMPTY, _IDS = 128_000, 128_256
+#: States of Fibo 2's text encoder: the network's tokens are made of the first three, and each of five blocks reads three.
+_LAYERS = ((0, 1, 2), (1, 0, 2), (2, 1, 0), (0, 2, 1), (1, 2, 0), (2, 0, 1))
 
 
 def bria() -> DiffusionPipeline:
@@ -52,14 +55,19 @@ def fibo(kind: str = "BriaFiboPipeline") -> DiffusionPipeline:
 
 
 def fibo2() -> DiffusionPipeline:
-    """Qwen 3 VL, of which the network makes more tokens of a longer text."""
+    """Qwen 3 VL, of which the network makes more tokens of a longer text.
+
+    Which states of it are taken is a number in diffusers' code, up to the 35th: here they are those of two layers, which are
+    exported in minutes and not in hours. A row says so.
+    """
+    pipeline_bria_fibo2.TEXT_ENCODER_OUT_LAYERS = _LAYERS
     network = diffusers.BriaFibo2Transformer2DModel(
         in_channels=4, dim=32, n_layers=6, n_refiner_layers=1, n_heads=2, cap_feat_dim=96, injection_layer_ids=(1, 2, 3, 4, 5),
         perceiver_num_layers=1, min_num_gist_tokens=8, max_num_gist_tokens=32, gist_step=4, gist_min_text_len=16,
         gist_max_text_len=128, axes_dims=(8, 4, 4), axes_lens=(64, 64, 64),
     )  # fmt: skip
     autoencoder = readers.flux2_klein().vae
-    reader = qwen_vl("Qwen3VL", num_hidden_layers=36)  # of which the pipeline takes up to the 35th
+    reader = qwen_vl("Qwen3VL")
     processor = processors.processor("Qwen3VLProcessor", processors.QWEN)
     return diffusers.BriaFibo2Pipeline(alive(network), flow(use_dynamic_shifting=True), autoencoder, reader, processor)
 

@@ -28,7 +28,7 @@ def joyimage(kind: str = "JoyImageEdit") -> DiffusionPipeline:
     reader = qwen_vl("Qwen3VL", image_token=tokenizer.convert_tokens_to_ids(places[1]))
     pictures = transformers.Qwen2VLImageProcessorPil(size={"shortest_edge": 4 * 32**2, "longest_edge": 30 * 32**2})
     both = text_processors.pictured("Qwen3VLProcessor", pictures, tokenizer, processors.QWEN)
-    autoencoder = bria.video_vae(3, patch=4)
+    autoencoder = bria.video_vae(2, patch=8)
     return getattr(diffusers, f"{kind}Pipeline")(flow(shift=4.0), autoencoder, reader, tokenizer, alive(network), both)
 
 
