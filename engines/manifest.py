@@ -70,6 +70,7 @@ class Tokenizer(Frozen):
     `before`: what the model wants in front of every text.
     `after`: the same behind it.
     `lower`: whether texts are read in small letters, without blanks at their ends.
+    `empty`: what is read in the place of an empty text, with nothing around it.
     `chunks`: equal pieces that the ids are in, each with its own special tokens and padding.
     `weights`: the input that takes what each token counts, float32 as the ids, in the `syntax` in which prompts say so. Without
     one prompts are taken literally.
@@ -84,6 +85,7 @@ class Tokenizer(Frozen):
     before: str = ""
     after: str = ""
     lower: bool = False
+    empty: str = ""
     chunks: int = Field(default=1, ge=1)
     weights: Name | None = None
     syntax: Syntax | None = None
@@ -99,6 +101,8 @@ class Tokenizer(Frozen):
 
     def shown(self, text: str) -> str:
         """What of a text is tokenized."""
+        if not text and self.empty:
+            return self.empty
         return self.before + (text.lower().strip() if self.lower else text) + self.after
 
     @model_validator(mode="after")
@@ -382,11 +386,13 @@ class Manifest(Draft):
         if any(how != ["", "", False] for how in framed.values()):
             told["framed"] = framed
         masks = {name: entry.mask for name, entry in self.tokenizers.items() if entry.mask}
+        empties = {name: entry.empty for name, entry in self.tokenizers.items() if entry.empty}
         read = {name: [entry.chunks, entry.syntax] for name, entry in self.tokenizers.items()}
         if any(how != [1, None] for how in read.values()):
             told["read"] = read
         lengths = {name: entry.open.model_dump(mode="json") for name, entry in self.tokenizers.items() if entry.open}
-        told |= {name: each for name, each in (("tiles", tiles), ("masks", masks), ("lengths", lengths)) if each}
+        beside = {"tiles": tiles, "masks": masks, "empties": empties, "lengths": lengths}
+        told |= {name: each for name, each in beside.items() if each}
         plain = {"noise_order": list(self.noise_order), "partial_step": self.partial_step, "start_order": self.start_order}
         told |= {name: value for name, value in plain.items() if value not in ([], "dropped", {})}
         told |= {"inputs": {name: entry.counting() for name, entry in self.inputs.items()}} if self.inputs else {}

@@ -72,9 +72,6 @@ class TextTokenizer:
             self._tokenizer.enable_truncation(size)  # counts the special tokens, so the end token stays
             own = {"length": None, "pad_to_multiple_of": multiple} if multiple else {"length": size, "pad_to_multiple_of": None}
             self._tokenizer.enable_padding(**{**padding, **own})
-            # Of an empty text of open length there may be no ids to pad: what stands for it is what pads.
-            self._least = multiple
-            self._padding = {name: padding[name] for name in ("direction", "pad_id", "pad_token") if name in padding}
         except Exception as error:  # the library raises nothing narrower
             raise BundleError(f"{file} is not a tokenizer for {length} ids: {error}. Build the bundle again.") from error
         if not padding or self._tokenizer.num_special_tokens_to_add(False) > size:  # noqa: FBT003 - the library's signature
@@ -121,8 +118,6 @@ class TextTokenizer:
     def _whole(self, texts: Sequence[str]) -> Tokens:
         texts = [self._written_out(text) for text in texts]
         encodings = [self._tokenizer.encode(text) for text in texts]
-        for each in encodings:
-            each.pad(self._least, **self._padding)
         cuts = tuple(_cut(text, encoding) for text, encoding in zip(texts, encodings, strict=True))
         lengths = np.array([len(encoding.ids) for encoding in encodings], np.int64)
         ids, mask = (

@@ -20,7 +20,7 @@ def backend_of(source: Any) -> Any:  # noqa: ANN401 - transformers', and the lib
     return sentencepiece_tokenizer.converted(source) if own is None else own
 
 
-def padded(source: Any, length: int, *, special: bool = True, blank: int | None = None, first: Sequence[Any] = ()) -> str:  # noqa: ANN401 - transformers'
+def padded(source: Any, length: int, *, special: bool = True, first: Sequence[Any] = ()) -> str:  # noqa: ANN401 - transformers'
     """Text of a `tokenizers` JSON file that pads to a length, on the source's own side, and cuts nothing off.
 
     Args:
@@ -28,7 +28,6 @@ def padded(source: Any, length: int, *, special: bool = True, blank: int | None 
         length: in ids.
         special: whether it puts ids around a text, such as that of its beginning.
         first: how it cuts a text before all else, steps as the file has them.
-        blank: an id that stands for an empty text, which is what pads then; None: the tokenizer's own pads.
 
     """
     backend = backend_of(source)
@@ -38,6 +37,5 @@ def padded(source: Any, length: int, *, special: bool = True, blank: int | None 
         content["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": steps}
     own = type(backend).from_str(json.dumps(content if special else content | {"post_processor": None}))
     own.no_truncation()
-    pad, token = (source.pad_token_id, source.pad_token) if blank is None else (blank, own.id_to_token(blank))
-    own.enable_padding(length=length, pad_id=pad, pad_token=token, direction=source.padding_side)
+    own.enable_padding(length=length, pad_id=source.pad_token_id, pad_token=source.pad_token, direction=source.padding_side)
     return own.to_str()

@@ -142,3 +142,9 @@ def test_a_text_must_not_have_a_token_that_stands_for_a_picture(file):
         with pytest.raises(UnsupportedError, match=f"^{token} in a prompt stands for a picture to this model"):
             tokenizer.encode(["red", text])
     assert TextTokenizer.of(file, entry.model_copy(update={"pictures": ()})).encode(["red <image>"]).ids.shape == (1, 9)
+
+
+def test_an_empty_text_is_read_as_what_stands_in_its_place_and_nothing_around_it(file):
+    entry = Tokenizer(file="t.json", length=6, feeds="ids", before="a ", after=" a", empty="red")
+    ids, *_ = TextTokenizer.of(file, entry).encode(["", "red"])
+    assert ids.tolist() == [[START, RED, END, PAD, PAD, PAD], [START, A, RED, A, END, PAD]]

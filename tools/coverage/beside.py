@@ -30,10 +30,12 @@ from exporter.report import pipelines
 from exporter.stages import worker
 from tools.coverage import __main__ as coverage
 from tools.coverage import (
+    bria,
     conditioned,
     dreamlite,
     edits,
     handover,
+    joyimage,
     longcat,
     newcomers,
     omnigen,
@@ -165,6 +167,8 @@ _FROM_TEXT: Mapping[str, Callable[[], DiffusionPipeline]] = {
     **longcat.MADE,
     **omnigen.MADE,
     **newcomers.MADE,
+    **bria.MADE,
+    **joyimage.MADE,
 }
 #: Name → what makes the pipeline.
 MADE: Mapping[str, Callable[[], DiffusionPipeline]] = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import string
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -93,24 +93,33 @@ def flow(**changes: Any) -> FlowMatchEulerDiscreteScheduler:  # noqa: ANN401 - o
 
 
 def spelling_tokenizer(
-    kind: str, template: str | None = None, more: Sequence[str] = (), merges: Sequence[tuple[str, str]] = ()
+    kind: str,
+    template: str | None = None,
+    more: Sequence[str] = (),
+    merges: Sequence[tuple[str, str]] = (),
+    at: Mapping[str, int] | None = None,
 ) -> Any:  # noqa: ANN401 - transformers'
     """A tokenizer of Gemma's or Qwen's class over single characters, with the template of a chat where there is one.
 
-    `more` are special tokens behind all others, and `merges` characters that are one token beside each other.
+    `more` are special tokens behind all others, `merges` characters that are one token beside each other, and `at` special tokens
+    that have ids of their own.
     """
     signs = [*sorted(ByteLevel.alphabet()), "▁"]
     special = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "<|endoftext|>", "<|im_start|>", "<|im_end|>"]
     words = [*special, *signs, *map("".join, merges)]
-    made = getattr(transformers, kind)(vocab={word: number for number, word in enumerate(words)}, merges=list(merges))
+    vocab = {word: number for number, word in enumerate(words)} | dict(at or {})
+    made = getattr(transformers, kind)(vocab=vocab, merges=list(merges))
     made.chat_template = template
-    if more:
-        made.add_special_tokens({"extra_special_tokens": list(more)})
+    if own := [*more, *(at or {})]:
+        made.add_special_tokens({"extra_special_tokens": own})
     return made
 
 
-def language_model(kind: str, width: int = 32, **changes: Any) -> Any:  # noqa: ANN401 - a network of either library
-    """A language model of two layers, of which pipelines take hidden states: Gemma2, Qwen3 …; over `spelling_tokenizer`."""
+def language_model(kind: str, width: int = 32, head: str = "Model", **changes: Any) -> Any:  # noqa: ANN401 - a network of either library
+    """A language model of two layers, of which pipelines take hidden states: Gemma2, Qwen3 …; over `spelling_tokenizer`.
+
+    `head` is how its class goes on behind its kind.
+    """
     fields = {
         "vocab_size": VOCABULARY,
         "hidden_size": width,
@@ -123,7 +132,7 @@ def language_model(kind: str, width: int = 32, **changes: Any) -> Any:  # noqa: 
         "attn_implementation": "eager",
         "pad_token_id": 0,
     }
-    return alive(getattr(transformers, f"{kind}Model")(getattr(transformers, f"{kind}Config")(**fields | changes)))
+    return alive(getattr(transformers, f"{kind}{head}")(getattr(transformers, f"{kind}Config")(**fields | changes)))
 
 
 def bert() -> tuple[Any, Any]:

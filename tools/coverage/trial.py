@@ -98,6 +98,7 @@ CALLS: Mapping[str, Mapping[str, Any]] = {
 _WITH = {
     "if": "with a scheduler of a fixed variance and no thresholding",
     "lumina": "with texts padded on the right",
+    "bria-fibo2": "with the states of a text encoder of two layers",
     "hunyuan-pag": "never without guidance, where diffusers' own code fails",
 }
 #: An argument of which one call takes one for all prompts, and what is asked of a model that reads none.
@@ -123,7 +124,13 @@ SIDES = {
     "kandinsky5": (1024, 1408),
     "latent-diffusion": (64, 128),
     "cosmos2": (64, 128),
+    "bria-fibo": (64, 96),
+    "joyimage-edit": (960, 1024),
+    "joyimage-edit-pictured": (960, 1024),
+    "joyimage-edit-plus": (960, 1024),
 }
+#: And the height, where it is another than the smaller width.
+_HEIGHTS = {"joyimage-edit": 1024, "joyimage-edit-pictured": 1024, "joyimage-edit-plus": 1024}
 
 
 def row(name: str, source: Any = None) -> dict[str, Any]:  # noqa: ANN401 - diffusers'
@@ -134,18 +141,19 @@ def row(name: str, source: Any = None) -> dict[str, Any]:  # noqa: ANN401 - diff
     Where no graph holds for all sizes, or for two pictures, `only` says so and `why` why, and each size has a bundle of its own.
     """
     side, wide = SIDES.get(name, (32, 48))
+    height = _HEIGHTS.get(name, side)
     refusals: list[T2IError] = []
     with tempfile.TemporaryDirectory() as folder:
         source = source or MADE[name]()
         source.save_pretrained(f"{folder}/model")
         for only, bundles, batch in ladder(side, wide):
             try:
-                of = partial(built, name, Path(folder), side, batch=batch, more=stated(name))
+                of = partial(built, name, Path(folder), height, batch=batch, more=stated(name))
                 made = [(*of(widths), widths) for widths in bundles]
             except (UnsupportedError, ParityError) as error:
                 refusals.append(error)
                 continue
-            compare = partial(compared, source, name, height=side)
+            compare = partial(compared, source, name, height=height)
             psnr = min(value for mode, bundle, widths in made for value in compare(bundle=bundle, mode=mode, widths=widths))
             state = "works" if psnr >= LIMIT else "differs"
             found = {"state": state, "psnr": round(psnr, 1), "guidance": made[0][0], **limits(name, only, refusals, folder)}

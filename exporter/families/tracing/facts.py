@@ -22,14 +22,15 @@ from exporter.families.tracing.pipelines import two_stages
 from exporter.families.tracing.pipelines.one_text import TextList, checked
 from exporter.families.tracing.pipelines.scales import open_scales, other_scales, steering
 from exporter.families.tracing.texts import (
-    blank_texts,
     conditioning,
+    empty_texts,
     made_of_masks,
     quoted,
     readings,
     seen_pictures,
     text_processors,
 )
+from exporter.families.tracing.texts.empty_texts import EmptyText
 from exporter.families.tracing.texts.lengths import OpenLengths
 from exporter.families.tracing.texts.readings import Reading
 
@@ -316,8 +317,7 @@ class Survey:
     @cached_property
     def lengths(self) -> OpenLengths:
         """How long texts are, and what is made of them."""
-        blank = blank_texts.stand_in(self.pipeline, self.encodings, self._encoded)
-        return OpenLengths(self.name, self.encodings, self._encoded, blank)
+        return OpenLengths(self.name, self.encodings, self._encoded)
 
     @property
     def open(self) -> Mapping[str, Range]:
@@ -355,7 +355,16 @@ class Survey:
     def entries(self) -> Mapping[tuple[str, int], tuple[str, Reading]]:
         """The pipeline's tokenizer and the branch → the bundle's tokenizer, of which there are two where branches differ."""
         given = self.encodings, self.conditioning, self.branches
-        return readings.entries(self.name, *given, self.masked, lambda: self.lengths, lambda: self.quotes)
+        found = readings.entries(self.name, *given, self.masked, lambda: self.lengths, lambda: self.quotes)
+        return {
+            at: (name, empty_texts.read(reading, self.empties.get(at[1]), getattr(self.pipeline, reading.tokenizer)))
+            for at, (name, reading) in found.items()
+        }
+
+    @cached_property
+    def empties(self) -> Mapping[int, EmptyText]:
+        """Branch → what the pipeline makes of an empty text, where it does not have it tokenized."""
+        return empty_texts.found(self.name, self.pipeline, self.encodings, self._encoded)
 
     @cached_property
     def quotes(self) -> quoted.Quotes | None:

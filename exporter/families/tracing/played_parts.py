@@ -18,6 +18,7 @@ from exporter.families.tracing.facts import Survey
 from exporter.families.tracing.following import dry_run
 from exporter.families.tracing.following.constants import Constants
 from exporter.families.tracing.following.dry_run import Leaf, Play
+from exporter.families.tracing.following.filled_texts import filled_texts
 from exporter.families.tracing.following.open_lengths import one_batch
 from exporter.families.tracing.following.open_scale import OpenScale
 from exporter.families.tracing.following.open_texts import SOME, OpenTexts, padded, uniform
@@ -31,7 +32,7 @@ from exporter.families.tracing.pipelines.scales import steering
 from exporter.families.tracing.steps import neutral
 from exporter.families.tracing.steps.blocks import Blocks
 from exporter.families.tracing.steps.crossings import Conditions
-from exporter.families.tracing.texts import made_of_masks, seen_pictures, text_processors
+from exporter.families.tracing.texts import empty_texts, made_of_masks, seen_pictures, text_processors
 from exporter.families.tracing.texts.readings import AskedTokens, branch_of
 from exporter.part import DEEP
 
@@ -122,7 +123,7 @@ class PlayedText(PlayedPart):
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...] | Tensor:
         """Encode one picture's prompts."""
         values, found = dict(zip(self._ports, inputs, strict=True)), list[Tensor]()
-        for encoding, leaves in zip(self._survey.encodings, self._survey.conditioning, strict=True):
+        for place, (encoding, leaves) in enumerate(zip(self._survey.encodings, self._survey.conditioning, strict=True)):
             play = self._play(torch.zeros, torch.zeros(1))
             play.place(**two_stages.answered(values.get(two_stages.NOISE)))
             real = text_processors.of(self._pipeline)
@@ -133,9 +134,11 @@ class PlayedText(PlayedPart):
             encode = getattr(type(play.pipeline), play.encoder)
             plain = not self._survey.seen
             known = contextlib.nullcontext() if plain else seen_pictures.unchecked()
-            with torch.no_grad(), sized(inputs[0]), OpenTexts(), known, contextlib.nullcontext() if plain else Constants():
+            constant = contextlib.nullcontext() if plain else Constants()
+            with torch.no_grad(), sized(inputs[0]), filled_texts(play.pipeline), OpenTexts(), known, constant:
                 flat, _ = dry_run.leaves(encode(play.pipeline, *encoding.args, **encoding.kwargs), 1)
-            found += [as_port(each, leaf) for each, leaf in zip(flat, leaves, strict=True) if isinstance(leaf, Leaf)]
+            made = [as_port(*pair) if isinstance(pair[1], Leaf) else None for pair in zip(flat, leaves, strict=True)]
+            found += empty_texts.emptied(self._survey, place, made, values)
         return tuple(found) if len(found) > 1 else found[0]
 
     def _answering(self, calls: list[Any], values: Mapping[str, Tensor]) -> Callable[..., AskedTokens]:

@@ -140,7 +140,10 @@ class TracedReference:
             return {}, {}
         play, found = Play(self.pipeline, torch.zeros, torch.full((count,), 500.0)), list[Any]()
         rows: dict[str, dict[int, np.ndarray]] = {}
-        waiting = [call for encoding in survey.encodings for call in encoding.tokens]
+        given = negative or "", prompts[0]
+        unread = {branch for branch in survey.empties if not given[branch]}
+        calls = [call for encoding in survey.encodings for call in encoding.tokens]
+        waiting = [call for call in calls if not unread.intersection(map(branch_of, call.texts))]
         play.place(
             **{
                 name: text_processors.answering(each, self._noting(name, waiting, rows))
@@ -218,18 +221,17 @@ class TracedReference:
                 text_processors.tokenizer(getattr(self.pipeline, reading.tokenizer)),
                 ([negative] * len(prompts), prompts),
             )
+            wanted = range(2)[-self._family.survey.branches :] if reading.branch is None else [reading.branch]
+            unread = any(branch in self._family.survey.empties and not texts[branch][0] for branch in wanted)
+            fits = {} if reading.open else {"padding": "max_length", "max_length": reading.length, "truncation": True}
             for port, key in ((f"{name}_ids", "input_ids"), (f"{name}_mask", "attention_mask")):
-                if port not in rows:
+                if port not in rows and not (unread and (key == "input_ids" or reading.masked)):
                     continue
-                wanted = range(2)[-self._family.survey.branches :] if reading.branch is None else [reading.branch]
-                branches = [rows[port].get(branch) for branch in wanted]
-                for branch, own in enumerate(branches):
-                    if own is None and reading.blank is not None:
-                        branches[branch] = np.full((len(prompts), 1), reading.blank, np.int64)
-                    elif own is None:
-                        shown = [reading.shown(text) for text in texts[branch]]
-                        made = real(shown, padding="max_length", max_length=reading.length, truncation=True)
-                        branches[branch] = np.asarray(made[key], np.int64)
+                branches = [rows.get(port, {}).get(branch) for branch in wanted]
+                for place, branch in enumerate(wanted):
+                    if branches[place] is None:
+                        made = real([reading.shown(text) for text in texts[branch]], **fits)
+                        branches[place] = np.asarray(made[key], np.int64)
                 found[port] = np.stack([own for own in branches if own is not None], axis=1)
         return found
 

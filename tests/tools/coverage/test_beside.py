@@ -23,7 +23,7 @@ def test_a_row_is_kept_beside_the_lists_and_stays_there(monkeypatch, tmp_path):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", ["dit", "ddpm", "score-sde-ve", "stable-diffusion-latent-upscaler"])
+@pytest.mark.parametrize("name", ["dit", "ddpm", "score-sde-ve", "stable-diffusion-latent-upscaler", "bria"])
 def test_what_is_drawn_is_what_diffusers_draws(name):
     found = beside.row(name)
     assert (found["state"], found["psnr"] > 90) == ("works", True)

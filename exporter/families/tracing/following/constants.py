@@ -23,13 +23,13 @@ class Constants(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:  # noqa: ANN401 - whatever torch's function returns
-        if any(map(_is_traced, pytree.tree_leaves((tuple(args), dict(kwargs or {}))))):
+        if any(map(is_traced, pytree.tree_leaves((tuple(args), dict(kwargs or {}))))):
             return func(*args, **(kwargs or {}))
         with _disable_current_modes():
             return func(*args, **(kwargs or {}))
 
 
-def _is_traced(value: object) -> bool:
+def is_traced(value: object) -> bool:
     """Whether a function's argument is an input, a weight or an open length, or made of one."""
     if isinstance(value, Tensor):
         return isinstance(value, FakeTensor | FunctionalTensor | nn.Parameter) or value.is_meta

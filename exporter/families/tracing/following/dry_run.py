@@ -325,11 +325,12 @@ def of_latent(noises: Sequence[Tensor], number: int, others: Sequence[tuple[int,
 
 
 def flat(noise: tuple[int, ...], name: str) -> tuple[int, ...]:
-    """Channels, height and width of a noise."""
-    inner = [length for axis, length in enumerate(noise) if axis and (len(noise) == 4 or length != 1 or axis > 2)]
+    """Channels, height and width of a noise, which may have axes of one picture or frame before its sides."""
+    before, sides = noise[1:-2], noise[-2:]
+    inner = (*(before if len(before) == 1 else [length for length in before if length != 1]), *sides)
     if len(inner) != 3:
         raise UnsupportedError(f"{name} draws noise of {list(noise)}, and latents are (batch, channels, height, width).")
-    return tuple(inner)
+    return inner
 
 
 def unpackings(latent: Tensor) -> Iterator[Callable[[Tensor], Tensor]]:

@@ -102,10 +102,32 @@ def _length(value: Any) -> Any:  # noqa: ANN401 - of `len`
     return value.shape[0] if isinstance(value, Tensor) and value.ndim else listed_ids.length(value)
 
 
-def _largest(*values: Any, **options: Any) -> Any:  # noqa: ANN401 - of `max`
-    """`max` of open lengths is open: which of them it is differs."""
+def largest(*values: Any, **options: Any) -> Any:  # noqa: ANN401 - of `max`
+    """`max` of open lengths is open, and of what is computed of them: which of them it is differs."""
     each = list(values[0] if len(values) == 1 else values)
-    return functools.reduce(torch.sym_max, each) if any(isinstance(one, SymInt) for one in each) else max(each, **options)
+    return functools.reduce(torch.sym_max, each) if any(map(_is_open, each)) else max(each, **options)
+
+
+def smallest(*values: Any, **options: Any) -> Any:  # noqa: ANN401 - of `min`
+    """`min` of them too; of one that is never longer than another it is that one."""
+
+    def smaller(one: Any, other: Any) -> Any:  # noqa: ANN401
+        if reaches(one, other):
+            return other
+        return one if reaches(other, one) else torch.sym_min(one, other)
+
+    each = list(values[0] if len(values) == 1 else values)
+    return functools.reduce(smaller, each) if any(map(_is_open, each)) else min(each, **options)
+
+
+def reaches(one: Any, other: Any) -> bool:  # noqa: ANN401 - lengths
+    """Whether one length is never less than another, as the larger of several is not."""
+    several = one.node.expr.args if _is_open(one) and type(one.node.expr).__name__ == "Max" else ()
+    return (_is_open(other) and other.node.expr in several) or statically_known_true(one >= other)
+
+
+def _is_open(value: object) -> bool:
+    return isinstance(value, SymInt | SymFloat)
 
 
 def _surely(values: Iterable[Any]) -> bool:
@@ -126,7 +148,7 @@ def _distinct(values: Iterable[Any] = ()) -> Any:  # noqa: ANN401 - of `set`
 
 #: What stands in the place of Python's own in the code that is followed.
 _OPEN: Mapping[str, Any] = {
-    "int": _OpenInt, "float": _OpenFloat, "len": _length, "max": _largest, "all": _surely, "set": _distinct,
+    "int": _OpenInt, "float": _OpenFloat, "len": _length, "max": largest, "min": smallest, "all": _surely, "set": _distinct,
 }  # fmt: skip
 
 
@@ -178,8 +200,9 @@ def _nothing_kept(kinds: Iterable[type]) -> Iterator[None]:
 def open_lengths(pipeline: Any) -> Iterator[None]:  # noqa: ANN401 - a pipeline of diffusers
     """Within it `int(height)` and `float(height)` keep a height that is open, and `[0] * batch` a batch.
 
-    So do `len`, `max` and `all` of lengths, and what pads to a multiple. In the code of the pipeline and of diffusers' networks
-    in it. What these keep of a call, by its arguments, is made anew: open lengths are no keys, and what is kept is of one trace.
+    So do `len`, `max`, `min` and `all` of lengths, and what pads to a multiple. In the code of the pipeline and of diffusers'
+    networks in it. What these keep of a call, by its arguments, is made anew: open lengths are no keys, and what is kept is of
+    one trace.
     """
     networks = (each for each in pipeline.components.values() if isinstance(each, nn.Module))
     inside = {type(module) for network in networks for module in network.modules()}
@@ -248,7 +271,7 @@ def pad_sequence(
     padding_side: str = "right",
 ) -> Tensor:
     """Rows (length, …) as one tensor, the shorter ones filled up, as torch does; torch's own asks for lengths."""
-    most, whole = _largest([row.shape[0] for row in rows]), list[Tensor]()
+    most, whole = largest([row.shape[0] for row in rows]), list[Tensor]()
     for row in rows:
         missing = most - row.shape[0]
         sides = (missing, 0) if padding_side == "left" else (0, missing)

@@ -14,10 +14,11 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from exporter.families.tracing.following import listed_ids
+from exporter.families.tracing.following.constants import is_traced
 from exporter.families.tracing.following.text_pairs import RowLengths, stacked
 
-#: Where a tensor keeps the number that all of it is.
-_KEPT = "_uniform"
+#: Where a tensor keeps the number that all of it is, and that it is whether all of a mask selects.
+_KEPT, _WHOLE = "_uniform", "_whether_all"
 _MADE = ("ones", "ones_like", "new_ones")
 #: What changes a tensor's type alone.
 _TYPED = {"bool", "clone", "contiguous", "detach", "int", "long", "to"}
@@ -72,6 +73,8 @@ def known(tensor: object) -> Any:  # noqa: ANN401 - as above, or None
 class OpenTexts(TorchFunctionMode):
     """Within it what is made of ones is known to be ones: all of a text is selected by them, and sums are lengths.
 
+    Of a mask that is a graph's own not all selects, which is right where all does: it is applied.
+
     What is never longer is not cut to at most so many, of which torch would ask whether it is shorter.
     """
 
@@ -88,7 +91,7 @@ class OpenTexts(TorchFunctionMode):
         own = known(args[0]) if args else None
         if isinstance(own, Some | Ends | RowLengths):
             return _of_mask(own, name, func, args, kwargs)
-        if own is not None and (answer := _answer(name, own, args, kwargs)) is not None:
+        if (answer := _asked(name, args) if own is None else _answer(name, own, args, kwargs)) is not None:
             return answer
         if name == "__setitem__" and (places := _ends(args[1])):
             args[0][places] = args[2].reshape(args[0][places].shape)
@@ -124,6 +127,8 @@ def _handed_on(found: Any, own: Any, name: str, args: Sequence[Any]) -> Any:  # 
     if own is not None and name in _SHAPED | _JOINED:
         kept = bool(own) if name == "bool" else own
         pytree.tree_map_only(Tensor, lambda each: uniform(each, kept), found)
+    elif own is None and name == "all" and isinstance(found, Tensor) and found.ndim == 0:
+        setattr(found, _WHOLE, True)
     elif own is not None and (name == "__setitem__" or (name.endswith("_") and not name.endswith("__"))):
         delattr(args[0], _KEPT)
     return found
@@ -160,6 +165,11 @@ def _of_some(own: Some, name: str, func: Callable[..., Any], args: Sequence[Any]
 def _is_empty(value: object) -> bool:
     """Whether there is nothing in a tensor, however long its open lengths are."""
     return isinstance(value, Tensor) and any(isinstance(length, int) and not length for length in value.shape)
+
+
+def _asked(name: str, args: Sequence[Any]) -> bool | None:
+    """Whether all of a mask selects that is a graph's own: no, so that it is applied; None where something else is asked."""
+    return False if name == "__bool__" and hasattr(args[0], _WHOLE) and is_traced(args[0]) else None
 
 
 def _answer(name: str, own: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:  # noqa: ANN401

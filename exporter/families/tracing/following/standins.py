@@ -31,6 +31,10 @@ def stand_in(real: Any, **attributes: Any) -> Any:  # noqa: ANN401 - any object 
     return found
 
 
+#: Where a tensor keeps that it is all times, one a picture each, or one of them.
+_TIMES, _TIME = "_times", "_time"
+
+
 class Stepped(BaseException):  # an event; and no pipeline shall catch it
     """The pipeline called its scheduler's `step`.
 
@@ -73,8 +77,11 @@ def scheduler(real: Any, time: Tensor, step: Callable[[Any, Any, Any, Mapping[st
         grid.asked = {name: value for name, value in bound.items() if value is not None and name not in ("device", "kwargs")}
         self.timesteps, self.num_inference_steps = times, 1
 
+    # One that has none is asked for it too, by whoever asks its class whether it is one that has none.
+    scales = hasattr(real, "scale_model_input")
+
     def scale_model_input(_self: Any, sample: Any, *_: Any, **__: Any) -> Any:  # noqa: ANN401
-        grid.scales = True
+        grid.scales |= scales
         return sample
 
     def called(_self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
@@ -85,14 +92,14 @@ def scheduler(real: Any, time: Tensor, step: Callable[[Any, Any, Any, Mapping[st
     def set_begin_index(_self: Any, *_: Any, **__: Any) -> None:  # noqa: ANN401
         grid.begins = True
 
-    methods: dict[str, Any] = {"set_timesteps": set_timesteps, "step": called, "init_noise_sigma": 1.0}
+    methods: dict[str, Any] = {"set_timesteps": set_timesteps, "step": called, "scale_model_input": scale_model_input}
     methods |= correctors.methods(real, time, step)
-    methods |= {"scale_model_input": scale_model_input} if hasattr(real, "scale_model_input") else {}
     methods |= {"set_begin_index": set_begin_index} if hasattr(real, "set_begin_index") else {}
     for name in ("set_timesteps", "step"):  # pipelines look at what the real one takes
         methods[name].__signature__ = inspect.signature(getattr(type(real), name))
     found = stand_in(real, **{**methods, "init_noise_sigma": property(lambda _: 1.0, lambda _self, _value: None)})
     found.timesteps = times
+    setattr(times, _TIMES, True)
     return found
 
 
@@ -174,10 +181,18 @@ class Answered(TorchFunctionMode):
             count = args[1] if len(args) > 1 else kwargs["chunks"]
             length = args[0].shape[0] // count
             return tuple(args[0].narrow(0, length * index, length) for index in range(count))
-        spreads = name == "expand" and len(args) == 2 and args[0].ndim == 1 and not isinstance(args[1], tuple)
+        found = spread(args[0].reshape(-1), args[1]) if self._spreads(name, args) else func(*args, **kwargs)
+        # As a loop over them does.
+        return tuple(map(_as_time, found)) if name == "unbind" and hasattr(args[0], _TIMES) else found
+
+    def _spreads(self, name: str, args: Sequence[Any]) -> bool:
+        """Whether it is a time or another number, one a picture, of which a pipeline makes as many as it has rows."""
+        if len(args) != 2 or name not in ("expand", "repeat"):
+            return False
+        if name == "expand":
+            return args[0].ndim == 1 and not isinstance(args[1], tuple)
         # Of two axes: the first of all times, of which there is one a picture.
-        repeats = name == "repeat" and len(args) == 2 and (args[0].ndim == 2 or any(args[0] is each for each in self._numbers))
-        return spread(args[0].reshape(-1), args[1]) if spreads or repeats else func(*args, **kwargs)
+        return args[0].ndim == 2 or hasattr(args[0], _TIME) or any(args[0] is each for each in self._numbers)
 
 
 class Unseeded(TorchFunctionMode):
@@ -200,6 +215,12 @@ class Unseeded(TorchFunctionMode):
             self.drawn += 1
             return torch.zeros(*args, **{name: value for name, value in kwargs.items() if name != "generator"})
         return func(*args, **kwargs)
+
+
+def _as_time(time: Tensor) -> Tensor:
+    """The same, (B,), which pipelines repeat and expand as if it were one number."""
+    setattr(time, _TIME, True)
+    return time
 
 
 def _outer(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:

@@ -28,15 +28,13 @@ class OpenLengths:
         where: name of the pipeline.
         base: the calls of its encoder for the survey's own texts.
         encode: what gives the same calls for others.
-        blank: the id that is encoded of an empty text, where the tokenizer makes none.
 
     Raises:
         UnsupportedError: there is no longest text.
 
     """
 
-    def __init__(self, where: str, base: list[Encoding], encode: Encode, blank: int | None = None) -> None:
-        self.blank = blank
+    def __init__(self, where: str, base: list[Encoding], encode: Encode) -> None:
         self._where, self._base = where, base
         texts = [(POSITIVE + _WORDS[:count], NEGATIVE) for count in (2, 3, 5, 8, len(_WORDS))]
         texts += [(POSITIVE, NEGATIVE + _WORDS)]
@@ -54,7 +52,8 @@ class OpenLengths:
         Of a text whose end is encoded and then cut off the end is not read: a language model's states do not depend on it.
         """
         counts = self._counts(call, row)
-        counts = [min(count, *(_reach(counts, own) for own in self._dims.values())) for count in counts]
+        reaches = [_reach(counts, own) for own in self._dims.values()]
+        counts = [min([count, *reaches]) for count in counts]
         return _range(counts, max((_multiple(counts, own) for own in self._dims.values()), default=1))
 
     def of_leaf(self, name: str, place: int, number: int, axis: int) -> str:

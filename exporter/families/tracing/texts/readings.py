@@ -38,11 +38,6 @@ class TextLengths(Protocol):
         """As many as the call ever gives."""
         ...
 
-    @property
-    def blank(self) -> int | None:
-        """The id that is encoded of an empty text, where the tokenizer makes none."""
-        ...
-
     def drives(self, call: TokenCall) -> bool:
         """Whether some conditioning is as long as the call's own texts say."""
         ...
@@ -93,8 +88,8 @@ class Reading:
         branch: which branch alone is read, where lengths are open; 1 is the prompt's.
         pads: how many of the ids that pad texts the pipeline keeps behind one.
         quotes: how texts are cut into pieces that are read alone; None: they are not.
-        blank: the id that is encoded of an empty text of open length, where the tokenizer makes none; None: it makes some.
         pictures: tokens that stand for pictures which are put into every text.
+        empty: what is tokenized in the place of an empty text.
 
     """
 
@@ -108,9 +103,9 @@ class Reading:
     open: Range | None = None
     branch: int | None = None
     pads: int = 0
-    blank: int | None = None
     quotes: Quotes | None = None
     pictures: tuple[str, ...] = ()
+    empty: str = ""
 
     @property
     def most(self) -> int:
@@ -143,6 +138,8 @@ class Reading:
 
     def shown(self, text: str) -> str:
         """What the tokenizer is given."""
+        if not text and self.empty:
+            return self.empty
         return self.before + (text.lower().strip() if self.lower else text) + self.after
 
 
@@ -188,7 +185,7 @@ def entries(
                     own = replace(reading, masked=True, open=lengths().whole(call), branch=branch)
                 else:  # all of a text's ids are its own, and its mask is made in the graph
                     ids, pads = lengths().of_ids(call, row), lengths().pads(call)
-                    own = replace(reading, open=ids, branch=branch if branches == 2 else None, pads=pads, blank=lengths().blank)
+                    own = replace(reading, open=ids, branch=branch if branches == 2 else None, pads=pads)
                 same = (name for name, known in found.values() if known == own)
                 taken = {name for name, _ in found.values()}
                 fresh = call.tokenizer if call.tokenizer not in taken else f"negative_{call.tokenizer}"

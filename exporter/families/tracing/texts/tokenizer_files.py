@@ -23,8 +23,8 @@ def written(name: str, reading: Reading, source: Any) -> tuple[Tokenizer, str]: 
     entry = Tokenizer(
         file=f"tokenizers/{name}.json", length=reading.most, feeds=f"{name}_ids",
         mask=f"{name}_mask" if reading.masked else None,
-        before=reading.before, after=reading.after, lower=reading.lower, open=reading.entry(name),
-        pictures=reading.pictures,
+        before=reading.before, after=reading.after, lower=reading.lower, empty=reading.empty,
+        open=reading.entry(name), pictures=reading.pictures,
     )  # fmt: skip
     first = reading.quotes.steps if reading.quotes else ()
-    return entry, padded(source, reading.most, special=reading.special, blank=reading.blank, first=first)
+    return entry, padded(source, reading.most, special=reading.special, first=first)

@@ -89,3 +89,19 @@ def test_what_networks_return_of_several_things_is_noted_as_it_is():
     assert isinstance(found, Transformer2DModelOutput)
     assert [type(each) for each in found[0]] == [dry_run.Absent] * 2
     assert len(found.sample) == 2
+
+
+@pytest.mark.parametrize("noise", [(2, 4, 8, 6), (2, 1, 4, 8, 6), (2, 4, 1, 8, 6), (2, 1, 4, 1, 8, 6)])
+def test_axes_of_one_picture_or_frame_are_none_of_a_latent(noise):
+    assert dry_run.flat(noise, "It") == (4, 8, 6)
+
+
+@pytest.mark.parametrize("noise", [(2, 4), (2, 48, 4), (2, 3, 4, 8, 6)])
+def test_noise_of_anything_else_is_refused(noise):
+    with pytest.raises(UnsupportedError, match="It draws noise of"):
+        dry_run.flat(noise, "It")
+
+
+def test_a_latent_of_one_channel_or_one_row_has_it():
+    assert dry_run.flat((2, 1, 8, 6), "It") == (1, 8, 6)
+    assert dry_run.flat((2, 4, 1, 1, 6), "It") == (4, 1, 6)

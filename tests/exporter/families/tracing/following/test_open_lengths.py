@@ -1,6 +1,7 @@
 """Lengths of a pipeline stay open where its code makes numbers, lists and tensors of them."""
 
 import functools
+import math
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from diffusers.pipelines.flux import pipeline_flux
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 
-from exporter.families.tracing.following.open_lengths import Area, Repeated, joined, one_batch, open_lengths
+from exporter.families.tracing.following.open_lengths import Area, Repeated, joined, largest, one_batch, open_lengths, smallest
 from exporter.families.tracing.following.open_lengths import pad_sequence as padded_rows
 from exporter.families.tracing.following.open_positions import OpenPositions
 from exporter.families.tracing.following.open_scale import OpenScale
@@ -225,3 +226,26 @@ def test_a_tensor_an_open_number_of_times_is_joined_as_often():
     program = torch.export.export(Joined(), (once, torch.zeros(2, 1)), dynamic_shapes=({}, {0: rows}), strict=False)
     assert torch.equal(program.module()(once, torch.zeros(5, 1)), once.repeat(5, 1))
     assert torch.equal(joined(Repeated(once, 2), 1), torch.cat([once, once], 1))
+
+
+class Counted(nn.Module):
+    """As many rows as a network makes of a text by its length, between 2 and 8 in steps of 2; and the shorter of two texts."""
+
+    def forward(self, text, other):
+        share = smallest(1.0, largest(0.0, (torch.sym_float(text.shape[0]) - 4) / 8))
+        count = largest(2, smallest(8, math.ceil((2 + share * 6) / 2) * 2))
+        longest = largest(text.shape[0], other.shape[0])
+        return torch.arange(count), torch.arange(smallest(longest, text.shape[0])), torch.arange(smallest(40, other.shape[0]))
+
+
+def test_numbers_that_are_computed_of_a_length_stay_open_between_the_least_and_the_most():
+    lengths = tuple({0: torch.export.Dim(name, min=2, max=40)} for name in ("text", "other"))
+    made = torch.export.export(Counted(), (torch.ones(5), torch.ones(7)), dynamic_shapes=lengths, strict=False).module()
+    for length, count in ((2, 2), (4, 2), (5, 4), (8, 6), (12, 8), (40, 8)):
+        rows, own, short = made(torch.ones(length), torch.ones(9))
+        assert (len(rows), len(own), len(short)) == (count, length, 9)
+
+
+def test_the_smaller_and_the_larger_of_numbers_are_python_s():
+    assert (smallest(3, 2), smallest([3, 2]), largest(3, 2)) == (2, 2, 3)
+    assert smallest(["ab", "c"], key=len) == "c"

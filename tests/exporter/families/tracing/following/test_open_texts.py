@@ -140,3 +140,23 @@ def test_what_is_filled_in_with_zeros_selects_nothing():
     for count in (4, 12):
         states = torch.rand(1, count, 4)
         torch.testing.assert_close(program.module()(states, inputs[1]), torch.cat([states, inputs[1]], 1))
+
+
+class Masked(nn.Module):
+    """What leaves a mask out where all of it selects."""
+
+    def forward(self, values, mask):
+        with OpenTexts():
+            if not mask.bool().all():
+                values = values * mask
+            return values
+
+
+def test_a_mask_of_a_graph_is_applied_whatever_it_selects():
+    length = torch.export.Dim("length", min=2, max=9)
+    given = torch.rand(1, 4), torch.ones(1, 4)
+    made = torch.export.export(Masked(), given, dynamic_shapes=({1: length}, {1: length}), strict=False).module()
+    for mask in (torch.ones(1, 3), torch.tensor([[1.0, 0.0, 0.0]])):
+        values = torch.rand(1, 3)
+        assert torch.equal(made(values, mask), values * mask)
+    assert torch.equal(Masked()(*given), given[0]), "a value that is there says so itself"

@@ -30,6 +30,7 @@ def test_a_scheduler_tells_what_it_was_told_and_changes_nothing():
     made.step("output", "time", "sample", return_dict=False)
     ((output, time, sample, options),) = seen
     assert (output, time, sample, options["return_dict"]) == ("output", "time", "sample", False)
+    assert made.scale_model_input("sample", 7) == "sample", "for who asks whether its class is one that has none"
     assert (grid.begins, grid.scales) == (True, False)
     assert real.timesteps is not made.timesteps
 
@@ -105,6 +106,16 @@ def test_scales_and_times_become_tensors_and_spread_over_the_guided_batch():
         left = (1.0 - of_a_step) * torch.ones(2, 2)
     assert blended.tolist() == [[[2.0, 2.0]], [[3.0, 3.0]]]
     assert left.tolist() == [[-1.0, -1.0], [-2.0, -2.0]]
+
+
+def test_a_time_that_is_repeated_as_if_it_were_one_number_is_as_wide_as_the_guided_batch():
+    made = standins.scheduler(FlowMatchEulerDiscreteScheduler(), torch.tensor([7.0, 8.0]), lambda *_: None, Grid())
+    with Answered(nothing):
+        for number, time in enumerate(made.timesteps):
+            assert time.repeat(2).tolist() == [7.0, 8.0]
+            assert time.repeat(4).tolist() == [7.0, 8.0, 7.0, 8.0]
+            assert number == 0
+        assert torch.tensor([1, 2]).repeat(2).tolist() == [1, 2, 1, 2], "what is no time is repeated"
 
 
 def test_noise_is_answered_and_a_picture_ends_the_call():
