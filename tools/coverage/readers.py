@@ -50,7 +50,7 @@ def ernie_image() -> DiffusionPipeline:
         hidden_size=32, num_attention_heads=2, num_layers=2, ffn_hidden_size=64, in_channels=16, out_channels=16, text_in_dim=32,
         rope_axes_dim=(4, 6, 6),
     )  # fmt: skip
-    text = language_model("Qwen3"), spelling_tokenizer("Qwen2Tokenizer")
+    text = language_model("Qwen3"), spelling_tokenizer("Qwen2Tokenizer", more=["<pad>"])
     return diffusers.ErnieImagePipeline(alive(network), made.vae, *text, flow(shift=3.0))
 
 

@@ -12,7 +12,7 @@ from exporter.families.tracing.following.dry_run import Encoding, TokenCall
 from exporter.families.tracing.texts import empty_texts
 from exporter.families.tracing.texts.empty_texts import EmptyText
 from exporter.families.tracing.texts.readings import Reading
-from tools.coverage import bria
+from tools.coverage import bria, readers
 from tools.coverage.parts import spelling_tokenizer, t5_tokenizer
 
 
@@ -35,6 +35,15 @@ def test_zeros_in_the_place_of_an_empty_negative_prompt_are_told_from_what_is_en
     assert not negative.any()
     ids = {"negative_tokenizer_ids": torch.tensor([[[5, 1]]])}
     assert all(each.all() for each in empty_texts.emptied(found, 0, [states, states], ids))
+
+
+def test_an_id_that_stands_where_a_tokenizer_makes_none_is_a_text_too():
+    found = surveyed(readers.ernie_image(), 32)
+    assert found.empties == {0: EmptyText("<pad>"), 1: EmptyText("<pad>")}, "the first id, whose tokenizer begins no text"
+    assert {reading.empty for reading in found.readings.values()} == {"<pad>"}
+    assert found.open["text_hiddens_length"].min == 1
+    assert found.open["tokenizer_length"].max == found.cut_at["tokenizer"] == 1024
+    assert surveyed(readers.z_image(), 32).empties == {}
 
 
 def test_ids_that_a_text_encoder_reads_for_an_empty_text_are_a_text_of_the_tokenizer():
