@@ -65,7 +65,6 @@ class Tokenizer(Frozen):
     """A `tokenizers` JSON file; its ids, padded to `length`, feed the input `feeds` of text parts.
 
     `open`: texts have no more ids than they need, and at most `length`.
-
     `mask`: the input that its attention mask feeds, of any part: int64 as the ids, 1 for a token and 0 for padding.
     `before`: what the model wants in front of every text.
     `after`: the same behind it.
@@ -99,9 +98,7 @@ class Tokenizer(Frozen):
 
     def shown(self, text: str) -> str:
         """What of a text is tokenized."""
-        if not text and self.empty:
-            return self.empty
-        return self.before + (text.lower().strip() if self.lower else text) + self.after
+        return (not text and self.empty) or self.before + (text.lower().strip() if self.lower else text) + self.after
 
     @model_validator(mode="after")
     def _divided(self) -> Self:
@@ -381,16 +378,13 @@ class Manifest(Draft):
             told["tiles"] = tiles
         if self.guidance != Guidance.of(self.guidance.mode, self.guidance.scale):
             told["scales"] = [scale.told() for scale in self.guidance.scales]
-        framed = {name: [entry.before, entry.after, entry.lower] for name, entry in self.tokenizers.items()}
-        if any(how != ["", "", False] for how in framed.values()):
-            told["framed"] = framed
-        if empties := {name: entry.empty for name, entry in self.tokenizers.items() if entry.empty}:
-            told["empties"] = empties
+        read_by = self.tokenizers.items()
+        framed = {name: [each.before, each.after, each.lower, *filter(None, [each.empty])] for name, each in read_by}
+        told |= {"framed": framed} if any(how != ["", "", False] for how in framed.values()) else {}
         if masks := {name: entry.mask for name, entry in self.tokenizers.items() if entry.mask}:
             told["masks"] = masks
-        read = {name: [entry.chunks, entry.syntax] for name, entry in self.tokenizers.items()}
-        if any(how != [1, None] for how in read.values()):
-            told["read"] = read
+        read = {name: [entry.chunks, entry.syntax] for name, entry in read_by}
+        told |= {"read": read} if any(how != [1, None] for how in read.values()) else {}
         if lengths := {name: entry.open.model_dump(mode="json") for name, entry in self.tokenizers.items() if entry.open}:
             told["lengths"] = lengths
         plain = {"noise_order": list(self.noise_order), "partial_step": self.partial_step, "start_order": self.start_order}
