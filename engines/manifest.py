@@ -65,7 +65,6 @@ class Tokenizer(Frozen):
     """A `tokenizers` JSON file; its ids, padded to `length`, feed the input `feeds` of text parts.
 
     `open`: texts have no more ids than they need, and at most `length`.
-
     `mask`: the input that its attention mask feeds, of any part: int64 as the ids, 1 for a token and 0 for padding.
     `before`: what the model wants in front of every text.
     `after`: the same behind it.
@@ -101,9 +100,7 @@ class Tokenizer(Frozen):
 
     def shown(self, text: str) -> str:
         """What of a text is tokenized."""
-        if not text and self.empty:
-            return self.empty
-        return self.before + (text.lower().strip() if self.lower else text) + self.after
+        return (not text and self.empty) or self.before + (text.lower().strip() if self.lower else text) + self.after
 
     @model_validator(mode="after")
     def _divided(self) -> Self:
@@ -382,17 +379,14 @@ class Manifest(Draft):
         tiles = {name: part.tile.model_dump() for name, part in self.parts.items() if part.tile}
         if self.guidance != Guidance.of(self.guidance.mode, self.guidance.scale):
             told["scales"] = [scale.told() for scale in self.guidance.scales]
-        framed = {name: [entry.before, entry.after, entry.lower] for name, entry in self.tokenizers.items()}
-        if any(how != ["", "", False] for how in framed.values()):
-            told["framed"] = framed
-        masks = {name: entry.mask for name, entry in self.tokenizers.items() if entry.mask}
-        empties = {name: entry.empty for name, entry in self.tokenizers.items() if entry.empty}
-        read = {name: [entry.chunks, entry.syntax] for name, entry in self.tokenizers.items()}
-        if any(how != [1, None] for how in read.values()):
-            told["read"] = read
-        lengths = {name: entry.open.model_dump(mode="json") for name, entry in self.tokenizers.items() if entry.open}
-        beside = {"tiles": tiles, "masks": masks, "empties": empties, "lengths": lengths}
-        told |= {name: each for name, each in beside.items() if each}
+        read_by = self.tokenizers.items()
+        framed = {name: [each.before, each.after, each.lower, *filter(None, [each.empty])] for name, each in read_by}
+        told |= {"framed": framed} if any(how != ["", "", False] for how in framed.values()) else {}
+        masks = {name: entry.mask for name, entry in read_by if entry.mask}
+        read = {name: [entry.chunks, entry.syntax] for name, entry in read_by}
+        told |= {"read": read} if any(how != [1, None] for how in read.values()) else {}
+        lengths = {name: entry.open.model_dump(mode="json") for name, entry in read_by if entry.open}
+        told |= {name: each for name, each in (("tiles", tiles), ("masks", masks), ("lengths", lengths)) if each}
         plain = {"noise_order": list(self.noise_order), "partial_step": self.partial_step, "start_order": self.start_order}
         told |= {name: value for name, value in plain.items() if value not in ([], "dropped", {})}
         told |= {"inputs": {name: entry.counting() for name, entry in self.inputs.items()}} if self.inputs else {}

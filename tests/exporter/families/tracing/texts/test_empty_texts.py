@@ -27,7 +27,7 @@ def test_zeros_in_the_place_of_an_empty_negative_prompt_are_told_from_what_is_en
     found = surveyed(bria.bria(), 32)
     assert found.empties == {0: EmptyText(zeros=frozenset({(0, 1)}))}, "the second of what is returned"
     reading = found.readings["negative_tokenizer"]
-    assert (reading.empty, reading.open.min) == ("", 1), "T5's end of a text alone"
+    assert (reading.empty, reading.open and reading.open.min) == ("", 1), "T5's end of a text alone"
     ids = {"negative_tokenizer_ids": torch.tensor([[[1]]])}
     states = torch.ones(1, 128, 32)
     prompt, negative = empty_texts.emptied(found, 0, [states, states, None], ids)
@@ -49,7 +49,7 @@ def test_an_id_that_stands_where_a_tokenizer_makes_none_is_a_text_too():
 def test_ids_that_a_text_encoder_reads_for_an_empty_text_are_a_text_of_the_tokenizer():
     found = surveyed(bria.fibo(), 64)
     assert found.empties == dict.fromkeys((0, 1), EmptyText("<|begin_of_text|>"))
-    assert {name: (each.shown(""), each.open.min) for name, each in found.readings.items()} == dict.fromkeys(
+    assert {name: (each.shown(""), each.open and each.open.min) for name, each in found.readings.items()} == dict.fromkeys(
         ("tokenizer", "negative_tokenizer"), ("<|begin_of_text|>", 1)
     )
     assert found.readings["tokenizer"].shown("a") == "a"
