@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from engines.errors import UnsupportedError
+from exporter.families.tracing.following.own_texts import Zeros
 
 if TYPE_CHECKING:
     from exporter.families.tracing.facts import Survey
@@ -30,6 +31,9 @@ def abilities(survey: Survey) -> Iterator[str]:
         yield f"left out: noise that no seed reaches, which {survey.name} adds to the pictures that it encodes"
     if survey.rewrites:
         yield f"left out: what {survey.name} mends in prompts by code, such as HTML's entities"
+    if any(isinstance(leaf, Zeros) for each in survey.conditioning for leaf in each):
+        told = "such as words within quotes; of others it fills in zeros, and a bundle always does"
+        yield f"left out: what {survey.name} reads of some texts alone, {told}"
     for reading in (each for each in survey.readings.values() if each.pads):
         most, told = reading.most, "since what pads a shorter one is kept there"
         yield f"left out: of a text of more than {most} ids one more than {survey.name} leaves out, {told}"

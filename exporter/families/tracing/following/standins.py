@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -353,5 +354,7 @@ def refused(where: str, error: BaseException, components: Mapping[str, Any] | No
     told = f"{frames[-1].filename.rpartition('site-packages/')[2]}:{frames[-1].lineno}: {frames[-1].line}" if frames else ""
     place = f" in {name}" if (name := within(error, components or {})) else ""
     words = str(error).strip().splitlines() or [""]
+    if isinstance(error, NotImplementedError) and (asked := re.match(r"(aten::\w+): attempted .* Meta tensors", words[0])):
+        words = [f"{asked[1]} counts by the values of what a network computes, by which Python then goes on"]
     told += f"\n  pip install {error.name}" if isinstance(error, NameError) and error.name in _OPTIONAL else ""
     return UnsupportedError(f"{where}: its own code cannot be followed{place}: {type(error).__name__}: {words[0]}\n  {told}")

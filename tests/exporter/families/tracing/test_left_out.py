@@ -3,12 +3,16 @@
 from types import SimpleNamespace
 from typing import Any
 
+import torch
+
 from engines.errors import UnsupportedError
+from exporter.families.tracing.following.own_texts import Zeros
 from exporter.families.tracing.left_out import abilities, components
 
 
 def survey(**facts: Any) -> Any:
     plain = {"name": "APipeline", "unseeded": 0, "rewrites": False, "readings": {}, "unguided": {}, "rewriting": {}, "cut_at": {}}
+    plain |= {"conditioning": []}
     return SimpleNamespace(**{**plain, **facts})
 
 
@@ -37,3 +41,8 @@ def test_each_ability_that_is_left_out_has_its_sentence():
     assert "mends in prompts by code" in texts
     assert "more than 8 ids" in ids
     assert guidance == "guidance is never off: without it its code fails"
+
+
+def test_what_is_read_of_some_texts_alone_is_told():
+    (told,) = abilities(survey(conditioning=[["a constant", Zeros((4,), torch.float32)]]))
+    assert told.startswith("left out: what APipeline reads of some texts alone, such as words within quotes")

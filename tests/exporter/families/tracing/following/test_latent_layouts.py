@@ -12,7 +12,6 @@ from exporter.families.tracing.following.latent_layouts import channels_first
         ((4, 16, 16), (32, 32)),
         ((16, 16, 16), (32, 32)),
         ((4, 8, 16), (64, 128)),
-        ((3, 32, 48), (32, 48)),
         ((16, 24, 24), (192, 192)),
     ],
 )

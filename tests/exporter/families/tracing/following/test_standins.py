@@ -226,6 +226,14 @@ def test_a_refusal_names_the_component_that_was_computing():
     assert told.startswith("SomePipeline: its own code cannot be followed in controlnet: RuntimeError")
 
 
+def test_a_refusal_says_in_a_sentence_that_python_goes_by_what_a_network_computes():
+    with pytest.raises(NotImplementedError) as raised:
+        torch.zeros(4, dtype=torch.long, device="meta").bincount()
+    told = str(standins.refused("SomePipeline", raised.value))
+    assert "NotImplementedError: aten::bincount counts by the values of what a network computes" in told
+    assert "Meta tensors" not in told
+
+
 def test_no_time_reaches_what_none_reaches():
     time = torch.rand(3)
     with Answered(lambda _: torch.zeros(1)):
