@@ -1,10 +1,9 @@
-"""What a survey of a pipeline finds, and how texts are read."""
+"""What a survey of a pipeline finds."""
 
 import pytest
 
 from engines.errors import RecipeError
 from exporter.families.tracing.facts import Survey
-from exporter.families.tracing.following import dry_run
 from exporter.families.tracing.following.dry_run import Leaf
 from tests.exporter.families.test_traced import family
 from tests.exporter.families.tracing.pipelines.test_two_stages import LARGE, WHOLE
@@ -32,15 +31,6 @@ def test_guidance_is_off_at_the_number_that_the_pipeline_compares_its_scale_with
     for name in ("transformer", "vae", "text_encoder"):
         getattr(other, name).to("meta")
     assert Survey(other, {}, "classifier_free", 32, 32, 2).off == 0.0
-
-
-def test_a_pipeline_that_mends_texts_by_code_is_told_from_one_that_reads_them(pipeline):
-    assert not Survey(pipeline, {}, "embedded", 32, 32, 2).rewrites
-    with dry_run.quiet():  # of diffusers about the class that its own is made of
-        other = MADE["prx"]()
-    for name in ("transformer", "vae", "text_encoder"):
-        getattr(other, name).to("meta")
-    assert Survey(other, {}, "classifier_free", 32, 32, 2).rewrites
 
 
 def test_cells_of_a_first_stage_follow_the_size_and_embeddings_do_not(model):
