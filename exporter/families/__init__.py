@@ -321,9 +321,10 @@ def claim(checkpoint: Checkpoint, recipe: Recipe) -> Family:
     families = [plugins.load("families", name) for name in names]
     for family in sorted(families, key=lambda each: each.general):
         if family.claims(checkpoint.configs):
-            if recipe.model.call and not family.general:
+            asked = {"call": recipe.model.call, "pictures": recipe.model.pictures}
+            if any(asked.values()) and not family.general:
                 told = "is for models whose pipeline of diffusers is followed; leave it out"
-                raise RecipeError([f"model.call.{name}: {told}" for name in recipe.model.call])
+                raise RecipeError([f"model.{key}.{name}: {told}" for key, names in asked.items() for name in names])
             return family(checkpoint, recipe)
     index = checkpoint.configs.get("model_index", {})
     raise UnsupportedError(

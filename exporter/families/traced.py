@@ -81,15 +81,16 @@ class Traced:
 
         shapes = self.recipe.shapes
         pipeline = self.pipeline(loaded=())
-        if found := call.problems(pipeline, self.recipe.model.call):
+        asked = self.recipe.model
+        if found := [*call.problems(pipeline, asked.call), *call.picture_problems(pipeline, asked.pictures)]:
             raise RecipeError(found)
         if self.recipe.sampler.guidance.mode == "classifier_free":
             guiders.refuse(pipeline, max(self.recipe.sampler.steps))
         return surveyed(
             pipeline, self.arguments, self.recipe.sampler.guidance.mode,
             shapes.height[1], shapes.width[1], self.recipe.sampler.steps[0],
-            words=siblings.words(type(pipeline)) if self._editing else None, judged=bool(self.recipe.model.call),
-            shown=_CONDITION in self.recipe.components or bool(image_arguments.maps(pipeline)),
+            words=siblings.words(type(pipeline)) if self._editing else None, judged=bool(asked.call),
+            shown=_CONDITION in self.recipe.components or bool(image_arguments.maps(pipeline)), lists=asked.pictures,
         )  # fmt: skip
 
     @property

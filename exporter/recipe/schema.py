@@ -96,6 +96,10 @@ class ModelOptions(Frozen):
         default_factory=dict,
         description="arguments of the call of diffusers' pipeline, compiled in, such as control_mode: [3]; not of sd and sdxl",
     )
+    pictures: dict[Text, Annotated[int, Field(ge=1, le=8)]] = Field(
+        default_factory=dict,
+        description="how many pictures an argument of that call is a list of, such as image: 2; not of sd and sdxl",
+    )
 
 
 class Shapes(Frozen):

@@ -306,6 +306,7 @@ class Plan:
         options |= {"signature": self.family.signature(name).model_dump(mode="json")}
         options |= {"guidance": sampler.guidance.mode}
         options |= {"call": dict(self.recipe.model.call)} if self.recipe.model.call else {}
+        options |= {"pictures": dict(self.recipe.model.pictures)} if self.recipe.model.pictures else {}
         options |= {"rescale": sampler.guidance.rescale} if sampler.guidance.rescale else {}
         denoises = self.family.roles[name] in {"denoiser", "shallow"}
         options |= (

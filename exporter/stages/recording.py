@@ -45,6 +45,7 @@ def _options(family: Family) -> dict[str, Any]:
     recipe = family.recipe
     options = recipe.model_dump(mode="json", include={"sampler", "shapes", "prompts"}, exclude={"sampler": {"force"}})
     options |= {"call": dict(recipe.model.call)} if recipe.model.call else {}
+    options |= {"pictures": dict(recipe.model.pictures)} if recipe.model.pictures else {}
     # Prompts of speed and quality are others.
     options["checks"] = recipe.checks.model_dump(mode="json", exclude={"limits", "faster_than", "quality"})
     return options | {"parts": sorted(family.roles), "tile": str(recipe.component("vae_decoder").tile)}

@@ -94,6 +94,8 @@ CALLS: Mapping[str, Mapping[str, Any]] = {
     "wuerstchen": {"prior_num_inference_steps": 3},
     "stable-unclip": {"prior_num_inference_steps": 3, "noise_level": 100},
 }
+#: How many pictures an argument of the call is a list of.
+PICTURES: Mapping[str, Mapping[str, int]] = {"qwenimage-edit-plus-two": {"image": 2}}
 #: What a micro model has in another way than the models of that name.
 _WITH = {
     "if": "with a scheduler of a fixed variance and no thresholding",
@@ -118,6 +120,7 @@ SIDES = {
     "qwenimage21": (32, 64),
     "qwenimage-edit-pictured": (64, 96),
     "qwenimage-edit-plus-pictured": (64, 96),
+    "qwenimage-edit-plus-two": (64, 96),
     "sana": (32, 64),
     "sana-pag": (32, 64),
     "hidream-image": (128, 192),
@@ -224,7 +227,12 @@ def built(
     for mode, (scale, _) in MODES.items():
         guidance = f"{{mode: {mode}, scale: {scale}}}" if scale else f"{{mode: {mode}}}"
         sizes = *[height] * 3, widths[0], widths[0], widths[-1], batch
-        stated = {"source": str(folder / "model"), "call": CALLS.get(name, {}), **(model or {})}
+        stated = {
+            "source": str(folder / "model"),
+            "call": CALLS.get(name, {}),
+            "pictures": PICTURES.get(name, {}),
+            **(model or {}),
+        }
         text = _RECIPE % (json.dumps(stated), steps, guidance, sampler and f", {sampler}", *sizes, more)
         try:
             recipe = Recipe.parse(text, name)
@@ -295,6 +303,8 @@ def drawn_by(
             texts = {name: value[0] for name, value in texts.items()}
         if type(source).__name__ in _ONE_PICTURE:
             given |= {name: shown[0] for name, shown in given.items() if name in ("image", "mask_image") and shown}
+        if alone:  # a list of lists has one for each prompt
+            given |= {name: own[0] for name, own in given.items() if name in each and own and isinstance(own[0], list)}
         found.append(source(**texts, **given, generator=list(noise[own]), output_type="np", return_dict=False)[0])
     return np.concatenate(found)
 

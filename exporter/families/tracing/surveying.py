@@ -23,8 +23,11 @@ def surveyed(
     words: Mapping[str, str] | None = None,
     judged: bool = False,
     shown: bool = False,
+    lists: Mapping[str, int] | None = None,
 ) -> Survey:
     """Survey a pipeline, without pictures if it draws without and none are to be `shown`, else with those that its call takes.
+
+    `lists`: arguments of its call that are several pictures, and how many; these are shown.
 
     Where its network asks how many of a text's ids are its own, texts come without what pads them. Where its step is computed
     from the noise's level, that is followed in the place of its time. Where it draws a
@@ -38,25 +41,32 @@ def surveyed(
     if "prompt" in dry_run.arguments(pipeline) and not dry_run.encoder_of(pipeline):
         raise encodings.unencoded(pipeline)
     survey = partial(Survey, pipeline, *asked, judged=judged)
-    found = _pictured(survey, pipeline, words, shown=shown)
+    found = _pictured(survey, pipeline, words, shown=shown, lists=lists or {})
     seen_pictures.views(found)  # which refuses others than are built
     known = ({"cut": True} if found.counts else {}) | ({"leveled": True} if found.levels else {})
-    return _pictured(partial(survey, **known), pipeline, words, shown=shown) if known else found
+    return _pictured(partial(survey, **known), pipeline, words, shown=shown, lists=lists or {}) if known else found
 
 
-def _pictured(survey: Any, pipeline: Any, words: Mapping[str, str] | None, *, shown: bool) -> Survey:  # noqa: ANN401
+def _pictured(
+    survey: Any,  # noqa: ANN401
+    pipeline: Any,  # noqa: ANN401
+    words: Mapping[str, str] | None,
+    *,
+    shown: bool,
+    lists: Mapping[str, int],
+) -> Survey:
     if not image_arguments.arguments(pipeline):
         return survey()
     alone: UnsupportedError | None = None
-    if not shown and not ip_adapters.has_adapter(pipeline):
+    if not shown and not lists and not ip_adapters.has_adapter(pipeline):
         try:
             return survey()
         except UnsupportedError as error:
             alone = error
     try:
-        found = image_arguments.handed(pipeline, partial(survey, words=words), words)
+        found = image_arguments.handed(pipeline, partial(survey, words=words), words, lists)
         return (
-            image_arguments.handed(pipeline, partial(survey, words=words, enlarges=times), words)
+            image_arguments.handed(pipeline, partial(survey, words=words, enlarges=times), words, lists)
             if (times := _enlarges(found)) > 1
             else found
         )

@@ -305,8 +305,10 @@ def test_arguments_of_the_pipeline_s_call_are_compiled_in_and_in_the_keys(model)
     assert not torch.allclose(first, second)
 
 
-def test_of_a_family_written_by_hand_the_call_has_no_arguments(tiny_sd):
-    text = RECIPE.replace("{source: %s}", "{source: %s, call: {clip_skip: 1}}") % (tiny_sd, MODES["classifier_free"])
+@pytest.mark.parametrize("asked", ["call: {clip_skip: 1}", "pictures: {image: 2}"])
+def test_of_a_family_written_by_hand_the_call_has_no_arguments(tiny_sd, asked):
+    text = RECIPE.replace("{source: %s}", f"{{source: %s, {asked}}}") % (tiny_sd, MODES["classifier_free"])
     recipe = Recipe.parse(text, "micro")
-    with pytest.raises(RecipeError, match=r"model\.call\.clip_skip: is for models whose pipeline of diffusers is followed"):
+    name = asked.replace(": {", ".").partition(":")[0]
+    with pytest.raises(RecipeError, match=rf"model\.{name}: is for models whose pipeline of diffusers is followed"):
         claim(resolve(recipe.model, Path()), recipe)

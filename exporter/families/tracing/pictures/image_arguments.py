@@ -166,14 +166,21 @@ def count(pipeline: Any) -> int:  # noqa: ANN401
     return len(several[0])
 
 
-def handed(pipeline: Any, survey: Callable[..., Surveyed], words: Mapping[str, str] | None = None) -> Surveyed:  # noqa: ANN401
+def handed(
+    pipeline: Any,  # noqa: ANN401
+    survey: Callable[..., Surveyed],
+    words: Mapping[str, str] | None = None,
+    lists: Mapping[str, int] | None = None,
+) -> Surveyed:
     """Survey a pipeline with what it takes for a picture: one, a list of several, or numbers.
+
+    `lists`: arguments that are to be so many pictures; others are found.
 
     Where a network's own image processor prepares them, for a size of its own, numbers that are prepared are handed to it: there
     may be any number of them, and a picture of PIL's is one. But not where one call takes one for all its prompts. What the
     pipeline itself brings to a size of its own has that size from the beginning.
     """
-    lists, hand = dict[str, int](), cast("Callable[[Tensor], Any]", Shown)
+    lists, hand = dict(lists or {}), cast("Callable[[Tensor], Any]", Shown)
     while True:
         try:
             found = survey(hand=hand, lists=lists)

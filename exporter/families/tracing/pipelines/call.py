@@ -34,6 +34,13 @@ def as_taken(pipeline: Any, call: Mapping[str, Any]) -> dict[str, Any]:  # noqa:
     return {name: taken(value, takes.get(name, "")) for name, value in call.items()}
 
 
+def picture_problems(pipeline: Any, pictures: Mapping[str, int]) -> list[str]:  # noqa: ANN401 - of diffusers
+    """Every argument that is said to be a list of pictures and is none of a pipeline's that are pictures."""
+    known = [each for each in image_arguments.arguments(pipeline).values() if each != image_arguments.SHARED]
+    told = f"is no picture that {type(pipeline).__name__} takes"
+    return [f"model.pictures.{name}: {told}{did_you_mean(name, known)}" for name in pictures if name not in known]
+
+
 def problems(pipeline: Any, call: Mapping[str, Any]) -> list[str]:  # noqa: ANN401
     """Every argument that a pipeline's call has not, or that is not the recipe's to give here."""
     takes, name = dry_run.arguments(pipeline), type(pipeline).__name__

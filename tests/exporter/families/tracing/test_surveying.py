@@ -175,3 +175,26 @@ def test_a_picture_that_is_seen_smaller_than_it_is_drawn_is_one_input_and_the_ca
     tokens = found.encodings[0].tokens[0].seen.makers[0].tokens
     assert all(reading.before.count("<|image_pad|>") == tokens for reading in found.readings.values())
     assert {reading.pictures for reading in found.readings.values()} == {("<|image_pad|>", "<|video_pad|>")}
+
+
+def test_an_argument_may_be_a_list_of_as_many_pictures_as_a_recipe_says():
+    made = MADE["qwenimage-edit-plus-pictured"]()
+    for each in ("transformer", "vae", "text_encoder"):
+        getattr(made, each).to("meta")
+    found = surveyed(made, {}, "classifier_free", 64, 64, 2, lists={"image": 2})
+    assert (found.pictures, found.seen) == ({"image": "image", "image_2": "image"}, ["image", "image_2"])
+    assert {name: list(each) for name, each in found.views.items()} == {"image": ["image_seen"], "image_2": ["image_2_seen"]}
+    once = found.encodings[0].tokens[0].seen.makers[0].tokens
+    assert all(reading.before.count("<|image_pad|>") == 2 * once for reading in found.readings.values())
+    shapes = SimpleNamespace(height=(64, 64, 64), width=(64, 64, 64), batch=(1, 1, 1))
+    (crossing,) = crossings.conditions(found, shapes, 16).crossings
+    assert crossing.shape[0] == 2 * (1024 // 32) ** 2 * 1  # tokens of 2 × 2 cells, of either
+
+
+def test_a_list_of_pictures_is_shown_to_a_pipeline_that_draws_without_any():
+    made = MADE["flux2-klein"]()
+    for each in ("transformer", "vae", "text_encoder"):
+        getattr(made, each).to("meta")
+    assert surveyed(made, {}, "classifier_free", 64, 64, 2).pictures == {}
+    found = surveyed(made, {}, "classifier_free", 64, 64, 2, lists={"image": 3})
+    assert list(found.pictures) == ["image", "image_2", "image_3"]

@@ -40,3 +40,10 @@ def test_an_argument_of_the_call_is_one_that_nothing_else_says(given: dict[str, 
 def test_lists_become_tuples_where_the_call_takes_tuples():
     given = {"crops": [1, 2], "control_mode": [3], "height": 8}
     assert call.as_taken(APipeline(), given) == {"crops": (1, 2), "control_mode": [3], "height": 8}
+
+
+def test_only_what_is_a_picture_of_the_call_is_a_list_of_some():
+    assert call.picture_problems(APipeline(), {"image": 2}) == []
+    first, second = call.picture_problems(APipeline(), {"imag": 2, "pag_scale": 1})
+    assert first == "model.pictures.imag: is no picture that APipeline takes; did you mean 'image'?"
+    assert second.startswith("model.pictures.pag_scale: is no picture that APipeline takes")
