@@ -95,7 +95,8 @@ def found(where: str, pipeline: Any, base: Sequence[Encoding], encode: Encode) -
                 other = encode(*texts)
             except UnsupportedError:  # there is nothing to encode without
                 continue
-        if len(_calls(other)) == len(_calls(base)):
+        # Those too that were made before: an empty text may be the same as one of the pipeline's own.
+        if sum(len(each.tokens) for each in other) == sum(len(each.tokens) for each in base):
             continue
         with _asked(pipeline) as usual:
             encode(POSITIVE, NEGATIVE)
