@@ -215,13 +215,14 @@ class TracedReference:
                 ([negative] * len(prompts), prompts),
             )
             for port, key in ((f"{name}_ids", "input_ids"), (f"{name}_mask", "attention_mask")):
-                if port not in rows:
+                blank = reading.blank if key == "input_ids" else None
+                if port not in rows and blank is None:
                     continue
                 wanted = range(2)[-self._family.survey.branches :] if reading.branch is None else [reading.branch]
-                branches = [rows[port].get(branch) for branch in wanted]
+                branches = [rows.get(port, {}).get(branch) for branch in wanted]
                 for branch, own in enumerate(branches):
-                    if own is None and reading.blank is not None:
-                        branches[branch] = np.full((len(prompts), 1), reading.blank, np.int64)
+                    if own is None and blank is not None:
+                        branches[branch] = np.full((len(prompts), 1), blank, np.int64)
                     elif own is None:
                         shown = [reading.shown(text) for text in texts[branch]]
                         made = real(shown, padding="max_length", max_length=reading.length, truncation=True)
