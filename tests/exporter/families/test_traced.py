@@ -11,6 +11,7 @@ import torch
 import transformers
 
 from engines.errors import RecipeError, UnsupportedError
+from engines.tokenizer import TextTokenizer
 from exporter.families import claim
 from exporter.families.traced import Traced
 from exporter.models.resolve import resolve
@@ -86,6 +87,19 @@ def test_every_part_answers_as_diffusers_with_guidance_on_and_off(model, name, m
                 assert whole or wanted.std() > 1e-4, "a dead network proves nothing"
                 error = np.linalg.norm(case.passes[port] - wanted) / np.linalg.norm(wanted)
                 assert error < equality.ROUNDING, f"{part}, {case.label}: {port} {error:.1e}"
+
+
+@pytest.mark.parametrize("name", ["ernie-image", "longcat-image"])
+@pytest.mark.parametrize("negative", ["", "Blurry 'ed' lue"])
+def test_the_bundle_s_tokenizers_read_as_the_pipeline_joins_its_ids(model, tmp_path, name, negative):
+    made, prompt = family(model(name)), "the blue 'lue' red"
+    wanted = made.reference().tokenize([prompt], negative)
+    for each, (entry, text) in made.tokenizers().items():
+        (tmp_path / f"{each}.json").write_text(text)
+        texts = {"negative": [negative], "prompt": [prompt]}.get(str(entry.open.branch), []) if entry.open else [negative, prompt]
+        read = TextTokenizer.of(tmp_path / f"{each}.json", entry).encode(texts)
+        assert np.array_equal(read.ids, wanted[entry.feeds][0])
+        assert not entry.mask or np.array_equal(read.mask, wanted[entry.mask][0])
 
 
 def test_a_model_that_writes_prompts_anew_is_left_out_and_said(tmp_path):
