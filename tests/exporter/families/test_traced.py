@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import transformers
 
 from engines.errors import RecipeError, UnsupportedError
+from engines.tokenizer import TextTokenizer
 from exporter.families import claim
 from exporter.families.traced import Traced
 from exporter.models.resolve import resolve
@@ -21,7 +23,7 @@ from exporter.reference.part_outputs import measure
 from exporter.reference.record import record
 from exporter.stages.plan import Plan
 from tests.exporter import equality
-from tools.coverage import conditioned
+from tools.coverage import conditioned, readers
 
 MODES = {
     "classifier_free": "{mode: classifier_free, scale: 4.0}",
@@ -86,6 +88,36 @@ def test_every_part_answers_as_diffusers_with_guidance_on_and_off(model, name, m
                 assert whole or wanted.std() > 1e-4, "a dead network proves nothing"
                 error = np.linalg.norm(case.passes[port] - wanted) / np.linalg.norm(wanted)
                 assert error < equality.ROUNDING, f"{part}, {case.label}: {port} {error:.1e}"
+
+
+@pytest.mark.parametrize("name", ["ernie-image", "longcat-image"])
+@pytest.mark.parametrize("negative", ["", "Blurry 'ed' lue"])
+def test_the_bundle_s_tokenizers_read_as_the_pipeline_joins_its_ids(model, tmp_path, name, negative):
+    made, prompt = family(model(name)), "the blue 'lue' red"
+    wanted = made.reference().tokenize([prompt], negative)
+    for each, (entry, text) in made.tokenizers().items():
+        (tmp_path / f"{each}.json").write_text(text)
+        texts = {"negative": [negative], "prompt": [prompt]}.get(str(entry.open.branch), []) if entry.open else [negative, prompt]
+        read = TextTokenizer.of(tmp_path / f"{each}.json", entry).encode(texts)
+        assert np.array_equal(read.ids, wanted[entry.feeds][0])
+        assert not entry.mask or np.array_equal(read.mask, wanted[entry.mask][0])
+
+
+def test_a_model_that_writes_prompts_anew_is_left_out_and_said(tmp_path):
+    made = readers.ernie_image()
+    config = transformers.Ministral3Config(
+        vocab_size=300, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1,
+        head_dim=8,
+    )  # fmt: skip
+    writer = {"pe": transformers.Ministral3ForCausalLM(config), "pe_tokenizer": made.tokenizer}
+    type(made)(**{**made.components, **writer}).save_pretrained(tmp_path)
+    found = family(tmp_path)
+    anew, longest = found.notes
+    assert anew.startswith("left out: use_pe of ErnieImagePipeline, by which a language model writes prompts anew")
+    assert "first 1024 ids" in longest
+    assert not {"pe", "pe_tokenizer"} & {name for part in found.roles for name in found.components(part)}
+    with pytest.raises(RecipeError, match=r"model.call.use_pe: is off in a bundle, which draws the prompt that it is given"):
+        family(tmp_path, text=RECIPE.replace("%s}", "%s, call: {use_pe: true}}", 1))
 
 
 @pytest.mark.long
