@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from engines.errors import UnsupportedError
+from engines.signature import Range
 from exporter.families.tracing.facts import Survey
 from exporter.families.tracing.following.dry_run import Encoding, TokenCall
 from exporter.families.tracing.texts import empty_texts
@@ -75,7 +76,9 @@ def test_ids_of_no_text_are_refused_and_so_is_what_is_neither():
 
 
 def test_a_tokenizer_that_makes_no_ids_of_an_empty_text_cannot_tell_one():
-    reading = Reading("tokenizer", 9, masked=False, before="", after="", lower=False, special=True)
+    reading = Reading(
+        "tokenizer", 9, masked=False, before="", after="", lower=False, special=True, open=Range(min=1, typical=4, max=9)
+    )
     call = TokenCall("tokenizer", ("A Quokka 3",), {}, torch.ones(1, 1), torch.ones(1, 1), again=False)
     survey = SimpleNamespace(
         empties={0: EmptyText(zeros=frozenset({(0, 0)}))}, encodings=[Encoding((), {}, None, [call])],
