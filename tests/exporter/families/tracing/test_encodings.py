@@ -3,10 +3,12 @@
 import pytest
 import torch
 
+from engines.errors import UnsupportedError
 from exporter.families.tracing import encodings
 from exporter.families.tracing.following.dry_run import Play
 from exporter.families.tracing.following.standins import Stepped, outlined
 from exporter.families.tracing.texts import text_processors
+from tools.coverage import newcomers
 
 
 def run(pipeline, read, ends):
@@ -32,3 +34,11 @@ def test_the_run_ends_after_so_many(pipeline):
     both = run(pipeline, {}, 2)
     assert [each.tokens[0].texts for each in both] == [("A cat",), ("dogs",)]
     assert all(each.found is not None for each in both)
+
+
+def test_prompts_that_are_read_in_the_midst_of_a_call_are_told():
+    made = newcomers.latent_diffusion_text()
+    play = Play(made, torch.zeros, torch.zeros(1))
+    encodings.recorded(play, text_processors.of(made), {}, cut=False)
+    with outlined(), pytest.raises(UnsupportedError, match="LDMTextToImagePipeline reads its prompts in the midst of its call"):
+        play(prompt=["A cat"], guidance_scale=2.0, height=32, width=32, num_inference_steps=2)
