@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +71,7 @@ def _of_file(file: Path, name: str) -> Tokenizer:
     return made
 
 
-def _normalizers(asked: Any) -> Sequence[Any]:  # noqa: ANN401 - of the file
+def _normalizers(asked: Any) -> list[Any]:  # noqa: ANN401 - of the file
     """What is done with a text before it is cut."""
     found: list[Any] = [normalizers.Precompiled(asked.precompiled_charsmap)] if asked.precompiled_charsmap else []
     if asked.remove_extra_whitespaces:

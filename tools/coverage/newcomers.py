@@ -85,7 +85,7 @@ def hidream_image() -> DiffusionPipeline:
     )  # fmt: skip
     config = transformers.LlamaConfig(
         vocab_size=VOCABULARY, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, attn_implementation="eager", pad_token_id=0,
+        num_key_value_heads=2, pad_token_id=0,
     )  # fmt: skip
     llama = alive(transformers.LlamaForCausalLM(config))
     readers = _long_clip(), clip_tokenizer(), _long_clip(), clip_tokenizer(), t5(), t5_tokenizer()
@@ -101,7 +101,7 @@ MERGED = ("re", "▁a", "ci", "red", "cir", "▁red")
 
 def pieces(**normalizer: Any) -> Path:  # noqa: ANN401 - of the file
     """A model of SentencePiece over bytes, single characters and a few longer pieces, with merges, as ChatGLM's is one."""
-    made = sentencepiece.ModelProto()
+    made = sentencepiece.ModelProto()  # pyright: ignore[reportAttributeAccessIssue] - protobuf makes it
     made.trainer_spec.model_type, made.trainer_spec.byte_fallback = 2, True
     made.normalizer_spec.name, made.normalizer_spec.remove_extra_whitespaces = "identity", False
     for name, value in normalizer.items():

@@ -47,8 +47,8 @@ def close() -> Iterator[None]:
 def refuse(pipeline: Any, steps: int) -> None:  # noqa: ANN401 - a pipeline of diffusers
     """Raise UnsupportedError for a guider that guides one step in another way than the next one, of so many."""
     for name, own in of(pipeline).items():
-        answers = list(_answers(own, steps))
-        if any(each is None or not torch.allclose(each, answers[0], rtol=1e-4, atol=1e-5) for each in answers):
+        first, *others = _answers(own, steps)
+        if first is None or any(each is None or not torch.allclose(each, first, rtol=1e-4, atol=1e-5) for each in others):
             raise UnsupportedError(
                 f"{name}: {type(own).__name__} guides a step by its number, or by what it saw in steps before, and a bundle's "
                 f"step knows neither.\n  Give {type(pipeline).__name__} a guider that does not, such as ClassifierFreeGuidance, "

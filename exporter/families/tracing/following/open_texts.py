@@ -151,7 +151,9 @@ def _of_mask(own: Any, name: str, func: Callable[..., Any], args: Sequence[Any],
     """What a function gives of a mask of which something is known, and not that it is one number."""
     if isinstance(own, RowLengths):
         return _of_rows(own, func, args, kwargs)
-    return (_of_some if isinstance(own, Some) else _of_ends)(own, name, func, args, kwargs)
+    if isinstance(own, Some):
+        return _of_some(own, name, func, args, kwargs)
+    return _of_ends(own, name, func, args, kwargs)
 
 
 def _of_some(own: Some, name: str, func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:  # noqa: ANN401
