@@ -59,7 +59,7 @@ shapes: {height: [%d, %d, %d], width: [%d, %d, %d], batch: [1, 1, %d]}
 checks: {prompts: [A red circle, the blue square], negative_prompt: Blurry}
 %s"""
 #: Arguments by which diffusers' pipelines draw what they are asked for, and no more.
-_PLAIN = {
+PLAIN = {
     "use_resolution_binning": False,
     "clean_caption": False,
     "skip_text_cleaning": True,
@@ -271,7 +271,7 @@ def compared(source: Any, name: str, bundle: Path, mode: str, height: int, width
             drawn = pipeline.draw(asked, height=height, width=width).images
             noise = [torch.Generator().manual_seed(7 + index) for index in range(len(prompts))]
             options = {own: 1.0 if scale is None else scale, "height": height, "width": width, "num_inference_steps": 2}
-            options |= {**_PLAIN, "max_area": height * width, **handed(pictures), **numbers, **CALLS.get(name, {})}
+            options |= {**PLAIN, "max_area": height * width, **handed(pictures), **numbers, **CALLS.get(name, {})}
             options = {key: value for key, value in options.items() if key in takes}
             options |= {"negative_prompt": [negative] * len(prompts)} if negative and "negative_prompt" in takes else {}
             for guider in guiders.of(source).values():
