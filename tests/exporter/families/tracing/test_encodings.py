@@ -8,7 +8,6 @@ from exporter.families.tracing import encodings
 from exporter.families.tracing.following.dry_run import Play
 from exporter.families.tracing.following.standins import Stepped, outlined
 from exporter.families.tracing.texts import text_processors
-from tools.coverage import newcomers
 
 
 def run(pipeline, read, ends):
