@@ -29,7 +29,7 @@ from engines.request import Request
 from exporter.report import pipelines
 from exporter.stages import worker
 from tools.coverage import __main__ as coverage
-from tools.coverage import conditioned, dreamlite, edits, handover, pixels, processors, prompted, readers, trial, unets
+from tools.coverage import conditioned, dreamlite, edits, handover, pixels, prompted, readers, trial, unets
 from tools.coverage.conditioned import SIZED, unet
 from tools.coverage.parts import alive, clip, clip_tokenizer, vae
 
@@ -148,7 +148,6 @@ _FROM_TEXT: Mapping[str, Callable[[], DiffusionPipeline]] = {
     "stable-diffusion-controlnets": conditioned.stable_diffusion_controlnets,
     "prx-pixel": pixels.prx_pixel,
     "ernie-image": readers.ernie_image,
-    "qwenimage-edit-plus-two": partial(processors.qwen_image_edit, "QwenImageEditPlusPipeline"),
     **dreamlite.MADE,
 }
 #: Name → what makes the pipeline.
