@@ -115,5 +115,7 @@ MADE: Mapping[str, Callable[[], DiffusionPipeline]] = {
     "qwenimage21": qwen_image_21,
     "qwenimage-edit-pictured": qwen_image_edit,
     "qwenimage-edit-plus-pictured": partial(qwen_image_edit, "QwenImageEditPlusPipeline"),
+    "qwenimage-edit-plus-two": partial(qwen_image_edit, "QwenImageEditPlusPipeline"),
+    "qwenimage-layered-pictured": partial(qwen_image_edit, "QwenImageLayeredPipeline"),
     "qwenimage-edit-inpaint": partial(qwen_image_edit, "QwenImageEditInpaintPipeline"),
 }

@@ -38,6 +38,7 @@ def test_the_rows_that_are_shipped_are_of_every_name():
 
 def test_each_micro_model_has_a_name_of_diffusers_or_a_variant_s():
     variants = {"flux-guided", "stable-diffusion-controlnets", "instruct-pix2pix", "stable-diffusion-adapter"}
+    variants |= {"qwenimage-edit-plus-two"}
     assert {model for model in MADE if coverage.place(model) is None} == variants
     assert coverage.place("stable-diffusion-inpaint") == ("inpainting", "stable-diffusion")
 
