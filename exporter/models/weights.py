@@ -52,7 +52,7 @@ def skeleton(library: str, name: str, config: Mapping[str, Any], *, computed: bo
     try:
         with init_empty_weights(include_buffers=False) if computed else torch.device("meta"):
             # Some that diffusers keeps beside a pipeline are made as those of transformers.
-            if library == "diffusers" and not issubclass(cls, transformers.PreTrainedModel):
+            if library == "diffusers" and not _is_transformers(cls):
                 return cls.from_config(dict(config))
             return cls(cls.config_class.from_dict(dict(config)))
     except (ValueError, TypeError, NotImplementedError) as error:
@@ -83,6 +83,10 @@ def _kind(library: str, name: str) -> Any:  # noqa: ANN401 - a class of networks
     if found is None or not _is_network(found):
         raise UnsupportedError(f"{library} {_version(library)} has no network named {name!r}.\n  A newer {library} may know it.")
     return found
+
+
+def _is_transformers(kind: type) -> bool:
+    return issubclass(kind, transformers.PreTrainedModel)
 
 
 def _is_network(found: object) -> bool:
