@@ -46,8 +46,8 @@ class ExactTimes(TorchFunctionMode):
         if name in _CASTS and (wanted := _format(name, args, kwargs)) in _NARROW and hasattr(args[0], _ASKED):
             return _kept(args[0].view_as(args[0]), wanted)
         if any(each.dtype in _NARROW for each in given):
-            args, kwargs = pytree.tree_map_only(Tensor, _rounded, (tuple(args), kwargs))
-            return func(*args, **kwargs)
+            rounded = pytree.tree_map_only(Tensor, _rounded, [*args])
+            return func(*rounded, **{key: pytree.tree_map_only(Tensor, _rounded, each) for key, each in kwargs.items()})
         found = func(*args, **kwargs)
         found = list(found) if isinstance(found, Iterator) else found
         narrow = next((each for each in asked if each in _NARROW), asked[0])
@@ -71,5 +71,9 @@ def _format(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> torch.
     """The number format to which a tensor is cast, if any."""
     if name in ("half", "bfloat16"):
         return torch.float16 if name == "half" else torch.bfloat16
-    others = [*args[1:], *kwargs.values()]
-    return next((getattr(each, "dtype", each) for each in others if isinstance(each, Tensor | torch.dtype)), None)
+    for each in (*args[1:], *kwargs.values()):
+        if isinstance(each, Tensor):
+            return each.dtype
+        if isinstance(each, torch.dtype):
+            return each
+    return None
