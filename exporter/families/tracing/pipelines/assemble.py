@@ -57,7 +57,7 @@ def pipeline(checkpoint: Checkpoint, sampler: SamplerOptions, loaded: Sequence[s
 
 def _whole(checkpoint: Checkpoint, sampler: SamplerOptions, loaded: Sequence[str] | None, precision: Precision) -> Any:  # noqa: ANN401
     kind, index = kind_of(checkpoint), checkpoint.configs["model_index"]
-    guarded.refuse(kind, index)
+    guarded.refuse(kind)
     takes = inspect.signature(kind.__init__).parameters
     parts: dict[str, Any] = {}
     for name in takes:

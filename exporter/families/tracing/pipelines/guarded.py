@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Mapping
 from typing import Any
 
 from engines.errors import UnsupportedError
@@ -13,14 +12,12 @@ from engines.errors import UnsupportedError
 _GUARD = "safety_checker"
 
 
-def refuse(kind: Any, index: Mapping[str, Any]) -> None:  # noqa: ANN401 - a class of diffusers'
+def refuse(kind: Any) -> None:  # noqa: ANN401 - a class of diffusers'
     """Raise UnsupportedError for a pipeline whose call ends where nobody looks, as Cosmos' licence has it."""
     call = inspect.getsource(inspect.unwrap(kind.__call__))
     if not re.search(rf"if self\.{_GUARD} is None:\s+raise\b", call):
         return
-    library, name = (*(index.get(_GUARD) or ()), None, None)[:2]
-    told = f", a {name} of {library}," if library and name else ""
     raise UnsupportedError(
-        f"{kind.__name__} draws nothing without its {_GUARD}{told} which looks at every prompt and every picture.\n"
+        f"{kind.__name__} draws nothing without its {_GUARD}, which looks at every prompt and every picture.\n"
         "  A bundle has none, so that what it draws would go unseen, and the model's licence asks for one: it is not built."
     )
