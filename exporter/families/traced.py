@@ -75,7 +75,7 @@ class Traced:
     def _surveyed(self) -> Survey:
         """The pipeline at the recipe's typical size."""
         from exporter.families.tracing.following import guiders  # noqa: PLC0415 - torch
-        from exporter.families.tracing.pictures import image_arguments  # noqa: PLC0415
+        from exporter.families.tracing.pictures import depth_maps  # noqa: PLC0415
         from exporter.families.tracing.pipelines import call, siblings  # noqa: PLC0415 - torch
         from exporter.families.tracing.surveying import surveyed  # noqa: PLC0415
 
@@ -90,7 +90,7 @@ class Traced:
             pipeline, self.arguments, self.recipe.sampler.guidance.mode,
             shapes.height[1], shapes.width[1], self.recipe.sampler.steps[0],
             words=siblings.words(type(pipeline)) if self._editing else None, judged=bool(asked.call),
-            shown=_CONDITION in self.recipe.components or bool(image_arguments.maps(pipeline)), lists=asked.pictures,
+            shown=_CONDITION in self.recipe.components or bool(depth_maps.named(pipeline)), lists=asked.pictures,
         )  # fmt: skip
 
     @property

@@ -189,7 +189,7 @@ def configure(
         MissingDependency: the scheduler needs a library that is not there.
 
     """
-    kind, step = _scheduler(name), dict(step or {})
+    kind, step = scheduler_named(name), dict(step or {})
     if predictor_corrector.of_scores(kind) and own and own.get("_class_name", name) != name:
         raise UnsupportedError(
             f"{name} takes scores from its network, and the model's own scheduler is {own['_class_name']}, whose network gives "
@@ -267,7 +267,7 @@ def _refuse_other_steps(scheduler: Any, loop: Loop) -> None:  # noqa: ANN401 - a
         )
 
 
-def _scheduler(name: str) -> Any:  # noqa: ANN401 - a class of diffusers'
+def scheduler_named(name: str) -> Any:  # noqa: ANN401 - a class of diffusers'
     """Look the class up; by name, so that whatever diffusers adds is there without a line here."""
     if name in _REFUSED:
         raise UnsupportedError(f"{name} cannot be a table: {_REFUSED[name]}.")

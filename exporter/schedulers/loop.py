@@ -292,6 +292,25 @@ def _quirk(scheduler: Any) -> Quirk:  # noqa: ANN401 - a diffusers scheduler
     return _QUIRKS.get(type(scheduler).__name__, Quirk())
 
 
+def beyond_its_own(kind: Any, steps: int, told: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ANN401 - a class of diffusers' schedulers
+    """What a pipeline tells `set_timesteps` that the loop would not by itself: its sigmas, times, and their shift.
+
+    Raises:
+        UnsupportedError: it tells something else.
+
+    """
+    usual = {name: about.default for name, about in inspect.signature(kind.set_timesteps).parameters.items()}
+    usual |= _QUIRKS.get(kind.__name__, Quirk()).arguments(steps, False)  # noqa: FBT003 - called by position
+    found = {name: value for name, value in told.items() if name not in usual or usual[name] != value}
+    if others := {name: value for name, value in found.items() if name not in ("sigmas", "timesteps", "mu")}:
+        said = ", ".join(f"{name} {value}" for name, value in others.items())
+        raise UnsupportedError(
+            f"the pipeline tells {kind.__name__} {said} for {steps} steps, which is not built.\n"
+            f"  Write model.call: {{{', '.join(f'{name}: null' for name in others)}}}, if it can do without."
+        )
+    return found
+
+
 def set_times(scheduler: Any, loop: Loop) -> None:  # noqa: ANN401 - a diffusers scheduler
     """Call `set_timesteps` as diffusers' `retrieve_timesteps` does; raises UnsupportedError where it raises."""
     arguments = _arguments(scheduler, loop, _quirk(scheduler))

@@ -183,13 +183,17 @@ def _compiled(family: Family, steps: int, size: tuple[int, int], times: Mapping[
 
 def _sampler(family: Family, steps: int, size: tuple[int, int], times: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """Name of the scheduler, and the arguments of `configure` beside the number of steps."""
+    from exporter.schedulers.compile_sampler import scheduler_named  # noqa: PLC0415 - torch
+    from exporter.schedulers.loop import beyond_its_own  # noqa: PLC0415
+
     sampler, own = family.recipe.sampler, family.checkpoint.configs["scheduler"]
     options = {"config": sampler.config, "own": own, "step": sampler.step, "driving": family.driving}
     grid = {"timesteps": sampler.times_over(steps), "sigmas": sampler.sigmas}
     if any(grid.values()):  # the recipe's, and not the pipeline's
         times = {name: value for name, value in times.items() if name not in grid}
-    options |= grid | dict(times)
-    return sampler.scheduler or own["_class_name"], {**options, "height": size[0], "width": size[1]}
+    name = sampler.scheduler or own["_class_name"]
+    options |= grid | beyond_its_own(scheduler_named(name), steps, times)
+    return name, {**options, "height": size[0], "width": size[1]}
 
 
 def _tokenize(folder: Path, _: Results, family: Family, name: str) -> None:

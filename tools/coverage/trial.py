@@ -123,6 +123,8 @@ SIDES = {
     "qwenimage-edit-plus-two": (64, 96),
     "sana": (32, 64),
     "sana-pag": (32, 64),
+    "sana-sprint": (32, 64),
+    "sana-controlnet": (32, 64),
     "hidream-image": (128, 192),
     "kandinsky5": (1024, 1408),
     "latent-diffusion": (64, 128),

@@ -1,7 +1,6 @@
 """A trial gives a bundle and diffusers the same pictures."""
 
 import json
-from types import SimpleNamespace
 
 import numpy as np
 
@@ -50,9 +49,10 @@ def test_a_row_says_what_was_left_out_and_what_its_micro_model_has_otherwise():
 
 def test_a_pipeline_to_which_a_list_is_one_prompt_s_is_called_for_each():
     class StableDiffusionXLControlNetUnionPipeline:
-        def __call__(self, prompt, control_image, generator, output_type):  # noqa: ARG002 - as diffusers has it
+        def __call__(self, prompt, control_image, generator, output_type, return_dict):  # noqa: ARG002 - as diffusers has it
             assert len(prompt) == len(control_image) == len(generator) == 1
-            return SimpleNamespace(images=np.full((1, 2, 2, 3), control_image[0]))
+            assert not return_dict
+            return (np.full((1, 2, 2, 3), control_image[0]),)
 
     found = trial.drawn_by(
         StableDiffusionXLControlNetUnionPipeline(), ["a", "b"], ["x", "y"], {"control_image": [1, 2]}, ["control_image"]

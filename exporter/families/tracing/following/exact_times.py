@@ -18,6 +18,8 @@ from torch.utils import _pytree as pytree
 #: Where a tensor keeps in which number format the pipeline would have it.
 _ASKED = "_asked_format"
 _NARROW = (torch.float16, torch.bfloat16)
+#: Axes of a latent: what is made of one and of a time is no time any more.
+_LATENT = 4
 _CASTS = {"to", "type", "type_as", "half", "bfloat16"}
 
 
@@ -49,6 +51,8 @@ class ExactTimes(TorchFunctionMode):
             rounded = pytree.tree_map_only(Tensor, _rounded, [*args])
             return func(*rounded, **{key: pytree.tree_map_only(Tensor, _rounded, each) for key, each in kwargs.items()})
         found = func(*args, **kwargs)
+        if any(each.ndim >= _LATENT and not hasattr(each, _ASKED) for each in given):
+            return found
         found = list(found) if isinstance(found, Iterator) else found
         narrow = next((each for each in asked if each in _NARROW), asked[0])
         found = pytree.tree_map_only(Tensor, lambda each: _kept(each, narrow), found)

@@ -18,6 +18,8 @@ STEP = "step"
 DRAW = "draw "
 #: The two sides of a run: what is made of pictures alone, and what is made of the step too.
 Side = Literal["pictures", "step"]
+#: What says what a tensor is, not what it holds: a pipeline asks it for a network's number format.
+_TOLD = {"__get__", "is_floating_point", "is_complex", "size", "dim", "numel", "element_size"}
 #: Where a tensor keeps its origins.
 _KEPT = "_origins"
 
@@ -76,7 +78,7 @@ class Weights(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:  # noqa: ANN401 - whatever torch's function returns
-        if getattr(func, "__name__", "") != "__get__":  # of what a tensor is, not of what it holds
+        if getattr(func, "__name__", "") not in _TOLD:
             for each in args:
                 if isinstance(each, Tensor) and (name := self._owners.get(id(each))):
                     self._saw(name)

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
-from diffusers import DDPMWuerstchenScheduler
+from diffusers import DDPMWuerstchenScheduler, SCMScheduler
 from torch import SymInt, Tensor, nn
 from torch.fx.experimental import _config
 from torch.overrides import TorchFunctionMode
@@ -22,7 +22,9 @@ from exporter.families.tracing.following import correctors, smoothed
 from exporter.families.tracing.following.exact_times import exact
 from exporter.families.tracing.following.open_lengths import Repeated, of_any_length
 from exporter.families.tracing.following.open_scale import OpenScale, as_a_number, spread
-from exporter.families.tracing.following.origins import marked, origins
+
+#: Schedulers whose last time is where the loop arrives, which no network is told.
+_ARRIVING = (DDPMWuerstchenScheduler, SCMScheduler)
 
 
 def stand_in(real: Any, **attributes: Any) -> Any:  # noqa: ANN401 - any object of diffusers or transformers
@@ -71,8 +73,7 @@ class Grid:
 def scheduler(real: Any, time: Tensor, step: Callable[[Any, Any, Any, Mapping[str, Any]], Any], grid: Grid) -> Any:  # noqa: ANN401
     """A scheduler of the same class whose only time is `time`, and that changes nothing; `step` is called for its own."""
     correctors.refuse_unstepped(real)
-    # Of some the last time is where the loop arrives, which no network is told.
-    times = marked(torch.stack([time, time]) if isinstance(real, DDPMWuerstchenScheduler) else time[None], *origins(time))
+    times = torch.stack([time, time]) if isinstance(real, _ARRIVING) else time[None]
 
     def set_timesteps(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
         bound = inspect.signature(real.set_timesteps).bind(*args, **kwargs).arguments

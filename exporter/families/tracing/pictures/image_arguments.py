@@ -17,14 +17,12 @@ from engines.errors import UnsupportedError
 from engines.inputs import Preprocessing
 from exporter.families.tracing.following import dry_run, own_start, standins
 from exporter.families.tracing.following.origins import STEP, marked, origins
-from exporter.families.tracing.pictures import feature_extractors, ip_adapters, own_preparation
+from exporter.families.tracing.pictures import depth_maps, feature_extractors, ip_adapters, own_preparation
 
 #: Arguments that are pictures by their annotation, of networks that a pipeline may have.
 _OTHERS = (ip_adapters.IMAGE, f"negative_{ip_adapters.IMAGE}")
 #: Of which one call takes one, for all its prompts.
 SHARED = ip_adapters.IMAGE
-#: Tensors (B, height, width) that are pictures of one channel, in any unit.
-_MAPS = ("depth_map",)
 #: What users call an argument, where that is another word.
 _WORDS = {"mask_image": "mask"}
 #: What a survey is, which knows this module.
@@ -114,25 +112,15 @@ def as_numbers(content: Tensor) -> Tensor:
 def arguments(pipeline: Any) -> Mapping[str, str]:  # noqa: ANN401 - a pipeline of diffusers
     """Name of an input → the argument of the pipeline's call that is a picture."""
     takes = dry_run.arguments(pipeline)
-    named = (name for name, about in takes.items() if "PIL.Image" in str(about.annotation) and name not in {*_OTHERS, *_MAPS})
-    return {**{_WORDS.get(name, name): name for name in (*named, *maps(pipeline))}, **ip_adapters.words(pipeline)}
-
-
-def maps(pipeline: Any) -> list[str]:  # noqa: ANN401 - a pipeline of diffusers
-    """Those that are tensors of one channel."""
-    return [name for name in dry_run.arguments(pipeline) if name in _MAPS]
+    named = (
+        name for name, about in takes.items() if "PIL.Image" in str(about.annotation) and name not in {*_OTHERS, *depth_maps.MAPS}
+    )
+    return {**{_WORDS.get(name, name): name for name in (*named, *depth_maps.named(pipeline))}, **ip_adapters.words(pipeline)}
 
 
 def mapped(pictures: Mapping[str, str]) -> dict[str, Picture]:
     """What is made of those that are, of pictures by input and their arguments."""
-    return {name: MAP for name, argument in pictures.items() if argument in _MAPS}
-
-
-def as_map(picture: Any) -> Tensor:  # noqa: ANN401 - (B, channels, height, width), or pictures of PIL
-    """A picture as an argument that is a map is given: (B, height, width)."""
-    if isinstance(picture, Tensor):
-        return marked(picture[:, 0], *origins(picture))
-    return torch.stack([torch.from_numpy(np.asarray(each.convert("L"), np.float32) / 255) for each in picture])
+    return {name: MAP for name, argument in pictures.items() if argument in depth_maps.MAPS}
 
 
 def numbered(named: Mapping[str, str], lists: Mapping[str, int]) -> dict[str, str]:
@@ -148,7 +136,7 @@ def by_argument(pictures: Mapping[str, Any], words: Mapping[str, str], lists: Co
     found = dict[str, list[Any]]()
     for name, each in pictures.items():
         one = each.content if isinstance(each, Shown) else each
-        found.setdefault(words[name], []).append(as_map(one) if words[name] in _MAPS else each)
+        found.setdefault(words[name], []).append(depth_maps.handed(one) if words[name] in depth_maps.MAPS else each)
     return {name: each if name in lists else each[0] for name, each in found.items()}
 
 

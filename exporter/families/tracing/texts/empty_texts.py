@@ -102,6 +102,8 @@ def found(where: str, pipeline: Any, base: Sequence[Encoding], encode: Encode) -
             encode(POSITIVE, NEGATIVE)
         if len(asked) == len(usual):
             numbers = [number for number, ids in enumerate(usual) if any(torch.equal(ids, call.ids) for call in own)]
+            if not numbers:  # what is read is put together of several texts' ids: one less, where one is empty
+                continue
             made[branch] = EmptyText(_written(where, getattr(pipeline, own[0].tokenizer), [asked[each] for each in numbers]))
         else:
             made[branch] = EmptyText(zeros=_zeros(where, base, other))

@@ -101,8 +101,8 @@ def test_weights_with_which_something_is_computed_tell_their_component():
     network, lent, seen = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2), []
     owned = {id(network.weight): ("a",), id(lent.weight): ("b", "c")}
     with Weights(owned, seen.append):
-        _ = network.weight.shape, network.weight.dtype
-        assert seen == []
+        _ = network.weight.shape, network.weight.dtype, network.weight.is_floating_point(), network.weight.numel()
+        assert seen == [], "what a pipeline asks for a network's number format"
         lent.weight + 1.0
         assert seen == []
         torch.ones(2) * network.weight

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from engines.errors import UnsupportedError
+from exporter.families.tracing.following import dry_run
 from exporter.families.tracing.steps import crossings
 from exporter.families.tracing.surveying import surveyed
 from exporter.recipe.schema import Shapes
@@ -27,6 +28,19 @@ def test_a_controlnet_s_hint_is_embedded_once_and_open_in_every_length(survey):
     assert crossing.port_shape == ("batch", 2, 8, "latent_height", "latent_width")  # of both branches
     assert (found.components, found.pictures, found.draw) == (("controlnet",), ("image",), None)
     assert found.begun == ("text_encoder", "controlnet")  # the UNet has nothing to do with it
+
+
+@pytest.mark.parametrize("name", ["flux-controlnet", "stable-diffusion-3-controlnet"])
+def test_a_network_of_which_a_pipeline_asks_the_number_format_has_not_begun(name):
+    with dry_run.quiet():  # of diffusers about a class of its own
+        made = MADE[name]()
+    for part in made.components.values():
+        if isinstance(part, torch.nn.Module):
+            part.to("meta")
+    shapes = Shapes(height=(32, 32, 32), width=(32, 32, 32), batch=(1, 1, 1))
+    found = crossings.conditions(surveyed(made, {}, "classifier_free" if "3" in name else "embedded", 32, 32, 2), shapes, 2)
+    assert "controlnet" in found.begun
+    assert "transformer" not in found.begun
 
 
 def test_lengths_of_one_size_are_numbers(survey):
