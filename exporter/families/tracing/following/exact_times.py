@@ -44,7 +44,8 @@ class ExactTimes(TorchFunctionMode):
         given = [each for each in pytree.tree_leaves((args, kwargs)) if isinstance(each, Tensor)]
         asked = [getattr(each, _ASKED) for each in given if hasattr(each, _ASKED)]
         if not asked or name == "__get__":
-            return func(*args, **kwargs)
+            told = getattr(func, "__self__", None) is Tensor.dtype  # by which pipelines choose the format of others
+            return asked[0] if asked and told else func(*args, **kwargs)
         if name in _CASTS and (wanted := _format(name, args, kwargs)) in _NARROW and hasattr(args[0], _ASKED):
             return _kept(args[0].view_as(args[0]), wanted)
         if any(each.dtype in _NARROW for each in given):

@@ -33,8 +33,11 @@ def test_a_time_is_rounded_where_it_meets_weights_and_not_before(half):
 def test_a_loop_over_the_times_of_a_scheduler_and_what_no_time_is_stay_as_they_are():
     with ExactTimes():
         (time,) = exact(TIMES[None, 0])
-        assert time.to(torch.float16) == TIMES[0]
-        assert time.to(torch.float16).dtype == torch.float32
+        kept = time.to(torch.float16)
+        assert kept == TIMES[0]
+        assert kept.dtype == torch.float16, "as a pipeline asks for it, which gives others the same"
+    assert kept.dtype == torch.float32
+    with ExactTimes():
         assert time.long().to(torch.float16).dtype == torch.float16, "a whole number is none that is rounded"
         assert (TIMES.to(torch.float16) + time.half()).dtype == torch.float16
         assert TIMES.half().dtype == torch.float16
