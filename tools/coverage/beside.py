@@ -44,6 +44,7 @@ from tools.coverage import (
     readers,
     trial,
     unets,
+    untried,
 )
 from tools.coverage.conditioned import SIZED, unet
 from tools.coverage.parts import alive, clip, clip_tokenizer, vae
@@ -169,6 +170,7 @@ _FROM_TEXT: Mapping[str, Callable[[], DiffusionPipeline]] = {
     **newcomers.MADE,
     **bria.MADE,
     **joyimage.MADE,
+    **untried.MADE,
 }
 #: Name → what makes the pipeline.
 MADE: Mapping[str, Callable[[], DiffusionPipeline]] = {

@@ -100,7 +100,6 @@ PICTURES: Mapping[str, Mapping[str, int]] = {"qwenimage-edit-plus-two": {"image"
 _WITH = {
     "if": "with a scheduler of a fixed variance and no thresholding",
     "lumina": "with texts padded on the right",
-    "bria-fibo2": "with the states of a text encoder of two layers",
     "hunyuan-pag": "never without guidance, where diffusers' own code fails",
 }
 #: An argument of which one call takes one for all prompts, and what is asked of a model that reads none.
