@@ -1,4 +1,4 @@
-"""Bria's pipelines of micro size: T5 beside FLUX.1's blocks, every state of a language model, and six times three of them."""
+"""Bria's pipelines of micro size: T5 beside FLUX.1's blocks, and every state of a language model."""
 
 from __future__ import annotations
 
@@ -14,8 +14,6 @@ from tools.coverage.parts import alive, flow, language_model, spelling_tokenizer
 diffusers: Any = library
 #: The id that Fibo reads for an empty text, and as many ids as there must be for it.
 _EMPTY, _IDS = 128_000, 128_256
-#: States of Fibo 2's text encoder: the network's tokens are made of the first three, and each of five blocks reads three.
-_LAYERS = ((0, 1, 2), (1, 0, 2), (2, 1, 0), (0, 2, 1), (1, 2, 0), (2, 0, 1))
 
 
 def bria() -> DiffusionPipeline:

@@ -28,7 +28,7 @@ from PIL import Image
 from engines.errors import ParityError, T2IError, UnsupportedError
 from engines.pipeline import Pipeline
 from engines.request import Request
-from exporter.families.tracing.pictures import image_arguments
+from exporter.families.tracing.pictures import depth_maps
 from exporter.report import pipelines as report
 from exporter.stages import worker
 from tools.coverage import __main__ as coverage
@@ -166,7 +166,7 @@ def _one(
     options |= {"image": given["image"], "mask_image": masks, "height": sides[0], "width": sides[1]}
     options |= {"negative_prompt": [negative] * len(prompts)} if negative else {}
     noise = [torch.Generator().manual_seed(7 + index) for index in range(len(prompts))]
-    options |= {each: image_arguments.as_map(shown[each]) for each in image_arguments.maps(editor) if each in shown}
+    options |= {each: depth_maps.handed(shown[each]) for each in depth_maps.named(editor) if each in shown}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of diffusers about its own arguments
         usual = {key: value for key, value in options.items() if key in takes}
