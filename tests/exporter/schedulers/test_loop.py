@@ -13,6 +13,16 @@ from exporter.schedulers.compile_sampler import compile_sampler
 from exporter.schedulers.loop import InjectedNoise
 
 
+def test_what_a_pipeline_tells_that_the_loop_does_by_itself_is_no_option():
+    told = {"max_timesteps": 1.5708, "intermediate_timesteps": 1.3}
+    assert loop.beyond_its_own(diffusers.SCMScheduler, 2, told) == {}
+    with pytest.raises(UnsupportedError, match=r"tells SCMScheduler intermediate_timesteps 1.3 for 4 steps") as refused:
+        loop.beyond_its_own(diffusers.SCMScheduler, 4, told)
+    assert "model.call: {intermediate_timesteps: null}" in str(refused.value)
+    told = {"sigmas": [1.0, 0.5], "mu": 0.7}
+    assert loop.beyond_its_own(diffusers.FlowMatchEulerDiscreteScheduler, 2, told) == told
+
+
 def test_attention_is_no_dice_unless_it_drops():
     given = [torch.ones(1, 2, 3, 4)] * 3
     attend = torch.nn.functional.scaled_dot_product_attention

@@ -4,7 +4,7 @@ import inspect
 
 import pytest
 import torch
-from diffusers import DDPMWuerstchenScheduler, EulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler
+from diffusers import DDPMWuerstchenScheduler, EulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler, SCMScheduler
 from torch import nn
 
 from exporter.families.tracing.following import standins
@@ -43,9 +43,10 @@ def test_a_number_that_is_joined_for_a_batch_is_one_a_picture_already():
         assert torch.cat([torch.tensor([1]), torch.tensor([2])]).tolist() == [1, 2]
 
 
-def test_a_scheduler_that_lists_its_arrival_has_it_behind_its_time_and_is_called_by_name():
+@pytest.mark.parametrize("kind", [DDPMWuerstchenScheduler, SCMScheduler])
+def test_a_scheduler_that_lists_its_arrival_has_it_behind_its_time_and_is_called_by_name(kind):
     seen = []
-    made = standins.scheduler(DDPMWuerstchenScheduler(), torch.tensor([0.5]), lambda *args: seen.append(args[:3]), Grid())
+    made = standins.scheduler(kind(), torch.tensor([0.5]), lambda *args: seen.append(args[:3]), Grid())
     made.set_timesteps(2)
     assert [time.tolist() for time in made.timesteps[:-1]] == [[0.5]]
     made.step(sample="sample", model_output="output", timestep="time")
