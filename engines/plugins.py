@@ -61,11 +61,12 @@ def known(kind: str) -> dict[str, Any]:
 
 
 def did_you_mean(word: str, among: list[str]) -> str:
-    """`; did you mean 'x'?` for a near miss, else the list of what there is."""
+    """`; did you mean 'x'?` for a near miss, else the list of what there is, or that there is nothing."""
     import difflib  # noqa: PLC0415 - for a mistake alone
 
     close = difflib.get_close_matches(word, among, n=1)
-    return f"; did you mean {close[0]!r}?" if close else f"; there are: {', '.join(among)}"
+    told = f"; there are: {', '.join(among)}" if among else "; there are none"
+    return f"; did you mean {close[0]!r}?" if close else told
 
 
 def module(kind: str, name: str) -> str:

@@ -65,3 +65,4 @@ def test_listing_imports_no_plugin():
 def test_a_near_miss_is_named_and_else_all_there_is():
     assert plugins.did_you_mean("heigth", ["height", "width"]) == "; did you mean 'height'?"
     assert plugins.did_you_mean("zzz", ["height", "width"]) == "; there are: height, width"
+    assert plugins.did_you_mean("zzz", []) == "; there are none"

@@ -218,7 +218,7 @@ class PlayedStep(PlayedPart):
         play = self._play(self._drawing(latent), values["timestep"], watch)
         encoded = self._conditioning(values)
         waiting = list(encoded)
-        play.encode_by(lambda *_, **__: waiting.pop(0))
+        play.encode_by(dry_run.replaying(waiting))
         scales = {name: marked(values[name], STEP) for name in ("guidance_scale", *survey.scales) if name in values}
         if self._neutral != survey.off and "guidance_scale" in scales:  # the formula's own, where the pipeline leaves it out
             asked = scales["guidance_scale"]

@@ -384,7 +384,11 @@ def packing(latent: Tensor, kept: Any, where: str) -> tuple[int, float]:  # noqa
 
 def replayed(results: Sequence[Any]) -> Callable[..., Any]:
     """An encoder of prompts that returns what was returned."""
-    waiting = list(results)
+    return replaying(list(results))
+
+
+def replaying(waiting: list[Any]) -> Callable[..., Any]:
+    """The same, which leaves those of a list that it has not returned yet."""
     return lambda *_, **__: waiting.pop(0)
 
 

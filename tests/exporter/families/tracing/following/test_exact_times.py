@@ -46,7 +46,8 @@ def test_a_loop_over_the_times_of_a_scheduler_and_what_no_time_is_stay_as_they_a
 def test_a_latent_that_is_scaled_by_its_time_is_none():
     with ExactTimes():
         latent = torch.ones(2, 4, 3, 3) * exact(TIMES.clone()).view(-1, 1, 1, 1)
-        assert latent.to(torch.float16).dtype == torch.float16
+        made = latent.to(torch.float16)
+    assert made.dtype == torch.float16, "and not only said to be: what is made of it is as narrow"
 
 
 def test_in_float32_a_time_is_what_it_is_everywhere():
