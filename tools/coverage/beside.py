@@ -23,7 +23,6 @@ import torch
 import transformers
 from diffusers import DiffusionPipeline
 
-from engines.errors import T2IError
 from engines.pipeline import Pipeline
 from engines.request import Request
 from exporter.report import pipelines
@@ -213,14 +212,8 @@ def row(name: str) -> dict[str, Any]:
         made.save_pretrained(f"{folder}/model")
         model = _adapted(name, made, Path(folder)) if name in prompted.ADAPTED else {}
         of = partial(trial.built, name, Path(folder), _SIDE, batch=1 if alone else 2, steps=steps, model=model)
-        try:
-            mode, bundle = of(widths)
-        except T2IError as error:
-            return {**found, "state": "refused", "why": trial.sentence(error, folder)}
-        psnr = min(compare(bundle, mode, widths))
-        found |= {"state": "works" if psnr >= trial.LIMIT else "differs", "psnr": round(psnr, 1), "guidance": mode}
-        found |= {"only": "one picture at a time"} if alone else {}
-        return {**found, "fp16": trial.halved([widths], of, compare, folder)} if found["state"] == "works" else found
+        measured = trial.measured(widths, of, compare, folder)
+        return {**found, **measured, **({"only": "one picture at a time"} if alone and "psnr" in measured else {})}
 
 
 def _adapted(name: str, source: Any, folder: Path) -> dict[str, Any]:  # noqa: ANN401 - diffusers'

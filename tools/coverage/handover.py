@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from engines.errors import T2IError
 from engines.pipeline import Pipeline
 from tools.coverage import trial
 
@@ -38,13 +37,7 @@ def row(name: str, base: Any, refiner: Any) -> dict[str, Any]:  # noqa: ANN401 -
         def compare(bundle: Path, mode: str, widths: tuple[int, ...]) -> Iterator[float]:  # noqa: ARG001 - as the others
             return compared(base, refiner, Path(folder) / "base" / bundle.name, bundle, mode)
 
-        try:
-            mode, bundle = of(_WIDTHS)
-        except T2IError as error:
-            return {**found, "state": "refused", "why": trial.sentence(error, folder)}
-        psnr = min(compare(bundle, mode, _WIDTHS))
-        found |= {"state": "works" if psnr >= trial.LIMIT else "differs", "psnr": round(psnr, 1), "guidance": mode}
-        return {**found, "fp16": trial.halved([_WIDTHS], of, compare, folder)} if found["state"] == "works" else found
+        return {**found, **trial.measured(_WIDTHS, of, compare, folder)}
 
 
 def compared(base: Any, refiner: Any, base_bundle: Path, refiner_bundle: Path, mode: str) -> Iterator[float]:  # noqa: ANN401

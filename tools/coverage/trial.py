@@ -165,6 +165,19 @@ def row(name: str, source: Any = None) -> dict[str, Any]:  # noqa: ANN401 - diff
         return {"state": "refused", "why": sentence(refusals[-1], folder)}
 
 
+def measured(
+    widths: tuple[int, ...], build: Callable[..., tuple[str, Path]], compare: Callable[..., Iterable[float]], folder: str
+) -> dict[str, Any]:
+    """Of a row: what one bundle of these widths draws, in fp32 and then in fp16; `build` and `compare` are as of `halved`."""
+    try:
+        mode, bundle = build(widths)
+    except T2IError as error:
+        return {"state": "refused", "why": sentence(error, folder)}
+    psnr = min(compare(bundle=bundle, mode=mode, widths=widths))
+    found = {"state": "works" if psnr >= LIMIT else "differs", "psnr": round(psnr, 1), "guidance": mode}
+    return {**found, "fp16": halved([widths], build, compare, folder)} if found["state"] == "works" else found
+
+
 def halved(
     bundles: Iterable[tuple[int, ...]],
     build: Callable[..., tuple[str, Path]],
