@@ -52,12 +52,13 @@ def available(device: torch.device) -> int:
 
 
 def own(network: nn.Module) -> nn.Module:
-    """Give every weight and buffer of a network memory of its own, aligned as torch aligns what it allocates.
+    """Make a network the training's own: each weight and buffer in memory of its own, none of them asking for a gradient.
 
-    Weights read from a file are views of the mapped file, at whatever offset they have there, and a deep copy keeps the offset.
-    Libraries choose kernels by alignment, and kernels differ in their last digit: a training that goes on with networks read
-    from a file would not repeat one that never stopped.
+    Weights read from a file are views of the mapped file, at whatever offset they have there, and a deep copy keeps the offset;
+    and they ask for a gradient, which those of a trained network do not. Libraries choose kernels by alignment, and torch whether
+    it multiplies one large matrix or many small ones by who asks for a gradient; kernels differ in their last digit. A training
+    that goes on with networks read from a file would not repeat one that never stopped.
     """
     for tensor in (*network.parameters(), *network.buffers()):
         tensor.data = tensor.data.clone()
-    return network
+    return network.requires_grad_(requires_grad=False)

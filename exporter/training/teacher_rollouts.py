@@ -13,6 +13,7 @@ from torch import Tensor
 from engines.errors import UnsupportedError
 from exporter.training.batches import Rows, order, settle
 from exporter.training.encode import device
+from exporter.training.memory import own
 from exporter.training.noise_schedule import Schedule, guided
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def play(options: Played, lesson: TrainingContext, folder: Path) -> None:
     """
     schedule, where = Schedule(lesson.schedule, options.verb), device()
     schedule.settle(where)
-    network, half = lesson.teacher.module.to(where).eval(), _HALVES.get(options.mixed_precision)
+    network, half = own(lesson.teacher.module).to(where).eval(), _HALVES.get(options.mixed_precision)
     latents = Rows(lesson.encoded / "latents.npy")
     states = [Rows(lesson.encoded / f"{port}.npy") for port in lesson.ports]
     settle(states, where)

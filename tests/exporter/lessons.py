@@ -4,6 +4,7 @@ import json
 from contextlib import contextmanager
 
 import numpy as np
+import torch
 from PIL import Image
 from torch.nn.modules.module import register_module_forward_pre_hook
 
@@ -54,13 +55,16 @@ def train(recipe, root):
 def aligned():
     """Hold every layer that takes part in a training to weights and inputs that are aligned as torch aligns what it allocates.
 
-    Libraries choose kernels by alignment, and kernels differ in their last digit: whether a training that was killed repeats
-    one that was not would depend on the processor.
+    And those that teach to weights that ask for no gradient. Kernels are chosen by both, and differ in their last digit: whether
+    a training that was killed repeats one that was not would depend on the processor.
     """
-    run, seen = trainer.Training.run, []
+    run, seen, asking = trainer.Training.run, [], set()
 
     def look(layer, _inputs):
-        seen.extend((type(layer).__name__, tensor.data_ptr()) for tensor in layer._parameters.values() if tensor is not None)
+        weights = [tensor for tensor in layer._parameters.values() if tensor is not None]
+        seen.extend((type(layer).__name__, weight.data_ptr()) for weight in weights)
+        if not torch.is_grad_enabled() and any(weight.requires_grad for weight in weights):
+            asking.add(type(layer).__name__)
 
     def watched(self):
         hook, draw = register_module_forward_pre_hook(look), self._losses.draw
@@ -77,6 +81,7 @@ def aligned():
     finally:
         trainer.Training.run = run
     assert not {name for name, place in seen if place % 64}
+    assert not asking
 
 
 def _drawn(tensors, seen):

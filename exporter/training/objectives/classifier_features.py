@@ -55,7 +55,7 @@ class ClassifierFeatureLoss:
     def settle(self, device: torch.device) -> None:
         """Bring decoder and classifier there, in float32: in half precision many decoders overflow."""
         for module in (self._network, self._decoder):
-            own(module).to(device).eval().requires_grad_(requires_grad=False)
+            own(module).to(device).eval()
         # Its wrapper cuts a picture's values in use, and leaves them in training, so that every pixel teaches.
         self._decoder.training = True
         self._mean, self._deviation = self._mean.to(device), self._deviation.to(device)

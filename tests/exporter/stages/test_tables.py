@@ -1,7 +1,6 @@
 """What the run time plays: what each file says when it is opened, and which part of a recipe makes which anew."""
 
-import sys
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import pytest
 
@@ -88,7 +87,7 @@ def test_what_is_made_anew(override, anew):
 
 @pytest.fixture
 def compiler(monkeypatch):
-    """What compiles, in the place of what needs torch; it writes down what it is asked for."""
+    """What compiles writes down what it is asked for, and runs no scheduler."""
     asked = SimpleNamespace(table=[], configured=[], spread=[], refused=[], process=[])
 
     def configure(name, **arguments):
@@ -110,14 +109,13 @@ def compiler(monkeypatch):
             raise UnsupportedError("it undoes nothing")
         return small.process()
 
-    for name, functions in (
-        ("compile_sampler", {"compile_sampler": compile_sampler, "configure": configure}),
-        ("loop", {"refuse_given": asked.refused.append}),
-        ("noise_schedule", {"compile_process": compile_process}),
+    for name, stands in (
+        ("compile_sampler.compile_sampler", compile_sampler),
+        ("compile_sampler.configure", configure),
+        ("loop.refuse_given", asked.refused.append),
+        ("noise_schedule.compile_process", compile_process),
     ):
-        module = ModuleType(name)
-        vars(module).update(functions)
-        monkeypatch.setitem(sys.modules, f"exporter.schedulers.{name}", module)
+        monkeypatch.setattr(f"exporter.schedulers.{name}", stands)
     return asked
 
 

@@ -54,3 +54,4 @@ def test_weights_of_a_file_become_the_network_s_own():
     assert network.weight.tolist() == [1, 2, 3]
     assert network.running_mean.tolist() == [5, 6, 7]
     assert network.weight.data_ptr() % 64 == network.running_mean.data_ptr() % 64 == 0
+    assert not any(weight.requires_grad for weight in network.parameters())
