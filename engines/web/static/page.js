@@ -16,6 +16,8 @@ const asked = new URLSearchParams(location.hash.slice(1));
 const mega = (bytes) => `${(bytes / 1e6).toFixed(1)} MB`;
 
 let model = null;
+/** Whether someone asked for a picture before the model's description was here. */
+let early = false;
 let worker = null;
 /** Promise of an opened worker; null before one is asked for, and after one failed. */
 let opened = null;
@@ -152,7 +154,8 @@ function wished() {
 }
 
 async function draw() {
-  if (drawing || !model) return;
+  early = !model;
+  if (drawing || early) return;
   show("failure", "");
   let wish;
   try {
@@ -243,7 +246,8 @@ try {
   fit();
   const size = Object.values(model.files).reduce((sum, file) => sum + file.size, 0);
   show("status", size > AT_ONCE ? `The model is ${mega(size)}, and comes when you draw.` : "Fetching the model");
-  if (size <= AT_ONCE) await open().catch(() => {});
+  if (early) await draw();
+  else if (size <= AT_ONCE) await open().catch(() => {});
 } catch (error) {
   fail(error.message);
 }

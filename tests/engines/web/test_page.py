@@ -236,6 +236,18 @@ def test_stopped_while_it_loads_it_loads_again(fused, serve, visit, tmp_path):
     assert drawn(page, tmp_path, prompt=PROMPT).exists()
 
 
+def test_asked_before_it_knows_its_model_it_draws_then(stepped, serve, visit):
+    page, held = visit(serve(stepped[1]), "none.html"), []
+    page.context.route("**/model.json", lambda route, _: held.append(route), times=1)
+    with page.expect_request("**/model.json"):
+        page.goto(page.url.replace("none.html", ""))
+    page.fill("#prompt", PROMPT)
+    page.click("#draw")
+    assert page.locator("#stop").is_hidden()
+    held.pop().continue_()
+    page.locator('#status:text-matches("^Drawn in")').wait_for()
+
+
 @pytest.mark.parametrize(
     ("fields", "says"),
     [
