@@ -18,6 +18,7 @@ from engines.errors import UnsupportedError
 from exporter import graph
 from exporter.onnx.capture import traced
 from exporter.onnx.rooted_lengths import root
+from exporter.onnx.spelling import spell
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -108,10 +109,7 @@ def _translated(program: torch.export.ExportedProgram, signature: Signature, ops
         _prune(program.graph)
         root(program.graph)
         _leave_out(program.graph)
-        _spell(program.graph)
-        _bias(program.graph)
-        _head(program.graph)
-        _widen(program.graph)
+        spell(program.graph)
     # Decomposing counts them: weights of a side of shapes alone are gone.
     left = {node.name for node in program.graph.find_nodes(op="placeholder")}
     specs = program.graph_signature.input_specs
@@ -148,89 +146,6 @@ def _leave_out(graph: torch.fx.Graph) -> None:
         if not node.users and getattr(node.meta.get("val"), "is_meta", False):
             graph.erase_node(node)
     graph.eliminate_dead_code()
-
-
-def _spell(graph: torch.fx.Graph) -> None:
-    """Give operators the spelling that ONNX has a form of."""
-    for node in graph.find_nodes(op="call_function", target=torch.ops.aten.rsub.Scalar):
-        if len(node.args) == 2:
-            negative = _before(node, torch.ops.aten.neg.default, node.args[:1], node.args[0].meta["val"])
-            node.target, node.args = torch.ops.aten.add.Scalar, (negative, node.args[1])
-    for node in graph.find_nodes(op="call_function", target=torch.ops.aten.detach_.default):  # of a list that becomes a tensor
-        node.replace_all_uses_with(node.args[0])
-        graph.erase_node(node)
-    for overload, place in ((torch.ops.aten.to.dtype, 1), (torch.ops.aten.to.device, 2), (torch.ops.aten.to.dtype_layout, 0)):
-        for node in graph.find_nodes(op="call_function", target=overload):
-            if node.meta["val"].is_meta:  # a side of which lengths alone are asked, which decomposing leaves out
-                continue
-            node.target = torch.ops.aten._to_copy.default  # noqa: SLF001 - its name
-            node.args, node.kwargs = node.args[:1], {"dtype": node.args[place] if place else node.kwargs["dtype"]}
-    for node in graph.find_nodes(op="call_function", target=torch.ops.aten.squeeze.dim):
-        given, axis = node.args[0], node.args[1]
-        if given.meta["val"].shape[axis] != 1:  # nothing to torch, and to ONNX an error
-            node.replace_all_uses_with(given)
-            graph.erase_node(node)
-
-
-def _bias(graph: torch.fx.Graph) -> None:
-    """Give convolutions in three dimensions a bias of zeros where they have none, of which torch's ONNX export makes two axes."""
-    for node in graph.find_nodes(op="call_function", target=torch.ops.aten.conv3d.default):
-        given: Any = (*node.args, *[None] * (3 - len(node.args)))
-        image, weight, bias, *others = given
-        if bias is None and "bias" not in node.kwargs:
-            zeros = weight.meta["val"].new_zeros(weight.meta["val"].shape[:1])
-            bias = _before(node, torch.ops.aten.full.default, (list(zeros.shape), 0.0), zeros, {"dtype": zeros.dtype})
-            node.args = image, weight, bias, *others
-
-
-def _head(graph: torch.fx.Graph) -> None:
-    """Give attention of (batch, length, channels) the axis of heads, one of them, without which ONNX has no form of it."""
-    axis = torch.ops.aten.unsqueeze.default
-    for node in graph.find_nodes(op="call_function", target=torch.ops.aten.scaled_dot_product_attention.default):
-        made = node.meta["val"]
-        if made.ndim != 3:
-            continue
-        wide = [_before(node, axis, (each, 1), each.meta["val"].unsqueeze(1)) for each in node.args[:3]]
-        masks = [_before(node, axis, (each, -3), each.meta["val"].unsqueeze(-3)) if each else each for each in node.args[3:4]]
-        node.args, node.meta["val"] = (*wide, *masks, *node.args[4:]), made.unsqueeze(1)
-        with graph.inserting_after(node):
-            narrow = graph.call_function(torch.ops.aten.squeeze.dim, (node, 1))
-        narrow.meta = {**node.meta, "val": made}
-        node.replace_all_uses_with(narrow, lambda user, own=narrow: user is not own)
-
-
-#: What makes one tensor of a list. Of these torch itself widens the narrower ones, and its ONNX export does not.
-_LISTED = (
-    torch.ops.aten.cat.default,
-    torch.ops.aten.concat.default,
-    torch.ops.aten.concatenate.default,
-    torch.ops.aten.stack.default,
-)
-
-
-def _widen(graph: torch.fx.Graph) -> None:
-    """Give tensors the number format in which ONNX takes them: places as int64, and in a list all the same one."""
-    for node in graph.find_nodes(op="call_function", target=torch.ops.aten.index.Tensor):
-        wide = {torch.int32: torch.int64}
-        node.args = node.args[0], [each and _as(node, each, wide.get(each.meta["val"].dtype)) for each in node.args[1]]
-    for node in [node for listed in _LISTED for node in graph.find_nodes(op="call_function", target=listed)]:
-        node.args = [_as(node, each, node.meta["val"].dtype) for each in node.args[0]], *node.args[1:]
-
-
-def _as(user: torch.fx.Node, given: torch.fx.Node, dtype: torch.dtype | None) -> torch.fx.Node:
-    """What a node is given in another number format; itself where it has that, or none is asked for."""
-    value = given.meta["val"]
-    if dtype in {None, value.dtype}:
-        return given
-    return _before(user, torch.ops.aten._to_copy.default, (given,), value.to(dtype), {"dtype": dtype})  # noqa: SLF001 - its name
-
-
-def _before(user: torch.fx.Node, target: Any, args: Any, value: Any, kwargs: Any = None) -> torch.fx.Node:  # noqa: ANN401 - torch's
-    """A call before a node, which belongs where that one does."""
-    with user.graph.inserting_before(user):
-        found = user.graph.call_function(target, args, kwargs)
-    found.meta = {**user.meta, "val": value}
-    return found
 
 
 def _translate(program: torch.export.ExportedProgram, signature: Signature, opset: int) -> torch.onnx.ONNXProgram:
