@@ -1,4 +1,4 @@
-"""`python -m tools.coverage.edits NAME`: the trial of what starts from a picture, and fills a mask in it; keeps a row of each.
+"""`python -m tools.coverage.edits NAME`: the trial of what starts from a picture, and fills a mask in it; prints a row of each.
 
 The micro model of the name is built with an encoder of images and held to its own recordings. Then the run time draws what
 diffusers' untouched pipeline of each task draws of the same networks, pictures, prompts and torch's noise: one picture and two,
@@ -8,8 +8,6 @@ two sizes, guidance on and off, several strengths. What works is built and compa
 from __future__ import annotations
 
 import inspect
-import json
-import logging
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,11 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import click
-import diffusers
 import numpy as np
 import torch
-import transformers
 from diffusers import DiffusionPipeline
 from PIL import Image
 
@@ -29,10 +24,9 @@ from engines.errors import ParityError, T2IError, UnsupportedError
 from engines.pipeline import Pipeline
 from engines.request import Request
 from exporter.families.tracing.pictures import depth_maps
-from exporter.report import pipelines as report
-from exporter.stages import worker
-from tools.coverage import __main__ as coverage
-from tools.coverage import conditioned, models, pipelines
+from tools.coverage import pipelines, trial
+from tools.coverage.models import MADE
+from tools.coverage.rows import TASKS, edited
 from tools.coverage.trial import (
     CALLS,
     DEAD,
@@ -49,8 +43,6 @@ from tools.coverage.trial import (
     sentence,
 )
 
-#: Task → diffusers' list of its pipelines.
-TASKS: Mapping[str, Mapping[str, Any]] = {task: coverage.TASKS[task] for task in ("image-to-image", "inpainting")}
 #: Task → strengths of the first setting; all others have the first of them. Of four steps two or three are taken at 0.6.
 _STRENGTHS: Mapping[str, tuple[float, ...]] = {"image-to-image": (0.6, 0.3, 1.0), "inpainting": (0.6, 1.0)}
 #: How many are taken, and what a recipe says beside.
@@ -62,23 +54,17 @@ _WITH = {("kandinsky22", "image-to-image"): "diffusers asked for width as height
 OWN: Mapping[tuple[str, str], Callable[[], DiffusionPipeline]] = {
     ("stable-diffusion-3", "inpainting"): partial(pipelines.stable_diffusion_3, channels=16, shift_factor=0.0),
 }
-MADE: Mapping[str, Callable[[], DiffusionPipeline]] = {**conditioned.MADE, **models.MADE}
 
 
 def rows(name: str) -> dict[str, dict[str, Any]]:
     """Task → how it went, as a row of `tools.coverage.trial`, of those tasks for which diffusers has the name."""
-    tasks = [task for task, known in TASKS.items() if name in known and _begins(known[name])]
+    tasks = edited(name)
     own = {task: make for task in tasks if (make := OWN.get((name, task)))}
     shared = [task for task in tasks if task not in own]
     found = _rows(name, MADE[name](), shared) if shared else {}
     for task, make in own.items():
         found |= _rows(name, make(), [task])
     return found
-
-
-def _begins(kind: type) -> bool:
-    """Whether a pipeline begins with its picture, and has a network of no further channels for it."""
-    return "strength" in inspect.signature(kind.__call__).parameters
 
 
 def _rows(name: str, source: Any, tasks: Sequence[str]) -> dict[str, dict[str, Any]]:  # noqa: ANN401 - a pipeline of diffusers
@@ -186,27 +172,5 @@ def _half(size: tuple[int, int]) -> Image.Image:
     return Image.fromarray(np.array([[0, 255]], np.uint8)).resize((size[1], size[0]), Image.Resampling.NEAREST)
 
 
-def keep(name: str, found: Mapping[str, Mapping[str, Any]]) -> None:
-    """Put a name's rows, by task, to those that are kept."""
-    content = {**report.read()}
-    content["rows"] = coverage.listed(content["rows"])
-    for task, row in found.items():
-        content["rows"][task][name] = {"pipeline": TASKS[task][name].__name__, **row}
-    report.FILE.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-@click.command()
-@click.argument("name", type=click.Choice(sorted(MADE)))
-def main(name: str) -> None:
-    """Print the rows of one name, by task, as JSON, and keep them."""
-    diffusers.utils.logging.set_verbosity_error()
-    transformers.logging.set_verbosity_error()
-    logging.disable(logging.WARNING)
-    worker.SMALL = 0  # no second process: several trials may run side by side
-    found = rows(name)
-    click.echo(json.dumps(found, ensure_ascii=False))
-    keep(name, found)
-
-
 if __name__ == "__main__":
-    main()
+    trial.main(rows)

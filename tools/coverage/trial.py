@@ -389,11 +389,11 @@ def alone() -> None:
     worker.SMALL = 0
 
 
-def main() -> None:
-    """Print the row of the one name that is given, as JSON."""
+def main(measure: Callable[[str], Mapping[str, Any]]) -> None:
+    """Print what is measured of the one micro model that is named, as JSON."""
     alone()
-    print(json.dumps(row(sys.argv[1]), ensure_ascii=False))
+    print(json.dumps(measure(sys.argv[1]), ensure_ascii=False))
 
 
 if __name__ == "__main__":
-    main()
+    main(row)

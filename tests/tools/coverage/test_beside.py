@@ -1,25 +1,8 @@
-"""Trials of pipelines that stand in none of diffusers' lists, and where their rows are kept."""
-
-import json
+"""Trials of pipelines that stand in none of diffusers' lists."""
 
 import pytest
 
-from exporter.report import pipelines
-from tools.coverage import __main__ as coverage
 from tools.coverage import beside
-
-
-def test_a_row_is_kept_beside_the_lists_and_stays_there(monkeypatch, tmp_path):
-    before = {**pipelines.read()["rows"]}
-    before.pop(beside.TASK)
-    (tmp_path / "rows.json").write_text(json.dumps({"diffusers": "x", "rows": before}), encoding="utf-8")
-    monkeypatch.setattr(pipelines, "FILE", tmp_path / "rows.json")
-    row = {"pipeline": "DiTPipeline", "state": "works", "psnr": 99.0, "guidance": "none"}
-    beside.keep("dit", row)
-    beside.keep("ddpm", row)
-    assert list(pipelines.read()["rows"][beside.TASK]) == ["ddpm", "dit"], "in the order of the models"
-    coverage.keep({})
-    assert pipelines.read()["rows"][beside.TASK] == {"ddpm": row, "dit": row}
 
 
 @pytest.mark.long

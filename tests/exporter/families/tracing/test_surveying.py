@@ -11,8 +11,7 @@ from exporter.families.tracing.following.dry_run import Leaf
 from exporter.families.tracing.following.own_texts import Ones
 from exporter.families.tracing.steps import crossings, neutral
 from exporter.families.tracing.surveying import surveyed
-from tools.coverage import beside
-from tools.coverage.models import MADE
+from tools.coverage.models import BESIDE, MADE
 
 
 def test_a_network_that_asks_a_mask_for_lengths_is_given_texts_without_what_pads_them():
@@ -35,7 +34,7 @@ def test_a_network_that_asks_a_mask_for_lengths_is_given_texts_without_what_pads
 
 def test_a_pipeline_that_encodes_its_prompt_within_its_call_is_told():
     with pytest.raises(UnsupportedError, match="OmniGenPipeline reads its prompt within its call"):
-        surveyed(beside.MADE["omnigen"](), {}, "classifier_free", 32, 32, 2)
+        surveyed(BESIDE["omnigen"](), {}, "classifier_free", 32, 32, 2)
 
 
 def test_a_network_that_computes_with_a_mask_alone_is_given_padded_texts():
@@ -49,7 +48,7 @@ def test_a_network_that_computes_with_a_mask_alone_is_given_padded_texts():
 
 
 def test_where_a_step_is_computed_from_the_noises_level_that_is_followed():
-    made = beside.MADE["stable-diffusion-latent-upscaler"]()
+    made = BESIDE["stable-diffusion-latent-upscaler"]()
     for name in ("unet", "vae", "text_encoder"):
         getattr(made, name).to("meta")
     found = surveyed(made, {}, "classifier_free", 32, 32, 2)
@@ -130,7 +129,7 @@ def test_a_prompt_that_becomes_a_list_is_refused():
 
 
 def test_pictures_that_are_enlarged_come_as_small_as_what_is_asked_for_needs():
-    made = beside.MADE["stable-diffusion-x4-upscaler"]()
+    made = BESIDE["stable-diffusion-x4-upscaler"]()
     for name in ("unet", "vae", "text_encoder"):
         getattr(made, name).to("meta")
     found = surveyed(made, {}, "classifier_free", 32, 64, 2)
@@ -143,7 +142,7 @@ def test_pictures_that_are_enlarged_by_no_whole_number_are_refused():
         name="OddPipeline", pictures={"image": "image"}, image=(48, 32, 3),
         called=lambda _: {"height": 32, "width": 32},
     )  # fmt: skip
-    survey.pipeline = beside.MADE["stable-diffusion-x4-upscaler"]()
+    survey.pipeline = BESIDE["stable-diffusion-x4-upscaler"]()
     with pytest.raises(UnsupportedError, match=r"OddPipeline draws 1\.5 and 1 times the height and width of its pictures"):
         surveying._enlarges(survey)
 
