@@ -213,9 +213,9 @@ class Traced:
 
     @property
     def noise_order(self) -> Sequence[int]:
-        """The pictures' noise before the latent's, where the pipeline draws just these, and the other way round."""
-        own = [self.conditions.draw, self.survey.drawn]
-        return [1, 0] if self.survey.draws == 2 and own == [1, 0] else []
+        """The pictures' noise before the latent's, where the pipeline draws them otherwise, or others before them in vain."""
+        own = [number for number in (self.conditions.draw, self.survey.drawn) if number is not None]
+        return [] if own == list(range(len(own))) else own
 
     @property
     def start_order(self) -> Mapping[StartsFrom, Sequence[int]]:
