@@ -316,6 +316,12 @@ class Survey(TextFacts):
             raise refused(self.name, error, self.pipeline.components) from error
         raise UnsupportedError(f"{self.name} returns no picture as an array.")
 
+    def step(self, encode: Callable[..., Any]) -> None:
+        """Run the pipeline for shapes to its first step, on prompts that `encode` encodes."""
+        play, _ = self._play(1)
+        play.encode_by(encode)
+        self._run(play, **self.called(1))
+
     def refuse_putting_back(self) -> None:
         """Raise UnsupportedError where it puts back what its mask keeps, after the first of two steps."""
         play, _ = self._play(1)
