@@ -15,7 +15,7 @@ from engines.guidance import Guidance
 from engines.inputs import Input, taken
 from engines.lora.layers import LoraLimits
 from engines.signature import Name, Signature
-from engines.strict import Ascending, Frozen
+from engines.strict import Ascending, Frozen, Ordered
 from engines.weighted_text import Syntax
 from engines.wiring import Role
 
@@ -251,8 +251,10 @@ class Draft(Frozen):
     defaults: Defaults
     tokenizers: dict[Name, Tokenizer] = Field(default_factory=dict, description="none of a model that reads no text")
     inputs: dict[Name, Input] = Field(default_factory=dict, description="what users feed beside the prompt")
-    noise_order: tuple[int, ...] = Field(
-        default=(), description="which of a seed's draws, from 0, are taken first, by condition parts and then as the latent"
+    noise_order: Ordered = Field(
+        default=(),
+        description="which of a seed's draws, from 0, are taken first, by condition parts and then as the latent; of those up to "
+        "the last of these, others are left out",
     )
     start_order: dict[StartsFrom, Ascending] = Field(
         default_factory=dict[StartsFrom, Ascending],
@@ -336,8 +338,6 @@ class Draft(Frozen):
         for role in ("denoiser", "decoder"):
             if len(self.with_role(role)) != 1:
                 raise ValueError(f"there must be one {role}, not {len(self.with_role(role))}")
-        if sorted(self.noise_order) != list(range(len(self.noise_order))):
-            raise ValueError(f"noise_order {list(self.noise_order)} must name every draw from 0 once")
         if len(self.with_role("encoder")) > 1:
             raise ValueError("there must be at most one encoder")
         if (self.start_order or any(sampler.image for sampler in self.samplers)) and not self.with_role("encoder"):

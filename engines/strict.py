@@ -14,6 +14,12 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from engines.errors import BundleError
 
 
+def _each_once(numbers: tuple[int, ...]) -> tuple[int, ...]:
+    if len(set(numbers)) != len(numbers):
+        raise ValueError(f"{list(numbers)} must name each number once")
+    return numbers
+
+
 def _ascending(places: tuple[int, ...]) -> tuple[int, ...]:
     if list(places) != sorted({*places}):
         raise ValueError(f"{list(places)} must be in ascending order")
@@ -22,6 +28,8 @@ def _ascending(places: tuple[int, ...]) -> tuple[int, ...]:
 
 #: Places in a sequence from 0 on, each after the one before it.
 Ascending = Annotated[tuple[Annotated[int, Field(ge=0, le=63)], ...], AfterValidator(_ascending)]
+#: The same in any order.
+Ordered = Annotated[tuple[Annotated[int, Field(ge=0, le=63)], ...], AfterValidator(_each_once)]
 
 
 class Frozen(BaseModel):

@@ -74,6 +74,7 @@ class Traced:
 
     def _surveyed(self) -> Survey:
         """The pipeline at the recipe's typical size."""
+        from exporter.families.tracing import token_counts  # noqa: PLC0415
         from exporter.families.tracing.following import guiders  # noqa: PLC0415 - torch
         from exporter.families.tracing.pictures import depth_maps  # noqa: PLC0415
         from exporter.families.tracing.pipelines import call, siblings  # noqa: PLC0415 - torch
@@ -86,12 +87,14 @@ class Traced:
             raise RecipeError(found)
         if self.recipe.sampler.guidance.mode == "classifier_free":
             guiders.refuse(pipeline, max(self.recipe.sampler.steps))
-        return surveyed(
+        found = surveyed(
             pipeline, self.arguments, self.recipe.sampler.guidance.mode,
             shapes.height[1], shapes.width[1], self.recipe.sampler.steps[0],
             words=siblings.words(type(pipeline)) if self._editing else None, judged=bool(asked.call),
             shown=_CONDITION in self.recipe.components or bool(depth_maps.named(pipeline)), lists=asked.pictures,
         )  # fmt: skip
+        token_counts.refuse_stairs(found)
+        return found
 
     @property
     def starts(self) -> Mapping[StartsFrom, Start]:
@@ -213,9 +216,9 @@ class Traced:
 
     @property
     def noise_order(self) -> Sequence[int]:
-        """The pictures' noise before the latent's, where the pipeline draws just these, and the other way round."""
-        own = [self.conditions.draw, self.survey.drawn]
-        return [1, 0] if self.survey.draws == 2 and own == [1, 0] else []
+        """The pictures' noise before the latent's, where the pipeline draws them otherwise, or others before them in vain."""
+        own = [number for number in (self.conditions.draw, self.survey.drawn) if number is not None]
+        return [] if own == list(range(len(own))) else own
 
     @property
     def start_order(self) -> Mapping[StartsFrom, Sequence[int]]:

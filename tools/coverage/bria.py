@@ -1,4 +1,4 @@
-"""Bria's pipelines of micro size: T5 beside FLUX.1's blocks, and every state of a language model."""
+"""Bria's pipelines of micro size: T5 beside FLUX.1's blocks, every state of a language model, and six times three of them."""
 
 from __future__ import annotations
 
@@ -7,13 +7,17 @@ from typing import Any
 
 import diffusers as library
 from diffusers import DiffusionPipeline
+from diffusers.pipelines.bria_fibo2 import pipeline_bria_fibo2
 
-from tools.coverage.parts import alive, flow, language_model, spelling_tokenizer, t5, t5_tokenizer, vae
+from tools.coverage import processors, readers
+from tools.coverage.parts import alive, flow, language_model, qwen_vl, spelling_tokenizer, t5, t5_tokenizer, vae
 
 #: Whose classes are typed for models of their own size and kind.
 diffusers: Any = library
 #: The id that Fibo reads for an empty text, and as many ids as there must be for it.
 _EMPTY, _IDS = 128_000, 128_256
+#: Layers of a language model whose states Fibo 2 takes, three at a time.
+_LAYERS = ((0, 1, 2),) * 6
 
 
 def bria() -> DiffusionPipeline:
@@ -50,8 +54,26 @@ def fibo(kind: str = "BriaFiboPipeline") -> DiffusionPipeline:
     return getattr(diffusers, kind)(alive(network), scheduler, video_vae(), reader, tokenizer)
 
 
+def fibo2() -> DiffusionPipeline:
+    """Qwen 3 VL, of which the network makes more tokens of a longer text, up to a number.
+
+    Which states of it are taken is a number in diffusers' code, up to the 35th: here they are those of two layers.
+    """
+    pipeline_bria_fibo2.TEXT_ENCODER_OUT_LAYERS = _LAYERS
+    network = diffusers.BriaFibo2Transformer2DModel(
+        in_channels=4, dim=32, n_layers=6, n_refiner_layers=1, n_heads=2, cap_feat_dim=96, injection_layer_ids=(1, 2, 3, 4, 5),
+        perceiver_num_layers=1, min_num_gist_tokens=8, max_num_gist_tokens=32, gist_step=4, gist_min_text_len=16,
+        gist_max_text_len=128, axes_dims=(8, 4, 4), axes_lens=(64, 64, 64),
+    )  # fmt: skip
+    autoencoder = readers.flux2_klein().vae
+    reader = qwen_vl("Qwen3VL")
+    processor = processors.processor("Qwen3VLProcessor", processors.QWEN)
+    return diffusers.BriaFibo2Pipeline(alive(network), flow(use_dynamic_shifting=True), autoencoder, reader, processor)
+
+
 #: Name → what makes the pipeline.
 MADE: Mapping[str, Callable[[], DiffusionPipeline]] = {
     "bria": bria,
     "bria-fibo": fibo,
+    "bria-fibo2": fibo2,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -43,8 +44,18 @@ def hunyuan_controlnet() -> DiffusionPipeline:
     return diffusers.HunyuanDiTControlNetPipeline(**made.components, controlnet=alive(beside), requires_safety_checker=False)
 
 
+def flux_fill() -> DiffusionPipeline:
+    """FLUX.1 with the latent of a masked picture, and the mask pixel by pixel, packed beside each of its own packed cells."""
+    made: Any = pipelines.flux(guided=True)
+    packed = 4 * (1 + 1 + 2**2)  # of two latents of one channel, and of two pixels to a cell and side
+    network = diffusers.FluxTransformer2DModel(**{**made.transformer.config, "in_channels": packed, "out_channels": 4})
+    parts = {name: made.components[name] for name in inspect.signature(diffusers.FluxFillPipeline).parameters}
+    return diffusers.FluxFillPipeline(**{**parts, "transformer": alive(network)})
+
+
 #: Name → what makes the pipeline.
 MADE: Mapping[str, Callable[[], DiffusionPipeline]] = {
+    "flux-fill": flux_fill,
     "sana-sprint": sana_sprint,
     "sana-controlnet": sana_controlnet,
     "hunyuan-controlnet": hunyuan_controlnet,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -66,6 +67,7 @@ class Survey(TextFacts):
         earlier: how many noises a first stage draws for a picture, and the shape of each; () without one.
         owned: the same of noises for its pictures that are no latent's.
         texts: what its prompts are a list of, as its call is given them.
+        fills: whether it puts its picture under noise, in which it fills a mask.
         counts: whether a network asks masks that pad texts how many ids are a text's own.
 
     Raises:
@@ -134,7 +136,7 @@ class Survey(TextFacts):
         self.owned = own_noise.of_a_picture(owned, self.name)
         pads = any(not call.mask.all() for each in self.encodings for call in each.tokens)
         self.counts = masks.asked and pads
-        self.draws, self.unseeded, self.levels = len(noises), play.unseeded.drawn, play.levels.read
+        self.draws, self.unseeded, self.levels, self.fills = len(noises), play.unseeded.drawn, play.levels.read, play.fills
         self.drawn = drawn_of(self._kept, len(noises), self.name) if self.draws > 1 or self.pictures else 0
         noise = dry_run.of_latent(noises, self.drawn, owned, self.name)
         self.noises, self.grid = [tuple(each.shape) for each in noises], play.grid
@@ -313,6 +315,21 @@ class Survey(TextFacts):
         except Exception as error:
             raise refused(self.name, error, self.pipeline.components) from error
         raise UnsupportedError(f"{self.name} returns no picture as an array.")
+
+    def step(self, encode: Callable[..., Any]) -> None:
+        """Run the pipeline for shapes to its first step, on prompts that `encode` encodes."""
+        play, _ = self._play(1)
+        play.encode_by(encode)
+        self._run(play, **self.called(1))
+
+    def refuse_putting_back(self) -> None:
+        """Raise UnsupportedError where it puts back what its mask keeps, after the first of two steps."""
+        play, _ = self._play(1)
+        play.encode_by(dry_run.replayed([each.found for each in self.encodings]))
+        play.on_step = play.pass_through
+        play.place(scheduler=own_start.of_two_steps(play.pipeline.scheduler), **self.unasked(self.pipeline))
+        with contextlib.suppress(Finished):
+            self._run(play, **self.called(1))
 
     def unasked(self, pipeline: Any, but: Sequence[str] = ()) -> dict[str, Any]:  # noqa: ANN401 - of diffusers
         """The networks of a step but some, in place of which are others that compute nothing."""

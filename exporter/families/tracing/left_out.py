@@ -29,6 +29,8 @@ def abilities(survey: Survey) -> Iterator[str]:
         yield f"left out: of a text what is behind its first {most} ids, which {survey.name} reads ({name})"
     if survey.unseeded:
         yield f"left out: noise that no seed reaches, which {survey.name} adds to the pictures that it encodes"
+    if survey.fills:
+        yield f"left out: strengths below 1 of {survey.name}, at which it starts from its picture; a bundle starts from noise"
     if survey.rewrites:
         yield f"left out: what {survey.name} mends in prompts by code, such as HTML's entities"
     if any(isinstance(leaf, Zeros) for each in survey.conditioning for leaf in each):

@@ -25,7 +25,21 @@ def refuse(recipe: Recipe) -> None:
 
 def problems(survey: Survey, recipe: Recipe, factor: int) -> list[str]:
     """Every way in which a recipe does not fit; `factor` is the pixels per latent cell and side."""
-    return [*_of_shapes(survey, recipe, factor), *_of_guidance(survey, recipe), *_of_others(recipe)]
+    return [*_of_shapes(survey, recipe, factor), *_of_guidance(survey, recipe), *_of_others(recipe), *_of_noise(survey, recipe)]
+
+
+def _of_noise(survey: Survey, recipe: Recipe) -> Iterator[str]:
+    """Of what fills a mask: a bundle begins with noise alone, in which nothing of the picture may be left."""
+    from exporter.families.tracing.following import own_start  # noqa: PLC0415 - torch
+
+    if not survey.fills:
+        return
+    height, width = recipe.shapes.height[1], recipe.shapes.width[1]
+    for steps in recipe.sampler.steps:
+        left = own_start.left_under_noise(survey.pipeline.scheduler, steps, survey.times(height, width, steps))
+        if left:
+            told = f"{survey.name} begins {steps} steps with {left:.2%} of its picture under the noise"
+            yield f"sampler: {told}, and a bundle with noise alone; take times or sigmas that begin so, such as sigmas from 1.0"
 
 
 def _of_shapes(survey: Survey, recipe: Recipe, factor: int) -> Iterator[str]:

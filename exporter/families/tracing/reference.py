@@ -151,7 +151,7 @@ class TracedReference:
             }
         )
         noise = fed.get(two_stages.NOISE)
-        play.place(**two_stages.answered(None if noise is None else torch.from_numpy(noise.copy())))
+        play.place(**two_stages.answered(None if noise is None else torch.from_numpy(noise.copy())), **self._unseen())
         method = getattr(type(play.pipeline), play.encoder)
 
         def encode(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - the pipeline's
@@ -178,6 +178,10 @@ class TracedReference:
                     values[leaf.name] = played_parts.as_port(value, leaf).numpy().copy()
         return values, self._ports(rows, prompts, negative or "")
 
+    def _unseen(self) -> dict[str, Any]:
+        """What takes pictures as prepared, which a pipeline may prepare before it reads prompts; nothing where texts see them."""
+        return image_arguments.taking(self.pipeline, {}) if self._family.survey.pictures and not self._family.survey.seen else {}
+
     @functools.cached_property
     def _alone(self) -> Mapping[str, int]:
         """Of conditioning that has all branches in one tensor, which of them the pipeline encodes without guidance."""
@@ -188,6 +192,7 @@ class TracedReference:
         if not several:
             return {}
         play = Play(self.pipeline, torch.zeros, torch.full((1,), 500.0))
+        play.place(**self._unseen())
         method = getattr(type(play.pipeline), play.encoder)
 
         def encode(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - the pipeline's

@@ -43,6 +43,8 @@ def surveyed(
     survey = partial(Survey, pipeline, *asked, judged=judged)
     found = _pictured(survey, pipeline, words, shown=shown, lists=lists or {})
     seen_pictures.views(found)  # which refuses others than are built
+    if found.fills:
+        found.refuse_putting_back()
     known = ({"cut": True} if found.counts else {}) | ({"leveled": True} if found.levels else {})
     return _pictured(partial(survey, **known), pipeline, words, shown=shown, lists=lists or {}) if known else found
 

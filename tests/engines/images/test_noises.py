@@ -87,10 +87,12 @@ def test_the_draw_that_does_not_fit_is_numbered(wrong):
 
 
 def test_the_first_draws_come_in_another_order_and_the_rest_as_they_are():
-    source = iter(range(5))
+    source = iter(range(9))
     draw = noises.reordered(lambda: next(source), (1, 0))
     assert [draw() for _ in range(4)] == [1, 0, 2, 3]
     assert noises.reordered(lambda: next(source), ())() == 4
+    draw = noises.reordered(lambda: next(source), (2, 1))  # of which the first changes nothing
+    assert [draw() for _ in range(3)] == [7, 6, 8]
 
 
 def test_a_picture_s_share_is_hashed_as_it_lies_in_its_rows():

@@ -131,6 +131,7 @@ class Play:
         levels: whether it was asked for the noise's level.
         prepares: whether to end where the loop over the steps begins.
         unseeded: what answers draws of no generator.
+        fills: whether it has put a picture under noise, in which it fills a mask.
         phase: where the pipeline is: `text` within its encoder of prompts, else `before`, `denoiser` or `decoder`.
 
     """
@@ -148,13 +149,12 @@ class Play:
         here = torch.device("cpu")
         self.pipeline = standins.stand_in(pipeline, _execution_device=here, device=here)
         self.grid, self.phase, self._answered, self._origins = Grid(), "before", Answered(draw, dtype), origins
-        self.prepares, self.unseeded = False, standins.Unseeded()
+        self.prepares, self.unseeded, self.fills = False, standins.Unseeded(), False
         self.on_step: Callable[[Any, Any, Any, Mapping[str, Any]], Any] = self._stop
         scheduler, self.levels = standins.scheduler(pipeline.scheduler, time, self._stepped, self.grid), NoiseLevels()
         exact(scheduler.timesteps)
         scheduler = noise_levels.followed(scheduler, pipeline.scheduler, self.levels, time, known=leveled)
-        begins = own_start.alone(pipeline)
-        self._place(scheduler=standins.stand_in(scheduler, add_noise=own_start.noised) if begins else scheduler)
+        self._place(scheduler=standins.stand_in(scheduler, **own) if (own := own_start.methods(self)) else scheduler)
         self._place(**own_start.processors(pipeline))
         self._place(check_inputs=lambda *_, **__: None, progress_bar=self._loop)
 

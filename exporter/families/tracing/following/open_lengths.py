@@ -13,6 +13,7 @@ from torch import SymBool, SymFloat, SymInt, Tensor, nn
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 from torch.nn import functional
 
+from engines.errors import UnsupportedError
 from exporter.families.tracing.following import listed_ids
 from exporter.families.tracing.following.open_scale import OpenScale
 
@@ -35,7 +36,10 @@ class Repeated(list[Any]):
         self.value, self.times = value, count
 
     def __iter__(self) -> Iterator[Any]:
-        raise TypeError("a list of an open length is gone through, one for each picture")
+        raise UnsupportedError(
+            "its code goes through a list that has one entry for each picture, of which a graph has any number.\n"
+            "  Write shapes: {batch: [1, 1, 1]}, and pictures are drawn one by one."
+        )
 
 
 class Area(int):

@@ -2,12 +2,16 @@
 
 Such a pipeline is its own sibling. Followed for its steps, at full strength, it is shown a picture that nobody looks into, and
 begins with noise where it would add noise to that.
+
+One that fills a mask, and shows its network picture and mask at every step, as FLUX.1 Fill does, puts its picture under noise
+before the first step: at full strength, and of a scheduler whose first time is noise alone, nothing of it is left.
 """
 
 from __future__ import annotations
 
+import copy
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,6 +20,7 @@ from diffusers.image_processor import VaeImageProcessor
 from PIL import Image
 from torch import Tensor
 
+from engines.errors import UnsupportedError
 from exporter.families.tracing.following import standins
 
 #: The argument that is the picture, what shows that a pipeline starts from one, and what shows that it fills masks.
@@ -66,6 +71,51 @@ def begun(pipeline: Any, image: Blank) -> Tensor:  # noqa: ANN401
     batch, _, height, width = image.content.shape
     factor = pipeline.vae_scale_factor
     return torch.zeros(batch, pipeline.vae.config.latent_channels, height // factor, width // factor)
+
+
+def methods(play: Any) -> dict[str, Any]:  # noqa: ANN401 - a `dry_run.Play` of one
+    """Methods of the scheduler of such a pipeline, which begins with noise where it would add it; none of others.
+
+    Where its picture is put under noise before a mask in it is filled, the play is told so (`fills`).
+    """
+    pipeline = play.pipeline
+    if alone(pipeline):
+        return {"add_noise": noised}
+
+    def scale_noise(_self: object, _sample: Tensor, _time: object, noise: Tensor) -> Tensor:
+        if play.phase != "before":
+            raise UnsupportedError(
+                f"{type(pipeline).__name__} puts back what its mask keeps after every step, and shows its network picture and "
+                "mask as well. A bundle does one of both.\n  This is a gap in t2iexport."
+            )
+        play.fills = True
+        return noise
+
+    takes = inspect.signature(inspect.unwrap(type(pipeline).__call__)).parameters
+    fills = {_IMAGE, _STRENGTH, _MASK} <= takes.keys() and hasattr(pipeline.scheduler, "scale_noise")
+    return {"scale_noise": scale_noise} if fills else {}
+
+
+def of_two_steps(scheduler: Any) -> Any:  # noqa: ANN401 - of a `dry_run.Play`
+    """The same scheduler with two times, 1 and 0."""
+    placed = scheduler.set_timesteps
+
+    def set_timesteps(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - diffusers'
+        placed(*args, **kwargs)
+        self.timesteps = torch.tensor([1.0, 0.0])
+
+    set_timesteps.__signature__ = inspect.signature(placed)  # type: ignore[attr-defined] - pipelines look at it
+    return standins.stand_in(scheduler, set_timesteps=set_timesteps)
+
+
+def left_under_noise(scheduler: Any, steps: int, asked: Mapping[str, Any]) -> float:  # noqa: ANN401 - of diffusers
+    """What share of a picture is left where a scheduler puts it under noise at the first of so many steps.
+
+    `asked`: what its pipeline tells it beside their number.
+    """
+    own = copy.deepcopy(scheduler)
+    own.set_timesteps(**({} if {"sigmas", "timesteps"} & asked.keys() else {"num_inference_steps": steps}), **asked)
+    return float(own.scale_noise(torch.ones(1, 1, 1, 1), own.timesteps[:1], torch.zeros(1, 1, 1, 1)).abs().max())
 
 
 def noised(_self: object, _original: Tensor, noise: Tensor, _time: object) -> Tensor:

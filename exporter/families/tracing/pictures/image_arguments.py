@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn, TypeVar, cast
@@ -23,8 +24,8 @@ from exporter.families.tracing.pictures import depth_maps, feature_extractors, i
 _OTHERS = (ip_adapters.IMAGE, f"negative_{ip_adapters.IMAGE}")
 #: Of which one call takes one, for all its prompts.
 SHARED = ip_adapters.IMAGE
-#: What users call an argument, where that is another word.
-_WORDS = {"mask_image": "mask"}
+#: What users call an argument, where that is another word; and arguments that are pictures by their name.
+_WORDS, _NAMES = {"mask_image": "mask"}, ("image", "mask_image")
 #: What a survey is, which knows this module.
 Surveyed = TypeVar("Surveyed")
 _FILTERS = ("nearest", "bilinear", "bicubic", "lanczos")
@@ -112,10 +113,14 @@ def as_numbers(content: Tensor) -> Tensor:
 def arguments(pipeline: Any) -> Mapping[str, str]:  # noqa: ANN401 - a pipeline of diffusers
     """Name of an input → the argument of the pipeline's call that is a picture."""
     takes = dry_run.arguments(pipeline)
-    named = (
-        name for name, about in takes.items() if "PIL.Image" in str(about.annotation) and name not in {*_OTHERS, *depth_maps.MAPS}
-    )
+    named = (name for name, about in takes.items() if _is_picture(name, about) and name not in {*_OTHERS, *depth_maps.MAPS})
     return {**{_WORDS.get(name, name): name for name in (*named, *depth_maps.named(pipeline))}, **ip_adapters.words(pipeline)}
+
+
+def _is_picture(name: str, about: inspect.Parameter) -> bool:
+    """Whether an argument is one: by its annotation, or by its name where that has the tensor alone that it may come as."""
+    annotation = str(about.annotation)
+    return "PIL.Image" in annotation or (name in _NAMES and ("Tensor" in annotation or "PipelineImageInput" in annotation))
 
 
 def mapped(pictures: Mapping[str, str]) -> dict[str, Picture]:

@@ -12,7 +12,7 @@ from exporter.families.tracing.left_out import abilities, components
 
 def survey(**facts: Any) -> Any:
     plain = {"name": "APipeline", "unseeded": 0, "rewrites": False, "readings": {}, "unguided": {}, "rewriting": {}, "cut_at": {}}
-    plain |= {"conditioning": []}
+    plain |= {"conditioning": [], "fills": False}
     return SimpleNamespace(**{**plain, **facts})
 
 
@@ -32,8 +32,9 @@ def test_each_ability_that_is_left_out_has_its_sentence():
     assert list(abilities(survey())) == []
     readings = {"tokenizer": SimpleNamespace(pads=1, most=8)}
     new = {"rewriting": {"use_pe": ["pe"]}, "cut_at": {"tokenizer": 9}}
-    told = survey(**new, unseeded=1, rewrites=True, readings=readings, unguided=UnsupportedError("its code\n  fails"))
-    anew, end, noise, texts, ids, guidance = abilities(told)
+    told = survey(**new, unseeded=1, fills=True, rewrites=True, readings=readings, unguided=UnsupportedError("its code\n  fails"))
+    anew, end, noise, strengths, texts, ids, guidance = abilities(told)
+    assert "strengths below 1 of APipeline" in strengths
     assert "use_pe of APipeline" in anew
     assert "a bundle draws the prompt that it is given" in anew
     assert "first 9 ids" in end

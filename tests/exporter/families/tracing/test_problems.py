@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 from typing import Any
 
+import diffusers
 import pytest
 
 from engines.errors import RecipeError
@@ -22,7 +23,7 @@ def survey(*, compared: bool = True, used: bool = True, rounds: bool = False, al
         return ((height // 64 * 64 if rounds else height) // 2, width // 2)
 
     scale = SimpleNamespace(compared=compared, used=used)
-    return SimpleNamespace(name="APipeline", scale=scale, sides=sides, always_guided=always, lone=False, earlier=())
+    return SimpleNamespace(name="APipeline", scale=scale, sides=sides, always_guided=always, lone=False, earlier=(), fills=False)
 
 
 @pytest.mark.parametrize(
@@ -49,3 +50,12 @@ def test_perturbed_attention_of_a_followed_pipeline_is_its_own():
     refuse(Recipe.parse(RECIPE % (GUIDED, ""), "micro"))
     with pytest.raises(RecipeError, match="take one with PAG in its name, whose pag_scale is an input"):
         refuse(Recipe.parse(RECIPE % ("{mode: none, pag: {scale: 3.0}}", ""), "micro"))
+
+
+@pytest.mark.parametrize(("first", "left"), [(1.0, 0.0), (0.9, 0.1)])
+def test_a_picture_that_shows_through_the_first_noise_is_told(first: float, left: float):
+    given = survey()
+    given.fills, given.pipeline = True, SimpleNamespace(scheduler=diffusers.FlowMatchEulerDiscreteScheduler())
+    given.times = lambda _height, _width, _steps: {"sigmas": [first, 0.5]}
+    found = problems(given, Recipe.parse(RECIPE % (GUIDED, ""), "micro"), 2)
+    assert [f"with {left:.2%} of its picture under the noise" in line for line in found] == [True] * bool(left)

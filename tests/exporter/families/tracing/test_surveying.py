@@ -197,3 +197,16 @@ def test_a_list_of_pictures_is_shown_to_a_pipeline_that_draws_without_any():
     assert surveyed(made, {}, "classifier_free", 64, 64, 2).pictures == {}
     found = surveyed(made, {}, "classifier_free", 64, 64, 2, lists={"image": 3})
     assert list(found.pictures) == ["image", "image_2", "image_3"]
+
+
+def test_what_puts_back_what_its_mask_keeps_beside_conditions_is_refused():
+    made = beside.MADE["flux-fill"]()
+    for network in ("transformer", "vae", "text_encoder", "text_encoder_2"):
+        getattr(made, network).to("meta")
+    assert surveyed(made, {}, "embedded", 32, 32, 2).fills
+
+    def put_back(pipeline, _index, time, values):
+        return {"latents": pipeline.scheduler.scale_noise(values["latents"], time[None], values["latents"])}
+
+    with pytest.raises(UnsupportedError, match="FluxFillPipeline puts back what its mask keeps after every step"):
+        surveyed(made, {"callback_on_step_end": put_back}, "embedded", 32, 32, 2)

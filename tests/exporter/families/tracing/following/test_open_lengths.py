@@ -9,6 +9,7 @@ from diffusers.pipelines.flux import pipeline_flux
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 
+from engines.errors import UnsupportedError
 from exporter.families.tracing.following.open_lengths import Area, Repeated, joined, largest, one_batch, open_lengths, smallest
 from exporter.families.tracing.following.open_lengths import pad_sequence as padded_rows
 from exporter.families.tracing.following.open_positions import OpenPositions
@@ -86,7 +87,7 @@ def test_a_list_of_open_length_is_a_list_of_one_thing():
     found = Repeated("a", 7)
     assert isinstance(found, list)
     assert (found[0], len(found), found.times) == ("a", 1, 7)
-    with pytest.raises(TypeError, match="a list of an open length is gone through"):
+    with pytest.raises(UnsupportedError, match="goes through a list that has one entry for each picture"):
         list(found)
 
 

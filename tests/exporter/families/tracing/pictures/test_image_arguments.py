@@ -29,6 +29,13 @@ def test_pictures_are_told_by_their_type_and_masks_have_the_user_s_word(pipeline
     assert not image_arguments.arguments(object.__new__(diffusers.StableDiffusionPipeline))
 
 
+def test_pictures_that_are_annotated_as_tensors_are_told_by_their_names():
+    fill = object.__new__(diffusers.FluxFillPipeline)
+    assert image_arguments.arguments(fill) == {"image": "image", "mask": "mask_image"}  # and no masked_image_latents
+    refiner = object.__new__(diffusers.HunyuanImageRefinerPipeline)
+    assert image_arguments.arguments(refiner) == {"image": "image"}  # whose annotation is a name that was never looked up
+
+
 @pytest.mark.parametrize("grey", [False, True])
 @pytest.mark.parametrize("size", [(48, 32), (100, 60)])
 @pytest.mark.parametrize("mode", ["RGB", "L"])
