@@ -43,6 +43,10 @@ def _rewrite(graph: torch.fx.Graph) -> None:
     for node in graph.find_nodes(op="call_function", target=torch.ops.aten.outer.default):
         tall = call(node, torch.ops.aten.unsqueeze.default, node.args[0], 1)
         node.target, node.args = torch.ops.aten.mul.Tensor, (tall, node.args[1])
+    for node in graph.find_nodes(op="call_function", target=torch.ops.aten.movedim.int):
+        axes = [*range(node.meta["val"].ndim)]
+        axes.insert(node.args[2] % len(axes), axes.pop(node.args[1] % len(axes)))
+        node.target, node.args = torch.ops.aten.permute.default, (node.args[0], axes)
     for node in graph.find_nodes(op="call_function", target=torch.ops.aten.detach_.default):  # of a list that becomes a tensor
         node.replace_all_uses_with(node.args[0])
         graph.erase_node(node)

@@ -42,6 +42,7 @@ def spelled(function):
         (lambda x: (x > -1) & (x < 1), aten.__and__.Tensor),
         (lambda x: (x < -1) | (x > 1), aten.__or__.Tensor),
         (lambda x: torch.outer(x[0, 0], x[1, 0]), aten.outer.default),
+        (lambda x: x.movedim(0, -1).sum(0) + x.movedim(-2, 0).movedim(1, 2).sum(0), aten.movedim.int),
         (lambda x: 1 - x, aten.rsub.Scalar),
         (lambda x: torch.stack(torch.meshgrid(x[0, 0], x[:, 0, 0], x[0, :, 1], indexing="ij")), aten.meshgrid.indexing),
         (lambda x: torch.meshgrid(x[0, 0], x[:, 0, 0], indexing="xy")[0], None),
