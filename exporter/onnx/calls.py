@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch.fx import Node
+from torch.fx.node import map_arg
 
 
 def call(user: Node, target: Any, *args: Any, **kwargs: Any) -> Node:  # noqa: ANN401 - torch's
     """Put a call before a node, which belongs where that one does; what it gives is asked of torch, of fake tensors."""
     with user.graph.inserting_before(user):
         made = user.graph.call_function(target, args, kwargs)
-    given = torch.fx.node.map_arg((args, kwargs), lambda each: each.meta["val"])
+    given: Any = map_arg((args, kwargs), lambda each: each.meta["val"])
     made.meta = {**user.meta, "val": target(*given[0], **given[1])}
     return made

@@ -65,9 +65,10 @@ def _path(node: Any) -> list[Node]:  # noqa: ANN401 - what a call is given
 
 def _same(place: Node, value: Node) -> bool:
     """Whether a value is what was written to the place before: Python stores what `x[1] += 1` gives once more."""
-    while _aliased(value, write=True):
-        value = value.args[0]  # type: ignore[assignment] - of a write, what it writes to
-    (whole, *parts), (other, *others) = (_path(each) or [each] for each in (place, value))
+    written: Any = value
+    while _aliased(written, write=True):
+        written = written.args[0]
+    (whole, *parts), (other, *others) = (_path(each) or [each] for each in (place, written))
     return whole is other and [(each.target, each.args[1:]) for each in parts] == [
         (each.target, each.args[1:]) for each in others
     ]
@@ -91,7 +92,8 @@ def _names(node: Node) -> Iterator[Node]:
 def _written(write: Node) -> Node | None:
     """What stands in the memory afterwards, computed without writing; None where that has another shape, or cannot be."""
     place: Any = write.args[0]
-    name, overload = write.target._schema.name.removeprefix("aten::"), write.target._overloadname  # type: ignore[union-attr]  # noqa: SLF001
+    target: Any = write.target
+    name, overload = target._schema.name.removeprefix("aten::"), target._overloadname  # noqa: SLF001 - their only names
     if name == "copy_":
         value: Any = call(write, aten.clone.default, write.args[1])  # what it was copied of is another memory
     elif made := getattr(getattr(aten, name.removesuffix("_"), None), overload, None):
@@ -110,7 +112,7 @@ def _put_back(write: Node, whole: Node, part: Node, value: Node) -> Node | None:
     axis, single = (given[1] if len(given) > 1 else 0), part.target is aten.select.int
     length = whole.meta["val"].shape[axis]
     start = (given[2] if len(given) > 2 else 0) or 0
-    stop = start + 1 if single else given[3] if len(given) > 3 else None
+    stop: Any = start + 1 if single else given[3] if len(given) > 3 else None
     step = given[4] if len(given) > 4 else 1
     value = call(write, aten.unsqueeze.default, value, axis) if single else value
     if (start, step) == (0, 1) and (stop is None or (isinstance(stop, int) and stop == _END)):
