@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.overrides import wrap_torch_function
 
 from exporter.onnx.capture import traced
 from exporter.onnx.mixed_precision import run
@@ -51,7 +52,11 @@ def _summed_in_single(module: nn.Module) -> Generator[None]:
 
 
 def _rounded(layer: nn.Conv2d | nn.Linear, input: Tensor) -> Tensor:  # noqa: A002 - torch's name of it
-    weight, bias = layer.weight.float(), None if layer.bias is None else layer.bias.float()
-    if isinstance(layer, nn.Linear):
-        return F.linear(input.float(), weight, bias).to(input.dtype)
-    return layer._conv_forward(input.float(), weight, bias).to(input.dtype)  # noqa: SLF001 - it knows every kind of padding
+    own = F.linear if isinstance(layer, nn.Linear) else layer._conv_forward  # noqa: SLF001 - it knows every kind of padding
+    return _summed(input, layer.weight, layer.bias, own)
+
+
+@wrap_torch_function(lambda given, weight, bias, layer: (given, weight, bias))  # noqa: ARG005 - of the same arguments
+def _summed(given: Tensor, weight: Tensor, bias: Tensor | None, layer: Callable[..., Tensor]) -> Tensor:
+    """A layer in float32 of what is in fp16; to whoever follows a part's functions it is one that meets weights in fp16."""
+    return layer(given.float(), weight.float(), None if bias is None else bias.float()).to(weight.dtype)

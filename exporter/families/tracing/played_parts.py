@@ -21,7 +21,7 @@ from exporter.families.tracing.following.dry_run import Leaf, Play
 from exporter.families.tracing.following.filled_texts import filled_texts
 from exporter.families.tracing.following.open_lengths import one_batch
 from exporter.families.tracing.following.open_scale import OpenScale
-from exporter.families.tracing.following.open_texts import SOME, OpenTexts, padded, uniform
+from exporter.families.tracing.following.open_texts import OpenTexts, padded, uniform
 from exporter.families.tracing.following.origins import DRAW, STEP, Origins, marked
 from exporter.families.tracing.following.own_texts import Ones, Zeros, as_long
 from exporter.families.tracing.following.standins import Finished, Stepped, outlined
@@ -163,7 +163,7 @@ class PlayedText(PlayedPart):
             ids = torch.cat([values[f"{name}_ids"][:, place] for name, place in places])
             masks = [values[f"{name}_mask"][:, place] for name, place in places if f"{name}_mask" in values]
             if masks:
-                found = {"input_ids": ids, "attention_mask": uniform(torch.cat(masks), SOME)}
+                found = {"input_ids": ids, "attention_mask": torch.cat(masks)}
                 real = text_processors.tokenizer(getattr(self._pipeline, call.tokenizer))
                 return as_long(found, options["max_length"], real) if entries[0][1].whole else found
             if not entries[0][1].open:

@@ -17,6 +17,7 @@ from exporter.families.traced import Traced
 from exporter.models.resolve import resolve
 from exporter.onnx.capture import traced
 from exporter.parity.metrics import psnr
+from exporter.part import Case
 from exporter.recipe.schema import Recipe, Shapes
 from exporter.reference.cost import count
 from exporter.reference.part_outputs import measure
@@ -245,9 +246,10 @@ def test_half_precision_is_a_private_matter(model):
 
 
 @torch.no_grad()
-def test_a_time_and_a_scale_that_the_pipeline_rounds_to_half_precision_are_not(model):
+@pytest.mark.parametrize("name", ["flux-guided", "flux-control"])
+def test_a_time_and_a_scale_that_the_pipeline_rounds_to_half_precision_are_not(model, name):
     """FLUX's are numbers in the network's format, of which it takes a thousandfold: with random weights 32 dB from float32."""
-    made = family(model("flux-guided"), "embedded")
+    made = family(model(name), "embedded")
     single, half = (made.part("transformer", precision) for precision in ("fp32", "fp16"))
     noise, sizes = torch.Generator().manual_seed(3), single.signature.extent("typical")
     given = [torch.randn(single.signature.shape(port, sizes), generator=noise) for port in single.signature.inputs]
@@ -256,6 +258,20 @@ def test_a_time_and_a_scale_that_the_pipeline_rounds_to_half_precision_are_not(m
         given[ports.index("timestep")], given[ports.index("guidance_scale")] = torch.full((1,), time), torch.full((1,), scale)
         want, found = single.module(*given), half.module(*given)
         assert psnr(found.numpy(), want.numpy()) > 60
+
+
+def test_what_pictures_give_a_step_is_measured_in_halves_as_it_is_in_float32(model):
+    """Z-Image's ControlNet hands over two tensors, the second behind a layer that is modulated by the time."""
+    made, found = family(model("z-image-controlnet")), list[dict[str, np.ndarray]]()
+    for precision in ("fp32", "fp16"):
+        part = made.part("condition", precision)
+        (port,) = part.signature.inputs
+        shape = part.signature.shape(port, part.signature.extent("typical"))
+        pictures = np.random.default_rng(0).random(shape, np.float32)
+        (case,) = measure(part, [Case("picture", inputs={port.name: pictures}, source={})])
+        found.append(case.passes)
+    assert [*found[0]] == [*found[1]] == ["control_image_condition", "control_image_condition_2"]
+    assert all(psnr(found[1][name], found[0][name]) > 60 for name in found[0])
 
 
 def test_pictures_scales_and_noise_of_an_editing_model_are_declared(model):

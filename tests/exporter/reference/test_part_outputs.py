@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from engines.signature import Port, Signature
 from exporter.part import Case, Part
@@ -52,3 +53,26 @@ def test_what_is_too_large_for_a_half_is_infinite():
     inner.weight.data.fill_(300.0)
     _, found = measured(inner, np.full((1, 2), 300.0, np.float32))
     assert np.isinf(found).all()
+
+
+class _Seen(TorchFunctionMode):
+    """What functions that meet weights were told of their number formats."""
+
+    def __init__(self):
+        super().__init__()
+        self.formats = []
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if len(args) > 1 and any(isinstance(each, nn.Parameter) for each in args):
+            self.formats.append([each.dtype for each in args if isinstance(each, torch.Tensor)])
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    ("inner", "shape"), [(nn.Linear(3, 2), (4, 3)), (nn.Conv2d(3, 2, 1), (1, 3, 2, 2))], ids=["linear", "convolution"]
+)
+def test_who_follows_functions_sees_the_weights_as_the_graph_has_them(inner, shape):
+    """As what keeps times in float32 until they meet weights in halves: it would take widened ones for none."""
+    with _Seen() as seen:
+        measured(inner, np.ones(shape, np.float32))
+    assert seen.formats[-1] == [torch.float16] * 3

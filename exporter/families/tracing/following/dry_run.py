@@ -192,12 +192,10 @@ class Play:
         # Origins outermost: what the answers put in the place of scales and noise is followed too.
         followed, kept = self._origins or nullcontext(), open_lengths.open_lengths(self.pipeline)
         labelled = met_at_the_door(self.pipeline) if self._origins else nullcontext()
-        # Not where pictures are told from steps: both sides are to round at the same places.
-        times = nullcontext() if self._origins else ExactTimes()
         known, largest = OpenTexts(), OpenPositions()  # innermost: what is known of a mask is not to be asked of torch
         with (
             standins.real(), torch.no_grad(), followed, self._answered, unseeded, kept, known, largest, self.levels,
-            kept_types(self.pipeline), labelled, guiders.close(), quiet(), times,
+            kept_types(self.pipeline), labelled, guiders.close(), quiet(), ExactTimes(),
         ):  # fmt: skip
             return call(self.pipeline, **given)
 

@@ -21,13 +21,13 @@ _NARROW = (torch.float16, torch.bfloat16)
 #: Axes of a latent: what is made of one and of a time is no time any more.
 _LATENT = 4
 _CASTS = {"to", "type", "type_as", "half", "bfloat16"}
+#: Functions of weights: what they make of a time is none, also where a network keeps these weights in float32.
+_LAYERS = {"linear", "bilinear", "conv1d", "conv2d", "matmul", "__matmul__", "mm", "bmm", "addmm", "baddbmm"}
 
 
 def exact(time: Tensor, asked: torch.dtype = torch.float32) -> Tensor:
     """A time, or a scale that a network is told, in a number format that is `asked` of it; within `ExactTimes` none is narrow."""
-    made = time if asked in _NARROW else time.to(asked)
-    setattr(made, _ASKED, asked)
-    return made
+    return _kept(time.to(torch.float32 if asked in _NARROW else asked), asked)
 
 
 class ExactTimes(TorchFunctionMode):
@@ -52,7 +52,7 @@ class ExactTimes(TorchFunctionMode):
             rounded = pytree.tree_map_only(Tensor, _rounded, [*args])
             return func(*rounded, **{key: pytree.tree_map_only(Tensor, _rounded, each) for key, each in kwargs.items()})
         found = func(*args, **kwargs)
-        if any(each.ndim >= _LATENT and not hasattr(each, _ASKED) for each in given):
+        if name in _LAYERS or any(each.ndim >= _LATENT and not hasattr(each, _ASKED) for each in given):
             return found
         found = list(found) if isinstance(found, Iterator) else found
         narrow = next((each for each in asked if each in _NARROW), asked[0])

@@ -31,13 +31,6 @@ _SHAPED = {
 _JOINED = {"cat", "concat", "stack"}
 
 
-class Some:
-    """What is known of a mask that selects some of a text and not all: networks that ask must not take a shorter way."""
-
-
-SOME = Some()
-
-
 def uniform(tensor: Tensor, value: Any = 1) -> Tensor:  # noqa: ANN401 - a number, which may be an open length
     """The same tensor, of which all is known to be that number."""
     setattr(tensor, _KEPT, value)
@@ -89,7 +82,7 @@ class OpenTexts(TorchFunctionMode):
         if (made := _made(name, func, args, kwargs)) is not None:
             return made
         own = known(args[0]) if args else None
-        if isinstance(own, Some | Ends | RowLengths):
+        if isinstance(own, Ends | RowLengths):
             return _of_mask(own, name, func, args, kwargs)
         if (answer := _asked(name, args) if own is None else _answer(name, own, args, kwargs)) is not None:
             return answer
@@ -151,17 +144,7 @@ def _of_mask(own: Any, name: str, func: Callable[..., Any], args: Sequence[Any],
     """What a function gives of a mask of which something is known, and not that it is one number."""
     if isinstance(own, RowLengths):
         return _of_rows(own, func, args, kwargs)
-    if isinstance(own, Some):
-        return _of_some(own, name, func, args, kwargs)
     return _of_ends(own, name, func, args, kwargs)
-
-
-def _of_some(own: Some, name: str, func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:  # noqa: ANN401
-    """What a function gives of a mask of which it is known that it selects some."""
-    if name in ("all", "any") and len(args) == 1 and not kwargs:
-        return uniform(torch.full((), name == "any"), name == "any")
-    found = func(*args, **kwargs)
-    return uniform(found, own) if name in _TYPED else found
 
 
 def _is_empty(value: object) -> bool:

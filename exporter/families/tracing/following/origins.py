@@ -20,6 +20,8 @@ DRAW = "draw "
 Side = Literal["pictures", "step"]
 #: What says what a tensor is, not what it holds: a pipeline asks it for a network's number format.
 _TOLD = {"__get__", "is_floating_point", "is_complex", "size", "dim", "numel", "element_size"}
+#: What may give a tensor the number format of another.
+_CASTS = {"to", "type_as"}
 #: Where a tensor keeps its origins.
 _KEPT = "_origins"
 
@@ -113,6 +115,8 @@ class Origins(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:  # noqa: ANN401 - whatever torch's function returns
+        if getattr(func, "__name__", "") in _CASTS and len(args) > 1 and isinstance(args[1], Tensor):
+            func, args = Tensor.to, (args[0], args[1].dtype)  # of which the result holds nothing, so that it does not cross
         both: Any = (tuple(args), dict(kwargs or {}))
         tensors = [each for each in pytree.tree_leaves(both) if isinstance(each, Tensor)]
         made = frozenset[str]().union(*map(origins, tensors))

@@ -22,6 +22,7 @@ from exporter.families.tracing.following import correctors, smoothed
 from exporter.families.tracing.following.exact_times import exact
 from exporter.families.tracing.following.open_lengths import Repeated, of_any_length
 from exporter.families.tracing.following.open_scale import OpenScale, as_a_number, spread
+from exporter.families.tracing.following.origins import marked, origins
 
 #: Schedulers whose last time is where the loop arrives, which no network is told.
 _ARRIVING = (DDPMWuerstchenScheduler, SCMScheduler)
@@ -74,6 +75,7 @@ def scheduler(real: Any, time: Tensor, step: Callable[[Any, Any, Any, Mapping[st
     """A scheduler of the same class whose only time is `time`, and that changes nothing; `step` is called for its own."""
     correctors.refuse_unstepped(real)
     times = torch.stack([time, time]) if isinstance(real, _ARRIVING) else time[None]
+    marked(times, *origins(time))  # for they are made of it before anything is followed
 
     def set_timesteps(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
         bound = inspect.signature(real.set_timesteps).bind(*args, **kwargs).arguments

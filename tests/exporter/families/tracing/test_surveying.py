@@ -200,7 +200,7 @@ def test_a_list_of_pictures_is_shown_to_a_pipeline_that_draws_without_any():
 
 
 def test_what_puts_back_what_its_mask_keeps_beside_conditions_is_refused():
-    made = beside.MADE["flux-fill"]()
+    made = BESIDE["flux-fill"]()
     for network in ("transformer", "vae", "text_encoder", "text_encoder_2"):
         getattr(made, network).to("meta")
     assert surveyed(made, {}, "embedded", 32, 32, 2).fills

@@ -107,3 +107,20 @@ def test_weights_with_which_something_is_computed_tell_their_component():
         assert seen == []
         torch.ones(2) * network.weight
     assert seen == ["a"]
+
+
+def test_what_gives_a_number_format_alone_does_not_cross():
+    """As a time's embedding that is made of the type of a hint: in half precision no such cast is done, and it had a number."""
+    picture, time = marked(torch.ones(2, dtype=torch.float16), "image"), marked(torch.ones(3), STEP)
+    with Origins(lambda *_: pytest.fail("crosses")):
+        made, other, known = time.type_as(picture), time.to(picture), picture.type_as(time)
+    assert made.dtype == other.dtype == torch.float16
+    assert origins(made) == origins(other) == {STEP}
+    assert (known.dtype, origins(known)) == (torch.float32, {"image"})
+
+
+def test_a_number_format_of_what_has_a_shape_alone_gives_no_more():
+    picture, time = marked(torch.ones(2, device="meta", dtype=torch.float16), "image"), marked(torch.ones(3), STEP)
+    with Origins(real="step"):
+        made = time.type_as(picture)
+    assert (made.device.type, made.dtype) == ("cpu", torch.float16)

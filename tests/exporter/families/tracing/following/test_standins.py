@@ -9,6 +9,7 @@ from torch import nn
 
 from exporter.families.tracing.following import standins
 from exporter.families.tracing.following.open_scale import OpenScale
+from exporter.families.tracing.following.origins import STEP, Origins, marked, origins
 from exporter.families.tracing.following.standins import Absent, Answered, Finished, Grid, Unreached, outlined
 
 
@@ -51,6 +52,16 @@ def test_a_scheduler_that_lists_its_arrival_has_it_behind_its_time_and_is_called
     assert [time.tolist() for time in made.timesteps[:-1]] == [[0.5]]
     made.step(sample="sample", model_output="output", timestep="time")
     assert seen == [("output", "time", "sample")]
+
+
+@pytest.mark.parametrize("kind", [FlowMatchEulerDiscreteScheduler, EulerDiscreteScheduler, SCMScheduler])
+def test_the_times_of_a_scheduler_are_of_the_step_as_the_one_that_they_are_made_of(kind):
+    """What a network makes of a time alone would be taken for a constant, and what it scales of a hint for the hint alone."""
+    made = standins.scheduler(kind(), marked(torch.tensor([0.5]), STEP), lambda *_: None, Grid())
+    with Origins():
+        made.set_timesteps(1)
+        first = next(iter(made.timesteps)) / 1000
+    assert origins(first) == {STEP}
 
 
 def test_what_a_network_that_is_not_asked_gives_is_guided_to_the_same():
