@@ -15,7 +15,8 @@ from exporter.stages.store import Store
 from tests.e2e.conftest import silent
 from tests.e2e.test_conditioned_build import shown
 from tests.exporter.families.test_traced import MODES, RECIPE
-from tools.coverage import beside, conditioned, trial
+from tools.coverage import trial
+from tools.coverage.models import BESIDE, MADE
 
 pytestmark = pytest.mark.long
 SKIP = {"preset": "depth-skip", "depth": 3}
@@ -31,7 +32,7 @@ SKIP = {"preset": "depth-skip", "depth": 3}
     ],
 )
 def test_the_bundle_draws_what_diffusers_draws_with_what_is_left(name, tmp_path):
-    source = (conditioned.MADE | beside.MADE)[name]()
+    source = {**MADE, **BESIDE}[name]()
     source.save_pretrained(tmp_path / "model")
     text = f"{RECIPE % (tmp_path / 'model', MODES['classifier_free'])}components: {{unet: {{passes: [prune: {SKIP}]}}}}\n"
     bundle, verdicts = build(Recipe.parse(text, name), tmp_path / "bundle", Store(tmp_path / "store"), silent)

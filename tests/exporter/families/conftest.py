@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.coverage import beside, conditioned, models
+from tools.coverage.models import BESIDE, MADE
 
 
 @pytest.fixture(scope="module")
@@ -15,7 +15,7 @@ def model(tmp_path_factory):
     def saved(name: str) -> Path:
         if name not in made:
             made[name] = tmp_path_factory.mktemp(name)
-            (models.MADE | conditioned.MADE | beside.MADE)[name]().save_pretrained(made[name])
+            {**MADE, **BESIDE}[name]().save_pretrained(made[name])
         return made[name]
 
     return saved

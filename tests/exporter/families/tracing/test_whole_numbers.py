@@ -10,12 +10,12 @@ from exporter.reference.part_outputs import measure
 from exporter.reference.record import record
 from tests.exporter import equality
 from tests.exporter.families.test_traced import family
-from tools.coverage import beside
+from tools.coverage.models import BESIDE
 
 
 @pytest.fixture(scope="module", params=["dit", "consistency-model", "ddpm"])
 def made(request):
-    return request.param, beside.MADE[request.param]()
+    return request.param, BESIDE[request.param]()
 
 
 def test_the_number_of_classes_is_the_network_s(made):
@@ -33,14 +33,14 @@ def test_the_number_of_classes_is_the_network_s(made):
 
 
 def test_a_level_has_a_default_and_ends_where_the_pipeline_says():
-    pipeline = beside.MADE["stable-diffusion-x4-upscaler"]()
+    pipeline = BESIDE["stable-diffusion-x4-upscaler"]()
     assert levels(pipeline) == {"noise_level": (20, 350)}
     (entry,) = entries(pipeline).values()
     assert (entry.kind, entry.minimum, entry.maximum, entry.default) == ("integer", 0, 350, 20)
     assert given(pipeline, 2, {})["noise_level"].tolist() == [0, 0]
     assert as_called(pipeline, {"noise_level": np.array([7, 7])}) == {"noise_level": 7}  # diffusers takes one for all
     assert noising(pipeline) == {"low_res_scheduler"}
-    assert as_called(beside.MADE["dit"](), {"class_labels": np.array([7, 8])}) == {"class_labels": [7, 8]}
+    assert as_called(BESIDE["dit"](), {"class_labels": np.array([7, 8])}) == {"class_labels": [7, 8]}
 
 
 #: Model → mode of guidance; consistency models draw pixels, DiT steps two branches as one batch.
@@ -54,7 +54,7 @@ shapes: {height: [32, 32, 32], width: [32, 32, 32], batch: [1, 1, 2]}
 
 @pytest.mark.parametrize("name", MODES)
 def test_parts_answer_as_diffusers_for_the_classes_that_were_asked_for(name, tmp_path):
-    beside.MADE[name]().save_pretrained(tmp_path / "model")
+    BESIDE[name]().save_pretrained(tmp_path / "model")
     found = family(tmp_path / "model", MODES[name], text=ONE_SIZE)
     assert [port.name for port in found.signature(next(iter(found.roles))).inputs][:3] == ["latent", "timestep", "class_labels"]
     recording = record(found, found.recipe)
@@ -70,11 +70,11 @@ def test_parts_answer_as_diffusers_for_the_classes_that_were_asked_for(name, tmp
 
 
 def test_a_level_of_noise_in_an_embedding_ends_where_its_scheduler_s_times_do():
-    assert levels(beside.MADE["stable-unclip-img2img"]()) == {"noise_level": (0, 999)}
-    assert noising(beside.MADE["dit"]()) == set()
+    assert levels(BESIDE["stable-unclip-img2img"]()) == {"noise_level": (0, 999)}
+    assert noising(BESIDE["dit"]()) == set()
 
 
 def test_a_class_is_the_step_s_and_a_level_of_the_pictures_side():
-    level = given(beside.MADE["stable-diffusion-x4-upscaler"](), 1, {})["noise_level"]
-    label = given(beside.MADE["dit"](), 1, {})["class_labels"]
+    level = given(BESIDE["stable-diffusion-x4-upscaler"](), 1, {})["noise_level"]
+    label = given(BESIDE["dit"](), 1, {})["class_labels"]
     assert (origins(level), origins(label)) == ({"noise_level"}, {STEP})

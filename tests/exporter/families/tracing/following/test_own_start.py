@@ -14,7 +14,7 @@ from exporter.reference.record import record
 from tests.exporter import equality
 from tests.exporter.families.test_traced import family
 from tests.exporter.families.tracing.test_starts import FROM_IMAGES
-from tools.coverage import beside
+from tools.coverage.models import BESIDE
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ def test_who_starts_from_a_picture_alone(kind, alone):
 
 
 def test_a_blank_is_a_latent_of_its_size_and_no_noise_is_added_to_it():
-    pipeline = beside.MADE["stable-diffusion-depth2img"]()
+    pipeline = BESIDE["stable-diffusion-depth2img"]()
     blank = own_start.blank(pipeline, 2, 32, 48)["image"]
     assert isinstance(blank, Image.Image)
     assert blank.size == (48, 32)

@@ -9,7 +9,8 @@ from exporter.families.tracing.pictures.own_noise import NOISE, OwnNoise, beside
 from exporter.reference.record import record
 from tests.exporter import equality
 from tests.exporter.families.test_traced import RECIPE, family
-from tools.coverage import beside as micro
+from tools.coverage import beside
+from tools.coverage.models import BESIDE
 
 
 def test_a_latent_s_noise_is_drawn_and_other_noise_is_what_is_given_in_order():
@@ -41,7 +42,7 @@ def test_diffusers_own_run_is_given_it_and_draws_the_rest_itself():
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("unclip")
-    micro.MADE["stable-unclip-img2img"]().save_pretrained(folder / "model")
+    BESIDE["stable-unclip-img2img"]().save_pretrained(folder / "model")
     return family(folder / "model")
 
 
@@ -74,5 +75,5 @@ def test_a_start_from_a_picture_is_refused(made):
 
 @pytest.mark.long
 def test_a_bundle_draws_what_diffusers_draws_of_a_seed_a_picture_and_a_level():
-    found = micro.row("stable-unclip-img2img")
+    found = beside.row("stable-unclip-img2img")
     assert (found["state"], found["guidance"]) == ("works", "classifier_free")
