@@ -9,7 +9,7 @@ from exporter.families.tracing.pictures.own_noise import NOISE, OwnNoise, beside
 from exporter.reference.record import record
 from tests.exporter import equality
 from tests.exporter.families.test_traced import RECIPE, family
-from tools.coverage import beside
+from tools.coverage import beside as trials
 from tools.coverage.models import BESIDE
 
 
@@ -75,5 +75,5 @@ def test_a_start_from_a_picture_is_refused(made):
 
 @pytest.mark.long
 def test_a_bundle_draws_what_diffusers_draws_of_a_seed_a_picture_and_a_level():
-    found = beside.row("stable-unclip-img2img")
+    found = trials.row("stable-unclip-img2img")
     assert (found["state"], found["guidance"]) == ("works", "classifier_free")
