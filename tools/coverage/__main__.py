@@ -15,17 +15,19 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from datetime import datetime
+from threading import Lock
 from typing import Any
 
 import click
 
 from exporter.report import pipelines
 from tools.coverage import rows
+from tools.coverage.trial import FP32
 
 
-def tried(trial: rows.Trial, seconds: int, threads: int) -> dict[str, Any]:
+def tried(trial: rows.Trial, seconds: int, threads: int, *options: str) -> dict[str, Any]:
     """Try one micro model in a process of its own; how it went, or what the process died of, or that it took too long."""
-    command = [sys.executable, "-m", f"tools.coverage.{trial.module}", trial.name]
+    command = [sys.executable, "-m", f"tools.coverage.{trial.module}", trial.name, *options]
     own = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False, env=own)
@@ -41,7 +43,7 @@ def _chosen(names: Sequence[str], before: str, *, again: bool) -> list[rows.Tria
 
     def waits(trial: rows.Trial) -> bool:
         own = [known[task].get(name, {}) for task, name in trial.places.items()]
-        done = all(row.get("state") == "works" and row.get("measured", "") >= before for row in own)
+        done = all(row.get("state") == "works" and row.get("measured", {}).get("fp32", "") >= before for row in own)
         return again or not done
 
     return [trial for trial in rows.trials() if (trial.name in names if names else waits(trial))]
@@ -51,20 +53,27 @@ def _chosen(names: Sequence[str], before: str, *, again: bool) -> list[rows.Tria
 @click.argument("names", nargs=-1, type=click.Choice(sorted({trial.name for trial in rows.trials()})))
 @click.option("--again", is_flag=True, help="Those too whose rows say that they work.")
 @click.option("--before", type=click.DateTime(["%Y-%m-%d"]), help="Those too that were measured before this day.")
+@click.option("--fp32", is_flag=True, help="Measure nothing in fp16: figures that rows have of it stay, with their day.")
 @click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Trials that run side by side.")
 @click.option("--seconds", default=900, show_default=True, help="Most that one trial may take.")
-def main(names: tuple[str, ...], *, again: bool, before: datetime | None, jobs: int, seconds: int) -> None:
+def main(names: tuple[str, ...], *, again: bool, before: datetime | None, fp32: bool, jobs: int, seconds: int) -> None:
     """Try the names, or all whose rows do not say that they work, and keep the rows."""
     chosen = _chosen(names, before.date().isoformat() if before else "", again=again)
-    threads, start = max(1, (os.cpu_count() or 1) // jobs), time.monotonic()
+    options = [FP32] if fp32 else []
+    threads, start, one = max(1, (os.cpu_count() or 1) // jobs), time.monotonic(), Lock()
+
+    def kept(trial: rows.Trial) -> dict[str, Any]:
+        found = tried(trial, seconds, threads, *options)
+        with one:
+            rows.keep(trial, found)
+        return found
+
     pool = ThreadPoolExecutor(jobs)
     try:
-        waited = {pool.submit(tried, trial, seconds, threads): trial for trial in chosen}
+        waited = {pool.submit(kept, trial): trial for trial in chosen}
         for number, each in enumerate(as_completed(waited), 1):
-            trial, found = waited[each], each.result()
-            rows.keep(trial, found)
-            minutes = (time.monotonic() - start) / 60
-            for task, row in trial.rows(found).items():
+            trial, minutes = waited[each], (time.monotonic() - start) / 60
+            for task, row in trial.rows(each.result()).items():
                 told = f"{trial.places[task]}, {task}: {pipelines.state(row)}"
                 click.echo(f"[{number} of {len(chosen)}, {minutes:.0f} min] {told}")
     finally:

@@ -25,16 +25,15 @@ from engines.pipeline import Pipeline
 from engines.request import Request
 from exporter.families.tracing.pictures import depth_maps
 from tools.coverage import pipelines, trial
+from tools.coverage.asked import CALLS, SIDES
 from tools.coverage.models import MADE
 from tools.coverage.rows import TASKS, edited
 from tools.coverage.trial import (
-    CALLS,
     DEAD,
     LIMIT,
     MODES,
     NEGATIVE,
     PROMPTS,
-    SIDES,
     built,
     drawn_by,
     halved,
@@ -90,7 +89,7 @@ def _rows(name: str, source: Any, tasks: Sequence[str]) -> dict[str, dict[str, A
                 state = "works" if min(each) >= LIMIT else "differs"
                 found[task] = {"state": state, "psnr": round(min(each), 1), "guidance": made[0][0], **left}
                 if state == "works":
-                    found[task]["fp16"] = halved(bundles, of, compare, folder)
+                    found[task] |= halved(bundles, of, compare, folder)
             return found
         return {task: {"state": "refused", "why": sentence(refusals[-1], folder)} for task in tasks}
 

@@ -19,6 +19,7 @@ import torch
 
 from exporter.parity.metrics import psnr
 from tools.coverage import trial
+from tools.coverage.asked import CALLS, PLAIN, SIDES
 from tools.coverage.models import MADE
 
 #: What pipelines call the scale of their guidance, the one that is meant first; and what it is asked for.
@@ -38,10 +39,10 @@ def lost(make: Callable[[], Any], name: str) -> dict[str, float]:
 
 
 def _drawn(pipeline: Any, name: str, scale: float) -> np.ndarray:  # noqa: ANN401 - of diffusers
-    takes, side = inspect.signature(pipeline.__call__).parameters, trial.SIDES.get(name, (32, 48))[0]
+    takes, side = inspect.signature(pipeline.__call__).parameters, SIDES.get(name, (32, 48))[0]
     own = next(each for each in _SCALES if each in takes)
     options = {"height": side, "width": side, "num_inference_steps": 2, "negative_prompt": [trial.NEGATIVE], own: scale}
-    options |= {**trial.PLAIN, "max_area": side * side, **trial.CALLS.get(name, {})}
+    options |= {**PLAIN, "max_area": side * side, **CALLS.get(name, {})}
     options = {key: value for key, value in options.items() if key in takes}
     with warnings.catch_warnings(), _rounded_noise():
         warnings.simplefilter("ignore")  # of diffusers about its own arguments

@@ -100,11 +100,22 @@ def read() -> Rows:
 
 
 def keep(trial: Trial, found: Mapping[str, Any]) -> None:
-    """Put what a trial found to the rows that are kept, which another process may have added to, each with today's date."""
+    """Put what a trial found to the rows that are kept, which another process may have added to.
+
+    Each says on which day it was `measured`, in fp32 and in fp16. Where it works and nothing was measured in fp16, a figure that
+    was known stays.
+    """
     rows, today = read(), date.today().isoformat()  # noqa: DTZ011 - the reader's day
     for task, row in trial.rows(found).items():
         name = trial.places[task]
         known = rows[task].get(name) or {"pipeline": type(BESIDE[name]()).__name__}
-        rows[task][name] = {"pipeline": known["pipeline"], **row, "measured": today}
+        days = {"fp32": today}
+        made = {"pipeline": known["pipeline"], **row}
+        if "fp16" in row:
+            days["fp16"] = today
+        elif row["state"] == "works" and "fp16" in known:
+            made["fp16"] = known["fp16"]
+            days |= {"fp16": day} if (day := known.get("measured", {}).get("fp16")) else {}
+        rows[task][name] = {**made, "measured": days}
     content = {"diffusers": diffusers.__version__, "rows": listed(rows)}
     pipelines.FILE.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

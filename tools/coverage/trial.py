@@ -1,9 +1,9 @@
-"""`python -m tools.coverage.trial NAME`: build the micro model of one name of diffusers', draw with it, and print its row.
+"""`python -m tools.coverage.trial NAME [--fp32]`: build the micro model of a name of diffusers', draw with it, and print its row.
 
 The product builds it for ONNX Runtime and holds it to its own recordings; then the run time draws on torch's noise what
 diffusers' untouched pipeline draws of the same prompts: one picture and two, two sizes, guidance on and off. A pipeline that
 takes pictures is given the same ones, of another size than it draws where the bundle resizes them. What works is built and
-compared once more with every part in fp16.
+compared once more with every part in fp16, but for `--fp32`.
 """
 
 from __future__ import annotations
@@ -43,8 +43,11 @@ from exporter.models.resolve import resolve
 from exporter.recipe.schema import Component, Recipe
 from exporter.stages import worker
 from exporter.stages.store import Store
+from tools.coverage.asked import CALLS, HEIGHTS, PICTURES, PLAIN, SIDES, WITH
 from tools.coverage.models import MADE
 
+#: Behind the name: measure nothing in fp16.
+FP32 = "--fp32"
 #: What a row must reach to be called working, in dB, of pictures in [0, 1].
 LIMIT = 60.0
 #: Pictures of a standard deviation below this show nothing.
@@ -58,16 +61,6 @@ sampler: {steps: [%d], guidance: %s%s}
 shapes: {height: [%d, %d, %d], width: [%d, %d, %d], batch: [1, 1, %d]}
 checks: {prompts: [A red circle, the blue square], negative_prompt: Blurry}
 %s"""
-#: Arguments by which diffusers' pipelines draw what they are asked for, and no more.
-PLAIN = {
-    "use_resolution_binning": False,
-    "clean_caption": False,
-    "skip_text_cleaning": True,
-    "strength": 1.0,
-    "_auto_resize": False,
-    "use_pe": False,
-    "enable_prompt_rewrite": False,
-}
 #: What the recipe of a micro model says that is shown a picture which it could do without.
 _PICTURED = ("-pictured", "components: {condition: {}}\n")
 #: Whose time is one a call, so that with guidance diffusers draws one picture; of which a list of pictures is one prompt's, or is
@@ -80,61 +73,10 @@ _ALONE = (
 _ONE_TEXT = ("DreamLite",)
 #: Which take a picture and no list of pictures.
 _ONE_PICTURE = ("QwenImageEditPipeline", "QwenImageEditInpaintPipeline")
-#: Arguments of the call without which some pipelines do nothing.
-CALLS: Mapping[str, Mapping[str, Any]] = {
-    "stable-diffusion-xl-controlnet-union": {"control_mode": [1]},
-    # Of which a micro model's tokenizer, which spells, reads more.
-    "dreamlite": {"max_sequence_length": 260},
-    "dreamlite-mobile": {"max_sequence_length": 260},
-    "kandinsky": {"prior_num_inference_steps": 3},
-    "kandinsky22": {"prior_num_inference_steps": 3},
-    "cascade": {"prior_num_inference_steps": 3},
-    # Its schedule is of 48 steps; a scale, or a schedule of those that are asked for, takes its place.
-    "ideogram4": {"guidance_schedule": None, "max_sequence_length": 96},
-    "wuerstchen": {"prior_num_inference_steps": 3},
-    "stable-unclip": {"prior_num_inference_steps": 3, "noise_level": 100},
-}
-#: How many pictures an argument of the call is a list of.
-PICTURES: Mapping[str, Mapping[str, int]] = {"qwenimage-edit-plus-two": {"image": 2}}
-#: What a micro model has in another way than the models of that name.
-_WITH = {
-    "if": "with a scheduler of a fixed variance and no thresholding",
-    "lumina": "with texts padded on the right",
-    "hunyuan-pag": "never without guidance, where diffusers' own code fails",
-}
 #: An argument of which one call takes one for all prompts, and what is asked of a model that reads none.
 _SHARED, _WORDLESS = "ip_adapter_image", {"negative_prompt": ""}
 #: What diffusers calls an input, where that is another word.
 _WORDS = {"mask": "mask_image"}
-#: Height and widths in pixels, where a micro model's network takes no smaller ones.
-SIDES = {
-    "kandinsky3": (64, 128),
-    "cascade": (128, 256),
-    "wuerstchen": (128, 256),
-    "pixart-sigma": (64, 128),
-    "lumina": (32, 64),
-    "lumina2": (64, 128),
-    "flux2-klein-pictured": (64, 96),
-    "flux2-pictured": (64, 96),
-    "qwenimage21": (32, 64),
-    "qwenimage-edit-pictured": (64, 96),
-    "qwenimage-edit-plus-pictured": (64, 96),
-    "qwenimage-edit-plus-two": (64, 96),
-    "sana": (32, 64),
-    "sana-pag": (32, 64),
-    "sana-sprint": (32, 64),
-    "sana-controlnet": (32, 64),
-    "hidream-image": (128, 192),
-    "kandinsky5": (1024, 1408),
-    "latent-diffusion": (64, 128),
-    "cosmos2": (64, 128),
-    "bria-fibo": (64, 96),
-    "joyimage-edit": (960, 1024),
-    "joyimage-edit-pictured": (960, 1024),
-    "joyimage-edit-plus": (960, 1024),
-}
-#: And the height, where it is another than the smaller width.
-_HEIGHTS = {"joyimage-edit": 1024, "joyimage-edit-pictured": 1024, "joyimage-edit-plus": 1024}
 
 
 def row(name: str, source: Any = None) -> dict[str, Any]:  # noqa: ANN401 - diffusers'
@@ -145,7 +87,7 @@ def row(name: str, source: Any = None) -> dict[str, Any]:  # noqa: ANN401 - diff
     Where no graph holds for all sizes, or for two pictures, `only` says so and `why` why, and each size has a bundle of its own.
     """
     side, wide = SIDES.get(name, (32, 48))
-    height = _HEIGHTS.get(name, side)
+    height = HEIGHTS.get(name, side)
     refusals: list[T2IError] = []
     with tempfile.TemporaryDirectory() as folder:
         source = source or MADE[name]()
@@ -161,7 +103,7 @@ def row(name: str, source: Any = None) -> dict[str, Any]:  # noqa: ANN401 - diff
             psnr = min(value for mode, bundle, widths in made for value in compare(bundle=bundle, mode=mode, widths=widths))
             state = "works" if psnr >= LIMIT else "differs"
             found = {"state": state, "psnr": round(psnr, 1), "guidance": made[0][0], **limits(name, only, refusals, folder)}
-            return {**found, "fp16": halved(bundles, of, compare, folder)} if state == "works" else found
+            return {**found, **halved(bundles, of, compare, folder)} if state == "works" else found
         return {"state": "refused", "why": sentence(refusals[-1], folder)}
 
 
@@ -175,7 +117,7 @@ def measured(
         return {"state": "refused", "why": sentence(error, folder)}
     psnr = min(compare(bundle=bundle, mode=mode, widths=widths))
     found = {"state": "works" if psnr >= LIMIT else "differs", "psnr": round(psnr, 1), "guidance": mode}
-    return {**found, "fp16": halved([widths], build, compare, folder)} if found["state"] == "works" else found
+    return {**found, **halved([widths], build, compare, folder)} if found["state"] == "works" else found
 
 
 def halved(
@@ -183,20 +125,22 @@ def halved(
     build: Callable[..., tuple[str, Path]],
     compare: Callable[..., Iterable[float]],
     folder: str,
-) -> float | str:
-    """PSNR in dB of the worst picture with every part in fp16, or the product's sentence where that does not build.
+) -> dict[str, float | str]:
+    """Of a row: `fp16`, PSNR in dB of the worst picture with every part in fp16, or the sentence where that does not build.
 
     `bundles` are the widths of each, of which `build` builds it. `compare` gives the PSNR of a `bundle`'s pictures, of its `mode`
-    of guidance and `widths`. A sentence does not name the `folder`.
+    of guidance and `widths`. A sentence does not name the `folder`. Where fp32 alone is asked for there is none.
     """
+    if FP32 in sys.argv:
+        return {}
     found = list[float]()
     for widths in bundles:
         try:
             mode, bundle = build(widths, halves=True)
         except (RecipeError, UnsupportedError, ParityError) as error:
-            return sentence(error, folder)
+            return {"fp16": sentence(error, folder)}
         found += compare(bundle=bundle, mode=mode, widths=widths)
-    return round(min(found), 1)
+    return {"fp16": round(min(found), 1)}
 
 
 def stated(name: str) -> str:
@@ -206,7 +150,7 @@ def stated(name: str) -> str:
 
 def limits(name: str, only: str, refusals: Sequence[T2IError], folder: str) -> dict[str, str]:
     """Of a row: what it leaves out, and why."""
-    told = ", ".join(each for each in (only, _WITH.get(name, "")) if each)
+    told = ", ".join(each for each in (only, WITH.get(name, "")) if each)
     return {**({"only": told} if told else {}), **({"why": sentence(refusals[0], folder)} if only and refusals else {})}
 
 

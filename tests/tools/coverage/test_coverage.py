@@ -46,9 +46,9 @@ def test_a_trial_that_takes_too_long_is_a_row(monkeypatch):
 def test_rows_are_kept_one_by_one_and_those_that_work_are_not_tried_again(monkeypatch, tmp_path):
     tried = []
 
-    def trial(each, _seconds, _threads):
-        tried.append(each.name)
-        if each.name == "sana":
+    def trial(each, _seconds, _threads, *options):
+        tried.append(" ".join((each.name, *options)))
+        if each.name == "flux":
             raise click.Abort
         return {"state": "works", "psnr": 99.0, "guidance": "none"}
 
@@ -60,16 +60,18 @@ def test_rows_are_kept_one_by_one_and_those_that_work_are_not_tried_again(monkey
     monkeypatch.setattr(pipelines, "FILE", tmp_path / "rows.json")
     monkeypatch.setattr(rows, "trials", lambda: [each for each in own if each.module == "trial" and each.name in names])
     monkeypatch.setattr(coverage, "tried", trial)
-    names = ("flux", "sana")
-    assert run("flux", "sana").exit_code == 1  # interrupted
-    assert pipelines.read()["rows"]["text-to-image"]["flux"]["psnr"] == 99.0
-    names = ("flux", "auraflow")
+    names = ("sana", "flux")
+    assert run("sana", "flux").exit_code == 1  # interrupted
+    assert pipelines.read()["rows"]["text-to-image"]["sana"]["psnr"] == 99.0
+    names = ("sana", "auraflow")
     done = run()
     assert (done.exit_code, tried) == (0, ["auraflow"])
     assert "[1 of 1, 0 min] auraflow, text-to-image: works: 99.0 dB" in done.output
     assert run("--again", "--jobs", "2").exit_code == 0
-    assert sorted(tried) == ["auraflow", "flux"]
+    assert sorted(tried) == ["auraflow", "sana"]
+    assert run("--again", "--fp32").exit_code == 0
+    assert sorted(tried) == ["auraflow --fp32", "sana --fp32"]
     assert run("--before", "2020-01-01").exit_code == 0
     assert tried == []
     assert run("--before", "2999-01-01").exit_code == 0
-    assert sorted(tried) == ["auraflow", "flux"]
+    assert sorted(tried) == ["auraflow", "sana"]

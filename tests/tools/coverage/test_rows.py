@@ -2,6 +2,7 @@
 
 import json
 from datetime import date
+from types import SimpleNamespace
 
 import pytest
 
@@ -10,7 +11,8 @@ from tools.coverage import rows
 from tools.coverage.models import BESIDE, MADE
 
 WORKS = {"state": "works", "psnr": 99.0, "guidance": "none"}
-TODAY = {"measured": date.today().isoformat()}  # noqa: DTZ011 - as the tool has it
+DAY = date.today().isoformat()  # noqa: DTZ011 - as the tool has it
+TODAY = {"measured": {"fp32": DAY}}
 
 
 @pytest.fixture
@@ -98,3 +100,17 @@ def test_beside_the_lists_rows_stand_in_the_order_of_the_models_and_one_that_fai
             "dit": {"pipeline": "DiTPipeline", **WORKS, **TODAY},
         }
     )
+
+
+def test_a_figure_in_fp16_that_is_not_measured_anew_stays_with_its_day_while_the_row_works(kept, monkeypatch):
+    def row():
+        return kept()["text-to-image"]["auraflow"]
+
+    auraflow = trial("trial", "auraflow")
+    rows.keep(auraflow, {**WORKS, "fp16": 61.0})
+    assert row()["measured"] == {"fp32": DAY, "fp16": DAY}
+    monkeypatch.setattr(rows, "date", SimpleNamespace(today=lambda: date(2999, 1, 1)))
+    rows.keep(auraflow, {**WORKS, "psnr": 98.0})
+    assert (row()["psnr"], row()["fp16"], row()["measured"]) == (98.0, 61.0, {"fp32": "2999-01-01", "fp16": DAY})
+    rows.keep(auraflow, {"state": "refused", "why": "no"})
+    assert "fp16" not in row()

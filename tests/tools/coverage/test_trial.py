@@ -1,6 +1,7 @@
 """A trial gives a bundle and diffusers the same pictures."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -69,20 +70,23 @@ def test_pictures_follow_the_sides_of_the_latent():
     assert made.size == (48, 32)
 
 
-def test_in_half_precision_every_bundle_counts_and_a_refusal_is_told(tmp_path):
+def test_in_half_precision_every_bundle_counts_and_a_refusal_is_told(monkeypatch, tmp_path):
     asked, psnr = [], iter([(70.04, 61.0), (55.26, 80.0)])
 
     def build(widths, *, halves):
         asked.append((widths, halves))
         return "none", tmp_path / "half"
 
-    assert trial.halved([(32,), (48,)], build, lambda **_: next(psnr), str(tmp_path)) == 55.3
+    assert trial.halved([(32,), (48,)], build, lambda **_: next(psnr), str(tmp_path)) == {"fp16": 55.3}
     assert asked == [((32,), True), ((48,), True)]
 
     def refuse(_widths, *, halves):  # noqa: ARG001 - as it is called
         raise UnsupportedError(f"unet: no such kernel\n  {tmp_path}/unet.onnx")
 
-    assert trial.halved([(32,)], refuse, lambda **_: next(psnr), str(tmp_path)) == "unet: no such kernel …/unet.onnx"
+    told = {"fp16": "unet: no such kernel …/unet.onnx"}
+    assert trial.halved([(32,)], refuse, lambda **_: next(psnr), str(tmp_path)) == told
+    monkeypatch.setattr(sys, "argv", ["trial", "flux", "--fp32"])
+    assert trial.halved([(32,)], refuse, lambda **_: next(psnr), str(tmp_path)) == {}
 
 
 def test_every_part_of_a_recipe_is_in_halves(tmp_path):
