@@ -14,6 +14,7 @@ def test_what_is_drawn_is_what_diffusers_draws(name):
 
 
 @pytest.mark.long
+@pytest.mark.timeout(900)
 def test_a_refiner_goes_on_where_its_base_has_stopped():
     found = beside.row("stable-diffusion-xl-base-and-refiner")
     assert (found["state"], found["psnr"] > 90) == ("works", True)
