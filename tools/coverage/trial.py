@@ -20,7 +20,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import diffusers
 import numpy as np
@@ -262,9 +262,14 @@ def drawn_by(
         if type(source).__name__ in _ONE_PICTURE:
             given |= {name: shown[0] for name, shown in given.items() if name in ("image", "mask_image") and shown}
         if alone:  # a list of lists has one for each prompt
-            given |= {name: own[0] for name, own in given.items() if name in each and own and isinstance(own[0], list)}
+            given |= {name: own[0] for name, own in given.items() if name in each and _nested(own)}
         found.append(source(**texts, **given, generator=list(noise[own]), output_type="np", return_dict=False)[0])
     return np.concatenate(found)
+
+
+def _nested(value: object) -> TypeGuard[list[list[Any]]]:
+    """Whether it is a list of lists."""
+    return isinstance(value, list) and isinstance(next(iter(value), None), list)
 
 
 def _pictures(

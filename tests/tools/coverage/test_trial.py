@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from engines.errors import UnsupportedError
 from engines.inputs import Input, Preprocessing
@@ -60,6 +61,17 @@ def test_a_pipeline_to_which_a_list_is_one_prompt_s_is_called_for_each():
         StableDiffusionXLControlNetUnionPipeline(), ["a", "b"], ["x", "y"], {"control_image": [1, 2]}, ["control_image"]
     )
     assert found[:, 0, 0, 0].tolist() == [1, 2]
+
+
+def test_a_pipeline_that_takes_one_picture_and_no_list_is_given_one():
+    class QwenImageEditPipeline:
+        def __call__(self, prompt, image, generator, output_type, return_dict):  # noqa: ARG002 - as diffusers has it
+            assert isinstance(image, Image.Image)
+            return (np.asarray(image, np.float32)[None],)
+
+    shown = [Image.new("RGB", (2, 2), (level, 0, 0)) for level in (10, 20)]
+    found = trial.drawn_by(QwenImageEditPipeline(), ["a", "b"], ["x", "y"], {"image": shown}, ["image"])
+    assert found[:, 0, 0, 0].tolist() == [10, 20]
 
 
 def test_pictures_follow_the_sides_of_the_latent():
