@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from exporter.onnx.calls import call
+
 
 def root(graph: torch.fx.Graph) -> None:
     """Make each such length, where it is a multiple of a symbol, of an input's length that is one of the same symbol."""
@@ -22,15 +24,8 @@ def root(graph: torch.fx.Graph) -> None:
             continue
         symbol, times = own
         length, axis, steps = inputs[symbol]
-        value = length.meta["val"].shape[axis]
-        with graph.inserting_before(node):
-            made = graph.call_function(size, (length, axis))
-            made.meta = {**node.meta, "val": value}
-            for target, by in ((operator.mul, times), (operator.floordiv, steps)):
-                value = target(value, by)
-                made = graph.call_function(target, (made, by))
-                made.meta = {**node.meta, "val": value}
-        node.replace_all_uses_with(made)
+        made = call(node, operator.mul, call(node, size, length, axis), times)
+        node.replace_all_uses_with(call(node, operator.floordiv, made, steps))
         graph.erase_node(node)
 
 

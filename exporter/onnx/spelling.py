@@ -67,7 +67,7 @@ def _root_mean_square(graph: torch.fx.Graph) -> None:
         own, wide = node.meta["val"].dtype, torch.promote_types(node.meta["val"].dtype, torch.float32)
         value = _as(node, tensor, wide)
         made = call(node, aten.mean.dim, call(node, aten.pow.Tensor_Scalar, value, 2), [*range(-len(sizes), 0)], keepdim=True)
-        made = call(node, aten.add.Scalar, made, torch.finfo(own).eps if eps is None else eps)
+        made = call(node, aten.add.Scalar, made, torch.finfo(wide).eps if eps is None else eps)
         made = call(node, aten.mul.Tensor, value, call(node, aten.rsqrt.default, made))
         made = call(node, aten.mul.Tensor, made, _as(node, weight, wide)) if weight else made
         node.replace_all_uses_with(_as(node, made, own))

@@ -6,8 +6,8 @@ another graph at each stair, and torch simplifies what it makes of a length that
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -88,8 +88,50 @@ def _shapes(survey: Survey, networks: Mapping[str, nn.Module], length: int) -> d
     shapes = {leaf.name: [length if isinstance(each, str) else each for each in leaf.port_shape] for leaf in leaves}
     values = {name: torch.zeros(1, *shape) for name, shape in shapes.items()}
     with ExitStack() as stack:
+        stack.enter_context(_repeated(networks.values()))
         for name, network in networks.items():
             for module in network.modules():
                 stack.callback(module.register_forward_pre_hook(noting(found[name]), with_kwargs=True).remove)
         survey.step(dry_run.replayed(played_parts.restored(survey, values, torch.float32)))
     return found
+
+
+@contextmanager
+def _repeated(networks: Iterable[nn.Module]) -> Iterator[None]:
+    """Within it a block that is made as others of its list, and given what they were, gives what they gave: shapes are the same.
+
+    Of sixty blocks one computes, which takes a tenth of the time.
+    """
+    lists = [each for network in networks for each in network.modules() if isinstance(each, nn.ModuleList)]
+    with ExitStack() as stack:
+        for blocks in lists:
+            known: dict[Any, list[Any]] = {}
+            for block in blocks:
+                made = type(block), tuple((name, value.shape) for name, value in block.named_parameters())
+                stack.enter_context(_with_forward(block, _remembered(block.forward, known.setdefault(made, []))))
+        yield
+
+
+@contextmanager
+def _with_forward(block: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+    own = vars(block)
+    before = {name: own[name] for name in ("forward",) if name in own}
+    own["forward"] = forward
+    try:
+        yield
+    finally:
+        del own["forward"]
+        own.update(before)
+
+
+def _remembered(forward: Callable[..., Any], known: list[Any]) -> Callable[..., Any]:
+    """The same function, which returns what was `known` last where it is given tensors of the same shapes and all else alike."""
+
+    def called(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - whatever a network's block takes and gives
+        leaves, tree = pytree.tree_flatten((args, kwargs))
+        asked = tree, [(each.shape, each.dtype) if isinstance(each, Tensor) else each for each in leaves]
+        if not known or known[0] != asked:
+            known[:] = asked, forward(*args, **kwargs)
+        return known[1]
+
+    return called

@@ -47,6 +47,8 @@ def spelled(function):
         (lambda x: torch.stack(torch.meshgrid(x[0, 0], x[:, 0, 0], x[0, :, 1], indexing="ij")), aten.meshgrid.indexing),
         (lambda x: torch.meshgrid(x[0, 0], x[:, 0, 0], indexing="xy")[0], None),
         (lambda x: torch.nn.functional.rms_norm(x, [4]), aten.rms_norm.default),
+        (lambda x: torch.nn.functional.rms_norm((x / 64).half(), [4]), aten.rms_norm.default),
+        (lambda x: torch.nn.functional.rms_norm((x / 64).bfloat16(), [4]), aten.rms_norm.default),
         (lambda x: torch.nn.functional.rms_norm(x.half(), [3, 4], (x[0] + 1).half(), 1e-3), aten.rms_norm.default),
         (lambda x: x.to(torch.float16), aten.to.dtype),
         (lambda x: x.squeeze(1) + x[:, :1].squeeze(1).sum(), None),

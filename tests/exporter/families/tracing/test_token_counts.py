@@ -73,6 +73,34 @@ def test_another_number_of_calls_is_refused():
         token_counts.refuse_stairs(found)
 
 
+def test_of_blocks_that_are_made_alike_one_computes_where_they_are_given_the_same():
+    class Block(nn.Module):
+        def __init__(self, width: int) -> None:
+            super().__init__()
+            self.layer = nn.Linear(4, width)
+
+        def forward(self, text: Tensor, *, scale: int) -> Tensor:
+            ran.append(self.layer.out_features)
+            return self.layer(text)[..., :4] * scale
+
+    class Network(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.blocks = nn.ModuleList([Block(4), Block(4), Block(4), Block(8), Block(4)])
+
+        def forward(self, text: Tensor) -> Tensor:
+            for number, block in enumerate(self.blocks):
+                text = block(text, scale=1 + number // 4)
+            return text
+
+    ran, network, found = list[int](), Network(), survey(lambda length: length)
+    found.pipeline.reader, found.step = network, lambda encode: network(encode())
+    own = network.blocks[0].forward
+    token_counts.refuse_stairs(found)
+    assert ran == [4, 8, 4] * 4, "once of each, and of the last, which is given another number"
+    assert network.blocks[0].forward == own
+
+
 def test_a_network_that_squeezes_texts_is_refused_before_anything_is_exported():
     made = bria.MADE["bria-fibo2"]()
     for network in ("transformer", "vae", "text_encoder"):
